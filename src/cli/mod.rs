@@ -1,0 +1,1 @@
+//! The command line. This layer alone prints and exits.

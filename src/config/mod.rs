@@ -1,0 +1,1 @@
+//! What an admin wants: TOML fragments, read strictly.

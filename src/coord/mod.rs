@@ -1,0 +1,1 @@
+//! How a fleet agrees, through files that are written once on shared storage.

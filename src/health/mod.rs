@@ -1,0 +1,1 @@
+//! Whether the application is well: checks, and the verdict over a trial.

@@ -1,0 +1,3 @@
+//! The command `cutover`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The releases on this node, and which of them is active.

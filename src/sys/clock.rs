@@ -1,0 +1,43 @@
+//! Time: the wall clock for people, the boot-time clock for waiting.
+
+use std::fs;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use nix::time::{ClockId, clock_gettime};
+
+/// What an update may ask of time. Tests and the simulator have clocks of their own.
+pub trait Clock: Send + Sync {
+    /// Time since boot, suspend included (`CLOCK_BOOTTIME`): never jumps.
+    fn boot(&self) -> Duration;
+    /// The wall clock: may be wrong, may jump.
+    fn wall(&self) -> Timestamp;
+    /// Names this boot of the machine.
+    fn boot_id(&self) -> String;
+    /// Waits so long.
+    fn sleep(&self, duration: Duration);
+}
+
+/// The machine's own clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn boot(&self) -> Duration {
+        clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
+    }
+
+    fn wall(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn boot_id(&self) -> String {
+        // proc_sys_kernel(5). Without /proc every process start counts as a boot: deadlines then go by the wall clock.
+        fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map_or_else(|_| "unknown".to_owned(), |id| id.trim().to_owned())
+    }
+
+    fn sleep(&self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
+}

@@ -1,0 +1,376 @@
+//! Changes of the disk that must survive, and the one hook that they all pass.
+//!
+//! Every function here asks the probe before its change and returns only when the change is durable (or says that it
+//! is not). The order is the one that ext4, xfs and btrfs all keep: write a private file, fsync it, rename it over the
+//! name, fsync the directory. An error of a sync is final: it is reported once by the kernel, so it is never retried.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+
+use crate::types::escaped_path;
+
+/// A change that is about to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Change<'a> {
+    /// What is done, as a verb: "cannot {action} `{path}`".
+    pub action: &'static str,
+    /// To what.
+    pub path: &'a Path,
+}
+
+/// Is asked before each change. An error stands for the machine refusing the change; tests also kill the process.
+pub type Probe = dyn Fn(Change<'_>) -> io::Result<()> + Send + Sync;
+
+/// Makes changes durable. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Disk {
+    probe: Option<Arc<Probe>>,
+    /// A directory of files to give up when the disk is full, so that going back needs no free space.
+    reserve: Option<PathBuf>,
+}
+
+/// A change or a read that the machine refused.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} `{}`", escaped_path(.path))]
+pub struct Error {
+    /// What was tried.
+    pub action: &'static str,
+    /// On what.
+    pub path: PathBuf,
+    /// What the machine said.
+    pub source: io::Error,
+}
+
+impl Error {
+    /// An error with its operation and path.
+    pub fn new(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self { action, path: path.to_owned(), source: source.into() }
+    }
+
+    /// Whether the file system has no room (bytes, inodes or quota) for it.
+    pub fn is_no_space(&self) -> bool {
+        is_no_space(&self.source)
+    }
+
+    /// Whether the file system can only be read.
+    pub fn is_read_only(&self) -> bool {
+        self.source.raw_os_error() == Some(Errno::EROFS as i32)
+    }
+}
+
+fn is_no_space(error: &io::Error) -> bool {
+    [Errno::ENOSPC as i32, Errno::EDQUOT as i32].contains(&error.raw_os_error().unwrap_or(0))
+}
+
+/// Turns what the machine said into an [`Error`] with operation and path.
+pub trait Context<T> {
+    /// Adds operation and path.
+    fn context(self, action: &'static str, path: &Path) -> Result<T, Error>;
+}
+
+impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
+    fn context(self, action: &'static str, path: &Path) -> Result<T, Error> {
+        self.map_err(|source| Error::new(action, path, source))
+    }
+}
+
+/// How many files the reserve holds, and their size: enough for the writes of one rollback on any of the file systems.
+const RESERVE_FILES: usize = 8;
+const RESERVE_FILE_BYTES: usize = 256 << 10;
+
+impl Disk {
+    /// A disk whose changes pass `probe` first.
+    pub fn with_probe(probe: Arc<Probe>) -> Self {
+        Self { probe: Some(probe), reserve: None }
+    }
+
+    /// The same disk, which gives up files in `directory` rather than fail for want of space.
+    #[must_use]
+    pub fn with_reserve(mut self, directory: PathBuf) -> Self {
+        self.reserve = Some(directory);
+        self
+    }
+
+    /// Asks the probe. For changes that are made elsewhere (unpacking makes thousands, each with few system calls).
+    pub fn ask(&self, action: &'static str, path: &Path) -> Result<(), Error> {
+        match &self.probe {
+            Some(probe) => probe(Change { action, path }).context(action, path),
+            None => Ok(()),
+        }
+    }
+
+    /// Replaces the file `path` by one with these bytes: it has the old content or the new one, never a part.
+    pub fn replace(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
+        self.spending_reserve(|| self.try_replace(path, bytes, mode))
+    }
+
+    fn try_replace(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
+        self.ask("write", path)?;
+        let private = beside(path, "new");
+        let written = (|| {
+            remove_if_there(&private)?;
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(mode)
+                .custom_flags(libc::O_NOFOLLOW)
+                .open(&private)?;
+            file.write_all(bytes)?;
+            file.sync_all()
+        })();
+        written.context("write", path).inspect_err(|_| drop(remove_if_there(&private)))?;
+        self.rename(&private, path).inspect_err(|_| drop(remove_if_there(&private)))
+    }
+
+    /// Appends one line, durably. Readers must expect a broken last line after a power cut.
+    pub fn append(&self, path: &Path, line: &[u8], mode: u32) -> Result<(), Error> {
+        self.spending_reserve(|| {
+            self.ask("append to", path)?;
+            let append = || {
+                let is_new = !path.exists();
+                let mut file = OpenOptions::new()
+                    .append(true)
+                    .create(true)
+                    .mode(mode)
+                    .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+                    .open(path)?;
+                let length = file.metadata()?.len();
+                let written = file.write_all(line).and_then(|()| file.sync_data());
+                if written.is_err() {
+                    // A part of a line would spoil the next one; the reader would notice, but why make it.
+                    file.set_len(length)?;
+                }
+                written?;
+                if is_new { sync_directory_of(path) } else { Ok(()) }
+            };
+            append().context("append to", path)
+        })
+    }
+
+    /// Makes the symbolic link `link` point to `target`, by one rename: there is no moment without a whole link.
+    /// `private` is the name under which the link is made first, on the same file system.
+    pub fn point(&self, link: &Path, target: &Path, private: &Path) -> Result<(), Error> {
+        self.spending_reserve(|| {
+            self.ask("prepare the link", private)?;
+            remove_if_there(private).context("remove", private)?;
+            nix::unistd::symlinkat(target, nix::fcntl::AT_FDCWD, private)
+                .context("prepare the link", private)?;
+            self.rename(private, link)
+        })
+    }
+
+    /// Renames, replacing what is there, and makes both directories durable.
+    pub fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
+        self.ask("rename", to)?;
+        #[expect(clippy::disallowed_methods, reason = "this is where renames are made")]
+        fs::rename(from, to).context("rename", to)?;
+        self.sync_names(to)?;
+        if from.parent() == to.parent() { Ok(()) } else { self.sync_names(from) }
+    }
+
+    /// Makes a directory, durably. One that exists is left as it is.
+    pub fn make_directory(&self, path: &Path, mode: u32) -> Result<(), Error> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        self.ask("make the directory", path)?;
+        match DirBuilder::new().mode(mode).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            made => made.context("make the directory", path),
+        }?;
+        self.sync_names(path)
+    }
+
+    /// Removes a file or link, durably. One that is not there is no error.
+    pub fn remove_file(&self, path: &Path) -> Result<(), Error> {
+        if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return Ok(());
+        }
+        self.ask("remove", path)?;
+        remove_if_there(path).context("remove", path)?;
+        self.sync_names(path)
+    }
+
+    /// Makes the names in the directory that holds `path` durable.
+    pub fn sync_names(&self, path: &Path) -> Result<(), Error> {
+        self.ask("sync the directory of", path)?;
+        sync_directory_of(path).context("sync the directory of", path)
+    }
+
+    /// Makes everything on the file system of `descriptor` durable, and reports a write-back error that happened since
+    /// it was opened (Linux 5.8 and later). Open it *before* the writes: a later one may miss the error.
+    pub fn sync_filesystem(&self, descriptor: impl AsFd, path: &Path) -> Result<(), Error> {
+        self.ask("sync the file system of", path)?;
+        nix::unistd::syncfs(descriptor).context("sync the file system of", path)
+    }
+
+    /// Makes the reserve that [`Disk::replace`] and others may spend, as far as there is room. Not durable: it need not be.
+    pub fn fill_reserve(&self) -> Result<(), Error> {
+        let Some(directory) = &self.reserve else { return Ok(()) };
+        if reserve_files(directory).len() >= RESERVE_FILES {
+            return Ok(());
+        }
+        self.make_directory(directory, 0o700)?;
+        for number in 0..RESERVE_FILES {
+            let path = directory.join(number.to_string());
+            if path.exists() {
+                continue;
+            }
+            self.ask("reserve space in", &path)?;
+            // Zeros are written rather than allocated: btrfs must own the blocks too.
+            let filled =
+                File::create(&path).and_then(|mut file| file.write_all(&vec![0; RESERVE_FILE_BYTES]));
+            if let Err(error) = filled {
+                drop(remove_if_there(&path));
+                return if is_no_space(&error) {
+                    Ok(())
+                } else {
+                    Err(error).context("reserve space in", &path)
+                };
+            }
+        }
+        Ok(())
+    }
+
+    /// Does the work; when there is no space, gives up a file of the reserve and does it again.
+    fn spending_reserve(&self, work: impl Fn() -> Result<(), Error>) -> Result<(), Error> {
+        let mut result = work();
+        for _ in 0..RESERVE_FILES {
+            let (Err(error), Some(directory)) = (&result, &self.reserve) else { break };
+            let Some(file) = reserve_files(directory).pop().filter(|_| error.is_no_space()) else { break };
+            self.ask("free the reserve", &file)?;
+            remove_if_there(&file).context("free the reserve", &file)?;
+            // The space comes back with the file system's next commit.
+            sync_directory_of(&file).context("free the reserve", &file)?;
+            result = work();
+        }
+        result
+    }
+}
+
+/// Reads a small file that may be hostile: regular files only, no links followed, at most `limit` bytes.
+///
+/// `Ok(None)` when there is no such file.
+///
+/// # Errors
+/// When it is something else than a regular file, or longer.
+pub fn read_small(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, Error> {
+    let read = || -> io::Result<Option<Vec<u8>>> {
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+                return Err(io::Error::other("it is a symbolic link"));
+            }
+            opened => opened?,
+        };
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        let mut bytes = Vec::new();
+        file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+        if bytes.len() > limit {
+            return Err(io::Error::other(format!("it is longer than {limit} bytes")));
+        }
+        Ok(Some(bytes))
+    };
+    read().context("read", path)
+}
+
+/// Whether the two paths are on one file system, so that a rename between them works.
+pub fn is_same_filesystem(one: &Path, other: &Path) -> Result<bool, Error> {
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).context("look at", path);
+    Ok(device(one)? == device(other)?)
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    #[expect(clippy::disallowed_methods, reason = "this is where files are removed")]
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn sync_directory_of(path: &Path) -> io::Result<()> {
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+fn reserve_files(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+/// `<path>.<suffix>`, in the same directory.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name: OsString = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_refused_change_leaves_the_old_content() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        Disk::default().replace(&path, b"old", 0o600).unwrap();
+        for stop_before in 0..3 {
+            let asked = AtomicUsize::new(0);
+            let disk = Disk::with_probe(Arc::new(move |_: Change<'_>| {
+                if asked.fetch_add(1, Ordering::SeqCst) == stop_before {
+                    return Err(Errno::EIO.into());
+                }
+                Ok(())
+            }));
+            let error = disk.replace(&path, b"new", 0o600).unwrap_err();
+            assert!(error.to_string().starts_with("cannot "), "{error}");
+            let wanted: &[u8] = if stop_before < 2 { b"old" } else { b"new" };
+            assert_eq!(
+                read_small(&path, 100).unwrap().unwrap(),
+                wanted,
+                "stopped before change {stop_before}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_small_regular_files_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        assert!(read_small(&path, 3).unwrap().is_none());
+        Disk::default().replace(&path, b"four", 0o600).unwrap();
+        assert!(read_small(&path, 3).unwrap_err().source.to_string().contains("longer"));
+        let link = directory.path().join("link");
+        Disk::default().point(&link, &path, &directory.path().join("private")).unwrap();
+        assert!(read_small(&link, 10).unwrap_err().source.to_string().contains("symbolic link"));
+        assert!(read_small(directory.path(), 10).is_err());
+    }
+
+    #[test]
+    fn the_reserve_is_spent_when_there_is_no_space() {
+        let directory = tempfile::tempdir().unwrap();
+        let reserve = directory.path().join("reserve");
+        Disk::default().with_reserve(reserve.clone()).fill_reserve().unwrap();
+        let full = reserve.clone();
+        let disk = Disk::with_probe(Arc::new(move |change: Change<'_>| {
+            if change.action == "write" && reserve_files(&full).len() == RESERVE_FILES {
+                return Err(Errno::ENOSPC.into());
+            }
+            Ok(())
+        }))
+        .with_reserve(reserve.clone());
+        disk.replace(&directory.path().join("file"), b"x", 0o600).unwrap();
+        assert_eq!(reserve_files(&reserve).len(), RESERVE_FILES - 1);
+    }
+}

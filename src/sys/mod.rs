@@ -1,0 +1,5 @@
+//! The machine: disk, clock, processes, systemd. Everything above asks these, and no other module changes anything.
+
+pub mod clock;
+pub mod disk;
+pub mod lock;

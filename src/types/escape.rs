@@ -1,0 +1,55 @@
+//! Names from archives, hooks and shared storage, made safe to print.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// The bytes as text: control characters and invalid UTF-8 are escaped, and long texts are cut at 512 characters.
+///
+/// A hostile name can then neither move a terminal's cursor nor fake a line of the journal.
+pub fn escaped(bytes: &[u8]) -> String {
+    const CHARACTERS_MAX: usize = 512;
+    let mut text = String::new();
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if character.is_control() || is_invisible(character) {
+                text.extend(character.escape_default());
+            } else {
+                text.push(character);
+            }
+        }
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+        if text.len() > 4 * CHARACTERS_MAX {
+            break;
+        }
+    }
+    if text.chars().count() > CHARACTERS_MAX {
+        text = text.chars().take(CHARACTERS_MAX).collect();
+        text.push('…');
+    }
+    text
+}
+
+/// A path as text, escaped as by [`escaped`].
+pub fn escaped_path(path: &Path) -> String {
+    escaped(path.as_os_str().as_bytes())
+}
+
+/// Marks that change the direction of a text, and other characters without a width.
+fn is_invisible(character: char) -> bool {
+    matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_never_reach_a_terminal() {
+        assert_eq!(escaped(b"a\x1b[2Jb\n\xff"), "a\\u{1b}[2Jb\\n\\xff");
+        assert_eq!(escaped("né".as_bytes()), "né");
+        assert_eq!(escaped("\u{202e}x".as_bytes()), "\\u{202e}x");
+        assert_eq!(escaped(&[b'a'; 9000]).chars().count(), 513);
+    }
+}

@@ -1,0 +1,25 @@
+//! Data: what a release, an update, and their outcomes are. Nothing here touches the machine.
+
+pub mod digest;
+pub mod entry;
+pub mod escape;
+pub mod progress;
+pub mod record;
+pub mod state;
+pub mod units;
+pub mod version;
+
+pub use digest::Digest;
+pub use escape::{escaped, escaped_path};
+pub use units::{Size, Span};
+pub use version::Version;
+
+/// A release as a node knows it: its name, and the digest that its manifest (or, without one, its archive) has.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseId {
+    /// The name, and the directory under `releases/`.
+    pub version: Version,
+    /// What makes it this release and no other of the same name.
+    pub digest: Digest,
+}

@@ -1,0 +1,36 @@
+//! Long work tells how far it is; whoever shows it decides how.
+
+/// What is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activity {
+    /// Bytes come from the source.
+    Fetch,
+    /// A tree is built.
+    Unpack,
+    /// A tree is compared with what it must be.
+    Verify,
+    /// An archive is made.
+    Pack,
+    /// Old trees go.
+    Remove,
+}
+
+/// Takes notice of progress. Called from several threads, some thousand times a second at most.
+pub trait Progress: Send + Sync {
+    /// Begins an activity of so many bytes and files, where they are known.
+    fn begin(&self, activity: Activity, bytes: Option<u64>, files: Option<u64>);
+    /// So much more has been done.
+    fn advance(&self, bytes: u64, files: u64);
+    /// The activity has ended, well or not.
+    fn end(&self);
+}
+
+/// Shows nothing.
+pub struct Silent;
+
+impl Progress for Silent {
+    fn begin(&self, _: Activity, _: Option<u64>, _: Option<u64>) {}
+    fn advance(&self, _: u64, _: u64) {}
+    fn end(&self) {}
+}

@@ -1,0 +1,210 @@
+//! The update under way, as the journal keeps it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Digest, ReleaseId};
+
+/// Where an update stands. The moves between phases are in `lifecycle::machine`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Phase {
+    /// The new release is complete on this node; nothing else has changed.
+    Staged,
+    /// The new release runs beside the old one, on copies, to show that it can (rehearsal).
+    Warming,
+    /// Services stop, data are snapshotted, the pointer moves, services start.
+    Switching,
+    /// The new release runs and is watched.
+    Trial {
+        /// When it must have shown itself healthy.
+        until: Deadline,
+    },
+    /// The old release is being brought back.
+    RollingBack {
+        /// Why.
+        reason: Reason,
+    },
+    /// The new release stays.
+    Committed,
+    /// The old release serves again and was seen healthy.
+    RolledBack {
+        /// Why.
+        reason: Reason,
+    },
+    /// Nothing was switched.
+    Cancelled {
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Nothing stands in the way of the switch.
+    Cleared {
+        /// Whether the release is rehearsed first.
+        rehearse: bool,
+    },
+    /// The rehearsal went well.
+    Ready,
+    /// The new release has been started.
+    Switched {
+        /// When it must have shown itself healthy.
+        until: Deadline,
+    },
+    /// The trial went well.
+    Passed,
+    /// The new release, or the switch to it, failed; or somebody wants the old one back.
+    Failed(Reason),
+    /// The update is given up before anything was changed.
+    CalledOff(Reason),
+    /// The old release serves and is healthy.
+    Restored,
+}
+
+/// Why an update did not end with the new release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reason {
+    /// What it was, for programs.
+    pub kind: Cause,
+    /// What it was, for people: with the last answer of the check, and so on.
+    pub text: String,
+}
+
+impl Reason {
+    /// A reason of this kind with this text.
+    pub fn new(kind: Cause, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
+    }
+}
+
+/// The kinds of reasons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// A health check failed, or none passed in time.
+    Unhealthy,
+    /// A unit or command did not stop or start.
+    Service,
+    /// A hook failed.
+    Hook,
+    /// The machine or file system refused a step.
+    Machine,
+    /// The update was interrupted too often.
+    Interrupted,
+    /// The deadline passed while nobody watched.
+    Deadline,
+    /// The rehearsal failed.
+    Rehearsal,
+    /// An operator wanted it.
+    Operator,
+    /// The fleet wanted it.
+    Fleet,
+}
+
+/// A moment that survives a reboot and a wrong clock: whichever clock can be trusted decides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deadline {
+    /// The boot in which `boot_ms` counts.
+    pub boot_id: String,
+    /// Milliseconds of `CLOCK_BOOTTIME`.
+    pub boot_ms: u64,
+    /// The same moment by the wall clock, for another boot.
+    pub wall: Timestamp,
+}
+
+impl Deadline {
+    /// How long from now (by the clock of the same boot, else by the wall clock) it is; zero when it has passed.
+    pub fn remaining(&self, boot_id: &str, boot_now: Duration, wall_now: Timestamp) -> Duration {
+        if self.boot_id == boot_id {
+            Duration::from_millis(self.boot_ms).saturating_sub(boot_now)
+        } else {
+            Duration::try_from(self.wall.duration_since(wall_now)).unwrap_or_default()
+        }
+    }
+}
+
+/// What began the transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Intent {
+    /// A new release is to be installed: `to` is new, `from` serves.
+    Update,
+    /// An older release is wanted back: `to` serves, `from` is wanted. Begins in `RollingBack`.
+    Rollback,
+}
+
+/// A copy of the data from before the switch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSnapshot {
+    /// The configured path, absolute.
+    pub path: String,
+    /// Its directory under `.cutover/snapshots/<transaction>/`.
+    pub name: String,
+    /// How it was made: `btrfs`, `reflink` or `copy`.
+    pub method: String,
+}
+
+/// One update, from its first to its last phase.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// Names this transaction in journal, history, log and metrics.
+    pub transaction: String,
+    /// Update or rollback.
+    pub intent: Intent,
+    /// The release that serves, or is to serve again; absent for a first installation.
+    pub from: Option<ReleaseId>,
+    /// The release that is to serve, or is to go.
+    pub to: ReleaseId,
+    /// The channel's serial of `to`, where it has one.
+    pub serial: Option<u64>,
+    /// Where the update stands.
+    pub phase: Phase,
+    /// The rollout of a fleet that this belongs to.
+    pub rollout: Option<u64>,
+    /// Whether a person must commit (`--confirm`).
+    pub confirm: bool,
+    /// Whether the new release stays whatever the checks say (`--no-rollback`).
+    pub no_rollback: bool,
+    /// What to do with data when going back, as asked for on the command line.
+    pub data_policy: Option<DataPolicy>,
+    /// Data as before the switch.
+    pub data: Vec<DataSnapshot>,
+    /// The boot in which the record was last written.
+    pub boot_id: String,
+    /// How often the trial was begun again.
+    pub resumes: u32,
+    /// When the whole must have ended; armed as a timer before anything stops.
+    pub deadline: Option<Deadline>,
+    /// Checks that failed before the switch already, and therefore do not count.
+    pub ignored_checks: Vec<String>,
+    /// When the transaction began.
+    pub started: Timestamp,
+    /// When services were told to stop, for the down time; milliseconds of `CLOCK_BOOTTIME`.
+    pub stopped_boot_ms: Option<u64>,
+    /// How long the service was away, when that is known.
+    pub downtime_ms: Option<u64>,
+    /// Digest of the settings in force, which lie beside the journal.
+    pub settings: Option<Digest>,
+}
+
+/// What happens to the data when going back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DataPolicy {
+    /// Keep them when the old release reads what the new one writes, else restore.
+    #[default]
+    Auto,
+    /// Leave the data as they are.
+    Keep,
+    /// Bring back the snapshot, and set the newer data aside.
+    Restore,
+}

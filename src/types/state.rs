@@ -1,0 +1,134 @@
+//! What a node remembers between updates, and what it tells of the past.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Digest, ReleaseId, Version};
+
+/// Everything that outlives an update.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct State {
+    /// The release committed last: what the node is meant to run.
+    pub committed: Option<Installed>,
+    /// The release committed before it: where a rollback goes.
+    pub previous: Option<Installed>,
+    /// No automatic switch while it lasts.
+    pub hold: Option<Hold>,
+    /// Releases that are never pruned.
+    pub pins: Vec<Version>,
+    /// Releases that are never switched to.
+    pub bad: Vec<Bad>,
+    /// Highest serial and digest accepted, for each channel and set of channel keys.
+    pub channels: BTreeMap<String, SeenChannel>,
+    /// A state that only a person can end.
+    pub needs_person: Option<NeedsPerson>,
+}
+
+/// A release that was committed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Installed {
+    /// Which one.
+    pub release: ReleaseId,
+    /// The channel's serial, where it came from a channel.
+    pub serial: Option<u64>,
+    /// When it was committed.
+    pub since: Timestamp,
+}
+
+/// A halt of automatic switching.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hold {
+    /// When it began.
+    pub since: Timestamp,
+    /// When it ends by itself.
+    pub until: Option<Timestamp>,
+    /// Why.
+    pub reason: String,
+    /// Who set it.
+    pub by: String,
+}
+
+/// A release that failed, or that somebody banned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bad {
+    /// Which one: the digest counts.
+    pub release: ReleaseId,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// What was last accepted of a channel. Only signed facts, never the local clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeenChannel {
+    /// The highest serial.
+    pub serial: u64,
+    /// Digest of the channel file with that serial.
+    pub digest: Digest,
+    /// The newest `issued` of an accepted file.
+    pub issued: Timestamp,
+}
+
+/// Going back did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NeedsPerson {
+    /// Since when.
+    pub since: Timestamp,
+    /// What happened, and what was seen.
+    pub reason: String,
+}
+
+/// How a transaction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The new release was healthy through the trial.
+    Committed,
+    /// The old release serves and is healthy.
+    RolledBack,
+    /// Something failed.
+    Failed,
+    /// The release was refused.
+    Refused,
+    /// It was called off before anything changed.
+    CalledOff,
+}
+
+/// One line of `history.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// When it ended.
+    pub at: Timestamp,
+    /// The transaction's name.
+    pub transaction: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The release before.
+    pub from: Option<Version>,
+    /// The release that was wanted.
+    pub to: Version,
+    /// The digest of that release.
+    pub digest: Digest,
+    /// Why it ended so, when it did not end with a commit.
+    pub reason: Option<String>,
+    /// The exit code that told it.
+    pub exit_code: u8,
+    /// How long the service was away, in milliseconds.
+    pub downtime_ms: Option<u64>,
+    /// From begin to end, in milliseconds.
+    pub took_ms: u64,
+    /// The rollout of a fleet that it belonged to.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rollout: Option<u64>,
+    /// Who asked: `timer`, or a user's name.
+    pub by: String,
+}
