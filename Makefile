@@ -1,0 +1,53 @@
+# What can be done with this tree. Each target says what it skips, and why.
+
+CARGO   ?= cargo
+PREFIX  ?= /usr/local
+DESTDIR ?=
+
+# Where cargo builds; follows CARGO_TARGET_DIR.
+TARGET  := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help demo test check bench test-nodes test-fleet model build man install uninstall deb clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: ## The main job, for real: install, update, fall sick, roll back, survive a kill (no root needed)
+	@examples/demo.sh
+
+test: ## Install what tests need (apt, when root) and run all tests that this machine can run
+	@tests/needs.sh
+	@tests/run.sh
+
+check: ## Format, lints, tests, documentation, dependencies: what a change must pass
+	@.ci/run
+
+bench: ## Measure against tar, rsync and others, side by side
+	$(CARGO) bench
+
+test-nodes: ## Tests on real systemd nodes (root; skips out loud where the machine can't)
+	@tests/run.sh nodes
+
+test-fleet: ## Tests of whole fleets on real storage and with whole processes
+	@tests/run.sh fleet
+
+model: ## Explore the fleet protocol's states (minutes)
+	@tests/run.sh model
+
+build: ## The program, optimised
+	$(CARGO) build --release --locked
+
+man: build ## Man pages and completions, into $(TARGET)/generated
+	@packaging/generate.sh "$(TARGET)/release/cutover" "$(TARGET)/generated"
+
+install: man ## Install below $(DESTDIR)$(PREFIX)
+	@packaging/install.sh "$(TARGET)" "$(DESTDIR)" "$(PREFIX)"
+
+uninstall: ## Remove what install put there; applications are left alone
+	@packaging/uninstall.sh "$(DESTDIR)" "$(PREFIX)"
+
+deb: man ## A Debian package, into $(TARGET)/debian
+	@packaging/deb.sh "$(TARGET)"
+
+clean: ## Remove what was built
+	$(CARGO) clean

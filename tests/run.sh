@@ -1,0 +1,52 @@
+#!/bin/sh
+# Runs the tests: all that belong to every change, or the group named: nodes, fleet, model.
+# By nextest where it is installed (each test in a process of its own), else by cargo's own runner.
+set -eu
+cd "$(dirname "$0")/.."
+
+what=${1:-all}
+cargo=${CARGO:-cargo}
+[ "$(id -u)" = 0 ] || echo "not root: tests of loop devices, owners and systemd nodes are skipped and say so" >&2
+
+has_nextest() { "$cargo" nextest --version >/dev/null 2>&1; }
+
+# Runs all tests, names those that skipped themselves, and ends with the runner's summary.
+with_nextest() {
+    log=$(mktemp)
+    trap 'rm -f "$log"' EXIT
+    { "$cargo" nextest run --locked --no-fail-fast 2>&1; echo "$?" >"$log.status"; } | tee "$log"
+    status=$(cat "$log.status")
+    rm -f "$log.status"
+    junit=${CARGO_TARGET_DIR:-target}/nextest/default/junit.xml
+    if [ -f "$junit" ] && grep -q SKIPPED "$junit"; then
+        printf '\nskipped themselves on this machine:\n'
+        grep -o 'SKIPPED [^<]*' "$junit" | sort -u | sed 's/^/  /'
+        printf '\n'
+        sed -n '/^ *Summary/,$p' "$log"
+    fi
+    exit "$status"
+}
+
+case $what in
+all)
+    if has_nextest; then
+        with_nextest
+    fi
+    echo "no cargo-nextest: using cargo test" >&2
+    exec "$cargo" test --locked --no-fail-fast
+    ;;
+nodes)
+    [ -x tests/nodes/run ] || { echo "SKIPPED nodes: this tree has no tests/nodes/run" >&2; exit 0; }
+    exec tests/nodes/run
+    ;;
+fleet | model)
+    if has_nextest; then
+        exec "$cargo" nextest run --locked --no-fail-fast --run-ignored all -E "test(/$what/)"
+    fi
+    exec "$cargo" test --locked --no-fail-fast "$what" -- --include-ignored
+    ;;
+*)
+    echo "error: no group of tests is named \`$what\`" >&2
+    exit 2
+    ;;
+esac
