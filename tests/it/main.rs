@@ -1,3 +1,11 @@
 //! Tests of the whole: real files, real processes, the real binary.
 #![allow(missing_docs, reason = "tests are documented by their names")]
+#![allow(
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "helpers of tests may fail loudly, and make what they need"
+)]
 mod layers;
