@@ -1,1 +1,3 @@
 //! A release as it is published: manifest, archive, index, signatures; and how a tree is made of it.
+
+pub mod source;

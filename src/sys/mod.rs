@@ -2,4 +2,5 @@
 
 pub mod clock;
 pub mod disk;
+pub mod ioctl;
 pub mod lock;

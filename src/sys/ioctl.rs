@@ -1,0 +1,156 @@
+//! What Linux offers only as `ioctl`: clones of files, and subvolumes of btrfs. The one file with `unsafe`.
+//!
+//! None of the changes here is durable when the call returns, but [`snapshot`], which commits the transaction first;
+//! sync the parent directory of a subvolume that was created or deleted. Callers ask [`Disk::ask`] before a change.
+//!
+//! [`Disk::ask`]: super::disk::Disk::ask
+#![expect(unsafe_code, reason = "ioctl has no safe form; each call's argument is a plain C struct")]
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+
+/// linux/magic.h
+const BTRFS_SUPER_MAGIC: i64 = 0x9123_683e;
+/// A subvolume's root always has this inode number, and no other directory of btrfs has it.
+const SUBVOLUME_INODE: u64 = 256;
+/// linux/btrfs.h: BTRFS_SUBVOL_RDONLY
+const READ_ONLY: u64 = 1 << 1;
+const NAME_BYTES_MAX: usize = 4039;
+
+/// linux/btrfs.h: `struct btrfs_ioctl_vol_args_v2`, with its unions as plain bytes.
+#[repr(C)]
+struct VolumeArguments {
+    descriptor: i64,
+    transaction: u64,
+    flags: u64,
+    unused: [u64; 4],
+    name: [u8; NAME_BYTES_MAX + 1],
+}
+
+mod raw {
+    use super::VolumeArguments;
+    nix::ioctl_write_int!(clone, 0x94, 9);
+    nix::ioctl_write_ptr!(subvolume_create, 0x94, 24, VolumeArguments);
+    nix::ioctl_write_ptr!(snapshot_create, 0x94, 23, VolumeArguments);
+    nix::ioctl_write_ptr!(subvolume_delete, 0x94, 63, VolumeArguments);
+    nix::ioctl_read!(get_flags, 0x94, 25, u64);
+    nix::ioctl_write_ptr!(set_flags, 0x94, 26, u64);
+}
+
+/// Makes `to`, an empty file, share all blocks of `from` (reflink). Both must be on one file system that can do it:
+/// the error is `EOPNOTSUPP`, `EXDEV`, `EINVAL` or `ENOTTY` where it cannot.
+pub fn clone_file(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
+    let source = u64::try_from(from.as_fd().as_raw_fd()).map_err(io::Error::other)?;
+    // SAFETY: both descriptors are borrowed and so open; the argument is a number, no memory is shared.
+    unsafe { raw::clone(to.as_fd().as_raw_fd(), source) }?;
+    Ok(())
+}
+
+/// Whether this error of [`clone_file`] or [`snapshot`] says that the file system cannot do it at all.
+pub fn is_unsupported(error: &io::Error) -> bool {
+    let number = error.raw_os_error().map(Errno::from_raw);
+    matches!(number, Some(Errno::EOPNOTSUPP | Errno::EXDEV | Errno::EINVAL | Errno::ENOTTY | Errno::ENOSYS))
+}
+
+/// Whether `path` lies on btrfs.
+pub fn is_btrfs(path: &Path) -> io::Result<bool> {
+    Ok(nix::sys::statfs::statfs(path)?.filesystem_type().0 == BTRFS_SUPER_MAGIC)
+}
+
+/// Whether `path` is the root of a subvolume of btrfs.
+pub fn is_subvolume(path: &Path) -> io::Result<bool> {
+    let found = std::fs::symlink_metadata(path)?;
+    Ok(found.is_dir() && found.ino() == SUBVOLUME_INODE && is_btrfs(path)?)
+}
+
+/// Makes an empty subvolume at `path`. Mode 0755, owned by the caller.
+pub fn create_subvolume(path: &Path) -> io::Result<()> {
+    let (parent, arguments) = arguments(path, -1, 0)?;
+    // SAFETY: the argument is a whole `btrfs_ioctl_vol_args_v2`, its name ends in a zero byte.
+    unsafe { raw::subvolume_create(parent.as_raw_fd(), &raw const *arguments) }?;
+    Ok(())
+}
+
+/// Takes a snapshot of the subvolume `source` at `path`, which must not exist. It is durable, with all that was written
+/// to `source` before, when this returns.
+pub fn snapshot(source: &Path, path: &Path, is_read_only: bool) -> io::Result<()> {
+    let source = File::open(source)?;
+    let flags = if is_read_only { READ_ONLY } else { 0 };
+    let (parent, arguments) = arguments(path, i64::from(source.as_raw_fd()), flags)?;
+    // SAFETY: as above; the descriptor in it is open until the end of this function.
+    unsafe { raw::snapshot_create(parent.as_raw_fd(), &raw const *arguments) }?;
+    Ok(())
+}
+
+/// Deletes the subvolume at `path`, also one that is read-only. Returns at once; the kernel frees the space later.
+pub fn delete_subvolume(path: &Path) -> io::Result<()> {
+    let (parent, mut arguments) = arguments(path, 0, 0)?;
+    arguments.descriptor = 0;
+    // SAFETY: as above; with flags 0 the kernel reads the name only.
+    unsafe { raw::subvolume_delete(parent.as_raw_fd(), &raw const *arguments) }?;
+    Ok(())
+}
+
+/// Whether the subvolume at `path` refuses writes.
+pub fn is_read_only(path: &Path) -> io::Result<bool> {
+    let subvolume = File::open(path)?;
+    let mut flags = 0;
+    // SAFETY: the kernel writes one u64 to where the pointer shows.
+    unsafe { raw::get_flags(subvolume.as_raw_fd(), &raw mut flags) }?;
+    Ok(flags & READ_ONLY != 0)
+}
+
+/// Makes the subvolume at `path` refuse or take writes. Does not make its files durable: sync before.
+pub fn set_read_only(path: &Path, is_read_only: bool) -> io::Result<()> {
+    let subvolume = File::open(path)?;
+    let flags: u64 = if is_read_only { READ_ONLY } else { 0 };
+    // SAFETY: the kernel reads one u64 from where the pointer shows.
+    unsafe { raw::set_flags(subvolume.as_raw_fd(), &raw const flags) }?;
+    Ok(())
+}
+
+/// The opened parent directory of `path`, and the arguments that name it there.
+fn arguments(path: &Path, descriptor: i64, flags: u64) -> io::Result<(File, Box<VolumeArguments>)> {
+    let name = path.file_name().map(OsStr::as_bytes).ok_or(Errno::EINVAL)?;
+    if name.len() > 255 {
+        return Err(Errno::ENAMETOOLONG.into());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut arguments = Box::new(VolumeArguments {
+        descriptor,
+        transaction: 0,
+        flags,
+        unused: [0; 4],
+        name: [0; NAME_BYTES_MAX + 1],
+    });
+    arguments.name[..name.len()].copy_from_slice(name);
+    Ok((File::open(parent)?, arguments))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_have_the_kernels_size() {
+        assert_eq!(size_of::<VolumeArguments>(), 4096);
+    }
+
+    #[test]
+    fn an_ordinary_directory_is_no_subvolume() {
+        let directory = tempfile::tempdir().unwrap();
+        let inner = directory.path().join("inner");
+        std::fs::DirBuilder::new().create(&inner).unwrap();
+        assert!(!is_subvolume(&inner).unwrap());
+    }
+}
