@@ -25,6 +25,7 @@ missing=
 for need in $needs; do
     command -v "${need%%:*}" >/dev/null 2>&1 || missing="$missing ${need##*:}"
 done
+[ -e /usr/share/zoneinfo/Europe/Berlin ] || missing="$missing tzdata"
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
