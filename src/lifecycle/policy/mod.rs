@@ -25,15 +25,13 @@ pub struct Settings {
     pub jitter: Span,
     /// Automatic switches begin only while one of these is open; at any time when there are none.
     pub windows: Vec<Window>,
-    /// Nodes that say the same name here come into a staged rollout (`percent`) together; else each for itself.
-    pub phase_group: Option<String>,
     /// Each trial waits for a person's `cutover commit`, as with `--confirm`.
     pub confirm: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { jitter: Span::seconds(0), windows: Vec::new(), phase_group: None, confirm: false }
+        Self { jitter: Span::seconds(0), windows: Vec::new(), confirm: false }
     }
 }
 
@@ -46,6 +44,8 @@ pub struct Offer<'a> {
     pub issued: Option<Timestamp>,
     /// How much of the fleet may have it already; `None`: all.
     pub percent: Option<u8>,
+    /// Nodes of one group come into a staged rollout together; without it each for itself.
+    pub group: Option<&'a str>,
 }
 
 /// Something that keeps this node from switching now.
@@ -110,7 +110,7 @@ pub fn blocked(
     let offset = offset_of(settings.jitter, node, &offer.release.digest);
     found.extend(outside_windows(&settings.windows, now, offset));
     found.extend(too_early(offer, now, offset));
-    found.extend(not_in_phase(settings, offer, node));
+    found.extend(not_in_phase(offer, node));
     found
 }
 
@@ -158,12 +158,11 @@ fn too_early(offer: &Offer<'_>, now: Timestamp, offset: SignedDuration) -> Optio
     })
 }
 
-fn not_in_phase(settings: &Settings, offer: &Offer<'_>, node: &str) -> Option<Blocked> {
+fn not_in_phase(offer: &Offer<'_>, node: &str) -> Option<Blocked> {
     let percent = offer.percent.filter(|percent| *percent < 100)?;
-    let key = settings.phase_group.as_deref().unwrap_or(node);
+    let key = offer.group.unwrap_or(node);
     let bucket = bucket_of(key, &offer.release.digest);
-    let whose =
-        if settings.phase_group.is_some() { format!("the group `{key}`") } else { "this node".to_owned() };
+    let whose = if offer.group.is_some() { format!("the group `{key}`") } else { "this node".to_owned() };
     (bucket >= percent).then(|| Blocked {
         policy: Policy::Phase,
         until: None,
@@ -234,7 +233,7 @@ mod tests {
     #[test]
     fn nothing_is_in_the_way_by_default() {
         let release = release("a");
-        let offer = Offer { release: &release, issued: Some(at(NOW)), percent: None };
+        let offer = Offer { release: &release, issued: Some(at(NOW)), percent: None, group: None };
         let found = blocked(&Settings::default(), &State::default(), &offer, "n1", at(NOW), false);
         assert_eq!(found, []);
         assert_eq!(toml::from_str::<Settings>("").unwrap(), Settings::default());
@@ -244,7 +243,7 @@ mod tests {
     fn all_policies_hold_together_and_each_is_named() {
         let (settings, state) = everything();
         let release = release("a");
-        let offer = Offer { release: &release, issued: Some(at(NOW)), percent: Some(0) };
+        let offer = Offer { release: &release, issued: Some(at(NOW)), percent: Some(0), group: None };
         let found = blocked(&settings, &state, &offer, "n1", at(NOW), false);
         assert_eq!(names(&found), ["hold", "window", "jitter", "phase"]);
         assert!(found.iter().all(|blocked| !blocked.text.is_empty()));
@@ -257,7 +256,7 @@ mod tests {
     fn urgency_leaves_only_the_hold() {
         let (settings, state) = everything();
         let release = release("a");
-        let offer = Offer { release: &release, issued: Some(at(NOW)), percent: Some(0) };
+        let offer = Offer { release: &release, issued: Some(at(NOW)), percent: Some(0), group: None };
         assert_eq!(names(&blocked(&settings, &state, &offer, "n1", at(NOW), true)), ["hold"]);
         assert_eq!(blocked(&settings, &State::default(), &offer, "n1", at(NOW), true), []);
     }
@@ -285,7 +284,7 @@ mod tests {
     fn jitter_spreads_nodes_and_ends() {
         let release = release("a");
         let settings: Settings = toml::from_str("jitter = '30min'").unwrap();
-        let offer = Offer { release: &release, issued: Some(at(NOW)), percent: None };
+        let offer = Offer { release: &release, issued: Some(at(NOW)), percent: None, group: None };
         let free_after = |minutes: i64| {
             let now = at(NOW) + SignedDuration::from_mins(minutes);
             let is_free = |node: &u32| {
@@ -302,8 +301,8 @@ mod tests {
     fn a_growing_percentage_only_adds_nodes() {
         let (one, other) = (release("a"), release("b"));
         let is_in = |release: &ReleaseId, percent: u8, node: u32| {
-            let offer = Offer { release, issued: None, percent: Some(percent) };
-            not_in_phase(&Settings::default(), &offer, &format!("n{node}")).is_none()
+            let offer = Offer { release, issued: None, percent: Some(percent), group: None };
+            not_in_phase(&offer, &format!("n{node}")).is_none()
         };
         for node in 0..1000 {
             let first = (0..=100).find(|percent| is_in(&one, *percent, node)).unwrap();
@@ -319,10 +318,10 @@ mod tests {
     #[test]
     fn a_group_comes_in_together() {
         let release = release("a");
-        let settings = Settings { phase_group: Some("berlin".to_owned()), ..Settings::default() };
         for percent in 0..=100 {
-            let offer = Offer { release: &release, issued: None, percent: Some(percent) };
-            let is_in = |node: &str| not_in_phase(&settings, &offer, node).is_none();
+            let offer =
+                Offer { release: &release, issued: None, percent: Some(percent), group: Some("berlin") };
+            let is_in = |node: &str| not_in_phase(&offer, node).is_none();
             assert!(["n1", "n2", "n3"].iter().all(|node| is_in(node) == is_in("n0")), "{percent} %");
         }
     }
