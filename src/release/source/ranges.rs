@@ -53,6 +53,21 @@ impl Ranges for LocalFile {
     }
 }
 
+/// Bytes in memory.
+impl Ranges for Vec<u8> {
+    fn size(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn read_range(&self, start: u64, length: u64) -> Result<Box<dyn Read + Send>, Error> {
+        let end = start.checked_add(length).and_then(|end| usize::try_from(end).ok());
+        let part = end.and_then(|end| self.get(usize::try_from(start).ok()?..end));
+        let size = self.size();
+        let part = part.ok_or(Error::OutOfRange { path: "memory".into(), start, length, size })?;
+        Ok(Box::new(io::Cursor::new(part.to_vec())))
+    }
+}
+
 struct Part {
     file: Arc<File>,
     at: u64,

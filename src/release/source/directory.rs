@@ -1,0 +1,122 @@
+//! A source that is a directory, local or mounted.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::{Error, LocalFile, Ranges, Source};
+use crate::release::text::is_file_name;
+use crate::types::{escaped, escaped_path};
+
+/// A directory of releases. Others may write there while it is read.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    path: PathBuf,
+}
+
+impl Directory {
+    /// The directory at `path`, which need not exist yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    fn open(&self, name: &str) -> Result<Option<(File, String)>, Error> {
+        if !is_file_name(name) {
+            return Err(Error::Name(escaped(name.as_bytes())));
+        }
+        let path = self.path.join(name);
+        let what = escaped_path(&path);
+        match open_regular(&path) {
+            Ok(file) => Ok(Some((file, what))),
+            // A missing directory is more likely one that is not mounted than one without releases.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.path.is_dir() => Ok(None),
+            Err(source) => Err(Error::Read { what, source }),
+        }
+    }
+}
+
+/// Opens a regular file without following a link in its last place, and without waiting for a writer.
+pub(super) fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = match File::options().read(true).custom_flags(flags).open(path) {
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            return Err(io::Error::other("it is a symbolic link"));
+        }
+        opened => opened?,
+    };
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
+}
+
+/// Reads to the end, at most `limit` bytes.
+pub(super) fn read_bounded(reader: impl Read, limit: usize, what: &str) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let read = reader.take(limit as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|source| Error::Read { what: what.to_owned(), source })?;
+    if bytes.len() > limit {
+        return Err(Error::TooLong { what: what.to_owned(), limit: limit as u64 });
+    }
+    Ok(bytes)
+}
+
+impl Source for Directory {
+    fn place(&self) -> String {
+        escaped_path(&self.path)
+    }
+
+    fn small(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, Error> {
+        let Some((file, what)) = self.open(name)? else { return Ok(None) };
+        read_bounded(file, limit, &what).map(Some)
+    }
+
+    fn archive(&self, name: &str) -> Result<Box<dyn Ranges>, Error> {
+        let path = self.path.join(name);
+        let (file, _) = self.open(name)?.ok_or_else(|| Error::Missing(escaped_path(&path)))?;
+        Ok(Box::new(LocalFile::new(file, &path)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::stat::Mode;
+
+    use super::*;
+
+    #[test]
+    fn only_regular_files_of_bounded_size_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let source = Directory::new(directory.path());
+        std::io::Write::write_all(&mut File::create(path("file")).unwrap(), b"12345").unwrap();
+        nix::unistd::symlinkat(&path("file"), nix::fcntl::AT_FDCWD, &path("link")).unwrap();
+        nix::unistd::mkfifo(&path("fifo"), Mode::from_bits_truncate(0o600)).unwrap();
+        nix::unistd::mkdir(&path("directory"), Mode::from_bits_truncate(0o700)).unwrap();
+
+        assert_eq!(source.small("file", 5).unwrap().unwrap(), b"12345");
+        assert!(matches!(source.small("file", 4), Err(Error::TooLong { .. })));
+        assert!(source.small("absent", 4).unwrap().is_none());
+        for name in ["link", "fifo", "directory"] {
+            assert!(matches!(source.small(name, 5), Err(Error::Read { .. })), "{name}");
+            assert!(source.archive(name).is_err(), "{name}");
+        }
+        for name in ["../file", "/etc/passwd", "", ".", "a/b"] {
+            assert!(matches!(source.small(name, 5), Err(Error::Name(_))), "{name}");
+        }
+        let unmounted = Directory::new(path("nowhere"));
+        assert!(unmounted.small("file", 5).is_err());
+    }
+
+    #[test]
+    fn parts_of_a_file_are_exact() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.tar");
+        std::io::Write::write_all(&mut File::create(path).unwrap(), b"0123456789").unwrap();
+        let archive = Directory::new(directory.path()).archive("a.tar").unwrap();
+        assert_eq!(archive.size(), 10);
+        let mut text = String::new();
+        archive.read_range(3, 4).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "3456");
+        let cut = archive.read_range(8, 4).unwrap().read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(cut.kind(), io::ErrorKind::UnexpectedEof);
+    }
+}
