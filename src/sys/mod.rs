@@ -4,3 +4,5 @@ pub mod clock;
 pub mod disk;
 pub mod ioctl;
 pub mod lock;
+pub mod process;
+pub mod systemd;

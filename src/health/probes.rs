@@ -1,0 +1,241 @@
+//! One try of one check. Bounded by its time limit, and by 64 KiB of whatever it reads.
+
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::Answer;
+use super::settings::{Exec, File, Http, Tcp};
+use crate::sys::process::{self, Command, End};
+use crate::types::{Span, escaped, escaped_path};
+
+/// How much of a page or file is read, in bytes.
+const READ_MAX: u64 = 64 << 10;
+/// How much of an answer is shown, in bytes.
+const SHOWN_MAX: usize = 200;
+
+type Told = (Answer, String);
+
+/// Asks a web server. Redirections are not followed and proxies not used: the answer of this very server counts.
+pub fn http(check: &Http, limit: Duration) -> Told {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(limit))
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_idle_connections(0)
+        .proxy(None)
+        .user_agent("cutover")
+        .build()
+        .into();
+    let mut response = match agent.get(&check.url).call() {
+        Ok(response) => response,
+        Err(error) => return (unanswered(&error), error.to_string()),
+    };
+    let status = response.status().as_u16();
+    let mut page = Vec::new();
+    // A page that breaks off still shows what it began with.
+    let broke_off = response.body_mut().as_reader().take(READ_MAX).read_to_end(&mut page).err();
+    let begin = escaped(page.trim_ascii().get(..SHOWN_MAX).unwrap_or(page.trim_ascii()));
+    if status != check.status {
+        return (Answer::Sick, format!("status {status} instead of {}: {begin}", check.status));
+    }
+    let has_text = |text: &str| memory_contains(&page, text.as_bytes());
+    match (&check.text, broke_off) {
+        (Some(text), _) if has_text(text) => (Answer::Healthy, format!("status {status}")),
+        (_, Some(error)) => (Answer::Sick, format!("status {status}, then {error}")),
+        (Some(text), None) => {
+            (Answer::Sick, format!("status {status} without `{}`: {begin}", escaped(text.as_bytes())))
+        }
+        (None, None) => (Answer::Healthy, format!("status {status}")),
+    }
+}
+
+fn unanswered(error: &ureq::Error) -> Answer {
+    match error {
+        ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed => Answer::NotYet,
+        ureq::Error::Io(error) => not_yet(error),
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => Answer::CannotRun,
+        _ => Answer::Sick,
+    }
+}
+
+fn not_yet(error: &io::Error) -> Answer {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, TimedOut, WouldBlock};
+    match error.kind() {
+        ConnectionRefused | ConnectionReset | ConnectionAborted | TimedOut | WouldBlock => Answer::NotYet,
+        _ => Answer::Sick,
+    }
+}
+
+/// Connects, to any of the host's addresses.
+pub fn tcp(check: &Tcp, limit: Duration) -> Told {
+    let addresses: Vec<_> = match check.address.to_socket_addrs() {
+        Ok(addresses) => addresses.collect(),
+        Err(error) => return (Answer::CannotRun, error.to_string()),
+    };
+    let mut told = (Answer::CannotRun, "the host has no address".to_owned());
+    let share = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, share.max(Duration::from_millis(1))) {
+            Ok(_) => return (Answer::Healthy, format!("{address} accepts connections")),
+            Err(error) => told = (not_yet(&error), format!("{address}: {error}")),
+        }
+    }
+    told
+}
+
+/// Runs a command in the tree.
+pub fn exec(check: &Exec, limit: Duration, tree: &Path, env: &[(String, OsString)]) -> Told {
+    let mut command = Command::new(check.command.iter().map(OsString::from)).timeout(limit);
+    if let Some(program) = command.argv.first_mut() {
+        *program = program_in(tree, Path::new(program)).into();
+    }
+    command.env = env.to_vec();
+    command.env.extend(check.env.iter().map(|(name, value)| (name.clone(), value.into())));
+    command.directory = Some(tree.to_owned());
+    command.user.clone_from(&check.user);
+    let outcome = process::run(&command);
+    let answer = match outcome.end {
+        End::Exited(0) => Answer::Healthy,
+        End::Exited(process::NOT_NOW) => Answer::NotYet,
+        End::Exited(_) | End::Signalled(_) | End::TimedOut(_) => Answer::Sick,
+        End::CannotStart(_) => Answer::CannotRun,
+    };
+    (answer, outcome.summary())
+}
+
+/// A relative program is one of the tree; only a bare name that the tree does not have stands for one in `PATH`.
+pub fn program_in(tree: &Path, program: &Path) -> PathBuf {
+    let own = tree.join(program);
+    if program.components().count() == 1 && !own.exists() { program.to_owned() } else { own }
+}
+
+/// Looks at a file: never waits for a fifo, never reads a device.
+pub fn file(check: &File, tree: &Path) -> Told {
+    let path = tree.join(&check.path);
+    let open = || -> io::Result<(std::fs::File, std::fs::Metadata)> {
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(&path)?;
+        let metadata = file.metadata()?;
+        Ok((file, metadata))
+    };
+    let shown = escaped_path(&path);
+    let (file, metadata) = match open() {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return (Answer::NotYet, format!("`{shown}` is not there"));
+        }
+        Err(error) => return (Answer::CannotRun, format!("`{shown}`: {error}")),
+    };
+    if let Some(limit) = check.newer_than {
+        let age = metadata.modified().map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
+        match age {
+            Ok(age) if age <= limit.0 => {}
+            Ok(age) => {
+                let age = Span(Duration::from_secs(age.as_secs()));
+                return (Answer::NotYet, format!("`{shown}` was last changed {age} ago"));
+            }
+            Err(error) => return (Answer::CannotRun, format!("`{shown}`: {error}")),
+        }
+    }
+    if let Some(text) = &check.contains {
+        if !metadata.is_file() {
+            return (Answer::CannotRun, format!("`{shown}` is not a regular file"));
+        }
+        let mut bytes = Vec::new();
+        if let Err(error) = file.take(READ_MAX).read_to_end(&mut bytes) {
+            return (Answer::CannotRun, format!("`{shown}`: {error}"));
+        }
+        if !memory_contains(&bytes, text.as_bytes()) {
+            return (Answer::Sick, format!("`{shown}` does not contain `{}`", escaped(text.as_bytes())));
+        }
+    }
+    (Answer::Healthy, format!("`{shown}` is there"))
+}
+
+fn memory_contains(bytes: &[u8], wanted: &[u8]) -> bool {
+    wanted.is_empty() || bytes.windows(wanted.len()).any(|window| window == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn served_once(answer: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+        });
+        format!("http://{address}/up")
+    }
+
+    fn ask(answer: &'static str, text: Option<&str>) -> Told {
+        http(&Http { url: served_once(answer), status: 200, text: text.map(str::to_owned) }, LIMIT)
+    }
+
+    #[test]
+    fn a_page_must_have_the_status_and_the_text() {
+        assert_eq!(ask("HTTP/1.0 200 OK\r\n\r\nup 2.4.1", Some("2.4.1")).0, Answer::Healthy);
+        let (answer, detail) = ask("HTTP/1.0 200 OK\r\n\r\nup 2.4.0", Some("2.4.1"));
+        assert_eq!(answer, Answer::Sick, "{detail}");
+        let (answer, detail) = ask("HTTP/1.1 500 Oops\r\nContent-Length: 5\r\n\r\nno db", None);
+        assert_eq!((answer, detail.as_str()), (Answer::Sick, "status 500 instead of 200: no db"));
+        assert_eq!(ask("HTTP/1.0 302 Go\r\nLocation: http://127.0.0.1:1/\r\n\r\n", None).0, Answer::Sick);
+        assert_eq!(ask("nonsense", None).0, Answer::Sick);
+    }
+
+    #[test]
+    fn a_closed_port_is_not_yet_an_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        assert_eq!(tcp(&Tcp { address: address.clone() }, LIMIT).0, Answer::Healthy);
+        drop(listener);
+        let check = Http { url: format!("http://{address}/"), status: 200, text: None };
+        assert_eq!(http(&check, LIMIT).0, Answer::NotYet, "{:?}", http(&check, LIMIT));
+        assert_eq!(tcp(&Tcp { address }, LIMIT).0, Answer::NotYet);
+        assert_eq!(tcp(&Tcp { address: "nonsense".into() }, LIMIT).0, Answer::CannotRun);
+    }
+
+    #[test]
+    fn a_command_runs_in_the_tree() {
+        let tree = tempfile::tempdir().unwrap();
+        nix::unistd::symlinkat("/bin/sh", nix::fcntl::AT_FDCWD, &tree.path().join("smoke")).unwrap();
+        let ask = |command: &[&str]| {
+            let command = command.iter().map(|&word| word.to_owned()).collect();
+            let check = Exec { command, user: None, env: [].into(), timeout: None };
+            exec(&check, LIMIT, tree.path(), &[("CUTOVER_APP".into(), "shop".into())])
+        };
+        assert_eq!(ask(&["smoke", "-c", "test -h smoke && test $CUTOVER_APP = shop"]).0, Answer::Healthy);
+        assert_eq!(ask(&["./smoke", "-c", "exit 75"]).0, Answer::NotYet);
+        assert_eq!(ask(&["sh", "-c", "echo no db; exit 1"]), (Answer::Sick, "exit status 1: no db".into()));
+        assert_eq!(ask(&["bin/none"]).0, Answer::CannotRun);
+    }
+
+    #[test]
+    fn a_file_must_be_there_new_and_say_so() {
+        let tree = tempfile::tempdir().unwrap();
+        let ask = |newer_than, contains: Option<&str>| {
+            let contains = contains.map(str::to_owned);
+            file(&File { path: "ready".into(), newer_than, contains }, tree.path()).0
+        };
+        assert_eq!(ask(None, None), Answer::NotYet);
+        crate::sys::disk::Disk::default().replace(&tree.path().join("ready"), b"yes 7", 0o644).unwrap();
+        assert_eq!(ask(Some(Span::seconds(3600)), Some("yes")), Answer::Healthy);
+        assert_eq!(ask(None, Some("no")), Answer::Sick);
+        let past = SystemTime::now() - Duration::from_secs(7200);
+        std::fs::File::open(tree.path().join("ready")).unwrap().set_modified(past).unwrap();
+        assert_eq!(ask(Some(Span::seconds(3600)), None), Answer::NotYet);
+    }
+}

@@ -1,0 +1,289 @@
+//! The verdict on a release: a pure function of what the checks said, and when.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::settings::Settings;
+use super::{Answer, Observation};
+use crate::types::Span;
+
+/// What is known of the release by now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not long enough healthy, and not sick.
+    Watching,
+    /// Healthy for the whole of `min_healthy`.
+    Healthy,
+    /// It failed; why, with the last answer of the check.
+    Failed(String),
+}
+
+/// One check's part in the trial, as `status --json` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CheckReport {
+    /// The check.
+    pub name: String,
+    /// Whether it passed when last asked.
+    pub ok: bool,
+    /// How many times in a row it passed (positive) or failed (negative).
+    pub streak: i64,
+    /// Whether it passed before the switch; `false` for those that are ignored since they did not.
+    pub baseline: bool,
+    /// How long it took when last asked, in milliseconds.
+    pub last_ms: u64,
+    /// What it said when last asked.
+    pub detail: String,
+}
+
+/// Folds observations into a verdict.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    min_healthy: Duration,
+    deadline: Duration,
+    startup: Duration,
+    fail_threshold: u32,
+    /// All that count: the configured ones that are required, and further ones once they are seen.
+    counted: BTreeMap<String, Counted>,
+    /// Those that are only shown.
+    shown: BTreeMap<String, Counted>,
+    ignored: Vec<String>,
+    healthy_since: Option<Duration>,
+    last_at: Duration,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Counted {
+    last: Option<Observation>,
+    streak: i64,
+    has_passed: bool,
+}
+
+impl Trial {
+    /// A trial that has seen nothing yet. `ignored` names checks that failed before the switch already.
+    ///
+    /// Where no check is configured, the first look at which the units are well ends it.
+    pub fn new(settings: &Settings, ignored: &[String]) -> Self {
+        let (mut counted, mut shown) = (BTreeMap::new(), BTreeMap::new());
+        for check in &settings.check {
+            let counts = check.required && !ignored.contains(&check.name);
+            let place = if counts { &mut counted } else { &mut shown };
+            place.insert(check.name.clone(), Counted::default());
+        }
+        let min_healthy = if settings.check.is_empty() { Duration::ZERO } else { settings.min_healthy.0 };
+        Self {
+            min_healthy,
+            deadline: settings.deadline.0,
+            startup: settings.startup.0.min(settings.deadline.0),
+            fail_threshold: settings.fail_threshold,
+            counted,
+            shown,
+            ignored: ignored.to_vec(),
+            healthy_since: None,
+            last_at: Duration::ZERO,
+        }
+    }
+
+    /// Takes what checks said at `at`, the time since the release was started.
+    pub fn observe(&mut self, at: Duration, observations: &[Observation]) -> Verdict {
+        self.last_at = at;
+        let is_startup = at < self.startup;
+        for observation in observations {
+            let is_shown =
+                self.ignored.contains(&observation.name) || self.shown.contains_key(&observation.name);
+            let place = if is_shown { &mut self.shown } else { &mut self.counted };
+            place.entry(observation.name.clone()).or_default().take(observation, is_startup);
+        }
+        if let Some(text) = self.failure() {
+            return Verdict::Failed(text);
+        }
+        if self.counted.values().all(Counted::is_healthy) {
+            let since = *self.healthy_since.get_or_insert(at);
+            if at.saturating_sub(since) >= self.min_healthy {
+                return Verdict::Healthy;
+            }
+        } else {
+            self.healthy_since = None;
+        }
+        if at >= self.deadline {
+            return Verdict::Failed(self.too_late());
+        }
+        Verdict::Watching
+    }
+
+    /// How long all has been well, without a break.
+    pub fn healthy_for(&self) -> Duration {
+        self.healthy_since.map_or(Duration::ZERO, |since| self.last_at.saturating_sub(since))
+    }
+
+    /// How long all must be well.
+    pub fn need(&self) -> Duration {
+        self.min_healthy
+    }
+
+    /// Each check's part, in order of names.
+    pub fn reports(&self) -> Vec<CheckReport> {
+        let mut reports: Vec<_> = self
+            .counted
+            .iter()
+            .chain(&self.shown)
+            .map(|(name, check)| CheckReport {
+                name: name.clone(),
+                ok: check.is_healthy(),
+                streak: check.streak,
+                baseline: !self.ignored.contains(name),
+                last_ms: check
+                    .last
+                    .as_ref()
+                    .map_or(0, |last| u64::try_from(last.took.as_millis()).unwrap_or(u64::MAX)),
+                detail: check.last.as_ref().map_or_else(String::new, |last| last.detail.clone()),
+            })
+            .collect();
+        reports.sort_by(|one, other| one.name.cmp(&other.name));
+        reports
+    }
+
+    fn failure(&self) -> Option<String> {
+        let limit = -i64::from(self.fail_threshold);
+        let failed = self.counted.values().filter(|check| check.streak <= limit);
+        let texts: Vec<_> = failed
+            .filter_map(|check| Some(format!("{}, {} times in a row", check.last.as_ref()?, -check.streak)))
+            .collect();
+        if texts.is_empty() { None } else { Some(texts.join("; ")) }
+    }
+
+    fn too_late(&self) -> String {
+        let open: Vec<_> = self
+            .counted
+            .iter()
+            .filter(|(_, check)| !check.is_healthy())
+            .map(|(name, check)| match &check.last {
+                Some(last) => last.to_string(),
+                None => format!("check `{name}` was never asked"),
+            })
+            .collect();
+        let need = Span(self.min_healthy);
+        let text = format!("not healthy for {need} within {}", Span(self.deadline));
+        if open.is_empty() { text } else { format!("{text}: {}", open.join("; ")) }
+    }
+}
+
+impl Counted {
+    fn take(&mut self, observation: &Observation, is_startup: bool) {
+        match observation.ok {
+            Answer::Healthy => {
+                self.has_passed = true;
+                self.streak = self.streak.max(0) + 1;
+            }
+            Answer::NotYet if is_startup && !self.has_passed => {}
+            Answer::NotYet | Answer::Sick | Answer::CannotRun => self.streak = self.streak.min(0) - 1,
+        }
+        self.last = Some(observation.clone());
+    }
+
+    fn is_healthy(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| last.ok.is_healthy())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use Answer::{CannotRun, Healthy, NotYet, Sick};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn settings() -> Settings {
+        let text = "min_healthy = \"10s\"\ndeadline = \"60s\"\nstartup = \"5s\"\n
+            [[check]]\nname = \"web\"\ntcp = { address = \"a:1\" }\n
+            [[check]]\nname = \"extra\"\ntcp = { address = \"a:1\" }\nrequired = false";
+        toml::from_str(text).unwrap()
+    }
+
+    fn saw(name: &str, ok: Answer) -> Observation {
+        Observation { name: name.into(), ok, detail: "words".into(), took: Duration::from_millis(7) }
+    }
+
+    /// The verdict after the answers of `web`, one a second.
+    fn after(answers: &[Answer]) -> Verdict {
+        let mut trial = Trial::new(&settings(), &[]);
+        let mut verdict = Verdict::Watching;
+        for (second, &answer) in (0..).zip(answers) {
+            verdict = trial.observe(Duration::from_secs(second), &[saw("web", answer)]);
+            if verdict != Verdict::Watching {
+                break;
+            }
+        }
+        verdict
+    }
+
+    #[test]
+    fn healthy_takes_the_whole_time_without_a_break() {
+        assert_eq!(after(&[Healthy; 10]), Verdict::Watching);
+        assert_eq!(after(&[Healthy; 11]), Verdict::Healthy);
+        let mut broken = vec![Healthy; 10];
+        broken.push(Sick);
+        broken.extend([Healthy; 10]);
+        assert_eq!(after(&broken), Verdict::Watching);
+        broken.push(Healthy);
+        assert_eq!(after(&broken), Verdict::Healthy);
+    }
+
+    #[test]
+    fn failures_in_a_row_end_it() {
+        assert_eq!(after(&[Sick, Sick, Healthy, Sick, Sick]), Verdict::Watching);
+        let Verdict::Failed(text) = after(&[Sick; 3]) else { panic!("it was not noticed") };
+        assert_eq!(text, "check `web` fails: words, 3 times in a row");
+        assert!(matches!(after(&[CannotRun; 3]), Verdict::Failed(_)));
+    }
+
+    #[test]
+    fn not_yet_is_no_failure_right_after_the_start() {
+        let mut answers = vec![NotYet; 5];
+        answers.extend([Healthy; 11]);
+        assert_eq!(after(&answers), Verdict::Healthy);
+        assert_eq!(after(&[NotYet; 7]), Verdict::Watching);
+        assert!(matches!(after(&[NotYet; 8]), Verdict::Failed(_)));
+        // What has passed once is up: no answer is a failure then.
+        assert!(matches!(after(&[Healthy, NotYet, NotYet, NotYet]), Verdict::Failed(_)));
+    }
+
+    #[test]
+    fn the_deadline_ends_it() {
+        let answers: Vec<_> = (0..61).map(|second| if second % 3 == 0 { Sick } else { Healthy }).collect();
+        let Verdict::Failed(text) = after(&answers) else { panic!("it went on") };
+        assert_eq!(text, "not healthy for 10s within 1min: check `web` fails: words");
+    }
+
+    #[test]
+    fn what_is_not_required_or_ignored_is_only_shown() {
+        let mut trial = Trial::new(&settings(), &["web".into()]);
+        for second in 0..10 {
+            let seen = [saw("web", Sick), saw("extra", Sick), saw("units", Healthy)];
+            assert_eq!(trial.observe(Duration::from_secs(second), &seen), Verdict::Watching);
+        }
+        assert_eq!(trial.healthy_for(), Duration::from_secs(9));
+        let reports = trial.reports();
+        let names: Vec<_> = reports.iter().map(|one| (one.name.as_str(), one.baseline, one.streak)).collect();
+        assert_eq!(names, [("extra", true, -10), ("units", true, 10), ("web", false, -10)]);
+        assert_eq!(trial.observe(Duration::from_secs(10), &[saw("units", Healthy)]), Verdict::Healthy);
+    }
+
+    #[test]
+    fn without_checks_the_first_look_decides() {
+        assert_eq!(Trial::new(&Settings::default(), &[]).observe(Duration::ZERO, &[]), Verdict::Healthy);
+        let mut trial = Trial::new(&Settings::default(), &[]);
+        assert_eq!(trial.observe(Duration::ZERO, &[saw("units", NotYet)]), Verdict::Watching);
+        assert_eq!(trial.observe(Duration::ZERO, &[saw("units", Healthy)]), Verdict::Healthy);
+    }
+
+    proptest! {
+        #[test]
+        fn every_trial_ends_by_its_deadline(answers in prop::collection::vec(0..4u8, 61)) {
+            let answers: Vec<_> =
+                answers.iter().map(|n| [Healthy, NotYet, Sick, CannotRun][usize::from(*n)]).collect();
+            prop_assert_ne!(after(&answers), Verdict::Watching);
+        }
+    }
+}

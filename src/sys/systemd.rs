@@ -1,0 +1,298 @@
+//! systemd, asked through `systemctl` and `systemd-run`: these are its stable interface, and every call is bounded.
+//!
+//! A call that runs into its time limit has told systemd what is wanted all the same: the job goes on there. Whoever
+//! calls decides what that means (see `lifecycle::service`).
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::process::{self, Command, End, Outcome};
+
+/// How long systemd may take for an answer that needs no job.
+const ANSWER: Duration = Duration::from_secs(20);
+/// The longest name of a unit that systemd takes.
+const UNIT_LENGTH_MAX: usize = 255;
+
+/// systemd refused, or did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A call of `systemctl` or another tool of systemd ended badly.
+    #[error("cannot {action} {subject}: {answer}")]
+    Refused {
+        /// What was wanted, as a verb.
+        action: &'static str,
+        /// Of which units.
+        subject: String,
+        /// How it ended, and the last line of what it said.
+        answer: String,
+    },
+    /// The job had not ended after this time. It goes on in systemd.
+    #[error("cannot {action} {subject}: not done after {}", crate::types::Span(*.limit))]
+    TimedOut {
+        /// What was wanted, as a verb.
+        action: &'static str,
+        /// Of which units.
+        subject: String,
+        /// The time limit.
+        limit: Duration,
+    },
+}
+
+/// What systemd says about one unit: the properties that were asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Properties(BTreeMap<String, String>);
+
+impl Properties {
+    /// The property's value; empty when systemd does not say.
+    pub fn get(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+
+    /// The words of a property that lists units.
+    pub fn words(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.get(name).split_whitespace()
+    }
+
+    /// From names and values, for tests and for services that are not systemd's.
+    pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        Self(pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+}
+
+/// Whether systemd runs this machine (sd_booted(3)).
+pub fn is_booted() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+/// Whether the name can be handed to `systemctl` as a unit: no option, no path, no pattern.
+pub fn is_unit_name(name: &str) -> bool {
+    const KINDS: [&str; 8] =
+        [".service", ".socket", ".target", ".timer", ".path", ".mount", ".slice", ".automount"];
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
+    name.len() <= UNIT_LENGTH_MAX
+        && !name.starts_with(['-', '.'])
+        && name.bytes().all(allowed)
+        && KINDS.iter().any(|kind| name.ends_with(kind))
+}
+
+/// Asks for properties of units, in the order of `units`.
+pub fn show(units: &[String], properties: &[&str]) -> Result<Vec<Properties>, Error> {
+    if units.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wanted = format!("--property={}", properties.join(","));
+    let text = call("look at", units, &["show", &wanted], ANSWER)?;
+    let blocks: Vec<_> = text.split("\n\n").filter(|block| !block.trim().is_empty()).collect();
+    if blocks.len() != units.len() {
+        let answer = format!("{} answers for {} units", blocks.len(), units.len());
+        return Err(Error::Refused { action: "look at", subject: units.join(", "), answer });
+    }
+    Ok(blocks.into_iter().map(read_properties).collect())
+}
+
+fn read_properties(block: &str) -> Properties {
+    let pairs = block.lines().filter_map(|line| line.split_once('='));
+    Properties::from_pairs(pairs)
+}
+
+/// Stops units and waits for them.
+pub fn stop(units: &[String], limit: Duration) -> Result<(), Error> {
+    act("stop", units, &["stop"], limit)
+}
+
+/// Starts units and waits until they are up.
+pub fn start(units: &[String], limit: Duration) -> Result<(), Error> {
+    act("start", units, &["start"], limit)
+}
+
+/// Stops units that run and starts them again, and waits until they are up.
+pub fn restart(units: &[String], limit: Duration) -> Result<(), Error> {
+    act("restart", units, &["restart"], limit)
+}
+
+/// Has units reload, or restarts those that cannot; starts those that do not run.
+pub fn reload_or_restart(units: &[String], limit: Duration) -> Result<(), Error> {
+    act("reload", units, &["reload-or-restart"], limit)
+}
+
+/// Kills all processes of units.
+pub fn kill(units: &[String]) -> Result<(), Error> {
+    act("kill", units, &["kill", "--signal=SIGKILL"], ANSWER)
+}
+
+/// Forgets failures and start limits of units.
+pub fn reset_failed(units: &[String]) -> Result<(), Error> {
+    act("clear the failures of", units, &["reset-failed"], ANSWER)
+}
+
+/// Enables units as their `[Install]` section says, without starting them.
+pub fn enable(units: &[String]) -> Result<(), Error> {
+    act("enable", units, &["enable", "--quiet", "--no-reload"], ANSWER)
+}
+
+/// Removes the links that enable units.
+pub fn disable(units: &[String]) -> Result<(), Error> {
+    act("disable", units, &["disable", "--quiet", "--no-reload"], ANSWER)
+}
+
+/// Reads all unit files again.
+pub fn daemon_reload() -> Result<(), Error> {
+    /// With many units and generators this takes seconds.
+    const RELOAD: Duration = Duration::from_secs(60);
+    done("reload", "systemd", &tool("systemctl", ["daemon-reload".into()], RELOAD)).map(|_| ())
+}
+
+/// The last lines that a unit's processes wrote in their present or last run, for messages. Empty when there are none.
+pub fn journal_tail(unit: &str, lines: u32) -> Vec<String> {
+    let arguments = ["--unit", unit, "--lines", &lines.to_string(), "--output=cat", "--no-pager", "--quiet"];
+    let outcome = tool("journalctl", arguments.map(OsString::from), Duration::from_secs(5));
+    if !outcome.is_success() {
+        return Vec::new();
+    }
+    outcome.text().lines().map(|line| crate::types::escaped(line.as_bytes())).collect()
+}
+
+/// A command that systemd runs later, whatever becomes of this process: the dead man's switch of an update.
+#[derive(Clone, Debug)]
+pub struct Deadline<'a> {
+    /// The application; names the timer.
+    pub app: &'a str,
+    /// The program, for example `/usr/bin/cutover`.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+}
+
+impl Deadline<'_> {
+    /// Arms the timer to fire after `delay` (suspend included), replacing an earlier one. It does not survive a reboot.
+    pub fn arm(&self, delay: Duration) -> Result<(), Error> {
+        self.disarm()?;
+        let unit = self.unit();
+        let mut arguments: Vec<OsString> = [
+            "--quiet".to_owned(),
+            "--collect".to_owned(),
+            format!("--unit={unit}"),
+            format!("--description=Ends the update of {} should nobody else", self.app),
+            format!("--on-active={}ms", delay.as_millis()),
+            "--timer-property=AccuracySec=100ms".to_owned(),
+            "--property=Type=oneshot".to_owned(),
+            "--property=SuccessExitStatus=10 11 13 15".to_owned(),
+            "--".to_owned(),
+        ]
+        .map(OsString::from)
+        .into();
+        arguments.push(self.program.clone().into());
+        arguments.extend(self.arguments.iter().cloned());
+        done("arm", &unit, &tool("systemd-run", arguments, ANSWER)).map(|_| ())
+    }
+
+    /// Stops the timer. The command, if it runs already, goes on.
+    pub fn disarm(&self) -> Result<(), Error> {
+        let timer = format!("{}.timer", self.unit());
+        match act("stop", std::slice::from_ref(&timer), &["stop"], ANSWER) {
+            // "Unit … not loaded": there is none.
+            Err(Error::Refused { answer, .. }) if answer.contains("not loaded") => Ok(()),
+            stopped => stopped,
+        }
+    }
+
+    fn unit(&self) -> String {
+        format!("cutover-deadline-{}", self.app)
+    }
+}
+
+/// Holds back start jobs of units while it is closed: systemd orders them behind this transient unit's own job.
+///
+/// Stopping a service whose socket stays up would otherwise start the *old* release again with the next connection.
+/// With the gate closed the connections wait in the socket, and nothing fails. It opens by itself after a while.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    unit: String,
+}
+
+impl Gate {
+    /// The gate of an application.
+    pub fn new(app: &str) -> Self {
+        Self { unit: format!("cutover-gate-{app}.service") }
+    }
+
+    /// Closes the gate before `units`, for at most `limit`. One that is closed already stays so.
+    pub fn close(&self, units: &[String], limit: Duration) -> Result<(), Error> {
+        let arguments = [
+            "--quiet".to_owned(),
+            "--collect".to_owned(),
+            "--no-block".to_owned(),
+            format!("--unit={}", self.unit),
+            "--description=Holds back starts while a release is switched".to_owned(),
+            "--property=Type=oneshot".to_owned(),
+            "--property=DefaultDependencies=no".to_owned(),
+            format!("--property=Before={}", units.join(" ")),
+            "sleep".to_owned(),
+            limit.as_secs().max(1).to_string(),
+        ];
+        match done("close", &self.unit, &tool("systemd-run", arguments.map(OsString::from), ANSWER)) {
+            Err(Error::Refused { answer, .. }) if answer.contains("already") => Ok(()),
+            closed => closed.map(|_| ()),
+        }
+    }
+
+    /// Opens the gate: start jobs that wait go on. One that is open stays so.
+    pub fn open(&self) -> Result<(), Error> {
+        match act("open", std::slice::from_ref(&self.unit), &["stop"], ANSWER) {
+            Err(Error::Refused { answer, .. }) if answer.contains("not loaded") => Ok(()),
+            opened => opened,
+        }
+    }
+}
+
+fn act(action: &'static str, units: &[String], words: &[&str], limit: Duration) -> Result<(), Error> {
+    if units.is_empty() { Ok(()) } else { call(action, units, words, limit).map(|_| ()) }
+}
+
+fn call(action: &'static str, units: &[String], words: &[&str], limit: Duration) -> Result<String, Error> {
+    let arguments = words.iter().copied().chain(["--"]).chain(units.iter().map(String::as_str));
+    done(action, &units.join(", "), &tool("systemctl", arguments.map(OsString::from), limit))
+}
+
+fn tool(program: &str, arguments: impl IntoIterator<Item = OsString>, limit: Duration) -> Outcome {
+    let mut command = Command::new([OsString::from(program)].into_iter().chain(arguments)).timeout(limit);
+    command.env.push(("SYSTEMD_PAGER".into(), "".into()));
+    command.env.push(("SYSTEMD_COLORS".into(), "0".into()));
+    process::run(&command)
+}
+
+fn done(action: &'static str, subject: &str, outcome: &Outcome) -> Result<String, Error> {
+    match outcome.end {
+        End::Exited(0) => Ok(outcome.text()),
+        End::TimedOut(limit) => Err(Error::TimedOut { action, subject: subject.to_owned(), limit }),
+        End::Exited(_) | End::Signalled(_) | End::CannotStart(_) => {
+            Err(Error::Refused { action, subject: subject.to_owned(), answer: outcome.summary() })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_units_are_handed_to_systemctl() {
+        for good in ["shop.service", "shop@1.service", "a-b_c.socket", r"dev-disk\x2dby.mount"] {
+            assert!(is_unit_name(good), "{good}");
+        }
+        for bad in ["", "shop", "--force.service", "/etc/x.service", "a b.service", "*.service", ".service"] {
+            assert!(!is_unit_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn properties_are_read_as_systemctl_prints_them() {
+        let properties = read_properties("ActiveState=active\nTriggeredBy=a.socket b.path\nExecStart=x=y\n");
+        assert_eq!(properties.get("ActiveState"), "active");
+        assert_eq!(properties.get("ExecStart"), "x=y");
+        assert_eq!(properties.words("TriggeredBy").collect::<Vec<_>>(), ["a.socket", "b.path"]);
+        assert_eq!(properties.get("NRestarts"), "");
+    }
+}
