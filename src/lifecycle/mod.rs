@@ -3,3 +3,4 @@
 pub mod agreement;
 
 pub mod policy;
+pub mod service;

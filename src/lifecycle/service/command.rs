@@ -1,0 +1,95 @@
+//! Services that are started and stopped by commands: containers, other inits, a user's own account.
+
+use std::path::PathBuf;
+
+use super::settings::{Commands, Settings, Words};
+use super::{Error, Services, Target, run_in};
+use crate::sys::process::OUTPUT_BYTES_MAX;
+use crate::types::escaped;
+
+/// How many lines of the service's output are shown.
+const LAST_WORDS: usize = 10;
+
+/// See [`Commands`].
+#[derive(Clone, Debug)]
+pub struct CommandServices {
+    settings: Settings,
+    commands: Commands,
+    log: PathBuf,
+}
+
+impl CommandServices {
+    /// Services of these commands. What they and the service write goes to `log`, which each start begins anew.
+    pub fn new(settings: Settings, commands: Commands, log: PathBuf) -> Self {
+        Self { settings, commands, log }
+    }
+}
+
+impl Services for CommandServices {
+    fn stops_first(&self, _: bool) -> bool {
+        // There is no one command that restarts.
+        true
+    }
+
+    fn drain(&self, target: &Target) -> Result<(), Error> {
+        drain(&self.settings, target)
+    }
+
+    fn ensure_stopped(&self, target: &Target) -> Result<(), Error> {
+        let words = &self.commands.stop;
+        let outcome = run_in(target, words, self.settings.stop_timeout.0, None);
+        if outcome.is_success() { Ok(()) } else { Err(failed("stop", words, &outcome.summary())) }
+    }
+
+    fn ensure_running(&self, target: &Target) -> Result<(), Error> {
+        let words = &self.commands.start;
+        let outcome = run_in(target, words, self.settings.start_timeout.0, Some(&self.log));
+        if outcome.is_success() { Ok(()) } else { Err(failed("start", words, &outcome.summary())) }
+    }
+
+    fn forget_failures(&self, _: &Target) {}
+
+    fn last_words(&self, _: &Target) -> Vec<String> {
+        let bytes = crate::sys::disk::read_small(&self.log, 64 * OUTPUT_BYTES_MAX).ok().flatten();
+        let bytes = bytes.unwrap_or_default();
+        let lines: Vec<_> = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+        lines.iter().skip(lines.len().saturating_sub(LAST_WORDS)).map(|line| escaped(line)).collect()
+    }
+}
+
+/// Runs the drain command, if there is one.
+pub fn drain(settings: &Settings, target: &Target) -> Result<(), Error> {
+    let Some(words) = &settings.drain else { return Ok(()) };
+    let outcome = run_in(target, words, settings.drain_timeout.0, None);
+    if outcome.is_success() { Ok(()) } else { Err(failed("drain", words, &outcome.summary())) }
+}
+
+fn failed(action: &'static str, words: &Words, answer: &str) -> Error {
+    Error::Command { action, command: words.to_string(), answer: answer.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_run_in_the_tree_and_may_leave_a_service_behind() {
+        let tree = tempfile::tempdir().unwrap();
+        let text = r#"
+            command = { start = "sleep 60 & echo $! >pid; echo up; pwd -P", stop = "kill $(cat pid)" }
+            drain = ["sh", "-c", "echo busy; exit 1"]
+        "#;
+        let settings: Settings = toml::from_str(text).unwrap();
+        let log = tree.path().join("log");
+        let services = CommandServices::new(settings.clone(), settings.command.clone().unwrap(), log.clone());
+        let target = Target { tree: tree.path().to_owned(), ..Target::default() };
+        services.ensure_running(&target).unwrap();
+        let here = tree.path().canonicalize().unwrap();
+        assert_eq!(services.last_words(&target), ["up".to_owned(), here.display().to_string()]);
+        services.ensure_stopped(&target).unwrap();
+        let error = services.drain(&target).unwrap_err().to_string();
+        assert!(error.ends_with("exit status 1: busy"), "{error}");
+        crate::sys::disk::Disk::default().remove_file(&tree.path().join("pid")).unwrap();
+        assert!(services.ensure_stopped(&target).is_err());
+    }
+}

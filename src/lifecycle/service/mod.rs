@@ -1,0 +1,130 @@
+//! The application's services: stopped before data and pointer are touched, and started from the new tree.
+//!
+//! Every operation may be done twice: "make sure that it runs" rather than "start". Each is bounded; a service that does
+//! not stop is killed after `stop_timeout`.
+
+mod command;
+mod settings;
+mod units;
+
+pub use command::CommandServices;
+pub use settings::{Action, Commands, Invalid, Settings, Words};
+pub use units::UnitServices;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::sys::systemd;
+
+/// A service did not do as told.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// systemd said no, or ran out of time.
+    #[error(transparent)]
+    Systemd(#[from] systemd::Error),
+    /// It runs on although it was killed.
+    #[error("cannot stop {units}: still {state} after SIGKILL")]
+    Unstoppable {
+        /// The units.
+        units: String,
+        /// What systemd says.
+        state: String,
+    },
+    /// A start or stop command failed.
+    #[error("cannot {action} the service: `{command}`: {answer}")]
+    Command {
+        /// `start` or `stop`.
+        action: &'static str,
+        /// What was run.
+        command: String,
+        /// How it ended, and what it said last.
+        answer: String,
+    },
+}
+
+/// What an operation is about.
+#[derive(Clone, Debug, Default)]
+pub struct Target {
+    /// The units: the declared ones, and those that the releases in question ship.
+    pub units: Vec<String>,
+    /// The tree that serves, or is to serve: commands run there.
+    pub tree: PathBuf,
+    /// Variables for commands: `CUTOVER_*`.
+    pub env: Vec<(String, OsString)>,
+}
+
+/// What an update may ask of services. Tests and the simulator have services of their own.
+pub trait Services: Send + Sync {
+    /// Whether services must stop before the pointer moves. Otherwise [`Services::ensure_running`] alone brings the new
+    /// release up, with a shorter break. Stopping first is never wrong.
+    fn stops_first(&self, touches_data: bool) -> bool;
+
+    /// Lets the release that serves finish what it is at. A failure is reported by its text and stops nothing.
+    fn drain(&self, target: &Target) -> Result<(), Error>;
+
+    /// Makes sure that nothing of the target runs. Sockets stay up, and connections wait in them.
+    fn ensure_stopped(&self, target: &Target) -> Result<(), Error>;
+
+    /// Makes sure that the target runs, from the tree that the pointer names now: processes that were started earlier are
+    /// replaced (`restart`), or told to reload.
+    fn ensure_running(&self, target: &Target) -> Result<(), Error>;
+
+    /// Forgets failures and start limits, so that a rollback's start is not refused for the failed release's sins.
+    fn forget_failures(&self, target: &Target);
+
+    /// The last lines that the services wrote, for messages.
+    fn last_words(&self, target: &Target) -> Vec<String>;
+}
+
+/// The services that the settings declare; `log` is where a start command's output goes.
+pub fn from_settings(settings: &Settings, app: &str, log: &Path) -> Box<dyn Services> {
+    if let Some(commands) = &settings.command {
+        return Box::new(CommandServices::new(settings.clone(), commands.clone(), log.to_owned()));
+    }
+    if settings.action == Action::None || !systemd::is_booted() {
+        return Box::new(NoServices);
+    }
+    Box::new(UnitServices::new(settings.clone(), app))
+}
+
+/// Nothing to stop or start: the pointer moves, and the checks decide.
+#[derive(Clone, Copy, Debug)]
+pub struct NoServices;
+
+impl Services for NoServices {
+    fn stops_first(&self, _: bool) -> bool {
+        false
+    }
+    fn drain(&self, _: &Target) -> Result<(), Error> {
+        Ok(())
+    }
+    fn ensure_stopped(&self, _: &Target) -> Result<(), Error> {
+        Ok(())
+    }
+    fn ensure_running(&self, _: &Target) -> Result<(), Error> {
+        Ok(())
+    }
+    fn forget_failures(&self, _: &Target) {}
+    fn last_words(&self, _: &Target) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Runs words in the tree, with a bound.
+fn run_in(
+    target: &Target,
+    words: &Words,
+    limit: Duration,
+    log: Option<&Path>,
+) -> crate::sys::process::Outcome {
+    let mut argv: Vec<OsString> = words.argv().into_iter().map(OsString::from).collect();
+    if let Some(program) = argv.first_mut().filter(|_| !words.is_shell()) {
+        *program = crate::health::program_in(&target.tree, Path::new(program)).into();
+    }
+    let mut command = crate::sys::process::Command::new(argv).timeout(limit);
+    command.directory = Some(target.tree.clone());
+    command.env.clone_from(&target.env);
+    command.output = log.map(Path::to_owned);
+    crate::sys::process::run(&command)
+}
