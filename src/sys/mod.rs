@@ -4,5 +4,6 @@ pub mod clock;
 pub mod disk;
 pub mod ioctl;
 pub mod lock;
+pub mod owned;
 pub mod process;
 pub mod systemd;
