@@ -1,1 +1,179 @@
-//! What an admin wants: TOML fragments, read strictly.
+//! What an admin wants: TOML fragments, read strictly and merged.
+//!
+//! ```text
+//! /usr/lib/cutover/<app>.toml  <  /etc/cutover/<app>.toml  <  /etc/cutover/<app>.toml.d/*.toml
+//!                              <  /run/cutover/<app>.toml.d/*.toml
+//! ```
+//! A later fragment's keys replace an earlier one's; arrays are replaced whole. An unknown key is an error in the file
+//! that has it, with the nearest known one: a typo must not mean a default.
+
+mod merge;
+mod problem;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub use merge::Origins;
+pub use problem::Problem;
+
+use crate::lifecycle::settings::Settings;
+use crate::sys::owned;
+
+/// No fragment is longer.
+const BYTES_MAX: usize = 1 << 20;
+
+/// Where configuration is looked for.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Of the vendor: `/usr/lib/cutover`.
+    pub vendor: PathBuf,
+    /// Of the admin: `/etc/cutover`.
+    pub admin: PathBuf,
+    /// Until the next boot: `/run/cutover`.
+    pub runtime: PathBuf,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self {
+            vendor: "/usr/lib/cutover".into(),
+            admin: "/etc/cutover".into(),
+            runtime: "/run/cutover".into(),
+        }
+    }
+}
+
+/// The configuration in force, and which file each value comes from.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// The values.
+    pub settings: Settings,
+    /// The file of each value that is not a default, by dotted key.
+    pub origins: Origins,
+}
+
+/// Reads the configuration of `app`.
+pub fn load(places: &Places, app: &str) -> Result<Loaded, Problem> {
+    let files = fragments(places, app)?;
+    if files.is_empty() {
+        return Err(Problem::NoSuchApp {
+            app: app.to_owned(),
+            looked: places.admin.join(format!("{app}.toml")),
+            known: apps(places),
+        });
+    }
+    load_files(&files)
+}
+
+/// Reads one file and nothing else.
+pub fn load_file(path: &Path) -> Result<Loaded, Problem> {
+    load_files(&[path.to_owned()])
+}
+
+/// The applications that are configured, by name.
+pub fn apps(places: &Places) -> Vec<String> {
+    let mut names: BTreeMap<String, ()> = BTreeMap::new();
+    for directory in [&places.vendor, &places.admin] {
+        for path in listed(directory) {
+            if let Some(name) =
+                path.file_stem().and_then(|stem| stem.to_str()).filter(|name| is_app_name(name))
+            {
+                names.insert(name.to_owned(), ());
+            }
+        }
+    }
+    names.into_keys().collect()
+}
+
+/// Whether this may name an application: it becomes a part of file and unit names.
+pub fn is_app_name(name: &str) -> bool {
+    name.parse::<crate::types::Version>().is_ok() && name.len() <= 64
+}
+
+fn fragments(places: &Places, app: &str) -> Result<Vec<PathBuf>, Problem> {
+    if !is_app_name(app) {
+        return Err(Problem::AppName(app.to_owned()));
+    }
+    let name = format!("{app}.toml");
+    let mut files: Vec<PathBuf> = [&places.vendor, &places.admin]
+        .map(|place| place.join(&name))
+        .into_iter()
+        .filter(|path| path.exists())
+        .collect();
+    for place in [&places.admin, &places.runtime] {
+        files.extend(listed(&place.join(format!("{app}.toml.d"))));
+    }
+    Ok(files)
+}
+
+/// The `.toml` files of a directory, by name; none when it cannot be read.
+fn listed(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut paths: Vec<_> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "toml"))
+        .collect();
+    paths.sort();
+    paths
+}
+
+fn load_files(files: &[PathBuf]) -> Result<Loaded, Problem> {
+    let mut merged = toml::Table::new();
+    let mut origins = Origins::default();
+    for file in files {
+        let text = read(file)?;
+        // Each alone first, so that an error names its file and line.
+        toml::from_str::<Settings>(&text).map_err(|error| problem::in_file(file, &text, &error))?;
+        let table: toml::Table =
+            toml::from_str(&text).map_err(|error| problem::in_file(file, &text, &error))?;
+        merge::merge(&mut merged, table, file, "", &mut origins);
+    }
+    let settings: Settings = merged
+        .try_into()
+        .map_err(|error: toml::de::Error| Problem::Contradiction { why: error.message().to_owned() })?;
+    check(&settings)?;
+    Ok(Loaded { settings, origins })
+}
+
+fn read(file: &Path) -> Result<String, Problem> {
+    let bytes = owned::read(file, BYTES_MAX)?.ok_or_else(|| Problem::Missing(file.to_owned()))?;
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(bytes);
+    match String::from_utf8(bytes) {
+        Ok(text) if text.contains('\0') => Err(Problem::NotText { file: file.to_owned() }),
+        Ok(text) => Ok(text),
+        Err(_) => Err(Problem::NotText { file: file.to_owned() }),
+    }
+}
+
+/// What no single key can tell.
+pub fn check(settings: &Settings) -> Result<(), Problem> {
+    let contradiction = |why: String| Err(Problem::Contradiction { why });
+    if !settings.root.as_os_str().is_empty() && !settings.root.is_absolute() {
+        return contradiction(format!("`root` must be an absolute path, not `{}`", settings.root.display()));
+    }
+    if settings.store.keep == 0 {
+        return contradiction("`store.keep` must be at least 1: the active release stays in any case".into());
+    }
+    if let Err(error) = settings.health.validate() {
+        return contradiction(error.to_string());
+    }
+    for data in &settings.data {
+        if !data.path.is_absolute() {
+            return contradiction(format!(
+                "`data.path` must be an absolute path, not `{}`",
+                data.path.display()
+            ));
+        }
+    }
+    for (name, target) in &settings.links {
+        let is_inside = !name.is_empty()
+            && !name.starts_with('/')
+            && name.split('/').all(|part| !["", ".", ".."].contains(&part));
+        if !is_inside || !target.is_absolute() {
+            return contradiction(format!(
+                "`links`: `{name}` must be a name inside of the tree, with an absolute target"
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,6 +1,21 @@
 //! An update from its first phase to its last: all moves in one pure function, carried out by one loop.
+//!
+//! ```text
+//! machine      which phase follows which event: pure
+//! driver       the loop: reads the journal, does the work of the phase, records the next
+//! forward      clearance, switch, trial          back     the way back
+//! finish       what is remembered at the end     node     the ways to enter the loop
+//! ```
 
 pub mod agreement;
-
+pub mod application;
+mod back;
+pub mod driver;
+pub mod finish;
+mod forward;
+pub mod local;
+pub mod machine;
+pub mod node;
 pub mod policy;
 pub mod service;
+pub mod settings;

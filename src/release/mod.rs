@@ -1,10 +1,6 @@
 //! A release as it is published: manifest, archive, index, signatures; and how a tree is made of it.
 
-pub mod archive;
 pub mod channel;
 pub mod manifest;
-pub mod scan;
 pub mod source;
-pub mod stage;
 pub mod text;
-pub mod tree;

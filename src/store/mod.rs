@@ -1,1 +1,139 @@
-//! The releases on this node, and which of them is active.
+//! The releases on this node, which of them is active, and what the node remembers.
+//!
+//! ```text
+//! <root>/current -> releases/<version>     the active tree; replaced by one rename
+//! <root>/releases/<version>/               complete trees only
+//! <root>/.cutover/                         mode 0700, and of this:
+//!     lock  staging.lock                   one switch, and one staging at a time
+//!     journal.json  settings.json          the update under way, and the settings it was begun with
+//!     state.json  history.jsonl            what is remembered, and what happened
+//!     manifests/<version>.json             what each tree must be
+//!     staging/<version>/                   a tree being built; worthless after a crash
+//!     snapshots/<id>/  aside/<id>/         data before a switch; data set aside by a rollback
+//!     trash/                               trees on their way out
+//!     reserve/                             space that a rollback may spend on a full disk
+//! ```
+//! The pointer is the truth about what is active. Any other file may be missing, broken or from another version.
+
+mod history;
+mod kept;
+mod layout;
+mod pointer;
+mod retention;
+mod sealed;
+mod space;
+mod trees;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use history::read as read_history;
+pub use kept::Kept;
+pub use layout::Layout;
+pub use pointer::Pointer;
+pub use retention::{Keep, Tree, surplus};
+pub use sealed::Sealed;
+pub use space::{Need, Space};
+pub use trees::{Request, Staging};
+
+use crate::sys::disk::{self, Disk};
+use crate::types::{Size, Version};
+
+/// The `[store]` table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// How the unchanged part of a new tree comes into being.
+    pub method: Method,
+    /// How many releases stay, the active one included.
+    pub keep: usize,
+    /// Free space that staging leaves alone.
+    pub reserve: Size,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { method: Method::Auto, keep: 5, reserve: Size(1 << 30) }
+    }
+}
+
+/// How the unchanged part of a new tree comes into being.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Whichever the file system does best.
+    #[default]
+    Auto,
+    /// A writable snapshot of the closest release.
+    Btrfs,
+    /// Clones of unchanged files.
+    Reflink,
+    /// Links to unchanged files.
+    Hardlink,
+    /// Copies.
+    Copy,
+}
+
+/// What the store refuses, or cannot do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The disk refused.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// The root is no place for releases.
+    #[error("cannot use `{}` as root: {why}", .root.display())]
+    Root {
+        /// The root asked for.
+        root: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// `current` is not what this program made.
+    #[error("`{}` is not a link to a release: {why}", .path.display())]
+    StrangePointer {
+        /// The pointer.
+        path: PathBuf,
+        /// What it is.
+        why: String,
+    },
+    /// A file of ours that cannot be believed.
+    #[error("`{}` cannot be trusted: {why}", .path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// No such release here.
+    #[error("no tree of release {0} on this node")]
+    NoSuchTree(Version),
+    /// A tree of that name is there already, and is another release.
+    #[error("release {version} is on this node already, with other content ({here})")]
+    OtherContent {
+        /// The version.
+        version: Version,
+        /// The digest of what is here.
+        here: crate::types::Digest,
+    },
+    /// Not enough bytes or inodes.
+    #[error("{0}")]
+    NoSpace(space::Missing),
+    /// The file system is of a kind that a release must not live on, or several are mixed.
+    #[error("`{}` is not on the file system of `{}`; a rename between them cannot work", .path.display(), .root.display())]
+    OtherFilesystem {
+        /// What lies elsewhere.
+        path: PathBuf,
+        /// The root.
+        root: PathBuf,
+    },
+}
+
+/// The store of one application.
+#[derive(Clone)]
+pub struct Store {
+    /// Where things are.
+    pub layout: Layout,
+    /// How they are changed.
+    pub disk: Disk,
+}

@@ -4,7 +4,9 @@ use std::fs;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use nix::time::{ClockId, clock_gettime};
+use nix::errno::Errno;
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
 
 /// What an update may ask of time. Tests and the simulator have clocks of their own.
 pub trait Clock: Send + Sync {
@@ -16,6 +18,8 @@ pub trait Clock: Send + Sync {
     fn boot_id(&self) -> String;
     /// Waits so long.
     fn sleep(&self, duration: Duration);
+    /// Waits until the wall clock says so, following its steps; not at all when it has passed.
+    fn sleep_until(&self, instant: Timestamp);
 }
 
 /// The machine's own clock.
@@ -39,5 +43,16 @@ impl Clock for SystemClock {
 
     fn sleep(&self, duration: Duration) {
         std::thread::sleep(duration);
+    }
+
+    fn sleep_until(&self, instant: Timestamp) {
+        let nanoseconds = instant.as_nanosecond();
+        let seconds = i64::try_from(nanoseconds.div_euclid(1_000_000_000)).unwrap_or(i64::MAX);
+        let rest = i64::try_from(nanoseconds.rem_euclid(1_000_000_000)).unwrap_or(0);
+        let instant = TimeSpec::new(seconds, rest);
+        // An absolute sleep on the wall clock moves with it when somebody sets it (clock_nanosleep(2)).
+        while clock_nanosleep(ClockId::CLOCK_REALTIME, ClockNanosleepFlags::TIMER_ABSTIME, &instant)
+            == Err(Errno::EINTR)
+        {}
     }
 }

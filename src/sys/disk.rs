@@ -198,6 +198,16 @@ impl Disk {
         self.sync_names(path)
     }
 
+    /// Removes a directory and all that is in it, without following links. Not durable: what comes back after a power
+    /// cut is swept again.
+    pub fn remove_tree(&self, path: &Path) -> Result<(), Error> {
+        self.ask("remove", path)?;
+        let is_directory = fs::symlink_metadata(path).context("remove", path)?.is_dir();
+        #[expect(clippy::disallowed_methods, reason = "this is where trees are removed")]
+        let removed = if is_directory { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        removed.context("remove", path)
+    }
+
     /// Makes the names in the directory that holds `path` durable.
     pub fn sync_names(&self, path: &Path) -> Result<(), Error> {
         self.ask("sync the directory of", path)?;

@@ -76,6 +76,21 @@ pub struct Reason {
     pub text: String,
 }
 
+impl Cause {
+    /// Whether it speaks against the release itself, so that it is not tried again.
+    pub fn bans_release(self) -> bool {
+        match self {
+            Self::Unhealthy
+            | Self::Service
+            | Self::Hook
+            | Self::Interrupted
+            | Self::Deadline
+            | Self::Rehearsal => true,
+            Self::Machine | Self::Operator | Self::Fleet | Self::NotNow => false,
+        }
+    }
+}
+
 impl Reason {
     /// A reason of this kind with this text.
     pub fn new(kind: Cause, text: impl Into<String>) -> Self {
@@ -105,6 +120,8 @@ pub enum Cause {
     Operator,
     /// The fleet wanted it.
     Fleet,
+    /// Something stands in the way for now; another try may do better.
+    NotNow,
 }
 
 /// A moment that survives a reboot and a wrong clock: whichever clock can be trusted decides.
@@ -172,7 +189,7 @@ pub struct Record {
     pub rollout: Option<u64>,
     /// Whether a person must commit (`--confirm`).
     pub confirm: bool,
-    /// Whether the new release stays whatever the checks say (`--no-rollback`).
+    /// Update: whether the new release stays whatever the checks say (`--no-rollback`). Rollback: whether it sets no hold.
     pub no_rollback: bool,
     /// What to do with data when going back, as asked for on the command line.
     pub data_policy: Option<DataPolicy>,
@@ -188,8 +205,8 @@ pub struct Record {
     pub ignored_checks: Vec<String>,
     /// When the transaction began.
     pub started: Timestamp,
-    /// When services were told to stop, for the down time; milliseconds of `CLOCK_BOOTTIME`.
-    pub stopped_boot_ms: Option<u64>,
+    /// Who began it: `timer`, or a user's name.
+    pub by: String,
     /// How long the service was away, when that is known.
     pub downtime_ms: Option<u64>,
     /// Digest of the settings in force, which lie beside the journal.

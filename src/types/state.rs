@@ -15,6 +15,8 @@ pub struct State {
     pub committed: Option<Installed>,
     /// The release committed before it: where a rollback goes.
     pub previous: Option<Installed>,
+    /// Releases committed before that one, newest first: where further rollbacks go.
+    pub earlier: Vec<Installed>,
     /// No automatic switch while it lasts.
     pub hold: Option<Hold>,
     /// Releases that are never pruned.
@@ -37,6 +39,12 @@ pub struct Installed {
     pub serial: Option<u64>,
     /// When it was committed.
     pub since: Timestamp,
+    /// The transaction that brought it.
+    #[serde(default)]
+    pub transaction: Option<String>,
+    /// Data as before the switch to it, for going back.
+    #[serde(default)]
+    pub data: Vec<super::record::DataSnapshot>,
 }
 
 /// A halt of automatic switching.

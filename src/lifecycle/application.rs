@@ -1,0 +1,97 @@
+//! What the driver may do to the application: the seam between the moves of an update and the services, checks, hooks
+//! and data of a real node. Tests and the simulator have applications of their own.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::health::Observation;
+use crate::types::Version;
+use crate::types::record::{DataSnapshot, Reason, Record};
+
+/// Moments of an update at which hooks run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Before anything is fetched.
+    PreStage,
+    /// The tree is complete.
+    PostStage,
+    /// Before services stop; may say "not now".
+    PreSwitch,
+    /// Services run on the new release.
+    PostSwitch,
+    /// The trial went well.
+    Healthy,
+    /// The new release stays.
+    Committed,
+    /// Before services stop to go back.
+    PreRollback,
+    /// The old release serves and is healthy again.
+    PostRollback,
+    /// The update ended without the new release.
+    Failed,
+}
+
+impl Moment {
+    /// The name of its folder and file, and of `CUTOVER_PHASE`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PreStage => "pre-stage",
+            Self::PostStage => "post-stage",
+            Self::PreSwitch => "pre-switch",
+            Self::PostSwitch => "post-switch",
+            Self::Healthy => "healthy",
+            Self::Committed => "committed",
+            Self::PreRollback => "pre-rollback",
+            Self::PostRollback => "post-rollback",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Which way services start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// On the new release.
+    Forward,
+    /// On the old release: limits of restarts are forgotten first.
+    Back,
+}
+
+/// Asks the checks of a release that runs, again and again.
+pub trait Watch {
+    /// One round, so long after the watching began. Takes as long as the slowest check.
+    fn observe(&mut self, at: Duration) -> Vec<Observation>;
+}
+
+/// The application on this node. Everything is done as often as it is asked for, and no more than is needed.
+pub trait Application {
+    /// Runs the hooks of a moment. `Cause::NotNow` when one says so.
+    fn hooks(&self, moment: Moment, record: &Record) -> Result<(), Reason>;
+
+    /// Arms the timer that recovers this node should this process be gone by then.
+    fn arm(&self, within: Duration) -> Result<(), Reason>;
+
+    /// Disarms it.
+    fn disarm(&self);
+
+    /// Stops what runs of either release; sockets stay open.
+    fn stop(&self, record: &Record) -> Result<(), Reason>;
+
+    /// Starts what belongs to the release that the pointer names, and waits until it is up.
+    fn start(&self, record: &Record, direction: Direction) -> Result<(), Reason>;
+
+    /// Copies the data as they are, with everything stopped. The same transaction is copied once.
+    fn snapshot(&self, record: &Record) -> Result<Vec<DataSnapshot>, Reason>;
+
+    /// Brings the copies back and sets newer data aside, as the policy wants it. Says what was done.
+    fn restore(&self, record: &Record) -> Result<Vec<String>, Reason>;
+
+    /// Drops copies that no way back needs any more.
+    fn drop_snapshots(&self, keep: &[DataSnapshot]) -> Result<(), Reason>;
+
+    /// Watches the release that the pointer names.
+    fn watch(&self, version: &Version, tree: &Path) -> Box<dyn Watch>;
+
+    /// Says the last words of the application's log, for the message about its failure.
+    fn last_words(&self) -> Vec<String>;
+}

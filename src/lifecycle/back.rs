@@ -1,0 +1,98 @@
+//! The way back to the old release. It needs no network, no source and no shared storage.
+
+use std::time::Duration;
+
+use super::agreement::Start;
+use super::application::{Direction, Moment};
+use super::driver::{Did, Driver, Ended, Error};
+use crate::health::{Settings as Health, Trial, Verdict};
+use crate::types::record::{Event, Reason, Record};
+use crate::types::state::NeedsPerson;
+use crate::types::{ReleaseId, Span};
+
+impl Driver<'_> {
+    /// `RollingBack`: old data, old pointer, old services, and a look whether all is well again.
+    pub(super) fn restore(&mut self, record: &mut Record, reason: &Reason) -> Result<Did, Error> {
+        self.await_instant();
+        let within = self.settings.service.stop_timeout.0 * 2 + self.settings.health.deadline.0 * 2;
+        if let Err(reason) = self.application.arm(within) {
+            self.narrator.remarks(record, &reason.text);
+        }
+        if let Err(hook) = self.application.hooks(Moment::PreRollback, record) {
+            self.narrator.remarks(record, &format!("{}; going back all the same", hook.text));
+        }
+        let stopped = self.clock.boot();
+        self.restore_disk(record)?;
+        let Some(from) = record.from.clone() else { return Ok(Did::Event(Event::Restored)) };
+        while let Start::Wait(wait) = self.agreement.may_start(record)? {
+            self.clock.sleep(wait.within);
+        }
+        if let Err(failure) = self.application.start(record, Direction::Back) {
+            return Ok(Did::GiveUp(format!(
+                "{}; release {} does not start either: {}",
+                reason.text, from.version, failure.text
+            )));
+        }
+        let away = u64::try_from(self.clock.boot().saturating_sub(stopped).as_millis()).unwrap_or(u64::MAX);
+        record.downtime_ms = Some(record.downtime_ms.unwrap_or(0).saturating_add(away));
+        Ok(match self.see_healthy(record, &from) {
+            Ok(()) => Did::Event(Event::Restored),
+            Err(why) => {
+                Did::GiveUp(format!("{}; release {} is not healthy either: {why}", reason.text, from.version))
+            }
+        })
+    }
+
+    /// The part of the way back that a node does at boot, before its services start: data and pointer.
+    pub(super) fn restore_disk(&mut self, record: &Record) -> Result<(), Error> {
+        let wanted = record.from.as_ref().map(|from| &from.version);
+        let active = self.store.active()?;
+        if active.as_ref() != wanted {
+            if let Err(failure) = self.application.stop(record) {
+                self.narrator.remarks(record, &format!("{}; going back all the same", failure.text));
+            }
+            let done = self.application.restore(record).map_err(|reason| self.data_error(&reason))?;
+            for text in done {
+                self.narrator.remarks(record, &text);
+            }
+        }
+        match wanted {
+            Some(version) => self.store.point_to(version)?,
+            None if active.is_some() => self.store.point_to_nothing()?,
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn data_error(&self, reason: &Reason) -> Error {
+        let why = reason.text.clone();
+        Error::Store(crate::store::Error::Damaged { path: self.store.layout.snapshots(), why })
+    }
+
+    /// Watches the old release until its checks have passed for a short while, or until the deadline.
+    fn see_healthy(&mut self, record: &Record, release: &ReleaseId) -> Result<(), String> {
+        let health = &self.settings.health;
+        let settle = health.min_healthy.min(Span(health.interval.0 * 2));
+        let settings = Health { min_healthy: settle, ..health.clone() };
+        let began = self.clock.boot();
+        let mut watch = self.application.watch(&release.version, &self.tree(&release.version));
+        let mut trial = Trial::new(&settings, &record.ignored_checks);
+        loop {
+            let at = self.clock.boot().saturating_sub(began);
+            match trial.observe(at, &watch.observe(at)) {
+                Verdict::Healthy => return Ok(()),
+                Verdict::Failed(why) => return Err(why),
+                Verdict::Watching => self.clock.sleep(health.interval.0.min(Duration::from_millis(200))),
+            }
+        }
+    }
+
+    /// Going back did not succeed. Both trees stay, nothing automatic happens any more, and a person is asked for.
+    pub(super) fn give_up(&mut self, record: Record, why: String) -> Result<Ended, Error> {
+        let mut state = self.store.trusted_state()?;
+        state.needs_person = Some(NeedsPerson { since: self.clock.wall(), reason: why.clone() });
+        self.store.keep_state(&state)?;
+        self.application.disarm();
+        Ok(Ended::NeedsPerson(Box::new(record), why))
+    }
+}

@@ -1,0 +1,249 @@
+//! The loop: reads the journal, does the work of its phase, records the next. Starting, going on and recovering after
+//! a crash are this same loop, so work may be done twice, and is never skipped.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::agreement::{self, Agreement};
+use super::application::{Application, Watch};
+use super::machine::{self, Illegal};
+use super::settings::Settings;
+use crate::health;
+use crate::store::{self, Kept, Store};
+use crate::sys::clock::Clock;
+use crate::types::Version;
+use crate::types::record::{Cause, Event, Phase, Reason, Record};
+
+/// How often the trial may be begun again after an interruption.
+pub const RESUMES_MAX: u32 = 2;
+/// How often a step back is tried again when the machine refuses it.
+const TRIES_BACK: u32 = 3;
+
+/// Why the loop could not go on. What is recorded stands, and is gone on with by the next run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// What the fleet must not forget could not be written down.
+    #[error(transparent)]
+    Agreement(#[from] agreement::Error),
+    /// A mistake in this program.
+    #[error(transparent)]
+    Illegal(#[from] Illegal),
+    /// There is no update under way.
+    #[error("no update is under way")]
+    NothingToDo,
+    /// The journal cannot be believed.
+    #[error("the journal `{}` cannot be trusted: {why}", .path.display())]
+    Journal {
+        /// Where it is.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// How far the loop came.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ended {
+    /// The update has ended: its last record.
+    Finished(Box<Record>),
+    /// The old release could not be brought back to health: both trees are kept, nothing more is tried.
+    NeedsPerson(Box<Record>, String),
+    /// Somebody wanted to stop waiting (`--no-wait`); the record stands.
+    Waiting(Box<Record>, String),
+}
+
+/// What one step came to.
+pub(super) enum Did {
+    /// Something happened.
+    Event(Event),
+    /// Look again after this time; why.
+    Wait(Duration, String),
+    /// Going back did not succeed; why.
+    GiveUp(String),
+}
+
+/// Takes notice of what the loop does, for log and status. Never fails: what cannot be told is not told.
+pub trait Narrator {
+    /// The journal now holds this record.
+    fn moved(&self, record: &Record);
+    /// A round of checks.
+    fn watched(&self, record: &Record, trial: &health::Trial, own: &agreement::Own);
+    /// Something is waited for.
+    fn waits(&self, record: &Record, why: &str);
+    /// Something went wrong that changes nothing, or something worth knowing.
+    fn remarks(&self, record: &Record, text: &str);
+}
+
+/// The trial as this process watches it.
+pub(super) struct Watching {
+    pub(super) began: Duration,
+    pub(super) watch: Box<dyn Watch>,
+    pub(super) trial: health::Trial,
+}
+
+/// Carries out one update.
+pub struct Driver<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// Time.
+    pub clock: &'a dyn Clock,
+    /// Services, checks, hooks and data.
+    pub application: &'a dyn Application,
+    /// What others must agree to.
+    pub agreement: &'a mut dyn Agreement,
+    /// The settings that the update was begun with.
+    pub settings: &'a Settings,
+    /// Who is told.
+    pub narrator: &'a dyn Narrator,
+    /// Whether somebody wants this run to end (Ctrl-C).
+    pub is_interrupted: &'a dyn Fn() -> bool,
+    /// Whether to wait for others.
+    pub may_wait: bool,
+    /// The trial under way, if this process began to watch it.
+    pub(super) watching: Option<Watching>,
+    /// The instant that was agreed on for the switch or the way back.
+    pub(super) instant: Option<Timestamp>,
+}
+
+impl<'a> Driver<'a> {
+    /// A driver that asks others.
+    #[expect(clippy::too_many_arguments, reason = "each is one thing that a driver may touch")]
+    pub fn new(
+        store: &'a Store,
+        clock: &'a dyn Clock,
+        application: &'a dyn Application,
+        agreement: &'a mut dyn Agreement,
+        settings: &'a Settings,
+        narrator: &'a dyn Narrator,
+        is_interrupted: &'a dyn Fn() -> bool,
+        may_wait: bool,
+    ) -> Self {
+        Self {
+            store,
+            clock,
+            application,
+            agreement,
+            settings,
+            narrator,
+            is_interrupted,
+            may_wait,
+            watching: None,
+            instant: None,
+        }
+    }
+
+    /// Goes on with what the journal says until it has ended.
+    pub fn run(&mut self) -> Result<Ended, Error> {
+        let record = self.record()?;
+        self.agreement.moved(&record);
+        loop {
+            let mut record = self.record()?;
+            match self.step(&mut record)? {
+                None => return self.finish(record),
+                Some(Did::Event(event)) => self.move_on(record, event)?,
+                Some(Did::GiveUp(why)) => return self.give_up(record, why),
+                Some(Did::Wait(_, why)) if !self.may_wait && self.must_not_wait(&record) => {
+                    return Ok(Ended::Waiting(Box::new(record), why));
+                }
+                Some(Did::Wait(duration, why)) => {
+                    self.narrator.waits(&record, &why);
+                    self.clock.sleep(duration);
+                }
+            }
+        }
+    }
+
+    /// The work of the recorded phase; `None` when it is a last one.
+    fn step(&mut self, record: &mut Record) -> Result<Option<Did>, Error> {
+        Ok(Some(match record.phase.clone() {
+            Phase::Staged => self.await_clearance(record)?,
+            Phase::Warming => Did::Event(Event::Ready),
+            Phase::Switching => self.switch(record)?,
+            Phase::Trial { until } => self.watch(record, &until)?,
+            Phase::RollingBack { reason } => self.go_back(record, &reason)?,
+            Phase::Committed | Phase::RolledBack { .. } | Phase::Cancelled { .. } => return Ok(None),
+        }))
+    }
+
+    /// Records the phase that the event leads to. The journal comes first; everybody else is told after.
+    fn move_on(&mut self, mut record: Record, event: Event) -> Result<(), Error> {
+        record.phase = machine::next(record.phase, event)?;
+        self.keep(&mut record)?;
+        self.watching = None;
+        self.narrator.moved(&record);
+        self.agreement.moved(&record);
+        Ok(())
+    }
+
+    /// Writes the record down.
+    pub(super) fn keep(&self, record: &mut Record) -> Result<(), Error> {
+        record.boot_id = self.clock.boot_id();
+        Ok(self.store.keep_journal(record)?)
+    }
+
+    /// The record in the journal.
+    fn record(&self) -> Result<Record, Error> {
+        match self.store.journal()? {
+            Kept::Whole(record) => Ok(record),
+            Kept::Missing => Err(Error::NothingToDo),
+            Kept::Damaged(why) => Err(Error::Journal { path: self.store.layout.journal(), why }),
+        }
+    }
+
+    /// Only a wait before anything was changed may be left to a later run.
+    fn must_not_wait(&self, record: &Record) -> bool {
+        match record.phase {
+            Phase::Staged => true,
+            Phase::Warming
+            | Phase::Switching
+            | Phase::Trial { .. }
+            | Phase::RollingBack { .. }
+            | Phase::Committed
+            | Phase::RolledBack { .. }
+            | Phase::Cancelled { .. } => false,
+        }
+    }
+
+    /// Tries the way back some times, then leaves it to a person.
+    fn go_back(&mut self, record: &mut Record, reason: &Reason) -> Result<Did, Error> {
+        let mut tries = 0;
+        loop {
+            match self.restore(record, reason) {
+                Err(error) if tries < TRIES_BACK => {
+                    tries += 1;
+                    self.narrator.remarks(record, &format!("going back is tried again: {}", chain(&error)));
+                }
+                Err(error) => return Ok(Did::GiveUp(chain(&error))),
+                done => return done,
+            }
+        }
+    }
+
+    /// Turns a refusal of the machine into the event that leads back.
+    pub(super) fn or_failed<T>(result: Result<T, store::Error>) -> Result<T, Reason> {
+        result.map_err(|error| Reason::new(Cause::Machine, chain(&error)))
+    }
+
+    /// The tree of a release.
+    pub(super) fn tree(&self, version: &Version) -> std::path::PathBuf {
+        self.store.layout.tree(version)
+    }
+}
+
+/// An error with its causes, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

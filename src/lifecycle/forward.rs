@@ -1,0 +1,247 @@
+//! The way to the new release: clearance, switch, trial.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::agreement::{Clearance, Own, Start, Verdict};
+use super::application::{Direction, Moment};
+use super::driver::{Did, Driver, Error, RESUMES_MAX, Watching};
+use crate::health::{Baseline, Trial};
+use crate::types::Version;
+use crate::types::record::{Cause, Deadline, Event, Reason, Record};
+
+/// Beyond the time that stop, start and trial may take: for snapshots and slow disks.
+const MARGIN: Duration = Duration::from_secs(60);
+/// The longest sleep while a trial is watched, so that requests and signals are noticed.
+const GLANCE: Duration = Duration::from_millis(200);
+
+impl Driver<'_> {
+    /// `Staged`: the old release must be well, others must agree, hooks must not object. Then the timer is armed.
+    pub(super) fn await_clearance(&mut self, record: &mut Record) -> Result<Did, Error> {
+        if (self.is_interrupted)() {
+            return Ok(called_off(Cause::Operator, "interrupted before anything was changed"));
+        }
+        if let Err(reason) = self.judge_baseline(record)? {
+            return Ok(Did::Event(Event::CalledOff(reason)));
+        }
+        match self.agreement.clearance(record)? {
+            Clearance::CalledOff(reason) => return Ok(Did::Event(Event::CalledOff(reason))),
+            Clearance::Wait(wait) => return Ok(Did::Wait(wait.within, wait.why)),
+            Clearance::Go { at } => self.instant = at,
+        }
+        let within = self.within();
+        record.deadline = Some(self.deadline(within));
+        if let Err(reason) = self.application.arm(within) {
+            return Ok(Did::Event(Event::CalledOff(reason)));
+        }
+        if let Err(reason) = self.application.hooks(Moment::PreSwitch, record) {
+            self.application.disarm();
+            return Ok(Did::Event(Event::CalledOff(reason)));
+        }
+        Ok(Did::Event(Event::Cleared { rehearse: false }))
+    }
+
+    /// Checks that fail already are not the new release's fault.
+    fn judge_baseline(&mut self, record: &mut Record) -> Result<Result<(), Reason>, Error> {
+        let health = &self.settings.health;
+        let Some(from) = record.from.clone().filter(|_| health.baseline != Baseline::Off) else {
+            return Ok(Ok(()));
+        };
+        let mut watch = self.application.watch(&from.version, &self.tree(&from.version));
+        let sick: Vec<_> =
+            watch.observe(Duration::ZERO).into_iter().filter(|seen| !seen.ok.is_healthy()).collect();
+        let is_required = |name: &str| health.check.iter().all(|check| check.name != name || check.required);
+        match health.baseline {
+            Baseline::Block => {
+                let Some(first) = sick.iter().find(|seen| is_required(&seen.name)) else { return Ok(Ok(())) };
+                let text = format!("release {} is not healthy before the switch: {first}", from.version);
+                Ok(Err(Reason::new(Cause::NotNow, text)))
+            }
+            Baseline::Ignore | Baseline::Off => {
+                for seen in &sick {
+                    self.narrator
+                        .remarks(record, &format!("{seen}, before the switch already: it will not count"));
+                }
+                record.ignored_checks = sick.into_iter().map(|seen| seen.name).collect();
+                Ok(Ok(()))
+            }
+        }
+    }
+
+    /// How long the rest may take at the most.
+    fn within(&self) -> Duration {
+        let service = &self.settings.service;
+        let switch = service.stop_timeout.0 + service.start_timeout.0;
+        let until_instant = self.instant.map_or(Duration::ZERO, |instant| self.until(instant));
+        until_instant + switch * 2 + self.settings.health.deadline.0 + self.settings.fleet_patience() + MARGIN
+    }
+
+    /// The moment so far from now, by every clock.
+    pub(super) fn deadline(&self, within: Duration) -> Deadline {
+        let boot_ms = u64::try_from((self.clock.boot() + within).as_millis()).unwrap_or(u64::MAX);
+        let wall =
+            self.clock.wall().saturating_add(jiff::SignedDuration::try_from(within).unwrap_or_default());
+        Deadline { boot_id: self.clock.boot_id(), boot_ms, wall: wall.unwrap_or(Timestamp::MAX) }
+    }
+
+    /// How long until an instant of the wall clock; nothing when it has passed.
+    fn until(&self, instant: Timestamp) -> Duration {
+        Duration::try_from(instant.duration_since(self.clock.wall())).unwrap_or_default()
+    }
+
+    /// Sleeps to the instant that was agreed on.
+    pub(super) fn await_instant(&mut self) {
+        if let Some(instant) = self.instant.take() {
+            self.clock.sleep_until(instant);
+        }
+    }
+
+    /// `Switching`: everything from the stop to the start. Whatever fails leads back.
+    pub(super) fn switch(&mut self, record: &mut Record) -> Result<Did, Error> {
+        if self.is_resumed(record) && self.store.active()?.as_ref() != Some(&record.to.version) {
+            return Ok(failed(Cause::NotNow, "interrupted before the pointer moved"));
+        }
+        self.await_instant();
+        let stopped = self.clock.boot();
+        match self.try_switch(record)? {
+            Ok(()) => {}
+            Err(reason) => return Ok(Did::Event(Event::Failed(reason))),
+        }
+        record.downtime_ms = u64::try_from(self.clock.boot().saturating_sub(stopped).as_millis()).ok();
+        if let Err(reason) = self.application.hooks(Moment::PostSwitch, record) {
+            return Ok(Did::Event(Event::Failed(reason)));
+        }
+        let until = self.deadline(self.settings.health.deadline.0);
+        Ok(Did::Event(Event::Switched { until }))
+    }
+
+    fn try_switch(&mut self, record: &mut Record) -> Result<Result<(), Reason>, Error> {
+        if let Err(reason) = self.application.stop(record) {
+            return Ok(Err(reason));
+        }
+        if record.data.is_empty() {
+            match self.application.snapshot(record) {
+                Err(reason) => return Ok(Err(reason)),
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => {
+                    // Before the new release can write: from now on a rollback has something to bring back.
+                    record.data = data;
+                    if let Err(reason) = Self::or_failed(self.store.keep_journal(record)) {
+                        return Ok(Err(reason));
+                    }
+                }
+            }
+        }
+        if let Err(reason) = Self::or_failed(self.store.point_to(&record.to.version)) {
+            return Ok(Err(reason));
+        }
+        loop {
+            match self.agreement.may_start(record)? {
+                Start::Now => break,
+                Start::Wait(wait) => self.clock.sleep(wait.within),
+                Start::RollBack(reason) => return Ok(Err(reason)),
+            }
+        }
+        Ok(self.application.start(record, Direction::Forward))
+    }
+
+    /// Whether another process, or another boot, left the record in this phase.
+    fn is_resumed(&self, record: &Record) -> bool {
+        record.resumes > 0 || record.boot_id != self.clock.boot_id()
+    }
+
+    /// `Trial`: one round of checks, and what follows from it.
+    pub(super) fn watch(&mut self, record: &mut Record, until: &Deadline) -> Result<Did, Error> {
+        let now = self.clock.boot();
+        let mut watching = match self.watching.take() {
+            Some(watching) => watching,
+            None => self.begin_watching(&record.to.version, &record.ignored_checks, now),
+        };
+        let at = now.saturating_sub(watching.began);
+        let observations = watching.watch.observe(at);
+        let verdict = watching.trial.observe(at, &observations);
+        let mut own = match verdict {
+            crate::health::Verdict::Watching => Own::Watching,
+            crate::health::Verdict::Healthy => Own::Healthy,
+            crate::health::Verdict::Failed(why) => Own::Failed(Reason::new(Cause::Unhealthy, why)),
+        };
+        if record.resumes > RESUMES_MAX {
+            own = Own::Failed(Reason::new(
+                Cause::Interrupted,
+                format!("the trial was interrupted {} times", record.resumes),
+            ));
+        }
+        own = self.hear_operator(record, own)?;
+        let remaining = until.remaining(&self.clock.boot_id(), self.clock.boot(), self.clock.wall());
+        if own == Own::Watching && remaining.is_zero() {
+            let what =
+                if record.confirm { "nobody committed the release" } else { "the release was not healthy" };
+            own = Own::Failed(Reason::new(Cause::Deadline, format!("{what} before the deadline")));
+        }
+        if let (Own::Failed(reason), true) = (&own, record.no_rollback && !is_operators(&own)) {
+            self.narrator.remarks(record, &format!("{}; it stays all the same, as asked for", reason.text));
+            own = Own::Healthy;
+        }
+        self.narrator.watched(record, &watching.trial, &own);
+        self.watching = Some(watching);
+        self.judge(record, &own, remaining)
+    }
+
+    fn begin_watching(&self, version: &Version, ignored: &[String], now: Duration) -> Watching {
+        Watching {
+            began: now,
+            watch: self.application.watch(version, &self.tree(version)),
+            trial: Trial::new(&self.settings.health, ignored),
+        }
+    }
+
+    /// What an operator says goes before what the checks say.
+    fn hear_operator(&self, record: &Record, own: Own) -> Result<Own, Error> {
+        if (self.is_interrupted)() {
+            return Ok(Own::Failed(Reason::new(Cause::Operator, "interrupted by the operator")));
+        }
+        let request = self.store.request()?.filter(|request| request.transaction == record.transaction);
+        Ok(match request {
+            Some(request) if request.commit => Own::Healthy,
+            Some(request) => Own::Failed(Reason::new(Cause::Operator, request.reason)),
+            None if record.confirm && own == Own::Healthy => Own::Watching,
+            None => own,
+        })
+    }
+
+    fn judge(&mut self, record: &Record, own: &Own, remaining: Duration) -> Result<Did, Error> {
+        if let (Own::Failed(reason), true) = (own, is_operators(own)) {
+            return Ok(Did::Event(Event::Failed(reason.clone())));
+        }
+        Ok(match self.agreement.outcome(record, own)? {
+            Verdict::Keep => {
+                if let Err(reason) = self.application.hooks(Moment::Healthy, record) {
+                    return Ok(Did::Event(Event::Failed(reason)));
+                }
+                Did::Event(Event::Passed)
+            }
+            Verdict::RollBack { reason, at } => {
+                self.instant = at;
+                Did::Event(Event::Failed(reason))
+            }
+            Verdict::Watch(wait) => {
+                let pause = self.settings.health.interval.0.min(wait.within).min(GLANCE);
+                let pause = if remaining.is_zero() { pause } else { pause.min(remaining) };
+                Did::Wait(pause, wait.why)
+            }
+        })
+    }
+}
+
+fn is_operators(own: &Own) -> bool {
+    matches!(own, Own::Failed(reason) if reason.kind == Cause::Operator)
+}
+
+fn failed(cause: Cause, text: &str) -> Did {
+    Did::Event(Event::Failed(Reason::new(cause, text)))
+}
+
+fn called_off(cause: Cause, text: &str) -> Did {
+    Did::Event(Event::CalledOff(Reason::new(cause, text)))
+}

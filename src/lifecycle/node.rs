@@ -1,0 +1,473 @@
+//! The ways into the loop: switch, recover, roll back, commit. Each takes the lock of the switch, writes or finds a
+//! record, and lets the driver go on from there.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::agreement::Agreement;
+use super::application::Application;
+use super::driver::{self, Driver, Ended, Narrator};
+use super::settings::Settings;
+use crate::store::{Kept, Request, Sealed, Store};
+use crate::sys::clock::Clock;
+use crate::sys::lock::{self, Attempt, Holder, Lock};
+use crate::types::record::{Cause, DataPolicy, Intent, Phase, Reason, Record};
+use crate::types::state::State;
+use crate::types::{ReleaseId, Version};
+
+/// One application on one node, and who asks for what.
+pub struct Node<'a> {
+    /// The application.
+    pub app: &'a str,
+    /// The settings in force. An update under way has its own.
+    pub settings: &'a Settings,
+    /// The store.
+    pub store: &'a Store,
+    /// Time.
+    pub clock: &'a dyn Clock,
+    /// Who asks: `timer`, or a user's name.
+    pub by: String,
+    /// What was asked for, for the lock.
+    pub command: String,
+    /// Set when somebody wants this run to end.
+    pub interrupted: &'a AtomicBool,
+    /// Who is told.
+    pub narrator: &'a dyn Narrator,
+}
+
+/// What is done with an application and an agreement.
+pub type Work<'a> = dyn FnMut(&dyn Application, &mut dyn Agreement) -> Result<Ended, driver::Error> + 'a;
+
+/// What a driver is made of besides the node; built anew when an update has settings of its own.
+pub trait Parts {
+    /// Calls `work` with application and agreement as these settings describe them.
+    fn with(&self, settings: &Settings, work: &mut Work<'_>) -> Result<Ended, driver::Error>;
+}
+
+/// Why nothing was begun.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The loop could not go on.
+    #[error(transparent)]
+    Driver(#[from] driver::Error),
+    /// Another cutover is at work.
+    #[error("another cutover is at work on this root{}", told(.0.as_ref()))]
+    Busy(Option<Holder>),
+    /// An update is under way that must end first.
+    #[error("an update to release {} is under way, in phase {}", .0.to.version, phase_name(&.0.phase))]
+    UnderWay(Box<Record>),
+    /// The old release was not healthy either; a person must decide.
+    #[error("this node needs a person since {}: {}", .0.since, .0.reason)]
+    NeedsPerson(crate::types::state::NeedsPerson),
+    /// There is nothing to go back to.
+    #[error("there is no release to go back to: {0}")]
+    NoWayBack(String),
+    /// No trial is under way.
+    #[error("no release is on trial")]
+    NoTrial,
+    /// That release is banned.
+    #[error("release {} is banned since {}: {}", .0.release.version, .0.since, .0.reason)]
+    Banned(crate::types::state::Bad),
+    /// It is active already.
+    #[error("release {0} is active already")]
+    ActiveAlready(Version),
+}
+
+impl From<crate::store::Error> for Error {
+    fn from(error: crate::store::Error) -> Self {
+        Self::Driver(error.into())
+    }
+}
+
+impl From<crate::sys::disk::Error> for Error {
+    fn from(error: crate::sys::disk::Error) -> Self {
+        Self::Driver(crate::store::Error::from(error).into())
+    }
+}
+
+fn told(holder: Option<&Holder>) -> String {
+    holder.map_or_else(String::new, |holder| {
+        format!(": `{}` (pid {}), since {}", holder.command, holder.pid, holder.since)
+    })
+}
+
+/// A phase's name, as in the journal.
+pub fn phase_name(phase: &Phase) -> &'static str {
+    match phase {
+        Phase::Staged => "staged",
+        Phase::Warming => "warming",
+        Phase::Switching => "switching",
+        Phase::Trial { .. } => "trial",
+        Phase::RollingBack { .. } => "rolling_back",
+        Phase::Committed => "committed",
+        Phase::RolledBack { .. } => "rolled_back",
+        Phase::Cancelled { .. } => "cancelled",
+    }
+}
+
+/// How a switch is wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// A person must commit.
+    pub confirm: bool,
+    /// The new release stays whatever the checks say.
+    pub no_rollback: bool,
+    /// Whether to switch to a release that is banned.
+    pub even_if_bad: bool,
+    /// Whether to wait for others.
+    pub may_wait: bool,
+    /// The rollout that it belongs to.
+    pub rollout: Option<u64>,
+}
+
+/// How a rollback is wanted.
+#[derive(Clone, Debug, Default)]
+pub struct WayBack {
+    /// Where to; absent: to the previous good release.
+    pub version: Option<Version>,
+    /// What to do with the data.
+    pub data: DataPolicy,
+    /// Why.
+    pub reason: Option<String>,
+    /// Set no hold.
+    pub no_hold: bool,
+}
+
+/// Where a rollback would lead, and from where.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The release that goes.
+    pub from: ReleaseId,
+    /// The release that comes back.
+    pub back_to: ReleaseId,
+    /// Data as before the switch to `from`, if that switch is the one that is undone.
+    pub data: Vec<crate::types::record::DataSnapshot>,
+    /// The transaction that made them.
+    pub transaction: Option<String>,
+}
+
+impl Node<'_> {
+    /// Takes the lock of the switch.
+    pub fn lock(&self) -> Result<Lock, Error> {
+        self.take(&self.store.layout.lock())
+    }
+
+    /// Takes the lock of staging.
+    pub fn lock_staging(&self) -> Result<Lock, Error> {
+        self.take(&self.store.layout.staging_lock())
+    }
+
+    fn take(&self, path: &std::path::Path) -> Result<Lock, Error> {
+        self.store.prepare()?;
+        let me = Holder { pid: std::process::id(), command: self.command.clone(), since: self.clock.wall() };
+        match lock::try_lock(&self.store.disk, path, &me)? {
+            Attempt::Mine(lock) => Ok(lock),
+            Attempt::Theirs(holder) => Err(Error::Busy(holder)),
+        }
+    }
+
+    /// Switches to a staged release and sees the trial through. The caller holds the lock.
+    pub fn switch(
+        &self,
+        lock: &Lock,
+        sealed: &Sealed,
+        wish: &Wish,
+        parts: &dyn Parts,
+    ) -> Result<Ended, Error> {
+        self.ensure_at_rest()?;
+        let state = self.store.trusted_state()?;
+        if let Some(bad) =
+            state.bad.iter().find(|bad| bad.release.digest == sealed.release.digest && !wish.even_if_bad)
+        {
+            return Err(Error::Banned(bad.clone()));
+        }
+        let from = self.active_release(&state)?;
+        if from.as_ref().is_some_and(|from| from.version == sealed.release.version) {
+            return Err(Error::ActiveAlready(sealed.release.version.clone()));
+        }
+        let mut record = self.new_record(Intent::Update, from, sealed.release.clone(), Phase::Staged);
+        record.serial = sealed.serial;
+        record.confirm = wish.confirm;
+        record.no_rollback = wish.no_rollback;
+        record.rollout = wish.rollout;
+        self.begin(&mut record)?;
+        self.drive(lock, self.settings, wish.may_wait, parts)
+    }
+
+    /// Writes down settings and record of a new update.
+    fn begin(&self, record: &mut Record) -> Result<(), Error> {
+        record.settings = Some(self.store.keep_settings(self.settings)?);
+        self.store.end_request()?;
+        self.store.keep_journal(record)?;
+        self.narrator.moved(record);
+        Ok(())
+    }
+
+    fn new_record(&self, intent: Intent, from: Option<ReleaseId>, to: ReleaseId, phase: Phase) -> Record {
+        let now = self.clock.wall();
+        Record {
+            transaction: transaction_name(now),
+            intent,
+            from,
+            to,
+            serial: None,
+            phase,
+            rollout: None,
+            confirm: false,
+            no_rollback: false,
+            data_policy: None,
+            data: Vec::new(),
+            boot_id: self.clock.boot_id(),
+            resumes: 0,
+            deadline: None,
+            ignored_checks: Vec::new(),
+            started: now,
+            by: self.by.clone(),
+            downtime_ms: None,
+            settings: None,
+        }
+    }
+
+    /// Refuses while another update, or a person, must come first.
+    pub fn ensure_at_rest(&self) -> Result<(), Error> {
+        match self.store.journal()? {
+            Kept::Missing => {}
+            Kept::Whole(record) => match self.store.trusted_state()?.needs_person {
+                Some(needs) => return Err(Error::NeedsPerson(needs)),
+                None => return Err(Error::UnderWay(Box::new(record))),
+            },
+            Kept::Damaged(why) => {
+                let path = self.store.layout.journal();
+                return Err(driver::Error::Journal { path, why }.into());
+            }
+        }
+        match self.store.trusted_state()?.needs_person {
+            Some(needs) => Err(Error::NeedsPerson(needs)),
+            None => Ok(()),
+        }
+    }
+
+    /// The active release with its digest: from what is remembered, or from what was sealed.
+    pub fn active_release(&self, state: &State) -> Result<Option<ReleaseId>, Error> {
+        let Some(version) = self.store.active()? else { return Ok(None) };
+        self.release_of(state, &version).map(Some)
+    }
+
+    fn release_of(&self, state: &State, version: &Version) -> Result<ReleaseId, Error> {
+        if let Ok(sealed) = self.store.release(version) {
+            return Ok(sealed.release);
+        }
+        let known = [&state.committed, &state.previous];
+        let known =
+            known.into_iter().flatten().chain(&state.earlier).find(|kept| kept.release.version == *version);
+        match known {
+            Some(installed) => Ok(installed.release.clone()),
+            None => Ok(self.store.release(version)?.release),
+        }
+    }
+
+    /// Finishes or undoes what the journal says. `Ok(None)`: there is nothing.
+    pub fn recover(&self, lock: &Lock, parts: &dyn Parts) -> Result<Option<Ended>, Error> {
+        let record = match self.store.journal()? {
+            Kept::Missing => return Ok(None),
+            Kept::Whole(record) => record,
+            Kept::Damaged(why) => {
+                return Err(driver::Error::Journal { path: self.store.layout.journal(), why }.into());
+            }
+        };
+        let settings = self.settings_of(&record)?;
+        if record.phase == Phase::Staged && record.rollout.is_none() {
+            // Nothing was changed: the next update begins again, with what is staged.
+            return self.call_off(lock, record, &settings, parts).map(Some);
+        }
+        let mut state = self.store.trusted_state()?;
+        if state.needs_person.take().is_some() {
+            self.store.keep_state(&state)?;
+        }
+        self.count_interruption(record)?;
+        self.drive(lock, &settings, true, parts).map(Some)
+    }
+
+    fn count_interruption(&self, mut record: Record) -> Result<(), Error> {
+        match record.phase {
+            Phase::Trial { .. } | Phase::Switching => {
+                record.resumes += 1;
+                self.narrator.remarks(&record, "the update was interrupted and goes on");
+                Ok(self.store.keep_journal(&record)?)
+            }
+            Phase::Staged
+            | Phase::Warming
+            | Phase::RollingBack { .. }
+            | Phase::Committed
+            | Phase::RolledBack { .. }
+            | Phase::Cancelled { .. } => Ok(()),
+        }
+    }
+
+    fn call_off(
+        &self,
+        lock: &Lock,
+        mut record: Record,
+        settings: &Settings,
+        parts: &dyn Parts,
+    ) -> Result<Ended, Error> {
+        let reason = Reason::new(Cause::NotNow, "interrupted before anything was changed");
+        record.phase = Phase::Cancelled { reason };
+        self.store.keep_journal(&record)?;
+        self.drive(lock, settings, true, parts)
+    }
+
+    /// The settings that the update was begun with; today's when they are lost.
+    fn settings_of(&self, record: &Record) -> Result<Settings, Error> {
+        Ok(match self.store.settings::<Settings>()? {
+            Kept::Whole(settings) => settings,
+            Kept::Missing => self.settings.clone(),
+            Kept::Damaged(why) => {
+                let text = format!("the update's own settings cannot be trusted ({why}); today's are used");
+                self.narrator.remarks(record, &text);
+                self.settings.clone()
+            }
+        })
+    }
+
+    /// Where a rollback would lead.
+    pub fn route(&self, version: Option<&Version>) -> Result<Route, Error> {
+        let state = self.store.trusted_state()?;
+        let from =
+            self.active_release(&state)?.ok_or_else(|| Error::NoWayBack("no release is active".into()))?;
+        let back_to = match version {
+            Some(version) => self.release_of(&state, version)?,
+            None => match &state.previous {
+                Some(previous) => previous.release.clone(),
+                None => return Err(Error::NoWayBack("none was committed before the active one".into())),
+            },
+        };
+        self.store.tree(&back_to.version)?;
+        if back_to.version == from.version {
+            return Err(Error::ActiveAlready(back_to.version));
+        }
+        let undone = state.committed.filter(|committed| {
+            committed.release == from
+                && state.previous.as_ref().is_some_and(|previous| previous.release == back_to)
+        });
+        let (data, transaction) =
+            undone.map(|committed| (committed.data, committed.transaction)).unwrap_or_default();
+        Ok(Route { from, back_to, data, transaction })
+    }
+
+    /// Goes back by hand. The caller holds the lock. An update that was interrupted is rolled back itself.
+    pub fn roll_back(&self, lock: &Lock, way: &WayBack, parts: &dyn Parts) -> Result<Ended, Error> {
+        let why = way.reason.clone().unwrap_or_else(|| "by hand".into());
+        if let Kept::Whole(mut record) = self.store.journal()? {
+            let settings = self.settings_of(&record)?;
+            if let Some(version) = &way.version {
+                let state = self.store.trusted_state()?;
+                record.from = Some(self.release_of(&state, version)?);
+                self.store.tree(version)?;
+            }
+            record.phase = match record.phase {
+                Phase::Switching | Phase::Trial { .. } | Phase::RollingBack { .. } => {
+                    Phase::RollingBack { reason: Reason::new(Cause::Operator, why.clone()) }
+                }
+                Phase::Staged | Phase::Warming => {
+                    Phase::Cancelled { reason: Reason::new(Cause::Operator, why.clone()) }
+                }
+                ended @ (Phase::Committed | Phase::RolledBack { .. } | Phase::Cancelled { .. }) => ended,
+            };
+            let has_ended = super::finish::end_of(&record).is_some();
+            record.data_policy = Some(way.data);
+            self.store.keep_journal(&record)?;
+            let ended = self.drive(lock, &settings, true, parts)?;
+            if !has_ended {
+                return Ok(ended);
+            }
+        }
+        let route = self.route(way.version.as_ref())?;
+        let phase = Phase::RollingBack { reason: Reason::new(Cause::Operator, why) };
+        let mut record = self.new_record(Intent::Rollback, Some(route.back_to), route.from, phase);
+        record.no_rollback = way.no_hold;
+        record.data_policy = Some(way.data);
+        record.data = route.data;
+        self.begin(&mut record)?;
+        self.drive(lock, self.settings, true, parts)
+    }
+
+    /// Keeps the release on trial now: by telling whoever watches it, or by ending the trial that nobody watches.
+    /// `Ok(None)`: somebody else was told, and `await_end` says what came of it.
+    pub fn commit(&self, parts: &dyn Parts) -> Result<Option<Ended>, Error> {
+        let record = self.on_trial()?;
+        let request =
+            Request { transaction: record.transaction.clone(), commit: true, reason: self.by.clone() };
+        self.store.keep_request(&request)?;
+        match self.lock() {
+            Err(Error::Busy(_)) => Ok(None),
+            Err(error) => Err(error),
+            Ok(lock) => self.recover(&lock, parts),
+        }
+    }
+
+    /// Tells whoever watches the trial to go back.
+    pub fn ask_to_go_back(&self, reason: &str) -> Result<Record, Error> {
+        let record = self.on_trial()?;
+        let request =
+            Request { transaction: record.transaction.clone(), commit: false, reason: reason.to_owned() };
+        self.store.keep_request(&request)?;
+        Ok(record)
+    }
+
+    fn on_trial(&self) -> Result<Record, Error> {
+        match self.store.journal()? {
+            Kept::Whole(record) if matches!(record.phase, Phase::Trial { .. }) => Ok(record),
+            Kept::Whole(_) | Kept::Missing => Err(Error::NoTrial),
+            Kept::Damaged(why) => {
+                Err(driver::Error::Journal { path: self.store.layout.journal(), why }.into())
+            }
+        }
+    }
+
+    /// Waits until somebody else's update has ended, and says how.
+    pub fn await_end(&self, transaction: &str) -> Result<crate::types::state::HistoryEntry, Error> {
+        const PAUSE: Duration = Duration::from_millis(100);
+        loop {
+            let history = crate::store::read_history(&self.store.layout.history())?;
+            if let Some(entry) = history.into_iter().find(|entry| entry.transaction == transaction) {
+                return Ok(entry);
+            }
+            let is_under_way =
+                matches!(self.store.journal()?, Kept::Whole(record) if record.transaction == transaction);
+            if !is_under_way || self.interrupted.load(Ordering::Relaxed) {
+                return Err(Error::NoTrial);
+            }
+            self.clock.sleep(PAUSE);
+        }
+    }
+
+    /// Goes on with the journal's update.
+    pub fn drive(
+        &self,
+        _lock: &Lock,
+        settings: &Settings,
+        may_wait: bool,
+        parts: &dyn Parts,
+    ) -> Result<Ended, Error> {
+        let is_interrupted = || self.interrupted.load(Ordering::Relaxed);
+        Ok(parts.with(settings, &mut |application, agreement| {
+            let (store, clock, narrator) = (self.store, self.clock, self.narrator);
+            Driver::new(store, clock, application, agreement, settings, narrator, &is_interrupted, may_wait)
+                .run()
+        })?)
+    }
+}
+
+/// A name that says when it began and that no other has: `20261123T041214Z-9f3a6c`.
+fn transaction_name(now: Timestamp) -> String {
+    let mut random = [0_u8; 3];
+    // Without randomness the process number still tells transactions of one second apart.
+    if getrandom::fill(&mut random).is_err() {
+        random.copy_from_slice(&std::process::id().to_le_bytes()[..3]);
+    }
+    let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{random}", now.strftime("%Y%m%dT%H%M%SZ"))
+}

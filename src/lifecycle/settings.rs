@@ -1,0 +1,73 @@
+//! What an admin may set, all of it: the shape of the configuration file.
+//!
+//! Each table belongs to the layer that uses it. Every key has a default that is safe. An update keeps the settings it
+//! was begun with beside its journal, so that a broken configuration cannot stop the way back.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{policy, service};
+use crate::coord::settings::Mode;
+use crate::types::record::DataPolicy;
+use crate::{coord, health, release, store};
+
+/// The configuration of one application.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// The directory of releases and pointer.
+    pub root: PathBuf,
+    /// Where releases come from.
+    pub source: release::source::Settings,
+    /// How trees are kept.
+    pub store: store::Settings,
+    /// Links made in each tree when it is staged: name in the tree, and where it points to.
+    pub links: BTreeMap<String, PathBuf>,
+    /// What the application writes.
+    pub data: Vec<Data>,
+    /// What runs.
+    pub service: service::Settings,
+    /// How it is seen to be well.
+    pub health: health::Settings,
+    /// When it may be switched.
+    pub policy: policy::Settings,
+    /// With whom.
+    pub fleet: coord::Settings,
+    /// What is told to monitoring.
+    pub metrics: Metrics,
+}
+
+/// A `[[data]]` table: a path that the application writes, and that must fit the release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// The path, absolute.
+    pub path: PathBuf,
+    /// What a rollback does with it.
+    #[serde(default)]
+    pub on_rollback: DataPolicy,
+}
+
+/// The `[metrics]` table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// A file for the text-file collector of Prometheus' node exporter.
+    pub textfile: Option<PathBuf>,
+}
+
+/// How long the timer that recovers a node gives a fleet beyond the node's own work.
+const FLEET_PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+impl Settings {
+    /// How long others may take, beyond the node's own work.
+    pub fn fleet_patience(&self) -> Duration {
+        match self.fleet.mode {
+            Mode::Independent => Duration::ZERO,
+            Mode::Rolling | Mode::Synchronous => FLEET_PATIENCE,
+        }
+    }
+}

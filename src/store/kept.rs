@@ -1,0 +1,120 @@
+//! Small files of ours that must survive power cuts and be noticed when they are broken: journal, settings, state.
+//!
+//! ```json
+//! {"format":1,"sum":"sha256:<of the exact bytes of body>","body":{…}}
+//! ```
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::Error;
+use crate::sys::disk::{self, Disk};
+use crate::types::Digest;
+
+/// The format that this program writes, and the newest that it reads.
+const FORMAT: u32 = 1;
+/// No file of ours is longer.
+const BYTES_MAX: usize = 4 << 20;
+
+/// A file of ours, as it was found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kept<T> {
+    /// There is none.
+    Missing,
+    /// It is whole.
+    Whole(T),
+    /// It cannot be believed, and why.
+    Damaged(String),
+}
+
+#[derive(Serialize)]
+struct Writing<'a> {
+    format: u32,
+    sum: Digest,
+    body: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reading<'a> {
+    #[serde(rename = "format")]
+    _format: u32,
+    sum: Digest,
+    #[serde(borrow)]
+    body: &'a RawValue,
+}
+
+/// Replaces the file by this value.
+pub(super) fn save<T: Serialize>(disk: &Disk, path: &Path, value: &T) -> Result<(), Error> {
+    let text = || -> serde_json::Result<String> {
+        let body = serde_json::value::to_raw_value(value)?;
+        let sum = Digest::of(body.get().as_bytes());
+        serde_json::to_string(&Writing { format: FORMAT, sum, body: &body })
+    };
+    let text = text().map_err(|error| disk::Error::new("write", path, error))?;
+    Ok(disk.replace(path, (text + "\n").as_bytes(), 0o600)?)
+}
+
+/// Reads the file.
+///
+/// # Errors
+/// Only when the disk refuses to say what is there: a link, a folder or a device in its place is damage.
+pub(super) fn load<T: DeserializeOwned>(path: &Path) -> Result<Kept<T>, Error> {
+    let bytes = match disk::read_small(path, BYTES_MAX) {
+        Ok(None) => return Ok(Kept::Missing),
+        Ok(Some(bytes)) => bytes,
+        Err(error) if error.source.raw_os_error().is_some() => return Err(error.into()),
+        Err(error) => return Ok(Kept::Damaged(error.source.to_string())),
+    };
+    Ok(parse(&bytes).map_or_else(Kept::Damaged, Kept::Whole))
+}
+
+/// Reads the content of such a file.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let format: Format =
+        serde_json::from_slice(bytes).map_err(|error| format!("it is no such file: {error}"))?;
+    if format.format > FORMAT {
+        return Err(format!("it was written by a newer cutover (format {})", format.format));
+    }
+    let reading: Reading<'_> = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if Digest::of(reading.body.get().as_bytes()) != reading.sum {
+        return Err("its content does not match its checksum".into());
+    }
+    serde_json::from_str(reading.body.get()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::state::State;
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        let state = State { pins: vec!["1.0".parse().unwrap()], ..State::default() };
+        save(&Disk::default(), &path, &state).unwrap();
+        let whole = disk::read_small(&path, BYTES_MAX).unwrap().unwrap();
+        assert_eq!(load::<State>(&path).unwrap(), Kept::Whole(state.clone()));
+        for position in 0..whole.len() - 1 {
+            for bit in 0..8 {
+                let mut broken = whole.clone();
+                broken[position] ^= 1 << bit;
+                // A letter's case in the digest's hex is no damage.
+                assert!(
+                    parse::<State>(&broken).map_or(true, |read| read == state),
+                    "bit {bit} of byte {position}"
+                );
+            }
+            assert!(parse::<State>(&whole[..position]).is_err(), "cut at {position}");
+        }
+        assert!(parse::<State>(br#"{"format":2,"new":true}"#).unwrap_err().contains("newer cutover"));
+    }
+}

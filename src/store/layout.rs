@@ -1,0 +1,113 @@
+//! Where everything is under the root.
+
+use std::path::{Path, PathBuf};
+
+use crate::types::Version;
+
+/// The paths of one root.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// The layout under `root`, an absolute path.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The root itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The pointer.
+    pub fn current(&self) -> PathBuf {
+        self.root.join("current")
+    }
+
+    /// Where complete trees are.
+    pub fn releases(&self) -> PathBuf {
+        self.root.join("releases")
+    }
+
+    /// The tree of a release.
+    pub fn tree(&self, version: &Version) -> PathBuf {
+        self.releases().join(version)
+    }
+
+    /// Everything else that is ours.
+    pub fn private(&self) -> PathBuf {
+        self.root.join(".cutover")
+    }
+
+    /// The lock of the switch.
+    pub fn lock(&self) -> PathBuf {
+        self.private().join("lock")
+    }
+
+    /// The lock of staging: held while a slow source is read, so that the lock of the switch never is.
+    pub fn staging_lock(&self) -> PathBuf {
+        self.private().join("staging.lock")
+    }
+
+    /// The update under way.
+    pub fn journal(&self) -> PathBuf {
+        self.private().join("journal.json")
+    }
+
+    /// The settings that the update under way was begun with.
+    pub fn settings(&self) -> PathBuf {
+        self.private().join("settings.json")
+    }
+
+    /// What is remembered.
+    pub fn state(&self) -> PathBuf {
+        self.private().join("state.json")
+    }
+
+    /// What happened.
+    pub fn history(&self) -> PathBuf {
+        self.private().join("history.jsonl")
+    }
+
+    /// An operator's word to the cutover that watches a trial.
+    pub fn request(&self) -> PathBuf {
+        self.private().join("request.json")
+    }
+
+    /// What the tree of a release must be.
+    pub fn sealed(&self, version: &Version) -> PathBuf {
+        self.manifests().join(format!("{version}.json"))
+    }
+
+    /// Where the descriptions of trees are.
+    pub fn manifests(&self) -> PathBuf {
+        self.private().join("manifests")
+    }
+
+    /// Where trees are built.
+    pub fn staging(&self) -> PathBuf {
+        self.private().join("staging")
+    }
+
+    /// Data as before the switch of a transaction.
+    pub fn snapshots(&self) -> PathBuf {
+        self.private().join("snapshots")
+    }
+
+    /// Data set aside by rollbacks.
+    pub fn aside(&self) -> PathBuf {
+        self.private().join("aside")
+    }
+
+    /// Trees on their way out.
+    pub fn trash(&self) -> PathBuf {
+        self.private().join("trash")
+    }
+
+    /// Space that a rollback may spend on a full disk.
+    pub fn reserve(&self) -> PathBuf {
+        self.private().join("reserve")
+    }
+}

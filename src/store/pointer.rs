@@ -1,0 +1,114 @@
+//! The pointer: which release is active.
+
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::{Error, Store};
+use crate::sys::disk::{self, Context};
+use crate::types::{Version, escaped_path};
+
+/// What `current` is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pointer {
+    /// Nothing: no release has been active yet.
+    Absent,
+    /// A link to the tree of this release, which is there.
+    Release(Version),
+    /// Something that this program did not make, and does not touch.
+    Strange(String),
+}
+
+impl Store {
+    /// What the pointer says.
+    ///
+    /// # Errors
+    /// When the machine cannot say.
+    pub fn pointer(&self) -> Result<Pointer, Error> {
+        let path = self.layout.current();
+        let target = match fs::read_link(&path) {
+            Ok(target) => target,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Pointer::Absent),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                return Ok(Pointer::Strange("it is not a symbolic link".into()));
+            }
+            Err(error) => return Err(disk::Error::new("read the link", &path, error).into()),
+        };
+        let Some(version) = version_in(&target) else {
+            return Ok(Pointer::Strange(format!("it points to `{}`", escaped_path(&target))));
+        };
+        if !is_real_directory(&self.layout.tree(&version)) {
+            return Ok(Pointer::Strange(format!("it names release {version}, whose tree is not there")));
+        }
+        Ok(Pointer::Release(version))
+    }
+
+    /// The active release, if there is one.
+    ///
+    /// # Errors
+    /// When the pointer is not what this program made: nothing is switched then.
+    pub fn active(&self) -> Result<Option<Version>, Error> {
+        match self.pointer()? {
+            Pointer::Absent => Ok(None),
+            Pointer::Release(version) => Ok(Some(version)),
+            Pointer::Strange(why) => Err(Error::StrangePointer { path: self.layout.current(), why }),
+        }
+    }
+
+    /// Makes `version` the active release, durably. Its tree must be there.
+    pub fn point_to(&self, version: &Version) -> Result<(), Error> {
+        if !is_real_directory(&self.layout.tree(version)) {
+            return Err(Error::NoSuchTree(version.clone()));
+        }
+        let current = self.layout.current();
+        if self.active()?.as_ref() == Some(version) {
+            // Perhaps by a rename that was not durable yet.
+            return Ok(self.disk.sync_names(&current)?);
+        }
+        let target = Path::new("releases").join(version);
+        let private = self.layout.private().join("current.new");
+        Ok(self.disk.point(&current, &target, &private)?)
+    }
+
+    /// Removes the pointer: after a first installation that failed.
+    pub fn point_to_nothing(&self) -> Result<(), Error> {
+        self.active()?;
+        Ok(self.disk.remove_file(&self.layout.current())?)
+    }
+
+    /// The tree of a release that must be there.
+    pub fn tree(&self, version: &Version) -> Result<PathBuf, Error> {
+        let tree = self.layout.tree(version);
+        if is_real_directory(&tree) { Ok(tree) } else { Err(Error::NoSuchTree(version.clone())) }
+    }
+
+    /// The versions of all trees under `releases/`, by name. Other things there are not ours and are passed over.
+    pub fn releases(&self) -> Result<Vec<Version>, Error> {
+        let path = self.layout.releases();
+        let entries = match fs::read_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.context("list", &path)?,
+        };
+        let mut versions = Vec::new();
+        for entry in entries {
+            let entry = entry.context("list", &path)?;
+            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if let (true, Some(Ok(version))) = (is_directory, entry.file_name().to_str().map(str::parse)) {
+                versions.push(version);
+            }
+        }
+        versions.sort();
+        Ok(versions)
+    }
+}
+
+/// The version in `releases/<version>`; a trailing slash is as good.
+fn version_in(target: &Path) -> Option<Version> {
+    let rest = target.as_os_str().as_bytes().strip_prefix(b"releases/")?;
+    std::str::from_utf8(rest.strip_suffix(b"/").unwrap_or(rest)).ok()?.parse().ok()
+}
+
+fn is_real_directory(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
+}

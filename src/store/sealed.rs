@@ -1,0 +1,60 @@
+//! What the tree of a release must be, and where it came from.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Kept, Store, kept};
+use crate::types::{Digest, ReleaseId, Version};
+
+/// What is kept of a release when its tree is sealed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sealed {
+    /// Which release it is.
+    pub release: ReleaseId,
+    /// The product's name.
+    pub product: Option<String>,
+    /// The channel's serial, where it came from a channel.
+    pub serial: Option<u64>,
+    /// Digest of the tree (`types::entry`).
+    pub tree: Digest,
+    /// Number of entries.
+    pub entries: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// When it was staged.
+    pub staged: Timestamp,
+    /// Who vouched for it: names of keys; empty for an unsigned one.
+    pub signers: Vec<String>,
+    /// Which data this release reads (epochs).
+    pub data_read: Vec<u64>,
+    /// Which data it writes.
+    pub data_write: Option<u64>,
+}
+
+impl Store {
+    /// What the tree of `version` must be.
+    pub fn sealed(&self, version: &Version) -> Result<Kept<Sealed>, Error> {
+        kept::load(&self.layout.sealed(version))
+    }
+
+    /// Keeps what a tree must be. Comes before the tree is shown, so that no visible tree lacks it.
+    pub fn keep_sealed(&self, sealed: &Sealed) -> Result<(), Error> {
+        kept::save(&self.disk, &self.layout.sealed(&sealed.release.version), sealed)
+    }
+
+    /// The release of that name on this node: its tree must be there, and what it must be must be known.
+    pub fn release(&self, version: &Version) -> Result<Sealed, Error> {
+        self.tree(version)?;
+        match self.sealed(version)? {
+            Kept::Whole(sealed) if sealed.release.version == *version => Ok(sealed),
+            Kept::Whole(_) => Err(self.damaged_seal(version, "it describes another release")),
+            Kept::Missing => Err(self.damaged_seal(version, "it is missing")),
+            Kept::Damaged(why) => Err(self.damaged_seal(version, why)),
+        }
+    }
+
+    fn damaged_seal(&self, version: &Version, why: impl Into<String>) -> Error {
+        Error::Damaged { path: self.layout.sealed(version), why: why.into() }
+    }
+}

@@ -1,0 +1,245 @@
+//! Trees come by one rename and go by one rename; in between they are complete.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Kept, Layout, Sealed, Store, kept};
+use crate::sys::disk::{self, Context, Disk};
+use crate::types::record::Record;
+use crate::types::state::State;
+use crate::types::{Digest, Version};
+
+/// A tree being built. What it holds is worthless until it is published.
+pub struct Staging {
+    /// Where to build it: an empty directory.
+    pub path: PathBuf,
+    version: Version,
+    /// Opened before the first write, so that it sees every write-back error.
+    filesystem: File,
+}
+
+/// An operator's word to the cutover that watches a trial.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// The update that is meant.
+    pub transaction: String,
+    /// Keep the new release; else go back.
+    pub commit: bool,
+    /// Why.
+    pub reason: String,
+}
+
+impl Store {
+    /// The store under `root`, which must be a directory that only root (or the caller) may write to.
+    /// Nothing is made yet.
+    pub fn open(layout: Layout, disk: Disk) -> Result<Self, Error> {
+        let root = layout.root().to_owned();
+        let wrong = |why: String| Error::Root { root: root.clone(), why };
+        let found = match fs::metadata(&root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(wrong("there is no such directory".into()));
+            }
+            found => found.context("look at", &root)?,
+        };
+        if !found.is_dir() {
+            return Err(wrong("it is not a directory".into()));
+        }
+        let me = nix::unistd::geteuid().as_raw();
+        if me == 0 && found.uid() != 0 {
+            return Err(wrong(format!(
+                "it belongs to user {}, who could replace what root installs",
+                found.uid()
+            )));
+        }
+        if found.permissions().mode() & 0o022 != 0 {
+            return Err(wrong("others may write to it; take their right away with `chmod go-w`".into()));
+        }
+        let disk = disk.with_reserve(layout.reserve());
+        Ok(Self { layout, disk })
+    }
+
+    /// Makes the directories that are missing, and checks that all are on one file system.
+    pub fn prepare(&self) -> Result<(), Error> {
+        self.disk.make_directory(&self.layout.releases(), 0o755)?;
+        self.disk.make_directory(&self.layout.private(), 0o700)?;
+        let found = fs::symlink_metadata(self.layout.private()).context("look at", &self.layout.private())?;
+        let me = nix::unistd::geteuid().as_raw();
+        if !found.is_dir() || found.uid() != me || found.mode() & 0o077 != 0 {
+            let why = format!("`.cutover` must be a directory of user {me} with mode 0700");
+            return Err(Error::Root { root: self.layout.root().to_owned(), why });
+        }
+        let layout = &self.layout;
+        for path in [layout.manifests(), layout.staging(), layout.snapshots(), layout.aside(), layout.trash()]
+        {
+            self.disk.make_directory(&path, 0o700)?;
+        }
+        for path in [layout.releases(), layout.private(), layout.staging()] {
+            if !disk::is_same_filesystem(&path, layout.root())? {
+                return Err(Error::OtherFilesystem { path, root: layout.root().to_owned() });
+            }
+        }
+        Ok(self.disk.fill_reserve()?)
+    }
+
+    /// Begins to build the tree of `version`, and clears away what an earlier try has left.
+    pub fn stage(&self, version: &Version) -> Result<Staging, Error> {
+        let root = self.layout.root();
+        let filesystem = File::open(root).context("open", root)?;
+        let path = self.layout.staging().join(version);
+        self.clear(&path)?;
+        self.disk.make_directory(&path, 0o755)?;
+        // The mode given to mkdir passes the umask.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).context("set the mode of", &path)?;
+        Ok(Staging { path, version: version.clone(), filesystem })
+    }
+
+    /// Shows a complete tree: makes it durable, keeps what it must be, and renames it into `releases/`.
+    ///
+    /// # Errors
+    /// Whatever the disk refuses. An error of the sync means that the tree is lost: it is removed and never shown.
+    pub fn publish(&self, staging: Staging, sealed: &Sealed) -> Result<(), Error> {
+        let synced = self.disk.sync_filesystem(&staging.filesystem, &staging.path);
+        if let Err(error) = synced {
+            self.clear(&staging.path)?;
+            return Err(error.into());
+        }
+        self.keep_sealed(sealed)?;
+        Ok(self.disk.rename(&staging.path, &self.layout.tree(&staging.version))?)
+    }
+
+    /// Removes the tree of a release. The caller has made sure that nobody needs it.
+    pub fn remove(&self, version: &Version) -> Result<(), Error> {
+        let tree = self.tree(version)?;
+        self.clear(&tree)?;
+        Ok(self.disk.remove_file(&self.layout.sealed(version))?)
+    }
+
+    /// Takes a directory out of sight by one rename, then removes it.
+    fn clear(&self, path: &std::path::Path) -> Result<(), Error> {
+        if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return Ok(());
+        }
+        let name = path.file_name().unwrap_or_default();
+        let trash = (0_u32..)
+            .map(|number| {
+                let mut unique = name.to_owned();
+                unique.push(format!(".{number}"));
+                self.layout.trash().join(unique)
+            })
+            .find(|candidate| fs::symlink_metadata(candidate).is_err())
+            .unwrap_or_else(|| self.layout.trash());
+        self.disk.make_directory(&self.layout.trash(), 0o700)?;
+        self.disk.rename(path, &trash)?;
+        Ok(self.disk.remove_tree(&trash)?)
+    }
+
+    /// Removes what interrupted runs have left: half-built trees, trees on their way out, descriptions without a tree.
+    /// Returns how many there were.
+    pub fn sweep(&self) -> Result<usize, Error> {
+        let mut swept = 0;
+        for directory in [self.layout.staging(), self.layout.trash()] {
+            for path in children(&directory)? {
+                self.disk.remove_tree(&path)?;
+                swept += 1;
+            }
+        }
+        for path in children(&self.layout.manifests())? {
+            let version =
+                path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<Version>().ok());
+            if version.is_some_and(|version| self.tree(&version).is_err()) {
+                self.disk.remove_file(&path)?;
+                swept += 1;
+            }
+        }
+        Ok(swept)
+    }
+
+    /// The update under way.
+    pub fn journal(&self) -> Result<Kept<Record>, Error> {
+        kept::load(&self.layout.journal())
+    }
+
+    /// Keeps the update under way, before its next step is taken.
+    pub fn keep_journal(&self, record: &Record) -> Result<(), Error> {
+        kept::save(&self.disk, &self.layout.journal(), record)
+    }
+
+    /// The update has ended.
+    pub fn end_journal(&self) -> Result<(), Error> {
+        self.disk.remove_file(&self.layout.journal())?;
+        self.disk.remove_file(&self.layout.settings())?;
+        Ok(())
+    }
+
+    /// What an operator wants of the update under way.
+    ///
+    /// # Errors
+    /// When the disk refuses to say; a file that cannot be believed counts as none.
+    pub fn request(&self) -> Result<Option<Request>, Error> {
+        Ok(match kept::load(&self.layout.request())? {
+            Kept::Whole(request) => Some(request),
+            Kept::Missing | Kept::Damaged(_) => None,
+        })
+    }
+
+    /// Tells the cutover that watches a trial what an operator wants.
+    pub fn keep_request(&self, request: &Request) -> Result<(), Error> {
+        kept::save(&self.disk, &self.layout.request(), request)
+    }
+
+    /// The request has been heard.
+    pub fn end_request(&self) -> Result<(), Error> {
+        Ok(self.disk.remove_file(&self.layout.request())?)
+    }
+
+    /// What is remembered.
+    pub fn state(&self) -> Result<Kept<State>, Error> {
+        kept::load(&self.layout.state())
+    }
+
+    /// What is remembered, or nothing when nothing was yet.
+    ///
+    /// # Errors
+    /// When the file cannot be believed: nothing automatic happens on guesses.
+    pub fn trusted_state(&self) -> Result<State, Error> {
+        match self.state()? {
+            Kept::Missing => Ok(State::default()),
+            Kept::Whole(state) => Ok(state),
+            Kept::Damaged(why) => Err(Error::Damaged { path: self.layout.state(), why }),
+        }
+    }
+
+    /// Remembers.
+    pub fn keep_state(&self, state: &State) -> Result<(), Error> {
+        kept::save(&self.disk, &self.layout.state(), state)
+    }
+
+    /// The settings that the update under way was begun with.
+    pub fn settings<T: DeserializeOwned>(&self) -> Result<Kept<T>, Error> {
+        kept::load(&self.layout.settings())
+    }
+
+    /// Keeps the settings of an update, and says their digest.
+    pub fn keep_settings<T: Serialize>(&self, settings: &T) -> Result<Digest, Error> {
+        let path = self.layout.settings();
+        let text =
+            serde_json::to_string(settings).map_err(|error| disk::Error::new("write", &path, error))?;
+        kept::save(&self.disk, &path, settings)?;
+        Ok(Digest::of(text.as_bytes()))
+    }
+}
+
+fn children(directory: &std::path::Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.context("list", directory)?,
+    };
+    let paths: Result<Vec<_>, _> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+    Ok(paths.context("list", directory)?)
+}
