@@ -86,7 +86,11 @@ fn tree() -> io::Result<PathBuf> {
     Ok(program.parent().and_then(Path::parent).unwrap_or(Path::new("/")).to_owned())
 }
 
+/// Does nothing when this release runs already: whoever was interrupted may say it again.
 fn start(options: &Options) -> io::Result<()> {
+    if running(options).is_some_and(|pid| program_of(pid) == std::env::current_exe().ok()) {
+        return Ok(());
+    }
     fs::create_dir_all(&options.data)?;
     let log = fs::OpenOptions::new().create(true).append(true).open(options.data.join("shop.log"))?;
     let mut child = Command::new(std::env::current_exe()?)
@@ -97,7 +101,7 @@ fn start(options: &Options) -> io::Result<()> {
         .stderr(log)
         .process_group(0)
         .spawn()?;
-    fs::write(options.data.join("shop.pid"), child.id().to_string())?;
+    fs::write(pid_file(options), child.id().to_string())?;
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
         if let Some(status) = child.try_wait()? {
@@ -115,25 +119,29 @@ fn start(options: &Options) -> io::Result<()> {
 }
 
 fn stop(options: &Options) -> io::Result<()> {
-    let file = options.data.join("shop.pid");
-    let Some(pid) = fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok()) else {
-        return Ok(());
-    };
-    if is_shop(pid) {
-        kill(Pid::from_raw(pid), Signal::SIGTERM)?;
-    }
     let begun = Instant::now();
-    while is_shop(pid) {
-        if begun.elapsed() > PATIENCE {
-            kill(Pid::from_raw(pid), Signal::SIGKILL)?;
-        }
+    while let Some(pid) = running(options) {
+        let is_late = begun.elapsed() > PATIENCE;
+        kill(Pid::from_raw(pid), if is_late { Signal::SIGKILL } else { Signal::SIGTERM })?;
         std::thread::sleep(Duration::from_millis(5));
     }
-    fs::remove_file(&file)
+    match fs::remove_file(pid_file(options)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
-/// Whether the process is a shop that still runs. One that waits for its parent to take notice has no program any more.
-fn is_shop(pid: i32) -> bool {
-    fs::read_link(format!("/proc/{pid}/exe"))
-        .is_ok_and(|program| program.to_string_lossy().contains("/bin/shop"))
+fn pid_file(options: &Options) -> PathBuf {
+    options.data.join("shop.pid")
+}
+
+/// The shop in the background, if it runs.
+fn running(options: &Options) -> Option<i32> {
+    let pid = fs::read_to_string(pid_file(options)).ok()?.trim().parse().ok()?;
+    program_of(pid).filter(|program| program.to_string_lossy().contains("/bin/shop")).map(|_| pid)
+}
+
+/// What a process runs; one that only waits for its parent to take notice runs nothing any more.
+fn program_of(pid: i32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/exe")).ok()
 }

@@ -1,1 +1,3 @@
 //! The command line. This layer alone prints and exits.
+
+pub mod report;

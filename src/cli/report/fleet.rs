@@ -1,0 +1,297 @@
+//! A fleet: which node runs what, how each rollout went on each node, and when everybody switched.
+
+use jiff::Timestamp;
+
+use super::page::{Tone, card, milliseconds, page, piece, stacking_table, table, tag, text};
+
+/// What the page tells.
+#[derive(Clone, Debug)]
+pub struct FleetReport {
+    /// The fleet.
+    pub name: String,
+    /// The nodes, in the order of the member list.
+    pub nodes: Vec<FleetNode>,
+    /// The rollouts, oldest first.
+    pub rollouts: Vec<Rollout>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// A node of the fleet.
+#[derive(Clone, Debug)]
+pub struct FleetNode {
+    /// Its name.
+    pub name: String,
+    /// What it runs, as far as it has said.
+    pub active: Option<String>,
+}
+
+/// One release for many nodes.
+#[derive(Clone, Debug)]
+pub struct Rollout {
+    /// Its number.
+    pub number: u64,
+    /// The release.
+    pub version: String,
+    /// Where it stands, in a word.
+    pub state: String,
+    /// How that is.
+    pub tone: Tone,
+    /// The nodes that are in it.
+    pub nodes: Vec<NodeInRollout>,
+}
+
+/// A node in a rollout.
+#[derive(Clone, Debug)]
+pub struct NodeInRollout {
+    /// Its name.
+    pub node: String,
+    /// Where it stands, in a word or two.
+    pub state: String,
+    /// How that is.
+    pub tone: Tone,
+    /// Why, where that is to be said.
+    pub reason: Option<String>,
+    /// When it was told to stop, switched, and was healthy (or failed).
+    pub times: Times,
+}
+
+/// When a node did what, by its own clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Its services were told to stop.
+    pub stopped: Option<Timestamp>,
+    /// The pointer had moved, and its services were started.
+    pub switched: Option<Timestamp>,
+    /// It was healthy.
+    pub healthy: Option<Timestamp>,
+    /// It had gone back.
+    pub restored: Option<Timestamp>,
+}
+
+impl Times {
+    fn all(&self) -> impl Iterator<Item = Timestamp> {
+        [self.stopped, self.switched, self.healthy, self.restored].into_iter().flatten()
+    }
+}
+
+/// The rollouts that have a column, newest last.
+const COLUMNS_MAX: usize = 12;
+
+/// The page of a fleet.
+pub fn render(report: &FleetReport) -> String {
+    let title = format!("fleet {}", report.name);
+    let mut body = format!("<h1>{}</h1>\n", text(&title));
+    body.push_str(&cards(report));
+    if let Some(last) = report.rollouts.last() {
+        body.push_str(&format!(
+            "<h2>Rollout {} to {} {}</h2>\n",
+            last.number,
+            text(&last.version),
+            tag(last.tone, &last.state)
+        ));
+        body.push_str(&plot(last));
+        body.push_str(&states(last));
+    }
+    body.push_str("<h2>Nodes and releases</h2>\n");
+    body.push_str(&matrix(report));
+    page(&title, report.now, &body)
+}
+
+fn cards(report: &FleetReport) -> String {
+    let mut versions: Vec<(&str, usize)> = Vec::new();
+    for node in &report.nodes {
+        let version = node.active.as_deref().unwrap_or("unknown");
+        match versions.iter_mut().find(|(known, _)| *known == version) {
+            Some((_, count)) => *count += 1,
+            None => versions.push((version, 1)),
+        }
+    }
+    versions.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let split: Vec<String> =
+        versions.iter().map(|(version, count)| format!("{count} on {version}")).collect();
+    let mut html = "<div class=\"cards\">\n".to_owned();
+    html.push_str(&card("nodes", &report.nodes.len().to_string(), ""));
+    html.push_str(&card("they run", &split.join(", "), ""));
+    if let Some(last) = report.rollouts.last() {
+        let more = format!("<p>{}</p>", tag(last.tone, &last.state));
+        html.push_str(&card(&format!("rollout {}", last.number), &last.version, &more));
+        if let Some(skew) = spread(last.nodes.iter().filter_map(|node| node.times.switched)) {
+            html.push_str(&card("first to last switch", &milliseconds(skew), ""));
+        }
+    }
+    html.push_str("</div>\n");
+    html
+}
+
+/// From the first to the last of these moments, in milliseconds; `None` with fewer than two.
+fn spread(moments: impl Iterator<Item = Timestamp>) -> Option<u64> {
+    let moments: Vec<Timestamp> = moments.collect();
+    let (first, last) = (moments.iter().min()?, moments.iter().max()?);
+    (moments.len() > 1).then(|| millis_between(*first, *last))
+}
+
+fn millis_between(from: Timestamp, to: Timestamp) -> u64 {
+    u64::try_from(to.duration_since(from).as_millis()).unwrap_or(0)
+}
+
+fn plot(rollout: &Rollout) -> String {
+    let moments = || rollout.nodes.iter().flat_map(|node| node.times.all());
+    let (Some(begin), Some(end)) = (moments().min(), moments().max()) else {
+        return "<p class=\"quiet\">Nobody has switched.</p>\n".to_owned();
+    };
+    let whole = millis_between(begin, end).max(1);
+    #[expect(clippy::cast_precision_loss, reason = "a share of a drawing")]
+    let share = |at: Timestamp| millis_between(begin, at) as f64 / whole as f64;
+    let mut rows = String::new();
+    for node in &rollout.nodes {
+        let times = node.times;
+        let mut bar = String::new();
+        let mut draw = |class: &str, from: Option<Timestamp>, to: Option<Timestamp>, what: &str| {
+            if let (Some(from), Some(to)) = (from, to) {
+                let hint = format!("{what} for {}", milliseconds(millis_between(from, to)));
+                bar.push_str(&piece(class, share(from), share(to), "", &hint));
+            }
+        };
+        draw("solid-bad", times.stopped, times.switched, "stopped");
+        let watched_until = times.healthy.or(times.restored);
+        draw("solid-warn", times.switched, watched_until, "new release, not healthy yet");
+        draw("solid-good", times.healthy, times.restored.or(Some(end)), "new release, healthy");
+        draw("solid-calm", times.restored, Some(end), "old release again");
+        rows.push_str(&format!(
+            "<span>{}</span><div class=\"bar\" role=\"img\" aria-label=\"{}\">{bar}</div>\n",
+            text(&node.node),
+            text(&describe(times, begin))
+        ));
+    }
+    format!(
+        "<div class=\"box\"><div class=\"plot\">\n{rows}</div>\n\
+         <div class=\"axis\"><span>first stop</span><span>+ {}</span></div>\n\
+         <div class=\"legend\"><span><i class=\"solid-bad\"></i>stopped</span>\
+         <span><i class=\"solid-warn\"></i>new release, not healthy yet</span>\
+         <span><i class=\"solid-good\"></i>new release, healthy</span>\
+         <span><i class=\"solid-calm\"></i>old release again</span></div></div>\n",
+        milliseconds(whole)
+    )
+}
+
+/// The same as the bar, in words.
+fn describe(times: Times, begin: Timestamp) -> String {
+    let after = |what: &str, at: Option<Timestamp>| {
+        at.map(|at| format!("{what} after {}", milliseconds(millis_between(begin, at))))
+    };
+    let said: Vec<String> = [
+        after("stopped", times.stopped),
+        after("switched", times.switched),
+        after("healthy", times.healthy),
+        after("gone back", times.restored),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if said.is_empty() { "did not switch".to_owned() } else { said.join(", ") }
+}
+
+fn states(rollout: &Rollout) -> String {
+    let row = |node: &NodeInRollout| {
+        let time = |label: &str, from: Option<Timestamp>, to: Option<Timestamp>| match (from, to) {
+            (Some(from), Some(to)) => {
+                let took = milliseconds(millis_between(from, to));
+                format!("<td class=\"number\" data-label=\"{label}\">{took}</td>")
+            }
+            _ => "<td class=\"none\">&ndash;</td>".to_owned(),
+        };
+        vec![
+            format!("<td>{}</td>", text(&node.node)),
+            format!("<td>{}</td>", tag(node.tone, &node.state)),
+            time("stop to switch", node.times.stopped, node.times.switched),
+            time("switch to healthy", node.times.switched, node.times.healthy),
+            format!("<td class=\"reason\">{}</td>", text(node.reason.as_deref().unwrap_or(""))),
+        ]
+    };
+    let rows: Vec<Vec<String>> = rollout.nodes.iter().map(row).collect();
+    format!(
+        "<br>{}",
+        stacking_table(&["node", "state", "stop to switch", "switch to healthy", "reason"], &rows)
+    )
+}
+
+fn matrix(report: &FleetReport) -> String {
+    let skipped = report.rollouts.len().saturating_sub(COLUMNS_MAX);
+    let shown: Vec<&Rollout> = report.rollouts.iter().skip(skipped).collect();
+    let mut heads = vec!["node".to_owned(), "runs".to_owned()];
+    heads.extend(shown.iter().map(|rollout| format!("{}: {}", rollout.number, rollout.version)));
+    let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
+    let rows: Vec<Vec<String>> = report
+        .nodes
+        .iter()
+        .map(|node| {
+            let mut row = vec![
+                format!("<td>{}</td>", text(&node.name)),
+                format!("<td>{}</td>", text(node.active.as_deref().unwrap_or("?"))),
+            ];
+            row.extend(shown.iter().map(|rollout| {
+                let found = rollout.nodes.iter().find(|member| member.node == node.name);
+                found.map_or("<td class=\"none\">&ndash;</td>".to_owned(), |member| {
+                    format!("<td>{}</td>", tag(member.tone, &member.state))
+                })
+            }));
+            row
+        })
+        .collect();
+    table(&heads, &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(milliseconds: i64) -> Option<Timestamp> {
+        Some(Timestamp::from_millisecond(1_700_000_000_000 + milliseconds).unwrap())
+    }
+
+    fn report() -> FleetReport {
+        let member = |name: &str, tone, state: &str, times| NodeInRollout {
+            node: name.to_owned(),
+            state: state.to_owned(),
+            tone,
+            reason: None,
+            times,
+        };
+        let kept = Times { stopped: at(0), switched: at(40), healthy: at(900), restored: None };
+        let failed = Times { stopped: at(3), switched: at(52), healthy: None, restored: at(2000) };
+        FleetReport {
+            name: "shop-web".to_owned(),
+            nodes: ["n1", "n2", "n3"]
+                .map(|name| FleetNode { name: name.to_owned(), active: Some("1.0.0".to_owned()) })
+                .to_vec(),
+            rollouts: vec![Rollout {
+                number: 17,
+                version: "1.1.0".to_owned(),
+                state: "rolled back".to_owned(),
+                tone: Tone::Warn,
+                nodes: vec![
+                    member("n1", Tone::Warn, "went back", kept),
+                    member("n2", Tone::Bad, "failed", failed),
+                ],
+            }],
+            now: at(5000).unwrap(),
+        }
+    }
+
+    #[test]
+    fn the_page_of_a_fleet_names_nodes_times_and_skew() {
+        let html = render(&report());
+        for wanted in ["fleet shop-web", "3 on 1.0.0", "first to last switch", "12 ms", "Rollout 17 to 1.1.0"]
+        {
+            assert!(html.contains(wanted), "{wanted}");
+        }
+        assert!(html.contains("stopped after 3 ms, switched after 52 ms, gone back after 2.0 s"), "{html}");
+    }
+
+    #[test]
+    fn a_fleet_before_its_first_rollout_has_a_page() {
+        let html = render(&FleetReport { rollouts: Vec::new(), ..report() });
+        assert!(html.contains("Nodes and releases") && !html.contains("Rollout"));
+    }
+}
