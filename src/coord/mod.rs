@@ -1,6 +1,16 @@
 //! How a fleet agrees, through files that are written once on shared storage.
+//!
+//! ```text
+//! rules     pure functions: own stage + what was read + time -> the next step
+//! facts     what is written: one JSON line and a trailer
+//! board     where it is written: create once, read, list; behind a helper that can be killed
+//! ```
+//! The process that switches and rolls back never touches shared storage itself.
 
+pub mod board;
+pub mod facts;
 pub mod name;
+pub mod rules;
 pub mod settings;
 
 pub use name::NodeName;

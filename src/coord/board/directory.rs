@@ -1,0 +1,373 @@
+//! A board in a directory: NFS, CephFS, GlusterFS, SMB, or anything mounted.
+//!
+//! The one primitive: a private file in the same directory, fsync, `link` to its name, fsync of the directory, the
+//! private name removed, and then the name *read back and compared*. Whatever a call said, the comparison decides: replies are
+//! lost, and some file systems report the wrong error. Each access opens the directories anew, from the root: opening
+//! makes the storage look again (a mount may hide a new name for half a minute otherwise), and a mount that went away
+//! is noticed, because an empty mount point has no `rollouts/`.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
+
+use super::super::facts::{FACT_BYTES_MAX, names};
+use super::{Board, ClockRead, Created, Done, Listed, NAMES_MAX, Read};
+use crate::sys::disk::Disk;
+
+/// How often ESTALE and EINTR are tried again.
+const RETRIES: u32 = 5;
+
+/// A board in a directory. Blocks for as long as the storage does: see [`super::helper`].
+pub struct DirectoryBoard {
+    root: PathBuf,
+    /// Distinguishes private names of all processes that ever were.
+    private: String,
+    made: u64,
+    disk: Disk,
+}
+
+impl DirectoryBoard {
+    /// The board in `root`. `who` (a node's name) only makes private names tell whose they are.
+    pub fn new(root: PathBuf, who: &str, disk: Disk) -> Self {
+        let mut random = [0; 8];
+        // Without randomness, process and time still tell two processes of one node apart.
+        if getrandom::fill(&mut random).is_err() {
+            random = (nanoseconds() ^ u64::from(std::process::id()) << 32).to_ne_bytes();
+        }
+        let private = format!(".t.{who}.{:016x}", u64::from_ne_bytes(random));
+        Self { root, private, made: 0, disk }
+    }
+
+    fn private_name(&mut self) -> String {
+        self.made += 1;
+        format!("{}.{}", self.private, self.made)
+    }
+
+    /// Opens the directory `name`, afresh.
+    fn directory(&self, name: &str) -> Result<OwnedFd, Errno> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let mut directory = open(&self.root, flags, Mode::empty())?;
+        for part in name.split('/').filter(|part| !part.is_empty()) {
+            directory = openat(&directory, part, flags | OFlag::O_NOFOLLOW, Mode::empty())?;
+        }
+        Ok(directory)
+    }
+
+    fn write_private(&self, directory: &OwnedFd, private: &str, text: &str) -> io::Result<File> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mut file = File::from(openat(directory, private, flags, Mode::from_bits_truncate(0o644))?);
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        Ok(file)
+    }
+
+    fn try_create(&mut self, name: &str, text: &str) -> io::Result<()> {
+        let (parent, last) = split(name);
+        let private = self.private_name();
+        self.disk.ask("create", &self.root.join(name)).map_err(|error| error.source)?;
+        let directory = self.directory(parent)?;
+        let linked = self.write_private(&directory, &private, text).and_then(|_| {
+            linkat(&directory, private.as_str(), &directory, last, AtFlags::empty())?;
+            Ok(())
+        });
+        // Also when the link said that the name is there: that may be ours, and its name must be durable.
+        let synced = sync(&directory);
+        let _ = unlinkat(&directory, private.as_str(), UnlinkatFlags::NoRemoveDir);
+        linked.and(synced)
+    }
+
+    fn try_read(&self, name: &str) -> Result<Read, Errno> {
+        let (parent, last) = split(name);
+        let directory = match self.directory(parent) {
+            // A node that never joined has no directory; without the directories of the board it is another one.
+            Err(Errno::ENOENT) if parent.contains('/') && self.directory(split(parent).0).is_ok() => {
+                return Ok(Read::Absent);
+            }
+            opened => opened?,
+        };
+        let flags =
+            OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+        let file = match openat(&directory, last, flags, Mode::empty()) {
+            Err(Errno::ENOENT) => return Ok(Read::Absent),
+            Err(Errno::ELOOP) => return Ok(Read::Bad("it is a symbolic link".into())),
+            Err(Errno::ENXIO) => return Ok(Read::Bad("it is not a regular file".into())),
+            opened => File::from(opened?),
+        };
+        let found = file.metadata().map_err(errno_of)?;
+        if !found.is_file() {
+            return Ok(Read::Bad("it is not a regular file".into()));
+        }
+        let mut bytes = Vec::new();
+        file.take(FACT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(errno_of)?;
+        if bytes.len() > FACT_BYTES_MAX {
+            return Ok(Read::Bad(format!("it is longer than {FACT_BYTES_MAX} bytes")));
+        }
+        Ok(String::from_utf8(bytes).map_or_else(|_| Read::Bad("it is not UTF-8".into()), Read::Bytes))
+    }
+
+    fn try_list(&self, name: &str) -> Result<Listed, Errno> {
+        let mut directory = nix::dir::Dir::from_fd(self.directory(name)?)?;
+        let mut names = Vec::new();
+        for entry in directory.iter() {
+            let Ok(name) = entry?.file_name().to_str().map(str::to_owned) else { continue };
+            if name.starts_with('.') {
+                continue;
+            }
+            if names.len() == NAMES_MAX {
+                return Ok(Listed::Unreachable(format!("it holds more than {NAMES_MAX} names")));
+            }
+            names.push(name);
+        }
+        names.sort();
+        Ok(Listed::Names(names))
+    }
+
+    fn try_beat(&mut self, name: &str, text: &str) -> io::Result<()> {
+        let (parent, last) = split(name);
+        let private = self.private_name();
+        let directory = self.directory(parent)?;
+        let renamed = self
+            .write_private(&directory, &private, text)
+            .and_then(|_| Ok(renameat(&directory, private.as_str(), &directory, last)?));
+        if renamed.is_err() {
+            let _ = unlinkat(&directory, private.as_str(), UnlinkatFlags::NoRemoveDir);
+        }
+        renamed
+    }
+
+    fn try_clock(&mut self, name: &str) -> io::Result<ClockRead> {
+        let private = self.private_name();
+        let directory = self.directory(name)?;
+        let before = nanoseconds();
+        let file = self.write_private(&directory, &private, "clock\n");
+        let after = nanoseconds();
+        let found = file.and_then(|file| file.metadata());
+        let _ = unlinkat(&directory, private.as_str(), UnlinkatFlags::NoRemoveDir);
+        let found = found?;
+        let stamp = i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec());
+        // Storages that keep whole seconds show it by a stamp without a fraction.
+        let grain = if found.mtime_nsec() == 0 { 1e3 } else { 10.0 };
+        let half = (after.saturating_sub(before)) as f64 / 2e6;
+        let middle = i128::from(before) + i128::from(after.saturating_sub(before)) / 2;
+        Ok(ClockRead::Offset { offset_ms: (stamp - middle) as f64 / 1e6, error_ms: half + grain })
+    }
+}
+
+impl Board for DirectoryBoard {
+    fn create(&mut self, name: &str, text: &str) -> Created {
+        if !names::is_name(name) || text.len() > FACT_BYTES_MAX {
+            return Created::Unknown("it is not a name or not a text for a board".into());
+        }
+        // Looking first spares a write where the decision is long made; the link decides all the same.
+        if let Read::Bytes(there) = self.read(name) {
+            return if there == text { Created::Mine } else { Created::Theirs(there) };
+        }
+        let tried = retried(|| self.try_create(name, text).map_err(errno_of));
+        match self.read(name) {
+            Read::Bytes(there) if there == text => Created::Mine,
+            Read::Bytes(there) => Created::Theirs(there),
+            Read::Bad(why) => Created::Theirs(why),
+            Read::Absent => Created::Unknown(match tried {
+                Ok(()) => "it was made, and is not there".to_owned(),
+                Err(errno) => errno.to_string(),
+            }),
+            Read::Unreachable(why) => Created::Unknown(why),
+        }
+    }
+
+    fn read(&mut self, name: &str) -> Read {
+        if !names::is_name(name) {
+            return Read::Absent;
+        }
+        retried(|| self.try_read(name)).unwrap_or_else(|errno| Read::Unreachable(errno.to_string()))
+    }
+
+    fn list(&mut self, name: &str) -> Listed {
+        if !name.is_empty() && !names::is_name(name) {
+            return Listed::Names(Vec::new());
+        }
+        retried(|| self.try_list(name)).unwrap_or_else(|errno| Listed::Unreachable(errno.to_string()))
+    }
+
+    fn prepare(&mut self, name: &str) -> Done {
+        let (parent, last) = split(name);
+        // What several nodes create in is open to all, but nobody removes another's (as /tmp); umask is not asked.
+        let mode = Mode::from_bits_truncate(if name.contains('/') { 0o755 } else { 0o1777 });
+        let made = self.directory(parent).and_then(|parent| {
+            match mkdirat(&parent, last, mode) {
+                Ok(()) => {
+                    nix::sys::stat::fchmodat(
+                        &parent,
+                        last,
+                        mode,
+                        nix::sys::stat::FchmodatFlags::FollowSymlink,
+                    )?;
+                }
+                Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(errno),
+            }
+            sync(&parent).map_err(errno_of)
+        });
+        made.and_then(|()| self.directory(name)).map_or_else(unreachable_for, |_| Done::Done)
+    }
+
+    fn beat(&mut self, name: &str, text: &str) -> Done {
+        if !names::is_name(name) {
+            return Done::Unreachable("it is not a name for a board".into());
+        }
+        self.try_beat(name, text).map_or_else(|error| Done::Unreachable(error.to_string()), |()| Done::Done)
+    }
+
+    fn clock(&mut self, name: &str) -> ClockRead {
+        self.try_clock(name).unwrap_or(ClockRead::Unknown)
+    }
+
+    fn remove(&mut self, name: &str) -> Done {
+        let (parent, last) = split(name);
+        if !names::is_name(name) {
+            return Done::Unreachable("it is not a name for a board".into());
+        }
+        let removed = self
+            .directory(parent)
+            .and_then(|directory| unlinkat(&directory, last, UnlinkatFlags::NoRemoveDir));
+        match removed {
+            Ok(()) | Err(Errno::ENOENT) => Done::Done,
+            Err(errno) => unreachable_for(errno),
+        }
+    }
+}
+
+fn unreachable_for(errno: Errno) -> Done {
+    Done::Unreachable(errno.to_string())
+}
+
+/// Directory and last part of a name.
+fn split(name: &str) -> (&str, &str) {
+    name.rsplit_once('/').unwrap_or(("", name))
+}
+
+fn retried<T>(mut work: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    let mut tries = 0;
+    loop {
+        match work() {
+            Err(Errno::ESTALE | Errno::EINTR) if tries < RETRIES => tries += 1,
+            result => return result,
+        }
+    }
+}
+
+fn sync(directory: &OwnedFd) -> io::Result<()> {
+    match nix::unistd::fsync(directory.as_fd()) {
+        // Some network file systems have no fsync of directories: what they create is durable when the server answers.
+        Err(Errno::EINVAL | Errno::EBADF | Errno::ENOTSUP) | Ok(()) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn errno_of(error: io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+fn nanoseconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn boards(count: usize) -> (tempfile::TempDir, Vec<DirectoryBoard>) {
+        let directory = tempfile::tempdir().unwrap();
+        let make =
+            |number| DirectoryBoard::new(directory.path().into(), &format!("n{number}"), Disk::default());
+        let mut boards: Vec<_> = (0..count).map(make).collect();
+        for name in [names::ROLLOUTS, names::NODES] {
+            assert_eq!(boards[0].prepare(name), Done::Done);
+        }
+        (directory, boards)
+    }
+
+    #[test]
+    fn of_all_who_create_a_name_one_is_first() {
+        let (_directory, mut boards) = boards(6);
+        for round in 0..50 {
+            let name = names::proposal(round);
+            let results: Vec<(String, Created)> = std::thread::scope(|scope| {
+                let create = |(number, board): (usize, &mut DirectoryBoard)| {
+                    let text = format!("text {number}\n");
+                    let created = board.create(&names::proposal(round), &text);
+                    (text, created)
+                };
+                let threads: Vec<_> =
+                    boards.iter_mut().enumerate().map(|one| scope.spawn(move || create(one))).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            let Read::Bytes(there) = boards[0].read(&name) else { panic!("round {round}: nothing there") };
+            for (text, created) in results {
+                let wanted = if text == there { Created::Mine } else { Created::Theirs(there.clone()) };
+                assert_eq!(created, wanted, "round {round}");
+            }
+        }
+        let Listed::Names(names) = boards[0].list(names::ROLLOUTS) else { panic!("no list") };
+        assert_eq!(names.len(), 50);
+        assert_eq!(names.into_iter().collect::<BTreeSet<_>>().len(), 50);
+    }
+
+    #[test]
+    fn a_mount_that_went_away_is_not_an_empty_board() {
+        let (directory, mut boards) = boards(1);
+        let board = &mut boards[0];
+        assert_eq!(board.read("rollouts/000001"), Read::Absent);
+        assert_eq!(board.read("nodes/edge/000001.vote"), Read::Absent);
+        board.root = directory.path().join("elsewhere");
+        assert!(matches!(board.read("rollouts/000001"), Read::Unreachable(_)));
+        assert!(matches!(board.create("rollouts/000001", "x"), Created::Unknown(_)));
+        board.root = directory.path().join("nodes");
+        assert!(matches!(board.read("rollouts/000001"), Read::Unreachable(_)));
+        assert!(matches!(board.read("nodes/edge/000001.vote"), Read::Unreachable(_)));
+        assert!(matches!(board.create("rollouts/000001", "x"), Created::Unknown(_)));
+    }
+
+    #[test]
+    fn what_cannot_be_a_fact_is_bad_and_never_hangs() {
+        let (directory, mut boards) = boards(1);
+        let at = |name: &str| directory.path().join("rollouts").join(name);
+        nix::unistd::mkfifo(&at("1"), Mode::from_bits_truncate(0o644)).unwrap();
+        nix::unistd::symlinkat("/etc/passwd", nix::fcntl::AT_FDCWD, &at("2")).unwrap();
+        File::create(at("3")).unwrap().set_len(1 << 40).unwrap();
+        File::create(at("4")).unwrap().write_all(&[0xff, 0xfe]).unwrap();
+        assert_eq!(boards[0].prepare("rollouts/5"), Done::Done);
+        for name in 1..=5 {
+            let read = boards[0].read(&format!("rollouts/{name}"));
+            assert!(matches!(read, Read::Bad(_)), "{name}: {read:?}");
+            let created = boards[0].create(&format!("rollouts/{name}"), "text");
+            assert!(matches!(created, Created::Theirs(_)), "{name}: {created:?}");
+        }
+    }
+
+    #[test]
+    fn heartbeats_are_replaced_and_the_clock_is_measured() {
+        let (_directory, mut boards) = boards(1);
+        assert_eq!(boards[0].prepare("nodes/edge"), Done::Done);
+        for text in ["one", "two"] {
+            assert_eq!(boards[0].beat("nodes/edge/alive", text), Done::Done);
+            assert_eq!(boards[0].read("nodes/edge/alive"), Read::Bytes(text.into()));
+        }
+        let ClockRead::Offset { offset_ms, error_ms } = boards[0].clock("nodes/edge") else {
+            panic!("the clock was not measured");
+        };
+        assert!(offset_ms.abs() < 1000.0 + error_ms, "{offset_ms} {error_ms}");
+        assert_eq!(boards[0].list("nodes/edge"), Listed::Names(vec!["alive".into()]));
+    }
+}

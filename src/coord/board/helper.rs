@@ -1,0 +1,240 @@
+//! A board behind a process that can be killed.
+//!
+//! Shared storage may hang for ever, and whoever touches it then hangs too. So the node never does: a helper does, over
+//! a socket, each request with a time limit. One that misses it is killed and replaced. A process that waits for a dead disk
+//! may not even die: at most two of those are left behind, then the storage counts as unreachable until one is gone.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::message::{Answer, Request, receive, send};
+use super::{Board, ClockRead, Created, Done, Listed, Read};
+
+/// How many helpers that do not die are borne.
+const UNKILLABLE_MAX: usize = 2;
+/// How long a killed helper is waited for.
+const REAP: Duration = Duration::from_millis(200);
+/// The first pause after a helper failed; doubled each time.
+const PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// A board behind a helper.
+pub struct HelperBoard {
+    program: Vec<String>,
+    limit: Duration,
+    running: Option<Running>,
+    dying: Vec<Child>,
+    failures: u32,
+    not_before: Option<Instant>,
+    requests: u64,
+}
+
+struct Running {
+    child: Child,
+    line: UnixStream,
+}
+
+impl HelperBoard {
+    /// A board behind `program` (with its arguments), each access to which may take `limit`.
+    pub fn new(program: Vec<String>, limit: Duration) -> Self {
+        Self { program, limit, running: None, dying: Vec::new(), failures: 0, not_before: None, requests: 0 }
+    }
+
+    /// How many requests were made so far.
+    pub fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    fn ask(&mut self, request: &Request) -> Result<Answer, String> {
+        self.requests += 1;
+        self.dying.retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_))));
+        let mut running = match self.running.take() {
+            Some(running) => running,
+            None => self.spawn()?,
+        };
+        match exchange(&mut running.line, request, self.limit) {
+            Ok(answer) => {
+                self.running = Some(running);
+                self.failures = 0;
+                Ok(answer)
+            }
+            Err(error) => {
+                self.give_up(running.child);
+                let is_late = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+                Err(if is_late {
+                    format!("no answer within {} ms", self.limit.as_millis())
+                } else {
+                    format!("its helper ended: {error}")
+                })
+            }
+        }
+    }
+
+    fn spawn(&mut self) -> Result<Running, String> {
+        if self.dying.len() >= UNKILLABLE_MAX {
+            return Err("it hangs".into());
+        }
+        if self.not_before.is_some_and(|moment| Instant::now() < moment) {
+            return Err("it did not answer just now".into());
+        }
+        let start = || -> io::Result<Running> {
+            let (mine, theirs) = UnixStream::pair()?;
+            let (program, arguments) =
+                self.program.split_first().ok_or_else(|| io::Error::other("no helper is named"))?;
+            let child = Command::new(program)
+                .args(arguments)
+                .current_dir("/")
+                .stdin(Stdio::from(OwnedFd::from(theirs.try_clone()?)))
+                .stdout(Stdio::from(OwnedFd::from(theirs)))
+                .stderr(Stdio::null())
+                .spawn()?;
+            Ok(Running { child, line: mine })
+        };
+        start().map_err(|error| {
+            self.pause();
+            format!("its helper cannot be started: {error}")
+        })
+    }
+
+    fn give_up(&mut self, mut child: Child) {
+        let _ = child.kill();
+        let until = Instant::now() + REAP;
+        while Instant::now() < until {
+            if matches!(child.try_wait(), Ok(Some(_))) {
+                return self.pause();
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.dying.push(child);
+        self.pause();
+    }
+
+    fn pause(&mut self) {
+        let pause = PAUSE.saturating_mul(1 << self.failures.min(10)).min(PAUSE_MAX);
+        self.failures += 1;
+        self.not_before = Some(Instant::now() + pause);
+    }
+}
+
+/// Sends and receives, both within `limit` together.
+fn exchange(line: &mut UnixStream, request: &Request, limit: Duration) -> io::Result<Answer> {
+    let until = Instant::now() + limit;
+    line.set_write_timeout(Some(limit))?;
+    send(line, request)?;
+    receive(&mut Bounded { line, until })?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
+/// Reads until a moment.
+struct Bounded<'a> {
+    line: &'a mut UnixStream,
+    until: Instant,
+}
+
+impl io::Read for Bounded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.line.set_read_timeout(Some(left))?;
+        self.line.read(buffer)
+    }
+}
+
+impl Drop for HelperBoard {
+    fn drop(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            // Nothing is under way: no answer is outstanding.
+            let _ = running.child.kill();
+            let _ = running.child.wait();
+        }
+    }
+}
+
+const ODD: &str = "its helper answered something else";
+
+impl Board for HelperBoard {
+    fn create(&mut self, name: &str, text: &str) -> Created {
+        match self.ask(&Request::Create { name: name.into(), text: text.into() }) {
+            Ok(Answer::Created(created)) => created,
+            Ok(_) => Created::Unknown(ODD.into()),
+            Err(why) => Created::Unknown(why),
+        }
+    }
+
+    fn read(&mut self, name: &str) -> Read {
+        match self.ask(&Request::Read { name: name.into() }) {
+            Ok(Answer::Read(read)) => read,
+            Ok(_) => Read::Unreachable(ODD.into()),
+            Err(why) => Read::Unreachable(why),
+        }
+    }
+
+    fn list(&mut self, name: &str) -> Listed {
+        match self.ask(&Request::List { name: name.into() }) {
+            Ok(Answer::Listed(listed)) => listed,
+            Ok(_) => Listed::Unreachable(ODD.into()),
+            Err(why) => Listed::Unreachable(why),
+        }
+    }
+
+    fn prepare(&mut self, name: &str) -> Done {
+        self.change(&Request::Prepare { name: name.into() })
+    }
+
+    fn beat(&mut self, name: &str, text: &str) -> Done {
+        self.change(&Request::Beat { name: name.into(), text: text.into() })
+    }
+
+    fn clock(&mut self, name: &str) -> ClockRead {
+        match self.ask(&Request::Clock { name: name.into() }) {
+            Ok(Answer::Clock(clock)) => clock,
+            Ok(_) | Err(_) => ClockRead::Unknown,
+        }
+    }
+
+    fn remove(&mut self, name: &str) -> Done {
+        self.change(&Request::Remove { name: name.into() })
+    }
+}
+
+impl HelperBoard {
+    fn change(&mut self, request: &Request) -> Done {
+        match self.ask(request) {
+            Ok(Answer::Done(done)) => done,
+            Ok(_) => Done::Unreachable(ODD.into()),
+            Err(why) => Done::Unreachable(why),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> HelperBoard {
+        HelperBoard::new(vec!["sh".into(), "-c".into(), script.into()], Duration::from_millis(100))
+    }
+
+    #[test]
+    fn a_helper_that_hangs_is_killed_and_not_started_again_at_once() {
+        let mut board = shell("sleep 1000");
+        assert!(matches!(board.read("rollouts/000001"), Read::Unreachable(why) if why.contains("no answer")));
+        assert!(matches!(board.read("rollouts/000001"), Read::Unreachable(why) if why.contains("just now")));
+        assert!(board.dying.is_empty());
+    }
+
+    #[test]
+    fn whatever_a_helper_says_is_no_fact() {
+        for script in ["exit 0", "echo nonsense", "printf '\\000\\000\\000\\002{}'", "cat", "cat /dev/zero"] {
+            let mut board = shell(script);
+            assert!(matches!(board.read("a"), Read::Unreachable(_)), "{script}");
+            board.not_before = None;
+            assert!(matches!(board.create("a", "b"), Created::Unknown(_)), "{script}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What a node and its helper say to each other: JSON, its length in four bytes (most significant first) before it.
+
+use std::io::{self, Read as _, Write};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{ClockRead, Created, Done, Listed, NAMES_MAX, Read};
+
+/// A request of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+#[expect(missing_docs, reason = "the names are those of `Board`")]
+pub enum Request {
+    Create { name: String, text: String },
+    Read { name: String },
+    List { name: String },
+    Prepare { name: String },
+    Beat { name: String, text: String },
+    Clock { name: String },
+    Remove { name: String },
+}
+
+/// The helper's answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names are those of `Board`")]
+pub enum Answer {
+    Created(Created),
+    Read(Read),
+    Listed(Listed),
+    Done(Done),
+    Clock(ClockRead),
+}
+
+/// The longest message: a full listing of the longest names, escaped.
+pub const MESSAGE_BYTES_MAX: usize = NAMES_MAX * 260;
+
+/// Writes one message.
+pub fn send(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
+    let body = serde_json::to_vec(message)?;
+    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+    to.write_all(&[&length.to_be_bytes()[..], &body].concat())?;
+    to.flush()
+}
+
+/// Reads one message; nothing when the other side has closed.
+pub fn receive<T: DeserializeOwned>(from: &mut impl io::Read) -> io::Result<Option<T>> {
+    let mut length = [0; 4];
+    match from.read_exact(&mut length) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
+    let length = u32::from_be_bytes(length) as usize;
+    if length > MESSAGE_BYTES_MAX {
+        return Err(io::Error::other(format!("a message of {length} bytes is too long")));
+    }
+    let mut body = Vec::new();
+    from.take(length as u64).read_to_end(&mut body)?;
+    if body.len() < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(Some(serde_json::from_slice(&body)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_received_as_it_was_sent() {
+        let request = Request::Create { name: "rollouts/000017".into(), text: "{}\n\"".into() };
+        let mut wire = Vec::new();
+        send(&mut wire, &request).unwrap();
+        assert_eq!(receive(&mut &wire[..]).unwrap(), Some(request));
+        assert_eq!(receive::<Request>(&mut &b""[..]).unwrap(), None);
+        assert!(receive::<Request>(&mut &wire[..wire.len() - 1]).is_err());
+        assert!(receive::<Request>(&mut &[0xff; 8][..]).is_err());
+    }
+}

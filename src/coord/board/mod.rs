@@ -1,0 +1,93 @@
+//! Shared storage as a board: names on which something is pinned once, for ever.
+//!
+//! A create is the only decision there is: of all who create a name exactly one is first, and all read the same bytes
+//! afterwards. A read may be old: it may miss what is there, but never shows what is not.
+
+pub mod directory;
+pub mod helper;
+pub mod message;
+pub mod serve;
+
+use serde::{Deserialize, Serialize};
+
+/// What came of a create.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Created {
+    /// These bytes are on the board: put there now, or before.
+    Mine,
+    /// Somebody else was first; this is what the name holds.
+    Theirs(String),
+    /// Nobody knows: the storage did not say. Read, or try again; never assume.
+    Unknown(String),
+}
+
+/// What came of a read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Read {
+    /// What the name holds.
+    Bytes(String),
+    /// Nothing, as far as could be seen.
+    Absent,
+    /// Something that no fact can be: too long, not a regular file, not UTF-8.
+    Bad(String),
+    /// The storage did not answer.
+    Unreachable(String),
+}
+
+/// What came of a listing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Listed {
+    /// The names in it, sorted; without those that begin with a dot.
+    Names(Vec<String>),
+    /// The storage did not answer, or holds too many.
+    Unreachable(String),
+}
+
+/// What came of a change that decides nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Done {
+    /// It is done.
+    Done,
+    /// The storage did not say so.
+    Unreachable(String),
+}
+
+/// The storage's clock against this node's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClockRead {
+    /// How far the storage's is ahead, and how wrong that may be.
+    Offset {
+        /// Milliseconds.
+        offset_ms: f64,
+        /// Milliseconds.
+        error_ms: f64,
+    },
+    /// It could not be measured.
+    Unknown,
+}
+
+/// The most names that a listing may have.
+pub const NAMES_MAX: usize = 100_000;
+
+/// Shared storage.
+pub trait Board {
+    /// Pins `text` to `name`, unless something is there. The directory must exist.
+    fn create(&mut self, name: &str, text: &str) -> Created;
+    /// What `name` holds, asked of the storage anew.
+    fn read(&mut self, name: &str) -> Read;
+    /// The names in the directory `name`.
+    fn list(&mut self, name: &str) -> Listed;
+    /// Makes the directory `name`. Only ever one node makes one.
+    fn prepare(&mut self, name: &str) -> Done;
+    /// Replaces what `name` holds: for heartbeats, which decide nothing.
+    fn beat(&mut self, name: &str, text: &str) -> Done;
+    /// Compares the storage's clock with this node's, by a file in the directory `name`.
+    fn clock(&mut self, name: &str) -> ClockRead;
+    /// Removes `name`: for facts of rollouts that were closed long ago.
+    fn remove(&mut self, name: &str) -> Done;
+}

@@ -1,0 +1,221 @@
+//! A few at a time: tickets, taken first come first served and never taken away from anybody.
+//!
+//! Ticket k is made only by a node that has seen all k tickets before it and that fewer than N of their owners are
+//! unfinished; finished is for ever. So the owner of the highest unfinished ticket saw at most N-1 others unfinished,
+//! and no more than N are out of service at once: without clocks, without expiry, and whatever is stale.
+
+use serde::{Deserialize, Serialize};
+
+use super::Health;
+
+/// Where this node stands, as it has written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "stage")]
+pub enum Stage {
+    /// Staged; no place yet.
+    Waiting,
+    /// It takes this ticket, or has it; when it has it, it is out of service until it has reported.
+    Taking {
+        /// The ticket's number.
+        number: u32,
+    },
+    /// It has ended, so.
+    Done {
+        /// How.
+        health: Health,
+    },
+    /// Not reached by this rollout.
+    Over,
+}
+
+/// How a rollout ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// All members run the new release.
+    Keep,
+    /// Its time was over before all did.
+    Partial,
+    /// Too many failed, or an operator stopped it.
+    Halted,
+}
+
+/// What was read of one member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Member {
+    /// In which wave it is, from 0.
+    pub wave: u32,
+    /// An operator has said to go on without it.
+    pub waived: bool,
+    /// How it went there.
+    pub report: Option<Health>,
+}
+
+impl Member {
+    /// Whether it is back in service, or nobody waits for it.
+    fn is_finished(self) -> bool {
+        self.waived || matches!(self.report, Some(Health::Good | Health::Failed | Health::Left))
+    }
+
+    fn has_failed(self) -> bool {
+        matches!(self.report, Some(Health::Failed | Health::Broken))
+    }
+}
+
+/// What this node has read of the rollout.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct View {
+    /// This node's place among the members.
+    pub me: usize,
+    /// The members that the proposal froze.
+    pub members: Vec<Member>,
+    /// The owners of tickets 0, 1, 2 and so on, without a gap.
+    pub tickets: Vec<usize>,
+    /// The highest wave that is open.
+    pub wave: u32,
+    /// It was stopped.
+    pub halt: bool,
+    /// It has ended.
+    pub end: Option<End>,
+    /// Two files of this rollout contradict each other: no ticket is taken any more.
+    pub contradiction: bool,
+}
+
+/// What the proposal says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// How many may be out of service at once.
+    pub at_once: u32,
+    /// So many failures stop it.
+    pub max_failed: u32,
+}
+
+/// What this node knows of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Local {
+    /// The open wave was finished for as long as it must be, by this node's own clock.
+    pub has_soaked: bool,
+    /// The proposal's time is over, by this node's clock.
+    pub is_expired: bool,
+}
+
+/// A decision that this node may put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Decision {
+    /// Stop.
+    Halt,
+    /// Open this wave.
+    Wave(u32),
+    /// The end.
+    End(End),
+}
+
+/// The next step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Act {
+    /// Nothing to do now.
+    Wait,
+    /// Write this down, durably.
+    Enter(Stage),
+    /// Make the ticket of this number; whose it is shows when it was read back.
+    Take(u32),
+    /// Make the report of this node.
+    Report(Health),
+    /// Make this decision, if nobody has.
+    Decide(Decision),
+    /// The ticket is this node's: switch. The journal's end of it makes the stage `Done`.
+    Switch,
+}
+
+/// The next step of a member.
+pub fn act(stage: Stage, view: &View, local: Local, limits: Limits) -> Act {
+    match stage {
+        Stage::Waiting => waiting(view, local, limits),
+        Stage::Taking { number } => taking(number, view),
+        Stage::Done { health } if view.mine().is_some_and(|member| member.report.is_none()) => {
+            Act::Report(health)
+        }
+        // A ticket whose making had been given up for lost.
+        Stage::Over if view.ticket_of(view.me).is_some() => Act::Enter(Stage::Done { health: Health::Left }),
+        Stage::Done { .. } | Stage::Over => decide(view, local, limits).map_or(Act::Wait, Act::Decide),
+    }
+}
+
+impl View {
+    fn mine(&self) -> Option<&Member> {
+        self.members.get(self.me)
+    }
+
+    fn ticket_of(&self, member: usize) -> Option<u32> {
+        self.tickets.iter().position(|owner| *owner == member).and_then(|number| u32::try_from(number).ok())
+    }
+
+    fn finished(&self, owner: usize) -> bool {
+        self.members.get(owner).is_some_and(|member| member.is_finished())
+    }
+
+    /// How many owners of tickets are out of service, as far as this view shows.
+    pub fn unfinished(&self) -> usize {
+        self.tickets.iter().filter(|owner| !self.finished(**owner)).count()
+    }
+
+    fn failures(&self) -> usize {
+        self.members.iter().filter(|member| member.has_failed()).count()
+    }
+}
+
+fn waiting(view: &View, local: Local, limits: Limits) -> Act {
+    if let Some(number) = view.ticket_of(view.me) {
+        return Act::Enter(Stage::Taking { number });
+    }
+    if view.end.is_some() || view.halt || view.contradiction {
+        return Act::Enter(Stage::Over);
+    }
+    if let Some(decision) = decide(view, local, limits) {
+        return Act::Decide(decision);
+    }
+    let Some(mine) = view.mine().filter(|member| !member.waived) else { return Act::Wait };
+    let has_place = view.unfinished() < limits.at_once as usize;
+    match u32::try_from(view.tickets.len()) {
+        Ok(number) if has_place && mine.wave <= view.wave => Act::Enter(Stage::Taking { number }),
+        _ => Act::Wait,
+    }
+}
+
+fn taking(number: u32, view: &View) -> Act {
+    let is_waived = view.mine().is_none_or(|member| member.waived);
+    let is_off = view.halt || view.end.is_some() || view.contradiction || is_waived;
+    match view.tickets.get(number as usize) {
+        Some(owner) if *owner == view.me && is_off => Act::Enter(Stage::Done { health: Health::Left }),
+        Some(owner) if *owner == view.me => Act::Switch,
+        Some(_) => Act::Enter(Stage::Waiting),
+        None if is_off => Act::Enter(Stage::Over),
+        // Making it was allowed when it was written down, and what was finished then is finished now.
+        None if view.tickets.len() == number as usize => Act::Take(number),
+        None => Act::Wait,
+    }
+}
+
+/// What any member may decide, whether it is done or not.
+fn decide(view: &View, local: Local, limits: Limits) -> Option<Decision> {
+    if view.end.is_some() {
+        return None;
+    }
+    let counted = || view.members.iter().filter(|member| !member.waived);
+    if counted().all(|member| member.report == Some(Health::Good)) && counted().next().is_some() {
+        return Some(Decision::End(End::Keep));
+    }
+    if view.halt {
+        return (view.unfinished() == 0).then_some(Decision::End(End::Halted));
+    }
+    if view.contradiction || view.failures() >= limits.max_failed as usize {
+        return Some(Decision::Halt);
+    }
+    if local.is_expired && view.unfinished() == 0 {
+        return Some(Decision::End(End::Partial));
+    }
+    let is_wave_done =
+        counted().filter(|member| member.wave <= view.wave).all(|member| member.report == Some(Health::Good));
+    let has_next = counted().any(|member| member.wave > view.wave);
+    (is_wave_done && has_next && local.has_soaked).then_some(Decision::Wave(view.wave + 1))
+}
