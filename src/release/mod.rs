@@ -4,3 +4,4 @@ pub mod channel;
 pub mod manifest;
 pub mod source;
 pub mod text;
+pub mod trust;

@@ -1,0 +1,113 @@
+//! Making keys and signatures: the same bytes as `ssh-keygen` makes.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use ssh_key::private::Ed25519Keypair;
+use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey};
+
+use super::Namespace;
+use crate::sys::disk;
+use crate::types::escaped_path;
+
+/// The longest private key file in bytes.
+const KEY_BYTES_MAX: usize = 64 << 10;
+
+/// A key or a signature that could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The machine refused.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// No such file.
+    #[error("there is no key file `{}`", escaped_path(.0))]
+    NoKey(PathBuf),
+    /// The key can't be used.
+    #[error("cannot sign with the key `{}`", escaped_path(.path))]
+    Key {
+        /// The key's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ssh_key::Error,
+    },
+    /// There are no random numbers.
+    #[error("cannot make a key: the machine gives no random numbers")]
+    Random,
+    /// `ssh-keygen` can't be run.
+    #[error("cannot run `ssh-keygen` to sign with `{}`", escaped_path(.path))]
+    Run {
+        /// The key's file.
+        path: PathBuf,
+        /// What the machine said.
+        source: io::Error,
+    },
+    /// `ssh-keygen` did not sign.
+    #[error("`ssh-keygen` did not sign with `{}`: see above why", escaped_path(.0))]
+    Refused(PathBuf),
+}
+
+/// A new pair of keys, as the texts of two files.
+pub struct KeyPair {
+    /// The OpenSSH private key, not encrypted: for a file of mode 0600.
+    pub private: String,
+    /// The public key, one line.
+    pub public: String,
+}
+
+impl KeyPair {
+    /// Makes an ed25519 pair.
+    pub fn generate(comment: &str) -> Result<Self, Error> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|_| Error::Random)?;
+        let wrong = |source| Error::Key { path: PathBuf::from(comment), source };
+        let mut key = PrivateKey::from(Ed25519Keypair::from_seed(&seed));
+        key.set_comment(comment);
+        Ok(Self {
+            private: key.to_openssh(LineEnding::LF).map_err(wrong)?.to_string(),
+            public: key.public_key().to_openssh().map_err(wrong)? + "\n",
+        })
+    }
+}
+
+/// Signs `bytes` with the key in `key_file`, and gives the text of the signature.
+///
+/// A plain ed25519 key is used at once. Encrypted keys, keys of an agent (name the public key's file) and security keys
+/// are left to `ssh-keygen`, which asks on the terminal for what it needs.
+pub fn sign(key_file: &Path, namespace: Namespace, bytes: &[u8]) -> Result<String, Error> {
+    let text = disk::read_small(key_file, KEY_BYTES_MAX)?.ok_or_else(|| Error::NoKey(key_file.to_owned()))?;
+    match PrivateKey::from_openssh(&text) {
+        Ok(key) if !key.is_encrypted() && key.algorithm() == Algorithm::Ed25519 => {
+            let wrong = |source| Error::Key { path: key_file.to_owned(), source };
+            let signature = key.sign(namespace.as_str(), HashAlg::Sha512, bytes).map_err(wrong)?;
+            let text = signature.to_pem(LineEnding::LF).map_err(wrong)?;
+            Ok(text.trim_end().to_owned() + "\n")
+        }
+        _ => sign_by_ssh_keygen(key_file, namespace, bytes),
+    }
+}
+
+fn sign_by_ssh_keygen(key_file: &Path, namespace: Namespace, bytes: &[u8]) -> Result<String, Error> {
+    let cannot = |source| Error::Run { path: key_file.to_owned(), source };
+    let mut child = Command::new("ssh-keygen")
+        .args(["-Y", "sign", "-n", namespace.as_str(), "-f"])
+        .arg(std::path::absolute(key_file).map_err(cannot)?)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .map_err(cannot)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A broken pipe means that it gave up early, and it has said why.
+        match stdin.write_all(bytes) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(cannot(error)),
+            _ => {}
+        }
+    }
+    let output = child.wait_with_output().map_err(cannot)?;
+    let text = String::from_utf8(output.stdout).unwrap_or_default();
+    if output.status.success() && text.starts_with("-----BEGIN SSH SIGNATURE-----") {
+        return Ok(text);
+    }
+    Err(Error::Refused(key_file.to_owned()))
+}
