@@ -15,6 +15,7 @@ pub mod finish;
 mod forward;
 pub mod local;
 pub mod machine;
+pub mod metrics;
 pub mod node;
 pub mod policy;
 pub mod service;

@@ -94,12 +94,14 @@ struct Stay {
     to: Timestamp,
 }
 
-/// Who was active when, from the outcomes: a commit begins the stay of the new release, a rollback of the old one.
+/// Who was active when, from the outcomes. A rollback by hand (exit code 0) is told from the release that went to the one
+/// that came back; after one that was automatic, `from` serves again.
 fn stays(report: &NodeReport) -> Vec<Stay> {
     let mut stays: Vec<Stay> = Vec::new();
     for entry in &report.history {
         let active = match entry.outcome {
             Outcome::Committed => Some(&entry.to),
+            Outcome::RolledBack if entry.exit_code == 0 => Some(&entry.to),
             Outcome::RolledBack | Outcome::Failed | Outcome::Refused | Outcome::CalledOff => {
                 entry.from.as_ref()
             }
@@ -260,9 +262,9 @@ mod tests {
     fn stays_follow_from_outcomes() {
         let report = report(vec![
             entry(1, None, "1", Outcome::Committed),
-            entry(2, Some("1"), "2", Outcome::RolledBack),
+            HistoryEntry { exit_code: 10, ..entry(2, Some("1"), "2", Outcome::RolledBack) },
             entry(3, Some("1"), "3", Outcome::Committed),
-            entry(4, Some("1"), "3", Outcome::RolledBack),
+            entry(4, Some("3"), "1", Outcome::RolledBack),
         ]);
         let seen: Vec<String> = stays(&report)
             .iter()
