@@ -1,7 +1,12 @@
 //! A release as it is published: manifest, archive, index, signatures; and how a tree is made of it.
 
+pub mod archive;
 pub mod channel;
+pub mod index;
 pub mod manifest;
+pub mod pack;
+pub mod scan;
 pub mod source;
+pub mod stage;
 pub mod text;
-pub mod trust;
+pub mod tree;

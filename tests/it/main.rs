@@ -9,3 +9,4 @@
     reason = "helpers of tests may fail loudly, and make what they need"
 )]
 mod layers;
+mod pack;

@@ -1,0 +1,148 @@
+//! Why an archive was refused, in one sentence that names the place.
+
+use std::io;
+
+use crate::types::escaped;
+
+/// An archive that breaks a rule, and where it does.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("archive `{}`{}: {rule}", escaped(.archive.as_bytes()), place(*.entry, *.offset, .name))]
+pub struct Refusal {
+    /// The archive's name.
+    pub archive: String,
+    /// The number of the entry, from 1; 0 for what concerns the archive as a whole.
+    pub entry: u64,
+    /// Where its header begins, in bytes of the uncompressed archive.
+    pub offset: u64,
+    /// Its name as it stands in the archive, as far as it is known.
+    pub name: Vec<u8>,
+    /// What it breaks.
+    pub rule: Rule,
+}
+
+fn place(entry: u64, offset: u64, name: &[u8]) -> String {
+    match (entry, name) {
+        (0, _) => String::new(),
+        (_, []) => format!(", entry {entry} at byte {offset}"),
+        _ => format!(", entry {entry} at byte {offset}, `{}`", escaped(name)),
+    }
+}
+
+/// The rules that archives keep.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each says what it is")]
+pub enum Rule {
+    // The archive as a whole.
+    #[error("it is neither a tar archive nor one compressed by gzip or zstd")]
+    UnknownFormat,
+    #[error("it is compressed by {0}; only gzip and zstd are read")]
+    UnreadCompression(&'static str),
+    #[error("its compressed data are broken ({0})")]
+    BrokenCompression(String),
+    #[error("it ends in the middle of an entry")]
+    Truncated,
+    #[error("it has no end mark: it was cut, or is not finished")]
+    NoEndMark,
+    #[error("something follows its end mark")]
+    DataAfterEnd,
+    #[error("it holds no entries")]
+    Empty,
+    // Headers.
+    #[error("the header's checksum is wrong")]
+    Checksum,
+    #[error("the header is of no known kind of tar")]
+    Magic,
+    #[error("the header's {0} is not a number in its range")]
+    Number(&'static str),
+    #[error("entries of type `{}` are not accepted", escaped(&[*.0]))]
+    EntryType(u8),
+    #[error("devices and fifos are not accepted")]
+    SpecialFile,
+    #[error("it has data, but is not a file")]
+    DataWithoutFile,
+    #[error("an extended header is longer than {} bytes", super::EXTENDED_MAX)]
+    ExtendedTooLong,
+    #[error("the extended headers are longer than all entries together may have")]
+    ExtendedTooMany,
+    #[error("an extended header has a broken record")]
+    BrokenRecord,
+    #[error("an extended header has the record `{0}` twice")]
+    RepeatedRecord(String),
+    #[error("the extended record `{0}` has a value that is not accepted")]
+    RecordValue(String),
+    #[error("the extended record `{0}` is not accepted")]
+    Record(String),
+    #[error("the global header has the record `{0}`; only comments are accepted there")]
+    GlobalRecord(String),
+    #[error("two headers disagree about, or repeat, its {0}")]
+    HeadersDisagree(&'static str),
+    #[error("an extended header is followed by no entry")]
+    DanglingHeader,
+    // Names.
+    #[error("its name is empty")]
+    EmptyName,
+    #[error("its name is absolute")]
+    AbsoluteName,
+    #[error("its name has a `..`")]
+    ParentInName,
+    #[error("its name has a NUL")]
+    NulInName,
+    #[error("its name is longer than {} bytes", super::PATH_MAX)]
+    NameTooLong,
+    #[error("a component of its name is longer than {} bytes", super::COMPONENT_MAX)]
+    ComponentTooLong,
+    #[error("its name ends in a slash, but it is no directory")]
+    SlashAfterFile,
+    // Links.
+    #[error("its link target is empty, has a NUL, or is longer than {} bytes", super::PATH_MAX)]
+    LinkTarget,
+    #[error("its hard link target is not a regular file that comes before it in this archive")]
+    HardLinkTarget,
+    // The tree.
+    #[error("its path exists already in this archive")]
+    Repeated,
+    #[error("its path leads through something that is no directory")]
+    ThroughNonDirectory,
+    #[error("this file system does not accept its name, or takes it for another one's ({0})")]
+    FileSystemName(String),
+    // Metadata.
+    #[error("setuid and setgid files are not accepted (`allow_setid`)")]
+    SetId,
+    #[error("file capabilities are not accepted (`allow_capabilities`)")]
+    Capability,
+    #[error("access control lists are not accepted; archive it without them (`tar --no-acls`)")]
+    AccessList,
+    #[error("the extended attribute `{0}` is not accepted")]
+    Attribute(String),
+    #[error("its owner or group is out of range")]
+    Owner,
+    #[error("its time is out of the range that file systems keep")]
+    Time,
+    #[error("its map of holes is broken")]
+    SparseMap,
+    #[error("its map of holes is of an old kind; use GNU tar's `--sparse-version=1.0`")]
+    SparseKind,
+    // Limits.
+    #[error("the files are larger than {0} bytes together")]
+    TooManyBytes(u64),
+    #[error("there are more than {0} entries")]
+    TooManyEntries(u64),
+    #[error("names, link targets and attributes are larger than {0} bytes together")]
+    TooMuchMetadata(u64),
+}
+
+/// An archive that cannot be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It breaks a rule: it will never be accepted.
+    #[error(transparent)]
+    Refused(#[from] Box<Refusal>),
+    /// The machine did not give its bytes: another time it may.
+    #[error("cannot read archive `{}`", escaped(.archive.as_bytes()))]
+    Read {
+        /// The archive's name.
+        archive: String,
+        /// What the machine said.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,245 @@
+//! Makes the pages of the index, and writes index and seek table behind the frames.
+
+use super::Error;
+use super::output::Output;
+use crate::release::index::frames::put_locations;
+use crate::release::index::meta::PageWriter;
+use crate::release::index::root::{FOOTER_BYTES, Footer};
+use crate::release::index::{Frame, INDEX_MAGIC, Page, PageKind, Record, Root, SEEK_END, SEEK_MAGIC};
+use crate::types::Digest;
+use crate::types::entry::Kind;
+
+/// Pages of one level have the same bytes whatever the level of the frames.
+const LEVEL: i32 = 9;
+/// A page of metadata is cut from this length on, where the next path says so.
+const META_MIN: usize = 16 << 10;
+/// A page of metadata is cut before it gets longer, but for a single entry.
+const META_MAX: usize = 256 << 10;
+/// Frames of a page.
+const FRAMES_A_PAGE: usize = 1024;
+/// Locations of a page are at least so many, but for the last page.
+const LOCATIONS_MIN: usize = 4096;
+
+/// The pages as they are made, in the order in which they are written.
+#[derive(Default)]
+pub struct Pages {
+    pages: Vec<Page>,
+    bytes: Vec<u8>,
+}
+
+impl Pages {
+    fn add(
+        &mut self,
+        kind: PageKind,
+        items: u64,
+        files: u64,
+        first: &[u8],
+        plain: &[u8],
+    ) -> Result<(), Error> {
+        let bytes = zstd::bulk::compress(plain, LEVEL).map_err(Error::Compress)?;
+        self.pages.push(Page {
+            kind,
+            items,
+            files,
+            first: first.to_vec(),
+            offset: self.bytes.len() as u64,
+            size: bytes.len() as u64,
+            plain: plain.len() as u64,
+            digest: Digest::of(&bytes),
+        });
+        self.bytes.extend(bytes);
+        Ok(())
+    }
+
+    /// Adds all entries. Pages are cut by what the paths say, so that a change in one place moves no other cut.
+    pub fn add_entries(&mut self, records: &[Record]) -> Result<(), Error> {
+        let mut writer = PageWriter::default();
+        let (mut start, mut files) = (0, 0);
+        for (at, record) in records.iter().enumerate() {
+            if is_cut(&writer, record) {
+                self.add(
+                    PageKind::Meta,
+                    (at - start) as u64,
+                    files,
+                    &records[start].entry.path,
+                    &writer.take(),
+                )?;
+                (start, files) = (at, 0);
+            }
+            writer.add(record);
+            files += u64::from(record.has_content());
+        }
+        if !writer.is_empty() {
+            let items = (records.len() - start) as u64;
+            self.add(PageKind::Meta, items, files, &records[start].entry.path, &writer.take())?;
+        }
+        Ok(())
+    }
+
+    /// Adds all frames.
+    pub fn add_frames(&mut self, frames: &[Frame]) -> Result<(), Error> {
+        for some in frames.chunks(FRAMES_A_PAGE) {
+            let mut plain = Vec::new();
+            some.iter().for_each(|frame| frame.put(&mut plain));
+            self.add(PageKind::Frames, some.len() as u64, 0, b"", &plain)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the location of each file. A page of locations covers whole pages of metadata.
+    pub fn add_locations(&mut self, locations: &[u64]) -> Result<(), Error> {
+        let counts: Vec<u64> =
+            self.pages.iter().filter(|page| page.kind == PageKind::Meta).map(|page| page.files).collect();
+        let mut rest = locations;
+        let mut length = 0;
+        for (at, files) in counts.iter().enumerate() {
+            length += usize::try_from(*files).unwrap_or(usize::MAX);
+            if length > 0 && (length >= LOCATIONS_MIN || at + 1 == counts.len()) {
+                let (some, after) = rest.split_at(length);
+                self.add(PageKind::Locations, length as u64, 0, b"", &put_locations(some))?;
+                (rest, length) = (after, 0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the index and the seek table; gives the digest of the root.
+    pub fn finish(mut self, totals: Totals, frames: &[Frame], output: &mut Output) -> Result<Digest, Error> {
+        let start = output.written();
+        for page in &mut self.pages {
+            page.offset += start + 8;
+        }
+        let root = totals.root(frames, self.pages);
+        let plain = root.write();
+        let bytes = zstd::bulk::compress(&plain, LEVEL).map_err(Error::Compress)?;
+        let narrow = |length: usize| u32::try_from(length).map_err(|_| Error::TooLarge);
+        let footer = Footer {
+            offset: start + 8 + self.bytes.len() as u64,
+            size: narrow(bytes.len())?,
+            plain: narrow(plain.len())?,
+            digest: Digest::of(&bytes),
+            frames: start,
+        };
+        let length = narrow(self.bytes.len() + bytes.len() + FOOTER_BYTES)?;
+        output.write(&INDEX_MAGIC.to_le_bytes())?;
+        output.write(&length.to_le_bytes())?;
+        output.write(&self.bytes)?;
+        output.write(&bytes)?;
+        output.write(&footer.write())?;
+        output.write(&seek_table(frames, length)?)?;
+        Ok(footer.digest)
+    }
+}
+
+/// What the root says beside the pages.
+pub struct Totals {
+    /// Entries.
+    pub entries: u64,
+    /// Files with a location.
+    pub files: u64,
+    /// Their bytes.
+    pub plain: u64,
+    /// The newest generation.
+    pub generation: u64,
+    /// Digest of the tree.
+    pub tree: Digest,
+}
+
+impl Totals {
+    /// The totals of these entries.
+    pub fn of(records: &[Record], tree: Digest) -> Self {
+        let files = records.iter().filter(|record| record.has_content());
+        let sizes = files.clone().map(|record| match record.entry.kind {
+            Kind::File { size, .. } => size,
+            _ => 0,
+        });
+        Self {
+            entries: records.len() as u64,
+            files: files.clone().count() as u64,
+            plain: sizes.sum(),
+            generation: files.map(|record| record.generation).max().unwrap_or(0),
+            tree,
+        }
+    }
+
+    fn root(self, frames: &[Frame], pages: Vec<Page>) -> Root {
+        Root {
+            entries: self.entries,
+            files: self.files,
+            plain: self.plain,
+            compressed: frames.iter().map(|frame| u64::from(frame.size)).sum(),
+            largest: frames.iter().map(|frame| u64::from(frame.plain)).max().unwrap_or(0),
+            frames: frames.len() as u64,
+            generation: self.generation,
+            tree: self.tree,
+            pages,
+        }
+    }
+}
+
+/// Whether a page ends before this entry.
+fn is_cut(page: &PageWriter, next: &Record) -> bool {
+    if page.len() < META_MIN {
+        return false;
+    }
+    let entry = &next.entry;
+    let xattrs: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len() + 6).sum();
+    if page.len() + 3 * entry.path.len() + xattrs + 256 > META_MAX {
+        return true;
+    }
+    let digest = Digest::of(&entry.path).0;
+    let number = u16::from_le_bytes([digest[0], digest[1]]);
+    number.is_multiple_of(if entry.kind == Kind::Directory { 8 } else { 512 })
+}
+
+/// The seek table of the seekable format 0.1.0, without checksums; it lists the index, too.
+fn seek_table(frames: &[Frame], index: u32) -> Result<Vec<u8>, Error> {
+    let count = u32::try_from(frames.len() + 1).map_err(|_| Error::TooLarge)?;
+    let length = count.checked_mul(8).and_then(|length| length.checked_add(9)).ok_or(Error::TooLarge)?;
+    let mut table = Vec::new();
+    let mut word = |number: u32| table.extend_from_slice(&number.to_le_bytes());
+    word(SEEK_MAGIC);
+    word(length);
+    for frame in frames {
+        word(frame.size);
+        word(frame.plain);
+    }
+    word(index.checked_add(8).ok_or(Error::TooLarge)?);
+    word(0);
+    word(count);
+    table.push(0);
+    table.extend_from_slice(&SEEK_END.to_le_bytes());
+    Ok(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::release::index::meta::file_for_test;
+
+    #[test]
+    fn a_change_in_one_place_leaves_other_pages_as_they_are() {
+        let records = |skip: usize| -> Vec<Record> {
+            (0..20_000)
+                .filter(|number| *number != skip)
+                .map(|number| file_for_test(&format!("{number:06}"), &number.to_string().into_bytes()))
+                .collect()
+        };
+        let pages = |records: &[Record]| {
+            let mut pages = Pages::default();
+            pages.add_entries(records).unwrap();
+            pages.pages
+        };
+        let (before, after) = (pages(&records(usize::MAX)), pages(&records(9_000)));
+        assert!(before.len() > 10, "{}", before.len());
+        let same = after.iter().filter(|page| before.iter().any(|old| old.digest == page.digest)).count();
+        assert!(same + 2 >= after.len(), "{same} of {}", after.len());
+    }
+
+    #[test]
+    fn the_seek_table_ends_as_its_format_says() {
+        let table = seek_table(&[], 100).unwrap();
+        assert_eq!(table.len(), 8 + 8 + 9);
+        assert_eq!(table[table.len() - 4..], [0xb1, 0xea, 0x92, 0x8f]);
+    }
+}

@@ -1,0 +1,132 @@
+//! The directory beneath which a tree is written or read.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid, getegid, geteuid};
+
+use crate::sys::disk::{Context, Disk, Error};
+
+/// An open directory, and what must be known to write beneath it.
+pub struct Root {
+    descriptor: OwnedFd,
+    path: PathBuf,
+    disk: Disk,
+    /// Who owns what this process makes.
+    pub(super) owner: (Uid, Gid),
+    /// Bits that the process takes from the modes of what it makes.
+    pub(super) umask: u32,
+}
+
+impl Root {
+    /// Opens the directory `path`, which must not be a symbolic link.
+    pub fn open(path: &Path, disk: &Disk) -> Result<Self, Error> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let descriptor = nix::fcntl::open(path, flags, Mode::empty()).context("open the directory", path)?;
+        Ok(Self {
+            descriptor,
+            path: path.to_owned(),
+            disk: disk.clone(),
+            owner: (geteuid(), getegid()),
+            umask: umask(),
+        })
+    }
+
+    /// Where it is, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The user and group that own what this process makes.
+    pub fn owner(&self) -> (u32, u32) {
+        (self.owner.0.as_raw(), self.owner.1.as_raw())
+    }
+
+    /// Whether owners can be given as archives say.
+    pub fn may_give_away(&self) -> bool {
+        self.owner.0.is_root()
+    }
+
+    /// Where an entry of the tree is, for messages.
+    pub fn path_of(&self, path: &[u8]) -> PathBuf {
+        if path.is_empty() { self.path.clone() } else { self.path.join(OsStr::from_bytes(path)) }
+    }
+
+    /// Asks whether an entry may be made.
+    pub fn ask(&self, path: &[u8]) -> Result<(), Error> {
+        self.disk.ask("unpack", &self.path_of(path))
+    }
+
+    /// Opens a directory beneath the root, without passing a symbolic link or another file system.
+    ///
+    /// # Errors
+    /// Those of `openat2`; `ELOOP` or `ENOTDIR` where a component is no directory.
+    pub fn directory(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        self.open_beneath(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+    }
+
+    /// Opens what is there beneath the root, without passing or following a symbolic link.
+    pub fn open_beneath(&self, path: &[u8], flags: OFlag) -> Result<OwnedFd, Errno> {
+        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let path = if path.is_empty() { OsStr::new(".") } else { OsStr::from_bytes(path) };
+        let how = OpenHow::new().flags(flags).resolve(
+            ResolveFlag::RESOLVE_BENEATH
+                | ResolveFlag::RESOLVE_NO_SYMLINKS
+                | ResolveFlag::RESOLVE_NO_MAGICLINKS
+                | ResolveFlag::RESOLVE_NO_XDEV,
+        );
+        loop {
+            match openat2(&self.descriptor, path, how) {
+                // Somebody renamed a directory meanwhile: the kernel cannot tell, and wants to be asked again.
+                Err(Errno::EAGAIN | Errno::EINTR) => {}
+                Err(Errno::ENOSYS | Errno::EPERM) => return self.open_by_steps(path.as_bytes(), flags),
+                opened => return opened,
+            }
+        }
+    }
+
+    /// The same, one component at a time, for kernels and sandboxes without `openat2`.
+    fn open_by_steps(&self, path: &[u8], flags: OFlag) -> Result<OwnedFd, Errno> {
+        let step = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let (parents, last) = match path.iter().rposition(|byte| *byte == b'/') {
+            Some(slash) => (&path[..slash], &path[slash + 1..]),
+            None => (&b""[..], path),
+        };
+        let mut at = openat(&self.descriptor, ".", step, Mode::empty())?;
+        for name in parents.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            if name == b".." {
+                return Err(Errno::EXDEV);
+            }
+            at = openat(&at, name, step, Mode::empty())?;
+        }
+        if last == b".." {
+            return Err(Errno::EXDEV);
+        }
+        openat(&at, last, flags, Mode::empty())
+    }
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+/// The process' umask, which can only be read from `/proc` without changing it; all bits where that is not there, so
+/// that modes are set again.
+fn umask() -> u32 {
+    let mut status = Vec::new();
+    let read = File::open("/proc/self/status").and_then(|file| {
+        use std::io::Read;
+        file.take(1 << 16).read_to_end(&mut status)
+    });
+    let text = String::from_utf8_lossy(&status);
+    let line = read.ok().and_then(|_| text.lines().find_map(|line| line.strip_prefix("Umask:")));
+    line.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o777)
+}

@@ -1,0 +1,182 @@
+//! Makes the entries of a tree.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, UtimensatFlags, fchmod, futimens, mkdirat, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
+use xattr::FileExt;
+
+use super::{NewFile, Root};
+use crate::sys::disk::{Context, Error};
+
+/// The metadata of an entry, as it is to be on disk.
+#[derive(Clone, Debug, Default)]
+pub struct Meta<'a> {
+    /// Permission bits, 0 to 0o7777.
+    pub mode: u32,
+    /// Numeric owner.
+    pub uid: u32,
+    /// Numeric group.
+    pub gid: u32,
+    /// Seconds since the epoch and nanoseconds.
+    pub mtime: (i64, u32),
+    /// Extended attributes.
+    pub xattrs: Option<&'a BTreeMap<Vec<u8>, Vec<u8>>>,
+}
+
+impl Meta<'_> {
+    fn time(&self) -> TimeSpec {
+        TimeSpec::new(self.mtime.0, i64::from(self.mtime.1))
+    }
+
+    fn has_xattrs(&self) -> bool {
+        self.xattrs.is_some_and(|xattrs| !xattrs.is_empty())
+    }
+}
+
+/// Makes entries beneath a [`Root`]; one for each thread.
+pub struct TreeWriter {
+    root: Arc<Root>,
+    /// The directory of the last entry.
+    parent: Option<(Vec<u8>, OwnedFd)>,
+}
+
+impl TreeWriter {
+    /// A writer beneath this root.
+    pub fn new(root: Arc<Root>) -> Self {
+        Self { root, parent: None }
+    }
+
+    /// The root.
+    pub fn root(&self) -> &Arc<Root> {
+        &self.root
+    }
+
+    /// Makes a directory that its owner may write to. Its metadata come by [`TreeWriter::finish_directory`].
+    ///
+    /// # Errors
+    /// When the name exists (`EEXIST`), or its parent is no directory of this tree.
+    pub fn directory(&mut self, path: &[u8]) -> Result<(), Error> {
+        self.root.ask(path)?;
+        let made = self.beside(path).and_then(|(parent, name)| mkdirat(parent, name, Mode::S_IRWXU));
+        made.context("make the directory", &self.root.path_of(path))
+    }
+
+    /// Makes an empty file; [`NewFile::finish`] completes it.
+    ///
+    /// # Errors
+    /// When the name exists (`EEXIST`), or its parent is no directory of this tree.
+    pub fn file(&mut self, path: &[u8], meta: &Meta<'_>) -> Result<NewFile, Error> {
+        self.root.ask(path)?;
+        let is_own = self.is_own(meta);
+        // Owner first, then attributes, then the mode: a change of owner would clear what the later ones set.
+        let is_plain = is_own && !meta.has_xattrs() && meta.mode & (0o6000 | self.root.umask) == 0;
+        let mode = if is_plain { meta.mode } else { 0o600 };
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let opened = self
+            .beside(path)
+            .and_then(|(parent, name)| openat(parent, name, flags, Mode::from_bits_truncate(mode)));
+        let full_path = self.root.path_of(path);
+        let file = File::from(opened.context("make", &full_path)?);
+        Ok(NewFile::new(file, full_path, !is_own, !is_plain))
+    }
+
+    /// Makes a symbolic link.
+    ///
+    /// # Errors
+    /// When the name exists (`EEXIST`), or its parent is no directory of this tree.
+    pub fn link(&mut self, path: &[u8], target: &[u8], meta: &Meta<'_>) -> Result<(), Error> {
+        self.root.ask(path)?;
+        let is_own = self.is_own(meta);
+        let made = self.beside(path).and_then(|(parent, name)| {
+            symlinkat(target, parent, name)?;
+            if !is_own {
+                let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
+                fchownat(parent, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            }
+            let time = meta.time();
+            utimensat(parent, name, &time, &time, UtimensatFlags::NoFollowSymlink)
+        });
+        made.context("make the link", &self.root.path_of(path))
+    }
+
+    /// Gives a regular file of this tree a further name.
+    ///
+    /// # Errors
+    /// When the name exists (`EEXIST`), the file has no room for more names (`EMLINK`), or it is not there.
+    pub fn hard_link(&mut self, path: &[u8], file: &[u8]) -> Result<(), Error> {
+        let (parent, name) = split(file);
+        let opened =
+            self.root.directory(parent).context("open the directory of", &self.root.path_of(file))?;
+        self.hard_link_from(path, opened.as_fd(), name)
+    }
+
+    /// Gives the file `name` of another directory of the same file system a further name here. What it is, the caller
+    /// must know: a symbolic link is linked itself, never followed.
+    pub fn hard_link_from(&mut self, path: &[u8], from: BorrowedFd<'_>, name: &[u8]) -> Result<(), Error> {
+        self.root.ask(path)?;
+        let made =
+            self.beside(path).and_then(|(parent, new)| linkat(from, name, parent, new, AtFlags::empty()));
+        made.context("link", &self.root.path_of(path))
+    }
+
+    /// Gives a directory its metadata. Its parents must still be its owner's, so the deepest come first.
+    pub fn finish_directory(&mut self, path: &[u8], meta: &Meta<'_>) -> Result<(), Error> {
+        self.root.ask(path)?;
+        let full_path = self.root.path_of(path);
+        let directory = File::from(self.root.directory(path).context("open the directory", &full_path)?);
+        finish(&directory, meta, !self.is_own(meta), true).context("finish the directory", &full_path)
+    }
+
+    fn is_own(&self, meta: &Meta<'_>) -> bool {
+        let (uid, gid) = self.root.owner;
+        (meta.uid, meta.gid) == (uid.as_raw(), gid.as_raw())
+    }
+
+    /// The open directory of an entry, and the entry's name in it.
+    fn beside<'a>(&mut self, path: &'a [u8]) -> Result<(BorrowedFd<'_>, &'a OsStr), Errno> {
+        let (parent, name) = split(path);
+        let descriptor = match self.parent.take() {
+            Some((last, descriptor)) if last == parent => descriptor,
+            _ => self.root.directory(parent)?,
+        };
+        let (_, descriptor) = &*self.parent.insert((parent.to_vec(), descriptor));
+        Ok((descriptor.as_fd(), OsStr::from_bytes(name)))
+    }
+}
+
+/// A path's directory and name.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (b"", path),
+    }
+}
+
+/// Sets what creation did not: owner, attributes, mode, times, in this order.
+pub(super) fn finish(
+    file: &File,
+    meta: &Meta<'_>,
+    set_owner: bool,
+    set_mode: bool,
+) -> Result<(), std::io::Error> {
+    if set_owner {
+        fchown(file, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))?;
+    }
+    for (name, value) in meta.xattrs.into_iter().flatten() {
+        file.set_xattr(OsStr::from_bytes(name), value)?;
+    }
+    if set_mode {
+        fchmod(file, Mode::from_bits_truncate(meta.mode))?;
+    }
+    let time = meta.time();
+    Ok(futimens(file, &time, &time)?)
+}
