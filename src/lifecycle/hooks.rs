@@ -1,0 +1,313 @@
+//! Commands of the admin and of the release that run at fixed points of an update.
+//!
+//! ```text
+//! /etc/cutover/<app>.hooks/<phase>.d/NN-name    the admin's, in order of names; a link to /dev/null masks one
+//! <tree>/.cutover/hooks/<phase>                 the release's, after these
+//! ```
+//! A hook ends with 0 (go on), 75 (not now) or anything else (it failed). It may run twice: an interrupted update does
+//! its work again. What it writes goes to the log, its last line into the message.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::sys::process::{self, Command, End};
+use crate::types::{Span, escaped, escaped_path};
+
+/// How many hooks one phase may have.
+const HOOKS_MAX: usize = 100;
+/// Where a release keeps its hooks, in its tree.
+const RELEASE_HOOKS: &str = ".cutover/hooks";
+
+/// The `[hooks]` table.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// How long one hook may take.
+    pub timeout: Span,
+    /// Whether hooks that a verified release brings along are run.
+    pub release: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { timeout: Span::seconds(60), release: true }
+    }
+}
+
+/// When hooks run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Before a release is fetched.
+    PreStage,
+    /// When its tree is complete.
+    PostStage,
+    /// Before anything stops.
+    PreSwitch,
+    /// When the new release was started.
+    PostSwitch,
+    /// When it has been healthy for long enough.
+    Healthy,
+    /// When it stays.
+    Committed,
+    /// Before the old release is brought back.
+    PreRollback,
+    /// When it serves again.
+    PostRollback,
+    /// When an update did not end with the new release.
+    Failed,
+}
+
+impl Phase {
+    /// The name in file names and in `CUTOVER_PHASE`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PreStage => "pre-stage",
+            Self::PostStage => "post-stage",
+            Self::PreSwitch => "pre-switch",
+            Self::PostSwitch => "post-switch",
+            Self::Healthy => "healthy",
+            Self::Committed => "committed",
+            Self::PreRollback => "pre-rollback",
+            Self::PostRollback => "post-rollback",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A hook stopped the update, or cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It asked to come back later.
+    #[error("hook `{}` says not now{}", escaped_path(hook), after_colon(said))]
+    NotNow {
+        /// Which one.
+        hook: PathBuf,
+        /// The last line that it wrote.
+        said: String,
+    },
+    /// It failed, was killed, or did not end in time.
+    #[error("hook `{}` failed: {how}", escaped_path(hook))]
+    Failed {
+        /// Which one.
+        hook: PathBuf,
+        /// How it ended, and the last line that it wrote.
+        how: String,
+    },
+    /// Somebody else than root (or we) could change it.
+    #[error("cannot run hook `{}`: `{}` {why}", escaped_path(hook), escaped_path(path))]
+    Untrusted {
+        /// Which one.
+        hook: PathBuf,
+        /// It, or a directory above it.
+        path: PathBuf,
+        /// What is wrong with that.
+        why: &'static str,
+    },
+    /// The directory of hooks cannot be read.
+    #[error("cannot read hooks in `{}`", escaped_path(path))]
+    Unreadable {
+        /// The directory.
+        path: PathBuf,
+        /// What the machine said.
+        source: io::Error,
+    },
+    /// More than anybody means to have.
+    #[error("cannot run hooks of `{}`: there are more than {HOOKS_MAX}", escaped_path(.0))]
+    TooMany(PathBuf),
+}
+
+fn after_colon(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(": {text}") }
+}
+
+/// The hooks of an application.
+#[derive(Clone, Debug)]
+pub struct Hooks {
+    /// The `[hooks]` table.
+    pub settings: Settings,
+    /// The admin's directory: `/etc/cutover/<app>.hooks`.
+    pub directory: PathBuf,
+}
+
+impl Hooks {
+    /// Runs all hooks of a phase, the first that does not end with 0 ends it. `tree` is the release whose hooks run too:
+    /// only one that was verified. `env` has `CUTOVER_*` but for the phase.
+    pub fn run(&self, phase: Phase, tree: Option<&Path>, env: &[(String, OsString)]) -> Result<(), Error> {
+        for hook in admins(&self.directory.join(format!("{}.d", phase.name())))? {
+            self.run_one(&hook, phase, tree, env)?;
+        }
+        let Some(tree) = tree.filter(|_| self.settings.release) else { return Ok(()) };
+        let hook = tree.join(RELEASE_HOOKS).join(phase.name());
+        // A link could lead out of what was verified.
+        if fs::symlink_metadata(&hook).is_ok_and(|found| found.is_file()) {
+            self.run_one(&hook, phase, Some(tree), env)?;
+        }
+        Ok(())
+    }
+
+    fn run_one(
+        &self,
+        hook: &Path,
+        phase: Phase,
+        tree: Option<&Path>,
+        env: &[(String, OsString)],
+    ) -> Result<(), Error> {
+        check_owner(hook)?;
+        let mut command = Command::new([hook]).timeout(self.settings.timeout.0);
+        command.env = env.to_vec();
+        command.env.push(("CUTOVER_API".into(), "1".into()));
+        command.env.push(("CUTOVER_PHASE".into(), phase.name().into()));
+        command.directory = tree.map(Path::to_owned);
+        let outcome = process::run(&command);
+        for line in outcome.output.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            tracing::info!(hook = %escaped_path(hook), "{}", escaped(line));
+        }
+        match outcome.end {
+            End::Exited(0) => Ok(()),
+            End::Exited(process::NOT_NOW) => {
+                Err(Error::NotNow { hook: hook.to_owned(), said: outcome.last_line() })
+            }
+            End::Exited(_) | End::Signalled(_) | End::TimedOut(_) | End::CannotStart(_) => {
+                Err(Error::Failed { hook: hook.to_owned(), how: outcome.summary() })
+            }
+        }
+    }
+}
+
+/// The admin's hooks in a directory, in order of names. Hidden files, what editors and packages leave behind, and masked
+/// ones are left out.
+fn admins(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let unreadable = |source| Error::Unreadable { path: directory.to_owned(), source };
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(unreadable)?,
+    };
+    let mut hooks = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(unreadable)?.path();
+        let name = path.file_name().unwrap_or_default().as_bytes();
+        let is_left_over =
+            name.starts_with(b".") || name.ends_with(b"~") || name.windows(6).any(|part| part == b".dpkg-");
+        let is_masked = fs::read_link(&path).is_ok_and(|target| target == Path::new("/dev/null"));
+        if !is_left_over && !is_masked {
+            hooks.push(path);
+        }
+    }
+    if hooks.len() > HOOKS_MAX {
+        return Err(Error::TooMany(directory.to_owned()));
+    }
+    hooks.sort();
+    Ok(hooks)
+}
+
+/// Whether only root and we can change what runs: the file that a link leads to, and all directories above it.
+fn check_owner(hook: &Path) -> Result<(), Error> {
+    let unreadable = |source| Error::Unreadable { path: hook.to_owned(), source };
+    let file = hook.canonicalize().map_err(unreadable)?;
+    for path in file.ancestors() {
+        let found = fs::symlink_metadata(path).map_err(unreadable)?;
+        let untrusted = |why| Err(Error::Untrusted { hook: hook.to_owned(), path: path.to_owned(), why });
+        if ![0, nix::unistd::geteuid().as_raw()].contains(&found.uid()) {
+            return untrusted("belongs to another user");
+        }
+        // In a sticky directory (/tmp) others cannot replace what is not theirs.
+        let is_sticky_directory = found.is_dir() && found.mode() & 0o1000 != 0;
+        if found.mode() & 0o022 != 0 && !is_sticky_directory {
+            return untrusted("can be changed by others (remove their write permission)");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::disk::Disk;
+
+    struct Lab {
+        directory: tempfile::TempDir,
+        hooks: Hooks,
+    }
+
+    impl Lab {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let settings = Settings { timeout: Span::seconds(20), release: true };
+            let hooks = Hooks { settings, directory: directory.path().join("shop.hooks") };
+            Self { directory, hooks }
+        }
+
+        fn write(&self, path: &str, script: &str) {
+            let path = self.directory.path().join(path);
+            let disk = Disk::default();
+            let mut parents: Vec<_> = path.ancestors().skip(1).collect();
+            parents.reverse();
+            for parent in parents {
+                disk.make_directory(parent, 0o755).unwrap();
+            }
+            let here = self.directory.path().display();
+            disk.replace(&path, format!("#!/bin/sh\n{script} >>{here}/out\n").as_bytes(), 0o755).unwrap();
+        }
+
+        fn run(&self) -> Result<String, Error> {
+            let tree = self.directory.path().join("tree");
+            let env = [("CUTOVER_APP".to_owned(), OsString::from("shop"))];
+            self.hooks.run(Phase::PreSwitch, Some(&tree), &env)?;
+            Ok(fs::read_to_string(self.directory.path().join("out")).unwrap_or_default())
+        }
+    }
+
+    #[test]
+    fn hooks_run_in_order_the_releases_last() {
+        let lab = Lab::new();
+        assert_eq!(lab.run().unwrap(), "");
+        lab.write("tree/.cutover/hooks/pre-switch", "echo release $PWD");
+        lab.write("shop.hooks/pre-switch.d/20-b", "echo b $CUTOVER_PHASE");
+        lab.write("shop.hooks/pre-switch.d/10-a", "echo a $CUTOVER_APP");
+        lab.write("shop.hooks/pre-switch.d/.hidden", "echo hidden");
+        lab.write("shop.hooks/pre-switch.d/30-c.dpkg-old", "echo old");
+        let tree = lab.directory.path().join("tree");
+        let wanted = format!("a shop\nb pre-switch\nrelease {}\n", tree.display());
+        assert_eq!(lab.run().unwrap(), wanted);
+    }
+
+    #[test]
+    fn not_now_and_failure_are_told_apart_and_end_the_phase() {
+        let lab = Lab::new();
+        lab.write("shop.hooks/pre-switch.d/10-a", "echo wait for it >&2; exit 75");
+        lab.write("shop.hooks/pre-switch.d/20-b", "echo never");
+        let error = lab.run().unwrap_err();
+        assert!(error.to_string().ends_with("says not now: wait for it"), "{error}");
+        lab.write("shop.hooks/pre-switch.d/10-a", "echo broken >&2; exit 1");
+        let error = lab.run().unwrap_err();
+        assert!(error.to_string().ends_with("failed: exit status 1: broken"), "{error}");
+        assert!(!lab.directory.path().join("out").exists());
+    }
+
+    #[test]
+    fn a_hook_that_others_can_change_is_not_run() {
+        use std::os::unix::fs::PermissionsExt;
+        let lab = Lab::new();
+        lab.write("shop.hooks/pre-switch.d/10-a", "echo a");
+        let parent = lab.hooks.directory.join("pre-switch.d");
+        fs::set_permissions(&parent, fs::Permissions::from_mode(0o777)).unwrap();
+        let error = lab.run().unwrap_err();
+        assert!(matches!(&error, Error::Untrusted { path, .. } if *path == parent.canonicalize().unwrap()));
+    }
+
+    #[test]
+    fn a_link_of_the_release_is_no_hook() {
+        let lab = Lab::new();
+        lab.write("other", "echo out of the tree");
+        lab.write("tree/.cutover/hooks/failed", "true");
+        let link = lab.directory.path().join("tree/.cutover/hooks/pre-switch");
+        Disk::default().point(&link, Path::new("../../../other"), &link.with_extension("new")).unwrap();
+        assert_eq!(lab.run().unwrap(), "");
+    }
+}
