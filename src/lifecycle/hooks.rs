@@ -11,11 +11,11 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::sys::owned;
 use crate::sys::process::{self, Command, End};
 use crate::types::{Span, escaped, escaped_path};
 
@@ -100,14 +100,12 @@ pub enum Error {
         how: String,
     },
     /// Somebody else than root (or we) could change it.
-    #[error("cannot run hook `{}`: `{}` {why}", escaped_path(hook), escaped_path(path))]
+    #[error("cannot run hook `{}`", escaped_path(hook))]
     Untrusted {
         /// Which one.
         hook: PathBuf,
-        /// It, or a directory above it.
-        path: PathBuf,
-        /// What is wrong with that.
-        why: &'static str,
+        /// What is wrong with it, or with a directory above it.
+        source: owned::Error,
     },
     /// The directory of hooks cannot be read.
     #[error("cannot read hooks in `{}`", escaped_path(path))]
@@ -158,12 +156,15 @@ impl Hooks {
         tree: Option<&Path>,
         env: &[(String, OsString)],
     ) -> Result<(), Error> {
-        check_owner(hook)?;
+        let unreadable = |source| Error::Unreadable { path: hook.to_owned(), source };
+        // The file that a link leads to, with all directories above it, may be changed by root and us only.
+        owned::open(&hook.canonicalize().map_err(unreadable)?)
+            .map_err(|source| Error::Untrusted { hook: hook.to_owned(), source })?;
         let mut command = Command::new([hook]).timeout(self.settings.timeout.0);
         command.env = env.to_vec();
         command.env.push(("CUTOVER_API".into(), "1".into()));
         command.env.push(("CUTOVER_PHASE".into(), phase.name().into()));
-        command.directory = tree.map(Path::to_owned);
+        command.directory = tree.filter(|tree| tree.is_dir()).map(Path::to_owned);
         let outcome = process::run(&command);
         for line in outcome.output.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             tracing::info!(hook = %escaped_path(hook), "{}", escaped(line));
@@ -204,25 +205,6 @@ fn admins(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     }
     hooks.sort();
     Ok(hooks)
-}
-
-/// Whether only root and we can change what runs: the file that a link leads to, and all directories above it.
-fn check_owner(hook: &Path) -> Result<(), Error> {
-    let unreadable = |source| Error::Unreadable { path: hook.to_owned(), source };
-    let file = hook.canonicalize().map_err(unreadable)?;
-    for path in file.ancestors() {
-        let found = fs::symlink_metadata(path).map_err(unreadable)?;
-        let untrusted = |why| Err(Error::Untrusted { hook: hook.to_owned(), path: path.to_owned(), why });
-        if ![0, nix::unistd::geteuid().as_raw()].contains(&found.uid()) {
-            return untrusted("belongs to another user");
-        }
-        // In a sticky directory (/tmp) others cannot replace what is not theirs.
-        let is_sticky_directory = found.is_dir() && found.mode() & 0o1000 != 0;
-        if found.mode() & 0o022 != 0 && !is_sticky_directory {
-            return untrusted("can be changed by others (remove their write permission)");
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -287,7 +269,8 @@ mod tests {
         lab.write("shop.hooks/pre-switch.d/10-a", "echo broken >&2; exit 1");
         let error = lab.run().unwrap_err();
         assert!(error.to_string().ends_with("failed: exit status 1: broken"), "{error}");
-        assert!(!lab.directory.path().join("out").exists());
+        let written = fs::read_to_string(lab.directory.path().join("out")).unwrap();
+        assert_eq!(written, "", "a hook ran after one that failed");
     }
 
     #[test]
@@ -298,7 +281,7 @@ mod tests {
         let parent = lab.hooks.directory.join("pre-switch.d");
         fs::set_permissions(&parent, fs::Permissions::from_mode(0o777)).unwrap();
         let error = lab.run().unwrap_err();
-        assert!(matches!(&error, Error::Untrusted { path, .. } if *path == parent.canonicalize().unwrap()));
+        assert!(matches!(error, Error::Untrusted { source: owned::Error::Writable { .. }, .. }), "{error}");
     }
 
     #[test]

@@ -10,6 +10,7 @@
 pub mod agreement;
 pub mod application;
 mod back;
+pub mod data;
 pub mod driver;
 pub mod finish;
 mod forward;

@@ -1,0 +1,364 @@
+//! The application's data: copied before a switch, brought back by a rollback, never deleted by either.
+//!
+//! ```text
+//! <root>/.cutover/snapshots/<transaction>/<name>      data as they were before the switch of that transaction
+//! <root>/.cutover/snapshots/<transaction>.json        what is in there, and of which release it is
+//! <root>/.cutover/aside/<transaction>/<name>          newer data that the rollback of that transaction moved away
+//! <root>/.cutover/aside/<transaction>.json            what is in there, and where it was
+//! ```
+//! For a path on another file system than `.cutover` both stand beside it, as `.<name>.cutover-<transaction>` and
+//! `.<name>.cutover-aside-<transaction>`: bringing data back must be a rename, since a rename needs no space.
+//!
+//! What always holds: a snapshot has its name only when it is complete and durable, and is never taken again (by then
+//! the new release may have written); going back moves the newer data away, then the snapshot itself into their place.
+//! Whether a step was done is seen on the disk, so each can be repeated after any interruption.
+
+mod copy;
+mod restore;
+mod snapshot;
+
+pub use restore::{AsideItem, AsideSet, Restore};
+pub use snapshot::SnapshotSet;
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::sys::disk::{self, Context as _, Disk};
+use crate::types::record::DataPolicy;
+use crate::types::{Size, escaped_path};
+
+/// The longest index file, in bytes.
+const INDEX_BYTES_MAX: usize = 1 << 20;
+
+/// One `[[data]]` entry.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// A directory or file that the application writes; absolute.
+    pub path: PathBuf,
+    /// What a rollback does with it.
+    #[serde(default)]
+    pub on_rollback: DataPolicy,
+}
+
+/// Data cannot be copied or brought back.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The machine said no.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// A copy would not fit.
+    #[error(
+        "a copy of `{}` needs {}, and {} are free above the reserve",
+        escaped_path(path), Size(*need), Size(*free)
+    )]
+    NoSpace {
+        /// The data.
+        path: PathBuf,
+        /// Bytes that a copy takes.
+        need: u64,
+        /// Bytes that are free, less the reserve.
+        free: u64,
+    },
+    /// It cannot be what it is.
+    #[error("cannot copy data `{}`: {why}", escaped_path(path))]
+    Unfit {
+        /// The data, or a part of them.
+        path: PathBuf,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// An index that cannot be read.
+    #[error("cannot read `{}`: {why}", escaped_path(path))]
+    Index {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// What becomes of the data when an older release comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// They stay.
+    Keep,
+    /// The snapshot comes back, what is newer is set aside.
+    Restore,
+}
+
+/// Decides about data by the policy and by what the releases' manifests say: the epochs that the old release reads, and
+/// the one that the new release writes. Unless both speak, `auto` restores: an old release on data of an unknown
+/// shape is the greater harm, and what is set aside is not lost.
+pub fn decide(policy: DataPolicy, old_reads: &[u64], new_writes: Option<u64>) -> Decision {
+    match policy {
+        DataPolicy::Keep => Decision::Keep,
+        DataPolicy::Restore => Decision::Restore,
+        DataPolicy::Auto if new_writes.is_some_and(|epoch| old_reads.contains(&epoch)) => Decision::Keep,
+        DataPolicy::Auto => Decision::Restore,
+    }
+}
+
+/// The data of one application on this node.
+#[derive(Clone)]
+pub struct Data {
+    /// Makes the changes.
+    pub disk: Disk,
+    /// `<root>/.cutover`.
+    pub private: PathBuf,
+    /// Bytes that copies leave free.
+    pub reserve: u64,
+}
+
+impl Data {
+    /// Where the snapshot (`snapshots`) or the newer data (`aside`) of `path` belong.
+    fn place(&self, kind: Kind, transaction: &str, path: &Path, name: &str) -> Result<PathBuf, Error> {
+        let parent = parent_of(path);
+        let device = |path: &Path| std::fs::metadata(path).map(|found| found.dev()).context("look at", path);
+        if device(parent)? == device(&self.private)? {
+            return Ok(self.private.join(kind.directory()).join(transaction).join(name));
+        }
+        let own = path.file_name().unwrap_or_default().to_string_lossy();
+        let infix = match kind {
+            Kind::Snapshots => "",
+            Kind::Aside => "aside-",
+        };
+        Ok(parent.join(format!(".{own}.cutover-{infix}{transaction}")))
+    }
+
+    fn index(&self, kind: Kind, transaction: &str) -> PathBuf {
+        self.private.join(kind.directory()).join(format!("{transaction}.json"))
+    }
+
+    /// Makes the directory that is to hold `place`.
+    fn make_parents(&self, place: &Path) -> Result<(), Error> {
+        let within: Vec<_> =
+            place.ancestors().skip(1).take_while(|path| path.starts_with(&self.private)).collect();
+        for directory in within.into_iter().rev() {
+            self.disk.make_directory(directory, 0o700)?;
+        }
+        Ok(())
+    }
+
+    fn write_index(&self, kind: Kind, transaction: &str, index: &impl Serialize) -> Result<(), Error> {
+        let path = self.index(kind, transaction);
+        self.make_parents(&path)?;
+        let text = serde_json::to_vec(index)
+            .map_err(|error| Error::Index { path: path.clone(), why: error.to_string() })?;
+        Ok(self.disk.replace(&path, &text, 0o600)?)
+    }
+
+    /// All indexes of a kind, in order of transactions.
+    fn read_indexes<Index: for<'a> Deserialize<'a>>(&self, kind: Kind) -> Result<Vec<Index>, Error> {
+        let directory = self.private.join(kind.directory());
+        let mut paths: Vec<_> = match std::fs::read_dir(&directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.context("read", &directory)?.flatten().map(|entry| entry.path()).collect(),
+        };
+        paths.retain(|path| path.extension().is_some_and(|kind| kind == "json"));
+        paths.sort();
+        let read = |path: PathBuf| {
+            let bytes = disk::read_small(&path, INDEX_BYTES_MAX)?.unwrap_or_default();
+            serde_json::from_slice(&bytes).map_err(|error| Error::Index { path, why: error.to_string() })
+        };
+        paths.into_iter().map(read).collect()
+    }
+
+    /// Removes what is at `path`, a tree or a file, and makes that durable.
+    fn remove(&self, path: &Path) -> Result<(), Error> {
+        self.disk.ask("remove", path)?;
+        copy::remove(path)?;
+        Ok(self.disk.sync_names(path)?)
+    }
+
+    fn remove_set(&self, kind: Kind, transaction: &str, places: &[PathBuf]) -> Result<(), Error> {
+        for place in places {
+            self.remove(place)?;
+        }
+        let directory = self.private.join(kind.directory()).join(transaction);
+        if directory.exists() {
+            self.remove(&directory)?;
+        }
+        Ok(self.disk.remove_file(&self.index(kind, transaction))?)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Snapshots,
+    Aside,
+}
+
+impl Kind {
+    fn directory(self) -> &'static str {
+        match self {
+            Self::Snapshots => "snapshots",
+            Self::Aside => "aside",
+        }
+    }
+}
+
+fn parent_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_keeps_only_what_the_old_release_surely_reads() {
+        use DataPolicy::{Auto, Keep, Restore};
+        for (policy, old_reads, new_writes, wanted) in [
+            (Auto, &[3, 4][..], Some(4), Decision::Keep),
+            (Auto, &[3][..], Some(4), Decision::Restore),
+            (Auto, &[][..], Some(4), Decision::Restore),
+            (Auto, &[3][..], None, Decision::Restore),
+            (Keep, &[][..], Some(4), Decision::Keep),
+            (Restore, &[4][..], Some(4), Decision::Restore),
+        ] {
+            assert_eq!(
+                decide(policy, old_reads, new_writes),
+                wanted,
+                "{policy:?} {old_reads:?} {new_writes:?}"
+            );
+        }
+    }
+
+    struct Lab {
+        _directory: tempfile::TempDir,
+        root: PathBuf,
+        data: Data,
+        entries: Vec<Entry>,
+        release: crate::types::ReleaseId,
+    }
+
+    impl Lab {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let root = directory.path().to_owned();
+            let disk = Disk::default();
+            disk.make_directory(&root.join(".cutover"), 0o700).unwrap();
+            disk.make_directory(&root.join("data"), 0o755).unwrap();
+            disk.replace(&root.join("data/db"), b"old", 0o600).unwrap();
+            let entry = |name: &str| Entry { path: root.join(name), on_rollback: DataPolicy::Auto };
+            let entries = vec![entry("data"), entry("later")];
+            let data = Data { disk, private: root.join(".cutover"), reserve: 0 };
+            let version = "2".parse().unwrap();
+            let release = crate::types::ReleaseId { version, digest: crate::types::Digest::of(b"2") };
+            Self { _directory: directory, root, data, entries, release }
+        }
+
+        /// The same, but the change with this number fails.
+        fn failing(&self, stop_before: usize) -> Data {
+            let count = std::sync::atomic::AtomicUsize::new(0);
+            let probe = move |_: disk::Change<'_>| {
+                if count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == stop_before {
+                    return Err(nix::errno::Errno::EIO.into());
+                }
+                Ok(())
+            };
+            Data { disk: Disk::with_probe(std::sync::Arc::new(probe)), ..self.data.clone() }
+        }
+
+        fn snapshot(&self, data: &Data) -> Result<Vec<crate::types::record::DataSnapshot>, Error> {
+            data.ensure_snapshots("t1", None, jiff::Timestamp::UNIX_EPOCH, &self.entries)
+        }
+
+        fn restore(&self, data: &Data, items: &[crate::types::record::DataSnapshot]) -> Result<(), Error> {
+            let (newer, at) = (&self.release, jiff::Timestamp::UNIX_EPOCH);
+            data.ensure_restored(Restore { taken: "t1", items, transaction: "t1", newer, at })
+        }
+
+        /// What the new release does.
+        fn migrate(&self) {
+            self.data.disk.replace(&self.root.join("data/db"), b"new", 0o600).unwrap();
+            self.data.disk.replace(&self.root.join("later"), b"made later", 0o600).unwrap();
+        }
+
+        fn db(&self) -> String {
+            std::fs::read_to_string(self.root.join("data/db")).unwrap()
+        }
+    }
+
+    #[test]
+    fn data_come_back_and_newer_ones_are_set_aside() {
+        let lab = Lab::new();
+        let items = lab.snapshot(&lab.data).unwrap();
+        assert_eq!(items[1].method, "absent");
+        lab.migrate();
+        assert_eq!(lab.snapshot(&lab.data).unwrap(), items, "a snapshot was taken twice");
+        lab.restore(&lab.data, &items).unwrap();
+        lab.restore(&lab.data, &items).unwrap();
+        assert_eq!(lab.db(), "old");
+        assert!(!lab.root.join("later").exists());
+        let aside = lab.data.aside().unwrap();
+        let (set, bytes) = &aside[0];
+        assert_eq!(std::fs::read_to_string(set.items[0].stored.join("db")).unwrap(), "new");
+        assert_eq!(std::fs::read_to_string(&set.items[1].stored).unwrap(), "made later");
+        assert!(*bytes > 0 && aside.len() == 1);
+        assert!(lab.data.drop_aside("t1").unwrap());
+        assert!(!lab.data.drop_aside("t1").unwrap());
+        assert!(lab.data.aside().unwrap().is_empty() && lab.db() == "old");
+    }
+
+    #[test]
+    fn a_snapshot_interrupted_anywhere_is_taken_whole() {
+        for stop_before in 0.. {
+            let lab = Lab::new();
+            let finished = lab.snapshot(&lab.failing(stop_before)).is_ok();
+            let items = lab.snapshot(&lab.data).unwrap();
+            lab.migrate();
+            lab.restore(&lab.data, &items).unwrap();
+            assert_eq!(lab.db(), "old", "stopped before change {stop_before}");
+            if finished {
+                assert!(stop_before > 5, "only {stop_before} changes");
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn a_restore_interrupted_anywhere_loses_nothing() {
+        for stop_before in 0.. {
+            let lab = Lab::new();
+            let items = lab.snapshot(&lab.data).unwrap();
+            lab.migrate();
+            let finished = lab.restore(&lab.failing(stop_before), &items).is_ok();
+            lab.restore(&lab.data, &items).unwrap();
+            assert_eq!(lab.db(), "old", "stopped before change {stop_before}");
+            let stored = &lab.data.aside().unwrap()[0].0.items[0].stored;
+            let newer = std::fs::read_to_string(stored.join("db")).unwrap();
+            assert_eq!(newer, "new", "stopped before change {stop_before}");
+            if finished {
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn snapshots_go_when_nobody_needs_them() {
+        let lab = Lab::new();
+        lab.snapshot(&lab.data).unwrap();
+        lab.data.prune_snapshots(&["t1"]).unwrap();
+        assert_eq!(lab.data.snapshots().unwrap().len(), 1);
+        lab.data.prune_snapshots(&[]).unwrap();
+        assert!(lab.data.snapshots().unwrap().is_empty());
+        let left = std::fs::read_dir(lab.root.join(".cutover/snapshots")).unwrap().count();
+        assert_eq!(left, 0);
+    }
+
+    #[test]
+    fn a_copy_that_does_not_fit_is_refused_before_it_is_begun() {
+        let lab = Lab::new();
+        let data = Data { reserve: u64::MAX, ..lab.data.clone() };
+        let plan = lab.data.preflight(&lab.entries).unwrap();
+        if plan[0].1 == "copy" {
+            let error = lab.snapshot(&data).unwrap_err();
+            assert!(matches!(error, Error::NoSpace { .. }), "{error}");
+            assert!(data.preflight(&lab.entries).is_err());
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Bringing data back, and what is set aside by it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Data, Error, Kind, copy};
+use crate::types::ReleaseId;
+use crate::types::record::DataSnapshot;
+
+/// Newer data that one rollback moved away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AsideSet {
+    /// The rollback.
+    pub transaction: String,
+    /// The release that wrote these data.
+    pub release: ReleaseId,
+    /// When.
+    pub at: Timestamp,
+    /// The data.
+    pub items: Vec<AsideItem>,
+}
+
+/// One path's newer data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AsideItem {
+    /// Where they were.
+    pub path: PathBuf,
+    /// Where they are.
+    pub stored: PathBuf,
+}
+
+/// A rollback's wish to have data back.
+#[derive(Clone, Copy, Debug)]
+pub struct Restore<'a> {
+    /// The switch before which the snapshots were taken.
+    pub taken: &'a str,
+    /// What is brought back.
+    pub items: &'a [DataSnapshot],
+    /// The rollback: names what is set aside.
+    pub transaction: &'a str,
+    /// The release that wrote the data which are there now.
+    pub newer: &'a ReleaseId,
+    /// The time, for the list of what is set aside.
+    pub at: Timestamp,
+}
+
+impl Data {
+    /// Makes sure that the data are those of the snapshots, and that what was there is set aside. Services must be stopped.
+    /// Needs no free space to speak of: all is moved.
+    pub fn ensure_restored(&self, wish: Restore<'_>) -> Result<(), Error> {
+        let mut moves = Vec::new();
+        for item in wish.items {
+            let path = PathBuf::from(&item.path);
+            let stored = self.place(Kind::Aside, wish.transaction, &path, &item.name)?;
+            moves.push((item, AsideItem { path, stored }));
+        }
+        if !self.index(Kind::Aside, wish.transaction).exists() && !moves.is_empty() {
+            let items = moves.iter().map(|(_, aside)| aside.clone()).collect();
+            let (transaction, release) = (wish.transaction.to_owned(), wish.newer.clone());
+            let set = AsideSet { transaction, release, at: wish.at, items };
+            self.write_index(Kind::Aside, wish.transaction, &set)?;
+        }
+        for (item, aside) in moves {
+            self.ensure_moved(wish.taken, item, &aside)?;
+        }
+        Ok(())
+    }
+
+    /// The snapshot goes last: while it is there, the work is not done.
+    fn ensure_moved(&self, taken: &str, item: &DataSnapshot, aside: &AsideItem) -> Result<(), Error> {
+        let snapshot = self.snapshot_place(taken, item)?;
+        if !is_there(&snapshot) {
+            return Ok(());
+        }
+        if is_there(&aside.path) {
+            let free = first_free(&aside.stored);
+            self.make_parents(&free)?;
+            self.disk.rename(&aside.path, &free)?;
+        }
+        if item.method == "absent" {
+            return Ok(self.disk.remove_file(&snapshot)?);
+        }
+        self.disk.rename(&snapshot, &aside.path)?;
+        tracing::info!(path = %aside.path.display(), "data are as before the switch");
+        Ok(())
+    }
+
+    /// What was set aside and is still there, in order of transactions, with its size in bytes.
+    pub fn aside(&self) -> Result<Vec<(AsideSet, u64)>, Error> {
+        let mut sets = Vec::new();
+        for mut set in self.read_indexes::<AsideSet>(Kind::Aside)? {
+            set.items.retain(|item| is_there(&item.stored));
+            let mut bytes = 0;
+            for item in &set.items {
+                bytes += copy::size_bytes(&item.stored)?;
+            }
+            if !set.items.is_empty() {
+                sets.push((set, bytes));
+            }
+        }
+        Ok(sets)
+    }
+
+    /// Deletes what a rollback set aside. `false` when there is nothing of that transaction.
+    pub fn drop_aside(&self, transaction: &str) -> Result<bool, Error> {
+        let sets: Vec<AsideSet> = self.read_indexes(Kind::Aside)?;
+        let Some(set) = sets.into_iter().find(|set| set.transaction == transaction) else {
+            return Ok(false);
+        };
+        let mut places = Vec::new();
+        for item in &set.items {
+            let mut place = item.stored.clone();
+            while is_there(&place) {
+                places.push(place.clone());
+                place = next_name(&item.stored, places.len());
+            }
+        }
+        self.remove_set(Kind::Aside, transaction, &places)?;
+        Ok(true)
+    }
+}
+
+fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// The path itself, or with a number when somebody made the data anew between two tries.
+fn first_free(path: &Path) -> PathBuf {
+    let mut free = path.to_owned();
+    for number in 1.. {
+        if !is_there(&free) {
+            break;
+        }
+        free = next_name(path, number);
+    }
+    free
+}
+
+fn next_name(path: &Path, number: usize) -> PathBuf {
+    let mut name = path.to_owned().into_os_string();
+    name.push(format!(".{number}"));
+    name.into()
+}

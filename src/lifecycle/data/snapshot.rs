@@ -1,0 +1,227 @@
+//! Taking snapshots, finding them again, and letting them go.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Data, Entry, Error, Kind, copy, parent_of};
+use crate::sys::disk::Context as _;
+use crate::sys::ioctl;
+use crate::types::ReleaseId;
+use crate::types::record::{DataPolicy, DataSnapshot};
+
+/// How data are copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    /// A snapshot of a subvolume.
+    Btrfs,
+    /// A copy that shares blocks with the original.
+    Reflink,
+    /// A copy.
+    Copy,
+    /// There was nothing: a mark.
+    Absent,
+}
+
+const METHODS: [Method; 4] = [Method::Btrfs, Method::Reflink, Method::Copy, Method::Absent];
+
+impl Method {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Btrfs => "btrfs",
+            Self::Reflink => "reflink",
+            Self::Copy => "copy",
+            Self::Absent => "absent",
+        }
+    }
+}
+
+/// The snapshots of one transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotSet {
+    /// The switch before which they were taken.
+    pub transaction: String,
+    /// The release that wrote these data.
+    pub release: Option<ReleaseId>,
+    /// When.
+    pub at: Timestamp,
+    /// The data.
+    pub items: Vec<DataSnapshot>,
+}
+
+impl Data {
+    /// How each entry would be copied (for `status` and `check`), and whether there is room for it.
+    pub fn preflight(&self, entries: &[Entry]) -> Result<Vec<(PathBuf, &'static str)>, Error> {
+        let mut plan = Vec::new();
+        for entry in wanted(entries) {
+            let method = self.method(&entry.path)?;
+            self.check_room(&entry.path, method)?;
+            plan.push((entry.path.clone(), method.name()));
+        }
+        Ok(plan)
+    }
+
+    /// Makes sure that there are snapshots of all entries. Services must be stopped. One that is there is left as it is,
+    /// whatever the data are by now. Entries that are always kept are left out.
+    pub fn ensure_snapshots(
+        &self,
+        transaction: &str,
+        release: Option<&ReleaseId>,
+        at: Timestamp,
+        entries: &[Entry],
+    ) -> Result<Vec<DataSnapshot>, Error> {
+        let mut items = Vec::new();
+        for (number, entry) in wanted(entries).enumerate() {
+            items.push(self.ensure_snapshot(transaction, number, &entry.path)?);
+        }
+        if !items.is_empty() {
+            let transaction = transaction.to_owned();
+            let set = SnapshotSet { transaction, release: release.cloned(), at, items: items.clone() };
+            self.write_index(Kind::Snapshots, &set.transaction, &set)?;
+        }
+        Ok(items)
+    }
+
+    fn ensure_snapshot(&self, transaction: &str, number: usize, path: &Path) -> Result<DataSnapshot, Error> {
+        let own = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let item = |method: Method| DataSnapshot {
+            path: path.to_string_lossy().into_owned(),
+            name: format!("{number}-{own}.{}", method.name()),
+            method: method.name().to_owned(),
+        };
+        for method in METHODS {
+            if fs::symlink_metadata(self.snapshot_place(transaction, &item(method))?).is_ok() {
+                return Ok(item(method));
+            }
+        }
+        let method = self.method(path)?;
+        self.check_room(path, method)?;
+        let place = self.snapshot_place(transaction, &item(method))?;
+        self.make_parents(&place)?;
+        match method {
+            Method::Absent => self.disk.replace(&place, b"", 0o600)?,
+            Method::Btrfs => {
+                self.disk.ask("take a snapshot of", path)?;
+                // The one change here that is durable by itself.
+                ioctl::snapshot(path, &place, false).context("take a snapshot of", path)?;
+            }
+            Method::Reflink | Method::Copy => self.copy(path, &place)?,
+        }
+        tracing::info!(path = %path.display(), method = method.name(), "data copied");
+        Ok(item(method))
+    }
+
+    /// Where a snapshot is. Outside of `.cutover` the name ends in its method too.
+    pub(super) fn snapshot_place(&self, transaction: &str, item: &DataSnapshot) -> Result<PathBuf, Error> {
+        let mut place = self.place(Kind::Snapshots, transaction, Path::new(&item.path), &item.name)?;
+        if !place.starts_with(&self.private) {
+            place.as_mut_os_string().push(format!(".{}", item.method));
+        }
+        Ok(place)
+    }
+
+    fn copy(&self, path: &Path, place: &Path) -> Result<(), Error> {
+        let mut private = place.to_owned().into_os_string();
+        private.push(".part");
+        let private = PathBuf::from(private);
+        if fs::symlink_metadata(&private).is_ok() {
+            self.remove(&private)?;
+        }
+        // Opened before the first write, to learn of all that go wrong.
+        let filesystem = File::open(parent_of(&private)).context("open", parent_of(&private))?;
+        self.disk.ask("copy data to", &private)?;
+        copy::copy(path, &private)?;
+        self.disk.sync_filesystem(&filesystem, &private)?;
+        Ok(self.disk.rename(&private, place)?)
+    }
+
+    fn method(&self, path: &Path) -> Result<Method, Error> {
+        let unfit = |why| Err(Error::Unfit { path: path.to_owned(), why });
+        let found = match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Method::Absent),
+            found => found.context("look at", path)?,
+        };
+        if !found.is_dir() && !found.is_file() {
+            return unfit("it is neither a directory nor a regular file");
+        }
+        if is_mount_point(path) {
+            return unfit("it is a mount point, which cannot be exchanged: name a directory below it");
+        }
+        if ioctl::is_subvolume(path).context("look at", path)? {
+            return Ok(Method::Btrfs);
+        }
+        Ok(if self.can_clone(path)? { Method::Reflink } else { Method::Copy })
+    }
+
+    /// Whether files beside `path` can share blocks: tried, since only that is sure.
+    fn can_clone(&self, path: &Path) -> Result<bool, Error> {
+        let directory = self.place(Kind::Snapshots, "probe", path, "probe")?;
+        self.make_parents(&directory)?;
+        let [from, to] = ["from", "to"].map(|end| {
+            let mut name = directory.clone().into_os_string();
+            name.push(format!(".{end}"));
+            PathBuf::from(name)
+        });
+        let clone = || -> io::Result<()> {
+            let mut file = File::options().read(true).write(true).create(true).truncate(true).open(&from)?;
+            file.write_all(&[1; 4096])?;
+            ioctl::clone_file(&file, File::create(&to)?)
+        };
+        self.disk.ask("try a clone at", &from)?;
+        let cloned = clone();
+        for file in [&from, &to] {
+            copy::remove(file)?;
+        }
+        if directory.starts_with(&self.private) {
+            copy::remove(parent_of(&directory))?;
+        }
+        match cloned {
+            Ok(()) => Ok(true),
+            Err(error) if ioctl::is_unsupported(&error) => Ok(false),
+            Err(error) => Err(error).context("try a clone at", &from)?,
+        }
+    }
+
+    fn check_room(&self, path: &Path, method: Method) -> Result<(), Error> {
+        if method != Method::Copy {
+            return Ok(());
+        }
+        let need = copy::size_bytes(path)?;
+        let found = nix::sys::statvfs::statvfs(parent_of(path)).context("look at", path)?;
+        let free = (found.blocks_available() as u64).saturating_mul(found.fragment_size() as u64);
+        let free = free.saturating_sub(self.reserve);
+        if need > free { Err(Error::NoSpace { path: path.to_owned(), need, free }) } else { Ok(()) }
+    }
+
+    /// The snapshots that there are, in order of transactions.
+    pub fn snapshots(&self) -> Result<Vec<SnapshotSet>, Error> {
+        self.read_indexes(Kind::Snapshots)
+    }
+
+    /// Lets all snapshots go but those of the transactions in `keep`.
+    pub fn prune_snapshots(&self, keep: &[&str]) -> Result<(), Error> {
+        for set in self.snapshots()? {
+            if keep.contains(&set.transaction.as_str()) {
+                continue;
+            }
+            let places = set.items.iter().map(|item| self.snapshot_place(&set.transaction, item));
+            self.remove_set(Kind::Snapshots, &set.transaction, &places.collect::<Result<Vec<_>, _>>()?)?;
+        }
+        Ok(())
+    }
+}
+
+fn wanted(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
+    entries.iter().filter(|entry| entry.on_rollback != DataPolicy::Keep)
+}
+
+fn is_mount_point(path: &Path) -> bool {
+    // proc_pid_mountinfo(5): the fifth word is the mount point, with blanks as \040.
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let wanted = path.to_string_lossy().replace('\\', "\\134").replace(' ', "\\040");
+    mounts.lines().any(|line| line.split(' ').nth(4) == Some(&wanted))
+}
