@@ -25,7 +25,7 @@ pub struct Facts<'a> {
     pub state: &'a str,
     /// What is remembered.
     pub remembered: &'a State,
-    /// Every outcome, oldest first.
+    /// Every outcome, newest first.
     pub history: &'a [HistoryEntry],
     /// What keeps this node from switching.
     pub blocked: &'a [Blocked],
@@ -96,7 +96,7 @@ fn outcomes(text: &mut Text<'_>, history: &[HistoryEntry]) {
         let ended = history.iter().filter(|entry| entry.outcome == outcome).count();
         text.line("cutover_updates_total", &[("outcome", name)], count(ended));
     }
-    let Some(last) = history.last() else { return };
+    let Some(last) = history.first() else { return };
     let name = OUTCOMES.iter().find(|(outcome, _)| *outcome == last.outcome).map_or("", |(_, name)| name);
     let labels = [
         ("outcome", name),
@@ -205,7 +205,8 @@ mod tests {
 
     #[test]
     fn the_text_is_what_prometheus_reads() {
-        let history = [entry(Outcome::Committed), entry(Outcome::RolledBack)];
+        let history =
+            [entry(Outcome::RolledBack), HistoryEntry { exit_code: 0, ..entry(Outcome::Committed) }];
         let blocked = [Blocked { policy: Policy::Window, until: None, text: String::new() }];
         let active = "1.0.0".parse().unwrap();
         let members = BTreeMap::from([("healthy".to_owned(), 4), ("failed".to_owned(), 1)]);

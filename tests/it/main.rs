@@ -8,5 +8,6 @@
     clippy::disallowed_methods,
     reason = "helpers of tests may fail loudly, and make what they need"
 )]
+mod docs;
 mod layers;
 mod pack;

@@ -20,7 +20,7 @@ pub struct NodeReport {
     pub active: Option<Version>,
     /// What is remembered.
     pub state: State,
-    /// Every outcome, oldest first.
+    /// Every outcome, newest first.
     pub history: Vec<HistoryEntry>,
     /// Now.
     pub now: Timestamp,
@@ -67,7 +67,7 @@ fn cards(report: &NodeReport) -> String {
         &state.previous.as_ref().map_or("nothing".to_owned(), |it| it.release.version.to_string()),
         "",
     ));
-    if let Some(last) = report.history.last() {
+    if let Some(last) = report.history.first() {
         let (tone, word) = outcome(last.outcome);
         html.push_str(&card(
             "last update",
@@ -98,7 +98,7 @@ struct Stay {
 /// that came back; after one that was automatic, `from` serves again.
 fn stays(report: &NodeReport) -> Vec<Stay> {
     let mut stays: Vec<Stay> = Vec::new();
-    for entry in &report.history {
+    for entry in report.history.iter().rev() {
         let active = match entry.outcome {
             Outcome::Committed => Some(&entry.to),
             Outcome::RolledBack if entry.exit_code == 0 => Some(&entry.to),
@@ -171,7 +171,7 @@ fn history(report: &NodeReport) -> String {
     if report.history.is_empty() {
         return "<p class=\"quiet\">None yet.</p>\n".to_owned();
     }
-    let rows: Vec<Vec<String>> = report.history.iter().rev().take(SHOWN_MAX).map(history_row).collect();
+    let rows: Vec<Vec<String>> = report.history.iter().take(SHOWN_MAX).map(history_row).collect();
     let mut html =
         stacking_table(&["ended", "from", "to", "outcome", "took", "down time", "by", "reason"], &rows);
     if report.history.len() > SHOWN_MAX {
@@ -261,10 +261,10 @@ mod tests {
     #[test]
     fn stays_follow_from_outcomes() {
         let report = report(vec![
-            entry(1, None, "1", Outcome::Committed),
-            HistoryEntry { exit_code: 10, ..entry(2, Some("1"), "2", Outcome::RolledBack) },
-            entry(3, Some("1"), "3", Outcome::Committed),
             entry(4, Some("3"), "1", Outcome::RolledBack),
+            entry(3, Some("1"), "3", Outcome::Committed),
+            HistoryEntry { exit_code: 10, ..entry(2, Some("1"), "2", Outcome::RolledBack) },
+            entry(1, None, "1", Outcome::Committed),
         ]);
         let seen: Vec<String> = stays(&report)
             .iter()

@@ -1,0 +1,102 @@
+//! The documents say what the program does: every setting stands in README's table, once, with its true default.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use cutover::lifecycle::settings::Settings;
+
+fn document(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// The keys that the program knows in a table, from what it says to an unknown one.
+fn known_keys(table: &str) -> BTreeSet<String> {
+    let head = if table.is_empty() { String::new() } else { format!("{table}\n") };
+    let error = toml::from_str::<Settings>(&format!("{head}no_such_key = 1\n")).unwrap_err();
+    let message = error.message();
+    let expected = message.split_once("expected").unwrap_or_else(|| panic!("{table}: {message}")).1;
+    expected.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect()
+}
+
+/// README's table of settings: for each TOML table its keys.
+fn documented_keys() -> BTreeMap<String, BTreeSet<String>> {
+    let readme = document("README.md");
+    let section = readme.split("## Configuration").nth(1).unwrap();
+    let mut tables: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut table = String::new();
+    for line in section.lines().filter(|line| line.starts_with("| ")).skip(2) {
+        let first = line.trim_start_matches('|').split('|').next().unwrap().trim();
+        if let Some(head) = first.strip_prefix("**`").and_then(|rest| rest.strip_suffix("`**")) {
+            table = head.to_owned();
+            tables.entry(table.clone()).or_default();
+            continue;
+        }
+        for key in first.split('`').skip(1).step_by(2) {
+            let is_new = tables.entry(table.clone()).or_default().insert(key.to_owned());
+            assert!(is_new, "`{key}` of {table} is documented twice");
+        }
+    }
+    tables
+}
+
+#[test]
+fn every_setting_stands_in_the_readme_and_no_other() {
+    let mut documented = documented_keys();
+    let top: BTreeSet<String> = documented.remove("").unwrap();
+    let tables: BTreeSet<String> = documented
+        .keys()
+        .filter(|head| !head.contains('.'))
+        .map(|head| head.trim_matches(['[', ']']).to_owned())
+        .collect();
+    assert_eq!(top.union(&tables).cloned().collect::<BTreeSet<_>>(), known_keys(""));
+    for (table, keys) in documented.iter().filter(|(table, _)| *table != "[links]") {
+        let mut known = known_keys(table);
+        // Arrays of tables that have lines of their own.
+        known
+            .retain(|key| !documented.contains_key(&format!("[[{}.{key}]]", table.trim_matches(['[', ']']))));
+        assert_eq!(*keys, known, "{table}");
+    }
+}
+
+#[test]
+fn every_default_in_the_readme_is_the_true_one() {
+    let readme = document("README.md");
+    let section = readme.split("## Configuration").nth(1).unwrap();
+    let defaults = toml::Table::try_from(Settings::default()).unwrap();
+    let mut table = String::new();
+    let mut compared = 0;
+    for line in section.lines().filter(|line| line.starts_with("| ")).skip(2) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        if let Some(head) = cells[0].strip_prefix("**`") {
+            table = head.trim_end_matches("`**").trim_matches(['[', ']']).to_owned();
+            continue;
+        }
+        let keys = cells[0].split('`').skip(1).step_by(2);
+        for (key, value) in keys.zip(cells[1].split(", ")) {
+            let Some(value) = value.strip_prefix('`').and_then(|value| value.strip_suffix('`')) else {
+                continue;
+            };
+            let Some(known) = defaults.get(&table).and_then(|table| table.get(key)) else { continue };
+            let said: toml::Table = format!("{table}.{key} = {value}").parse().unwrap();
+            // Through the program, so that `1h` and `3600s` are the same.
+            let read: Settings =
+                said.clone().try_into().unwrap_or_else(|error| panic!("{table}.{key}: {error}"));
+            assert_eq!(read, Settings::default(), "{table}.{key} is {known} by default, not {value}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 40, "only {compared} defaults were found in README's table");
+}
+
+#[test]
+fn every_exit_code_stands_in_the_readme_and_in_troubleshooting() {
+    let codes = ["0", "1", "2", "10", "11", "12", "13", "14", "15", "16", "17", "77"];
+    for name in ["README.md", "docs/troubleshooting.md"] {
+        let text = document(name);
+        for code in codes {
+            let rows = text.lines().filter(|line| line.starts_with(&format!("| {code} | "))).count();
+            assert_eq!(rows, 1, "{code} in {name}");
+        }
+    }
+}
