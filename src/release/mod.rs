@@ -3,8 +3,11 @@
 pub mod archive;
 pub mod channel;
 pub mod index;
+pub mod judge;
+pub mod manifest;
 pub mod manifest;
 pub mod pack;
+pub mod resolve;
 pub mod scan;
 pub mod source;
 pub mod stage;

@@ -1,0 +1,611 @@
+//! Whether a channel and a release of it may be installed here: the rules, without any reading or fetching.
+//!
+//! What is remembered of a channel belongs to the keys that signed it. A stolen key that signed a serial near the end of
+//! all numbers blocks nobody after it has been removed or revoked: its memory goes with it. Only signed times are
+//! remembered, so that a clock which was wrong once does no harm later.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use sha2::{Digest as _, Sha256};
+
+use super::channel::Channel;
+use super::manifest::Manifest;
+use super::text::Malformed;
+use super::trust::{Refusal, Signer};
+use crate::types::state::SeenChannel;
+use crate::types::{Digest, ReleaseId, Version};
+
+/// The key under which the memory of channels without signatures is kept.
+const UNSIGNED: &str = "unsigned";
+
+/// Serials this near to the end are refused: no publisher gets there, only somebody who wants to end the counting.
+const SERIALS_LEFT_MIN: u64 = 1 << 32;
+
+/// How far a publisher's clock may be ahead of this node's.
+const CLOCK_AHEAD_MAX: SignedDuration = SignedDuration::from_mins(10);
+
+/// Why a channel or a release is not taken.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Refused {
+    /// Its signature does not do.
+    #[error("`{what}` is not trusted: {refusal}")]
+    Untrusted {
+        /// The file.
+        what: String,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// It is not in the form.
+    #[error("cannot understand `{what}`: {malformed}")]
+    Malformed {
+        /// The file.
+        what: String,
+        /// Where and why.
+        malformed: Malformed,
+    },
+    /// It is of another product.
+    #[error("`{what}` is of product `{found}`, and this node runs `{wanted}`")]
+    OtherProduct {
+        /// The file.
+        what: String,
+        /// Its product.
+        found: String,
+        /// This node's.
+        wanted: String,
+    },
+    /// It is of another channel.
+    #[error("`{what}` is of channel `{found}`, and this node follows `{wanted}`")]
+    OtherChannel {
+        /// The file.
+        what: String,
+        /// Its channel.
+        found: String,
+        /// This node's.
+        wanted: String,
+    },
+    /// It is older than one that was accepted before.
+    #[error(
+        "channel `{channel}` has serial {serial}, and serial {seen} was accepted before: this one is out of date, restored from a backup, or an attack"
+    )]
+    Older {
+        /// The channel.
+        channel: String,
+        /// Its serial.
+        serial: u64,
+        /// The highest accepted.
+        seen: u64,
+    },
+    /// Two files have the same serial.
+    #[error(
+        "channel `{channel}` has serial {serial} like one accepted before, but another content: two were signed for one number"
+    )]
+    TwoOfOneSerial {
+        /// The channel.
+        channel: String,
+        /// The serial.
+        serial: u64,
+    },
+    /// The serial is so high that hardly any could follow.
+    #[error("channel `{channel}` has serial {serial}, which leaves no room for later ones")]
+    FastForward {
+        /// The channel.
+        channel: String,
+        /// Its serial.
+        serial: u64,
+    },
+    /// It comes from the future.
+    #[error("channel `{channel}` was issued at {issued}, and here it is {now}: one of the clocks is wrong")]
+    FromTheFuture {
+        /// The channel.
+        channel: String,
+        /// When it was issued, it says.
+        issued: Timestamp,
+        /// This node's time.
+        now: Timestamp,
+    },
+    /// It has expired.
+    #[error(
+        "channel `{channel}` expired at {expires}: nobody has signed a newer one, or it is kept back, or the clock ({now}) is wrong"
+    )]
+    Expired {
+        /// The channel.
+        channel: String,
+        /// When.
+        expires: Timestamp,
+        /// The time that counts here.
+        now: Timestamp,
+    },
+    /// The channel does not name the release.
+    #[error("channel `{channel}` does not name release {version}")]
+    NotNamed {
+        /// The channel.
+        channel: String,
+        /// The release asked for.
+        version: Version,
+    },
+    /// The release is revoked.
+    #[error("release {version} is revoked by channel `{channel}`")]
+    Revoked {
+        /// The channel.
+        channel: String,
+        /// The release.
+        version: Version,
+    },
+    /// The release is older than the channel's minimum.
+    #[error("release {version} is older than {minimum}, the minimum of channel `{channel}`")]
+    BelowMinimum {
+        /// The channel.
+        channel: String,
+        /// The release.
+        version: Version,
+        /// The oldest that may be installed.
+        minimum: Version,
+    },
+    /// The manifest is not the one that the channel names.
+    #[error(
+        "`{what}` has the digest {found}, and the channel names {wanted}: files of different releases are mixed"
+    )]
+    OtherManifest {
+        /// The manifest's file.
+        what: String,
+        /// Its digest.
+        found: Digest,
+        /// The one that is wanted.
+        wanted: Digest,
+    },
+    /// The manifest is of another version.
+    #[error("`{what}` is of version {found}, not {wanted}")]
+    OtherVersion {
+        /// The manifest's file.
+        what: String,
+        /// Its version.
+        found: Version,
+        /// The one that is wanted.
+        wanted: Version,
+    },
+    /// The release is for other nodes.
+    #[error("release {version} is for {}, and this node is {}", named(wanted), named(here))]
+    Incompatible {
+        /// The release.
+        version: Version,
+        /// What it is for.
+        wanted: Vec<String>,
+        /// What this node is.
+        here: Vec<String>,
+    },
+    /// The archive is not the one that the manifest names.
+    #[error("the archive `{found}` is not the one that the manifest names, `{wanted}`")]
+    OtherArchive {
+        /// The file.
+        found: String,
+        /// The one that is wanted.
+        wanted: String,
+    },
+}
+
+fn named(kinds: &[String]) -> String {
+    if kinds.is_empty() { "of no kind (`[source] compatible`)".to_owned() } else { kinds.join(", ") }
+}
+
+/// What this node wants of a channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Wants<'a> {
+    /// The product; without it, any.
+    pub product: Option<&'a str>,
+    /// The channel's name.
+    pub channel: &'a str,
+    /// Kinds of releases that run here.
+    pub compatible: &'a [String],
+}
+
+/// A channel that was accepted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Accepted {
+    /// What it says.
+    pub channel: Channel,
+    /// What to remember: entries of `State::channels`. Remember them before acting upon the channel.
+    pub memory: Vec<(String, SeenChannel)>,
+    /// The time that counts: the clock's, or that of the newest signed file if the clock is behind it.
+    pub now: Timestamp,
+    /// What somebody should look at.
+    pub warnings: Vec<Warning>,
+}
+
+/// What somebody should look at, although nothing was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Warning {
+    /// The clock is behind a signed time.
+    #[error("the clock says {clock}, but a channel was issued at {issued}: the clock is wrong")]
+    ClockBehind {
+        /// This node's time.
+        clock: Timestamp,
+        /// The newest signed time.
+        issued: Timestamp,
+    },
+    /// Two thirds of the channel's life are over.
+    #[error("channel `{channel}` expires at {expires}: it should be signed anew")]
+    ExpiresSoon {
+        /// The channel.
+        channel: String,
+        /// When.
+        expires: Timestamp,
+    },
+    /// Nobody vouches for it.
+    #[error(
+        "`{0}` is taken without a signature, as configured: whoever can write to the source decides what runs here"
+    )]
+    Unsigned(String),
+}
+
+/// Judges a channel whose signature was found good.
+///
+/// `trusted` are the fingerprints of all keys that may sign channels now; only what is remembered of these counts.
+/// Without signers (an unsigned source), what was remembered of unsigned ones does.
+pub fn channel(
+    channel: Channel,
+    digest: Digest,
+    signers: &[Signer],
+    trusted: &[String],
+    memory: &BTreeMap<String, SeenChannel>,
+    clock: Timestamp,
+    wants: Wants<'_>,
+) -> Result<Accepted, Refused> {
+    let name = channel.channel.clone();
+    let what = || format!("{}.channel", wants.channel);
+    if name != wants.channel {
+        return Err(Refused::OtherChannel { what: what(), found: name, wanted: wants.channel.to_owned() });
+    }
+    if let Some(wanted) = wants.product.filter(|wanted| *wanted != channel.product) {
+        return Err(Refused::OtherProduct {
+            what: what(),
+            found: channel.product,
+            wanted: wanted.to_owned(),
+        });
+    }
+    let key = |fingerprint: &str| memory_key(&channel.product, &name, fingerprint);
+    let owners =
+        if signers.is_empty() { vec![UNSIGNED] } else { trusted.iter().map(String::as_str).collect() };
+    let seen: Vec<_> = owners.iter().filter_map(|owner| memory.get(&key(owner))).collect();
+
+    let serial = channel.serial;
+    if serial > u64::MAX - SERIALS_LEFT_MIN {
+        return Err(Refused::FastForward { channel: name, serial });
+    }
+    if let Some(highest) = seen.iter().map(|seen| seen.serial).max().filter(|highest| *highest > serial) {
+        return Err(Refused::Older { channel: name, serial, seen: highest });
+    }
+    if seen.iter().any(|seen| seen.serial == serial && seen.digest != digest) {
+        return Err(Refused::TwoOfOneSerial { channel: name, serial });
+    }
+
+    let newest_issued = seen.iter().map(|seen| seen.issued).max();
+    let now = newest_issued.map_or(clock, |issued| issued.max(clock));
+    let mut warnings = Vec::new();
+    if let Some(issued) = newest_issued.filter(|issued| *issued > clock + CLOCK_AHEAD_MAX) {
+        warnings.push(Warning::ClockBehind { clock, issued });
+    }
+    if channel.issued > now + CLOCK_AHEAD_MAX {
+        return Err(Refused::FromTheFuture { channel: name, issued: channel.issued, now });
+    }
+    if channel.expires <= now {
+        return Err(Refused::Expired { channel: name, expires: channel.expires, now });
+    }
+    if now.duration_since(channel.issued) > channel.expires.duration_since(channel.issued) * 2 / 3 {
+        warnings.push(Warning::ExpiresSoon { channel: name.clone(), expires: channel.expires });
+    }
+
+    let remember =
+        SeenChannel { serial, digest, issued: channel.issued.max(newest_issued.unwrap_or(channel.issued)) };
+    let signed_by = signers.iter().map(|signer| signer.fingerprint.as_str());
+    let owners: Vec<_> = if signers.is_empty() { vec![UNSIGNED] } else { signed_by.collect() };
+    let memory = owners.into_iter().map(|owner| (key(owner), remember.clone())).collect();
+    Ok(Accepted { channel, memory, now, warnings })
+}
+
+impl Accepted {
+    /// The release of this version, or the one to run, if the channel lets it be installed.
+    pub fn choose(&self, version: Option<&Version>) -> Result<&ReleaseId, Refused> {
+        let channel = || self.channel.channel.clone();
+        let wanted = version.unwrap_or(&self.channel.release.version);
+        if self.channel.is_revoked(wanted) {
+            return Err(Refused::Revoked { channel: channel(), version: wanted.clone() });
+        }
+        let not_named = || Refused::NotNamed { channel: channel(), version: wanted.clone() };
+        let release = self.channel.find(wanted).ok_or_else(not_named)?;
+        match &self.channel.minimum {
+            Some(minimum) if self.channel.is_below_minimum(wanted) => Err(Refused::BelowMinimum {
+                channel: channel(),
+                version: wanted.clone(),
+                minimum: minimum.clone(),
+            }),
+            _ => Ok(release),
+        }
+    }
+
+    /// Whether this node's turn has come for this release.
+    pub fn wave(&self, node: &str, release: &ReleaseId) -> Wave {
+        // Who asks for another than the channel's release has chosen it himself.
+        let percent = if *release == self.channel.release { self.channel.percent_at(self.now) } else { 100 };
+        Wave { bucket: bucket(node, release.digest), percent }
+    }
+}
+
+/// A node's place among all nodes, and how far the rollout has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wave {
+    /// The node's place, in hundredths of a percent: 0 to 9999.
+    pub bucket: u16,
+    /// The part of the nodes whose turn has come.
+    pub percent: u8,
+}
+
+impl Wave {
+    /// Whether the node's turn has come.
+    pub fn has_come(self) -> bool {
+        u32::from(self.bucket) < u32::from(self.percent) * 100
+    }
+}
+
+/// The place of a node (or of a group of nodes) for one release: the same at every time, another for every release, and
+/// spread evenly. When the percentage grows, the nodes that were in stay in.
+pub fn bucket(node: &str, release: Digest) -> u16 {
+    let mut hasher = Sha256::new();
+    hasher.update(b"cutover-wave\0");
+    hasher.update(release.0);
+    hasher.update(node.as_bytes());
+    let first = hasher.finalize().iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    u16::try_from(first % 10_000).unwrap_or_default()
+}
+
+/// Judges a manifest whose signature was found good: `what` is its file, `release` what the channel says of it.
+pub fn manifest(
+    manifest: &Manifest,
+    what: &str,
+    release: Option<&ReleaseId>,
+    wants: Wants<'_>,
+) -> Result<(), Refused> {
+    let what = || what.to_owned();
+    if let Some(wanted) = wants.product.filter(|wanted| *wanted != manifest.product) {
+        let found = manifest.product.clone();
+        return Err(Refused::OtherProduct { what: what(), found, wanted: wanted.to_owned() });
+    }
+    if let Some(release) = release.filter(|release| release.version != manifest.version) {
+        let (found, wanted) = (manifest.version.clone(), release.version.clone());
+        return Err(Refused::OtherVersion { what: what(), found, wanted });
+    }
+    let fits = |kind: &String| wants.compatible.contains(kind);
+    if !manifest.compatible.is_empty() && !manifest.compatible.iter().any(fits) {
+        return Err(Refused::Incompatible {
+            version: manifest.version.clone(),
+            wanted: manifest.compatible.clone(),
+            here: wants.compatible.to_vec(),
+        });
+    }
+    Ok(())
+}
+
+/// Forgets what is remembered of a channel, whatever keys signed it. Gives what was forgotten.
+pub fn forget(memory: &mut BTreeMap<String, SeenChannel>, channel: &str) -> Vec<(String, SeenChannel)> {
+    let is_of = |key: &String| {
+        let name = key.split(' ').next().unwrap_or_default();
+        name.split_once('/').is_some_and(|(_, name)| name == channel)
+    };
+    let keys: Vec<_> = memory.keys().filter(|key| is_of(key)).cloned().collect();
+    keys.into_iter().filter_map(|key| memory.remove_entry(&key)).collect()
+}
+
+/// The key of an entry of `State::channels`.
+fn memory_key(product: &str, channel: &str, fingerprint: &str) -> String {
+    format!("{product}/{channel} {fingerprint}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ISSUED: &str = "2026-06-01T00:00:00Z";
+
+    fn time(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn id(version: &str) -> ReleaseId {
+        ReleaseId { version: version.parse().unwrap(), digest: Digest::of(version.as_bytes()) }
+    }
+
+    fn stable(serial: u64) -> Channel {
+        Channel {
+            product: "shop".into(),
+            channel: "stable".into(),
+            serial,
+            issued: time(ISSUED),
+            expires: time("2026-07-01T00:00:00Z"),
+            release: id("2.0"),
+            also: vec![id("1.9"), id("1.8"), id("1.7")],
+            minimum: Some("1.8".parse().unwrap()),
+            revoked: vec!["1.9".parse().unwrap()],
+            percent: Some(20),
+            waves: Vec::new(),
+            extras: Vec::new(),
+        }
+    }
+
+    /// A node that trusts some keys and remembers.
+    #[derive(Default)]
+    struct Node {
+        trusted: Vec<String>,
+        memory: BTreeMap<String, SeenChannel>,
+        clock: Option<Timestamp>,
+    }
+
+    impl Node {
+        fn trusting(keys: &[&str]) -> Self {
+            Self { trusted: keys.iter().map(ToString::to_string).collect(), ..Self::default() }
+        }
+
+        fn sees(&mut self, channel: Channel, keys: &[&str]) -> Result<Accepted, Refused> {
+            let signers: Vec<_> =
+                keys.iter().map(|key| Signer { fingerprint: key.to_string(), name: String::new() }).collect();
+            let digest = Digest::of(channel.to_text().as_bytes());
+            let clock = self.clock.unwrap_or(time("2026-06-02T00:00:00Z"));
+            let wants = Wants { product: Some("shop"), channel: "stable", compatible: &[] };
+            let accepted =
+                super::channel(channel, digest, &signers, &self.trusted, &self.memory, clock, wants)?;
+            self.memory.extend(accepted.memory.clone());
+            Ok(accepted)
+        }
+    }
+
+    #[test]
+    fn an_older_serial_is_never_taken() {
+        let mut node = Node::trusting(&["a"]);
+        node.sees(stable(7), &["a"]).unwrap();
+        node.sees(stable(7), &["a"]).unwrap();
+        assert_eq!(
+            node.sees(stable(6), &["a"]).unwrap_err(),
+            Refused::Older { channel: "stable".into(), serial: 6, seen: 7 }
+        );
+        let other = Channel { release: id("1.8"), also: Vec::new(), ..stable(7) };
+        assert!(matches!(node.sees(other.clone(), &["a"]), Err(Refused::TwoOfOneSerial { serial: 7, .. })));
+        node.sees(Channel { serial: 8, ..other }, &["a"]).unwrap();
+        assert_eq!(forget(&mut node.memory, "stable").len(), 1);
+        node.sees(stable(1), &["a"]).unwrap();
+        assert!(forget(&mut node.memory, "stabl").is_empty());
+    }
+
+    #[test]
+    fn an_unsigned_channel_is_remembered_too() {
+        let mut node = Node::default();
+        node.sees(stable(7), &[]).unwrap();
+        assert!(matches!(node.sees(stable(6), &[]), Err(Refused::Older { .. })));
+    }
+
+    #[test]
+    fn another_key_that_is_trusted_does_not_bring_back_an_older_one() {
+        let mut node = Node::trusting(&["a", "b"]);
+        node.sees(stable(7), &["a"]).unwrap();
+        assert!(matches!(node.sees(stable(6), &["b"]), Err(Refused::Older { .. })));
+    }
+
+    #[test]
+    fn a_stolen_key_cannot_end_the_counting() {
+        let mut node = Node::trusting(&["stolen", "b"]);
+        for serial in [u64::MAX, u64::MAX - SERIALS_LEFT_MIN + 1] {
+            assert!(matches!(node.sees(stable(serial), &["stolen"]), Err(Refused::FastForward { .. })));
+        }
+        node.sees(stable(u64::MAX - SERIALS_LEFT_MIN), &["stolen"]).unwrap();
+        assert!(matches!(node.sees(stable(8), &["b"]), Err(Refused::Older { .. })));
+        node.trusted.retain(|key| key != "stolen");
+        node.sees(stable(8), &["b"]).unwrap();
+    }
+
+    #[test]
+    fn time_is_judged_by_the_clock_and_by_what_was_signed() {
+        let mut node = Node::trusting(&["a"]);
+        for (clock, verdict) in [
+            ("2026-06-01T00:00:00Z", "ok"),
+            ("2026-05-31T23:50:00Z", "ok"),
+            ("2026-05-31T23:49:59Z", "future"),
+            ("1970-01-01T00:00:00Z", "future"),
+            ("2026-06-30T23:59:59Z", "soon"),
+            ("2026-07-01T00:00:00Z", "expired"),
+            ("2099-01-01T00:00:00Z", "expired"),
+        ] {
+            node.memory.clear();
+            node.clock = Some(time(clock));
+            let found = match node.sees(stable(1), &["a"]) {
+                Ok(accepted) if accepted.warnings.is_empty() => "ok",
+                Ok(accepted) => {
+                    assert!(matches!(accepted.warnings[..], [Warning::ExpiresSoon { .. }]));
+                    "soon"
+                }
+                Err(Refused::FromTheFuture { .. }) => "future",
+                Err(Refused::Expired { .. }) => "expired",
+                Err(other) => panic!("{other}"),
+            };
+            assert_eq!(found, verdict, "{clock}");
+        }
+    }
+
+    #[test]
+    fn a_clock_set_back_brings_no_expired_channel_to_life() {
+        let mut node = Node::trusting(&["a"]);
+        let later = Channel {
+            issued: time("2026-08-01T00:00:00Z"),
+            expires: time("2026-09-01T00:00:00Z"),
+            ..stable(2)
+        };
+        node.clock = Some(time("2026-08-01T00:00:00Z"));
+        node.sees(later.clone(), &["a"]).unwrap();
+        node.clock = Some(time("1970-01-01T00:00:00Z"));
+        assert!(matches!(node.sees(stable(3), &["a"]), Err(Refused::Expired { .. })));
+        let accepted = node.sees(Channel { serial: 4, ..later }, &["a"]).unwrap();
+        assert!(matches!(accepted.warnings[..], [Warning::ClockBehind { .. }]));
+    }
+
+    #[test]
+    fn a_clock_set_forward_is_not_remembered() {
+        let mut node = Node::trusting(&["a"]);
+        node.clock = Some(time("2099-01-01T00:00:00Z"));
+        assert!(node.sees(stable(1), &["a"]).is_err());
+        node.clock = None;
+        node.sees(stable(1), &["a"]).unwrap();
+    }
+
+    #[test]
+    fn a_channel_for_others_is_refused() {
+        let mut node = Node::trusting(&["a"]);
+        let other = Channel { product: "till".into(), ..stable(1) };
+        assert!(matches!(node.sees(other, &["a"]), Err(Refused::OtherProduct { .. })));
+        let other = Channel { channel: "beta".into(), ..stable(1) };
+        assert!(matches!(node.sees(other, &["a"]), Err(Refused::OtherChannel { .. })));
+    }
+
+    #[test]
+    fn only_named_and_allowed_releases_are_chosen() {
+        let accepted = Node::trusting(&["a"]).sees(stable(1), &["a"]).unwrap();
+        let choose = |version: &str| accepted.choose(Some(&version.parse().unwrap())).cloned();
+        assert_eq!(accepted.choose(None).unwrap(), &id("2.0"));
+        assert_eq!(choose("1.8").unwrap(), id("1.8"));
+        assert!(matches!(choose("1.9"), Err(Refused::Revoked { .. })));
+        assert!(matches!(choose("1.7"), Err(Refused::BelowMinimum { .. })));
+        assert!(matches!(choose("2.1"), Err(Refused::NotNamed { .. })));
+    }
+
+    #[test]
+    fn waves_grow_evenly_and_groups_stay_together() {
+        let mut channel = stable(1);
+        let mut before = 0;
+        for percent in [0, 20, 50, 100] {
+            channel.percent = Some(percent);
+            let accepted = Node::trusting(&["a"]).sees(channel.clone(), &["a"]).unwrap();
+            let come = |node: usize| accepted.wave(&format!("node-{node}"), &id("2.0")).has_come();
+            let count = (0..1000).filter(|node| come(*node)).count();
+            assert!(count.abs_diff(usize::from(percent) * 10) < 50, "{percent} %: {count}");
+            assert!(count >= before);
+            before = count;
+            assert!(accepted.wave("node-1", &id("1.8")).has_come(), "asked for by name");
+        }
+        assert_ne!(bucket("a", Digest::of(b"1")), bucket("a", Digest::of(b"2")));
+    }
+
+    #[test]
+    fn a_release_for_others_is_refused() {
+        let text = format!(
+            "format = 1\nproduct = shop\nversion = 2.0\narchive = a.tar\nsize = 1\nsha256 = {}\ncompatible = arm64, x86_64",
+            Digest::of(b"").hex()
+        );
+        let parsed = Manifest::parse(text.as_bytes()).unwrap();
+        let judge = |product, version: &str, compatible: &[&str]| {
+            let compatible: Vec<_> = compatible.iter().map(ToString::to_string).collect();
+            let wants = Wants { product: Some(product), channel: "stable", compatible: &compatible };
+            manifest(&parsed, "shop-2.0.manifest", Some(&id(version)), wants)
+        };
+        assert_eq!(judge("shop", "2.0", &["x86_64", "rack-7"]), Ok(()));
+        assert!(matches!(judge("till", "2.0", &["x86_64"]), Err(Refused::OtherProduct { .. })));
+        assert!(matches!(judge("shop", "2.1", &["x86_64"]), Err(Refused::OtherVersion { .. })));
+        assert!(matches!(judge("shop", "2.0", &["riscv64"]), Err(Refused::Incompatible { .. })));
+        assert!(matches!(judge("shop", "2.0", &[]), Err(Refused::Incompatible { .. })));
+    }
+}

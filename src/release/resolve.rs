@@ -1,0 +1,303 @@
+//! From a source to a release that may be staged, in the one order that is safe: signature over the bytes, then reading
+//! them, then the rules, and the archive last. Not a byte of the archive is read here.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+
+use super::channel::{CHANNEL_BYTES_MAX, Channel};
+use super::judge::{self, Accepted, Refused, Wants, Warning, Wave};
+use super::manifest::{MANIFEST_BYTES_MAX, Manifest};
+use super::source::{self, LocalFile, Ranges, Settings, Source, local};
+use super::trust::{Keyring, Namespace, Refusal, SIGNATURES_BYTES_MAX, Signer};
+use crate::sys::disk::{self, Context as _};
+use crate::types::state::SeenChannel;
+use crate::types::{Digest, ReleaseId, Version, escaped_path};
+
+/// Why there is no release to stage.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It is there, and must not be taken.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The source does not give it.
+    #[error(transparent)]
+    Source(#[from] source::Error),
+    /// The archive named on the command line can't be read.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// The archive does not tell its version.
+    #[error(transparent)]
+    NoVersion(#[from] local::NoVersion),
+}
+
+/// A release that may be staged, and all that is known of it before its archive is read.
+pub struct Candidate {
+    /// Its version and digest.
+    pub release: ReleaseId,
+    /// What it is.
+    pub manifest: Manifest,
+    /// The channel's serial, where it comes from a channel.
+    pub serial: Option<u64>,
+    /// Who vouches for the release; empty: nobody, as allowed.
+    pub signers: Vec<Signer>,
+    /// This node's place in the rollout.
+    pub wave: Wave,
+    /// Where the archive is.
+    pub archive: Box<dyn Ranges>,
+    /// What somebody should look at.
+    pub warnings: Vec<Warning>,
+}
+
+/// Reads releases of one source for one node.
+pub struct Resolver<'a> {
+    /// Where releases come from.
+    pub source: &'a dyn Source,
+    /// Whose are taken.
+    pub keyring: &'a Keyring,
+    /// The table `[source]`.
+    pub settings: &'a Settings,
+    /// The product, where `settings` names none and the application's name does.
+    pub product: Option<&'a str>,
+    /// This node's name, for waves.
+    pub node: &'a str,
+    /// The wall clock's time.
+    pub now: Timestamp,
+}
+
+impl Resolver<'_> {
+    /// Reads and judges the channel. Put `memory` of the result into `State::channels` before acting upon it.
+    pub fn channel(&self, memory: &BTreeMap<String, SeenChannel>) -> Result<Accepted, Error> {
+        let name = format!("{}.channel", self.settings.channel);
+        let bytes = self.need(&name, CHANNEL_BYTES_MAX)?;
+        // A clock that was set back must not revive a key that has expired; the newest signed time counts as well.
+        let still_trusted: Vec<_> =
+            self.keyring.keys().iter().filter(|key| !self.keyring.is_revoked(key)).collect();
+        let is_still_trusted = |key: &String| still_trusted.iter().any(|by| key.ends_with(&by.fingerprint()));
+        let remembered = memory.iter().filter(|(key, _)| is_still_trusted(key));
+        let newest_issued = remembered.map(|(_, seen)| seen.issued).max();
+        let at = newest_issued.map_or(self.now, |issued| issued.max(self.now));
+        let signatures = self.source.small(&format!("{name}.sig"), SIGNATURES_BYTES_MAX)?;
+        let signers = self.verified(Namespace::Channel, &name, &bytes, signatures.as_deref(), at, 1)?;
+        let channel = Channel::parse(&bytes)
+            .map_err(|malformed| Refused::Malformed { what: name.clone(), malformed })?;
+        let trusted = self.keyring.fingerprints(Namespace::Channel, at);
+        let digest = Digest::of(&bytes);
+        let mut accepted =
+            judge::channel(channel, digest, &signers, &trusted, memory, self.now, self.wants())?;
+        if signers.is_empty() {
+            accepted.warnings.push(Warning::Unsigned(name));
+        }
+        Ok(accepted)
+    }
+
+    /// Reads and judges the manifest of the channel's release, or of another version that it names.
+    pub fn release(&self, accepted: &Accepted, version: Option<&Version>) -> Result<Candidate, Error> {
+        let release = accepted.choose(version)?;
+        let name = format!("{}-{}.manifest", accepted.channel.product, release.version);
+        let bytes = self.need(&name, MANIFEST_BYTES_MAX)?;
+        let digest = Digest::of(&bytes);
+        if digest != release.digest {
+            return Err(Refused::OtherManifest { what: name, found: digest, wanted: release.digest }.into());
+        }
+        let signatures = self.source.small(&format!("{name}.sig"), SIGNATURES_BYTES_MAX)?;
+        let (manifest, signers) =
+            self.manifest(&name, &bytes, signatures.as_deref(), Some(release), accepted.now)?;
+        let node = self.settings.group.as_deref().unwrap_or(self.node);
+        let mut warnings = accepted.warnings.clone();
+        if signers.is_empty() {
+            warnings.push(Warning::Unsigned(name));
+        }
+        Ok(Candidate {
+            wave: accepted.wave(node, release),
+            release: release.clone(),
+            serial: Some(accepted.channel.serial),
+            archive: self.source.archive(&manifest.archive)?,
+            manifest,
+            signers,
+            warnings,
+        })
+    }
+
+    fn manifest(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        signatures: Option<&[u8]>,
+        release: Option<&ReleaseId>,
+        at: Timestamp,
+    ) -> Result<(Manifest, Vec<Signer>), Refused> {
+        let threshold = self.settings.threshold;
+        let signers = self.verified(Namespace::Release, name, bytes, signatures, at, threshold)?;
+        let manifest = Manifest::parse(bytes)
+            .map_err(|malformed| Refused::Malformed { what: name.to_owned(), malformed })?;
+        judge::manifest(&manifest, name, release, self.wants())?;
+        Ok((manifest, signers))
+    }
+
+    /// The signers that count; none only where unsigned files are allowed.
+    fn verified(
+        &self,
+        namespace: Namespace,
+        what: &str,
+        bytes: &[u8],
+        signatures: Option<&[u8]>,
+        at: Timestamp,
+        threshold: u32,
+    ) -> Result<Vec<Signer>, Refused> {
+        match self.keyring.verify(namespace, bytes, signatures, at, threshold) {
+            Ok(signers) => Ok(signers),
+            Err(Refusal::Unsigned | Refusal::NoKeys(_)) if self.settings.allow_unsigned => Ok(Vec::new()),
+            Err(refusal) => Err(Refused::Untrusted { what: what.to_owned(), refusal }),
+        }
+    }
+
+    fn wants(&self) -> Wants<'_> {
+        Wants {
+            product: self.settings.product.as_deref().or(self.product),
+            channel: &self.settings.channel,
+            compatible: &self.settings.compatible,
+        }
+    }
+
+    fn need(&self, name: &str, limit: usize) -> Result<Vec<u8>, Error> {
+        let missing = || source::Error::Missing(format!("{}/{name}", self.source.place()));
+        Ok(self.source.small(name, limit)?.ok_or_else(missing)?)
+    }
+}
+
+/// An archive that somebody named on the command line.
+pub struct LocalArchive<'a> {
+    /// The archive.
+    pub file: &'a Path,
+    /// Its version, where it has no manifest.
+    pub version: Option<&'a Version>,
+    /// Whose releases are taken.
+    pub keyring: &'a Keyring,
+    /// The table `[source]`, with `allow_unsigned` as asked for on the command line.
+    pub settings: &'a Settings,
+    /// The product, where `settings` names none and the application's name does.
+    pub product: Option<&'a str>,
+    /// The wall clock's time.
+    pub now: Timestamp,
+}
+
+impl LocalArchive<'_> {
+    /// The release in the archive: by the manifest beside it, or, where unsigned releases are allowed, by itself.
+    pub fn candidate(&self) -> Result<Candidate, Error> {
+        let file = open(self.file)?;
+        let archive = LocalFile::new(file, self.file)?;
+        let manifest_path = local::manifest_beside(self.file);
+        let bytes = match &manifest_path {
+            Some(path) => disk::read_small(path, MANIFEST_BYTES_MAX)?,
+            None => None,
+        };
+        let (manifest, digest, signers) = match (bytes, manifest_path) {
+            (Some(bytes), Some(path)) => self.with_manifest(&bytes, &path)?,
+            _ => self.without_manifest(&archive)?,
+        };
+        let what = escaped_path(self.file);
+        let release = ReleaseId { version: manifest.version.clone(), digest };
+        Ok(Candidate {
+            wave: Wave { bucket: 0, percent: 100 },
+            release,
+            serial: None,
+            archive: Box::new(archive),
+            manifest,
+            warnings: if signers.is_empty() { vec![Warning::Unsigned(what)] } else { Vec::new() },
+            signers,
+        })
+    }
+
+    fn with_manifest(&self, bytes: &[u8], path: &Path) -> Result<(Manifest, Digest, Vec<Signer>), Error> {
+        let what = escaped_path(path);
+        let mut signature_path = path.as_os_str().to_owned();
+        signature_path.push(".sig");
+        let signatures = disk::read_small(&PathBuf::from(signature_path), SIGNATURES_BYTES_MAX)?;
+        let source = source::Directory::new("/");
+        let resolver = Resolver {
+            source: &source,
+            keyring: self.keyring,
+            settings: self.settings,
+            product: self.product,
+            node: "",
+            now: self.now,
+        };
+        let (manifest, signers) = resolver.manifest(&what, bytes, signatures.as_deref(), None, self.now)?;
+        let name = self.file.file_name().unwrap_or_default();
+        if name != manifest.archive.as_str() {
+            let found = escaped_path(Path::new(name));
+            return Err(Refused::OtherArchive { found, wanted: manifest.archive }.into());
+        }
+        if let Some(wanted) = self.version.filter(|wanted| **wanted != manifest.version) {
+            let (found, wanted) = (manifest.version, wanted.clone());
+            return Err(Refused::OtherVersion { what, found, wanted }.into());
+        }
+        Ok((manifest, Digest::of(bytes), signers))
+    }
+
+    /// The archive's own digest stands for the release's.
+    fn without_manifest(&self, archive: &LocalFile) -> Result<(Manifest, Digest, Vec<Signer>), Error> {
+        let product = self.settings.product.as_deref().or(self.product);
+        let by_name = local::product_and_version(self.file, product);
+        let (product, version) = match self.version {
+            None => by_name?,
+            Some(version) => {
+                let by_name = by_name.ok().map(|(product, _)| product);
+                (
+                    product.map(str::to_owned).or(by_name).unwrap_or_else(|| "unnamed".to_owned()),
+                    version.clone(),
+                )
+            }
+        };
+        if !self.settings.allow_unsigned {
+            let what = escaped_path(self.file);
+            return Err(Refused::Untrusted { what, refusal: Refusal::Unsigned }.into());
+        }
+        let digest = hash(archive, self.file)?;
+        let manifest = Manifest {
+            product,
+            version,
+            archive: self.file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            size: archive.size(),
+            sha256: digest,
+            unpacked: None,
+            entries: None,
+            index: None,
+            tree: None,
+            compatible: Vec::new(),
+            data_read: Vec::new(),
+            data_write: None,
+            extras: Vec::new(),
+        };
+        Ok((manifest, digest, Vec::new()))
+    }
+}
+
+/// Opens a file that an admin named: links are followed, but it must be a regular file, and opening never waits.
+fn open(path: &Path) -> Result<File, disk::Error> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = File::options().read(true).custom_flags(flags).open(path).context("open", path)?;
+    if file.metadata().context("look at", path)?.is_file() {
+        Ok(file)
+    } else {
+        Err(disk::Error::new("read", path, std::io::Error::other("it is not a regular file")))
+    }
+}
+
+fn hash(archive: &LocalFile, path: &Path) -> Result<Digest, Error> {
+    let mut reader = archive.read_range(0, archive.size())?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match reader.read(&mut buffer).context("read", path)? {
+            0 => return Ok(hasher.into()),
+            read => hasher.update(&buffer[..read]),
+        }
+    }
+}
