@@ -9,5 +9,6 @@
     reason = "helpers of tests may fail loudly, and make what they need"
 )]
 mod docs;
+mod corpus;
 mod layers;
 mod pack;

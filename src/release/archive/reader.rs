@@ -133,7 +133,13 @@ impl Reader {
         self.advance().map_err(|fault| {
             let at_entry = !matches!(
                 fault,
-                Fault::Rule(Rule::NoEndMark | Rule::DataAfterEnd | Rule::Empty | Rule::BrokenCompression(_))
+                Fault::Rule(
+                    Rule::NoEndMark
+                        | Rule::DataAfterEnd
+                        | Rule::Empty
+                        | Rule::BrokenCompression(_)
+                        | Rule::UnknownFormat
+                )
             );
             let number = if at_entry { self.number } else { 0 };
             error(fault, &self.archive, number, self.offset, &self.name)
@@ -165,18 +171,30 @@ impl Reader {
         self.name.clear();
         self.offset = self.stream.offset();
         loop {
-            let Some(block) = self.stream.block()? else {
+            let block = self.stream.block().map_err(|fault| self.of_first(fault, &[0; BLOCK]))?;
+            let Some(block) = block else {
                 return Err(if before.is_empty() { Rule::NoEndMark } else { Rule::DanglingHeader }.into());
             };
             if block == [0; BLOCK] {
                 return if before.is_empty() { self.end() } else { Err(Rule::DanglingHeader.into()) };
             }
-            let header = Header::parse(&block)?;
+            let header = Header::parse(&block).map_err(|rule| self.of_first(rule.into(), &block))?;
             if matches!(header.kind(), b'x' | b'g' | b'L' | b'K') {
                 self.extend(&mut before, &header)?;
             } else {
                 return self.member(before, &header).map(Some);
             }
+        }
+    }
+
+    /// What is wrong with the first block of what was decompressed may be that it never was a tar.
+    fn of_first(&self, fault: Fault, block: &[u8; BLOCK]) -> Fault {
+        let is_first = self.number == 1 && self.offset == 0 && self.stream.offset() <= BLOCK as u64;
+        match fault {
+            Fault::Rule(Rule::Checksum | Rule::Truncated) if is_first && block[257..262] != *b"ustar" => {
+                Rule::UnknownFormat.into()
+            }
+            fault => fault,
         }
     }
 
