@@ -8,7 +8,7 @@
     clippy::disallowed_methods,
     reason = "helpers of tests may fail loudly, and make what they need"
 )]
-mod docs;
 mod corpus;
+mod docs;
 mod layers;
 mod pack;
