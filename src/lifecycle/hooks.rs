@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::application::Moment;
 use crate::sys::owned;
 use crate::sys::process::{self, Command, End};
 use crate::types::{Span, escaped, escaped_path};
@@ -37,46 +38,6 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self { timeout: Span::seconds(60), release: true }
-    }
-}
-
-/// When hooks run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Before a release is fetched.
-    PreStage,
-    /// When its tree is complete.
-    PostStage,
-    /// Before anything stops.
-    PreSwitch,
-    /// When the new release was started.
-    PostSwitch,
-    /// When it has been healthy for long enough.
-    Healthy,
-    /// When it stays.
-    Committed,
-    /// Before the old release is brought back.
-    PreRollback,
-    /// When it serves again.
-    PostRollback,
-    /// When an update did not end with the new release.
-    Failed,
-}
-
-impl Phase {
-    /// The name in file names and in `CUTOVER_PHASE`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::PreStage => "pre-stage",
-            Self::PostStage => "post-stage",
-            Self::PreSwitch => "pre-switch",
-            Self::PostSwitch => "post-switch",
-            Self::Healthy => "healthy",
-            Self::Committed => "committed",
-            Self::PreRollback => "pre-rollback",
-            Self::PostRollback => "post-rollback",
-            Self::Failed => "failed",
-        }
     }
 }
 
@@ -134,28 +95,22 @@ pub struct Hooks {
 }
 
 impl Hooks {
-    /// Runs all hooks of a phase, the first that does not end with 0 ends it. `tree` is the release whose hooks run too:
-    /// only one that was verified. `env` has `CUTOVER_*` but for the phase.
-    pub fn run(&self, phase: Phase, tree: Option<&Path>, env: &[(String, OsString)]) -> Result<(), Error> {
-        for hook in admins(&self.directory.join(format!("{}.d", phase.name())))? {
-            self.run_one(&hook, phase, tree, env)?;
+    /// Runs all hooks of a moment, the first that does not end with 0 ends it. `tree` is the release whose hooks run too:
+    /// only one that was verified. `env` has `CUTOVER_*`.
+    pub fn run(&self, moment: Moment, tree: Option<&Path>, env: &[(String, OsString)]) -> Result<(), Error> {
+        for hook in admins(&self.directory.join(format!("{}.d", moment.name())))? {
+            self.run_one(&hook, tree, env)?;
         }
         let Some(tree) = tree.filter(|_| self.settings.release) else { return Ok(()) };
-        let hook = tree.join(RELEASE_HOOKS).join(phase.name());
+        let hook = tree.join(RELEASE_HOOKS).join(moment.name());
         // A link could lead out of what was verified.
         if fs::symlink_metadata(&hook).is_ok_and(|found| found.is_file()) {
-            self.run_one(&hook, phase, Some(tree), env)?;
+            self.run_one(&hook, Some(tree), env)?;
         }
         Ok(())
     }
 
-    fn run_one(
-        &self,
-        hook: &Path,
-        phase: Phase,
-        tree: Option<&Path>,
-        env: &[(String, OsString)],
-    ) -> Result<(), Error> {
+    fn run_one(&self, hook: &Path, tree: Option<&Path>, env: &[(String, OsString)]) -> Result<(), Error> {
         let unreadable = |source| Error::Unreadable { path: hook.to_owned(), source };
         // The file that a link leads to, with all directories above it, may be changed by root and us only.
         owned::open(&hook.canonicalize().map_err(unreadable)?)
@@ -163,7 +118,6 @@ impl Hooks {
         let mut command = Command::new([hook]).timeout(self.settings.timeout.0);
         command.env = env.to_vec();
         command.env.push(("CUTOVER_API".into(), "1".into()));
-        command.env.push(("CUTOVER_PHASE".into(), phase.name().into()));
         command.directory = tree.filter(|tree| tree.is_dir()).map(Path::to_owned);
         let outcome = process::run(&command);
         for line in outcome.output.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
@@ -240,7 +194,7 @@ mod tests {
         fn run(&self) -> Result<String, Error> {
             let tree = self.directory.path().join("tree");
             let env = [("CUTOVER_APP".to_owned(), OsString::from("shop"))];
-            self.hooks.run(Phase::PreSwitch, Some(&tree), &env)?;
+            self.hooks.run(Moment::PreSwitch, Some(&tree), &env)?;
             Ok(fs::read_to_string(self.directory.path().join("out")).unwrap_or_default())
         }
     }
@@ -250,12 +204,12 @@ mod tests {
         let lab = Lab::new();
         assert_eq!(lab.run().unwrap(), "");
         lab.write("tree/.cutover/hooks/pre-switch", "echo release $PWD");
-        lab.write("shop.hooks/pre-switch.d/20-b", "echo b $CUTOVER_PHASE");
+        lab.write("shop.hooks/pre-switch.d/20-b", "echo b");
         lab.write("shop.hooks/pre-switch.d/10-a", "echo a $CUTOVER_APP");
         lab.write("shop.hooks/pre-switch.d/.hidden", "echo hidden");
         lab.write("shop.hooks/pre-switch.d/30-c.dpkg-old", "echo old");
         let tree = lab.directory.path().join("tree");
-        let wanted = format!("a shop\nb pre-switch\nrelease {}\n", tree.display());
+        let wanted = format!("a shop\nb\nrelease {}\n", tree.display());
         assert_eq!(lab.run().unwrap(), wanted);
     }
 

@@ -4,15 +4,20 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::application::{Application, Direction, Moment, Watch};
+use super::data::{self, Data, Decision, Restore};
 use super::driver::chain;
+use super::hooks::{self, Hooks};
 use super::service::{self, Services, Target};
 use super::settings::Settings;
+use super::units;
 use crate::health::{Checks, Context, Observation};
 use crate::store::Store;
 use crate::sys::systemd::{self, Deadline};
-use crate::types::Version;
-use crate::types::record::{Cause, DataSnapshot, Reason, Record};
+use crate::types::record::{Cause, DataPolicy, DataSnapshot, Reason, Record};
+use crate::types::{ReleaseId, Version};
 
 /// The application on this machine.
 pub struct Local<'a> {
@@ -61,8 +66,7 @@ impl<'a> Local<'a> {
                 variables.push(("FROM_VERSION", from.version.as_str().into()));
                 variables.push(("FROM_PATH", layout.tree(&from.version).into()));
             }
-            if let Some(snapshot) = record.data.first() {
-                let path = layout.snapshots().join(&record.transaction).join(&snapshot.name);
+            if let Some(Ok(path)) = record.data.first().map(|item| self.data().snapshot_place(item)) {
                 variables.push(("DATA_SNAPSHOT", path.into()));
             }
             if let Some(rollout) = record.rollout {
@@ -75,13 +79,62 @@ impl<'a> Local<'a> {
         variables.into_iter().map(|(name, value)| (format!("CUTOVER_{name}"), value)).collect()
     }
 
-    /// The units of both releases, from the tree of one.
+    /// What is started with the tree: the declared units, and those that it ships.
     fn target(&self, tree: PathBuf, record: &Record) -> Target {
-        Target {
-            units: self.settings.service.units.clone(),
-            tree,
-            env: self.environment("service", Some(record)),
+        Target { units: self.units_of(&tree), tree, env: self.environment("service", Some(record)) }
+    }
+
+    fn units_of(&self, tree: &Path) -> Vec<String> {
+        let mut units = self.settings.service.units.clone();
+        if self.has_units() {
+            // Unit files that cannot be read are told by the step that links them.
+            let shipped = units::started(tree).unwrap_or_default();
+            units.extend(shipped.into_iter().filter(|unit| !self.settings.service.units.contains(unit)));
         }
+        units
+    }
+
+    /// Whether systemd runs the application.
+    fn has_units(&self) -> bool {
+        let service = &self.settings.service;
+        systemd::is_booted() && service.command.is_none() && service.action != service::Action::None
+    }
+
+    fn links(&self) -> units::Links {
+        units::Links::new(self.store.layout.root(), self.settings.service.stop_timeout.0)
+    }
+
+    /// Links the unit files of the tree that the pointer names.
+    fn link_units(&self, tree: &Path, record: &Record, direction: Direction) -> Result<(), units::Error> {
+        if !self.has_units() || !nix::unistd::geteuid().is_root() {
+            return Ok(());
+        }
+        // Only on the first way forward it is sure what systemd has read.
+        let is_first = direction == Direction::Forward && record.resumes == 0;
+        let known =
+            record.from.as_ref().filter(|_| is_first).map(|from| self.store.layout.tree(&from.version));
+        self.links().ensure(&self.store.disk, tree, known.as_deref())
+    }
+
+    fn data(&self) -> Data {
+        Data {
+            disk: self.store.disk.clone(),
+            private: self.store.layout.private(),
+            reserve: self.store.reserve_bytes(&self.settings.store).unwrap_or(0),
+        }
+    }
+
+    /// What becomes of one path's data on the way back, and why.
+    fn decide(&self, item: &DataSnapshot, record: &Record) -> Decision {
+        let entry = self.settings.data.iter().find(|entry| entry.path.as_os_str() == item.path.as_str());
+        let policy = match record.data_policy {
+            Some(DataPolicy::Auto) | None => entry.map_or(DataPolicy::Auto, |entry| entry.on_rollback),
+            Some(policy) => policy,
+        };
+        // What is not known of a release counts as said by nobody.
+        let sealed = |release: &ReleaseId| self.store.release(&release.version).ok();
+        let reads = record.from.as_ref().and_then(sealed).map(|sealed| sealed.data_read).unwrap_or_default();
+        data::decide(policy, &reads, sealed(&record.to).and_then(|sealed| sealed.data_write))
     }
 
     /// The tree that serves now; the wanted one when none does.
@@ -97,8 +150,32 @@ impl<'a> Local<'a> {
 }
 
 impl Application for Local<'_> {
-    fn hooks(&self, _moment: Moment, _record: &Record) -> Result<(), Reason> {
-        Ok(())
+    fn hooks(&self, moment: Moment, record: &Record) -> Result<(), Reason> {
+        let directory = PathBuf::from(format!("/etc/cutover/{}.hooks", self.app));
+        let hooks = Hooks { settings: self.settings.hooks.clone(), directory };
+        let tree = match moment {
+            Moment::PostRollback => record.from.as_ref().unwrap_or(&record.to),
+            Moment::PreStage
+            | Moment::PostStage
+            | Moment::PreSwitch
+            | Moment::PostSwitch
+            | Moment::Healthy
+            | Moment::Committed
+            | Moment::PreRollback
+            | Moment::Failed => &record.to,
+        };
+        let tree = self.store.layout.tree(&tree.version);
+        let run = hooks.run(moment, Some(&tree), &self.environment(moment.name(), Some(record)));
+        run.map_err(|error| {
+            let cause = match error {
+                hooks::Error::NotNow { .. } => Cause::NotNow,
+                hooks::Error::Failed { .. }
+                | hooks::Error::Untrusted { .. }
+                | hooks::Error::Unreadable { .. }
+                | hooks::Error::TooMany(_) => Cause::Hook,
+            };
+            Reason::new(cause, chain(&error))
+        })
     }
 
     fn arm(&self, within: Duration) -> Result<(), Reason> {
@@ -117,10 +194,21 @@ impl Application for Local<'_> {
     }
 
     fn stop(&self, record: &Record) -> Result<(), Reason> {
-        if !self.services.stops_first(!self.settings.data.is_empty()) {
+        // A fleet may want all to have stopped before any starts.
+        let must_stop = !self.settings.data.is_empty() || record.rollout.is_some();
+        if !self.services.stops_first(must_stop) {
             return Ok(());
         }
-        let target = self.target(self.active_tree(record), record);
+        let mut target = self.target(self.active_tree(record), record);
+        if self.has_units() {
+            // All that may run: also what another release ships, and what a timer of it has started.
+            let linked = self.links().ours().unwrap_or_default();
+            target
+                .units
+                .extend(linked.into_iter().filter(|unit| !self.settings.service.units.contains(unit)));
+            target.units.sort();
+            target.units.dedup();
+        }
         if let Err(error) = self.services.drain(&target) {
             tracing::warn!("{}", chain(&error));
         }
@@ -130,7 +218,10 @@ impl Application for Local<'_> {
     }
 
     fn start(&self, record: &Record, direction: Direction) -> Result<(), Reason> {
-        let target = self.target(self.active_tree(record), record);
+        let tree = self.active_tree(record);
+        self.link_units(&tree, record, direction)
+            .map_err(|error| Reason::new(Cause::Service, chain(&error)))?;
+        let target = self.target(tree, record);
         if direction == Direction::Back {
             self.services.forget_failures(&target);
         }
@@ -139,27 +230,48 @@ impl Application for Local<'_> {
         })
     }
 
-    fn snapshot(&self, _record: &Record) -> Result<Vec<DataSnapshot>, Reason> {
-        Ok(Vec::new())
+    fn snapshot(&self, record: &Record) -> Result<Vec<DataSnapshot>, Reason> {
+        let (release, entries) = (record.from.as_ref(), &self.settings.data);
+        self.data()
+            .ensure_snapshots(&record.transaction, release, Timestamp::now(), entries)
+            .map_err(|error| Reason::new(Cause::Machine, chain(&error)))
     }
 
-    fn restore(&self, _record: &Record) -> Result<Vec<String>, Reason> {
-        Ok(Vec::new())
+    fn restore(&self, record: &Record) -> Result<Vec<String>, Reason> {
+        let (mut wanted, mut done) = (Vec::new(), Vec::new());
+        for item in &record.data {
+            match self.decide(item, record) {
+                Decision::Restore => {
+                    wanted.push(item.clone());
+                    done.push(format!("data `{}` are as before the switch, newer ones set aside", item.path));
+                }
+                Decision::Keep => done.push(format!("data `{}` stay as they are", item.path)),
+            }
+        }
+        let (transaction, newer) = (record.transaction.as_str(), &record.to);
+        self.data()
+            .ensure_restored(Restore { items: &wanted, transaction, newer, at: Timestamp::now() })
+            .map_err(|error| Reason::new(Cause::Machine, chain(&error)))?;
+        if record.from.is_none() && self.has_units() && nix::unistd::geteuid().is_root() {
+            // Nothing serves after a first installation that failed.
+            let removed = self.links().remove_all(&self.store.disk);
+            removed.map_err(|error| Reason::new(Cause::Service, chain(&error)))?;
+        }
+        Ok(done)
     }
 
-    fn drop_snapshots(&self, _keep: &[DataSnapshot]) -> Result<(), Reason> {
-        Ok(())
+    fn drop_snapshots(&self, keep: &[DataSnapshot]) -> Result<(), Reason> {
+        self.data().prune_snapshots(keep).map_err(|error| Reason::new(Cause::Machine, chain(&error)))
     }
 
     fn watch(&self, version: &Version, tree: &Path) -> Box<dyn Watch> {
         let layout = &self.store.layout;
-        let is_booted = systemd::is_booted() && self.settings.service.action != service::Action::None;
         let mut env = self.environment("check", None);
         env.push(("CUTOVER_TO_VERSION".into(), version.as_str().into()));
         let context = Context {
             tree: tree.to_owned(),
             releases: layout.releases(),
-            units: if is_booted { self.settings.service.units.clone() } else { Vec::new() },
+            units: if self.has_units() { self.units_of(tree) } else { Vec::new() },
             env,
         };
         Box::new(Looking(Checks::new(self.settings.health.clone(), context)))
@@ -169,11 +281,7 @@ impl Application for Local<'_> {
         let active = self.store.active().ok().flatten();
         let tree = active
             .map_or_else(|| self.store.layout.root().to_owned(), |version| self.store.layout.tree(&version));
-        self.services.last_words(&Target {
-            units: self.settings.service.units.clone(),
-            tree,
-            env: Vec::new(),
-        })
+        self.services.last_words(&Target { units: self.units_of(&tree), tree, env: Vec::new() })
     }
 }
 

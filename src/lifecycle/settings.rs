@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{policy, service};
+use super::{hooks, policy, service};
 use crate::coord::settings::Mode;
 use crate::types::record::DataPolicy;
 use crate::{coord, health, release, store};
@@ -30,6 +30,8 @@ pub struct Settings {
     pub data: Vec<Data>,
     /// What runs.
     pub service: service::Settings,
+    /// What else runs at the moments of an update.
+    pub hooks: hooks::Settings,
     /// How it is seen to be well.
     pub health: health::Settings,
     /// When it may be switched.

@@ -66,6 +66,12 @@ pub fn shipped(tree: &Path) -> Result<BTreeSet<String>, Error> {
     if names.len() > UNITS_MAX { Err(Error::TooMany(directory)) } else { Ok(names) }
 }
 
+/// The shipped units that are started with the release: those with an `[Install]` section. The others are for somebody
+/// else to start (a timer, a socket), and are only stopped.
+pub fn started(tree: &Path) -> Result<BTreeSet<String>, Error> {
+    Ok(shipped(tree)?.into_iter().filter(|unit| has_install_section(tree, unit)).collect())
+}
+
 /// The links to unit files of one application.
 #[derive(Clone, Debug)]
 pub struct Links {

@@ -6,8 +6,8 @@
 //! <root>/.cutover/aside/<transaction>/<name>          newer data that the rollback of that transaction moved away
 //! <root>/.cutover/aside/<transaction>.json            what is in there, and where it was
 //! ```
-//! For a path on another file system than `.cutover` both stand beside it, as `.<name>.cutover-<transaction>` and
-//! `.<name>.cutover-aside-<transaction>`: bringing data back must be a rename, since a rename needs no space.
+//! For a path on another file system than `.cutover` both stand beside it, as `.<own>.cutover-<transaction>.<name>`
+//! and `.<own>.cutover-aside-<transaction>.<name>`: bringing data back must be a rename, since a rename needs no space.
 //!
 //! What always holds: a snapshot has its name only when it is complete and durable, and is never taken again (by then
 //! the new release may have written); going back moves the newer data away, then the snapshot itself into their place.
@@ -25,23 +25,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::settings::Data as Entry;
 use crate::sys::disk::{self, Context as _, Disk};
 use crate::types::record::DataPolicy;
 use crate::types::{Size, escaped_path};
 
 /// The longest index file, in bytes.
 const INDEX_BYTES_MAX: usize = 1 << 20;
-
-/// One `[[data]]` entry.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct Entry {
-    /// A directory or file that the application writes; absolute.
-    pub path: PathBuf,
-    /// What a rollback does with it.
-    #[serde(default)]
-    pub on_rollback: DataPolicy,
-}
 
 /// Data cannot be copied or brought back.
 #[derive(Debug, thiserror::Error)]
@@ -113,19 +103,20 @@ pub struct Data {
 }
 
 impl Data {
-    /// Where the snapshot (`snapshots`) or the newer data (`aside`) of `path` belong.
-    fn place(&self, kind: Kind, transaction: &str, path: &Path, name: &str) -> Result<PathBuf, Error> {
+    /// Where the snapshot or the newer data of `path` belong. `name` is `<transaction>/<name>`.
+    fn place(&self, kind: Kind, path: &Path, name: &str) -> Result<PathBuf, Error> {
         let parent = parent_of(path);
         let device = |path: &Path| std::fs::metadata(path).map(|found| found.dev()).context("look at", path);
         if device(parent)? == device(&self.private)? {
-            return Ok(self.private.join(kind.directory()).join(transaction).join(name));
+            return Ok(self.private.join(kind.directory()).join(name));
         }
         let own = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = name.replace('/', ".");
         let infix = match kind {
             Kind::Snapshots => "",
             Kind::Aside => "aside-",
         };
-        Ok(parent.join(format!(".{own}.cutover-{infix}{transaction}")))
+        Ok(parent.join(format!(".{own}.cutover-{infix}{name}")))
     }
 
     fn index(&self, kind: Kind, transaction: &str) -> PathBuf {
@@ -269,7 +260,7 @@ mod tests {
 
         fn restore(&self, data: &Data, items: &[crate::types::record::DataSnapshot]) -> Result<(), Error> {
             let (newer, at) = (&self.release, jiff::Timestamp::UNIX_EPOCH);
-            data.ensure_restored(Restore { taken: "t1", items, transaction: "t1", newer, at })
+            data.ensure_restored(Restore { items, transaction: "t1", newer, at })
         }
 
         /// What the new release does.
@@ -341,8 +332,8 @@ mod tests {
     #[test]
     fn snapshots_go_when_nobody_needs_them() {
         let lab = Lab::new();
-        lab.snapshot(&lab.data).unwrap();
-        lab.data.prune_snapshots(&["t1"]).unwrap();
+        let items = lab.snapshot(&lab.data).unwrap();
+        lab.data.prune_snapshots(&items[..1]).unwrap();
         assert_eq!(lab.data.snapshots().unwrap().len(), 1);
         lab.data.prune_snapshots(&[]).unwrap();
         assert!(lab.data.snapshots().unwrap().is_empty());

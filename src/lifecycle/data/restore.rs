@@ -37,8 +37,6 @@ pub struct AsideItem {
 /// A rollback's wish to have data back.
 #[derive(Clone, Copy, Debug)]
 pub struct Restore<'a> {
-    /// The switch before which the snapshots were taken.
-    pub taken: &'a str,
     /// What is brought back.
     pub items: &'a [DataSnapshot],
     /// The rollback: names what is set aside.
@@ -56,7 +54,8 @@ impl Data {
         let mut moves = Vec::new();
         for item in wish.items {
             let path = PathBuf::from(&item.path);
-            let stored = self.place(Kind::Aside, wish.transaction, &path, &item.name)?;
+            let own = item.name.rsplit('/').next().unwrap_or_default();
+            let stored = self.place(Kind::Aside, &path, &format!("{}/{own}", wish.transaction))?;
             moves.push((item, AsideItem { path, stored }));
         }
         if !self.index(Kind::Aside, wish.transaction).exists() && !moves.is_empty() {
@@ -66,14 +65,14 @@ impl Data {
             self.write_index(Kind::Aside, wish.transaction, &set)?;
         }
         for (item, aside) in moves {
-            self.ensure_moved(wish.taken, item, &aside)?;
+            self.ensure_moved(item, &aside)?;
         }
         Ok(())
     }
 
     /// The snapshot goes last: while it is there, the work is not done.
-    fn ensure_moved(&self, taken: &str, item: &DataSnapshot, aside: &AsideItem) -> Result<(), Error> {
-        let snapshot = self.snapshot_place(taken, item)?;
+    fn ensure_moved(&self, item: &DataSnapshot, aside: &AsideItem) -> Result<(), Error> {
+        let snapshot = self.snapshot_place(item)?;
         if !is_there(&snapshot) {
             return Ok(());
         }

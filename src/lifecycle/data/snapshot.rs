@@ -90,17 +90,17 @@ impl Data {
         let own = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let item = |method: Method| DataSnapshot {
             path: path.to_string_lossy().into_owned(),
-            name: format!("{number}-{own}.{}", method.name()),
+            name: format!("{transaction}/{number}-{own}.{}", method.name()),
             method: method.name().to_owned(),
         };
         for method in METHODS {
-            if fs::symlink_metadata(self.snapshot_place(transaction, &item(method))?).is_ok() {
+            if fs::symlink_metadata(self.snapshot_place(&item(method))?).is_ok() {
                 return Ok(item(method));
             }
         }
         let method = self.method(path)?;
         self.check_room(path, method)?;
-        let place = self.snapshot_place(transaction, &item(method))?;
+        let place = self.snapshot_place(&item(method))?;
         self.make_parents(&place)?;
         match method {
             Method::Absent => self.disk.replace(&place, b"", 0o600)?,
@@ -115,13 +115,9 @@ impl Data {
         Ok(item(method))
     }
 
-    /// Where a snapshot is. Outside of `.cutover` the name ends in its method too.
-    pub(super) fn snapshot_place(&self, transaction: &str, item: &DataSnapshot) -> Result<PathBuf, Error> {
-        let mut place = self.place(Kind::Snapshots, transaction, Path::new(&item.path), &item.name)?;
-        if !place.starts_with(&self.private) {
-            place.as_mut_os_string().push(format!(".{}", item.method));
-        }
-        Ok(place)
+    /// Where a snapshot is.
+    pub fn snapshot_place(&self, item: &DataSnapshot) -> Result<PathBuf, Error> {
+        self.place(Kind::Snapshots, Path::new(&item.path), &item.name)
     }
 
     fn copy(&self, path: &Path, place: &Path) -> Result<(), Error> {
@@ -159,7 +155,7 @@ impl Data {
 
     /// Whether files beside `path` can share blocks: tried, since only that is sure.
     fn can_clone(&self, path: &Path) -> Result<bool, Error> {
-        let directory = self.place(Kind::Snapshots, "probe", path, "probe")?;
+        let directory = self.place(Kind::Snapshots, path, "probe/probe")?;
         self.make_parents(&directory)?;
         let [from, to] = ["from", "to"].map(|end| {
             let mut name = directory.clone().into_os_string();
@@ -202,13 +198,13 @@ impl Data {
         self.read_indexes(Kind::Snapshots)
     }
 
-    /// Lets all snapshots go but those of the transactions in `keep`.
-    pub fn prune_snapshots(&self, keep: &[&str]) -> Result<(), Error> {
+    /// Lets all snapshots go but those of transactions of which one is in `keep`.
+    pub fn prune_snapshots(&self, keep: &[DataSnapshot]) -> Result<(), Error> {
         for set in self.snapshots()? {
-            if keep.contains(&set.transaction.as_str()) {
+            if set.items.iter().any(|item| keep.contains(item)) {
                 continue;
             }
-            let places = set.items.iter().map(|item| self.snapshot_place(&set.transaction, item));
+            let places = set.items.iter().map(|item| self.snapshot_place(item));
             self.remove_set(Kind::Snapshots, &set.transaction, &places.collect::<Result<Vec<_>, _>>()?)?;
         }
         Ok(())
