@@ -12,3 +12,5 @@ mod corpus;
 mod docs;
 mod layers;
 mod pack;
+mod model_rolling;
+mod model_synchronous;

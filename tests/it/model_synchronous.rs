@@ -1,0 +1,466 @@
+//! Every order in which a synchronous rollout can happen, over the same rules that the program runs.
+//!
+//! Nodes crash, read what is old, lose replies, have any clock at every step, fail, are sent back by hand, and are
+//! waived. A [`Flaw`] changes what the world around the rules does, never the rules: each must be found out.
+
+use cutover::coord::rules::synchronous::{
+    Act, Decision, Go, Local, Outcome, Plan, Stage, Telling, View, act,
+};
+use cutover::coord::rules::{Checks, Health, Ms, Times};
+use stateright::{Checker, Model, Property};
+
+/// The instant of the switch; the same whoever decides, since clocks are arbitrary anyway.
+const AT: Ms = 1000;
+const VOTE_BY: Ms = 100;
+const TIMES: Times = Times {
+    vote: 100,
+    lead: 500,
+    late: 10,
+    stop: 0,
+    trial: 100,
+    settle: 10,
+    back: 5,
+    poll: 5,
+    visibility: 5,
+};
+
+/// A mistake in what stands around the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flaw {
+    None,
+    /// A gate is written by rename: the last one wins.
+    GatesOverwritten,
+    /// A gate is read while it is being written, and taken for its negative.
+    GateHalfRead,
+    /// The plan is taken for the go.
+    NoGoGate,
+    /// A node leaves although it has vouched.
+    LeavesAfterVouching,
+    /// Storage is told before the journal.
+    TellsBeforeJournal,
+    /// A node keeps the release because it is healthy itself.
+    NoOutcomeGate,
+    /// Two of three are all.
+    KeepsByMajority,
+    /// The pointer is not on the disk when the node vouches.
+    NoSyncBeforeVouching,
+    /// Facts of an earlier rollout stand under the same names.
+    NamesUsedAgain,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Node {
+    /// What it believes: the same as `written`, unless there is a flaw.
+    stage: Stage,
+    written: Stage,
+    /// What it has read; absent: whatever is on the board.
+    view: Option<View>,
+    runs_new: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct World {
+    board: View,
+    nodes: Vec<Node>,
+    crashes: u8,
+    waivers: u8,
+    /// How often a node may fall behind, where reads are fresh otherwise.
+    lags: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Event {
+    Does {
+        node: usize,
+        act: Act,
+    },
+    /// Does it, and never learns that it did.
+    DoesUnheard {
+        node: usize,
+        act: Act,
+    },
+    ReadsAll(usize),
+    ReadsHalf(usize),
+    FallsBehind(usize),
+    CatchesUp(usize),
+    Crashes(usize),
+    IsSentBack(usize),
+    IsWaived(usize),
+}
+
+#[derive(Clone)]
+struct Fleet {
+    nodes: usize,
+    crashes: u8,
+    waivers: u8,
+    /// Absent: every node may read anything old at any time.
+    lags: Option<u8>,
+    flaw: Flaw,
+}
+
+/// One moment of each kind that the rules tell apart.
+const MOMENTS: [Ms; 7] = [0, 500, 999, 1011, 1026, 1116, 1200];
+
+impl Fleet {
+    /// What the rules are shown: the view, or what a flaw makes of it.
+    fn shown(&self, world: &World, number: usize, checks: Checks) -> View {
+        let mut view = view_of(world, number);
+        match self.flaw {
+            Flaw::NoGoGate if matches!(world.nodes[number].stage, Stage::Arming { .. }) => {
+                view.go = Some(Go::Go);
+            }
+            Flaw::NoOutcomeGate if checks == Checks::Good => view.outcome = Some(Outcome::Keep),
+            Flaw::KeepsByMajority => {
+                let good = view.members.iter().filter(|m| m.report == Some(Health::Good)).count();
+                if good * 2 > view.members.len() {
+                    for member in &mut view.members {
+                        member.waived |= member.report.is_none();
+                    }
+                }
+            }
+            _ => {}
+        }
+        view
+    }
+
+    fn acts(&self, world: &World, number: usize) -> Vec<Act> {
+        let mut acts = Vec::new();
+        let stage = world.nodes[number].stage;
+        for now in MOMENTS {
+            for checks in [Checks::Watching, Checks::Good, Checks::Failed] {
+                for (clock_is_good, has_storage) in [(true, true), (false, true), (true, false)] {
+                    let local = Local { now, vote_by: VOTE_BY, clock_is_good, has_storage, checks };
+                    let view = self.shown(world, number, checks);
+                    let act = normal(act(stage, &view, local, &TIMES));
+                    if act != Act::Wait && !acts.contains(&act) {
+                        acts.push(act);
+                    }
+                }
+            }
+        }
+        acts
+    }
+
+    fn perform(&self, world: &mut World, number: usize, act: Act, is_heard: bool) {
+        let node = &mut world.nodes[number];
+        match act {
+            Act::Wait => {}
+            Act::Enter(stage) => {
+                node.stage = stage;
+                if self.flaw != Flaw::TellsBeforeJournal || stage.is_final() {
+                    node.written = stage;
+                }
+            }
+            Act::Switch { at } => {
+                node.runs_new = true;
+                enter(node, Stage::Switched { at });
+            }
+            Act::GoBack { .. } => {
+                node.runs_new = false;
+                enter(node, Stage::GoneBack);
+            }
+            Act::Leave => {
+                node.runs_new = false;
+                enter(node, Stage::Left);
+            }
+            Act::Tell(telling) => {
+                tell(&mut world.board, number, telling);
+                if let Some(view) = node.view.as_mut().filter(|_| is_heard) {
+                    tell(view, number, telling);
+                }
+            }
+            Act::Decide(decision) => {
+                self.decide(&mut world.board, decision);
+                if let Some(view) = node.view.as_mut().filter(|_| is_heard) {
+                    match decision {
+                        Decision::Plan(_) => view.plan = world.board.plan,
+                        Decision::Go(_) => view.go = world.board.go,
+                        Decision::Outcome(_) => view.outcome = world.board.outcome,
+                    }
+                }
+            }
+        }
+    }
+
+    fn decide(&self, board: &mut View, decision: Decision) {
+        let again = self.flaw == Flaw::GatesOverwritten;
+        match decision {
+            Decision::Plan(plan) if again || board.plan.is_none() => board.plan = Some(plan),
+            Decision::Go(go) if again || board.go.is_none() => board.go = Some(go),
+            Decision::Outcome(outcome) if again || board.outcome.is_none() => board.outcome = Some(outcome),
+            _ => {}
+        }
+    }
+
+    /// Whether every one of `up` comes to an end when faults have ended and time goes by.
+    fn ends(&self, world: &World, up: &[usize], checks: Checks) -> bool {
+        let mut world = world.clone();
+        for now in MOMENTS {
+            for _ in 0..40 {
+                let before = world.clone();
+                for number in up.iter().copied() {
+                    world.nodes[number].view = None;
+                    let local =
+                        Local { now, vote_by: VOTE_BY, clock_is_good: true, has_storage: true, checks };
+                    let view = view_of(&world, number);
+                    let act = normal(act(world.nodes[number].stage, &view, local, &TIMES));
+                    self.perform(&mut world, number, act, true);
+                }
+                if world == before {
+                    break;
+                }
+            }
+        }
+        up.iter().all(|number| world.nodes[*number].stage.is_final())
+    }
+}
+
+fn enter(node: &mut Node, stage: Stage) {
+    node.stage = stage;
+    node.written = stage;
+}
+
+/// Instants that are chosen by a clock are all the same here.
+fn normal(act: Act) -> Act {
+    match act {
+        Act::Decide(Decision::Plan(Plan::Commit { .. })) => {
+            Act::Decide(Decision::Plan(Plan::Commit { at: AT }))
+        }
+        Act::Decide(Decision::Outcome(Outcome::Rollback { .. })) => {
+            Act::Decide(Decision::Outcome(Outcome::Rollback { at: 0 }))
+        }
+        other => other,
+    }
+}
+
+fn tell(view: &mut View, number: usize, telling: Telling) {
+    let member = &mut view.members[number];
+    match telling {
+        Telling::Vote => member.vote = Some(true),
+        Telling::Armed => member.armed = true,
+        Telling::Switched => member.switched = true,
+        // Made once: a second one changes nothing.
+        Telling::Report(health) => member.report = member.report.or(Some(health)),
+    }
+}
+
+fn view_of(world: &World, number: usize) -> View {
+    let view = world.nodes[number].view.as_ref().unwrap_or(&world.board);
+    View { me: number, ..view.clone() }
+}
+
+fn read_all(world: &mut World, number: usize) {
+    world.nodes[number].view = Some(View { me: number, ..world.board.clone() });
+}
+
+impl Model for Fleet {
+    type State = World;
+    type Action = Event;
+
+    fn init_states(&self) -> Vec<World> {
+        let mut board = View::new(0, self.nodes);
+        if self.flaw == Flaw::NamesUsedAgain {
+            for member in &mut board.members {
+                member.report = Some(Health::Good);
+            }
+        }
+        let node = |me| Node {
+            stage: Stage::Idle,
+            written: Stage::Idle,
+            view: self.lags.is_none().then(|| View::new(me, self.nodes)),
+            runs_new: false,
+        };
+        let nodes = (0..self.nodes).map(node).collect();
+        let (crashes, waivers, lags) = (self.crashes, self.waivers, self.lags.unwrap_or(0));
+        vec![World { board, nodes, crashes, waivers, lags }]
+    }
+
+    fn actions(&self, world: &World, events: &mut Vec<Event>) {
+        for (number, node) in world.nodes.iter().enumerate() {
+            let is_done = matches!(node.stage, Stage::Kept | Stage::GoneBack);
+            for act in self.acts(world, number) {
+                if node.view.is_some() && matches!(act, Act::Tell(_) | Act::Decide(_)) {
+                    events.push(Event::DoesUnheard { node: number, act });
+                }
+                events.push(Event::Does { node: number, act });
+            }
+            let is_behind = view_of(world, number) != (View { me: number, ..world.board.clone() });
+            match (self.lags, &node.view) {
+                (None, _) if is_behind && !is_done => events.push(Event::ReadsAll(number)),
+                (Some(_), Some(_)) => events.push(Event::CatchesUp(number)),
+                (Some(_), None) if world.lags > 0 && !is_done => events.push(Event::FallsBehind(number)),
+                _ => {}
+            }
+            if self.flaw == Flaw::GateHalfRead && is_behind && world.board.outcome.is_some() {
+                events.push(Event::ReadsHalf(number));
+            }
+            if world.crashes > 0 && !is_done {
+                events.push(Event::Crashes(number));
+            }
+            if node.stage.may_leave() || (self.flaw == Flaw::LeavesAfterVouching && !node.stage.is_final()) {
+                events.push(Event::IsSentBack(number));
+            }
+            if world.waivers > 0 && world.board.outcome.is_none() && !world.board.members[number].waived {
+                events.push(Event::IsWaived(number));
+            }
+        }
+    }
+
+    fn next_state(&self, world: &World, event: Event) -> Option<World> {
+        let mut world = world.clone();
+        match event {
+            Event::Does { node, act } => self.perform(&mut world, node, act, true),
+            Event::DoesUnheard { node, act } => self.perform(&mut world, node, act, false),
+            Event::ReadsAll(number) => read_all(&mut world, number),
+            Event::ReadsHalf(number) => {
+                read_all(&mut world, number);
+                if let Some(view) = &mut world.nodes[number].view {
+                    view.outcome = Some(Outcome::Rollback { at: 0 });
+                }
+            }
+            Event::FallsBehind(number) => {
+                world.lags -= 1;
+                read_all(&mut world, number);
+            }
+            Event::CatchesUp(number) => world.nodes[number].view = None,
+            Event::Crashes(number) => {
+                world.crashes -= 1;
+                let node = &mut world.nodes[number];
+                node.stage = node.written;
+                node.view = self.lags.is_none().then(|| View::new(number, self.nodes));
+                if self.flaw == Flaw::NoSyncBeforeVouching {
+                    node.runs_new = false;
+                }
+            }
+            Event::IsSentBack(number) => self.perform(&mut world, number, Act::Leave, true),
+            Event::IsWaived(number) => {
+                world.waivers -= 1;
+                world.board.members[number].waived = true;
+            }
+        }
+        // What those who are done have read changes nothing any more.
+        for (number, node) in world.nodes.iter_mut().enumerate() {
+            if matches!(node.stage, Stage::Kept | Stage::GoneBack) {
+                node.view = self.lags.is_none().then(|| View::new(number, self.nodes));
+            }
+        }
+        Some(world)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("S1 no two members end on different sides", |_, world: &World| {
+                let ends = |wanted: fn(&Stage) -> bool| {
+                    let counted = world.nodes.iter().zip(&world.board.members);
+                    counted.filter(|(_, member)| !member.waived).any(|(node, _)| wanted(&node.stage))
+                };
+                !(ends(|stage| *stage == Stage::Kept)
+                    && ends(|stage| matches!(stage, Stage::Left | Stage::GoneBack)))
+            }),
+            Property::always("S2 nobody switches before all have voted and armed", |_, world: &World| {
+                !world.nodes.iter().any(|node| node.runs_new)
+                    || world.board.all(|member| member.vote == Some(true) && member.armed)
+            }),
+            Property::always("S3 called off means that nobody switched", |_, world: &World| {
+                let is_off = world.board.plan == Some(Plan::Abort) || world.board.go == Some(Go::Cancel);
+                !(is_off && world.nodes.iter().any(|node| node.runs_new))
+            }),
+            Property::always("S4 kept only when all reported good", |_, world: &World| {
+                !world.nodes.iter().any(|node| node.stage == Stage::Kept)
+                    || (world.board.outcome == Some(Outcome::Keep)
+                        && world.board.all(|member| member.report == Some(Health::Good)))
+            }),
+            Property::always("S5 who vouched runs the new release", |_, world: &World| {
+                world
+                    .nodes
+                    .iter()
+                    .all(|node| node.runs_new || !matches!(node.stage, Stage::Vouching { .. } | Stage::Kept))
+            }),
+            Property::always("L1 when faults end, all come to an end", |fleet: &Fleet, world: &World| {
+                let all: Vec<usize> = (0..fleet.nodes).collect();
+                [Checks::Good, Checks::Failed].iter().all(|checks| {
+                    fleet.ends(world, &all, *checks)
+                        && all.iter().all(|one| fleet.ends(world, &[*one], *checks))
+                })
+            }),
+            Property::sometimes("all keep the new release", |_, world: &World| {
+                world.nodes.iter().all(|node| node.stage == Stage::Kept)
+            }),
+            Property::sometimes("all go back together", |_, world: &World| {
+                world.nodes.iter().all(|node| node.stage == Stage::GoneBack)
+                    && matches!(world.board.outcome, Some(Outcome::Rollback { .. }))
+            }),
+        ]
+    }
+}
+
+fn check(fleet: Fleet) {
+    let started = std::time::Instant::now();
+    let checker = fleet.clone().checker().threads(2).spawn_bfs().join();
+    eprintln!(
+        "{} nodes, {} crashes, {} waivers, {:?} lags: {} states in {:.1} s",
+        fleet.nodes,
+        fleet.crashes,
+        fleet.waivers,
+        fleet.lags,
+        checker.unique_state_count(),
+        started.elapsed().as_secs_f64()
+    );
+    checker.assert_properties();
+}
+
+const SOUND: Fleet = Fleet { nodes: 2, crashes: 0, waivers: 0, lags: None, flaw: Flaw::None };
+
+#[test]
+fn two_nodes_agree_with_one_crash_and_one_lag() {
+    check(Fleet { crashes: 1, lags: Some(1), ..SOUND });
+}
+
+#[test]
+#[ignore = "minutes without optimisation: `make model`"]
+fn model_synchronous_agrees_whatever_happens() {
+    check(Fleet { crashes: 2, ..SOUND });
+    check(Fleet { waivers: 1, ..SOUND });
+    check(Fleet { nodes: 3, lags: Some(0), ..SOUND });
+    check(Fleet { nodes: 3, lags: Some(0), crashes: 1, waivers: 1, ..SOUND });
+    check(Fleet { nodes: 3, lags: Some(1), crashes: 1, ..SOUND });
+}
+
+#[test]
+fn every_flaw_of_a_synchronous_rollout_is_found_out() {
+    let flaws = [
+        (Flaw::GatesOverwritten, "S"),
+        (Flaw::NoGoGate, "S2"),
+        (Flaw::LeavesAfterVouching, "S1"),
+        (Flaw::TellsBeforeJournal, "S1"),
+        (Flaw::NoOutcomeGate, "S"),
+        (Flaw::NoSyncBeforeVouching, "S5"),
+        (Flaw::NamesUsedAgain, "S"),
+    ];
+    for (flaw, property) in flaws {
+        is_found_out(&Fleet { crashes: 1, lags: Some(1), flaw, ..SOUND }, property);
+    }
+}
+
+#[test]
+#[ignore = "minutes without optimisation: `make model`"]
+fn model_synchronous_finds_out_every_flaw() {
+    is_found_out(&Fleet { flaw: Flaw::GateHalfRead, ..SOUND }, "S1");
+    is_found_out(&Fleet { nodes: 3, lags: Some(0), flaw: Flaw::KeepsByMajority, ..SOUND }, "S");
+}
+
+fn is_found_out(fleet: &Fleet, property: &str) {
+    let checker = fleet
+        .clone()
+        .checker()
+        .threads(2)
+        .finish_when(stateright::HasDiscoveries::AnyFailures)
+        .spawn_bfs()
+        .join();
+    let found = checker.discoveries();
+    let names: Vec<_> = found.keys().collect();
+    let violated = found.iter().find(|(name, _)| name.starts_with(property));
+    let (name, path) =
+        violated.unwrap_or_else(|| panic!("{:?} was not found out, only {names:?}", fleet.flaw));
+    eprintln!("{:?}: {name}, in {} steps", fleet.flaw, path.clone().into_actions().len());
+}
