@@ -11,6 +11,6 @@
 mod corpus;
 mod docs;
 mod layers;
-mod pack;
 mod model_rolling;
 mod model_synchronous;
+mod pack;
