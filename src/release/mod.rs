@@ -6,6 +6,7 @@ pub mod index;
 pub mod judge;
 pub mod manifest;
 pub mod pack;
+pub mod publish;
 pub mod resolve;
 pub mod scan;
 pub mod source;

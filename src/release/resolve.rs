@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
@@ -17,6 +18,9 @@ use super::trust::{Keyring, Namespace, Refusal, SIGNATURES_BYTES_MAX, Signer};
 use crate::sys::disk::{self, Context as _};
 use crate::types::state::SeenChannel;
 use crate::types::{Digest, ReleaseId, Version, escaped_path};
+
+/// How long a publisher takes at most to replace a channel and its signature.
+const REPLACING_TIME: Duration = Duration::from_millis(250);
 
 /// Why there is no release to stage.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +77,6 @@ impl Resolver<'_> {
     /// Reads and judges the channel. Put `memory` of the result into `State::channels` before acting upon it.
     pub fn channel(&self, memory: &BTreeMap<String, SeenChannel>) -> Result<Accepted, Error> {
         let name = format!("{}.channel", self.settings.channel);
-        let bytes = self.need(&name, CHANNEL_BYTES_MAX)?;
         // A clock that was set back must not revive a key that has expired; the newest signed time counts as well.
         let still_trusted: Vec<_> =
             self.keyring.keys().iter().filter(|key| !self.keyring.is_revoked(key)).collect();
@@ -81,8 +84,7 @@ impl Resolver<'_> {
         let remembered = memory.iter().filter(|(key, _)| is_still_trusted(key));
         let newest_issued = remembered.map(|(_, seen)| seen.issued).max();
         let at = newest_issued.map_or(self.now, |issued| issued.max(self.now));
-        let signatures = self.source.small(&format!("{name}.sig"), SIGNATURES_BYTES_MAX)?;
-        let signers = self.verified(Namespace::Channel, &name, &bytes, signatures.as_deref(), at, 1)?;
+        let (bytes, signers) = self.signed_channel(&name, at)?;
         let channel = Channel::parse(&bytes)
             .map_err(|malformed| Refused::Malformed { what: name.clone(), malformed })?;
         let trusted = self.keyring.fingerprints(Namespace::Channel, at);
@@ -93,6 +95,31 @@ impl Resolver<'_> {
             accepted.warnings.push(Warning::Unsigned(name));
         }
         Ok(accepted)
+    }
+
+    /// The channel's bytes and who signed them. A publisher replaces channel and signature one after the other: when they
+    /// don't fit, both are read once more.
+    fn signed_channel(&self, name: &str, at: Timestamp) -> Result<(Vec<u8>, Vec<Signer>), Error> {
+        let read = || -> Result<_, Error> {
+            let bytes = self.need(name, CHANNEL_BYTES_MAX)?;
+            Ok((bytes, self.source.small(&format!("{name}.sig"), SIGNATURES_BYTES_MAX)?))
+        };
+        let verify = |(bytes, signatures): &(Vec<u8>, Option<Vec<u8>>)| {
+            self.verified(Namespace::Channel, name, bytes, signatures.as_deref(), at, 1)
+        };
+        let first = read()?;
+        match verify(&first) {
+            Ok(signers) => Ok((first.0, signers)),
+            Err(Refused::Untrusted { refusal: Refusal::WrongSignature(_), .. })
+                if self.source.is_replaced_in_place() =>
+            {
+                std::thread::sleep(REPLACING_TIME);
+                let second = read()?;
+                let signers = verify(&second)?;
+                Ok((second.0, signers))
+            }
+            Err(refused) => Err(refused.into()),
+        }
     }
 
     /// Reads and judges the manifest of the channel's release, or of another version that it names.

@@ -9,6 +9,7 @@
     reason = "helpers of tests may fail loudly, and make what they need"
 )]
 mod corpus;
+mod attacks;
 mod docs;
 mod layers;
 mod model_rolling;

@@ -38,6 +38,11 @@ pub trait Source: Send + Sync {
 
     /// An archive, to read parts of.
     fn archive(&self, name: &str) -> Result<Box<dyn Ranges>, Error>;
+
+    /// Whether files may be replaced while they are read, so that two that don't fit are worth a second look.
+    fn is_replaced_in_place(&self) -> bool {
+        true
+    }
 }
 
 /// Opens the source that the settings name. Nothing is read yet.

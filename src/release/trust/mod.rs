@@ -19,8 +19,8 @@ use ssh_key::HashAlg;
 use ssh_key::public::KeyData;
 
 pub use revoked::Revoked;
-pub use sign::{Error as SignError, KeyPair, sign};
-pub use signature::SIGNATURES_BYTES_MAX;
+pub use sign::{Error as SignError, KeyPair, public_key, sign, sign_file, signature_file};
+pub use signature::{SIGNATURES_BYTES_MAX, keys_that_signed};
 pub use signers::{Problem, TrustedKey};
 
 use crate::sys::owned;
@@ -289,7 +289,7 @@ fn in_file(path: &Path) -> impl Fn((usize, Problem)) -> Error + '_ {
 }
 
 /// `SHA256:…`, as `ssh-keygen -l` shows it.
-fn fingerprint(key: &KeyData) -> String {
+pub fn fingerprint(key: &KeyData) -> String {
     key.fingerprint(HashAlg::Sha256).to_string()
 }
 

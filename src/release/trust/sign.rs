@@ -5,14 +5,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use ssh_key::private::Ed25519Keypair;
-use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey};
+use ssh_key::public::KeyData;
+use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey, PublicKey};
 
 use super::Namespace;
-use crate::sys::disk;
+use super::signature::{SIGNATURES_BYTES_MAX, good_signatures};
+use crate::sys::disk::{self, Disk};
 use crate::types::escaped_path;
 
 /// The longest private key file in bytes.
 const KEY_BYTES_MAX: usize = 64 << 10;
+
+/// The longest file that is signed: manifests and channels are small.
+const SIGNED_BYTES_MAX: usize = 1 << 20;
 
 /// A key or a signature that could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +28,9 @@ pub enum Error {
     /// No such file.
     #[error("there is no key file `{}`", escaped_path(.0))]
     NoKey(PathBuf),
+    /// Nothing to sign.
+    #[error("there is no file `{}`", escaped_path(.0))]
+    NoFile(PathBuf),
     /// The key can't be used.
     #[error("cannot sign with the key `{}`", escaped_path(.path))]
     Key {
@@ -110,4 +118,37 @@ fn sign_by_ssh_keygen(key_file: &Path, namespace: Namespace, bytes: &[u8]) -> Re
         return Ok(text);
     }
     Err(Error::Refused(key_file.to_owned()))
+}
+
+/// The public key of a key file: of a private one (even if it is encrypted), or of the `.pub` beside it or itself.
+pub fn public_key(key_file: &Path) -> Result<KeyData, Error> {
+    let text = disk::read_small(key_file, KEY_BYTES_MAX)?.ok_or_else(|| Error::NoKey(key_file.to_owned()))?;
+    if let Ok(key) = PrivateKey::from_openssh(&text) {
+        return Ok(key.public_key().key_data().clone());
+    }
+    let wrong = |source| Error::Key { path: key_file.to_owned(), source };
+    let key = PublicKey::from_openssh(String::from_utf8_lossy(&text).trim()).map_err(wrong)?;
+    Ok(key.key_data().clone())
+}
+
+/// Signs a file: its signature goes into `<file>.sig`. Signatures of other keys that are there and hold are kept.
+pub fn sign_file(disk: &Disk, file: &Path, key_file: &Path, namespace: Namespace) -> Result<PathBuf, Error> {
+    let bytes = disk::read_small(file, SIGNED_BYTES_MAX)?.ok_or_else(|| Error::NoFile(file.to_owned()))?;
+    let signature = sign(key_file, namespace, &bytes)?;
+    let new = good_signatures(namespace.as_str(), &bytes, signature.as_bytes());
+    let path = signature_file(file);
+    let there = disk::read_small(&path, SIGNATURES_BYTES_MAX)?.unwrap_or_default();
+    let others = good_signatures(namespace.as_str(), &bytes, &there)
+        .into_iter()
+        .filter(|(key, _)| new.iter().all(|(other, _)| other != key));
+    let text: String = others.map(|(_, block)| block).chain([signature]).collect();
+    disk.replace(&path, text.as_bytes(), 0o644)?;
+    Ok(path)
+}
+
+/// `<file>.sig`.
+pub fn signature_file(file: &Path) -> PathBuf {
+    let mut path = file.as_os_str().to_owned();
+    path.push(".sig");
+    path.into()
 }

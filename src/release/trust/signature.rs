@@ -112,3 +112,12 @@ fn decode_base64(text: &[u8]) -> Vec<u8> {
     }
     bytes
 }
+
+/// The signatures of a file that are good over `bytes`, each with its key; others are left out.
+pub fn good_signatures(namespace: &str, bytes: &[u8], signatures: &[u8]) -> Vec<(KeyData, String)> {
+    let text = std::str::from_utf8(signatures).unwrap_or_default();
+    let blocks = text.split_inclusive(END);
+    let good =
+        blocks.filter_map(|block| Some((key_that_signed(namespace, bytes, block).ok()?, block.to_owned())));
+    good.collect()
+}
