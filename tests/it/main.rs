@@ -8,8 +8,8 @@
     clippy::disallowed_methods,
     reason = "helpers of tests may fail loudly, and make what they need"
 )]
-mod corpus;
 mod attacks;
+mod corpus;
 mod docs;
 mod layers;
 mod model_rolling;
