@@ -10,6 +10,7 @@
 )]
 mod attacks;
 mod corpus;
+mod differential;
 mod docs;
 mod layers;
 mod model_rolling;

@@ -3,6 +3,10 @@
 use super::build::{Tar, gzip, skippable, zstd, zstd_stored};
 use super::{Case, accepted, refused, run};
 
+pub fn cases() -> Vec<Case> {
+    [tar_ends(), zstd_ends(), gzip_ends()].concat()
+}
+
 #[test]
 fn an_archive_is_read_to_its_very_end() {
     run(tar_ends());

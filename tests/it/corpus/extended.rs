@@ -3,6 +3,10 @@
 use super::build::{Head, Tar, record};
 use super::{Case, accepted, refused, run};
 
+pub fn cases() -> Vec<Case> {
+    [known_differences(), broken(), keys(), doubled()].concat()
+}
+
 #[test]
 fn records_that_tars_read_differently_make_no_difference_here() {
     run(known_differences());

@@ -3,6 +3,10 @@
 use super::build::{Head, Tar};
 use super::{Case, accepted, refused, run};
 
+pub fn cases() -> Vec<Case> {
+    [broken(), numbers(), types()].concat()
+}
+
 #[test]
 fn broken_headers_are_refused() {
     run(broken());

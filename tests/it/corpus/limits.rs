@@ -3,6 +3,10 @@
 use super::build::{Head, Tar, gzip, zstd, zstd_stored};
 use super::{Case, accepted, refused, run};
 
+pub fn cases() -> Vec<Case> {
+    bombs()
+}
+
 #[test]
 fn limits_hold_before_anything_is_written() {
     run(bombs());

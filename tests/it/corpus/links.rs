@@ -3,6 +3,10 @@
 use super::build::{Head, Tar};
 use super::{Case, accepted, refused, run};
 
+pub fn cases() -> Vec<Case> {
+    [symbolic(), hard()].concat()
+}
+
 #[test]
 fn nothing_is_written_through_a_link() {
     run(symbolic());

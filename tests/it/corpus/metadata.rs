@@ -8,6 +8,10 @@ use cutover::release::scan;
 use super::build::{Head, Tar};
 use super::{Case, Place, accepted, refused, run, small_limits};
 
+pub fn cases() -> Vec<Case> {
+    power()
+}
+
 #[test]
 fn files_get_no_power_that_the_node_does_not_allow() {
     run(power());

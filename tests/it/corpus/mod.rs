@@ -8,7 +8,7 @@ mod headers;
 mod limits;
 mod links;
 mod metadata;
-mod mutations;
+pub mod mutations;
 mod names;
 mod race;
 mod sparse;
@@ -29,6 +29,7 @@ use cutover::types::progress::Silent;
 use nix::fcntl::OFlag;
 
 /// One archive.
+#[derive(Clone)]
 pub struct Case {
     pub name: &'static str,
     pub bytes: Vec<u8>,
@@ -36,6 +37,7 @@ pub struct Case {
 }
 
 /// What becomes of it.
+#[derive(Clone)]
 pub enum Outcome {
     /// It is refused by the rule of this name.
     Refused(&'static str),
@@ -50,6 +52,21 @@ pub fn refused(name: &'static str, rule: &'static str, bytes: Vec<u8>) -> Case {
 pub fn accepted(name: &'static str, tree: &[&str], bytes: Vec<u8>) -> Case {
     let lines = tree.iter().map(|line| (*line).to_owned()).collect();
     Case { name, bytes, outcome: Outcome::Tree(lines) }
+}
+
+/// All cases.
+pub fn all() -> Vec<Case> {
+    [
+        names::cases(),
+        links::cases(),
+        headers::cases(),
+        extended::cases(),
+        sparse::cases(),
+        metadata::cases(),
+        limits::cases(),
+        ends::cases(),
+    ]
+    .concat()
 }
 
 /// Small enough for bombs to go off at once.

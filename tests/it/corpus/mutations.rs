@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use super::build::{Head, Tar, gzip, zstd};
 use super::{Place, small_limits};
 
-fn good() -> Vec<u8> {
+/// One of everything.
+pub fn good() -> Vec<u8> {
     Tar::new()
         .global(&[("comment", b"c")])
         .directory("a")
@@ -26,7 +27,7 @@ fn good() -> Vec<u8> {
             ("GNU.sparse.name", b"s"),
             ("GNU.sparse.realsize", b"9"),
         ])
-        .file("x", [b"1\n0\n2\n".as_slice(), &[0; 506], b"xy"].concat())
+        .file("x", [b"2\n0\n2\n9\n0\n".as_slice(), &[0; 502], b"xy"].concat())
         .head(Head::v7(0, "old/").mode(0o755))
         .end()
 }
@@ -95,4 +96,27 @@ proptest! {
             Err(stage::Error::Disk(error)) => prop_assert!(false, "{error}: {:?}", error.source),
         }
     }
+}
+
+/// A good archive with damage that this number decides.
+pub fn with_seed(seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as usize % below
+    };
+    let mut bytes = good();
+    for _ in 0..=next(3) {
+        let at = next(bytes.len());
+        bytes[at] = [0, b' ', b'0', b'7', b'/', b'.', b'\n', b'=', b'a', next(256) as u8][next(10)];
+        let start = at / 512 * 512;
+        if let Ok(block) = <[u8; 512]>::try_from(&bytes[start..start + 512])
+            && block[257..262] == *b"ustar"
+        {
+            bytes[start..start + 512].copy_from_slice(&Head(block).sealed().0);
+        }
+    }
+    bytes
 }

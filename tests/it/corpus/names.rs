@@ -5,6 +5,10 @@ use cutover::types::escaped;
 use super::build::{Head, Tar};
 use super::{Case, accepted, refused, run};
 
+pub fn cases() -> Vec<Case> {
+    [escapes(), odd(), repeated()].concat()
+}
+
 #[test]
 fn names_never_lead_out_of_the_tree() {
     run(escapes());

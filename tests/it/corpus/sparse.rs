@@ -5,6 +5,10 @@ use std::os::unix::fs::MetadataExt;
 use super::build::{Head, Tar};
 use super::{Case, Place, accepted, lines, refused, run, small_limits};
 
+pub fn cases() -> Vec<Case> {
+    [old(), new()].concat()
+}
+
 #[test]
 fn broken_maps_of_holes_are_refused() {
     run(old());
