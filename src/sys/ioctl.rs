@@ -34,13 +34,32 @@ struct VolumeArguments {
     name: [u8; NAME_BYTES_MAX + 1],
 }
 
+/// linux/btrfs.h: `struct btrfs_ioctl_get_subvol_info_args`.
+#[repr(C)]
+struct SubvolumeInformation {
+    tree: u64,
+    name: [u8; 256],
+    parent: u64,
+    directory: u64,
+    generation: u64,
+    flags: u64,
+    identifiers: [u8; 48],
+    changed_in: u64,
+    made_in: u64,
+    sent_in: u64,
+    received_in: u64,
+    times: [u64; 8],
+    reserved: [u64; 8],
+}
+
 mod raw {
-    use super::VolumeArguments;
+    use super::{SubvolumeInformation, VolumeArguments};
     nix::ioctl_write_int!(clone, 0x94, 9);
     nix::ioctl_write_ptr!(subvolume_create, 0x94, 24, VolumeArguments);
     nix::ioctl_write_ptr!(snapshot_create, 0x94, 23, VolumeArguments);
     nix::ioctl_write_ptr!(subvolume_delete, 0x94, 63, VolumeArguments);
     nix::ioctl_read!(get_flags, 0x94, 25, u64);
+    nix::ioctl_read!(get_information, 0x94, 60, SubvolumeInformation);
     nix::ioctl_write_ptr!(set_flags, 0x94, 26, u64);
 }
 
@@ -107,6 +126,32 @@ pub fn is_read_only(path: &Path) -> io::Result<bool> {
     Ok(flags & READ_ONLY != 0)
 }
 
+/// Whether `path` is a read-only snapshot that nobody has written to since it was taken, also not meanwhile.
+pub fn is_pristine_snapshot(path: &Path) -> io::Result<bool> {
+    if !is_subvolume(path)? {
+        return Ok(false);
+    }
+    let subvolume = File::open(path)?;
+    let mut found = Box::new(SubvolumeInformation {
+        tree: 0,
+        name: [0; 256],
+        parent: 0,
+        directory: 0,
+        generation: 0,
+        flags: 0,
+        identifiers: [0; 48],
+        changed_in: 0,
+        made_in: 0,
+        sent_in: 0,
+        received_in: 0,
+        times: [0; 8],
+        reserved: [0; 8],
+    });
+    // SAFETY: the kernel writes one `btrfs_ioctl_get_subvol_info_args` to where the pointer shows.
+    unsafe { raw::get_information(subvolume.as_raw_fd(), &raw mut *found) }?;
+    Ok(found.flags & READ_ONLY != 0 && found.changed_in <= found.made_in)
+}
+
 /// Makes the subvolume at `path` refuse or take writes. Does not make its files durable: sync before.
 pub fn set_read_only(path: &Path, is_read_only: bool) -> io::Result<()> {
     let subvolume = File::open(path)?;
@@ -144,6 +189,7 @@ mod tests {
     #[test]
     fn the_arguments_have_the_kernels_size() {
         assert_eq!(size_of::<VolumeArguments>(), 4096);
+        assert_eq!(size_of::<SubvolumeInformation>(), 504);
     }
 
     #[test]

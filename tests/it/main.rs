@@ -16,3 +16,4 @@ mod layers;
 mod model_rolling;
 mod model_synchronous;
 mod pack;
+mod staging;

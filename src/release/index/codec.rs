@@ -106,6 +106,20 @@ impl<'a> Cursor<'a> {
         Ok(Digest(digest))
     }
 
+    /// A number of eight bytes, the lowest first.
+    pub fn little64(&mut self) -> Result<u64, Error> {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(self.take(8)?);
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// A number of four bytes, the lowest first.
+    pub fn little32(&mut self) -> Result<u32, Error> {
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(self.take(4)?);
+        Ok(u32::from_le_bytes(bytes))
+    }
+
     /// So many bytes.
     pub fn take(&mut self, length: usize) -> Result<&'a [u8], Error> {
         let (taken, rest) =

@@ -15,12 +15,16 @@ pub mod member;
 pub mod meta;
 pub mod reader;
 pub mod root;
+pub mod seen;
+pub mod staging;
 
 pub use error::Error;
 pub use frames::{Frame, FrameKind};
 pub use meta::Record;
 pub use reader::Index;
 pub use root::{Page, PageKind, Root};
+pub use seen::Installed;
+pub use staging::{Base, Method, StageOrder, Staged, closest, stage};
 
 /// Magic number of the skippable frame with the index.
 pub const INDEX_MAGIC: u32 = 0x184D_2A5B;

@@ -21,7 +21,11 @@ const INDEX: &str = "the index";
 pub struct Index {
     source: Arc<dyn Ranges>,
     root: Root,
+    /// The compressed root and the footer, as they are in the archive.
+    tail: Vec<u8>,
     digest: Digest,
+    /// By how much offsets in `source` are smaller than in the archive.
+    shift: u64,
 }
 
 impl Index {
@@ -31,18 +35,43 @@ impl Index {
     pub fn open(source: Arc<dyn Ranges>) -> Result<Option<Self>, Error> {
         let tail = Tail::read(&*source)?;
         let Some((footer, index_end)) = tail.footer()? else { return Ok(None) };
+        let root = tail.bytes(&*source, footer.offset, footer.size.into())?;
+        Self::new(source, &footer, root, index_end, 0).map(Some)
+    }
+
+    /// Opens an index that is kept without its archive and ends at `end` of `source`.
+    pub(super) fn open_kept(source: Arc<dyn Ranges>, end: u64) -> Result<Self, Error> {
+        let start = end.checked_sub(FOOTER_BYTES as u64).ok_or(malformed(INDEX, "it ends too early"))?;
+        let bytes = read_exactly(&*source, start, FOOTER_BYTES as u64)?;
+        let footer = bytes.first_chunk().map(Footer::read).transpose()?.flatten();
+        let footer = footer.ok_or(malformed(INDEX, "it has no footer"))?;
+        let index_end = footer.offset.saturating_add(u64::from(footer.size) + FOOTER_BYTES as u64);
+        let shift = index_end.checked_sub(end).ok_or(malformed(INDEX, "it is too long"))?;
+        let root_start =
+            start.checked_sub(footer.size.into()).ok_or(malformed(INDEX, "it ends too early"))?;
+        let root = read_exactly(&*source, root_start, footer.size.into())?;
+        Self::new(source, &footer, root, index_end, shift)
+    }
+
+    fn new(
+        source: Arc<dyn Ranges>,
+        footer: &Footer,
+        mut compressed: Vec<u8>,
+        index_end: u64,
+        shift: u64,
+    ) -> Result<Self, Error> {
         let root_end = footer.offset.checked_add(footer.size.into());
         if root_end.and_then(|end| end.checked_add(FOOTER_BYTES as u64)) != Some(index_end) {
             return Err(malformed(INDEX, "root and footer do not follow each other"));
         }
-        let compressed = tail.bytes(&*source, footer.offset, footer.size.into())?;
         let plain = verified("the root of the index", &compressed, footer.plain.into(), footer.digest)?;
         let root = Root::read(&plain)?;
         let pages_end = root.pages.last().map_or(root.compressed + 8, |page| page.offset + page.size);
         if root.compressed != footer.frames || pages_end != footer.offset {
             return Err(malformed(INDEX, "frames, pages and root do not follow each other"));
         }
-        Ok(Some(Self { source, root, digest: footer.digest }))
+        compressed.extend(footer.write());
+        Ok(Self { source, root, tail: compressed, digest: footer.digest, shift })
     }
 
     /// SHA-256 of the compressed root: what a manifest signs as `index`.
@@ -60,10 +89,20 @@ impl Index {
         &self.source
     }
 
+    /// The compressed root and the footer.
+    pub(super) fn tail_bytes(&self) -> &[u8] {
+        &self.tail
+    }
+
     /// Reads and verifies one page.
     pub fn page(&self, page: &Page) -> Result<Vec<u8>, Error> {
-        let compressed = read_exactly(&*self.source, page.offset, page.size)?;
-        verified("a page of the index", &compressed, page.plain, page.digest)
+        verified("a page of the index", &self.page_bytes(page)?, page.plain, page.digest)
+    }
+
+    /// Reads one page as it is, compressed and not verified.
+    pub(super) fn page_bytes(&self, page: &Page) -> Result<Vec<u8>, Error> {
+        let start = page.offset.checked_sub(self.shift).ok_or(malformed(INDEX, "it ends too early"))?;
+        read_exactly(&*self.source, start, page.size)
     }
 
     /// All entries in path order, read page by page.
@@ -137,10 +176,7 @@ pub fn read_page(page: &Page, bytes: &[u8]) -> Result<Vec<Record>, Error> {
 
 /// Decompresses bytes that are exactly `plain` long, after their digest was compared.
 pub fn verified(part: &'static str, bytes: &[u8], plain: u64, wanted: Digest) -> Result<Vec<u8>, Error> {
-    let found = Digest::of(bytes);
-    if found != wanted {
-        return Err(Error::Digest { part, found, wanted });
-    }
+    check_digest(part, bytes, wanted)?;
     let plain = usize::try_from(plain).map_err(|_| malformed(part, "it is too long"))?;
     let decompressed = zstd::bulk::decompress(bytes, plain).map_err(Error::Read)?;
     if decompressed.len() == plain {
@@ -148,6 +184,12 @@ pub fn verified(part: &'static str, bytes: &[u8], plain: u64, wanted: Digest) ->
     } else {
         Err(malformed(part, "it is shorter than its index says"))
     }
+}
+
+/// Compares the digest of bytes with the one that was published.
+pub fn check_digest(part: &'static str, bytes: &[u8], wanted: Digest) -> Result<(), Error> {
+    let found = Digest::of(bytes);
+    if found == wanted { Ok(()) } else { Err(Error::Digest { part, found, wanted }) }
 }
 
 /// Reads a part into memory.

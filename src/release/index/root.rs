@@ -231,11 +231,11 @@ impl Footer {
         }
         let mut cursor = Cursor::new(FOOTER, &bytes[8..]);
         let footer = Self {
-            offset: little64(&mut cursor)?,
-            size: little32(&mut cursor)?,
-            plain: little32(&mut cursor)?,
+            offset: cursor.little64()?,
+            size: cursor.little32()?,
+            plain: cursor.little32()?,
             digest: cursor.digest()?,
-            frames: little64(&mut cursor)?,
+            frames: cursor.little64()?,
         };
         if cursor.take(cursor.left())?.iter().any(|byte| *byte != 0) {
             return Err(malformed(FOOTER, "reserved bytes are not zero"));
@@ -245,18 +245,6 @@ impl Footer {
         }
         Ok(Some(footer))
     }
-}
-
-fn little64(cursor: &mut Cursor<'_>) -> Result<u64, Error> {
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(cursor.take(8)?);
-    Ok(u64::from_le_bytes(bytes))
-}
-
-fn little32(cursor: &mut Cursor<'_>) -> Result<u32, Error> {
-    let mut bytes = [0; 4];
-    bytes.copy_from_slice(cursor.take(4)?);
-    Ok(u32::from_le_bytes(bytes))
 }
 
 #[cfg(test)]

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::Error;
+use crate::release::index::meta::parent_of;
 use crate::release::index::{self, Index, Record};
 use crate::release::source::LocalFile;
 use crate::sys::disk::Context as _;
@@ -30,20 +32,29 @@ impl Base {
     /// content, under whatever name it had it.
     pub fn date(&self, records: &mut [Record]) -> Result<(), Error> {
         let newest = self.index.root().generation + 1;
+        let names = names_by_directory(records.iter().map(|record| &record.entry));
         let mut generations: HashMap<Digest, u64> = HashMap::new();
-        let mut rest = records.iter_mut().peekable();
+        let mut old_entries = Vec::new();
         for old in self.index.records() {
-            let old = old?;
-            if let Kind::File { content, .. } = old.entry.kind
-                && old.has_content()
+            let Record { entry, generation } = old?;
+            if let Kind::File { content, .. } = entry.kind
+                && entry.same_as.is_none()
             {
-                generations.insert(content, old.generation);
+                generations.insert(content, generation);
             }
-            while let Some(record) =
-                rest.next_if(|record| path_order(&record.entry.path, &old.entry.path).is_le())
+            old_entries.push(entry);
+        }
+        let old_names = names_by_directory(old_entries.iter());
+        let mut rest = records.iter_mut().peekable();
+        for old in &old_entries {
+            while let Some(record) = rest.next_if(|record| path_order(&record.entry.path, &old.path).is_le())
             {
-                if record.entry.path == old.entry.path && is_same(&record.entry, &old.entry) {
-                    record.entry.mtime = old.entry.mtime;
+                let entry = &mut record.entry;
+                let is_same = entry.path == old.path
+                    && (&entry.kind, &entry.same_as) == (&old.kind, &old.same_as)
+                    && names.get(&entry.path) == old_names.get(&old.path);
+                if is_same {
+                    entry.mtime = old.mtime;
                 }
             }
         }
@@ -56,6 +67,14 @@ impl Base {
     }
 }
 
-fn is_same(one: &Entry, other: &Entry) -> bool {
-    one.kind == other.kind && one.same_as == other.same_as
+/// A number for each directory that is another one when other names are in it.
+fn names_by_directory<'a>(entries: impl Iterator<Item = &'a Entry>) -> HashMap<Vec<u8>, u64> {
+    let mut numbers: HashMap<Vec<u8>, u64> = HashMap::new();
+    for entry in entries {
+        let mut hasher = DefaultHasher::new();
+        entry.path.hash(&mut hasher);
+        let number = numbers.entry(parent_of(&entry.path).to_vec()).or_default();
+        *number = number.wrapping_add(hasher.finish());
+    }
+    numbers
 }

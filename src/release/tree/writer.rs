@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, UtimensatFlags, fchmod, futimens, mkdirat, utimensat};
+use nix::sys::stat::{Mode, UtimensatFlags, fchmod, fstat, futimens, mkdirat, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
 use xattr::FileExt;
 
 use super::{NewFile, Root};
-use crate::sys::disk::{Context, Error};
+use crate::sys::disk::{Context, Disk, Error};
 
 /// The metadata of an entry, as it is to be on disk.
 #[derive(Clone, Debug, Default)]
@@ -134,6 +134,51 @@ impl TreeWriter {
         let full_path = self.root.path_of(path);
         let directory = File::from(self.root.directory(path).context("open the directory", &full_path)?);
         finish(&directory, meta, !self.is_own(meta), true).context("finish the directory", &full_path)
+    }
+
+    /// Removes what has this name, with all that is in it. One that is not there is no error.
+    pub fn remove(&mut self, path: &[u8]) -> Result<(), Error> {
+        self.root.ask(path)?;
+        let flag = UnlinkatFlags::NoRemoveDir;
+        match self.beside(path).and_then(|(parent, name)| unlinkat(parent, name, flag)) {
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(()),
+            Err(Errno::EISDIR | Errno::EPERM) => {
+                // The directory that is kept open may be the one that goes.
+                self.parent = None;
+                super::remove(&self.root.path_of(path), &Disk::default())
+            }
+            removed => removed.context("remove", &self.root.path_of(path)),
+        }
+    }
+
+    /// The time of the directory that an entry is in, before something in it changes.
+    pub fn time_of_parent(&mut self, path: &[u8]) -> Result<(i64, u32), Error> {
+        let found = self.beside(path).and_then(|(parent, _)| fstat(parent));
+        let found = found.context("look at the directory of", &self.root.path_of(path))?;
+        Ok((found.st_mtime, u32::try_from(found.st_mtime_nsec).unwrap_or(0)))
+    }
+
+    /// Takes all attributes off a directory.
+    pub fn clear_attributes(&mut self, path: &[u8]) -> Result<(), Error> {
+        let full_path = self.root.path_of(path);
+        let directory = File::from(self.root.directory(path).context("open the directory", &full_path)?);
+        let clear = || {
+            for name in crate::release::scan::attributes(&directory)?.into_keys() {
+                directory.remove_xattr(OsStr::from_bytes(&name))?;
+            }
+            Ok::<_, std::io::Error>(())
+        };
+        clear().context("take the attributes off", &full_path)
+    }
+
+    /// Gives a directory its time back. One that is not there is no error.
+    pub fn set_time(&mut self, path: &[u8], (seconds, nanoseconds): (i64, u32)) -> Result<(), Error> {
+        let time = TimeSpec::new(seconds, i64::from(nanoseconds));
+        let set = match self.root.directory(path) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+            opened => opened.and_then(|directory| futimens(directory, &time, &time)),
+        };
+        set.context("set the time of", &self.root.path_of(path))
     }
 
     fn is_own(&self, meta: &Meta<'_>) -> bool {

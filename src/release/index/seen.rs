@@ -1,0 +1,139 @@
+//! What is kept of a staged release: its index, and the inode that each file got.
+//!
+//! ```text
+//! pages | root | footer      as in the archive
+//! seen                       zstd: files, then of each in path order its inode number, as the signed difference to
+//!                            that of the file before it
+//! sha256[32] of seen, compressed u64, plain u64, ident[8]
+//! ```
+//! With size and time, which the index has, the inode number tells whether a file still is what staging made. A record
+//! that is broken in any way is no error: the release is just no base for others.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::codec::{Cursor, put, put_signed};
+use super::error::Error;
+use super::reader::{Index, read_exactly, verified};
+use crate::release::source::{LocalFile, Ranges};
+use crate::sys::disk::Context as _;
+use crate::types::Digest;
+
+const IDENT: [u8; 8] = *b"CUTSEEN\x01";
+const TRAILER: u64 = 32 + 8 + 8 + 8;
+const PART: &str = "the record of a staged release";
+const LEVEL: i32 = 1;
+
+/// What staging saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The inode number of each file, in path order.
+    pub inodes: Vec<u64>,
+}
+
+/// A release that was staged with an index.
+pub struct Installed {
+    /// Its index.
+    pub index: Index,
+    /// What staging saw.
+    pub seen: Seen,
+}
+
+impl Installed {
+    /// Reads the record at `path`; `None` when there is none that can be used.
+    pub fn open(path: &Path) -> Option<Self> {
+        Self::read(path).inspect_err(|error| tracing::debug!(%error, "no record of this release")).ok()
+    }
+
+    fn read(path: &Path) -> Result<Self, Error> {
+        let file = LocalFile::new(File::open(path).context("open", path)?, path)?;
+        let size = file.size();
+        let trailer = read_exactly(&file, size.saturating_sub(TRAILER), TRAILER.min(size))?;
+        let mut cursor = Cursor::new(PART, &trailer);
+        let digest = cursor.digest()?;
+        let compressed = cursor.little64()?;
+        let plain = cursor.little64()?;
+        let end = (cursor.take(8)? == IDENT).then(|| size.checked_sub(TRAILER + compressed)).flatten();
+        let end = end.ok_or(super::error::malformed(PART, "it is none"))?;
+        let bytes = verified(PART, &read_exactly(&file, end, compressed)?, plain, digest)?;
+        let seen = Seen::read(&bytes)?;
+        let index = Index::open_kept(Arc::new(file), end)?;
+        if index.root().files == seen.inodes.len() as u64 {
+            Ok(Self { index, seen })
+        } else {
+            Err(super::error::malformed(PART, "it has another number of files than the index"))
+        }
+    }
+}
+
+impl Seen {
+    /// Appends it to a record that has the index already.
+    pub fn append(&self, path: &Path) -> Result<(), Error> {
+        let mut plain = Vec::new();
+        put(&mut plain, self.inodes.len() as u64);
+        let mut last = 0u64;
+        for inode in &self.inodes {
+            put_signed(&mut plain, inode.wrapping_sub(last).cast_signed());
+            last = *inode;
+        }
+        let bytes = zstd::bulk::compress(&plain, LEVEL).map_err(Error::Read)?;
+        let mut tail = Digest::of(&bytes).0.to_vec();
+        tail.extend((bytes.len() as u64).to_le_bytes());
+        tail.extend((plain.len() as u64).to_le_bytes());
+        tail.extend(IDENT);
+        let opened = File::options().append(true).open(path).context("open", path)?;
+        let mut file = opened;
+        file.write_all(&bytes).and_then(|()| file.write_all(&tail)).context("write", path)?;
+        Ok(())
+    }
+
+    fn read(plain: &[u8]) -> Result<Self, Error> {
+        let mut cursor = Cursor::new(PART, plain);
+        let count = cursor.number_to(super::root::ENTRIES_MAX, "it has too many files")?;
+        let mut inodes = Vec::new();
+        let mut last = 0u64;
+        for _ in 0..count {
+            last = last.wrapping_add_signed(cursor.signed()?);
+            inodes.push(last);
+        }
+        cursor.finish()?;
+        Ok(Self { inodes })
+    }
+}
+
+/// Writes the index of a release to `path`: pages that `base` has, too, come from there, the others from the archive.
+/// Gives the number of bytes read from the archive.
+pub fn keep_index(index: &Index, base: Option<&Installed>, path: &Path) -> Result<u64, Error> {
+    let here: std::collections::HashMap<Digest, &super::Page> =
+        base.iter().flat_map(|base| base.index.root().pages.iter()).map(|page| (page.digest, page)).collect();
+    let created = File::create(path).context("write", path)?;
+    let mut file = std::io::BufWriter::with_capacity(256 << 10, created);
+    let mut fetched = 0;
+    let pages = &index.root().pages;
+    let mut at = 0;
+    while let Some(page) = pages.get(at) {
+        if let (Some(old), Some(base)) = (here.get(&page.digest), base) {
+            let bytes = base.index.page_bytes(old)?;
+            file.write_all(&bytes).context("write", path)?;
+            at += 1;
+            continue;
+        }
+        let run = pages[at..].iter().take_while(|page| !here.contains_key(&page.digest)).count();
+        let some = &pages[at..at + run];
+        let length: u64 = some.iter().map(|page| page.size).sum();
+        let mut reader = index.source().read_range(page.offset, length)?;
+        for page in some {
+            let mut bytes = vec![0; usize::try_from(page.size).unwrap_or(0)];
+            reader.read_exact(&mut bytes).map_err(Error::Read)?;
+            super::reader::check_digest("a page of the index", &bytes, page.digest)?;
+            file.write_all(&bytes).context("write", path)?;
+        }
+        fetched += length;
+        at += run;
+    }
+    file.write_all(index.tail_bytes()).context("write", path)?;
+    file.flush().context("write", path)?;
+    Ok(fetched)
+}

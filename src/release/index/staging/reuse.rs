@@ -1,0 +1,220 @@
+//! Takes over files of a tree that is there already.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+use sha2::{Digest as _, Sha256};
+
+use super::super::meta::parent_of;
+use super::super::seen::Installed;
+use super::super::{Error, Record};
+use super::owner::Owner;
+use crate::release::tree::{Root, TreeWriter};
+use crate::sys::disk::{Context as _, Disk};
+use crate::sys::ioctl;
+use crate::types::Digest;
+use crate::types::entry::{Entry, Kind};
+
+/// How the unchanged part of a new tree comes into being.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// The new tree begins as a writable snapshot of the base.
+    Btrfs,
+    /// Clones of unchanged files.
+    Reflink,
+    /// Links to unchanged files.
+    Hardlink,
+    /// Copies of unchanged files.
+    Copy,
+}
+
+/// A tree on this node, and the record that staging left of it.
+pub struct Base {
+    /// The tree.
+    pub tree: PathBuf,
+    /// Its record.
+    pub installed: Installed,
+}
+
+/// Takes files over from a base.
+pub struct Reuse<'a> {
+    installed: &'a Installed,
+    method: Method,
+    root: Root,
+    owner: Owner,
+    /// The directory of the last file.
+    parent: Option<(Vec<u8>, OwnedFd)>,
+    can_clone: bool,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Reuse<'a> {
+    /// From this base, by this method.
+    pub fn new(base: &'a Base, method: Method, owner: Owner, disk: &Disk) -> Result<Self, Error> {
+        let root = Root::open(&base.tree, disk)?;
+        let can_clone = method != Method::Copy;
+        Ok(Self {
+            installed: &base.installed,
+            method,
+            root,
+            owner,
+            parent: None,
+            can_clone,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Makes the file `new` of the base's file `old`, whose content is the same. Says the new inode number, or `None`
+    /// when the base's file is not what staging made of it: then its content must come from the archive.
+    pub fn take(
+        &mut self,
+        writer: &mut TreeWriter,
+        new: &Record,
+        old: &Record,
+        old_number: usize,
+    ) -> Result<Option<u64>, Error> {
+        let path = self.root.path_of(&old.entry.path);
+        let name = name_of(&old.entry.path);
+        let parent = match self.directory(parent_of(&old.entry.path)) {
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(None),
+            opened => opened.context("open the directory of", &path)?,
+        };
+        let found = match fstatat(&parent.1, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno::ENOENT) => return Ok(None),
+            found => found.context("look at", &path)?,
+        };
+        if !self.is_untouched(&found, &old.entry, old_number) {
+            self.parent = Some(parent);
+            return Ok(None);
+        }
+        let parent = self.parent.insert(parent);
+        if self.method == Method::Hardlink && has_same_metadata(&new.entry, &old.entry) {
+            match writer.hard_link_from(&new.entry.path, parent.1.as_fd(), name) {
+                // The file has as many names as the file system can count.
+                Err(error) if error.source.raw_os_error() == Some(Errno::EMLINK as i32) => {}
+                made => return made.map(|()| Some(found.st_ino)).map_err(Error::from),
+            }
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let source = File::from(openat(&parent.1, name, flags, Mode::empty()).context("open", &path)?);
+        self.copy(writer, &new.entry, &source, &path)
+    }
+
+    fn directory(&mut self, path: &[u8]) -> Result<(Vec<u8>, OwnedFd), Errno> {
+        match self.parent.take() {
+            Some((last, descriptor)) if last == path => Ok((last, descriptor)),
+            _ => Ok((path.to_vec(), self.root.directory(path)?)),
+        }
+    }
+
+    /// Whether a file of the base still is what staging made.
+    fn is_untouched(&self, found: &FileStat, old: &Entry, number: usize) -> bool {
+        let Kind::File { size, .. } = old.kind else { return false };
+        let meta = self.owner.meta(old);
+        let is_file = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
+        is_file
+            && u64::try_from(found.st_size) == Ok(size)
+            && (found.st_mtime, found.st_mtime_nsec) == (old.mtime.0, i64::from(old.mtime.1))
+            && found.st_mode & 0o7777 == meta.mode
+            && (found.st_uid, found.st_gid) == (meta.uid, meta.gid)
+            && self.installed.seen.inodes.get(number) == Some(&found.st_ino)
+    }
+
+    /// Makes a file with the content of `source`: a clone where that is possible, else a copy, which is hashed.
+    fn copy(
+        &mut self,
+        writer: &mut TreeWriter,
+        new: &Entry,
+        source: &File,
+        source_path: &Path,
+    ) -> Result<Option<u64>, Error> {
+        let Kind::File { size, content } = new.kind else { return Ok(None) };
+        let meta = self.owner.meta(new);
+        let mut file = writer.file(&new.path, &meta)?;
+        let path = file.path().to_owned();
+        let mut is_same = true;
+        if size > 0 && !self.clone_to(source, &file).context("clone", &path)? {
+            self.buffer.resize(256 << 10, 0);
+            let mut hasher = Sha256::new();
+            let mut offset = 0;
+            let mut from = source;
+            loop {
+                let read = from.read(&mut self.buffer).context("read", source_path)?;
+                if read == 0 {
+                    break;
+                }
+                hasher.update(&self.buffer[..read]);
+                file.write(&self.buffer[..read], offset)?;
+                offset += read as u64;
+            }
+            is_same = offset == size && Digest::from(hasher) == content;
+        }
+        let inode = fstat(file.as_fd()).context("look at", &path)?.st_ino;
+        if !is_same {
+            drop(file);
+            writer.remove(&new.path)?;
+            return Ok(None);
+        }
+        file.finish(size, &meta)?;
+        Ok(Some(inode))
+    }
+
+    fn clone_to(&mut self, source: &File, file: impl AsFd) -> std::io::Result<bool> {
+        if !self.can_clone {
+            return Ok(false);
+        }
+        match ioctl::clone_file(source, file) {
+            Ok(()) => Ok(true),
+            Err(error) if ioctl::is_unsupported(&error) => {
+                self.can_clone = false;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whether two entries can be one inode.
+pub fn has_same_metadata(one: &Entry, other: &Entry) -> bool {
+    (one.mode, one.uid, one.gid, one.mtime) == (other.mode, other.uid, other.gid, other.mtime)
+        && one.xattrs == other.xattrs
+}
+
+/// Whether two entries are files of the same content.
+pub fn has_same_content(one: &Entry, other: &Entry) -> bool {
+    matches!(one.kind, Kind::File { .. }) && one.kind == other.kind
+}
+
+fn name_of(path: &[u8]) -> &[u8] {
+    let start = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+    &path[start..]
+}
+
+/// The base that shares most with a release: by pages of metadata, then the first. `None` when there is none.
+pub fn closest<'a>(
+    index: &super::super::Index,
+    bases: impl IntoIterator<Item = &'a Installed>,
+) -> Option<usize> {
+    use super::super::PageKind;
+    let wanted: std::collections::HashSet<Digest> =
+        index.root().of_kind(PageKind::Meta).iter().map(|page| page.digest).collect();
+    let shared = |base: &Installed| -> u64 {
+        let pages = base.index.root().of_kind(PageKind::Meta);
+        pages.iter().filter(|page| wanted.contains(&page.digest)).map(|page| page.items).sum()
+    };
+    let counted = bases.into_iter().map(shared).enumerate();
+    counted.min_by_key(|(at, shared)| (std::cmp::Reverse(*shared), *at)).map(|(at, _)| at)
+}
+
+/// Stores the inode number of a file.
+pub fn note(inodes: &[AtomicU64], number: usize, inode: u64) {
+    if let Some(slot) = inodes.get(number) {
+        slot.store(inode, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,162 @@
+//! Reads frames and has several threads unpack them.
+
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::super::error::malformed;
+use super::super::{Error, FrameKind, Index};
+use super::fetch::fetch;
+use super::flush::flush_behind;
+use super::lay::Layout;
+use super::names::Names;
+use super::unpack::{Job, Shared, Unpacker};
+use super::work::Plan;
+use super::{Method, StageOrder};
+use crate::sys::disk::Disk;
+use crate::types::progress::Progress;
+
+/// More threads than these gain nothing: they wait for the same directories.
+const THREADS_MAX: usize = 4;
+
+/// Unpacks all frames that are needed. Gives the number of bytes read.
+pub fn run(
+    index: &Index,
+    order: &StageOrder<'_>,
+    layout: &mut Layout<'_>,
+    filesystem: &File,
+    disk: &Disk,
+    progress: &dyn Progress,
+) -> Result<u64, Error> {
+    let is_complete = layout.is_complete();
+    if is_complete {
+        layout.plan.add_names()?;
+    }
+    let mut plan = std::mem::replace(&mut layout.plan, Plan::empty());
+    if plan.work.is_empty() {
+        return Ok(0);
+    }
+    let (written, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let shared = Shared {
+        root: Arc::clone(&layout.root),
+        owner: layout.owner,
+        is_complete,
+        inodes: &layout.inodes,
+        written: &written,
+        progress,
+    };
+    let pages =
+        [layout.links.clone().take(), layout.hard_links.clone().take(), layout.directories.clone().take()];
+    let names = pages.each_ref().map(|page| Names::new(page));
+    let is_flushed = order.method != Method::Btrfs;
+    std::thread::scope(|scope| {
+        let flusher = is_flushed
+            .then(|| scope.spawn(|| flush_behind(filesystem, order.into, disk, &written, &is_over)));
+        let unpacked = unpack(index, order, &mut plan, &shared, names);
+        is_over.store(true, Ordering::Release);
+        if let Some(flusher) = flusher {
+            flusher.thread().unpark();
+            let flushed = flusher.join();
+            flushed.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        unpacked
+    })
+}
+
+fn unpack(
+    index: &Index,
+    order: &StageOrder<'_>,
+    plan: &mut Plan,
+    shared: &Shared<'_>,
+    mut names: [Names<'_>; 3],
+) -> Result<u64, Error> {
+    let threads = threads(order.threads).min(plan.work.len());
+    let (give, take) = sync_channel::<Job>(threads);
+    let take = Mutex::new(take);
+    let failure = Failure::default();
+    let mut own = Unpacker::new(shared)?;
+    let mut work = std::mem::take(&mut plan.work);
+    plan.work = work.keys().map(|number| (*number, super::work::Work::default())).collect();
+    let fetched = std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| failure.keep(work_off(shared, &take, &failure)));
+        }
+        // Owned here, so that the threads end when the last frame was given.
+        let give = give;
+        fetch(&**index.source(), plan, &mut |number, bytes| {
+            if failure.is_set() {
+                return Err(malformed("the work", "it was given up"));
+            }
+            let frame = plan.frames[number];
+            if let Some(names) = names_of(&mut names, frame.kind) {
+                let plain = own.decompress(&frame, &bytes)?;
+                return names.check(frame.kind, &plain);
+            }
+            let Some(work) = work.remove(&number) else { return Ok(()) };
+            let job = Job { frame, bytes, plain_start: plan.plain_starts[number], work };
+            give.send(job).map_err(|_| malformed("the work", "it was given up"))
+        })
+    });
+    failure.into_result()?;
+    let fetched = fetched?;
+    if shared.is_complete {
+        let kinds = [FrameKind::Links, FrameKind::HardLinks, FrameKind::End];
+        for (names, kind) in names.into_iter().zip(kinds) {
+            names.finish(kind)?;
+        }
+    }
+    Ok(fetched)
+}
+
+fn names_of<'a, 'b>(names: &'a mut [Names<'b>; 3], kind: FrameKind) -> Option<&'a mut Names<'b>> {
+    match kind {
+        FrameKind::Links => Some(&mut names[0]),
+        FrameKind::HardLinks => Some(&mut names[1]),
+        FrameKind::End => Some(&mut names[2]),
+        FrameKind::Group | FrameKind::Chunk => None,
+    }
+}
+
+fn work_off(shared: &Shared<'_>, take: &Mutex<Receiver<Job>>, failure: &Failure) -> Result<(), Error> {
+    let mut unpacker = Unpacker::new(shared)?;
+    loop {
+        let job = take.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return Ok(()) };
+        // After a failure the frames are only taken, so that nobody waits to give them.
+        if !failure.is_set() {
+            failure.keep(unpacker.unpack(job));
+        }
+    }
+}
+
+/// The first error of any thread.
+#[derive(Default)]
+struct Failure {
+    is_set: AtomicBool,
+    error: Mutex<Option<Error>>,
+}
+
+impl Failure {
+    fn keep(&self, result: Result<(), Error>) {
+        if let Err(error) = result {
+            self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            self.is_set.store(true, Ordering::Release);
+        }
+    }
+
+    fn is_set(&self) -> bool {
+        self.is_set.load(Ordering::Acquire)
+    }
+
+    fn into_result(self) -> Result<(), Error> {
+        self.error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+}
+
+fn threads(wanted: usize) -> usize {
+    if wanted > 0 {
+        return wanted;
+    }
+    std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)
+}

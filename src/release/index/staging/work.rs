@@ -1,0 +1,228 @@
+//! What is to be made of each frame.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::super::error::malformed;
+use super::super::meta::{PageReader, PageWriter, Record};
+use super::super::{Error, Frame, FrameKind, Index, PageKind};
+use crate::release::tree::NewFile;
+use crate::types::entry::Kind;
+
+const PART: &str = "the index";
+
+/// A file whose content comes in several frames.
+pub struct Large {
+    /// The file.
+    pub record: Record,
+    /// Its number among all files.
+    pub number: usize,
+    /// How many bytes it has.
+    pub size: u64,
+    /// Bytes yet to be written.
+    pub left: AtomicU64,
+    /// Opened by whoever comes first, finished by whoever comes last.
+    pub file: Mutex<Option<NewFile>>,
+}
+
+/// What is to be made of one frame.
+#[derive(Default)]
+pub struct Work {
+    /// Small files, in the order in which they are in the frame, written like a page: compact, for there may be many.
+    files: PageWriter,
+    /// Their numbers among all files.
+    numbers: Vec<u32>,
+    /// A large file whose header ends the frame.
+    pub header: Option<Box<Record>>,
+    /// A part of a large file, and where in it the frame begins.
+    pub chunk: Option<(Arc<Large>, u64)>,
+}
+
+impl Work {
+    /// The small files with their numbers.
+    pub fn files(self) -> Result<Vec<(Record, usize)>, Error> {
+        let mut writer = self.files;
+        let page = writer.take();
+        let numbers = self.numbers.into_iter().map(|number| number as usize);
+        PageReader::new(&page).zip(numbers).map(|(record, number)| Ok((record?, number))).collect()
+    }
+}
+
+/// What is to be made of the frames of a release.
+pub struct Plan {
+    /// All frames.
+    pub frames: Vec<Frame>,
+    /// Where each frame begins in the archive.
+    pub starts: Vec<u64>,
+    /// Where each frame begins in the tar.
+    pub plain_starts: Vec<u64>,
+    /// The frames that are needed.
+    pub work: BTreeMap<usize, Work>,
+    locations: Locations,
+}
+
+impl Plan {
+    /// Reads what there is of frames.
+    pub fn new(index: &Index) -> Result<Self, Error> {
+        let frames = index.frames()?;
+        let sums = |length: fn(&Frame) -> u32| -> Vec<u64> {
+            let mut sum = 0;
+            let mut start = |frame| {
+                sum += u64::from(length(frame));
+                sum - u64::from(length(frame))
+            };
+            frames.iter().map(&mut start).collect()
+        };
+        let (starts, plain_starts) = (sums(|frame| frame.size), sums(|frame| frame.plain));
+        Ok(Self { frames, starts, plain_starts, work: BTreeMap::new(), locations: Locations::default() })
+    }
+
+    /// Adds a file that is to be read from the archive. With `all`, so are all others: then headers of large files are
+    /// looked at, too.
+    pub fn add(&mut self, index: &Index, record: &Record, number: usize, all: bool) -> Result<(), Error> {
+        let Kind::File { size, .. } = record.entry.kind else { return Ok(()) };
+        let first = self.locations.get(index, number)?;
+        let frame = self.frames.get(first).ok_or(malformed(PART, "a location names no frame"))?;
+        match frame.kind {
+            FrameKind::Group => {
+                let work = self.work.entry(first).or_default();
+                work.files.add(record);
+                work.numbers.push(u32::try_from(number).map_err(|_| malformed(PART, "too many files"))?);
+            }
+            FrameKind::Chunk => {
+                if all {
+                    let before = first.checked_sub(1).ok_or(malformed(PART, "a large file has no header"))?;
+                    self.work.entry(before).or_default().header = Some(Box::new(record.clone()));
+                }
+                self.add_chunks(record, number, size, first)?;
+            }
+            FrameKind::Links | FrameKind::HardLinks | FrameKind::End => {
+                return Err(malformed(PART, "a location names a frame without files"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing.
+    pub fn empty() -> Self {
+        Self {
+            frames: Vec::new(),
+            starts: Vec::new(),
+            plain_starts: Vec::new(),
+            work: BTreeMap::new(),
+            locations: Locations::default(),
+        }
+    }
+
+    /// Adds the frames with members that have no content, to be compared with the index.
+    pub fn add_names(&mut self) -> Result<(), Error> {
+        for (number, frame) in self.frames.iter().enumerate() {
+            if frame.kind != FrameKind::Chunk {
+                self.work.entry(number).or_default();
+            } else if !self.work.contains_key(&number) {
+                return Err(malformed(PART, "a chunk belongs to no file"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the files that `is_done` says to be done, and frames of which nothing is left.
+    pub fn reduce(
+        &mut self,
+        is_done: &mut dyn FnMut(&Record, usize) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        let mut done_large = std::collections::HashSet::new();
+        for (frame, work) in std::mem::take(&mut self.work) {
+            let Work { mut files, numbers, header, chunk } = work;
+            let chunk = match chunk {
+                Some((large, 0)) if is_done(&large.record, large.number)? => {
+                    done_large.insert(large.number);
+                    None
+                }
+                Some((large, _)) if done_large.contains(&large.number) => None,
+                chunk => chunk,
+            };
+            let page = files.take();
+            let mut left = Work { header, chunk, ..Work::default() };
+            for (record, number) in PageReader::new(&page).zip(numbers) {
+                let record = record?;
+                if !is_done(&record, number as usize)? {
+                    left.files.add(&record);
+                    left.numbers.push(number);
+                }
+            }
+            if left.chunk.is_some() || !left.files.is_empty() {
+                self.work.insert(frame, left);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_chunks(&mut self, record: &Record, number: usize, size: u64, first: usize) -> Result<(), Error> {
+        let large = Arc::new(Large {
+            record: record.clone(),
+            number,
+            size,
+            left: AtomicU64::new(size),
+            file: Mutex::new(None),
+        });
+        let mut offset = 0;
+        for at in first.. {
+            let frame = self.frames.get(at).filter(|frame| frame.kind == FrameKind::Chunk);
+            let frame = frame.ok_or(malformed(PART, "a large file has too few chunks"))?;
+            let work = self.work.entry(at).or_default();
+            if work.chunk.replace((Arc::clone(&large), offset)).is_some() {
+                return Err(malformed(PART, "two files have the same chunk"));
+            }
+            offset += u64::from(frame.plain);
+            if offset >= size {
+                break;
+            }
+        }
+        if offset == size {
+            Ok(())
+        } else {
+            Err(malformed(PART, "the chunks of a large file have another size"))
+        }
+    }
+}
+
+impl Large {
+    /// Whether these were the last bytes of the file.
+    pub fn is_last(&self, bytes: u64) -> bool {
+        self.left.fetch_sub(bytes, Ordering::AcqRel) == bytes
+    }
+}
+
+/// The first frame of each file; files are asked for in rising order, and a page is read when it is needed.
+#[derive(Default)]
+struct Locations {
+    page: usize,
+    /// The number of the first file of the page.
+    first: usize,
+    read: Option<Vec<u64>>,
+}
+
+impl Locations {
+    fn get(&mut self, index: &Index, file: usize) -> Result<usize, Error> {
+        let missing = malformed(PART, "a file has no location");
+        loop {
+            let pages = index.root().of_kind(PageKind::Locations);
+            let Some(page) = pages.get(self.page) else { return Err(missing) };
+            let count = usize::try_from(page.items).unwrap_or(usize::MAX);
+            let Some(at) = file.checked_sub(self.first) else { return Err(missing) };
+            if at >= count {
+                (self.page, self.first, self.read) = (self.page + 1, self.first + count, None);
+                continue;
+            }
+            let read = match self.read.take() {
+                Some(read) => read,
+                None => index.locations(page)?,
+            };
+            let location = read.get(at).copied();
+            self.read = Some(read);
+            return location.and_then(|location| usize::try_from(location).ok()).ok_or(missing);
+        }
+    }
+}
