@@ -108,7 +108,7 @@ impl Checks {
     }
 
     fn look_at_units(&mut self, units: &[String]) -> (Answer, String) {
-        let wanted = ["ActiveState", "SubState", "Result", "NRestarts", "Type"];
+        let wanted = ["ActiveState", "SubState", "Result", "NRestarts", "Type", "Job"];
         let all = match systemd::show(units, &wanted) {
             Ok(all) => all,
             Err(error) => return (Answer::CannotRun, error.to_string()),
@@ -161,6 +161,9 @@ fn judge_unit(unit: &str, properties: &Properties, restarts_first: u64) -> (Answ
     match (active, sub) {
         ("active", _) => (Answer::Healthy, String::new()),
         ("activating", "auto-restart") => (Answer::Sick, format!("`{unit}` ended: {result}")),
+        _ if !["", "0"].contains(&properties.get("Job")) => {
+            (Answer::NotYet, format!("`{unit}` waits for its turn"))
+        }
         ("activating" | "reloading" | "refreshing", _) => {
             (Answer::NotYet, format!("`{unit}` is {active} ({sub})"))
         }

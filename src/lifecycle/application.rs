@@ -80,6 +80,11 @@ pub trait Application {
     /// Starts what belongs to the release that the pointer names, and waits until it is up.
     fn start(&self, record: &Record, direction: Direction) -> Result<(), Reason>;
 
+    /// Prepares the boot of the release that the pointer names, before any service starts: unit files only.
+    fn prepare_boot(&self, _record: &Record) -> Result<(), Reason> {
+        Ok(())
+    }
+
     /// Copies the data as they are, with everything stopped. The same transaction is copied once.
     fn snapshot(&self, record: &Record) -> Result<Vec<DataSnapshot>, Reason>;
 

@@ -10,6 +10,15 @@ use crate::types::record::{Event, Reason, Record};
 use crate::types::state::NeedsPerson;
 use crate::types::{ReleaseId, Span};
 
+/// Whether services must be stopped before data and pointer are touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Services {
+    /// They may run.
+    MayRun,
+    /// The node boots, and they wait for us.
+    NotStarted,
+}
+
 impl Driver<'_> {
     /// `RollingBack`: old data, old pointer, old services, and a look whether all is well again.
     pub(super) fn restore(&mut self, record: &mut Record, reason: &Reason) -> Result<Did, Error> {
@@ -22,7 +31,7 @@ impl Driver<'_> {
             self.narrator.remarks(record, &format!("{}; going back all the same", hook.text));
         }
         let stopped = self.clock.boot();
-        self.restore_disk(record)?;
+        self.restore_disk(record, Services::MayRun)?;
         let Some(from) = record.from.clone() else { return Ok(Did::Event(Event::Restored)) };
         while let Start::Wait(wait) = self.agreement.may_start(record)? {
             self.clock.sleep(wait.within);
@@ -44,11 +53,13 @@ impl Driver<'_> {
     }
 
     /// The part of the way back that a node does at boot, before its services start: data and pointer.
-    pub(super) fn restore_disk(&mut self, record: &Record) -> Result<(), Error> {
+    pub(super) fn restore_disk(&mut self, record: &Record, services: Services) -> Result<(), Error> {
         let wanted = record.from.as_ref().map(|from| &from.version);
         let active = self.store.active()?;
         if active.as_ref() != wanted {
-            if let Err(failure) = self.application.stop(record) {
+            if services == Services::MayRun
+                && let Err(failure) = self.application.stop(record)
+            {
                 self.narrator.remarks(record, &format!("{}; going back all the same", failure.text));
             }
             let done = self.application.restore(record).map_err(|reason| self.data_error(&reason))?;

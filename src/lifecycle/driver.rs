@@ -170,7 +170,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Records the phase that the event leads to. The journal comes first; everybody else is told after.
-    fn move_on(&mut self, mut record: Record, event: Event) -> Result<(), Error> {
+    pub(super) fn move_on(&mut self, mut record: Record, event: Event) -> Result<(), Error> {
         record.phase = machine::next(record.phase, event)?;
         self.keep(&mut record)?;
         self.watching = None;
@@ -186,7 +186,7 @@ impl<'a> Driver<'a> {
     }
 
     /// The record in the journal.
-    fn record(&self) -> Result<Record, Error> {
+    pub(super) fn record(&self) -> Result<Record, Error> {
         match self.store.journal()? {
             Kept::Whole(record) => Ok(record),
             Kept::Missing => Err(Error::NothingToDo),

@@ -230,6 +230,11 @@ impl Application for Local<'_> {
         })
     }
 
+    fn prepare_boot(&self, record: &Record) -> Result<(), Reason> {
+        self.link_units(&self.active_tree(record), record, Direction::Back)
+            .map_err(|error| Reason::new(Cause::Service, chain(&error)))
+    }
+
     fn snapshot(&self, record: &Record) -> Result<Vec<DataSnapshot>, Reason> {
         let (release, entries) = (record.from.as_ref(), &self.settings.data);
         self.data()

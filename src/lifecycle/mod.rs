@@ -4,12 +4,14 @@
 //! machine      which phase follows which event: pure
 //! driver       the loop: reads the journal, does the work of the phase, records the next
 //! forward      clearance, switch, trial          back     the way back
-//! finish       what is remembered at the end     node     the ways to enter the loop
+//! boot         what comes before services start  node     the ways to enter the loop
+//! finish       what is remembered at the end
 //! ```
 
 pub mod agreement;
 pub mod application;
 mod back;
+mod boot;
 pub mod data;
 pub mod driver;
 pub mod finish;

@@ -290,6 +290,26 @@ impl Node<'_> {
         self.drive(lock, &settings, true, parts).map(Some)
     }
 
+    /// Brings the disk in order before the services of a booting node start; the timer goes on with the rest.
+    /// `Ok(None)`: there is nothing.
+    pub fn settle_at_boot(&self, _lock: &Lock, parts: &dyn Parts) -> Result<Option<Ended>, Error> {
+        let record = match self.store.journal()? {
+            Kept::Missing => return Ok(None),
+            Kept::Whole(record) => record,
+            Kept::Damaged(why) => {
+                return Err(driver::Error::Journal { path: self.store.layout.journal(), why }.into());
+            }
+        };
+        let settings = self.settings_of(&record)?;
+        let is_interrupted = || false;
+        let settled = parts.with(&settings, &mut |application, agreement| {
+            let (store, clock, narrator) = (self.store, self.clock, self.narrator);
+            Driver::new(store, clock, application, agreement, &settings, narrator, &is_interrupted, false)
+                .settle_at_boot()
+        });
+        Ok(Some(settled?))
+    }
+
     fn count_interruption(&self, mut record: Record) -> Result<(), Error> {
         match record.phase {
             Phase::Trial { .. } | Phase::Switching => {

@@ -179,6 +179,8 @@ impl Deadline<'_> {
             "--timer-property=AccuracySec=100ms".to_owned(),
             "--property=Type=oneshot".to_owned(),
             "--property=SuccessExitStatus=10 11 13 15".to_owned(),
+            // Armed while the node boots, it looks at services that had their turn.
+            "--property=After=multi-user.target".to_owned(),
             "--".to_owned(),
         ]
         .map(OsString::from)

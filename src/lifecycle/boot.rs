@@ -1,0 +1,42 @@
+//! What an interrupted update needs before the services of a booting node start: a disk that fits together.
+//!
+//! The rest (the trial of a release that had just been switched to, the look at one that was brought back) needs services
+//! that run. It is left to the timer, which is armed to fire when the boot has finished.
+
+use std::time::Duration;
+
+use super::back::Services;
+use super::driver::{Driver, Ended, Error, RESUMES_MAX};
+use crate::types::record::{Cause, Event, Phase, Reason, Record};
+
+/// When the timer fires; its service waits for the end of the boot besides.
+const SOON: Duration = Duration::from_secs(1);
+
+impl Driver<'_> {
+    /// Brings data and pointer in order, and has the timer go on with the rest. Starts and stops nothing.
+    pub(super) fn settle_at_boot(&mut self) -> Result<Ended, Error> {
+        let mut record = self.record()?;
+        if is_worn_out(&record) {
+            let text = format!("the trial was interrupted {} times", record.resumes + 1);
+            self.move_on(record, Event::Failed(Reason::new(Cause::Interrupted, text)))?;
+            record = self.record()?;
+        }
+        if matches!(record.phase, Phase::RollingBack { .. }) {
+            self.restore_disk(&record, Services::NotStarted)?;
+            if let Err(reason) = self.application.prepare_boot(&record) {
+                self.narrator.remarks(&record, &reason.text);
+            }
+        }
+        if let Err(reason) = self.application.arm(SOON) {
+            self.narrator.remarks(&record, &format!("{}; run `cutover recover` after the boot", reason.text));
+        }
+        Ok(Ended::Waiting(Box::new(record), "the update goes on when the node has booted".into()))
+    }
+}
+
+/// Whether the node goes down again and again under the new release: it is not started once more. A member of a fleet
+/// that has vouched for it may not leave alone.
+fn is_worn_out(record: &Record) -> bool {
+    let is_tried = matches!(record.phase, Phase::Switching | Phase::Trial { .. });
+    is_tried && record.resumes >= RESUMES_MAX && record.rollout.is_none() && !record.no_rollback
+}
