@@ -17,3 +17,4 @@ mod model_rolling;
 mod model_synchronous;
 mod pack;
 mod staging;
+mod web;
