@@ -9,9 +9,14 @@
 
 pub mod board;
 pub mod facts;
+pub mod look;
 pub mod name;
+pub mod operate;
+pub mod rolling;
+pub mod rollout;
 pub mod rules;
 pub mod settings;
+pub mod synchronous;
 
 pub use name::NodeName;
 pub use settings::Settings;

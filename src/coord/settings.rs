@@ -53,17 +53,6 @@ pub enum OnHalt {
     Rollback,
 }
 
-/// Who signs what a node says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Facts {
-    /// Nobody: facts carry checksums. Proposals, lists and waivers are signed by operators all the same.
-    #[default]
-    Summed,
-    /// The node itself, by a key that the member list names.
-    Signed,
-}
-
 /// Whether a node whose clock cannot be measured takes part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -110,8 +99,6 @@ pub struct Settings {
     pub signing_key: Option<String>,
     /// Whether unsigned proposals are obeyed.
     pub allow_unsigned: bool,
-    /// Who signs what a node says.
-    pub facts: Facts,
     /// Whether old and new may serve at the same time.
     pub overlap: Overlap,
     /// What a node does that cannot read the outcome.
@@ -169,7 +156,6 @@ impl Default for Settings {
             keys: Vec::new(),
             signing_key: None,
             allow_unsigned: false,
-            facts: Facts::default(),
             overlap: Overlap::default(),
             isolated: Isolated::default(),
             isolated_after: Span::seconds(3600),

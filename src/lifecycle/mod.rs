@@ -15,6 +15,7 @@ mod boot;
 pub mod data;
 pub mod driver;
 pub mod finish;
+pub mod fleet;
 mod forward;
 pub mod hooks;
 pub mod local;

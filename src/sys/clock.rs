@@ -20,6 +20,8 @@ pub trait Clock: Send + Sync {
     fn sleep(&self, duration: Duration);
     /// Waits until the wall clock says so, following its steps; not at all when it has passed.
     fn sleep_until(&self, instant: Timestamp);
+    /// Whether the kernel was told that the wall clock follows a better one.
+    fn is_synchronised(&self) -> bool;
 }
 
 /// The machine's own clock.
@@ -54,5 +56,9 @@ impl Clock for SystemClock {
         while clock_nanosleep(ClockId::CLOCK_REALTIME, ClockNanosleepFlags::TIMER_ABSTIME, &instant)
             == Err(Errno::EINTR)
         {}
+    }
+
+    fn is_synchronised(&self) -> bool {
+        super::ioctl::clock_is_synchronised()
     }
 }

@@ -182,6 +182,16 @@ fn arguments(path: &Path, descriptor: i64, flags: u64) -> io::Result<(File, Box<
     Ok((File::open(parent)?, arguments))
 }
 
+/// Whether something (chrony, timesyncd, ntpd, a host) disciplines the wall clock, as it has told the kernel.
+pub fn clock_is_synchronised() -> bool {
+    // SAFETY: every field of the C struct may be zero; with `modes` zero nothing is changed, only the struct is filled.
+    let (state, answer) = unsafe {
+        let mut answer: libc::timex = std::mem::zeroed();
+        (libc::adjtimex(&raw mut answer), answer)
+    };
+    state >= 0 && answer.status & libc::STA_UNSYNC == 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

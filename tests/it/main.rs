@@ -17,4 +17,3 @@ mod model_rolling;
 mod model_synchronous;
 mod pack;
 mod staging;
-mod web;

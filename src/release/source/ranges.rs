@@ -19,12 +19,6 @@ pub trait Ranges: Send + Sync {
     /// # Errors
     /// When the range does not lie within the file, or the source does not answer.
     fn read_range(&self, start: u64, length: u64) -> Result<Box<dyn Read + Send>, Error>;
-
-    /// Whether a part costs about its own length. Where it does not (a server that only gives whole files), fetch the
-    /// whole into a private file first and read the parts of that.
-    fn has_ranges(&self) -> bool {
-        true
-    }
 }
 
 /// A file on a mounted file system.

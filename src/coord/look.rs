@@ -1,0 +1,124 @@
+//! One look at one name of the board, and what may be believed of it.
+
+use super::board::{Board, Created, Read};
+use super::facts::seal::{self, Seal};
+use super::facts::{Fact, names};
+use crate::types::Digest;
+
+/// What a look showed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Look<T> {
+    /// This.
+    Found(T),
+    /// Nothing, so far.
+    Absent,
+    /// A file that says nothing: why not.
+    Bad(String),
+    /// The storage did not answer.
+    Unreachable(String),
+}
+
+/// A fact as it was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// What it says.
+    pub fact: Fact,
+    /// The digest of its file.
+    pub digest: Digest,
+    /// Its file.
+    pub text: String,
+    /// Who signed it, if it is signed and that was asked for.
+    pub signer: Option<String>,
+}
+
+/// Whose signatures count. Given by whoever has keys.
+pub trait Keys {
+    /// The operator who signed exactly this line; or why nobody who counts did.
+    fn operator(&self, line: &str, armored: &str) -> Result<String, String>;
+}
+
+/// Makes signatures of operators.
+pub trait Signer {
+    /// The signature over this line, in armour.
+    fn sign(&self, line: &str) -> Result<String, String>;
+}
+
+/// What a node believes of what operators are said to have written.
+#[derive(Clone, Copy)]
+pub struct Trust<'a> {
+    /// The keys.
+    pub keys: &'a dyn Keys,
+    /// Whether the unsigned is believed.
+    pub allow_unsigned: bool,
+}
+
+/// Looks at a fact of a node, or a gate.
+pub fn look(board: &mut dyn Board, name: &str) -> Look<Found> {
+    match board.read(name) {
+        Read::Absent => Look::Absent,
+        Read::Bad(why) => Look::Bad(why),
+        Read::Unreachable(why) => Look::Unreachable(why),
+        Read::Bytes(text) => found(&text, None),
+    }
+}
+
+/// Looks at a fact of an operator.
+pub fn look_signed(board: &mut dyn Board, name: &str, trust: Trust<'_>) -> Look<Found> {
+    match board.read(name) {
+        Read::Absent => Look::Absent,
+        Read::Bad(why) => Look::Bad(why),
+        Read::Unreachable(why) => Look::Unreachable(why),
+        Read::Bytes(text) => found(&text, Some(trust)),
+    }
+}
+
+/// What a file says, if its seal holds.
+pub fn found(text: &str, trust: Option<Trust<'_>>) -> Look<Found> {
+    let opened = match seal::open(text.as_bytes()) {
+        Ok(opened) => opened,
+        Err(bad) => return Look::Bad(bad.to_string()),
+    };
+    let signer = match (&opened.seal, trust) {
+        (_, None) => None,
+        (Seal::Signature(armored), Some(trust)) => match trust.keys.operator(opened.line, armored) {
+            Ok(signer) => Some(signer),
+            // Trusting everybody does not need the signature to be good.
+            Err(_) if trust.allow_unsigned => None,
+            Err(why) => return Look::Bad(why),
+        },
+        (Seal::Sum, Some(trust)) if trust.allow_unsigned => None,
+        (Seal::Sum, Some(_)) => return Look::Bad("it is not signed".into()),
+    };
+    match Fact::parse(opened.line) {
+        Ok(fact) => Look::Found(Found { fact, digest: opened.digest, text: text.to_owned(), signer }),
+        Err(bad) => Look::Bad(bad.to_string()),
+    }
+}
+
+/// Pins a fact to a name, and says what the name holds then.
+pub fn put(board: &mut dyn Board, name: &str, fact: &Fact) -> Look<Found> {
+    put_text(board, name, &seal_summed(fact))
+}
+
+/// The file of a fact under a checksum.
+pub fn seal_summed(fact: &Fact) -> String {
+    String::from_utf8(seal::summed(&fact.line())).unwrap_or_default()
+}
+
+/// The file of a fact under an operator's signature; under a checksum without a signer.
+pub fn seal_signed(fact: &Fact, signer: Option<&dyn Signer>) -> Result<String, String> {
+    let Some(signer) = signer else { return Ok(seal_summed(fact)) };
+    let line = fact.line();
+    let bytes = seal::signed(&line, &signer.sign(&line)?).map_err(|bad| bad.to_string())?;
+    String::from_utf8(bytes).map_err(|error| error.to_string())
+}
+
+/// Pins the file of a fact to a name, and says what the name holds then.
+pub fn put_text(board: &mut dyn Board, name: &str, text: &str) -> Look<Found> {
+    debug_assert!(names::is_name(name), "{name}");
+    match board.create(name, text) {
+        Created::Mine => found(text, None),
+        Created::Theirs(there) => found(&there, None),
+        Created::Unknown(why) => Look::Unreachable(why),
+    }
+}

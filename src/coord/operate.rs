@@ -1,0 +1,348 @@
+//! What operators do on a board: make a fleet, list its members, propose, stop, waive.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::board::{Board, Done, Listed};
+use super::facts::{self, Fact, Fleet, Listed as Entry, Members, Proposal, ProposalTimes, Seconds, names};
+use super::look::{Found, Look, Signer, Trust, look, look_signed, put, put_text, seal_signed};
+use super::name::NodeName;
+use super::rolling::Rolling;
+use super::rollout::{Rollout, look_rollout, numbers};
+use super::rules::Times;
+use super::rules::rolling::Decision as RollingDecision;
+use super::rules::synchronous::{Decision, Go, Outcome, Plan};
+use super::settings::{Mode, Settings, WaveSetting};
+use super::synchronous::{Heard, Synchronous};
+use crate::types::Digest;
+
+/// Why an operator's act came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Storage did not answer, or did not do it.
+    #[error("cannot reach the fleet's directory: {0}")]
+    Unreachable(String),
+    /// It cannot be done, because.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Who acts, and what they believe.
+pub struct Operator<'a> {
+    /// The board.
+    pub board: &'a mut dyn Board,
+    /// Whose signatures count.
+    pub trust: Trust<'a>,
+    /// Signs; absent: nothing is signed.
+    pub signer: Option<&'a dyn Signer>,
+    /// Their name.
+    pub by: String,
+}
+
+/// What is to be proposed.
+pub struct Wish {
+    /// The release.
+    pub release: facts::Wanted,
+    /// An older release than the one that runs is meant.
+    pub allow_downgrade: bool,
+    /// Only these members; none: all of the list.
+    pub only: Vec<NodeName>,
+    /// Nobody switches before.
+    pub not_before: Option<Timestamp>,
+    /// For how long it may be taken up.
+    pub valid: SignedDuration,
+    /// When it is made.
+    pub now: Timestamp,
+}
+
+fn refused<T>(text: impl Into<String>) -> Result<T, Error> {
+    Err(Error::Refused(text.into()))
+}
+
+fn bad(what: &str, why: &str) -> Error {
+    Error::Refused(format!("{what} says nothing: {why}"))
+}
+
+/// The fleet that a directory belongs to.
+pub fn fleet(board: &mut dyn Board, name: &str) -> Result<Fleet, Error> {
+    match look(board, names::FLEET) {
+        Look::Found(Found { fact: Fact::Fleet(fleet), .. }) if name.is_empty() || fleet.fleet == name => {
+            Ok(fleet)
+        }
+        Look::Found(Found { fact: Fact::Fleet(fleet), .. }) => {
+            refused(format!("the directory belongs to fleet `{}`, not `{name}`", fleet.fleet))
+        }
+        Look::Found(_) => refused("`FLEET` is something else"),
+        Look::Absent => refused("no fleet was made in the directory"),
+        Look::Bad(why) => Err(bad("`FLEET`", &why)),
+        Look::Unreachable(why) => Err(Error::Unreachable(why)),
+    }
+}
+
+impl Operator<'_> {
+    /// Makes a fleet in an empty directory; one that is there already stays as it is.
+    pub fn init(&mut self, name: &str, id: &str) -> Result<Fleet, Error> {
+        for directory in [names::MEMBERS, names::ROLLOUTS, names::NODES] {
+            if let Done::Unreachable(why) = self.board.prepare(directory) {
+                return Err(Error::Unreachable(why));
+            }
+        }
+        let fact = Fact::Fleet(Fleet { fleet: name.to_owned(), id: id.to_owned() });
+        match put(self.board, names::FLEET, &fact) {
+            Look::Unreachable(why) => Err(Error::Unreachable(why)),
+            _ => fleet(self.board, name),
+        }
+    }
+
+    /// The entries of the nodes that have joined.
+    pub fn joined(&mut self) -> Result<Vec<facts::Id>, Error> {
+        let nodes = match self.board.list(names::NODES) {
+            Listed::Names(nodes) => nodes,
+            Listed::Unreachable(why) => return Err(Error::Unreachable(why)),
+        };
+        let mut joined = Vec::new();
+        for node in nodes.iter().filter_map(|name| name.parse::<NodeName>().ok()) {
+            match look(self.board, &names::id(&node)) {
+                Look::Found(Found { fact: Fact::Id(id), .. }) if id.node == node => joined.push(id),
+                Look::Unreachable(why) => return Err(Error::Unreachable(why)),
+                Look::Found(_) | Look::Absent | Look::Bad(_) => {}
+            }
+        }
+        Ok(joined)
+    }
+
+    /// The member list that counts: the valid one with the highest number.
+    pub fn members(&mut self, fleet: &Fleet) -> Result<Option<Members>, Error> {
+        let lists = match self.board.list(names::MEMBERS) {
+            Listed::Names(lists) => lists,
+            Listed::Unreachable(why) => return Err(Error::Unreachable(why)),
+        };
+        for number in lists.iter().rev().filter_map(|name| name.parse::<u32>().ok()) {
+            match look_signed(self.board, &names::members(number), self.trust) {
+                Look::Found(Found { fact: Fact::Members(members), .. })
+                    if members.list == number && members.fleet == fleet.id =>
+                {
+                    return Ok(Some(members));
+                }
+                Look::Unreachable(why) => return Err(Error::Unreachable(why)),
+                Look::Found(_) | Look::Absent | Look::Bad(_) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes the next member list.
+    pub fn write_members(&mut self, fleet: &Fleet, members: Vec<Entry>) -> Result<Members, Error> {
+        let list = match self.board.list(names::MEMBERS) {
+            Listed::Names(lists) => lists.iter().filter_map(|name| name.parse::<u32>().ok()).max(),
+            Listed::Unreachable(why) => return Err(Error::Unreachable(why)),
+        };
+        let list = list.unwrap_or(0) + 1;
+        let wanted = Members { fleet: fleet.id.clone(), list, members, by: self.by.clone() };
+        let text = seal_signed(&Fact::Members(wanted.clone()), self.signer).map_err(Error::Refused)?;
+        match put_text(self.board, &names::members(list), &text) {
+            Look::Found(found) if found.text == text => Ok(wanted),
+            Look::Unreachable(why) => Err(Error::Unreachable(why)),
+            _ => refused(format!("member list {list} was just written by somebody else")),
+        }
+    }
+
+    /// Proposes a rollout. Of two who do at once, one is told that the other was first.
+    pub fn propose(&mut self, settings: &Settings, wish: &Wish) -> Result<Rollout, Error> {
+        let fleet = fleet(self.board, &settings.name)?;
+        let Some(list) = self.members(&fleet)? else {
+            return refused("the fleet has no members: `cutover fleet members` lists them");
+        };
+        let is_wanted = |entry: &&Entry| wish.only.is_empty() || wish.only.contains(&entry.node);
+        let members: Vec<NodeName> =
+            list.members.iter().filter(is_wanted).map(|entry| entry.node.clone()).collect();
+        if let Some(stranger) = wish.only.iter().find(|node| !members.contains(node)) {
+            return refused(format!("`{stranger}` is no member of the fleet"));
+        }
+        let number = numbers(self.board).map_err(Error::Unreachable)?.last().map_or(1, |last| last + 1);
+        if number > names::ROLLOUT_MAX {
+            return refused("the fleet has had all rollouts that six digits can number");
+        }
+        let prev = match number {
+            1 => None,
+            _ => match self.board.read(&names::proposal(number - 1)) {
+                super::board::Read::Bytes(text) => Some(Digest::of(text.as_bytes())),
+                super::board::Read::Unreachable(why) => return Err(Error::Unreachable(why)),
+                super::board::Read::Absent | super::board::Read::Bad(_) => None,
+            },
+        };
+        let proposal = Proposal {
+            fleet: fleet.id.clone(),
+            rollout: number,
+            prev,
+            mode: settings.mode,
+            release: wish.release.clone(),
+            members_list: list.list,
+            members,
+            created: wish.now,
+            expires: wish.now.saturating_add(wish.valid).unwrap_or(Timestamp::MAX),
+            by: self.by.clone(),
+            not_before: wish.not_before,
+            overlap: settings.overlap,
+            allow_downgrade: wish.allow_downgrade,
+            t: times(settings),
+            rolling: (settings.mode == Mode::Rolling).then(|| rolling(settings, &list)),
+        };
+        check(&proposal)?;
+        let text = seal_signed(&Fact::Proposal(Box::new(proposal)), self.signer).map_err(Error::Refused)?;
+        match put_text(self.board, &names::proposal(number), &text) {
+            Look::Unreachable(why) => return Err(Error::Unreachable(why)),
+            Look::Found(found) if found.text != text => {
+                let by = match found.fact {
+                    Fact::Proposal(theirs) => theirs.by,
+                    _ => "somebody else".into(),
+                };
+                return refused(format!("rollout {number} was just proposed by {by}; yours was not created"));
+            }
+            Look::Found(_) | Look::Absent | Look::Bad(_) => {}
+        }
+        self.rollout(&fleet, number)
+    }
+
+    /// A rollout by its number.
+    pub fn rollout(&mut self, fleet: &Fleet, number: u64) -> Result<Rollout, Error> {
+        match look_rollout(self.board, number, &fleet.id, self.trust) {
+            Look::Found(rollout) => Ok(rollout),
+            Look::Absent => refused(format!("there is no rollout {number}")),
+            Look::Bad(why) => Err(bad(&format!("the proposal of rollout {number}"), &why)),
+            Look::Unreachable(why) => Err(Error::Unreachable(why)),
+        }
+    }
+
+    /// The newest rollout, if there is any.
+    pub fn newest(&mut self, fleet: &Fleet) -> Result<Option<Rollout>, Error> {
+        for number in numbers(self.board).map_err(Error::Unreachable)?.into_iter().rev() {
+            match look_rollout(self.board, number, &fleet.id, self.trust) {
+                Look::Found(rollout) => return Ok(Some(rollout)),
+                Look::Unreachable(why) => return Err(Error::Unreachable(why)),
+                Look::Absent | Look::Bad(_) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Stops a rollout: by the first gate that is still open. Says what it came to.
+    pub fn abort(&mut self, rollout: &Rollout, why: &str, now: Timestamp) -> Result<&'static str, Error> {
+        let heard = |heard: Heard| match heard {
+            Heard::Yes => Ok(()),
+            Heard::No(why) => Err(Error::Unreachable(why)),
+        };
+        if rollout.proposal.mode == Mode::Rolling {
+            let Some(mut follow) = Rolling::new(rollout.clone(), usize::MAX) else {
+                return refused("the proposal has no terms");
+            };
+            heard(follow.read(self.board, self.trust))?;
+            if follow.view.end.is_some() {
+                return refused(format!("rollout {} has ended already", rollout.number));
+            }
+            heard(follow.decide(self.board, RollingDecision::Halt, &self.by, why))?;
+            return Ok("halted");
+        }
+        let mut follow = Synchronous::new(rollout.clone(), usize::MAX);
+        let at = now.as_millisecond() + rollout.times().back;
+        let gates = [
+            Decision::Plan(Plan::Abort),
+            Decision::Go(Go::Cancel),
+            Decision::Outcome(Outcome::Rollback { at }),
+        ];
+        for decision in gates {
+            heard(follow.read_gates(self.board))?;
+            match (follow.view.plan, follow.view.go, follow.view.outcome) {
+                (Some(Plan::Abort), _, _) => return Ok("aborted"),
+                (_, Some(Go::Cancel), _) => return Ok("cancelled"),
+                (_, _, Some(Outcome::Rollback { .. })) => return Ok("rolled back"),
+                (_, _, Some(Outcome::Keep)) => {
+                    return refused(format!(
+                        "rollout {} was kept: propose the release before it to go back",
+                        rollout.number
+                    ));
+                }
+                (_, _, None) => heard(follow.decide(self.board, decision, &self.by, why))?,
+            }
+        }
+        match (follow.view.plan, follow.view.go, follow.view.outcome) {
+            (Some(Plan::Abort), _, _) => Ok("aborted"),
+            (_, Some(Go::Cancel), _) => Ok("cancelled"),
+            (_, _, Some(Outcome::Rollback { .. })) => Ok("rolled back"),
+            _ => refused(format!("rollout {} was decided otherwise meanwhile", rollout.number)),
+        }
+    }
+
+    /// Lets a rollout go on without a member.
+    pub fn waive(&mut self, rollout: &Rollout, node: &NodeName, why: &str) -> Result<(), Error> {
+        if rollout.place_of(node).is_none() {
+            return refused(format!("`{node}` is no member of rollout {}", rollout.number));
+        }
+        let fact = Fact::Waive(facts::Waive {
+            rollout: rollout.number,
+            proposal: rollout.digest,
+            node: node.clone(),
+            by: self.by.clone(),
+            why: why.to_owned(),
+        });
+        let text = seal_signed(&fact, self.signer).map_err(Error::Refused)?;
+        match put_text(self.board, &names::waive(rollout.number, node), &text) {
+            Look::Unreachable(why) => Err(Error::Unreachable(why)),
+            Look::Found(Found { fact: Fact::Waive(said), .. }) if said.node == *node => Ok(()),
+            _ => refused("something else stands in its place"),
+        }
+    }
+}
+
+/// The times of a proposal by these settings.
+pub fn times(settings: &Settings) -> ProposalTimes {
+    let seconds = |span: crate::types::Span| Seconds::new(span.0);
+    ProposalTimes {
+        vote: seconds(settings.vote),
+        lead: seconds(settings.lead),
+        late: seconds(settings.late),
+        stop: seconds(settings.stop),
+        trial: seconds(settings.trial),
+        settle: seconds(settings.settle),
+        back: seconds(settings.back),
+        poll: seconds(settings.poll),
+        visibility: seconds(settings.visibility),
+        skew_ms: u32::try_from(settings.skew.0.as_millis()).unwrap_or(u32::MAX),
+    }
+}
+
+/// Groups become names, as of this list: all nodes must read the same.
+fn rolling(settings: &Settings, list: &Members) -> facts::Rolling {
+    let resolved = |wave: &WaveSetting| {
+        let in_groups = |entry: &&Entry| entry.groups.iter().any(|group| wave.groups.contains(group));
+        let grouped = list.members.iter().filter(in_groups).map(|entry| entry.node.clone());
+        let nodes = wave.nodes.iter().cloned().chain(grouped).collect();
+        WaveSetting { nodes, groups: Vec::new(), percent: wave.percent }
+    };
+    facts::Rolling {
+        at_once: settings.at_once,
+        waves: settings.waves.iter().map(resolved).collect(),
+        soak: Seconds::new(settings.soak.0),
+        max_failed: settings.max_failed,
+        on_halt: settings.on_halt,
+    }
+}
+
+fn check(proposal: &Proposal) -> Result<(), Error> {
+    let times = Times::from(proposal.t);
+    if proposal.mode == Mode::Independent {
+        return refused("`fleet.mode` is `independent`: set it to `synchronous` or `rolling`");
+    }
+    if proposal.members.is_empty() {
+        return refused("nobody would take part");
+    }
+    if times.poll == 0 || times.lead < times.lead_min() {
+        return refused(format!(
+            "`fleet.lead` must be at least {} ms, by `fleet.poll` and `fleet.visibility`",
+            times.lead_min()
+        ));
+    }
+    if proposal.rolling.as_ref().is_some_and(|terms| terms.at_once == 0 || terms.max_failed == 0) {
+        return refused("`fleet.at_once` and `fleet.max_failed` must be at least 1");
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! A rollout as its members follow it.
+
+use std::collections::BTreeMap;
+
+use super::board::{Board, Listed};
+use super::facts::{Fact, MEMBERS_MAX, Proposal, names};
+use super::look::{Look, Trust, look_signed};
+use super::name::NodeName;
+use super::rules::{Ms, Times};
+use crate::types::Digest;
+
+/// One release for many nodes, begun by a proposal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rollout {
+    /// Its number.
+    pub number: u64,
+    /// The digest of the proposal's file.
+    pub digest: Digest,
+    /// What it says.
+    pub proposal: Proposal,
+    /// Who signed it.
+    pub signer: Option<String>,
+}
+
+impl Rollout {
+    /// The place of a node among the members.
+    pub fn place_of(&self, node: &NodeName) -> Option<usize> {
+        self.proposal.members.iter().position(|member| member == node)
+    }
+
+    /// The times that all hold to.
+    pub fn times(&self) -> Times {
+        self.proposal.t.into()
+    }
+
+    /// When votes must be in.
+    pub fn vote_by(&self) -> Ms {
+        let vote_by = self.proposal.created.as_millisecond() + self.times().vote;
+        vote_by.min(self.proposal.expires.as_millisecond())
+    }
+
+    /// The place of a node in the order in which they decide: another one for each rollout.
+    pub fn rank_of(&self, node: &NodeName) -> usize {
+        let mine = self.order_of(node);
+        self.proposal.members.iter().filter(|other| self.order_of(other) < mine).count()
+    }
+
+    /// What members are ordered by where no other order is given.
+    pub fn order_of(&self, node: &NodeName) -> Digest {
+        Digest::of(format!("{} {node}", self.number).as_bytes())
+    }
+}
+
+/// Looks at a proposal, and whether it can be one.
+pub fn look_rollout(board: &mut dyn Board, number: u64, fleet: &str, trust: Trust<'_>) -> Look<Rollout> {
+    let found = match look_signed(board, &names::proposal(number), trust) {
+        Look::Found(found) => found,
+        Look::Absent => return Look::Absent,
+        Look::Bad(why) => return Look::Bad(why),
+        Look::Unreachable(why) => return Look::Unreachable(why),
+    };
+    let Fact::Proposal(proposal) = found.fact else { return Look::Bad("it is no proposal".into()) };
+    match why_not(&proposal, number, fleet) {
+        Some(why) => Look::Bad(why.to_owned()),
+        None => {
+            Look::Found(Rollout { number, digest: found.digest, proposal: *proposal, signer: found.signer })
+        }
+    }
+}
+
+fn why_not(proposal: &Proposal, number: u64, fleet: &str) -> Option<&'static str> {
+    let times = Times::from(proposal.t);
+    let mut members: Vec<_> = proposal.members.iter().collect();
+    members.sort();
+    members.dedup();
+    if proposal.rollout != number {
+        Some("it is a proposal of another number")
+    } else if proposal.fleet != fleet {
+        Some("it is a proposal of another fleet")
+    } else if proposal.members.is_empty() || proposal.members.len() > MEMBERS_MAX {
+        Some("it has no members, or too many")
+    } else if members.len() != proposal.members.len() {
+        Some("it names a member twice")
+    } else if times.poll == 0 || times.lead < times.lead_min() {
+        Some("its lead is too short for its poll and visibility")
+    } else if proposal.mode == super::settings::Mode::Independent {
+        Some("it has no mode")
+    } else {
+        None
+    }
+}
+
+/// The numbers of all proposals, ascending.
+pub fn numbers(board: &mut dyn Board) -> Result<Vec<u64>, String> {
+    match board.list(names::ROLLOUTS) {
+        Listed::Names(names) => Ok(names.iter().filter_map(|name| names::rollout_of(name)).collect()),
+        Listed::Unreachable(why) => Err(why),
+    }
+}
+
+/// All names of a rollout that are on the board: gates, tickets, waivers, waves; by what follows its number.
+pub fn names_of(board: &mut dyn Board, number: u64) -> Result<Vec<String>, String> {
+    let prefix = format!("{number:06}.");
+    match board.list(names::ROLLOUTS) {
+        Listed::Names(names) => {
+            Ok(names.iter().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect())
+        }
+        Listed::Unreachable(why) => Err(why),
+    }
+}
+
+/// For how long each thing has been wanted by this node, so that those before it in the order may do it first.
+#[derive(Clone, Debug, Default)]
+pub struct Turns(BTreeMap<String, Ms>);
+
+impl Turns {
+    /// Whether the wait for those before has passed. `now` is a clock that does not jump.
+    pub fn has_come(&mut self, what: &str, now: Ms, wait: Ms) -> bool {
+        let since = *self.0.entry(what.to_owned()).or_insert(now);
+        now - since >= wait
+    }
+}

@@ -1,0 +1,465 @@
+//! A synchronous rollout on the board: what was read of it, and what is put there.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::board::Board;
+use super::facts::{self, Fact, SeenFacts, Yes, names};
+use super::look::{Found, Look, Trust, look, look_signed, put};
+use super::name::NodeName;
+use super::rollout::Rollout;
+use super::rules::synchronous::{Decision, Go, Outcome, Plan, StartGate, View};
+use super::rules::{Health, Ms};
+use crate::types::Digest;
+
+/// A kind of fact that each member makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum What {
+    /// Can it?
+    Vote,
+    /// It holds the instant.
+    Armed,
+    /// The old release is stopped.
+    Stopped,
+    /// The pointer has moved.
+    Switched,
+    /// How it went.
+    Report,
+    /// The new release is stopped again.
+    Cleared,
+    /// What it runs in the end.
+    Closed,
+}
+
+impl What {
+    /// The end of the file's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vote => "vote",
+            Self::Armed => "armed",
+            Self::Stopped => "stopped",
+            Self::Switched => "switched",
+            Self::Report => "report",
+            Self::Cleared => "cleared",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// The most members in whose facts a decision's file lists what it rests on: beyond it the file would be too long.
+const SEEN_MAX: usize = 256;
+
+/// A synchronous rollout as one member, or an onlooker, sees it.
+pub struct Synchronous {
+    /// The rollout.
+    pub rollout: Rollout,
+    /// What was read.
+    pub view: View,
+    /// The digests of the gates that were read: what later facts answer.
+    pub gates: BTreeMap<&'static str, Digest>,
+    /// The files of these gates, to be written down.
+    pub texts: BTreeMap<&'static str, String>,
+    /// Why the outcome, the plan or the go is as it is, as its author said.
+    pub why: Option<String>,
+    /// All facts of members, as they were read.
+    pub facts: BTreeMap<(What, usize), Found>,
+    /// Files that say nothing, or contradict each other.
+    pub remarks: Vec<String>,
+    cursor: BTreeMap<What, usize>,
+}
+
+/// Whether the storage answered, and did what was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Yes.
+    Yes,
+    /// No: what it said, or did not.
+    No(String),
+}
+
+impl Heard {
+    /// Whether it is a yes.
+    pub fn is_yes(&self) -> bool {
+        *self == Self::Yes
+    }
+}
+
+impl Synchronous {
+    /// Nothing read yet. `me` is beyond the members for an onlooker.
+    pub fn new(rollout: Rollout, me: usize) -> Self {
+        let view = View::new(me, rollout.proposal.members.len());
+        Self {
+            rollout,
+            view,
+            gates: BTreeMap::new(),
+            texts: BTreeMap::new(),
+            why: None,
+            facts: BTreeMap::new(),
+            remarks: Vec::new(),
+            cursor: BTreeMap::new(),
+        }
+    }
+
+    /// Reads the gates that may have been decided since.
+    pub fn read_gates(&mut self, board: &mut dyn Board) -> Heard {
+        for gate in ["plan", "go", "start", "outcome"] {
+            let is_due = match gate {
+                "plan" => self.view.plan.is_none(),
+                "go" => matches!(self.view.plan, Some(Plan::Commit { .. })) && self.view.go.is_none(),
+                "start" => {
+                    self.rollout.proposal.overlap == super::settings::Overlap::None
+                        && self.view.go == Some(Go::Go)
+                        && self.view.start.is_none()
+                }
+                _ => self.view.go == Some(Go::Go) && self.view.outcome.is_none(),
+            };
+            if !is_due {
+                continue;
+            }
+            let looked = look(board, &names::gate(self.rollout.number, gate));
+            if let Heard::No(why) = self.heed_gate(gate, looked) {
+                return Heard::No(why);
+            }
+        }
+        Heard::Yes
+    }
+
+    fn heed_gate(&mut self, gate: &'static str, looked: Look<Found>) -> Heard {
+        match looked {
+            Look::Found(found) => {
+                let (digest, is_known) = (found.digest, self.accept_gate(gate, found.fact));
+                self.texts.insert(gate, found.text);
+                match (is_known, self.gates.insert(gate, digest)) {
+                    (true, before) if before.is_none_or(|before| before == digest) => {}
+                    (true, _) => self.contradict(&format!("gate `{gate}` has changed")),
+                    (false, _) => self.contradict(&format!("gate `{gate}` answers something else")),
+                }
+            }
+            Look::Absent => {}
+            Look::Bad(why) => self.remark(format!("gate `{gate}` says nothing: {why}")),
+            Look::Unreachable(why) => return Heard::No(why),
+        }
+        Heard::Yes
+    }
+
+    /// Takes what a gate says into the view; false when it answers something else.
+    fn accept_gate(&mut self, gate: &str, fact: Fact) -> bool {
+        let number = self.rollout.number;
+        let plan = self.gates.get("plan").copied();
+        match (gate, fact) {
+            ("plan", Fact::Plan(said)) if said.rollout == number && said.proposal == self.rollout.digest => {
+                self.why = Some(said.why);
+                self.view.plan = match (said.decision, said.at) {
+                    (facts::PlanDecision::Commit, Some(at)) => Some(Plan::Commit { at: at.as_millisecond() }),
+                    (facts::PlanDecision::Commit, None) => return false,
+                    (facts::PlanDecision::Abort, _) => Some(Plan::Abort),
+                };
+            }
+            ("go", Fact::Go(said)) if said.rollout == number && Some(said.plan) == plan => {
+                self.why = Some(said.why);
+                self.view.go = Some(match said.decision {
+                    facts::GoDecision::Go => Go::Go,
+                    facts::GoDecision::Cancel => Go::Cancel,
+                });
+            }
+            ("start", Fact::Start(said)) if said.rollout == number && Some(said.plan) == plan => {
+                self.view.start = Some(match said.decision {
+                    facts::StartDecision::Start => StartGate::Start,
+                    facts::StartDecision::Back => StartGate::Back,
+                });
+            }
+            ("outcome", Fact::Outcome(said)) if said.rollout == number && Some(said.answers) == plan => {
+                self.why = Some(said.why);
+                self.view.outcome = match (said.decision, said.at) {
+                    (facts::OutcomeDecision::Keep, _) => Some(Outcome::Keep),
+                    (facts::OutcomeDecision::Rollback, at) => {
+                        Some(Outcome::Rollback { at: at.map_or(0, Timestamp::as_millisecond) })
+                    }
+                    _ => return false,
+                };
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Takes up what was written down about gates before: it holds even if the storage shows it no more.
+    pub fn remember_gate(&mut self, gate: &'static str, text: &str) {
+        let looked = super::look::found(text, None);
+        let _ = self.heed_gate(gate, looked);
+    }
+
+    /// Reads facts of this kind, of members that have none yet, up to the first one that is missing: a positive
+    /// decision needs all, so the others do not matter before.
+    pub fn scan(&mut self, board: &mut dyn Board, what: What, trust: Trust<'_>) -> Heard {
+        let count = self.view.members.len();
+        let start = self.cursor.get(&what).copied().unwrap_or(0);
+        for place in (0..count).map(|step| (start + step) % count) {
+            if self.view.members[place].waived || self.facts.contains_key(&(what, place)) {
+                continue;
+            }
+            match self.read(board, what, place) {
+                Ok(true) => {}
+                Ok(false) => {
+                    if let Heard::No(why) = self.look_for_waiver(board, place, trust) {
+                        return Heard::No(why);
+                    }
+                    if !self.view.members[place].waived {
+                        self.cursor.insert(what, place);
+                        return Heard::Yes;
+                    }
+                }
+                Err(why) => return Heard::No(why),
+            }
+        }
+        Heard::Yes
+    }
+
+    /// Reads everything that is there, for those who look on.
+    pub fn scan_all(&mut self, board: &mut dyn Board, whats: &[What], trust: Trust<'_>) -> Heard {
+        let waivers = match super::rollout::names_of(board, self.rollout.number) {
+            Ok(names) => names.iter().filter_map(|name| name.strip_prefix("waive.")?.parse().ok()).collect(),
+            Err(why) => return Heard::No(why),
+        };
+        let waivers: Vec<NodeName> = waivers;
+        for place in 0..self.view.members.len() {
+            for what in whats {
+                if !self.facts.contains_key(&(*what, place))
+                    && let Err(why) = self.read(board, *what, place)
+                {
+                    return Heard::No(why);
+                }
+            }
+            if waivers.contains(&self.rollout.proposal.members[place])
+                && let Heard::No(why) = self.look_for_waiver(board, place, trust)
+            {
+                return Heard::No(why);
+            }
+        }
+        Heard::Yes
+    }
+
+    fn read(&mut self, board: &mut dyn Board, what: What, place: usize) -> Result<bool, String> {
+        let Some(node) = self.rollout.proposal.members.get(place).cloned() else { return Ok(false) };
+        match look(board, &names::own(&node, self.rollout.number, what.name())) {
+            Look::Found(found) => Ok(self.accept(what, place, found)),
+            Look::Absent => Ok(false),
+            Look::Bad(why) => {
+                self.remark(format!("{node}'s {} says nothing: {why}", what.name()));
+                Ok(false)
+            }
+            Look::Unreachable(why) => Err(why),
+        }
+    }
+
+    /// Takes a member's fact into the view; false when it says nothing.
+    pub fn accept(&mut self, what: What, place: usize, found: Found) -> bool {
+        let Some(node) = self.rollout.proposal.members.get(place).cloned() else { return false };
+        let number = self.rollout.number;
+        let proposal = self.rollout.digest;
+        let plan = self.gates.get("plan").copied();
+        let about = match &found.fact {
+            Fact::Vote(said) => Some((What::Vote, &said.node, said.rollout, said.proposal == proposal)),
+            Fact::Armed(said) => Some((What::Armed, &said.node, said.rollout, Some(said.plan) == plan)),
+            Fact::Step(said) if matches!(what, What::Stopped | What::Switched | What::Cleared) => {
+                Some((what, &said.node, said.rollout, Some(said.plan) == plan))
+            }
+            Fact::Report(said) => Some((What::Report, &said.node, said.rollout, Some(said.answers) == plan)),
+            Fact::Closed(said) => Some((What::Closed, &said.node, said.rollout, said.proposal == proposal)),
+            _ => None,
+        };
+        match about {
+            Some((kind, by, rollout, answers)) if kind == what && *by == node && rollout == number => {
+                if !answers {
+                    self.contradict(&format!("{node}'s {} answers something else", what.name()));
+                    return false;
+                }
+            }
+            _ => {
+                self.remark(format!("{node}'s {} says something else", what.name()));
+                return false;
+            }
+        }
+        let member = &mut self.view.members[place];
+        match &found.fact {
+            Fact::Vote(said) => member.vote = Some(said.vote == Yes::Yes),
+            Fact::Armed(_) => member.armed = true,
+            Fact::Report(said) => member.report = Some(said.health),
+            Fact::Closed(_) => member.closed = true,
+            _ => match what {
+                What::Stopped => member.stopped = true,
+                What::Cleared => member.cleared = true,
+                _ => member.switched = true,
+            },
+        }
+        self.facts.insert((what, place), found);
+        true
+    }
+
+    fn look_for_waiver(&mut self, board: &mut dyn Board, place: usize, trust: Trust<'_>) -> Heard {
+        let Some(node) = self.rollout.proposal.members.get(place).cloned() else { return Heard::Yes };
+        match look_signed(board, &names::waive(self.rollout.number, &node), trust) {
+            Look::Found(Found { fact: Fact::Waive(said), .. })
+                if said.node == node && said.proposal == self.rollout.digest =>
+            {
+                self.view.members[place].waived = true;
+            }
+            Look::Found(_) => self.remark(format!("the waiver of {node} is another one's")),
+            Look::Absent => {}
+            Look::Bad(why) => self.remark(format!("the waiver of {node} says nothing: {why}")),
+            Look::Unreachable(why) => return Heard::No(why),
+        }
+        Heard::Yes
+    }
+
+    /// Puts a fact of the member at `place`, and takes what is there into the view. A fact of another machine of the same name is
+    /// a contradiction.
+    pub fn tell(&mut self, board: &mut dyn Board, what: What, place: usize, fact: &Fact) -> Heard {
+        let Some(node) = self.rollout.proposal.members.get(place).cloned() else {
+            return Heard::No("it is no member".into());
+        };
+        match put(board, &names::own(&node, self.rollout.number, what.name()), fact) {
+            Look::Found(found) => {
+                if instance_of(&found.fact) != instance_of(fact) {
+                    self.contradict(&format!("the name {node} is in use by another machine"));
+                } else {
+                    self.accept(what, place, found);
+                }
+                Heard::Yes
+            }
+            Look::Absent => Heard::No("it was made, and is not there".into()),
+            Look::Bad(why) => {
+                self.contradict(&format!("{node}'s {} was there, and says nothing: {why}", what.name()));
+                Heard::Yes
+            }
+            Look::Unreachable(why) => Heard::No(why),
+        }
+    }
+
+    /// Puts a decision, and takes what is there into the view.
+    pub fn decide(&mut self, board: &mut dyn Board, decision: Decision, by: &str, why: &str) -> Heard {
+        let number = self.rollout.number;
+        let plan = self.gates.get("plan").copied();
+        let (by, why) = (by.to_owned(), why.to_owned());
+        let (gate, fact) = match (decision, plan) {
+            (Decision::Plan(said), _) => {
+                let (decision, at) = match said {
+                    Plan::Commit { at } => (facts::PlanDecision::Commit, timestamp(at)),
+                    Plan::Abort => (facts::PlanDecision::Abort, None),
+                };
+                let (proposal, seen) = (self.rollout.digest, self.seen(What::Vote));
+                ("plan", Fact::Plan(facts::Plan { rollout: number, proposal, decision, at, by, why, seen }))
+            }
+            (_, None) => return Heard::No("there is no plan to decide on".into()),
+            (Decision::Go(said), Some(plan)) => {
+                let decision = match said {
+                    Go::Go => facts::GoDecision::Go,
+                    Go::Cancel => facts::GoDecision::Cancel,
+                };
+                let seen = self.seen(What::Armed);
+                ("go", Fact::Go(facts::Go { rollout: number, plan, decision, by, why, seen }))
+            }
+            (Decision::Outcome(said), Some(answers)) => {
+                let (decision, at) = match said {
+                    Outcome::Keep => (facts::OutcomeDecision::Keep, None),
+                    Outcome::Rollback { at } => (facts::OutcomeDecision::Rollback, timestamp(at)),
+                };
+                let seen = self.seen(What::Report);
+                let rollout = number;
+                ("outcome", Fact::Outcome(facts::Outcome { rollout, answers, decision, at, by, why, seen }))
+            }
+        };
+        self.put_gate(board, gate, &fact)
+    }
+
+    /// Puts the gate between stop and start.
+    pub fn decide_start(&mut self, board: &mut dyn Board, said: StartGate, by: &str) -> Heard {
+        let Some(plan) = self.gates.get("plan").copied() else {
+            return Heard::No("there is no plan to decide on".into());
+        };
+        let decision = match said {
+            StartGate::Start => facts::StartDecision::Start,
+            StartGate::Back => facts::StartDecision::Back,
+        };
+        let rollout = self.rollout.number;
+        self.put_gate(board, "start", &Fact::Start(facts::Start { rollout, plan, decision, by: by.into() }))
+    }
+
+    fn put_gate(&mut self, board: &mut dyn Board, gate: &'static str, fact: &Fact) -> Heard {
+        match put(board, &names::gate(self.rollout.number, gate), fact) {
+            Look::Absent => Heard::No("it was made, and is not there".into()),
+            looked => self.heed_gate(gate, looked),
+        }
+    }
+
+    fn seen(&self, what: What) -> SeenFacts {
+        if self.view.members.len() > SEEN_MAX {
+            return SeenFacts::new();
+        }
+        let of = |((kind, place), found): (&(What, usize), &Found)| {
+            let node = self.rollout.proposal.members.get(*place)?.clone();
+            (*kind == what).then_some((node, found.digest))
+        };
+        self.facts.iter().filter_map(of).collect()
+    }
+
+    /// The members, not waived, for which `is_missing` holds.
+    pub fn who(&self, is_missing: impl Fn(&super::rules::synchronous::Member) -> bool) -> Vec<&NodeName> {
+        let members = self.view.members.iter().zip(&self.rollout.proposal.members);
+        members.filter(|(seen, _)| !seen.waived && is_missing(seen)).map(|(_, node)| node).collect()
+    }
+
+    /// Why a member failed, as it said.
+    pub fn failure(&self) -> Option<String> {
+        self.facts.iter().find_map(|((_, place), found)| match &found.fact {
+            Fact::Report(said) if said.health != Health::Good => {
+                let node = self.rollout.proposal.members.get(*place)?;
+                let why = said.why.clone().unwrap_or_default();
+                Some(format!("{node} {}: {why}", health_word(said.health)))
+            }
+            Fact::Vote(said) if said.vote == Yes::No => {
+                let why = said.why.clone().unwrap_or_default();
+                Some(format!("{} voted no: {why}", said.node))
+            }
+            _ => None,
+        })
+    }
+
+    fn remark(&mut self, text: String) {
+        if !self.remarks.contains(&text) && self.remarks.len() < 100 {
+            self.remarks.push(text);
+        }
+    }
+
+    fn contradict(&mut self, text: &str) {
+        self.view.contradiction = true;
+        self.remark(format!("the storage is inconsistent: {text}"));
+    }
+}
+
+/// A health as a word.
+pub fn health_word(health: Health) -> &'static str {
+    match health {
+        Health::Good => "good",
+        Health::Failed => "failed",
+        Health::Left => "left",
+        Health::Broken => "broken",
+    }
+}
+
+fn instance_of(fact: &Fact) -> Option<&str> {
+    match fact {
+        Fact::Vote(said) => Some(&said.instance),
+        Fact::Armed(said) => Some(&said.instance),
+        Fact::Step(said) => Some(&said.instance),
+        Fact::Report(said) => Some(&said.instance),
+        Fact::Closed(said) => Some(&said.instance),
+        _ => None,
+    }
+}
+
+/// A moment in milliseconds as a time stamp.
+pub fn timestamp(ms: Ms) -> Option<Timestamp> {
+    Timestamp::from_millisecond(ms).ok()
+}

@@ -1,0 +1,159 @@
+//! What a node must not forget of its fleet: `.cutover/fleet.json`, written before storage is told anything.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::super::agreement::Error;
+use crate::coord::rules::{rolling, synchronous};
+use crate::coord::{NodeName, rollout::Rollout};
+use crate::sys::disk::{self, Disk};
+use crate::types::record::Deadline;
+use crate::types::{Digest, ReleaseId, Version};
+
+/// The longest file in bytes: a proposal and its gates, escaped.
+const OWN_BYTES_MAX: usize = 1 << 20;
+
+/// The whole file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Own {
+    /// The format of this file.
+    pub format: u32,
+    /// The fleet's id.
+    pub fleet: String,
+    /// This node's name.
+    pub node: NodeName,
+    /// Made once, at random: what a second machine of this name does not have.
+    pub instance: String,
+    /// The highest rollout that is of no further interest here.
+    pub done: u64,
+    /// The rollout under way.
+    pub part: Option<Part>,
+}
+
+/// The part that this node plays in a rollout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// The rollout.
+    pub rollout: u64,
+    /// The proposal's file, so that its end can be told without reading it again.
+    pub proposal: String,
+    /// What is to run.
+    pub release: ReleaseId,
+    /// Where this node stands.
+    pub stage: Stage,
+    /// The gates that were read, as they stood on storage: gate and file.
+    pub gates: BTreeMap<String, String>,
+    /// What it runs, for its last fact.
+    pub running: Option<Version>,
+    /// Why it failed or left.
+    pub why: Option<String>,
+    /// It went back by an operator's hand after it had promised to wait.
+    pub by_hand: bool,
+    /// How long its service was away.
+    pub downtime_ms: Option<u64>,
+    /// Rolling: since when the open wave is done, as this node saw it.
+    pub soaking: Option<Soaking>,
+    /// Its last fact is on storage.
+    pub closed: bool,
+}
+
+/// A wave that is done and rests.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Soaking {
+    /// Which wave.
+    pub wave: u32,
+    /// Until when.
+    pub until: Deadline,
+}
+
+/// Where a node stands in a rollout of either kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "mode")]
+pub enum Stage {
+    /// All at one instant.
+    Synchronous(synchronous::Stage),
+    /// A few at a time.
+    Rolling(rolling::Stage),
+}
+
+impl Part {
+    /// A part just taken up.
+    pub fn new(rollout: &Rollout, proposal: String, stage: Stage, running: Option<Version>) -> Self {
+        let wanted = &rollout.proposal.release;
+        Self {
+            rollout: rollout.number,
+            proposal,
+            release: ReleaseId { version: wanted.version.clone(), digest: wanted.digest },
+            stage,
+            gates: BTreeMap::new(),
+            running,
+            why: None,
+            by_hand: false,
+            downtime_ms: None,
+            soaking: None,
+            closed: false,
+        }
+    }
+}
+
+/// The file, and where it is.
+#[derive(Clone)]
+pub struct Kept {
+    disk: Disk,
+    path: PathBuf,
+    /// What it holds.
+    pub own: Own,
+}
+
+impl Kept {
+    /// Reads the file; `None` when the node has not joined.
+    pub fn load(disk: &Disk, path: &Path) -> Result<Option<Self>, Error> {
+        let Some(bytes) = disk::read_small(path, OWN_BYTES_MAX)? else { return Ok(None) };
+        let own: Own = serde_json::from_slice(&bytes).map_err(|error| damaged(path, &error.to_string()))?;
+        if own.format != 1 {
+            return Err(damaged(path, "it is of another format"));
+        }
+        Ok(Some(Self { disk: disk.clone(), path: path.to_owned(), own }))
+    }
+
+    /// The file of a node that joins. Not yet written.
+    pub fn new(disk: &Disk, path: &Path, fleet: String, node: NodeName, instance: String) -> Self {
+        let own = Own { format: 1, fleet, node, instance, done: 0, part: None };
+        Self { disk: disk.clone(), path: path.to_owned(), own }
+    }
+
+    /// Writes it down, durably.
+    pub fn keep(&self) -> Result<(), Error> {
+        let bytes = serde_json::to_vec(&self.own).map_err(|error| damaged(&self.path, &error.to_string()))?;
+        Ok(self.disk.replace(&self.path, &bytes, 0o600)?)
+    }
+
+    /// Changes what is kept, and writes it down; on an error nothing has changed.
+    pub fn change(&mut self, change: impl FnOnce(&mut Own)) -> Result<(), Error> {
+        let before = self.own.clone();
+        change(&mut self.own);
+        if self.own == before {
+            return Ok(());
+        }
+        self.keep().inspect_err(|_| self.own = before)
+    }
+
+    /// The part under way.
+    pub fn part(&self) -> Option<&Part> {
+        self.own.part.as_ref()
+    }
+
+    /// The digest of the proposal under way.
+    pub fn proposal_digest(&self) -> Option<Digest> {
+        self.part().map(|part| Digest::of(part.proposal.as_bytes()))
+    }
+}
+
+fn damaged(path: &Path, why: &str) -> Error {
+    Error::Record { path: path.display().to_string(), why: why.to_owned() }
+}

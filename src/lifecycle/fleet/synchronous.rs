@@ -1,0 +1,492 @@
+//! A member's part in a synchronous rollout.
+
+use super::super::agreement::{Clearance, Error, Own as OwnChecks, Start, Verdict};
+use super::{Following, Member, Stage as AnyStage, by_fleet};
+use crate::coord::board::ClockRead;
+use crate::coord::facts::{self, Fact, Yes, names};
+use crate::coord::rules::synchronous::{
+    Act, Decision, Go, Local, MayStart, Outcome, Plan, Stage, StartGate, Telling, act, may_start,
+    may_start_back,
+};
+use crate::coord::rules::{Checks, Health, Ms};
+use crate::coord::settings::{Isolated, Overlap, SkewCheck};
+use crate::coord::synchronous::{Synchronous, What, timestamp};
+use crate::types::record::{Cause, Phase, Reason, Record};
+
+use super::STEPS_MAX;
+
+/// What the lifecycle is to do next.
+enum Next {
+    Wait,
+    Switch(Ms),
+    GoBack(Ms),
+    Leave,
+    Final(Stage),
+}
+
+impl Member<'_> {
+    pub(super) fn clearance_synchronous(&mut self) -> Result<Clearance, Error> {
+        Ok(match self.advance(Checks::Watching)? {
+            Next::Switch(at) => Clearance::Go { at: timestamp(at) },
+            Next::Wait => Clearance::Wait(self.wait(self.waits_for())),
+            Next::Final(_) | Next::GoBack(_) | Next::Leave => Clearance::CalledOff(by_fleet(self.said())),
+        })
+    }
+
+    pub(super) fn outcome_synchronous(&mut self, own: &OwnChecks) -> Result<Verdict, Error> {
+        let checks = match own {
+            OwnChecks::Watching => Checks::Watching,
+            OwnChecks::Healthy => Checks::Good,
+            OwnChecks::Failed(reason) => {
+                let text = reason.text.clone();
+                self.change_part(|part| part.why = Some(text))?;
+                Checks::Failed
+            }
+        };
+        let reason = |member: &Self| match own {
+            OwnChecks::Failed(reason) => reason.clone(),
+            OwnChecks::Watching | OwnChecks::Healthy => by_fleet(member.said()),
+        };
+        Ok(match self.advance(checks)? {
+            Next::Final(Stage::Kept) => Verdict::Keep,
+            Next::GoBack(at) => Verdict::RollBack { reason: reason(self), at: timestamp(at) },
+            Next::Leave | Next::Final(_) => Verdict::RollBack { reason: reason(self), at: None },
+            Next::Switch(_) | Next::Wait => Verdict::Watch(self.wait(self.waits_for())),
+        })
+    }
+
+    fn synchronous(&mut self) -> Option<&mut Synchronous> {
+        match &mut self.following {
+            Some(Following::Synchronous(follow)) => Some(follow),
+            Some(Following::Rolling(_)) | None => None,
+        }
+    }
+
+    fn stage(&self) -> Option<Stage> {
+        match self.kept.part()?.stage {
+            AnyStage::Synchronous(stage) => Some(stage),
+            AnyStage::Rolling(_) => None,
+        }
+    }
+
+    fn enter_synchronous(&mut self, stage: Stage) -> Result<(), Error> {
+        self.enter(AnyStage::Synchronous(stage))
+    }
+
+    /// Takes steps until something is waited for, or the lifecycle has to act.
+    fn advance(&mut self, checks: Checks) -> Result<Next, Error> {
+        for _ in 0..STEPS_MAX {
+            let Some(stage) = self.stage() else { return Ok(Next::Wait) };
+            if stage.is_final() {
+                return Ok(Next::Final(stage));
+            }
+            let has_scanned = self.refresh(stage)?;
+            if self.is_isolated(stage) {
+                return Ok(Next::Leave);
+            }
+            let Some(act) = self.next_act(stage, checks) else { return Ok(Next::Wait) };
+            match act {
+                Act::Wait => return Ok(Next::Wait),
+                Act::Enter(stage) => self.enter_synchronous(stage)?,
+                Act::Switch { at } => return Ok(Next::Switch(at)),
+                Act::GoBack { at } => return Ok(Next::GoBack(at)),
+                Act::Leave => return Ok(Next::Leave),
+                Act::Tell(telling) => {
+                    if !self.tell(telling)? {
+                        return Ok(Next::Wait);
+                    }
+                }
+                Act::Decide(decision) => {
+                    if !self.decide(decision, stage, has_scanned)? {
+                        return Ok(Next::Wait);
+                    }
+                }
+            }
+        }
+        Ok(Next::Wait)
+    }
+
+    fn next_act(&mut self, stage: Stage, checks: Checks) -> Option<Act> {
+        let clock_is_good = self.clock_is_good(stage);
+        let (now, has_storage) = (self.now(), self.trouble.is_none());
+        let follow = self.synchronous()?;
+        let local = Local { now, vote_by: follow.rollout.vote_by(), clock_is_good, has_storage, checks };
+        Some(act(stage, &follow.view, local, &follow.rollout.times()))
+    }
+
+    /// A node that has promised to wait, cannot ask, and is configured to give up agreement for it.
+    fn is_isolated(&self, stage: Stage) -> bool {
+        let waited = self.cut_off.map(|since| self.clock.boot().saturating_sub(since));
+        self.settings.isolated == Isolated::Rollback
+            && matches!(stage, Stage::Vouching { .. })
+            && waited.is_some_and(|waited| waited >= self.settings.isolated_after.0)
+    }
+
+    /// Reads what matters now. Says whether facts of members were read, and all that there are.
+    fn refresh(&mut self, stage: Stage) -> Result<bool, Error> {
+        self.beat();
+        let (now, trust, node) = (self.now(), self.trust(), self.node());
+        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else {
+            return Ok(false);
+        };
+        let heard = follow.read_gates(board.as_mut());
+        let rank = follow.rollout.rank_of(&node);
+        let times = follow.rollout.times();
+        let is_late = match follow.view.plan {
+            Some(Plan::Commit { at }) => now > times.switched_by(at),
+            Some(Plan::Abort) | None => false,
+        };
+        let mut texts: Vec<(String, String)> =
+            follow.texts.iter().map(|(gate, text)| ((*gate).to_owned(), text.clone())).collect();
+        texts.retain(|(gate, _)| {
+            self.kept.own.part.as_ref().is_some_and(|part| !part.gates.contains_key(gate))
+        });
+        self.heed(&heard);
+        if !texts.is_empty() {
+            self.change_part(|part| part.gates.extend(texts))?;
+        }
+        if !heard.is_yes() || !self.may_scan(times.poll, rank) {
+            return Ok(false);
+        }
+        let whats: &[What] = match stage {
+            Stage::Idle | Stage::Voting => &[What::Vote],
+            Stage::Arming { .. } => &[What::Armed],
+            _ if is_late => &[What::Switched, What::Report],
+            _ => &[What::Report],
+        };
+        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else {
+            return Ok(false);
+        };
+        for what in whats {
+            let heard = follow.scan(board.as_mut(), *what, trust);
+            if !heard.is_yes() {
+                self.heed(&heard);
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether this node's clock agrees with the storage's; measured when it is about to matter.
+    fn clock_is_good(&mut self, stage: Stage) -> bool {
+        let Some(follow) = self.synchronous() else { return false };
+        if stage != Stage::Voting || !matches!(follow.view.plan, Some(Plan::Commit { .. })) {
+            return true;
+        }
+        let skew_ms = f64::from(follow.rollout.proposal.t.skew_ms);
+        let seen = match self.clock_seen {
+            Some(seen) => seen,
+            None => match self.board.clock(&names::node(&self.kept.own.node)) {
+                ClockRead::Offset { offset_ms, error_ms } => {
+                    *self.clock_seen.insert(facts::ClockSeen { offset_ms, error_ms })
+                }
+                ClockRead::Unknown => return false,
+            },
+        };
+        if self.settings.skew_check == SkewCheck::Unchecked {
+            return true;
+        }
+        // Beyond what the storage's stamps can tell, the kernel's own word on its clock is asked for.
+        let can_tell = seen.error_ms <= skew_ms;
+        seen.offset_ms.abs() - seen.error_ms <= skew_ms && (can_tell || self.clock.is_synchronised())
+    }
+
+    /// Tells a fact of this node; whether storage heard it.
+    fn tell(&mut self, telling: Telling) -> Result<bool, Error> {
+        let (node, instance) = (self.node(), self.instance());
+        let Some(part) = self.kept.part().cloned() else { return Ok(false) };
+        let (now, clock) = (self.clock.wall(), self.clock_seen);
+        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else {
+            return Ok(false);
+        };
+        let (rollout, proposal) = (follow.rollout.number, follow.rollout.digest);
+        let plan = follow.gates.get("plan").copied().unwrap_or(proposal);
+        let at = match follow.view.plan {
+            Some(Plan::Commit { at }) => timestamp(at).unwrap_or(now),
+            Some(Plan::Abort) | None => now,
+        };
+        let (what, fact) = match telling {
+            Telling::Vote => {
+                let running = part.running;
+                let vote = Yes::Yes;
+                (
+                    What::Vote,
+                    Fact::Vote(facts::Vote { rollout, proposal, node, instance, vote, why: None, running }),
+                )
+            }
+            Telling::Armed => {
+                (What::Armed, Fact::Armed(facts::Armed { rollout, plan, node, instance, at, clock }))
+            }
+            Telling::Switched => {
+                let late_ms = now.duration_since(at).as_secs_f64() * 1000.0;
+                (What::Switched, Fact::Step(facts::Step { rollout, plan, node, instance, at: now, late_ms }))
+            }
+            Telling::Report(health) => {
+                let why = part.why.filter(|_| health != Health::Good);
+                let (answers, gap_ms) = (plan, part.downtime_ms);
+                let report = facts::Report { rollout, answers, node, instance, health, why, gap_ms };
+                (What::Report, Fact::Report(report))
+            }
+        };
+        let me = follow.view.me;
+        let heard = follow.tell(board.as_mut(), what, me, &fact);
+        self.heed(&heard);
+        Ok(heard.is_yes())
+    }
+
+    /// Puts a decision when it is this node's turn; whether there is one on storage now.
+    fn decide(&mut self, decision: Decision, stage: Stage, has_scanned: bool) -> Result<bool, Error> {
+        // What nobody else can know is put at once; the rest only on what was read just now, and in order.
+        let is_own = matches!(stage, Stage::Failing { .. } | Stage::Left);
+        let node = self.node();
+        let rank = self.synchronous().map_or(0, |follow| follow.rollout.rank_of(&node));
+        let what = match decision {
+            Decision::Plan(Plan::Commit { .. }) => "commit",
+            Decision::Plan(Plan::Abort) => "abort",
+            Decision::Go(Go::Go) => "go",
+            Decision::Go(Go::Cancel) => "cancel",
+            Decision::Outcome(Outcome::Keep) => "keep",
+            Decision::Outcome(Outcome::Rollback { .. }) => "rollback",
+        };
+        if !is_own && (!has_scanned || !self.is_my_turn(what, rank)) {
+            return Ok(false);
+        }
+        let why = self.why(decision);
+        let by = node.as_str();
+        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else {
+            return Ok(false);
+        };
+        let decision = match (decision, follow.rollout.proposal.not_before) {
+            (Decision::Plan(Plan::Commit { at }), Some(not_before)) => {
+                Decision::Plan(Plan::Commit { at: at.max(not_before.as_millisecond()) })
+            }
+            (decision, _) => decision,
+        };
+        let heard = follow.decide(board.as_mut(), decision, by, &why);
+        self.heed(&heard);
+        Ok(heard.is_yes())
+    }
+
+    /// The reason of a decision, for people.
+    fn why(&self, decision: Decision) -> String {
+        let Some(Following::Synchronous(follow)) = &self.following else { return String::new() };
+        let own = self.kept.part().and_then(|part| part.why.clone());
+        let counted = follow.view.members.iter().filter(|member| !member.waived).count();
+        let missing = |names: Vec<&crate::coord::NodeName>, what: &str| match names.len() {
+            0 => None,
+            1..=3 => {
+                let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+                Some(format!("{what}: {}", names.join(", ")))
+            }
+            more => Some(format!("{what}: {} and {} others", names[0], more - 1)),
+        };
+        match decision {
+            Decision::Plan(Plan::Commit { .. }) => format!("{counted} of {counted} are ready"),
+            Decision::Go(Go::Go) => format!("{counted} of {counted} hold the instant"),
+            Decision::Outcome(Outcome::Keep) => format!("{counted} of {counted} are healthy"),
+            Decision::Plan(Plan::Abort) => follow
+                .failure()
+                .or_else(|| missing(follow.who(|member| member.vote.is_none()), "no vote in time"))
+                .unwrap_or_else(|| "not all voted in time".into()),
+            Decision::Go(Go::Cancel) => match self.clock_seen {
+                Some(seen) if !follow.view.members.get(follow.view.me).is_some_and(|me| me.armed) => {
+                    format!(
+                        "{}: its clock is {:.0} ms off, or it came too late",
+                        self.kept.own.node, seen.offset_ms
+                    )
+                }
+                _ => missing(follow.who(|member| !member.armed), "not armed in time")
+                    .unwrap_or_else(|| "too late to go".into()),
+            },
+            Decision::Outcome(Outcome::Rollback { .. }) => match own {
+                Some(why) => format!("{} failed: {why}", self.kept.own.node),
+                None => follow
+                    .failure()
+                    .or_else(|| missing(follow.who(|member| !member.switched), "not switched in time"))
+                    .or_else(|| missing(follow.who(|member| member.report.is_none()), "no report in time"))
+                    .unwrap_or_else(|| "not all were healthy".into()),
+            },
+        }
+    }
+
+    /// What the fleet said last, for reasons.
+    fn said(&self) -> String {
+        let Some(Following::Synchronous(follow)) = &self.following else { return "the fleet".into() };
+        let number = follow.rollout.number;
+        let verb = match (follow.view.plan, follow.view.go, follow.view.outcome) {
+            (_, _, Some(Outcome::Rollback { .. })) => "rolled back",
+            (_, Some(Go::Cancel), _) => "cancelled",
+            (Some(Plan::Abort), _, _) => "aborted",
+            _ => return format!("this node left rollout {number}"),
+        };
+        format!("rollout {number} was {verb}: {}", follow.why.clone().unwrap_or_default())
+    }
+
+    /// What is waited for.
+    fn waits_for(&self) -> String {
+        let Some(Following::Synchronous(follow)) = &self.following else { return "the fleet".into() };
+        let number = follow.rollout.number;
+        match (follow.view.plan, follow.view.go) {
+            (None, _) => format!("rollout {number}: the votes of the others"),
+            (Some(_), None) => format!("rollout {number}: all to hold the instant"),
+            (Some(_), Some(_)) => format!("rollout {number}: its outcome"),
+        }
+    }
+
+    pub(super) fn may_start_synchronous(&mut self, record: &Record) -> Result<Start, Error> {
+        let (now, has_storage) = (self.now(), self.trouble.is_none());
+        let Some(follow) = self.synchronous() else { return Ok(Start::Now) };
+        let Some(Plan::Commit { at }) = follow.view.plan else { return Ok(Start::Now) };
+        if follow.rollout.proposal.overlap != Overlap::None {
+            return Ok(Start::Now);
+        }
+        let is_back = matches!(record.phase, Phase::RollingBack { .. });
+        let back_at = match follow.view.outcome {
+            Some(Outcome::Rollback { at }) => at,
+            // Alone: going back waits for nobody.
+            Some(Outcome::Keep) | None if is_back => return Ok(Start::Now),
+            Some(Outcome::Keep) | None => 0,
+        };
+        for _ in 0..STEPS_MAX {
+            let trust = self.trust();
+            let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else { break };
+            let what = if is_back { What::Cleared } else { What::Stopped };
+            let mut heard = follow.read_gates(board.as_mut());
+            if heard.is_yes() {
+                heard = follow.scan(board.as_mut(), what, trust);
+            }
+            let (times, vote_by) = (follow.rollout.times(), follow.rollout.vote_by());
+            let local = Local {
+                now,
+                vote_by,
+                clock_is_good: true,
+                has_storage: has_storage && heard.is_yes(),
+                checks: Checks::Watching,
+            };
+            let next = if is_back {
+                may_start_back(back_at, &follow.view, local, &times)
+            } else {
+                may_start(at, &follow.view, local, &times)
+            };
+            self.heed(&heard);
+            let heard = match next {
+                MayStart::Now => return Ok(Start::Now),
+                MayStart::Back => {
+                    return Ok(Start::RollBack(by_fleet("not all members stopped in time")));
+                }
+                MayStart::Wait => break,
+                MayStart::TellStopped | MayStart::TellCleared => self.tell_step(what, at)?,
+                MayStart::Decide(gate) => self.decide_start(gate),
+            };
+            if !heard {
+                break;
+            }
+        }
+        Ok(Start::Wait(self.wait("all members to stop")))
+    }
+
+    fn decide_start(&mut self, gate: StartGate) -> bool {
+        let node = self.node();
+        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else { return false };
+        let heard = follow.decide_start(board.as_mut(), gate, node.as_str());
+        self.heed(&heard);
+        heard.is_yes()
+    }
+
+    fn tell_step(&mut self, what: What, at: Ms) -> Result<bool, Error> {
+        let (node, instance, now) = (self.node(), self.instance(), self.clock.wall());
+        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else {
+            return Ok(false);
+        };
+        let rollout = follow.rollout.number;
+        let plan = follow.gates.get("plan").copied().unwrap_or(follow.rollout.digest);
+        #[expect(clippy::cast_precision_loss, reason = "a few seconds")]
+        let late_ms = (now.as_millisecond() - at) as f64;
+        let fact = Fact::Step(facts::Step { rollout, plan, node, instance, at: now, late_ms });
+        let me = follow.view.me;
+        let heard = follow.tell(board.as_mut(), what, me, &fact);
+        self.heed(&heard);
+        Ok(heard.is_yes())
+    }
+
+    pub(super) fn moved_synchronous(&mut self, record: &Record) -> Result<(), Error> {
+        let Some(stage) = self.stage() else { return Ok(()) };
+        match &record.phase {
+            Phase::Staged | Phase::Warming | Phase::Switching => Ok(()),
+            Phase::Trial { .. } => {
+                if let Stage::Arming { at } = stage {
+                    self.enter_synchronous(Stage::Switched { at })?;
+                    self.change_part(|part| {
+                        part.running = Some(record.to.version.clone());
+                        part.downtime_ms = record.downtime_ms;
+                    })?;
+                    self.tell(Telling::Switched)?;
+                }
+                Ok(())
+            }
+            Phase::RollingBack { reason } => self.goes_back(stage, reason),
+            Phase::Committed => {
+                self.enter_synchronous(Stage::Kept)?;
+                self.change_part(|part| part.running = Some(record.to.version.clone()))?;
+                self.close()
+            }
+            Phase::RolledBack { .. } => {
+                let running = record.from.as_ref().map(|from| from.version.clone());
+                let downtime = record.downtime_ms;
+                self.change_part(|part| {
+                    part.running = running;
+                    part.downtime_ms = downtime;
+                })?;
+                self.see_off()?;
+                self.close()
+            }
+            Phase::Cancelled { reason } => match (stage, reason.kind) {
+                // Another try may do better, and the vote stands.
+                (Stage::Idle | Stage::Voting, Cause::NotNow | Cause::Operator) => Ok(()),
+                _ if stage.is_final() => self.close(),
+                _ => {
+                    let why = reason.text.clone();
+                    self.change_part(|part| part.why = Some(why))?;
+                    self.enter_synchronous(Stage::Left)?;
+                    self.see_off()?;
+                    self.close()
+                }
+            },
+        }
+    }
+
+    /// The journal says that this node goes back: by the outcome, alone, or by hand after its promise.
+    fn goes_back(&mut self, stage: Stage, reason: &Reason) -> Result<(), Error> {
+        if stage.is_final() {
+            return Ok(());
+        }
+        let is_decided = matches!(
+            self.synchronous().and_then(|follow| follow.view.outcome),
+            Some(Outcome::Rollback { .. })
+        );
+        let why = reason.text.clone();
+        self.change_part(|part| {
+            part.by_hand = !is_decided && !stage.may_leave();
+            part.why.get_or_insert(why);
+        })?;
+        if is_decided {
+            return self.enter_synchronous(Stage::GoneBack);
+        }
+        self.enter_synchronous(Stage::Left)?;
+        self.see_off()
+    }
+
+    /// Sees that nobody waits for a node that has left. Tried once; the next run tries again.
+    pub(super) fn see_off(&mut self) -> Result<(), Error> {
+        for _ in 0..STEPS_MAX {
+            let Some(stage @ Stage::Left) = self.stage() else { return Ok(()) };
+            self.refresh(stage)?;
+            match self.next_act(stage, Checks::Watching) {
+                Some(Act::Tell(telling)) if self.tell(telling)? => {}
+                Some(Act::Decide(decision)) if self.decide(decision, stage, true)? => {}
+                _ => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+}
