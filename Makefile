@@ -7,7 +7,7 @@ DESTDIR ?=
 # Where cargo builds; follows CARGO_TARGET_DIR.
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test check bench test-nodes test-fleet model build man install uninstall deb clean
+.PHONY: help demo test check bench test-nodes test-fleet model build man install uninstall deb test-deb clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -37,17 +37,20 @@ model: ## Explore the fleet protocol's states (minutes)
 build: ## The program, optimised
 	$(CARGO) build --release --locked
 
-man: build ## Man pages and completions, into $(TARGET)/generated
-	@packaging/generate.sh "$(TARGET)/release/cutover" "$(TARGET)/generated"
+man: ## Man pages and completions, into $(TARGET)/generated
+	@packaging/generate.sh "$(TARGET)/generated"
 
-install: man ## Install below $(DESTDIR)$(PREFIX)
+install: build man ## Install below $(DESTDIR)$(PREFIX)
 	@packaging/install.sh "$(TARGET)" "$(DESTDIR)" "$(PREFIX)"
 
 uninstall: ## Remove what install put there; applications are left alone
 	@packaging/uninstall.sh "$(DESTDIR)" "$(PREFIX)"
 
-deb: man ## A Debian package, into $(TARGET)/debian
+deb: build man ## A Debian package, into $(TARGET)/debian
 	@packaging/deb.sh "$(TARGET)"
+
+test-deb: deb ## Install, upgrade and purge the package in a fresh Debian root (root, mmdebstrap)
+	@packaging/test-deb.sh "$(TARGET)"/debian/cutover_*.deb
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -3,7 +3,7 @@
 //!
 //! What always holds, whatever is stale, lost, or late (the model in `tests/it/model` checks it):
 //! - A negative decision needs no reason and may come from anybody; a positive one needs a fact of every member.
-//! - What is remembered is written down before storage is told of it ([`Act::Enter`] comes before [`Act::Tell`]).
+//! - What is remembered is written down before storage is told of it ([`synchronous::Act::Enter`] comes before [`synchronous::Act::Tell`]).
 //! - Clocks decide only when something negative may be done. A wrong clock costs a rollout, never an agreement.
 //! - What was read may be old: a fact may be there that the view does not show, but a fact that it shows is there.
 
