@@ -12,6 +12,7 @@ mod attacks;
 mod corpus;
 mod differential;
 mod docs;
+mod errors;
 mod layers;
 mod model_rolling;
 mod model_synchronous;
