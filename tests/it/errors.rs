@@ -71,14 +71,14 @@ fn remarks(message: &str) -> Vec<String> {
     for field in ["path", "root", "file", "url", "place"] {
         for open in [format!("{{{field}}}"), format!("{{{field}:?}}")] {
             for (at, _) in message.match_indices(&open) {
-                let is_quoted = message[..at].matches('`').count() % 2 == 1;
+                let is_quoted = !message[..at].matches('`').count().is_multiple_of(2);
                 if !is_quoted {
                     wrong.push(format!("shows {open} without backticks"));
                 }
             }
         }
     }
-    if message.matches('`').count() % 2 != 0 {
+    if !message.matches('`').count().is_multiple_of(2) {
         wrong.push("has a backtick alone".to_owned());
     }
     wrong
