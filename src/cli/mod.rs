@@ -1,3 +1,104 @@
 //! The command line. This layer alone prints and exits.
 
+pub mod args;
+mod context;
+pub mod failure;
+mod going_back;
+mod info;
+mod logging;
+mod marks;
+mod narrator;
+mod output;
+mod produce;
+mod progress;
 pub mod report;
+mod status;
+mod stop;
+mod trees;
+mod update;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Command, Global};
+use context::Context;
+use failure::{Error, code};
+use output::say;
+
+/// Runs the program with these words, and says its exit code.
+pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(error) => {
+            drop(error.print());
+            return ExitCode::from(if error.use_stderr() { code::USAGE } else { 0 });
+        }
+    };
+    logging::begin(&cli.global);
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let result =
+        stop::watch_signals(&interrupted).map_err(Error::from).and_then(|()| dispatch(&cli, interrupted));
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => ExitCode::from(tell(&cli.global, &error)),
+    }
+}
+
+/// Every command, and where it is done.
+fn dispatch(cli: &Cli, interrupted: Arc<AtomicBool>) -> Result<u8, Error> {
+    let disk = stop::disk();
+    let context = || Context::load(&cli.global, interrupted.clone(), disk.clone());
+    match &cli.command {
+        Command::Status(args) => status::status(args, &cli.global, &context),
+        Command::List(args) => trees::list(&context()?, args),
+        Command::Check => update::check(&context()?),
+        Command::Stage(args) => update::stage(&context()?, args),
+        Command::Switch(args) => update::switch(&context()?, args),
+        Command::Update(args) => update::update(&context()?, args),
+        Command::Commit => going_back::commit(&context()?),
+        Command::Rollback(args) => going_back::rollback(&context()?, args),
+        Command::Hold(args) => marks::hold(&context()?, args),
+        Command::Unhold => marks::unhold(&context()?),
+        Command::Pin(args) => marks::pin(&context()?, &args.version, true),
+        Command::Unpin(args) => marks::pin(&context()?, &args.version, false),
+        Command::MarkBad(args) => marks::mark_bad(&context()?, args),
+        Command::MarkGood(args) => marks::mark_good(&context()?, &args.version),
+        Command::Health => status::health(&context()?),
+        Command::Verify(args) => trees::verify(&context()?, args),
+        Command::Diff(args) => trees::diff(&context()?, args),
+        Command::Prune(args) => trees::prune(&context()?, args),
+        Command::Log(args) => info::log(&context()?, args),
+        Command::Recover(args) => going_back::recover(&context()?, args),
+        Command::Adopt(args) => trees::adopt(&context()?, args),
+        Command::Pack(args) => produce::pack(&cli.global, args, &disk),
+        Command::Config(command) => info::config(&context()?, command),
+        Command::Completions(args) => {
+            clap_complete::generate(args.shell, &mut Cli::command(), "cutover", &mut std::io::stdout());
+            Ok(0)
+        }
+    }
+}
+
+/// Tells an error, with the release that serves now and what to do next; says the exit code.
+fn tell(global: &Global, error: &Error) -> u8 {
+    let failure = failure::failure(error);
+    say(&format!("error: {}", failure.message));
+    if !matches!(error, Error::Config(_) | Error::Usage { .. })
+        && let Some(state) = info::state_line(global)
+    {
+        say(&format!("state: {state}"));
+    }
+    if let Some(hint) = &failure.hint {
+        say(&format!("hint: {hint}"));
+    }
+    if global.json {
+        let report =
+            serde_json::json!({"error": failure.message, "hint": failure.hint, "exit_code": failure.code});
+        output::print(&report.to_string());
+    }
+    failure.code
+}

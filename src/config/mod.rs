@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use merge::Origins;
-pub use problem::Problem;
+pub use problem::{Problem, nearest};
 
 use crate::lifecycle::settings::Settings;
 use crate::sys::owned;

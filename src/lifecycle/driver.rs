@@ -76,6 +76,8 @@ pub trait Narrator {
     fn waits(&self, record: &Record, why: &str);
     /// Something went wrong that changes nothing, or something worth knowing.
     fn remarks(&self, record: &Record, text: &str);
+    /// The run is over: what is remembered may have changed.
+    fn ended(&self);
 }
 
 /// The trial as this process watches it.
@@ -179,10 +181,17 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// Writes the record down.
+    /// Writes the record down. A disk that refuses once is asked again: to stop between stop and start helps nobody.
     pub(super) fn keep(&self, record: &mut Record) -> Result<(), Error> {
         record.boot_id = self.clock.boot_id();
-        Ok(self.store.keep_journal(record)?)
+        let mut kept = self.store.keep_journal(record);
+        for _ in 0..TRIES_BACK {
+            if kept.is_ok() {
+                break;
+            }
+            kept = self.store.keep_journal(record);
+        }
+        Ok(kept?)
     }
 
     /// The record in the journal.

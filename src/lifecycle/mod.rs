@@ -8,6 +8,8 @@
 //! finish       what is remembered at the end
 //! ```
 
+pub mod adopting;
+mod advice;
 pub mod agreement;
 pub mod application;
 mod back;
@@ -23,6 +25,10 @@ pub mod machine;
 pub mod metrics;
 pub mod node;
 pub mod policy;
+pub mod pruning;
 pub mod service;
 pub mod settings;
+pub mod staging;
+pub mod status;
 pub mod units;
+pub mod upstream;

@@ -21,6 +21,8 @@ use crate::types::{ReleaseId, Version};
 pub struct Node<'a> {
     /// The application.
     pub app: &'a str,
+    /// This node's name.
+    pub name: &'a str,
     /// The settings in force. An update under way has its own.
     pub settings: &'a Settings,
     /// The store.
@@ -35,6 +37,8 @@ pub struct Node<'a> {
     pub interrupted: &'a AtomicBool,
     /// Who is told.
     pub narrator: &'a dyn Narrator,
+    /// Whether nothing may be changed, not even what is remembered.
+    pub is_dry: bool,
 }
 
 /// What is done with an application and an agreement.
@@ -148,6 +152,14 @@ pub struct Route {
     pub transaction: Option<String>,
 }
 
+impl<'a> Node<'a> {
+    /// The same node with other settings.
+    #[must_use]
+    pub fn with_settings(&self, settings: &'a Settings) -> Self {
+        Self { by: self.by.clone(), command: self.command.clone(), settings, ..*self }
+    }
+}
+
 impl Node<'_> {
     /// Takes the lock of the switch.
     pub fn lock(&self) -> Result<Lock, Error> {
@@ -203,6 +215,13 @@ impl Node<'_> {
         self.store.keep_journal(record)?;
         self.narrator.moved(record);
         Ok(())
+    }
+
+    /// A record for the hooks around staging, which belong to no update yet.
+    pub fn staging_record(&self, release: &ReleaseId) -> Record {
+        let state = self.store.trusted_state().unwrap_or_default();
+        let from = self.active_release(&state).ok().flatten();
+        self.new_record(Intent::Update, from, release.clone(), Phase::Staged)
     }
 
     fn new_record(&self, intent: Intent, from: Option<ReleaseId>, to: ReleaseId, phase: Phase) -> Record {

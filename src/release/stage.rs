@@ -3,8 +3,7 @@
 //! The archive is read once, from one end to the other, and each file is hashed while it is written, so that the digest
 //! of the finished tree costs no second reading. A refused archive leaves an empty directory behind.
 
-use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -57,7 +56,7 @@ pub enum Error {
 /// # Errors
 /// When the archive breaks a rule or the machine refuses; what was made is removed again, as far as that is possible.
 pub fn unpack(
-    file: File,
+    archive: impl Read + Send + 'static,
     name: &str,
     into: &Path,
     limits: &Limits,
@@ -65,7 +64,7 @@ pub fn unpack(
     progress: &dyn Progress,
 ) -> Result<Built, Error> {
     let root = Arc::new(Root::open(into, disk)?);
-    let reader = Reader::open(file, name, limits)?;
+    let reader = Reader::open(archive, name, limits)?;
     progress.begin(Activity::Unpack, None, None);
     let built = Staging { writer: TreeWriter::new(root.clone()), reader, progress, dropped_setid: 0 }.run();
     progress.end();
@@ -260,7 +259,7 @@ mod tests {
     }
 
     fn unpacked(archive: &Path, into: &Path) -> Result<Built, Error> {
-        let file = File::open(archive).unwrap();
+        let file = std::fs::File::open(archive).unwrap();
         let limits = Limits { allow_setid: true, ..Limits::default() };
         unpack(file, &archive.display().to_string(), into, &limits, &Disk::default(), &Silent)
     }

@@ -91,6 +91,11 @@ impl Layout {
         self.private().join("staging")
     }
 
+    /// The private copy of an archive that is being fetched.
+    pub fn archive(&self, version: &Version) -> PathBuf {
+        self.staging().join(format!("{version}.archive"))
+    }
+
     /// Data as before the switch of a transaction.
     pub fn snapshots(&self) -> PathBuf {
         self.private().join("snapshots")

@@ -30,6 +30,8 @@ pub struct Sealed {
     pub data_read: Vec<u64>,
     /// Which data it writes.
     pub data_write: Option<u64>,
+    /// Links of the node's configuration that were made in the tree; they are no part of its digest.
+    pub links: Vec<String>,
 }
 
 impl Store {

@@ -113,6 +113,11 @@ impl Store {
         Ok(self.disk.rename(&staging.path, &self.layout.tree(&staging.version))?)
     }
 
+    /// Removes the private copy of an archive whose tree is there.
+    pub fn forget_archive(&self, version: &Version) -> Result<(), Error> {
+        Ok(self.disk.remove_file(&self.layout.archive(version))?)
+    }
+
     /// Removes the tree of a release. The caller has made sure that nobody needs it.
     pub fn remove(&self, version: &Version) -> Result<(), Error> {
         let tree = self.tree(version)?;

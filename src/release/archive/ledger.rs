@@ -26,6 +26,7 @@ pub struct Ledger {
     random: RandomState,
     metadata: u64,
     totals: Totals,
+    repeats: u64,
     most_bytes: u64,
     most_entries: u64,
 }
@@ -98,6 +99,7 @@ impl Ledger {
             random: RandomState::new(),
             metadata: 0,
             totals: Totals::default(),
+            repeats: 0,
             most_bytes: limits.bytes,
             most_entries: limits.entries.min(u64::from(u32::MAX / 2)),
         };
@@ -151,7 +153,11 @@ impl Ledger {
             if !is_directory || !matches!(member.kind, MemberKind::Directory) {
                 return Err(Rule::Repeated);
             }
-            self.count_entry()?;
+            // A directory after its files is counted already; one that repeats without end is not let in either.
+            self.repeats += 1;
+            if self.repeats > self.most_entries {
+                return Err(Rule::TooManyEntries(self.most_entries));
+            }
             self.set_metadata(place, member)?;
             return Ok(Admitted { node: place, implied, is_repeated: true });
         }

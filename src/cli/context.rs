@@ -1,0 +1,202 @@
+//! What every command works with: the application's settings, its store, and who asks.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use nix::unistd::{Uid, User, gethostname, getuid};
+
+use super::args::Global;
+use super::failure::Error;
+use super::narrator::Told;
+use super::output::Output;
+use crate::config::{self, Loaded, Places};
+use crate::coord::settings::Mode;
+use crate::lifecycle::agreement::{Agreement, Alone};
+use crate::lifecycle::application::Application;
+use crate::lifecycle::driver;
+use crate::lifecycle::local::Local;
+use crate::lifecycle::node::{Node, Parts, Work};
+use crate::lifecycle::settings::Settings;
+use crate::store::{Layout, Store};
+use crate::sys::clock::SystemClock;
+use crate::sys::disk::Disk;
+
+/// One application on this node, as the command line and the configuration have it.
+pub struct Context {
+    /// The application.
+    pub app: String,
+    /// This node's name.
+    pub node: String,
+    /// The configuration.
+    pub loaded: Loaded,
+    /// Where and how results are printed.
+    pub output: Output,
+    /// The global options.
+    pub global: Global,
+    /// Set by Ctrl-C.
+    pub interrupted: Arc<AtomicBool>,
+    disk: Disk,
+}
+
+impl Context {
+    /// Reads the configuration that the global options name.
+    pub fn load(global: &Global, interrupted: Arc<AtomicBool>, disk: Disk) -> Result<Self, Error> {
+        let places = Places::default();
+        let (app, mut loaded) = match (&global.config, &global.app, &global.root) {
+            (Some(file), app, _) => {
+                let name = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or("app");
+                (app.clone().unwrap_or_else(|| name.to_owned()), config::load_file(file)?)
+            }
+            (None, Some(app), root) => match config::load(&places, app) {
+                Err(config::Problem::NoSuchApp { .. }) if root.is_some() => (app.clone(), Loaded::default()),
+                loaded => (app.clone(), loaded?),
+            },
+            (None, None, Some(root)) => {
+                let name =
+                    root.file_name().and_then(|name| name.to_str()).filter(|name| config::is_app_name(name));
+                (name.unwrap_or("app").to_owned(), Loaded::default())
+            }
+            (None, None, None) => {
+                let app = only_app(&places)?;
+                let loaded = config::load(&places, &app)?;
+                (app, loaded)
+            }
+        };
+        if !config::is_app_name(&app) {
+            return Err(config::Problem::AppName(app).into());
+        }
+        if let Some(root) = &global.root {
+            loaded.settings.root = absolute(root)?;
+        }
+        let node = Some(loaded.settings.fleet.node.clone())
+            .filter(|node| !node.is_empty())
+            .unwrap_or_else(host_name);
+        let output = Output::new(global);
+        Ok(Self { app, node, loaded, output, global: global.clone(), interrupted, disk })
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &Settings {
+        &self.loaded.settings
+    }
+
+    /// The store under the root.
+    pub fn store(&self) -> Result<Store, Error> {
+        let root = &self.settings().root;
+        if root.as_os_str().is_empty() {
+            let what = "no root is configured".to_owned();
+            return Err(Error::Usage {
+                what,
+                hint: Some("set `root` in the configuration, or use `--root DIR`".into()),
+            });
+        }
+        Ok(Store::open(Layout::new(root), self.disk.clone())?)
+    }
+
+    /// The words that lead to this application again, for the timer.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec!["--app".into(), self.app.clone().into()];
+        if let Some(file) = self.global.config.as_ref().and_then(|file| std::path::absolute(file).ok()) {
+            words.extend(["--config".into(), file.into()]);
+        }
+        if self.global.root.is_some() {
+            words.extend(["--root".into(), self.settings().root.clone().into()]);
+        }
+        words
+    }
+
+    /// Calls `work` with the node.
+    pub fn with_node<T>(
+        &self,
+        command: &str,
+        work: impl FnOnce(&Node<'_>, &Locally<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let store = self.store()?;
+        let told = Told::new(self, &store);
+        let node = Node {
+            app: &self.app,
+            name: &self.node,
+            settings: self.settings(),
+            store: &store,
+            clock: &SystemClock,
+            by: who(),
+            command: command.to_owned(),
+            interrupted: &self.interrupted,
+            narrator: &told,
+            is_dry: false,
+        };
+        work(&node, &Locally { context: self, store: &store })
+    }
+}
+
+/// The application and the agreement of a real node.
+pub struct Locally<'a> {
+    context: &'a Context,
+    store: &'a Store,
+}
+
+impl Locally<'_> {
+    /// The application as `settings` describe it.
+    pub fn application<T>(&self, settings: &Settings, work: impl FnOnce(&dyn Application) -> T) -> T {
+        let context = self.context;
+        work(&Local::new(&context.app, &context.node, settings, self.store, context.arguments()))
+    }
+}
+
+impl Parts for Locally<'_> {
+    fn with(&self, settings: &Settings, work: &mut Work<'_>) -> Result<driver::Ended, driver::Error> {
+        self.application(settings, |application| match settings.fleet.mode {
+            Mode::Independent | Mode::Rolling | Mode::Synchronous => {
+                work(application, &mut Alone as &mut dyn Agreement)
+            }
+        })
+    }
+}
+
+/// The only application that is configured.
+fn only_app(places: &Places) -> Result<String, Error> {
+    let mut apps = config::apps(places);
+    match (apps.pop(), apps.is_empty()) {
+        (Some(app), true) => Ok(app),
+        (Some(last), false) => {
+            apps.push(last);
+            let hint = format!("name one with `--app`: {}", apps.join(", "));
+            Err(Error::Usage { what: "several applications are configured".into(), hint: Some(hint) })
+        }
+        (None, _) => {
+            let what = format!("no application is configured in `{}`", places.admin.display());
+            Err(Error::Usage {
+                what,
+                hint: Some("write `/etc/cutover/<app>.toml`, or use `--root DIR`".into()),
+            })
+        }
+    }
+}
+
+fn absolute(path: &std::path::Path) -> Result<PathBuf, Error> {
+    let path =
+        std::path::absolute(path).map_err(|error| crate::sys::disk::Error::new("find", path, error))?;
+    // A link in the way to the root is resolved once, here; all later work is beneath what it named then.
+    Ok(std::fs::canonicalize(&path).unwrap_or(path))
+}
+
+fn host_name() -> String {
+    gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// Who asks: the person behind sudo, or the user; `timer` when systemd started this and nobody is behind it.
+fn who() -> String {
+    if let Ok(user) = std::env::var("SUDO_USER") {
+        return crate::types::escaped(user.as_bytes());
+    }
+    if std::env::var_os("INVOCATION_ID").is_some() && std::env::var_os("SSH_CONNECTION").is_none() {
+        return "timer".to_owned();
+    }
+    name_of(getuid())
+}
+
+fn name_of(user: Uid) -> String {
+    User::from_uid(user).ok().flatten().map_or_else(|| user.to_string(), |user| user.name)
+}

@@ -1,0 +1,325 @@
+//! What an operator reads when something failed: what, which release serves now, what to do next, and the exit code.
+//!
+//! ```text
+//! error: cannot switch to release 2.4.1: cannot rename `/srv/shop/current`: Read-only file system (os error 30)
+//! state: release 2.4.0 is active; the update is recorded and will be resumed
+//! hint: make the file system writable, then run `cutover recover`
+//! ```
+//! Each error has its place in one exhaustive match here, and nowhere else.
+
+use crate::config::Problem;
+use crate::lifecycle::driver::{self, chain};
+use crate::lifecycle::{agreement, node, staging, upstream};
+use crate::release::judge::Refused;
+use crate::release::{archive, pack, resolve, source, stage};
+use crate::store;
+use crate::sys::disk;
+
+/// Exit codes, as the design and the manual have them.
+pub mod code {
+    /// It failed, and nothing changed.
+    pub const FAILED: u8 = 1;
+    /// Wrong usage or configuration.
+    pub const USAGE: u8 = 2;
+    /// The new release was rolled back.
+    pub const ROLLED_BACK: u8 = 10;
+    /// Another cutover is at work.
+    pub const BUSY: u8 = 11;
+    /// The release was refused.
+    pub const REFUSED: u8 = 12;
+    /// The fleet called it off.
+    pub const CALLED_OFF: u8 = 13;
+    /// A person is needed.
+    pub const NEEDS_PERSON: u8 = 14;
+    /// Not now.
+    pub const NOT_NOW: u8 = 15;
+    /// Not enough space.
+    pub const NO_SPACE: u8 = 16;
+    /// Shared storage is away, or the outcome in doubt.
+    pub const IN_DOUBT: u8 = 17;
+    /// Nothing newer.
+    pub const NOTHING_NEWER: u8 = 77;
+}
+
+/// Whatever a command may fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] Problem),
+    /// The loop, or a way into it.
+    #[error(transparent)]
+    Node(#[from] node::Error),
+    /// Staging.
+    #[error(transparent)]
+    Staging(#[from] staging::Error),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The disk.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// The words of the command line do not go together.
+    #[error("{what}")]
+    Usage {
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// No such release.
+    #[error("there is no release `{what}` here")]
+    NoSuchRelease {
+        /// What was asked for.
+        what: String,
+        /// What was probably meant.
+        nearest: Option<String>,
+    },
+    /// A tree is not what it must be.
+    #[error("the tree of release {0} is not what it must be")]
+    Differs(crate::types::Version),
+    /// What the source offers.
+    #[error(transparent)]
+    Upstream(#[from] upstream::Error),
+    /// Packing.
+    #[error(transparent)]
+    Pack(#[from] pack::Error),
+    /// A hook refused.
+    #[error("{0}")]
+    Hook(String),
+    /// Something is in the way for now.
+    #[error("not now: {0}")]
+    NotNow(String),
+}
+
+/// A failure as it is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What failed, and why.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// The exit code.
+    pub code: u8,
+}
+
+impl Failure {
+    fn new(code: u8, error: &dyn std::error::Error, hint: Option<&str>) -> Self {
+        Self { message: chain(error), hint: hint.map(ToOwned::to_owned), code }
+    }
+}
+
+/// How an error is told.
+pub fn failure(error: &Error) -> Failure {
+    match error {
+        Error::Config(problem) => of_config(problem),
+        Error::Node(error) => of_node(error),
+        Error::Staging(error) => of_staging(error),
+        Error::Store(error) => of_store(error, code::FAILED),
+        Error::Disk(error) => of_disk(error, code::FAILED),
+        Error::Usage { hint, .. } => Failure::new(code::USAGE, error, hint.as_deref()),
+        Error::NoSuchRelease { nearest, .. } => {
+            let hint = match nearest {
+                Some(nearest) => format!("did you mean `{nearest}`? `cutover list` shows what is here"),
+                None => "`cutover list` shows what is here, `cutover stage` brings more".to_owned(),
+            };
+            Failure::new(code::FAILED, error, Some(&hint))
+        }
+        Error::Differs(version) => {
+            let hint = format!("stage it again: `cutover prune`, then `cutover stage {version}`");
+            Failure::new(code::REFUSED, error, Some(&hint))
+        }
+        Error::NotNow(_) => Failure::new(code::NOT_NOW, error, None),
+        Error::Upstream(error) => of_upstream(error),
+        Error::Pack(error) => of_pack(error),
+        Error::Hook(_) => {
+            Failure::new(code::FAILED, error, Some("look at the hook; its output is in the log"))
+        }
+    }
+}
+
+fn of_config(problem: &Problem) -> Failure {
+    let hint = match problem {
+        Problem::NoSuchApp { known, .. } if known.is_empty() => {
+            "write that file, or name a directory with `--root DIR`".to_owned()
+        }
+        Problem::NoSuchApp { app, known, .. } => {
+            match crate::config::nearest(app, known.iter().map(String::as_str)) {
+                Some(nearest) => format!("did you mean `{nearest}`?"),
+                None => format!("configured are: {}", known.join(", ")),
+            }
+        }
+        Problem::InFile { nearest: Some(nearest), .. } => format!("did you mean `{nearest}`?"),
+        Problem::Owned(_) => {
+            "let it belong to root, and take the right to write from others: `chmod go-w`".to_owned()
+        }
+        Problem::AppName(_)
+        | Problem::Missing(_)
+        | Problem::NotText { .. }
+        | Problem::InFile { nearest: None, .. }
+        | Problem::Contradiction { .. } => {
+            "`cutover config check` tries it without starting anything".to_owned()
+        }
+    };
+    Failure::new(code::USAGE, problem, Some(&hint))
+}
+
+fn of_node(error: &node::Error) -> Failure {
+    use node::Error as E;
+    let told = |code, hint: &str| Failure::new(code, error, Some(hint));
+    match error {
+        E::Driver(error) => of_driver(error),
+        E::Busy(_) => told(code::BUSY, "wait for it, or look at `cutover status`"),
+        E::UnderWay(_) => told(code::BUSY, "`cutover recover` finishes or undoes it"),
+        E::NeedsPerson(_) => told(
+            code::NEEDS_PERSON,
+            "repair what is named, then run `cutover recover`, or `cutover rollback VERSION`",
+        ),
+        E::NoWayBack(_) => {
+            told(code::FAILED, "`cutover list` shows what is here; name one: `cutover rollback VERSION`")
+        }
+        E::NoTrial => told(code::FAILED, "`cutover status` shows what is going on"),
+        E::Banned(bad) => told(
+            code::REFUSED,
+            &format!("if it is good after all: `cutover mark-good {}`", bad.release.version),
+        ),
+        E::ActiveAlready(_) => Failure::new(code::FAILED, error, None),
+    }
+}
+
+/// The loop gives up with an error only where it cannot tell the state any more.
+fn of_driver(error: &driver::Error) -> Failure {
+    use driver::Error as E;
+    match error {
+        E::Store(error) => of_store(error, code::NEEDS_PERSON),
+        E::Agreement(agreement::Error::Disk(error)) => of_disk(error, code::NEEDS_PERSON),
+        E::Agreement(agreement::Error::Record { .. }) | E::Illegal(_) => {
+            Failure::new(code::NEEDS_PERSON, error, Some("`cutover recover` tries again"))
+        }
+        E::NothingToDo => Failure::new(code::FAILED, error, None),
+        E::Journal { path, .. } => {
+            let path = path.display();
+            let hint = format!(
+                "the pointer is as it was; look at what runs, then move `{path}` away and use `cutover rollback` if needed"
+            );
+            Failure::new(code::NEEDS_PERSON, error, Some(&hint))
+        }
+    }
+}
+
+fn of_staging(error: &staging::Error) -> Failure {
+    use staging::Error as E;
+    match error {
+        E::Store(error) => of_store(error, code::FAILED),
+        E::Stage(stage::Error::Archive(error)) | E::Archive(error) => match error {
+            archive::Error::Refused(_) => Failure::new(
+                code::REFUSED,
+                error,
+                Some("ask who made it for an archive that keeps to the rules"),
+            ),
+            archive::Error::Read { .. } => Failure::new(code::FAILED, error, None),
+        },
+        E::Stage(stage::Error::Disk(error)) | E::Disk(error) => of_disk(error, code::FAILED),
+        E::Source(error) => of_source(error),
+        E::Mismatch { .. } => {
+            Failure::new(code::REFUSED, error, Some("ask who published it for the right files"))
+        }
+    }
+}
+
+fn of_source(error: &source::Error) -> Failure {
+    if error.is_no_space() {
+        return Failure::new(code::NO_SPACE, error, Some("make room; `cutover prune` shows what may go"));
+    }
+    if error.is_refusal() {
+        return Failure::new(code::REFUSED, error, Some("ask who published it for the right files"));
+    }
+    if matches!(error, source::Error::NoSource) {
+        return Failure::new(code::USAGE, error, Some("set it in the configuration, or name an archive"));
+    }
+    Failure::new(code::FAILED, error, Some("see that the source can be reached; the next run asks it again"))
+}
+
+fn of_upstream(error: &upstream::Error) -> Failure {
+    use resolve::Error as R;
+    use upstream::Error as E;
+    match error {
+        E::Resolve(R::Refused(refused)) => {
+            let hint = match refused {
+                Refused::Untrusted { .. } => {
+                    "sign it with a key of this node's (`cutover sign`), or take an archive as it is with `--allow-unsigned`"
+                }
+                _ => "ask who published it; the running release is untouched",
+            };
+            Failure::new(code::REFUSED, error, Some(hint))
+        }
+        E::Resolve(R::Source(error)) | E::Source(error) => of_source(error),
+        E::Resolve(R::Disk(error)) => of_disk(error, code::FAILED),
+        E::Resolve(R::NoVersion(_)) => {
+            Failure::new(code::USAGE, error, Some("say it with `--version VERSION`"))
+        }
+        E::Trust(_) => Failure::new(code::USAGE, error, Some("look at the files of trusted keys")),
+        E::Node(error) => of_node(error),
+        E::Staging(error) => of_staging(error),
+    }
+}
+
+fn of_store(error: &store::Error, otherwise: u8) -> Failure {
+    use store::Error as E;
+    match error {
+        E::Disk(error) => of_disk(error, otherwise),
+        E::Root { .. } => {
+            Failure::new(code::USAGE, error, Some("name a directory of root's with `root` or `--root`"))
+        }
+        E::StrangePointer { .. } => {
+            let hint =
+                "look what it is; `cutover adopt` takes over an application that was installed by hand";
+            Failure::new(code::NEEDS_PERSON, error, Some(hint))
+        }
+        E::Damaged { path, .. } => {
+            let hint = format!("the pointer is untouched; move `{}` away to begin anew", path.display());
+            Failure::new(code::NEEDS_PERSON, error, Some(&hint))
+        }
+        E::NoSuchTree(_) => Failure::new(code::FAILED, error, Some("`cutover list` shows what is here")),
+        E::OtherContent { version, .. } => {
+            let hint = format!(
+                "a version is published once; if this one is wanted, remove the old tree of {version} first"
+            );
+            Failure::new(code::REFUSED, error, Some(&hint))
+        }
+        E::NoSpace(_) => {
+            Failure::new(code::NO_SPACE, error, Some("make room; `cutover prune` removes old releases"))
+        }
+        E::OtherFilesystem { .. } => {
+            Failure::new(code::USAGE, error, Some("keep all of the root on one file system"))
+        }
+    }
+}
+
+fn of_pack(error: &pack::Error) -> Failure {
+    Failure::new(code::FAILED, error, None)
+}
+
+fn of_disk(error: &disk::Error, otherwise: u8) -> Failure {
+    if error.is_no_space() && otherwise != code::NEEDS_PERSON {
+        return Failure::new(code::NO_SPACE, error, Some("make room, then run the same command again"));
+    }
+    if error.is_read_only() {
+        return Failure::new(
+            otherwise,
+            error,
+            Some("make the file system writable, then run `cutover recover`"),
+        );
+    }
+    let hint = if otherwise == code::NEEDS_PERSON {
+        "when the disk works again: `cutover recover`"
+    } else {
+        "look at the disk"
+    };
+    let is_permission = error.source.kind() == std::io::ErrorKind::PermissionDenied;
+    Failure::new(
+        otherwise,
+        error,
+        Some(if is_permission { "run it as the user that owns the root" } else { hint }),
+    )
+}

@@ -1,0 +1,186 @@
+//! `commit`, `rollback` and `recover`: the ways to end what was begun.
+
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use super::args::{RecoverArgs, RollbackArgs};
+use super::context::{Context, Locally};
+use super::failure::{Error, code};
+use super::update::{conclude, no_such};
+use crate::lifecycle::node::{self, Node, WayBack};
+use crate::store::Kept;
+use crate::sys::lock::Lock;
+use crate::types::record::{Phase, Record};
+use crate::types::state::Outcome;
+
+/// `commit`
+pub fn commit(context: &Context) -> Result<u8, Error> {
+    context.with_node("commit", |node, locally| {
+        let transaction = under_way(node)?.map(|record| record.transaction);
+        match node.commit(locally) {
+            Ok(Some(ended)) => conclude(context, node, Ok(ended)),
+            Ok(None) => follow(context, node, &transaction.unwrap_or_default()),
+            Err(error) => Err(error.into()),
+        }
+    })
+}
+
+/// Waits for the cutover that watches the trial, and tells what came of it.
+fn follow(context: &Context, node: &Node<'_>, transaction: &str) -> Result<u8, Error> {
+    let entry = node.await_end(transaction)?;
+    let text = match entry.outcome {
+        Outcome::Committed => format!("release {} is committed", entry.to),
+        Outcome::RolledBack | Outcome::Failed | Outcome::Refused | Outcome::CalledOff => {
+            format!("release {} did not stay: {}", entry.to, entry.reason.as_deref().unwrap_or("see the log"))
+        }
+    };
+    context.output.result(&entry, &text);
+    Ok(entry.exit_code)
+}
+
+fn under_way(node: &Node<'_>) -> Result<Option<Record>, Error> {
+    Ok(match node.store.journal()? {
+        Kept::Whole(record) => Some(record),
+        Kept::Missing | Kept::Damaged(_) => None,
+    })
+}
+
+/// `rollback`
+pub fn rollback(context: &Context, args: &RollbackArgs) -> Result<u8, Error> {
+    context.with_node("rollback", |node, locally| {
+        if let Some(version) = &args.version
+            && node.store.tree(version).is_err()
+        {
+            return Err(no_such(node, version.as_str()));
+        }
+        if args.check {
+            return rollback_check(context, node, args);
+        }
+        let way = WayBack {
+            version: args.version.clone(),
+            data: args.data.into(),
+            reason: args.reason.clone(),
+            no_hold: args.no_hold,
+        };
+        match node.lock() {
+            Ok(lock) => {
+                let ended = node.roll_back(&lock, &way, locally);
+                let told = conclude(context, node, ended);
+                if told.as_ref().is_ok_and(|code| *code == 0) && !args.no_hold {
+                    context.output.say("automatic switching is on hold; `cutover unhold` lifts it");
+                }
+                told
+            }
+            Err(node::Error::Busy(_)) if args.now => {
+                let record = node.ask_to_go_back(args.reason.as_deref().unwrap_or("by hand"))?;
+                follow(context, node, &record.transaction)
+                    .map(|code| if code == code::ROLLED_BACK { 0 } else { code })
+            }
+            Err(error) => Err(error.into()),
+        }
+    })
+}
+
+fn rollback_check(context: &Context, node: &Node<'_>, args: &RollbackArgs) -> Result<u8, Error> {
+    let route = node.route(args.version.as_ref())?;
+    let (from, to) = (&route.from.version, &route.back_to.version);
+    let units = &node.settings.service.units;
+    let data =
+        if route.data.is_empty() { "kept".to_owned() } else { format!("{:?}", args.data).to_lowercase() };
+    let value = json!({"possible": true, "from": from, "to": to, "units": units, "data": data});
+    let units = if units.is_empty() { "none".to_owned() } else { units.join(" ") };
+    let text = format!(
+        "would go back from release {from} to {to}\n  units  {units}\n  data   {data}\n  then   hold automatic switching"
+    );
+    context.output.result(&value, &text);
+    Ok(0)
+}
+
+/// How long after its deadline a cutover that still holds the lock counts as hung.
+const HUNG_AFTER: Duration = Duration::from_secs(5);
+/// How long the kernel may take to let go of a killed process's lock.
+const LET_GO: Duration = Duration::from_secs(5);
+
+/// `recover`
+pub fn recover(context: &Context, args: &RecoverArgs) -> Result<u8, Error> {
+    context.with_node("recover", |node, locally| {
+        // The usual case at boot, in a few milliseconds: nothing is written, and no lock is taken.
+        if node.store.journal()? == Kept::Missing {
+            let value = json!({"outcome": "nothing_to_do"});
+            context.output.result(&value, "nothing was interrupted");
+            return Ok(needs_person(node)?.map_or(0, |_| code::NEEDS_PERSON));
+        }
+        let lock = lock_even_if_hung(node)?;
+        if args.boot {
+            return at_boot(context, node, locally, &lock);
+        }
+        match node.recover(&lock, locally) {
+            Ok(None) => Ok(0),
+            Ok(Some(ended)) => conclude(context, node, Ok(ended)),
+            Err(error) => conclude(context, node, Err(error)),
+        }
+    })
+}
+
+fn needs_person(node: &Node<'_>) -> Result<Option<String>, Error> {
+    Ok(node.store.trusted_state()?.needs_person.map(|needs| needs.reason))
+}
+
+fn at_boot(context: &Context, node: &Node<'_>, locally: &Locally<'_>, lock: &Lock) -> Result<u8, Error> {
+    let settled = node.settle_at_boot(lock, locally)?;
+    let active = node.store.active()?;
+    let text =
+        if settled.is_some() { "data and pointer fit together; the rest follows after the boot" } else { "" };
+    context.output.result(&json!({"outcome": "settled", "active": active}), text);
+    Ok(0)
+}
+
+/// The lock; taken from a cutover that still holds it long after the deadline of its update, by killing that.
+fn lock_even_if_hung(node: &Node<'_>) -> Result<Lock, Error> {
+    let busy = match node.lock() {
+        Err(node::Error::Busy(Some(holder))) => holder,
+        taken => return Ok(taken?),
+    };
+    let deadline = under_way(node)?.and_then(|record| {
+        let until = match &record.phase {
+            Phase::Trial { until } => Some(until.clone()),
+            Phase::Staged
+            | Phase::Warming
+            | Phase::Switching
+            | Phase::RollingBack { .. }
+            | Phase::Committed
+            | Phase::RolledBack { .. }
+            | Phase::Cancelled { .. } => None,
+        };
+        record.deadline.or(until)
+    });
+    let clock = node.clock;
+    let is_hung = deadline.is_some_and(|deadline| {
+        let boot = clock.boot().saturating_sub(HUNG_AFTER);
+        deadline.remaining(&clock.boot_id(), boot, clock.wall()).is_zero()
+    });
+    let holder_pid = i32::try_from(busy.pid).ok().filter(|pid| *pid > 1 && is_hung && is_cutover(busy.pid));
+    let Some(pid) = holder_pid else { return Err(node::Error::Busy(Some(busy)).into()) };
+    tracing::warn!("`{}` (pid {pid}) is past its deadline and is killed", busy.command);
+    if let Err(errno) = kill(Pid::from_raw(pid), Signal::SIGKILL) {
+        tracing::warn!("cannot kill process {pid}: {errno}");
+    }
+    let began = clock.boot();
+    loop {
+        match node.lock() {
+            Err(node::Error::Busy(_)) if clock.boot().saturating_sub(began) < LET_GO => {
+                clock.sleep(Duration::from_millis(20));
+            }
+            taken => return Ok(taken?),
+        }
+    }
+}
+
+/// Whether the process is one of this program: the number may belong to another by now.
+fn is_cutover(pid: u32) -> bool {
+    let name = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    name(&format!("/proc/{pid}/comm")) == name("/proc/self/comm")
+}

@@ -1,0 +1,161 @@
+//! `log` and `config`, and small things that several commands say.
+
+use jiff::civil::Time;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use super::args::{ConfigCommand, Global, LogArgs};
+use super::context::Context;
+use super::failure::Error;
+use super::output::table;
+use crate::lifecycle::settings::Settings;
+use crate::store::{Kept, Pointer, read_history};
+use crate::sys::disk::Disk;
+use crate::types::record::Phase;
+use crate::types::state::{HistoryEntry, Outcome};
+use crate::types::{Span, escaped};
+
+/// A moment as people say it: RFC 3339, `HH:MM` (UTC, the next one), or a duration from now (or, for the past, before).
+pub fn moment(text: &str, now: Timestamp, is_ahead: bool) -> Result<Timestamp, Error> {
+    if let Ok(moment) = text.parse::<Timestamp>() {
+        return Ok(moment);
+    }
+    let wrong = || Error::Usage {
+        what: format!("`{}` is not a moment", escaped(text.as_bytes())),
+        hint: Some("write it as 2026-11-23T04:00:00Z, as 04:00, or as a duration such as 2h".into()),
+    };
+    if let Ok(Span(span)) = text.parse::<Span>() {
+        let span = SignedDuration::try_from(span).map_err(|_| wrong())?;
+        let moment = if is_ahead { now.checked_add(span) } else { now.checked_sub(span) };
+        return moment.map_err(|_| wrong());
+    }
+    let time: Time = text.parse().map_err(|_| wrong())?;
+    let today = now.to_zoned_datetime(TimeZone::UTC).date().to_datetime(time);
+    let moment = today.to_zoned_datetime(TimeZone::UTC).map_err(|_| wrong())?.timestamp();
+    let day = SignedDuration::from_hours(24);
+    let is_past = moment < now;
+    Ok(if is_ahead && is_past { moment.checked_add(day).map_err(|_| wrong())? } else { moment })
+}
+
+/// `log`
+pub fn log(context: &Context, args: &LogArgs) -> Result<u8, Error> {
+    let now = Timestamp::now();
+    let since = args.since.as_deref().map(|text| moment(text, now, false)).transpose()?;
+    let store = context.store()?;
+    let entries: Vec<HistoryEntry> = read_history(&store.layout.history())?
+        .into_iter()
+        .filter(|entry| since.is_none_or(|since| entry.at >= since))
+        .take(args.number)
+        .collect();
+    let rows: Vec<Vec<String>> = entries.iter().map(row).collect();
+    let text = if rows.is_empty() { "nothing has happened yet".to_owned() } else { table(&rows) };
+    context.output.result(&entries, &text);
+    Ok(0)
+}
+
+fn row(entry: &HistoryEntry) -> Vec<String> {
+    let outcome = match entry.outcome {
+        Outcome::Committed => "committed",
+        Outcome::RolledBack => "rolled back",
+        Outcome::Failed => "failed",
+        Outcome::Refused => "refused",
+        Outcome::CalledOff => "called off",
+    };
+    let from = entry.from.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+    let downtime = entry.downtime_ms.map(|away| format!("away {away} ms")).unwrap_or_default();
+    let reason = entry.reason.as_deref().map(|reason| escaped(reason.as_bytes())).unwrap_or_default();
+    vec![
+        entry.at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+        outcome.to_owned(),
+        format!("{from} -> {}", entry.to),
+        format!("by {}", entry.by),
+        downtime,
+        reason,
+    ]
+}
+
+/// `config show` and `config check`
+pub fn config(context: &Context, command: &ConfigCommand) -> Result<u8, Error> {
+    let settings = context.settings();
+    match command {
+        ConfigCommand::Check => {
+            context.store()?;
+            context.output.result(&json!({"ok": true, "app": context.app}), "");
+        }
+        ConfigCommand::Show => {
+            let value = json!({"app": context.app, "settings": settings, "origins": context.loaded.origins});
+            context.output.result(&value, &effective(settings, context));
+        }
+    }
+    Ok(0)
+}
+
+/// The effective configuration as TOML, each value with its file behind it.
+fn effective(settings: &Settings, context: &Context) -> String {
+    let text = toml::to_string_pretty(settings).unwrap_or_default();
+    let mut table = String::new();
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            table = name.trim_matches(['[', ']']).to_owned();
+        }
+        let key = line
+            .split_once(" = ")
+            .map(|(key, _)| if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") });
+        let origin = key
+            .and_then(|key| context.loaded.origins.get(&key))
+            .or_else(|| line.starts_with("[[").then(|| context.loaded.origins.get(&table)).flatten());
+        lines.push(match origin {
+            Some(file) => format!("{line}  # {}", file.display()),
+            None => line.to_owned(),
+        });
+    }
+    lines.join("\n")
+}
+
+/// Which release serves now, and what is under way: for the end of every error message.
+pub fn state_line(global: &Global) -> Option<String> {
+    let context = Context::load(global, std::sync::Arc::default(), Disk::default()).ok()?;
+    let store = context.store().ok()?;
+    let active = match store.pointer().ok()? {
+        Pointer::Absent => "no release is active".to_owned(),
+        Pointer::Release(version) => format!("release {version} is active"),
+        Pointer::Strange(why) => format!("the pointer is strange: {why}"),
+    };
+    let under_way = match store.journal() {
+        Ok(Kept::Whole(record)) => match record.phase {
+            Phase::Committed | Phase::RolledBack { .. } | Phase::Cancelled { .. } => {
+                "; its bookkeeping will be finished"
+            }
+            Phase::Staged
+            | Phase::Warming
+            | Phase::Switching
+            | Phase::Trial { .. }
+            | Phase::RollingBack { .. } => "; the update is recorded and will be resumed",
+        },
+        Ok(Kept::Missing | Kept::Damaged(_)) | Err(_) => "",
+    };
+    Some(format!("{active}{under_way}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_read_as_people_say_them() {
+        let now: Timestamp = "2026-11-23T04:00:00Z".parse().unwrap();
+        for (text, is_ahead, wanted) in [
+            ("2026-12-01T00:00:00Z", true, "2026-12-01T00:00:00Z"),
+            ("05:30", true, "2026-11-23T05:30:00Z"),
+            ("03:30", true, "2026-11-24T03:30:00Z"),
+            ("2h", true, "2026-11-23T06:00:00Z"),
+            ("2d", false, "2026-11-21T04:00:00Z"),
+        ] {
+            let got = moment(text, now, is_ahead).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(got.to_string(), wanted, "{text}");
+        }
+        assert!(moment("soon", now, true).is_err());
+    }
+}

@@ -1,0 +1,106 @@
+//! `hold`, `pin`, `mark-bad` and their opposites: what an operator wants remembered.
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::args::{HoldArgs, MarkBadArgs};
+use super::context::Context;
+use super::failure::Error;
+use super::info::moment;
+use super::update::no_such;
+use crate::lifecycle::finish::ban;
+use crate::lifecycle::node::Node;
+use crate::types::state::{Hold, State};
+use crate::types::{ReleaseId, Version};
+
+/// Changes what is remembered, under the lock, and tells it.
+fn remember(
+    context: &Context,
+    command: &str,
+    change: impl FnOnce(&Node<'_>, &mut State) -> Result<String, Error>,
+) -> Result<u8, Error> {
+    context.with_node(command, |node, _| {
+        let _lock = node.lock()?;
+        let mut state = node.store.trusted_state()?;
+        let before = state.clone();
+        let text = change(node, &mut state)?;
+        if state != before {
+            node.store.keep_state(&state)?;
+        }
+        context.output.result(&json!({"hold": state.hold, "pins": state.pins, "bad": state.bad}), &text);
+        node.narrator.ended();
+        Ok(0)
+    })
+}
+
+/// `hold`
+pub fn hold(context: &Context, args: &HoldArgs) -> Result<u8, Error> {
+    remember(context, "hold", |node, state| {
+        let now = node.clock.wall();
+        let until = args.until.as_deref().map(|text| moment(text, now, true)).transpose()?;
+        let reason = args.reason.clone().unwrap_or_default();
+        state.hold = Some(Hold { since: now, until, reason, by: node.by.clone() });
+        let until = until.map_or_else(|| "`cutover unhold`".to_owned(), |until| until.to_string());
+        Ok(format!("automatic switching is on hold until {until}"))
+    })
+}
+
+/// `unhold`
+pub fn unhold(context: &Context) -> Result<u8, Error> {
+    remember(context, "unhold", |_, state| {
+        Ok(match state.hold.take() {
+            Some(_) => "automatic switching goes on".to_owned(),
+            None => "there was no hold".to_owned(),
+        })
+    })
+}
+
+/// `pin` and `unpin`
+pub fn pin(context: &Context, version: &Version, is_pinned: bool) -> Result<u8, Error> {
+    remember(context, if is_pinned { "pin" } else { "unpin" }, |node, state| {
+        if is_pinned && node.store.tree(version).is_err() {
+            return Err(no_such(node, version.as_str()));
+        }
+        state.pins.retain(|pin| pin != version);
+        if is_pinned {
+            state.pins.push(version.clone());
+        }
+        Ok(format!(
+            "release {version} is {}",
+            if is_pinned { "never pruned" } else { "pruned when it is surplus" }
+        ))
+    })
+}
+
+/// `mark-bad`
+pub fn mark_bad(context: &Context, args: &MarkBadArgs) -> Result<u8, Error> {
+    remember(context, "mark-bad", |node, state| {
+        let release = known(node, state, &args.version)?;
+        let reason = args.reason.clone().unwrap_or_else(|| format!("marked by {}", node.by));
+        ban(state, &release, &reason, Timestamp::now());
+        Ok(format!("release {} is never switched to ({})", release.version, release.digest))
+    })
+}
+
+/// `mark-good`
+pub fn mark_good(context: &Context, version: &Version) -> Result<u8, Error> {
+    remember(context, "mark-good", |node, state| {
+        let before = state.bad.len();
+        state.bad.retain(|bad| bad.release.version != *version);
+        if state.bad.len() == before {
+            known(node, state, version)?;
+            return Ok(format!("release {version} was not banned"));
+        }
+        Ok(format!("release {version} may be switched to again"))
+    })
+}
+
+/// A release that this node knows by digest.
+fn known(node: &Node<'_>, state: &State, version: &Version) -> Result<ReleaseId, Error> {
+    if let Ok(sealed) = node.store.release(version) {
+        return Ok(sealed.release);
+    }
+    let remembered = [&state.committed, &state.previous].into_iter().flatten().chain(&state.earlier);
+    let remembered = remembered.map(|kept| &kept.release).find(|release| release.version == *version);
+    remembered.cloned().ok_or_else(|| no_such(node, version.as_str()))
+}

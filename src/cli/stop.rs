@@ -1,0 +1,67 @@
+//! How a run ends before its time: by signals; and, in builds for tests, before a chosen change of the disk.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::sys::disk::{self, Context, Disk};
+
+/// Ctrl-C is noticed at the next step: before the switch it calls the update off, in a trial it goes back. A lost
+/// terminal (SIGHUP) ends nothing. SIGTERM and SIGKILL end the process at once: whatever they interrupt, the journal
+/// says how to go on.
+pub fn watch_signals(interrupted: &Arc<AtomicBool>) -> Result<(), disk::Error> {
+    let ignored = Arc::new(AtomicBool::new(false));
+    let watch = || -> io::Result<()> {
+        // The second Ctrl-C ends the process.
+        signal_hook::flag::register_conditional_default(signal_hook::consts::SIGINT, interrupted.clone())?;
+        signal_hook::flag::register(signal_hook::consts::SIGINT, interrupted.clone())?;
+        signal_hook::flag::register(signal_hook::consts::SIGHUP, ignored)?;
+        Ok(())
+    };
+    watch().context("watch signals of", Path::new("this process"))
+}
+
+/// The disk of a real run.
+#[cfg(not(debug_assertions))]
+pub fn disk() -> Disk {
+    Disk::default()
+}
+
+/// The disk of a test run: `CUTOVER_STOP_BEFORE=<number>[:kill|eio|enospc|erofs|stop]` refuses that change, or ends
+/// or stops the process before it. Changes count from 0. `CUTOVER_COUNT_CHANGES=<file>` notes each change in a file.
+#[cfg(debug_assertions)]
+pub fn disk() -> Disk {
+    use std::io::Write;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use nix::errno::Errno;
+    use nix::sys::signal::{Signal, raise};
+
+    let wanted = std::env::var("CUTOVER_STOP_BEFORE").ok();
+    let notes = std::env::var_os("CUTOVER_COUNT_CHANGES");
+    if wanted.is_none() && notes.is_none() {
+        return Disk::default();
+    }
+    let wanted = wanted.unwrap_or_default();
+    let (number, how) = wanted.split_once(':').unwrap_or((&wanted, "kill"));
+    let (number, how) = (number.parse::<usize>().ok(), how.to_owned());
+    let count = AtomicUsize::new(0);
+    Disk::with_probe(Arc::new(move |change: disk::Change<'_>| {
+        let this = count.fetch_add(1, Ordering::SeqCst);
+        if let Some(path) = &notes {
+            let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path)?;
+            writeln!(file, "{this} {} {}", change.action, change.path.display())?;
+        }
+        if Some(this) != number {
+            return Ok(());
+        }
+        match how.as_str() {
+            "eio" => Err(Errno::EIO.into()),
+            "enospc" => Err(Errno::ENOSPC.into()),
+            "erofs" => Err(Errno::EROFS.into()),
+            "stop" => Ok(raise(Signal::SIGSTOP)?),
+            _ => Ok(raise(Signal::SIGKILL)?),
+        }
+    }))
+}

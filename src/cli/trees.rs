@@ -1,0 +1,213 @@
+//! `list`, `verify`, `diff`, `prune` and `adopt`: the trees of this node.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::args::{AdoptArgs, DiffArgs, ListArgs, PruneArgs, VerifyArgs};
+use super::context::Context;
+use super::failure::{Error, code};
+use super::output::table;
+use super::progress;
+use super::update::no_such;
+use crate::health;
+use crate::lifecycle::adopting;
+use crate::release::scan;
+use crate::store::Kept;
+use crate::types::entry::{Entry, Kind};
+use crate::types::{Size, Version, escaped};
+
+/// `list`
+pub fn list(context: &Context, args: &ListArgs) -> Result<u8, Error> {
+    context.with_node("list", |node, _| {
+        let state = node.store.trusted_state().unwrap_or_default();
+        let active = node.store.active().ok().flatten();
+        let in_use = health::in_use(&node.store.layout.releases());
+        let mut rows =
+            vec![["VERSION", "STATE", "SERIAL", "SIZE", "STAGED", "USED BY"].map(str::to_owned).to_vec()];
+        let mut values = Vec::new();
+        for version in node.store.releases()? {
+            let sealed = match node.store.sealed(&version)? {
+                Kept::Whole(sealed) => Some(sealed),
+                Kept::Missing | Kept::Damaged(_) => None,
+            };
+            let digest = sealed.as_ref().map(|sealed| sealed.release.digest);
+            let is = |kept: &Option<crate::types::state::Installed>| {
+                kept.as_ref().is_some_and(|kept| kept.release.version == version)
+            };
+            let mut states = Vec::new();
+            if active.as_ref() == Some(&version) {
+                states.push("active");
+            }
+            if is(&state.previous) {
+                states.push("previous");
+            }
+            if state.pins.contains(&version) {
+                states.push("pinned");
+            }
+            if state.bad.iter().any(|bad| Some(bad.release.digest) == digest) {
+                states.push("bad");
+            }
+            if sealed.is_none() {
+                states.push("unknown");
+            }
+            if states.is_empty() {
+                states.push("staged");
+            }
+            let users = in_use.iter().find(|(tree, _)| tree.ends_with(version.as_str()));
+            let pids = users.map(|(_, pids)| pids.clone()).unwrap_or_default();
+            let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+            rows.push(vec![
+                version.to_string(),
+                states.join(" "),
+                text(sealed.as_ref().and_then(|sealed| sealed.serial).map(|serial| serial.to_string())),
+                text(sealed.as_ref().map(|sealed| Size(sealed.bytes).to_string())),
+                text(sealed.as_ref().map(|sealed| sealed.staged.strftime("%Y-%m-%d %H:%M:%SZ").to_string())),
+                pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+            ]);
+            values.push(json!({
+                "version": version, "state": states, "digest": digest, "pids": pids,
+                "serial": sealed.as_ref().and_then(|sealed| sealed.serial),
+                "bytes": sealed.as_ref().map(|sealed| sealed.bytes),
+                "entries": sealed.as_ref().map(|sealed| sealed.entries),
+                "staged": sealed.as_ref().map(|sealed| sealed.staged),
+                "signers": sealed.as_ref().map(|sealed| sealed.signers.clone()),
+            }));
+        }
+        let mut text = if values.is_empty() { "no release is on this node".to_owned() } else { table(&rows) };
+        let mut value = json!({"releases": values});
+        if args.available {
+            let offered = node.offers()?;
+            let names: Vec<_> = offered.iter().map(|release| release.version.as_str()).collect();
+            text = format!("{text}\noffered: {}", names.join(" "));
+            value["available"] = json!(offered);
+        }
+        context.output.result(&value, &text);
+        Ok(0)
+    })
+}
+
+/// `verify`
+pub fn verify(context: &Context, args: &VerifyArgs) -> Result<u8, Error> {
+    context.with_node("verify", |node, _| {
+        let version = match &args.version {
+            Some(version) => version.clone(),
+            None => node
+                .store
+                .active()?
+                .ok_or_else(|| Error::NoSuchRelease { what: "current".into(), nearest: None })?,
+        };
+        if node.store.tree(&version).is_err() {
+            return Err(no_such(node, version.as_str()));
+        }
+        let sealed = node.store.release(&version)?;
+        let is_whole = node.verify(&sealed, progress::shown(&context.global).as_ref())?;
+        if !is_whole {
+            return Err(Error::Differs(version));
+        }
+        let value = json!({"version": version, "ok": true, "entries": sealed.entries, "bytes": sealed.bytes});
+        let text = format!(
+            "release {version} is what it must be: {} entries, {}",
+            sealed.entries,
+            Size(sealed.bytes)
+        );
+        context.output.result(&value, &text);
+        Ok(0)
+    })
+}
+
+/// `diff`
+pub fn diff(context: &Context, args: &DiffArgs) -> Result<u8, Error> {
+    context.with_node("diff", |node, _| {
+        let read = |version: &Version| -> Result<BTreeMap<Vec<u8>, Entry>, Error> {
+            let tree = node.store.tree(version).map_err(|_| no_such(node, version.as_str()))?;
+            let mut entries = BTreeMap::new();
+            for entry in scan::walk(&tree)? {
+                let entry = entry?;
+                entries.insert(entry.path.clone(), entry);
+            }
+            Ok(entries)
+        };
+        let (one, other) = (read(&args.one)?, read(&args.other)?);
+        let mut changes = Vec::new();
+        for (path, entry) in &one {
+            match other.get(path) {
+                None => changes.push(("removed", path, size_of(entry), None)),
+                Some(after) if after != entry => {
+                    changes.push(("changed", path, size_of(entry), size_of(after)))
+                }
+                Some(_) => {}
+            }
+        }
+        for (path, entry) in other.iter().filter(|(path, _)| !one.contains_key(*path)) {
+            changes.push(("added", path, None, size_of(entry)));
+        }
+        changes.sort_by(|a, b| a.1.cmp(b.1));
+        let rows: Vec<Vec<String>> = changes
+            .iter()
+            .map(|(what, path, before, after)| {
+                let size = |size: &Option<u64>| size.map_or_else(|| "-".to_owned(), |size| size.to_string());
+                vec![(*what).to_owned(), size(before), size(after), escaped(path)]
+            })
+            .collect();
+        let values: Vec<_> = changes
+            .iter()
+            .map(|(what, path, before, after)| {
+                json!({"change": what, "path": escaped(path), "bytes_before": before, "bytes_after": after})
+            })
+            .collect();
+        let text = if rows.is_empty() { "they are the same".to_owned() } else { table(&rows) };
+        context.output.result(&json!({"a": args.one, "b": args.other, "changes": values}), &text);
+        Ok(0)
+    })
+}
+
+fn size_of(entry: &Entry) -> Option<u64> {
+    match entry.kind {
+        Kind::File { size, .. } => Some(size),
+        Kind::Directory | Kind::Link { .. } => None,
+    }
+}
+
+/// `prune`
+pub fn prune(context: &Context, args: &PruneArgs) -> Result<u8, Error> {
+    context.with_node("prune", |node, _| {
+        let _locks = if args.dry_run { None } else { Some((node.lock_staging()?, node.lock()?)) };
+        let pruned = node.prune(args.dry_run)?;
+        let would = if args.dry_run { "would remove" } else { "removed" };
+        let mut lines: Vec<String> =
+            pruned.removed.iter().map(|version| format!("{would} release {version}")).collect();
+        for (version, pids) in &pruned.in_use {
+            let pids: Vec<_> = pids.iter().map(ToString::to_string).collect();
+            lines.push(format!("kept release {version}: used by process {}", pids.join(", ")));
+        }
+        for (version, why) in &pruned.failed {
+            lines.push(format!("could not remove release {version}: {why}"));
+        }
+        if pruned.swept > 0 {
+            lines.push(format!("cleared away {} leftovers of interrupted runs", pruned.swept));
+        }
+        if lines.is_empty() {
+            lines.push("nothing to remove".into());
+        }
+        context.output.result(&pruned, &lines.join("\n"));
+        Ok(if pruned.failed.is_empty() { 0 } else { code::FAILED })
+    })
+}
+
+/// `adopt`
+pub fn adopt(context: &Context, args: &AdoptArgs) -> Result<u8, Error> {
+    context.with_node("adopt", |node, _| {
+        let _staging = node.lock_staging()?;
+        let _lock = node.lock()?;
+        node.ensure_at_rest()?;
+        let progress = progress::shown(&context.global);
+        let sealed = adopting::adopt(node, &args.path, args.version.as_ref(), progress.as_ref())?;
+        let version = &sealed.release.version;
+        let value = json!({"version": version, "digest": sealed.release.digest, "entries": sealed.entries});
+        let text = format!("release {version} is adopted and active; the first rollback leads back to it");
+        context.output.result(&value, &text);
+        node.narrator.ended();
+        Ok(0)
+    })
+}

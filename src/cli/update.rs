@@ -1,0 +1,409 @@
+//! `check`, `stage`, `switch` and `update`: the way forward.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::args::{FileArgs, StageArgs, SwitchArgs, TrialArgs, UpdateArgs};
+use super::context::{Context, Locally};
+use super::failure::{Error, code};
+use super::progress;
+use crate::health::Baseline;
+use crate::lifecycle::application::Moment;
+use crate::lifecycle::driver::Ended;
+use crate::lifecycle::finish::end_of;
+use crate::lifecycle::node::{self, Node, Wish};
+use crate::lifecycle::policy::{self, Offer};
+use crate::lifecycle::settings::Settings;
+use crate::lifecycle::staging::Staged;
+use crate::lifecycle::status::{BlockedView, verdict};
+use crate::lifecycle::upstream::Offered;
+use crate::store::Kept;
+use crate::types::record::{Cause, Record};
+use crate::types::{Size, Span, Version};
+
+/// What is in the way, as JSON.
+fn as_json(in_the_way: &[policy::Blocked]) -> Value {
+    in_the_way.iter().cloned().map(|blocked| json!(BlockedView::from(blocked))).collect()
+}
+
+/// `check`
+pub fn check(context: &Context) -> Result<u8, Error> {
+    context.with_node("check", |node, _| {
+        let (offered, _) = node.look(None)?;
+        let state = node.store.trusted_state()?;
+        let active = node.active_release(&state)?;
+        let version = &offered.release.version;
+        let is_newer = active.as_ref().is_none_or(|active| active.digest != offered.release.digest);
+        let in_the_way = blocked(node, &offered, false)?;
+        let is_bad = state.bad.iter().any(|bad| bad.release.digest == offered.release.digest);
+        let value = json!({
+            "newer": is_newer, "version": version, "digest": offered.release.digest, "serial": offered.serial,
+            "active": active.as_ref().map(|active| &active.version), "banned": is_bad,
+            "fetch_bytes": offered.archive_bytes, "write_bytes": offered.unpacked_bytes,
+            "units": node.settings.service.units, "blocked": as_json(&in_the_way),
+        });
+        let mut lines = vec![format!("release {version} may be installed: {}", Size(offered.archive_bytes))];
+        if is_bad {
+            lines = vec![format!(
+                "release {version} is offered, and banned here; `cutover mark-good {version}` lifts that"
+            )];
+        }
+        lines.extend(in_the_way.iter().map(|blocked| format!("  not now: {}", blocked.text)));
+        let text = if is_newer { lines.join("\n") } else { nothing_newer(version) };
+        context.output.result(&value, &text);
+        Ok(if is_newer { 0 } else { code::NOTHING_NEWER })
+    })
+}
+
+fn nothing_newer(version: &Version) -> String {
+    format!("release {version} is active; there is nothing newer")
+}
+
+/// `stage`
+pub fn stage(context: &Context, args: &StageArgs) -> Result<u8, Error> {
+    context.with_node("stage", |node, locally| {
+        let staged = bring(context, node, locally, args.what.as_deref(), &args.file)?;
+        let version = &staged.sealed.release.version;
+        let text = if staged.was_here {
+            format!("release {version} is staged already; `cutover switch {version}` switches to it")
+        } else {
+            format!("release {version} is staged; `cutover switch {version}` switches to it")
+        };
+        let sealed = &staged.sealed;
+        let value = json!({
+            "version": version, "digest": sealed.release.digest, "tree": sealed.tree, "entries": sealed.entries,
+            "bytes": sealed.bytes, "was_here": staged.was_here, "signers": sealed.signers,
+        });
+        context.output.result(&value, &text);
+        Ok(0)
+    })
+}
+
+/// Stages what is named: a file, a version, or the channel's release.
+fn bring(
+    context: &Context,
+    node: &Node<'_>,
+    locally: &Locally<'_>,
+    what: Option<&str>,
+    file: &FileArgs,
+) -> Result<Staged, Error> {
+    let _lock = node.lock_staging()?;
+    let named = what.map(|what| named(what, file)).transpose()?;
+    let (candidate, is_named) = match named {
+        Some(Named::File(path)) => {
+            (node.candidate_of_file(&path, file.version.as_ref(), file.allow_unsigned)?, true)
+        }
+        Some(Named::Version(version)) => match node.store.release(&version) {
+            Ok(sealed) => return Ok(Staged { sealed, was_here: true }),
+            Err(_) => (node.look(Some(&version))?.1, false),
+        },
+        None => (node.look(None)?.1, false),
+    };
+    let record = node.staging_record(&candidate.release);
+    hooks(node, locally, Moment::PreStage, &record)?;
+    let staged = node.stage(&candidate, is_named, progress::shown(&context.global).as_ref())?;
+    if !staged.was_here {
+        hooks(node, locally, Moment::PostStage, &record)?;
+    }
+    Ok(staged)
+}
+
+/// Runs the hooks around staging.
+fn hooks(node: &Node<'_>, locally: &Locally<'_>, moment: Moment, record: &Record) -> Result<(), Error> {
+    let done = locally.application(node.settings, |application| application.hooks(moment, record));
+    done.map_err(|reason| match reason.kind {
+        Cause::NotNow => Error::NotNow(reason.text),
+        Cause::Unhealthy
+        | Cause::Service
+        | Cause::Hook
+        | Cause::Machine
+        | Cause::Interrupted
+        | Cause::Deadline
+        | Cause::Rehearsal
+        | Cause::Operator
+        | Cause::Fleet => Error::Hook(reason.text),
+    })
+}
+
+enum Named {
+    File(PathBuf),
+    Version(Version),
+}
+
+/// A word with a slash, or that names a file, is a file; else it must be a version.
+fn named(what: &str, file: &FileArgs) -> Result<Named, Error> {
+    let is_archive = [".tar", ".tar.gz", ".tar.zst", ".tgz"].iter().any(|ending| what.ends_with(ending));
+    if what.contains('/') || is_archive || Path::new(what).is_file() {
+        return Ok(Named::File(what.into()));
+    }
+    if file.version.is_some() {
+        let what = "`--version` goes with an archive".to_owned();
+        return Err(Error::Usage { what, hint: None });
+    }
+    match what.parse() {
+        Ok(version) => Ok(Named::Version(version)),
+        Err(error) => {
+            Err(Error::Usage { what: format!("{error}"), hint: Some("name a version or an archive".into()) })
+        }
+    }
+}
+
+/// What keeps this node from switching to the offer.
+fn blocked(node: &Node<'_>, offered: &Offered, is_urgent: bool) -> Result<Vec<policy::Blocked>, Error> {
+    let state = node.store.trusted_state()?;
+    let offer = Offer {
+        release: &offered.release,
+        issued: offered.issued,
+        percent: offered.percent,
+        group: node.settings.source.group.as_deref(),
+    };
+    Ok(policy::blocked(&node.settings.policy, &state, &offer, node.name, node.clock.wall(), is_urgent))
+}
+
+/// The settings with what the command line says of the trial.
+fn with_trial(settings: &Settings, trial: &TrialArgs, now: bool) -> Settings {
+    let mut settings = settings.clone();
+    if let Some(Span(length)) = trial.trial {
+        let health = &mut settings.health;
+        health.min_healthy = Span(length);
+        // A trial that a person must end lasts as long as was said, and no longer.
+        health.deadline =
+            if trial.confirm { Span(length) } else { Span(health.deadline.0.max(length + health.startup.0)) };
+    }
+    if now {
+        settings.health.baseline = Baseline::Ignore;
+    }
+    settings
+}
+
+fn wish(context: &Context, trial: &TrialArgs, even_if_bad: bool, may_wait: bool) -> Wish {
+    let confirm = trial.confirm || context.settings().policy.confirm;
+    Wish { confirm, no_rollback: trial.no_rollback, even_if_bad, may_wait, rollout: None }
+}
+
+/// `switch`
+pub fn switch(context: &Context, args: &SwitchArgs) -> Result<u8, Error> {
+    let settings = with_trial(context.settings(), &args.trial, args.now);
+    context.with_node("switch", |node, locally| {
+        let node = &node.with_settings(&settings);
+        let sealed = match node.store.release(&args.version) {
+            Err(crate::store::Error::NoSuchTree(version)) => return Err(no_such(node, version.as_str())),
+            sealed => sealed?,
+        };
+        if let Some(at) = &args.at {
+            let instant = super::info::moment(at, node.clock.wall(), true)?;
+            context.output.say(&format!("release {} is switched to at {instant}", args.version));
+            node.clock.sleep_until(instant);
+        }
+        let lock = node.lock()?;
+        ensure_switchable(node)?;
+        let ended = node.switch(&lock, &sealed, &wish(context, &args.trial, args.now, true), locally);
+        conclude(context, node, ended)
+    })
+}
+
+/// A version that is not here, with the nearest that is.
+pub fn no_such(node: &Node<'_>, what: &str) -> Error {
+    let here = node.store.releases().unwrap_or_default();
+    let nearest = crate::config::nearest(what, here.iter().map(Version::as_str));
+    Error::NoSuchRelease { what: what.to_owned(), nearest }
+}
+
+/// An interrupted update comes first; whoever switches by hand says so by `recover`.
+fn ensure_switchable(node: &Node<'_>) -> Result<(), Error> {
+    Ok(node.ensure_at_rest()?)
+}
+
+/// `update`
+pub fn update(context: &Context, args: &UpdateArgs) -> Result<u8, Error> {
+    let settings = with_trial(context.settings(), &args.trial, args.now);
+    context.with_node("update", |node, locally| {
+        let node = &Node { is_dry: args.dry_run, ..node.with_settings(&settings) };
+        if args.dry_run {
+            return dry_run(context, node, args);
+        }
+        if let Some(code) = resume(context, node, locally)? {
+            return Ok(code);
+        }
+        if args.what.is_none()
+            && let Some(version) = node.is_current()?
+        {
+            let value = json!({"outcome": "nothing_to_do", "version": version});
+            context.output.result(&value, &nothing_newer(&version));
+            return Ok(0);
+        }
+        forward(context, node, locally, args)
+    })
+}
+
+/// Finishes what an interrupted run has left. Says its exit code when nothing more is to be done now.
+fn resume(context: &Context, node: &Node<'_>, locally: &Locally<'_>) -> Result<Option<u8>, Error> {
+    if let Some(needs) = node.store.trusted_state()?.needs_person {
+        return Err(node::Error::NeedsPerson(needs).into());
+    }
+    if node.store.journal()? == Kept::Missing {
+        return Ok(None);
+    }
+    let lock = node.lock()?;
+    match node.recover(&lock, locally)? {
+        None => Ok(None),
+        Some(Ended::Finished(record))
+            if end_of(&record).is_some_and(|end| [0, 15].contains(&end.exit_code)) =>
+        {
+            Ok(None)
+        }
+        Some(ended) => conclude(context, node, Ok(ended)).map(Some),
+    }
+}
+
+fn forward(
+    context: &Context,
+    node: &Node<'_>,
+    locally: &Locally<'_>,
+    args: &UpdateArgs,
+) -> Result<u8, Error> {
+    let staged = bring(context, node, locally, args.what.as_deref(), &args.file)?;
+    let version = staged.sealed.release.version.clone();
+    let state = node.store.trusted_state()?;
+    if node.active_release(&state)?.is_some_and(|active| active == staged.sealed.release) {
+        let value = json!({"outcome": "nothing_to_do", "version": version});
+        context.output.result(&value, &format!("release {version} is active; there is nothing to do"));
+        return Ok(0);
+    }
+    if let Some(bad) = state.bad.iter().find(|bad| bad.release.digest == staged.sealed.release.digest) {
+        return Err(node::Error::Banned(bad.clone()).into());
+    }
+    // A person who names a release goes before windows and phases; a hold goes before everybody.
+    let offered = match args.what {
+        Some(_) => Offered::staged(&staged.sealed),
+        None => node.look(None)?.0,
+    };
+    let in_the_way = blocked(node, &offered, args.now || args.what.is_some())?;
+    if !in_the_way.is_empty() {
+        return not_now(context, &version, &in_the_way);
+    }
+    let lock = node.lock()?;
+    ensure_switchable(node)?;
+    let ended =
+        node.switch(&lock, &staged.sealed, &wish(context, &args.trial, false, !args.no_wait), locally);
+    let code = conclude(context, node, ended)?;
+    if code == 0 {
+        tidy(context, node);
+    }
+    Ok(code)
+}
+
+fn not_now(context: &Context, version: &Version, in_the_way: &[policy::Blocked]) -> Result<u8, Error> {
+    let texts: Vec<_> = in_the_way.iter().map(|blocked| blocked.text.as_str()).collect();
+    let text = format!("release {version} is staged, and not switched to now: {}", texts.join("; "));
+    context
+        .output
+        .result(&json!({"outcome": "not_now", "version": version, "blocked": as_json(in_the_way)}), &text);
+    Ok(code::NOT_NOW)
+}
+
+/// After a commit, old releases go. What cannot go is told, and changes nothing of the outcome.
+fn tidy(context: &Context, node: &Node<'_>) {
+    let Ok(_staging) = node.lock_staging() else { return };
+    match node.prune(false) {
+        Ok(pruned) if pruned.removed.is_empty() => {}
+        Ok(pruned) => {
+            let names: Vec<_> = pruned.removed.iter().map(Version::as_str).collect();
+            context.output.say(&format!("pruned: {}", names.join(", ")));
+        }
+        Err(error) => tracing::warn!("{}", crate::lifecycle::driver::chain(&error)),
+    }
+}
+
+fn dry_run(context: &Context, node: &Node<'_>, args: &UpdateArgs) -> Result<u8, Error> {
+    let offered = match args.what.as_deref().map(|what| named(what, &args.file)).transpose()? {
+        Some(Named::File(path)) => {
+            let candidate =
+                node.candidate_of_file(&path, args.file.version.as_ref(), args.file.allow_unsigned)?;
+            Offered::candidate(&candidate)
+        }
+        Some(Named::Version(version)) => match node.store.release(&version) {
+            Ok(sealed) => Offered::staged(&sealed),
+            Err(_) => node.look(Some(&version))?.0,
+        },
+        None => node.look(None)?.0,
+    };
+    let state = node.store.trusted_state()?;
+    let active = node.active_release(&state)?;
+    let in_the_way = blocked(node, &offered, args.now || args.what.is_some())?;
+    let is_here = node.store.tree(&offered.release.version).is_ok();
+    let data: Vec<_> = node.settings.data.iter().map(|data| data.path.display().to_string()).collect();
+    let value = json!({
+        "version": offered.release.version, "digest": offered.release.digest, "from": active.as_ref().map(|active| &active.version),
+        "fetch_bytes": if is_here { 0 } else { offered.archive_bytes }, "write_bytes": offered.unpacked_bytes,
+        "units": node.settings.service.units, "data": data,
+        "blocked": as_json(&in_the_way),
+    });
+    let from = active.map_or_else(|| "nothing".to_owned(), |active| format!("release {}", active.version));
+    let mut lines = vec![format!("would switch from {from} to release {}", offered.release.version)];
+    lines.push(match (is_here, offered.archive_bytes) {
+        (true, _) => "  fetch    nothing: it is staged already".to_owned(),
+        (false, size) => format!("  fetch    {} at the most", Size(size)),
+    });
+    lines.push(format!(
+        "  units    {}",
+        if node.settings.service.units.is_empty() {
+            "none".into()
+        } else {
+            node.settings.service.units.join(" ")
+        }
+    ));
+    lines.push(format!(
+        "  data     {}",
+        if data.is_empty() { "none".into() } else { format!("copy of {} first", data.join(" ")) }
+    ));
+    lines.extend(in_the_way.iter().map(|blocked| format!("  not now  {}", blocked.text)));
+    context.output.result(&value, &lines.join("\n"));
+    Ok(if in_the_way.is_empty() { 0 } else { code::NOT_NOW })
+}
+
+/// Tells how an update ended, and says the exit code. An error after which the journal holds nothing but what had not
+/// begun yet has changed nothing.
+pub fn conclude(context: &Context, node: &Node<'_>, ended: Result<Ended, node::Error>) -> Result<u8, Error> {
+    let ended = match ended {
+        Ok(ended) => ended,
+        Err(node::Error::Driver(crate::lifecycle::driver::Error::Store(error)))
+            if has_changed_nothing(node) =>
+        {
+            return Err(error.into());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    node.narrator.ended();
+    match ended {
+        Ended::Finished(record) => {
+            let Some(end) = end_of(&record) else { return Ok(code::NEEDS_PERSON) };
+            let text = verdict(&record);
+            let value = json!({
+                "outcome": end.outcome, "exit_code": end.exit_code, "reason": end.reason,
+                "from": record.from.as_ref().map(|from| &from.version), "to": record.to.version,
+                "transaction": record.transaction, "downtime_ms": record.downtime_ms,
+            });
+            context.output.result(&value, &text);
+            Ok(end.exit_code)
+        }
+        Ended::NeedsPerson(_, why) => {
+            let since = Timestamp::now();
+            Err(node::Error::NeedsPerson(crate::types::state::NeedsPerson { since, reason: why }).into())
+        }
+        Ended::Waiting(_, why) => Err(Error::NotNow(why)),
+    }
+}
+
+fn has_changed_nothing(node: &Node<'_>) -> bool {
+    use crate::types::record::Phase;
+    match node.store.journal() {
+        Ok(Kept::Missing) => true,
+        Ok(Kept::Whole(record)) => {
+            matches!(record.phase, Phase::Staged | Phase::Warming | Phase::Cancelled { .. })
+        }
+        Ok(Kept::Damaged(_)) | Err(_) => false,
+    }
+}

@@ -1,0 +1,87 @@
+//! Removing releases that nobody needs. Never between stage and switch, and never on anybody's way back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::node::{Error, Node};
+use super::settings::Settings;
+use crate::health;
+use crate::store::{Keep, Kept, Store, Tree, surplus};
+use crate::types::Version;
+use crate::types::record::Record;
+use crate::types::state::State;
+
+/// What pruning came to.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Pruned {
+    /// Gone, or to go.
+    pub removed: Vec<Version>,
+    /// Kept though they would be surplus: processes run from them.
+    pub in_use: BTreeMap<Version, Vec<u32>>,
+    /// Could not be removed, and why.
+    pub failed: BTreeMap<Version, String>,
+    /// Leftovers of interrupted runs that were cleared away.
+    pub swept: usize,
+}
+
+/// The releases that may go. `in_use` are those that processes run from, where that was looked at.
+pub fn plan(
+    store: &Store,
+    settings: &Settings,
+    state: &State,
+    in_use: Option<&BTreeMap<PathBuf, Vec<u32>>>,
+) -> Result<Vec<Version>, Error> {
+    let record: Option<Record> = match store.journal()? {
+        Kept::Whole(record) => Some(record),
+        Kept::Missing => None,
+        // What an update that cannot be read needs is not known: all stays.
+        Kept::Damaged(_) => return Ok(Vec::new()),
+    };
+    let mut protected: BTreeSet<Version> = state.pins.iter().cloned().collect();
+    protected.extend(
+        [&state.committed, &state.previous].into_iter().flatten().map(|kept| kept.release.version.clone()),
+    );
+    protected.extend(store.active()?);
+    if let Some(record) = record {
+        protected.insert(record.to.version);
+        protected.extend(record.from.map(|from| from.version));
+    }
+    let mut trees = Vec::new();
+    for version in store.releases()? {
+        if in_use.is_some_and(|in_use| in_use.keys().any(|tree| tree.ends_with(version.as_str()))) {
+            protected.insert(version.clone());
+        }
+        let staged = match store.sealed(&version)? {
+            Kept::Whole(sealed) => Some(sealed.staged),
+            Kept::Missing | Kept::Damaged(_) => None,
+        };
+        trees.push(Tree { version, staged });
+    }
+    Ok(surplus(&trees, &Keep { count: settings.store.keep, protected }))
+}
+
+impl Node<'_> {
+    /// Applies retention. The caller holds both locks, unless `is_dry`.
+    pub fn prune(&self, is_dry: bool) -> Result<Pruned, Error> {
+        let state = self.store.trusted_state()?;
+        let in_use = health::in_use(&self.store.layout.releases());
+        let going = plan(self.store, self.settings, &state, Some(&in_use))?;
+        let mut pruned = Pruned::default();
+        for version in plan(self.store, self.settings, &state, None)? {
+            let users = in_use.iter().find(|(tree, _)| tree.ends_with(version.as_str()));
+            if let Some((_, pids)) = users {
+                pruned.in_use.insert(version, pids.clone());
+            }
+        }
+        for version in going {
+            match if is_dry { Ok(()) } else { self.store.remove(&version) } {
+                Ok(()) => pruned.removed.push(version),
+                Err(error) => drop(pruned.failed.insert(version, super::driver::chain(&error))),
+            }
+        }
+        if !is_dry {
+            pruned.swept = self.store.sweep()?;
+        }
+        Ok(pruned)
+    }
+}

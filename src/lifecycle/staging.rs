@@ -1,0 +1,228 @@
+//! From an archive to a sealed tree: measured, verified, unpacked aside, made durable, shown by one rename.
+//!
+//! The running release is untouched. Nothing here holds the lock of the switch, however slow a source may be.
+
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
+use sha2::{Digest as _, Sha256};
+
+use super::node::Node;
+use super::settings::Settings;
+use crate::release::archive::{self, Limits};
+use crate::release::manifest::Manifest;
+use crate::release::resolve::Candidate;
+use crate::release::source::{LocalFile, Ranges};
+use crate::release::{scan, source, stage};
+use crate::store::{self, Kept, Need, Sealed, Store};
+use crate::sys::disk::{self, Context, Disk};
+use crate::types::progress::{Activity, Progress};
+use crate::types::{Digest, ReleaseId, Version};
+
+/// Why a release was not staged. The running release is untouched.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The archive is refused, or cannot be unpacked.
+    #[error(transparent)]
+    Stage(#[from] stage::Error),
+    /// The archive breaks a rule, or cannot be read.
+    #[error(transparent)]
+    Archive(#[from] archive::Error),
+    /// The source did not give it.
+    #[error(transparent)]
+    Source(#[from] source::Error),
+    /// What came is not what was promised.
+    #[error("release {version} is refused: {what}")]
+    Mismatch {
+        /// The release.
+        version: Version,
+        /// What differs.
+        what: String,
+    },
+    /// The disk refused.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+}
+
+/// What staging came to.
+#[derive(Clone, Debug)]
+pub struct Staged {
+    /// The sealed tree.
+    pub sealed: Sealed,
+    /// Whether it had been staged before.
+    pub was_here: bool,
+}
+
+impl Node<'_> {
+    /// Stages a release that is not here yet. The caller holds the lock of staging.
+    ///
+    /// An archive of a source is first copied to a file of ours: from then on nobody else can change it. One that an
+    /// admin named is read where it is.
+    pub fn stage(
+        &self,
+        candidate: &Candidate,
+        is_named: bool,
+        progress: &dyn Progress,
+    ) -> Result<Staged, Error> {
+        if let Some(sealed) = here(self.store, &candidate.release)? {
+            return Ok(Staged { sealed, was_here: true });
+        }
+        let manifest = &candidate.manifest;
+        let version = candidate.release.version.clone();
+        let limits = limits_of(manifest);
+        let fetched: LocalFile;
+        let archive: &dyn Ranges = if is_named {
+            compare(candidate)?;
+            candidate.archive.as_ref()
+        } else {
+            fetched = self.fetch(candidate, progress)?;
+            &fetched
+        };
+        let totals = archive::measure(whole(archive)?, &manifest.archive, &limits)?;
+        self.store
+            .ensure_space(Need { bytes: totals.allocated, entries: totals.entries }, &self.settings.store)?;
+        let staging = self.store.stage(&version)?;
+        let disk = &self.store.disk;
+        let built =
+            stage::unpack(whole(archive)?, &manifest.archive, &staging.path, &limits, disk, progress)?;
+        if let Some(promised) = manifest.tree.filter(|promised| *promised != built.declared) {
+            let what =
+                format!("its tree has the digest {}, and its manifest says {promised}", built.declared);
+            return Err(Error::Mismatch { version, what });
+        }
+        let links = make_links(self.settings, &staging.path, disk)?;
+        let sealed = Sealed {
+            release: candidate.release.clone(),
+            product: Some(manifest.product.clone()),
+            serial: candidate.serial,
+            tree: built.tree,
+            entries: built.entries,
+            bytes: built.bytes,
+            staged: self.clock.wall(),
+            signers: candidate.signers.iter().map(|signer| signer.name.clone()).collect(),
+            data_read: manifest.data_read.clone(),
+            data_write: manifest.data_write,
+            links,
+        };
+        self.store.publish(staging, &sealed)?;
+        if !is_named {
+            self.store.forget_archive(&version)?;
+        }
+        Ok(Staged { sealed, was_here: false })
+    }
+
+    /// Compares the tree of a release with what it must be. `Ok(false)`: it differs.
+    pub fn verify(&self, sealed: &Sealed, progress: &dyn Progress) -> Result<bool, Error> {
+        let tree = self.store.tree(&sealed.release.version)?;
+        progress.begin(Activity::Verify, Some(sealed.bytes), Some(sealed.entries));
+        let mut digest = crate::types::entry::TreeDigest::default();
+        for entry in scan::walk(&tree)? {
+            let entry = entry?;
+            let is_link_of_ours = sealed.links.iter().any(|link| link.as_bytes() == entry.path);
+            if !is_link_of_ours {
+                digest.add(&entry);
+            }
+            progress.advance(0, 1);
+        }
+        progress.end();
+        Ok(digest.finish() == sealed.tree)
+    }
+}
+
+/// The sealed tree of exactly this release, if it is here.
+///
+/// # Errors
+/// When a tree of the same name is here that is another release.
+pub fn here(store: &Store, release: &ReleaseId) -> Result<Option<Sealed>, store::Error> {
+    if store.tree(&release.version).is_err() {
+        return Ok(None);
+    }
+    match store.sealed(&release.version)? {
+        Kept::Whole(sealed) if sealed.release.digest == release.digest => Ok(Some(sealed)),
+        Kept::Whole(sealed) => {
+            Err(store::Error::OtherContent { version: release.version.clone(), here: sealed.release.digest })
+        }
+        Kept::Missing | Kept::Damaged(_) => store.release(&release.version).map(Some),
+    }
+}
+
+/// What the manifest promises bounds what the archive may hold.
+fn limits_of(manifest: &Manifest) -> Limits {
+    let defaults = Limits::default();
+    Limits {
+        bytes: manifest.unpacked.unwrap_or(defaults.bytes),
+        entries: manifest.entries.unwrap_or(defaults.entries),
+        ..defaults
+    }
+}
+
+/// Compares an archive that an admin named with its manifest. Its descriptor stays open: its name is never looked up
+/// again.
+fn compare(candidate: &Candidate) -> Result<(), Error> {
+    let manifest = &candidate.manifest;
+    let (size, sha256) = (candidate.archive.size(), hash(candidate.archive.as_ref())?);
+    if (manifest.size, manifest.sha256) != (size, sha256) {
+        let what = format!(
+            "`{}` has {size} bytes and the digest {sha256}; its manifest says {} and {}",
+            manifest.archive, manifest.size, manifest.sha256
+        );
+        return Err(Error::Mismatch { version: candidate.release.version.clone(), what });
+    }
+    Ok(())
+}
+
+/// All bytes of an archive, from one end to the other.
+fn whole(archive: &dyn Ranges) -> Result<Box<dyn Read + Send>, source::Error> {
+    archive.read_range(0, archive.size())
+}
+
+fn hash(archive: &dyn Ranges) -> Result<Digest, Error> {
+    const CHUNK_BYTES: usize = 256 << 10;
+    let mut reader = whole(archive)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; CHUNK_BYTES];
+    loop {
+        let length = reader.read(&mut buffer).context("read", Path::new("the archive"))?;
+        if length == 0 {
+            return Ok(hasher.into());
+        }
+        hasher.update(&buffer[..length]);
+    }
+}
+
+/// Makes the configured links in a new tree. The times of the folders that hold them stay as the release says, so that
+/// the rest of the tree can still be compared with its digest.
+fn make_links(settings: &Settings, tree: &Path, disk: &Disk) -> Result<Vec<String>, Error> {
+    for (name, target) in &settings.links {
+        let link = tree.join(name);
+        let folder = link.parent().unwrap_or(tree);
+        let before = std::fs::symlink_metadata(folder).context("make the link", &link)?;
+        if !before.is_dir() {
+            return Err(disk::Error::new(
+                "make the link",
+                &link,
+                io::Error::other("its folder is not a folder"),
+            )
+            .into());
+        }
+        disk.ask("make the link", &link)?;
+        nix::unistd::symlinkat(target.as_path(), nix::fcntl::AT_FDCWD, &link)
+            .context("make the link", &link)?;
+        let modified = TimeSpec::new(before.mtime(), before.mtime_nsec());
+        utimensat(
+            nix::fcntl::AT_FDCWD,
+            folder,
+            &TimeSpec::UTIME_OMIT,
+            &modified,
+            UtimensatFlags::NoFollowSymlink,
+        )
+        .context("set the time of", folder)?;
+    }
+    Ok(settings.links.keys().cloned().collect())
+}

@@ -1,0 +1,212 @@
+//! What the source offers: looked at, judged, and remembered, before a byte of an archive is read.
+
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::node::{self, Node};
+use super::staging;
+use crate::release::judge::Accepted;
+use crate::release::manifest::Manifest;
+use crate::release::resolve::{Candidate, LocalArchive, Resolver};
+use crate::release::source::{self, LocalFile};
+use crate::release::trust::{KEY_DIRECTORIES, Keyring};
+use crate::release::{resolve, trust};
+use crate::store::{Kept, Sealed};
+use crate::sys::disk::Context;
+use crate::types::progress::Progress;
+use crate::types::state::State;
+use crate::types::{ReleaseId, Version};
+
+/// Why nothing is known of the source's release.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It is refused, or cannot be had.
+    #[error(transparent)]
+    Resolve(#[from] resolve::Error),
+    /// The source cannot be opened.
+    #[error(transparent)]
+    Source(#[from] source::Error),
+    /// The trusted keys cannot be read.
+    #[error(transparent)]
+    Trust(#[from] trust::Error),
+    /// The node's own memory.
+    #[error(transparent)]
+    Node(#[from] node::Error),
+    /// It is fetched and not what was promised.
+    #[error(transparent)]
+    Staging(#[from] staging::Error),
+}
+
+impl From<crate::store::Error> for Error {
+    fn from(error: crate::store::Error) -> Self {
+        Self::Node(error.into())
+    }
+}
+
+/// A release on offer: what policies, plans and people want to know of it.
+#[derive(Clone, Debug)]
+pub struct Offered {
+    /// Which one.
+    pub release: ReleaseId,
+    /// The channel's serial.
+    pub serial: Option<u64>,
+    /// When the channel was issued.
+    pub issued: Option<Timestamp>,
+    /// For how many of a hundred nodes it is by now.
+    pub percent: Option<u8>,
+    /// Bytes of the archive.
+    pub archive_bytes: u64,
+    /// Bytes unpacked, where that is known.
+    pub unpacked_bytes: Option<u64>,
+}
+
+impl Offered {
+    /// A release that is staged already, as far as the node remembers it.
+    pub fn staged(sealed: &Sealed) -> Self {
+        Self {
+            release: sealed.release.clone(),
+            serial: sealed.serial,
+            issued: None,
+            percent: None,
+            archive_bytes: 0,
+            unpacked_bytes: Some(sealed.bytes),
+        }
+    }
+
+    /// A release whose manifest was read.
+    pub fn candidate(candidate: &Candidate) -> Self {
+        let manifest: &Manifest = &candidate.manifest;
+        Self {
+            release: candidate.release.clone(),
+            serial: candidate.serial,
+            issued: None,
+            percent: Some(candidate.wave.percent).filter(|_| candidate.serial.is_some()),
+            archive_bytes: manifest.size,
+            unpacked_bytes: manifest.unpacked,
+        }
+    }
+}
+
+impl Node<'_> {
+    /// The keys that are trusted on this node.
+    fn keyring(&self) -> Result<Keyring, Error> {
+        let settings = &self.settings.source;
+        // What is configured must be there; the usual places may be empty.
+        let usual =
+            || KEY_DIRECTORIES.into_iter().filter(|path| Path::new(path).exists()).map(ToOwned::to_owned);
+        let paths: Vec<String> =
+            if settings.keys.is_empty() { usual().collect() } else { settings.keys.clone() };
+        Ok(Keyring::load(&paths, Path::new(&settings.revoked))?)
+    }
+
+    /// The release of an archive on the command line.
+    pub fn candidate_of_file(
+        &self,
+        file: &Path,
+        version: Option<&Version>,
+        allow_unsigned: bool,
+    ) -> Result<Candidate, Error> {
+        let mut settings = self.settings.source.clone();
+        settings.allow_unsigned = allow_unsigned;
+        let local = LocalArchive {
+            file,
+            version,
+            keyring: &self.keyring()?,
+            settings: &settings,
+            product: None,
+            now: self.clock.wall(),
+        };
+        Ok(local.candidate()?)
+    }
+
+    /// What the channel says now, remembered before anything is done about it.
+    fn channel(&self, resolver: &Resolver<'_>) -> Result<Accepted, Error> {
+        let memory = self.store.trusted_state()?.channels;
+        let accepted = resolver.channel(&memory)?;
+        for warning in &accepted.warnings {
+            tracing::warn!("{warning}");
+        }
+        let is_new = accepted.memory.iter().any(|(key, seen)| memory.get(key) != Some(seen));
+        if is_new && self.may_remember() {
+            let _lock = self.lock()?;
+            let mut state: State = self.store.trusted_state()?;
+            state.channels.extend(accepted.memory.iter().cloned());
+            self.store.keep_state(&state)?;
+        }
+        Ok(accepted)
+    }
+
+    /// Whether this run may write at all: a dry run may not.
+    fn may_remember(&self) -> bool {
+        !self.is_dry
+    }
+
+    fn with_resolver<T>(&self, work: impl FnOnce(&Resolver<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        let source = source::open(&self.settings.source)?;
+        let resolver = Resolver {
+            source: source.as_ref(),
+            keyring: &self.keyring()?,
+            settings: &self.settings.source,
+            product: None,
+            node: self.name,
+            now: self.clock.wall(),
+        };
+        work(&resolver)
+    }
+
+    /// The channel's release, or another version that the channel names.
+    pub fn look(&self, version: Option<&Version>) -> Result<(Offered, Candidate), Error> {
+        self.with_resolver(|resolver| {
+            let accepted = self.channel(resolver)?;
+            let candidate = resolver.release(&accepted, version)?;
+            let offered = Offered { issued: Some(accepted.channel.issued), ..Offered::candidate(&candidate) };
+            Ok((offered, candidate))
+        })
+    }
+
+    /// All releases that the channel names.
+    pub fn offers(&self) -> Result<Vec<ReleaseId>, Error> {
+        self.with_resolver(|resolver| {
+            let accepted = self.channel(resolver)?;
+            Ok(accepted.channel.releases().cloned().collect())
+        })
+    }
+
+    /// The active release, if the channel still asks for it: a timer's run that has nothing to do ends here, and has
+    /// written nothing.
+    pub fn is_current(&self) -> Result<Option<Version>, Error> {
+        let state = match self.store.state()? {
+            Kept::Whole(state) => state,
+            Kept::Missing | Kept::Damaged(_) => return Ok(None),
+        };
+        let Some(committed) = state.committed else { return Ok(None) };
+        if self.store.active()?.as_ref() != Some(&committed.release.version) {
+            return Ok(None);
+        }
+        self.with_resolver(|resolver| {
+            let accepted = self.channel(resolver)?;
+            let wanted = &accepted.channel.release;
+            Ok((*wanted == committed.release).then(|| wanted.version.clone()))
+        })
+    }
+
+    /// A private copy of a source's archive, complete and with the signed digest. What was fetched before is kept.
+    pub fn fetch(&self, candidate: &Candidate, progress: &dyn Progress) -> Result<LocalFile, staging::Error> {
+        let manifest = &candidate.manifest;
+        let path = self.store.layout.archive(&candidate.release.version);
+        self.store.disk.ask("fetch into", &path)?;
+        let mut file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&path)
+            .context("open", &path)?;
+        source::fetch_whole(candidate.archive.as_ref(), manifest.size, manifest.sha256, &mut file, progress)?;
+        Ok(LocalFile::new(file, &path)?)
+    }
+}
