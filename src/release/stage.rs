@@ -1,7 +1,8 @@
 //! Building a tree from an ordinary archive.
 //!
 //! The archive is read once, from one end to the other, and each file is hashed while it is written, so that the digest
-//! of the finished tree costs no second reading. A refused archive leaves an empty directory behind.
+//! of the finished tree costs no second reading. It is decompressed and unpacked behind a [`wall`]: the thread that
+//! does it can change nothing but that tree. A refused archive leaves an empty directory behind.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -16,6 +17,7 @@ use super::archive::{
 };
 use super::tree::{self, Meta, Root, TreeWriter};
 use crate::sys::disk::{self, Context, Disk};
+use crate::sys::wall;
 use crate::types::Digest;
 use crate::types::entry::{Entry, TreeDigest};
 use crate::types::progress::{Activity, Progress};
@@ -64,9 +66,11 @@ pub fn unpack(
     progress: &dyn Progress,
 ) -> Result<Built, Error> {
     let root = Arc::new(Root::open(into, disk)?);
-    let reader = Reader::open(archive, name, limits)?;
     progress.begin(Activity::Unpack, None, None);
-    let built = Staging { writer: TreeWriter::new(root.clone()), reader, progress, dropped_setid: 0 }.run();
+    let built = wall::behind(Some(&*root), || {
+        let reader = Reader::open(archive, name, limits)?;
+        Staging { writer: TreeWriter::new(root.clone()), reader, progress, dropped_setid: 0 }.run()
+    });
     progress.end();
     if built.is_err() {
         // The first error is the one to tell; whatever is left, the store's own cleaning finds.

@@ -7,3 +7,4 @@ pub mod lock;
 pub mod owned;
 pub mod process;
 pub mod systemd;
+pub mod wall;

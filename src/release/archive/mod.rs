@@ -1,7 +1,7 @@
 //! Ordinary archives: `.tar`, `.tar.gz` and `.tar.zst` of anybody's tar, read strictly.
 //!
 //! ```text
-//! stream   file → bytes of the tar, whatever the compression, to the very end
+//! stream   file → bytes of the tar, whatever the compression, to the very end;  ahead: in a thread of its own
 //! header   one block;  pax: extended headers;  sparse: maps of holes;  name: names
 //! ledger   what the archive made so far: duplicates, parents, link targets, limits
 //! reader   all of it together: one member after the other, each checked
@@ -10,6 +10,7 @@
 //! write by default is accepted. Nothing here writes: a [`Reader`] can be run to its end to judge an archive before
 //! the first byte is unpacked, which is what [`measure`] does.
 
+mod ahead;
 mod header;
 mod ledger;
 mod name;
@@ -25,6 +26,8 @@ pub use ledger::{Admitted, Ledger, Node, NodeKind};
 pub use reader::{Member, MemberKind, Reader};
 pub use refusal::{Error, Refusal, Rule};
 pub use sparse::Span;
+
+use crate::sys::wall;
 
 /// The longest extended header, in bytes.
 pub const EXTENDED_MAX: u64 = 1 << 20;
@@ -80,7 +83,9 @@ pub struct Totals {
 /// # Errors
 /// The refusal that unpacking it would end with, but for those of the file system.
 pub fn measure(file: impl Read + Send + 'static, name: &str, limits: &Limits) -> Result<Totals, Error> {
-    let mut reader = Reader::open(file, name, limits)?;
-    while reader.next_member()?.is_some() {}
-    Ok(reader.ledger().totals())
+    wall::behind(None, || {
+        let mut reader = Reader::open(file, name, limits)?;
+        while reader.next_member()?.is_some() {}
+        Ok(reader.ledger().totals())
+    })
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
+use super::ahead::Ahead;
 use super::header::{BLOCK, Header};
 use super::{Limits, Rule};
 
@@ -50,13 +51,11 @@ impl Stream {
         let source = BufReader::with_capacity(BUFFER, io::Cursor::new(start).chain(source));
         let bytes: Box<dyn BufRead + Send> = match kind {
             Compression::None => Box::new(source),
-            Compression::Gzip => {
-                Box::new(BufReader::with_capacity(BUFFER, flate2::bufread::MultiGzDecoder::new(source)))
-            }
+            Compression::Gzip => Box::new(Ahead::new(flate2::bufread::MultiGzDecoder::new(source))),
             Compression::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(source)?;
                 decoder.window_log_max(limits.window_log)?;
-                Box::new(BufReader::with_capacity(BUFFER, decoder))
+                Box::new(Ahead::new(decoder))
             }
         };
         Ok(Self { bytes, offset: 0 })

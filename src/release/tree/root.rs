@@ -68,48 +68,57 @@ impl Root {
     /// # Errors
     /// Those of `openat2`; `ELOOP` or `ENOTDIR` where a component is no directory.
     pub fn directory(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
-        self.open_beneath(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+        open_directory(&self.descriptor, path)
     }
 
     /// Opens what is there beneath the root, without passing or following a symbolic link.
     pub fn open_beneath(&self, path: &[u8], flags: OFlag) -> Result<OwnedFd, Errno> {
-        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let path = if path.is_empty() { OsStr::new(".") } else { OsStr::from_bytes(path) };
-        let how = OpenHow::new().flags(flags).resolve(
-            ResolveFlag::RESOLVE_BENEATH
-                | ResolveFlag::RESOLVE_NO_SYMLINKS
-                | ResolveFlag::RESOLVE_NO_MAGICLINKS
-                | ResolveFlag::RESOLVE_NO_XDEV,
-        );
-        loop {
-            match openat2(&self.descriptor, path, how) {
-                // Somebody renamed a directory meanwhile: the kernel cannot tell, and wants to be asked again.
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
-                Err(Errno::ENOSYS | Errno::EPERM) => return self.open_by_steps(path.as_bytes(), flags),
-                opened => return opened,
-            }
+        open_beneath(&self.descriptor, path, flags)
+    }
+}
+
+/// Opens a directory beneath another one.
+pub(super) fn open_directory(from: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
+    open_beneath(from, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+}
+
+fn open_beneath(from: &OwnedFd, path: &[u8], flags: OFlag) -> Result<OwnedFd, Errno> {
+    let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let path = if path.is_empty() { OsStr::new(".") } else { OsStr::from_bytes(path) };
+    let how = OpenHow::new().flags(flags).resolve(
+        ResolveFlag::RESOLVE_BENEATH
+            | ResolveFlag::RESOLVE_NO_SYMLINKS
+            | ResolveFlag::RESOLVE_NO_MAGICLINKS
+            | ResolveFlag::RESOLVE_NO_XDEV,
+    );
+    loop {
+        match openat2(from, path, how) {
+            // Somebody renamed a directory meanwhile: the kernel cannot tell, and wants to be asked again.
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(Errno::ENOSYS | Errno::EPERM) => return open_by_steps(from, path.as_bytes(), flags),
+            opened => return opened,
         }
     }
+}
 
-    /// The same, one component at a time, for kernels and sandboxes without `openat2`.
-    fn open_by_steps(&self, path: &[u8], flags: OFlag) -> Result<OwnedFd, Errno> {
-        let step = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let (parents, last) = match path.iter().rposition(|byte| *byte == b'/') {
-            Some(slash) => (&path[..slash], &path[slash + 1..]),
-            None => (&b""[..], path),
-        };
-        let mut at = openat(&self.descriptor, ".", step, Mode::empty())?;
-        for name in parents.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
-            if name == b".." {
-                return Err(Errno::EXDEV);
-            }
-            at = openat(&at, name, step, Mode::empty())?;
-        }
-        if last == b".." {
+/// The same, one component at a time, for kernels and sandboxes without `openat2`.
+fn open_by_steps(from: &OwnedFd, path: &[u8], flags: OFlag) -> Result<OwnedFd, Errno> {
+    let step = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let (parents, last) = match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (&b""[..], path),
+    };
+    let mut at = openat(from, ".", step, Mode::empty())?;
+    for name in parents.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+        if name == b".." {
             return Err(Errno::EXDEV);
         }
-        openat(&at, last, flags, Mode::empty())
+        at = openat(&at, name, step, Mode::empty())?;
     }
+    if last == b".." {
+        return Err(Errno::EXDEV);
+    }
+    openat(&at, last, flags, Mode::empty())
 }
 
 impl AsFd for Root {
@@ -129,4 +138,33 @@ fn umask() -> u32 {
     let text = String::from_utf8_lossy(&status);
     let line = read.ok().and_then(|_| text.lines().find_map(|line| line.strip_prefix("Umask:")));
     line.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o777)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_link_is_passed_with_or_without_openat2() {
+        let place = tempfile::tempdir().unwrap();
+        nix::unistd::mkdir(&place.path().join("root"), Mode::S_IRWXU).unwrap();
+        nix::unistd::mkdir(&place.path().join("root/a"), Mode::S_IRWXU).unwrap();
+        nix::unistd::mkdir(&place.path().join("root/a/b"), Mode::S_IRWXU).unwrap();
+        for (target, link) in [("..", "out"), ("a", "in"), ("/", "top")] {
+            nix::unistd::symlinkat(target, nix::fcntl::AT_FDCWD, &place.path().join("root").join(link))
+                .unwrap();
+        }
+        let root = Root::open(&place.path().join("root"), &Disk::default()).unwrap();
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+        let good: [&[u8]; 4] = [b"", b".", b"a", b"a/b"];
+        for path in good {
+            root.directory(path).unwrap();
+            open_by_steps(&root.descriptor, if path.is_empty() { b"." } else { path }, flags).unwrap();
+        }
+        let bad: [&[u8]; 7] = [b"..", b"a/..", b"out", b"in", b"in/b", b"top/tmp", b"../root/a"];
+        for path in bad {
+            assert!(root.directory(path).is_err() || path == b"a/..", "{path:?}");
+            assert!(open_by_steps(&root.descriptor, path, flags).is_err(), "{path:?}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
 use xattr::FileExt;
 
+use super::root::open_directory;
 use super::{NewFile, Root};
 use crate::sys::disk::{Context, Disk, Error};
 
@@ -191,11 +192,20 @@ impl TreeWriter {
         let (parent, name) = split(path);
         let descriptor = match self.parent.take() {
             Some((last, descriptor)) if last == parent => descriptor,
-            _ => self.root.directory(parent)?,
+            Some((last, descriptor)) => match below(&last, parent) {
+                Some(rest) => open_directory(&descriptor, rest)?,
+                None => self.root.directory(parent)?,
+            },
+            None => self.root.directory(parent)?,
         };
         let (_, descriptor) = &*self.parent.insert((parent.to_vec(), descriptor));
         Ok((descriptor.as_fd(), OsStr::from_bytes(name)))
     }
+}
+
+/// What is left of a path below a directory, if it is there.
+fn below<'a>(directory: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
+    path.strip_prefix(directory)?.strip_prefix(b"/").filter(|_| !directory.is_empty())
 }
 
 /// A path's directory and name.

@@ -15,7 +15,7 @@ mod sparse;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Cursor};
+use std::io::{Cursor, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -194,7 +194,9 @@ pub fn lines(root: &Path) -> Vec<String> {
             (Kind::Link { target }, None) => format!("l {name} {}", escaped(target)),
             (Kind::File { .. }, None) => {
                 let file = tree.open_beneath(&entry.path, OFlag::O_RDONLY).unwrap();
-                let content = io::read_to_string(File::from(file)).unwrap().into_bytes();
+                let mut content = Vec::new();
+                // More than a line shows is not looked at.
+                File::from(file).take(2000).read_to_end(&mut content).unwrap();
                 if content.is_empty() {
                     format!("f {name}")
                 } else {
