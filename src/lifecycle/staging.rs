@@ -87,7 +87,7 @@ impl Node<'_> {
         let totals = archive::measure(whole(archive)?, &manifest.archive, &limits)?;
         self.store
             .ensure_space(Need { bytes: totals.allocated, entries: totals.entries }, &self.settings.store)?;
-        let staging = self.store.stage(&version)?;
+        let staging = self.store.stage(&version, self.settings.store.method)?;
         let disk = &self.store.disk;
         let built =
             stage::unpack(whole(archive)?, &manifest.archive, &staging.path, &limits, disk, progress)?;

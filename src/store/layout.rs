@@ -81,6 +81,17 @@ impl Layout {
         self.manifests().join(format!("{version}.json"))
     }
 
+    /// The index of a tree, and what staging saw of it; only of releases that were staged from an indexed archive.
+    pub fn index(&self, version: &Version) -> PathBuf {
+        self.manifests().join(format!("{version}.index"))
+    }
+
+    /// The same, of a tree that is being built.
+    pub fn staged_index(&self, version: &Version) -> PathBuf {
+        // No version begins so: it cannot be taken for a tree.
+        self.staging().join(format!("@{version}.index"))
+    }
+
     /// Where the descriptions of trees are.
     pub fn manifests(&self) -> PathBuf {
         self.private().join("manifests")

@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Kept, Layout, Sealed, Store, kept};
+use super::{Error, Kept, Layout, Method, Sealed, Store, kept};
 use crate::sys::disk::{self, Context, Disk};
+use crate::sys::ioctl;
 use crate::types::record::Record;
 use crate::types::state::State;
 use crate::types::{Digest, Version};
@@ -18,6 +19,8 @@ use crate::types::{Digest, Version};
 pub struct Staging {
     /// Where to build it: an empty directory.
     pub path: PathBuf,
+    /// Where staging may keep the index of what it builds; published with the tree.
+    pub index: PathBuf,
     version: Version,
     /// Opened before the first write, so that it sees every write-back error.
     filesystem: File,
@@ -87,19 +90,56 @@ impl Store {
         Ok(self.disk.fill_reserve()?)
     }
 
-    /// Begins to build the tree of `version`, and clears away what an earlier try has left.
-    pub fn stage(&self, version: &Version) -> Result<Staging, Error> {
-        let root = self.layout.root();
-        let filesystem = File::open(root).context("open", root)?;
-        let path = self.layout.staging().join(version);
-        self.clear(&path)?;
-        self.disk.make_directory(&path, 0o755)?;
-        // The mode given to mkdir passes the umask.
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).context("set the mode of", &path)?;
-        Ok(Staging { path, version: version.clone(), filesystem })
+    /// Begins to build the tree of `version`, and clears away what an earlier try has left. On btrfs the tree is a
+    /// subvolume, so that it can be shown, copied and removed in a moment.
+    pub fn stage(&self, version: &Version, method: Method) -> Result<Staging, Error> {
+        let staging = self.begin(version)?;
+        let path = &staging.path;
+        if !self.makes_subvolumes(method)? || self.disk.make_subvolume(path, None).is_err() {
+            self.disk.make_directory(path, 0o755)?;
+        }
+        // The mode given when it was made passed the umask.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).context("set the mode of", path)?;
+        Ok(staging)
     }
 
-    /// Shows a complete tree: makes it durable, keeps what it must be, and renames it into `releases/`.
+    /// Begins to build the tree of `version` as a copy of `base` that is made in a moment. `Ok(None)` where that cannot
+    /// be done, or where somebody may have changed the tree of `base`.
+    pub fn stage_on(
+        &self,
+        version: &Version,
+        base: &Version,
+        method: Method,
+    ) -> Result<Option<Staging>, Error> {
+        let tree = self.tree(base)?;
+        let is_pristine = || ioctl::is_pristine_snapshot(&tree).unwrap_or(false);
+        if !self.makes_subvolumes(method)? || !is_pristine() {
+            return Ok(None);
+        }
+        let staging = self.begin(version)?;
+        self.disk.make_subvolume(&staging.path, Some(&tree))?;
+        Ok(Some(staging))
+    }
+
+    fn begin(&self, version: &Version) -> Result<Staging, Error> {
+        let root = self.layout.root();
+        // Before the first write, so that no write-back error is missed.
+        let filesystem = File::open(root).context("open", root)?;
+        let (path, index) = (self.layout.staging().join(version), self.layout.staged_index(version));
+        self.clear(&path)?;
+        self.disk.remove_file(&index)?;
+        Ok(Staging { path, index, version: version.clone(), filesystem })
+    }
+
+    /// Whether trees are subvolumes: on btrfs, unless told otherwise. Only root can remove them again.
+    fn makes_subvolumes(&self, method: Method) -> Result<bool, Error> {
+        let root = self.layout.root();
+        let is_wanted = matches!(method, Method::Auto | Method::Btrfs) && nix::unistd::geteuid().is_root();
+        Ok(is_wanted && ioctl::is_btrfs(root).context("look at", root)?)
+    }
+
+    /// Shows a complete tree: makes it durable, keeps what it must be, and brings it into `releases/` by one rename, or
+    /// by one read-only snapshot.
     ///
     /// # Errors
     /// Whatever the disk refuses. An error of the sync means that the tree is lost: it is removed and never shown.
@@ -109,8 +149,17 @@ impl Store {
             self.clear(&staging.path)?;
             return Err(error.into());
         }
+        self.disk.remove_file(&self.layout.index(&staging.version))?;
+        if staging.index.exists() {
+            self.disk.rename(&staging.index, &self.layout.index(&staging.version))?;
+        }
         self.keep_sealed(sealed)?;
-        Ok(self.disk.rename(&staging.path, &self.layout.tree(&staging.version))?)
+        let tree = self.layout.tree(&staging.version);
+        if ioctl::is_subvolume(&staging.path).context("look at", &staging.path)? {
+            self.disk.publish_subvolume(&staging.path, &tree)?;
+            return self.clear(&staging.path);
+        }
+        Ok(self.disk.rename(&staging.path, &tree)?)
     }
 
     /// Removes the private copy of an archive whose tree is there.
@@ -122,6 +171,7 @@ impl Store {
     pub fn remove(&self, version: &Version) -> Result<(), Error> {
         let tree = self.tree(version)?;
         self.clear(&tree)?;
+        self.disk.remove_file(&self.layout.index(version))?;
         Ok(self.disk.remove_file(&self.layout.sealed(version))?)
     }
 
@@ -129,6 +179,11 @@ impl Store {
     fn clear(&self, path: &std::path::Path) -> Result<(), Error> {
         if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             return Ok(());
+        }
+        if ioctl::is_subvolume(path).context("look at", path)? {
+            // One call takes it out of sight; it could not be renamed to another directory, being read-only.
+            self.disk.remove_tree(path)?;
+            return Ok(self.disk.sync_names(path)?);
         }
         let name = path.file_name().unwrap_or_default();
         let trash = (0_u32..)

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
+use super::ioctl;
 use crate::types::escaped_path;
 
 /// A change that is about to be made.
@@ -198,14 +199,29 @@ impl Disk {
         self.sync_names(path)
     }
 
-    /// Removes a directory and all that is in it, without following links. Not durable: what comes back after a power
-    /// cut is swept again.
+    /// Removes a directory and all that is in it, without following links; a subvolume at once. Not durable: what comes
+    /// back after a power cut is swept again.
     pub fn remove_tree(&self, path: &Path) -> Result<(), Error> {
         self.ask("remove", path)?;
-        let is_directory = fs::symlink_metadata(path).context("remove", path)?.is_dir();
-        #[expect(clippy::disallowed_methods, reason = "this is where trees are removed")]
-        let removed = if is_directory { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-        removed.context("remove", path)
+        super::remove::remove_all(path).context("remove", path)
+    }
+
+    /// Makes an empty subvolume, or with `source` a writable copy of it in a moment; btrfs only. Not durable.
+    pub fn make_subvolume(&self, path: &Path, source: Option<&Path>) -> Result<(), Error> {
+        self.ask("make the subvolume", path)?;
+        let made = match source {
+            Some(source) => ioctl::snapshot(source, path, false),
+            None => ioctl::create_subvolume(path),
+        };
+        made.context("make the subvolume", path)
+    }
+
+    /// Shows the subvolume `source`, and all that was written to it, as the read-only `path`: whole and durable as soon
+    /// as it is seen.
+    pub fn publish_subvolume(&self, source: &Path, path: &Path) -> Result<(), Error> {
+        self.ask("publish the subvolume", path)?;
+        ioctl::snapshot(source, path, true).context("publish the subvolume", path)?;
+        self.sync_names(path)
     }
 
     /// Makes the names in the directory that holds `path` durable.

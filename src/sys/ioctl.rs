@@ -1,4 +1,5 @@
-//! What Linux offers only as `ioctl`: clones of files, and subvolumes of btrfs. The one file with `unsafe`.
+//! What Linux offers only as `ioctl` or bare system call: clones of files, subvolumes of btrfs, the priority of input
+//! and output. The one file with `unsafe`.
 //!
 //! None of the changes here is durable when the call returns, but [`snapshot`], which commits the transaction first;
 //! sync the parent directory of a subvolume that was created or deleted. Callers ask [`Disk::ask`] before a change.
@@ -22,6 +23,8 @@ const BTRFS_SUPER_MAGIC: i64 = 0x9123_683e;
 const SUBVOLUME_INODE: u64 = 256;
 /// linux/btrfs.h: BTRFS_SUBVOL_RDONLY
 const READ_ONLY: u64 = 1 << 1;
+/// linux/btrfs_tree.h: BTRFS_ROOT_SUBVOL_RDONLY: the same, as a subvolume's information says it
+const ROOT_READ_ONLY: u64 = 1;
 const NAME_BYTES_MAX: usize = 4039;
 
 /// linux/btrfs.h: `struct btrfs_ioctl_vol_args_v2`, with its unions as plain bytes.
@@ -149,7 +152,7 @@ pub fn is_pristine_snapshot(path: &Path) -> io::Result<bool> {
     });
     // SAFETY: the kernel writes one `btrfs_ioctl_get_subvol_info_args` to where the pointer shows.
     unsafe { raw::get_information(subvolume.as_raw_fd(), &raw mut *found) }?;
-    Ok(found.flags & READ_ONLY != 0 && found.changed_in <= found.made_in)
+    Ok(found.flags & ROOT_READ_ONLY != 0 && found.changed_in <= found.made_in)
 }
 
 /// Makes the subvolume at `path` refuse or take writes. Does not make its files durable: sync before.
@@ -159,6 +162,15 @@ pub fn set_read_only(path: &Path, is_read_only: bool) -> io::Result<()> {
     // SAFETY: the kernel reads one u64 from where the pointer shows.
     unsafe { raw::set_flags(subvolume.as_raw_fd(), &raw const flags) }?;
     Ok(())
+}
+
+/// Lets this thread's reading and writing wait for everybody else's. Says nothing where that cannot be done.
+pub fn yield_input_and_output() {
+    // linux/ioprio.h: IOPRIO_WHO_PROCESS, and IOPRIO_CLASS_IDLE in the class bits; 0 is the calling thread.
+    const WHO_PROCESS: libc::c_int = 1;
+    const IDLE: libc::c_int = 3 << 13;
+    // SAFETY: three numbers; no memory is shared.
+    let _ = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, IDLE) };
 }
 
 /// The opened parent directory of `path`, and the arguments that name it there.

@@ -6,5 +6,6 @@ pub mod ioctl;
 pub mod lock;
 pub mod owned;
 pub mod process;
+mod remove;
 pub mod systemd;
 pub mod wall;

@@ -13,6 +13,7 @@ mod corpus;
 mod differential;
 mod docs;
 mod errors;
+mod filesystems;
 mod layers;
 mod model_rolling;
 mod model_synchronous;

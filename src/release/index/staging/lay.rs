@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::fstat;
 
@@ -163,9 +164,8 @@ impl<'a> Layout<'a> {
         if !parent.is_empty() && !self.touched.contains_key(parent) {
             match self.writer.time_of_parent(path) {
                 Ok(time) => drop(self.touched.insert(parent.to_vec(), time)),
-                // The directory itself has gone already.
-                Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-                Err(error) if error.source.kind() == std::io::ErrorKind::NotADirectory => return Ok(()),
+                // The directory itself has gone already, or is something else now.
+                Err(error) if is_no_directory(&error) => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -331,4 +331,9 @@ impl<'a> Layout<'a> {
         };
         Ok((staged, self.inodes.into_iter().map(|inode| inode.load(Ordering::Relaxed)).collect()))
     }
+}
+
+fn is_no_directory(error: &crate::sys::disk::Error) -> bool {
+    let number = error.source.raw_os_error().unwrap_or(0);
+    [Errno::ENOENT, Errno::ENOTDIR, Errno::ELOOP].iter().any(|errno| *errno as i32 == number)
 }

@@ -1,0 +1,235 @@
+//! Staging on real file systems in loop devices: ext4, xfs with reflinks, btrfs.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cutover::release::index::{Base, Installed, Method, StageOrder, Staged, stage};
+use cutover::release::pack::Packed;
+use cutover::release::scan;
+use cutover::store::{self, Layout, Sealed, Store};
+use cutover::sys::disk::Disk;
+use cutover::sys::ioctl;
+use cutover::types::progress::Silent;
+use cutover::types::{Digest, ReleaseId, Version};
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::TestRunner;
+
+use crate::pack::{make_tree, packed};
+use crate::staging::{assert_same, grow, limits, open, portrait, tree};
+
+/// A file system in a file, mounted.
+pub struct Mounted {
+    directory: tempfile::TempDir,
+}
+
+impl Mounted {
+    /// `None`, said out loud, where that cannot be done.
+    pub fn new(test: &str, kind: &'static str) -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED {test}: needs root");
+            return None;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let (image, place) = (directory.path().join("image"), directory.path().join("place"));
+        fs::create_dir(&place).unwrap();
+        fs::File::create(&image).unwrap().set_len(400 << 20).unwrap();
+        let run = |program: &str, arguments: &[&str], path: &Path| {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(path).output().is_ok_and(|output| output.status.success())
+        };
+        let arguments: &[&str] = match kind {
+            "ext4" => &["-q", "-F"],
+            "xfs" => &["-q", "-f", "-m", "reflink=1"],
+            _ => &["-q", "-f"],
+        };
+        let is_mounted = run(&format!("mkfs.{kind}"), arguments, &image)
+            && run("mount", &["-o", "loop", image.to_str().unwrap()], &place);
+        if !is_mounted {
+            eprintln!("SKIPPED {test}: needs {kind} in a loop device");
+            return None;
+        }
+        Some(Self { directory })
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().join("place")
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(self.path()).status());
+    }
+}
+
+/// A store on a mounted file system.
+struct Node {
+    store: Store,
+}
+
+impl Node {
+    fn new(root: &Path) -> Self {
+        fs::create_dir(root).unwrap();
+        let store = Store::open(Layout::new(root), Disk::default()).unwrap();
+        store.prepare().unwrap();
+        Self { store }
+    }
+
+    fn base(&self, version: &Version) -> Base {
+        let installed = Installed::open(&self.store.layout.index(version)).unwrap();
+        Base { tree: self.store.tree(version).unwrap(), installed }
+    }
+
+    /// Stages and publishes an archive as the store does it; on btrfs as a copy of the base, if wanted.
+    fn install(
+        &self,
+        version: &str,
+        archive: &Path,
+        packed: &Packed,
+        base: Option<(&str, Method)>,
+    ) -> Staged {
+        let version: Version = version.parse().unwrap();
+        let method = base.map_or(Method::Copy, |(_, method)| method);
+        let on = base.map(|(version, _)| version.parse::<Version>().unwrap());
+        let copy = match (&on, method) {
+            (Some(on), Method::Btrfs) => {
+                Some(self.store.stage_on(&version, on, store::Method::Auto).unwrap().expect("a snapshot"))
+            }
+            _ => None,
+        };
+        let staging = copy.unwrap_or_else(|| self.store.stage(&version, store::Method::Auto).unwrap());
+        let base = on.map(|on| self.base(&on));
+        let limits = limits();
+        let order = StageOrder {
+            into: &staging.path,
+            method,
+            base: base.as_ref(),
+            limits: &limits,
+            record: &staging.index,
+            threads: 2,
+        };
+        let staged = stage(&open(archive), &order, &Disk::default(), &Silent).unwrap();
+        let sealed = Sealed {
+            release: ReleaseId { version, digest: packed.sha256 },
+            product: None,
+            serial: None,
+            tree: staged.tree,
+            entries: staged.entries,
+            bytes: staged.bytes,
+            staged: jiff::Timestamp::UNIX_EPOCH,
+            signers: Vec::new(),
+            data_read: Vec::new(),
+            data_write: None,
+            links: Vec::new(),
+        };
+        self.store.publish(staging, &sealed).unwrap();
+        staged
+    }
+
+    fn tree(&self, version: &str) -> PathBuf {
+        self.store.tree(&version.parse().unwrap()).unwrap()
+    }
+
+    fn digest(&self, version: &str) -> Digest {
+        scan::digest(&self.tree(version)).unwrap()
+    }
+}
+
+fn methods(kind: &str) -> &'static [Method] {
+    match kind {
+        "btrfs" => &[Method::Btrfs, Method::Reflink, Method::Copy],
+        "xfs" => &[Method::Hardlink, Method::Reflink],
+        _ => &[Method::Hardlink, Method::Copy],
+    }
+}
+
+#[test]
+fn any_release_is_staged_on_any_other_on_each_file_system() {
+    const TEST: &str = "any_release_is_staged_on_any_other_on_each_file_system";
+    for kind in ["ext4", "xfs", "btrfs"] {
+        let Some(mounted) = Mounted::new(TEST, kind) else { continue };
+        let mut runner = TestRunner::deterministic();
+        for case in 0..8 {
+            let place = mounted.path().join(format!("case-{case}"));
+            fs::create_dir(&place).unwrap();
+            let mut archive = |name: &str, base: Option<&Path>| {
+                let things = tree().new_tree(&mut runner).unwrap().current();
+                grow(&place.join(name), &things);
+                let archive = place.join(format!("{name}.tar.zst"));
+                let packed = packed(&place.join(name), &archive, base);
+                (archive, packed)
+            };
+            let (old, old_packed) = archive("old", None);
+            let (new, new_packed) = archive("new", Some(&old));
+            for method in methods(kind) {
+                let node = Node::new(&place.join(format!("{method:?}")));
+                node.install("1", &old, &old_packed, None);
+                let before = portrait(&node.tree("1"));
+                let staged = node.install("2", &new, &new_packed, Some(("1", *method)));
+                let what = format!("{kind} {method:?} case {case}");
+                assert_eq!(staged.tree, new_packed.tree, "{what}");
+                if node.digest("2") != new_packed.tree {
+                    let wanted = place.join("wanted");
+                    crate::staging::staged(&new, &wanted, Method::Copy, None).unwrap();
+                    assert_same(&wanted, &node.tree("2"), &what);
+                }
+                assert_eq!(portrait(&node.tree("1")), before, "{what} changed the old tree");
+                let third = node.install("3", &old, &old_packed, Some(("2", *method)));
+                assert_eq!(node.digest("3"), third.tree, "{what}: back again");
+            }
+        }
+    }
+}
+
+#[test]
+fn on_btrfs_an_update_costs_what_changed() {
+    let Some(mounted) = Mounted::new("on_btrfs_an_update_costs_what_changed", "btrfs") else { return };
+    let place = mounted.path();
+    let tree = place.join("tree");
+    fs::create_dir(&tree).unwrap();
+    make_tree(&tree);
+    let (old, new) = (place.join("a.tar.zst"), place.join("b.tar.zst"));
+    let old_packed = packed(&tree, &old, None);
+    fs::write(tree.join("lib/3/10.js"), "changed").unwrap();
+    fs::remove_dir_all(tree.join("lib/1")).unwrap();
+    fs::write(tree.join("lib/1"), "no directory any more").unwrap();
+    fs::create_dir(tree.join("empty2")).unwrap();
+    let new_packed = packed(&tree, &new, Some(&old));
+    let node = Node::new(&place.join("root"));
+    node.install("1", &old, &old_packed, None);
+    assert!(ioctl::is_pristine_snapshot(&node.tree("1")).unwrap());
+    let staged = node.install("2", &new, &new_packed, Some(("1", Method::Btrfs)));
+    assert_eq!(node.digest("2"), new_packed.tree);
+    assert!(staged.fetched < 60_000, "{}", staged.fetched);
+    let inode = |version: &str| fs::metadata(node.tree(version).join("share/big")).unwrap().ino();
+    assert_eq!(inode("1"), inode("2"), "an unchanged file is not made again");
+    assert!(fs::write(node.tree("2").join("x"), "x").is_err(), "a published tree is read-only");
+    node.store.remove(&"1".parse().unwrap()).unwrap();
+    assert!(node.store.tree(&"1".parse().unwrap()).is_err());
+    assert_eq!(node.digest("2"), new_packed.tree);
+}
+
+#[test]
+fn a_snapshot_that_somebody_wrote_to_is_no_base_to_copy() {
+    let test = "a_snapshot_that_somebody_wrote_to_is_no_base_to_copy";
+    let Some(mounted) = Mounted::new(test, "btrfs") else { return };
+    let place = mounted.path();
+    let tree = place.join("tree");
+    fs::create_dir(&tree).unwrap();
+    make_tree(&tree);
+    let archive = place.join("a.tar.zst");
+    let packed = packed(&tree, &archive, None);
+    let node = Node::new(&place.join("root"));
+    node.install("1", &archive, &packed, None);
+    let path = node.tree("1");
+    ioctl::set_read_only(&path, false).unwrap();
+    assert!(!ioctl::is_pristine_snapshot(&path).unwrap());
+    fs::write(path.join("empty"), "").unwrap();
+    ioctl::set_read_only(&path, true).unwrap();
+    nix::unistd::sync();
+    assert!(!ioctl::is_pristine_snapshot(&path).unwrap());
+    let (one, two) = ("1".parse().unwrap(), "2".parse().unwrap());
+    assert!(node.store.stage_on(&two, &one, store::Method::Auto).unwrap().is_none());
+}
