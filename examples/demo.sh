@@ -45,7 +45,11 @@ cutover() { "$CUTOVER" --config "$work/shop.toml" "$@"; }
 run() {
     wanted=$1
     shift
-    printf '\n%s$ cutover %s%s\n' "$bold" "$*" "$plain"
+    shown=
+    for word in "$@"; do
+        case $word in *' '*) shown="$shown \"$word\"" ;; *) shown="$shown $word" ;; esac
+    done
+    printf '\n%s$ cutover%s%s\n' "$bold" "$shown" "$plain"
     code=0
     cutover "$@" || code=$?
     printf '%s(exit code %s)%s\n' "$dim" "$code" "$plain"
@@ -54,12 +58,12 @@ run() {
 
 visit() { printf '%s$ visit the shop%s\n%s\n' "$bold" "$plain" "$("$SHOP" get "http://127.0.0.1:$port/" 2>&1)"; }
 
-# Waits until the word stands in the status, at most ten seconds.
-wait_for_state() {
+# Waits until the pointer names this release, at most ten seconds.
+wait_for_pointer() {
     tries=0
-    until cutover status --json 2>/dev/null | grep -Eq "\"state\": ?\"($1)\""; do
+    until [ "$(readlink "$work/shop/current")" = "releases/$1" ]; do
         tries=$((tries + 1))
-        [ "$tries" -lt 500 ] || { echo "the update never came to: $1" >&2; exit 1; }
+        [ "$tries" -lt 500 ] || { echo "the pointer never came to $1" >&2; exit 1; }
         sleep 0.02
     done
 }
@@ -94,7 +98,7 @@ publish() {
     mv "$work/published/stable.channel.new" "$work/published/stable.channel"
 }
 
-mkdir "$work/published" "$work/data"
+mkdir "$work/published" "$work/data" "$work/shop"
 cat >"$work/shop.toml" <<END
 root = "$work/shop"
 
@@ -104,8 +108,8 @@ channel = "stable"
 allow_unsigned = true            # for this demo; a real node names its keys
 
 [service.command]                # no systemd needed; with it, say units = ["shop.service"]
-start = ["$work/shop/current/bin/shop", "start", "--port", "$port", "--data", "$work/data"]
-stop = ["$work/shop/current/bin/shop", "stop", "--port", "$port", "--data", "$work/data"]
+start = ["bin/shop", "start", "--port", "$port", "--data", "$work/data"]
+stop = ["bin/shop", "stop", "--port", "$port", "--data", "$work/data"]
 
 [health]
 min_healthy = "3s"               # real ones watch longer: 30s is the default
@@ -159,9 +163,9 @@ chapter "4. Somebody pulls the plug"
 say "1.3.0 is out. In the middle of the switch, with the old server stopped and the new one not up yet," \
     "cutover is killed with SIGKILL."
 publish 4 1.3.0
-cutover update >/dev/null 2>&1 &
+"$CUTOVER" --config "$work/shop.toml" update >/dev/null 2>&1 &
 update_pid=$!
-wait_for_state "switching"
+wait_for_pointer 1.3.0
 kill -KILL "$update_pid"
 wait "$update_pid" 2>/dev/null || true
 say "" "Killed. The pointer still names a whole release: current -> $(readlink "$work/shop/current")" \

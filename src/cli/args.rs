@@ -159,6 +159,10 @@ pub enum Command {
     /// Show the configuration in force, or check it
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Write a page to look at: a node's past, or a fleet's rollouts
+    ///
+    /// One file that needs nothing from elsewhere and no scripts, for browsers old and new, light and dark.
+    Report(ReportArgs),
     /// Print the completions for a shell
     Completions(CompletionsArgs),
 }
@@ -426,6 +430,17 @@ pub enum ConfigCommand {
     Show,
     /// Check the configuration, and say nothing if it is well
     Check,
+}
+
+/// Of `report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// The file to write; `-` for standard output
+    #[arg(long, value_name = "FILE")]
+    pub html: PathBuf,
+    /// About the fleet that meets in this directory, instead of about this node
+    #[arg(long, value_name = "DIR")]
+    pub fleet: Option<PathBuf>,
 }
 
 /// Of `completions`.

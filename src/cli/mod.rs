@@ -76,6 +76,7 @@ fn dispatch(cli: &Cli, interrupted: Arc<AtomicBool>) -> Result<u8, Error> {
         Command::Adopt(args) => trees::adopt(&context()?, args),
         Command::Pack(args) => produce::pack(&cli.global, args, &disk),
         Command::Config(command) => info::config(&context()?, command),
+        Command::Report(args) => report::report(args, &cli.global, &disk, &context),
         Command::Completions(args) => {
             clap_complete::generate(args.shell, &mut Cli::command(), "cutover", &mut std::io::stdout());
             Ok(0)

@@ -18,4 +18,5 @@ mod layers;
 mod model_rolling;
 mod model_synchronous;
 mod pack;
+mod schema;
 mod staging;

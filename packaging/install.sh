@@ -1,0 +1,33 @@
+#!/bin/sh
+# install.sh TARGET DESTDIR PREFIX: puts the program and what belongs to it in place. Starts and enables nothing.
+set -eu
+cd "$(dirname "$0")/.."
+target=$1 destdir=$2 prefix=$3
+root=$destdir$prefix
+
+install -D -m 755 "$target/release/cutover" "$root/bin/cutover"
+for page in "$target"/generated/man/*.[1-8]; do
+    install -D -m 644 "$page" "$root/share/man/man${page##*.}/$(basename "$page")"
+done
+install -D -m 644 "$target/generated/completions/cutover.bash" "$root/share/bash-completion/completions/cutover"
+install -D -m 644 "$target/generated/completions/_cutover" "$root/share/zsh/vendor-completions/_cutover"
+install -D -m 644 "$target/generated/completions/cutover.fish" "$root/share/fish/vendor_completions.d/cutover.fish"
+for unit in systemd/*; do
+    case $unit in
+    *.service | *.timer | *.slice | *.target | *.path)
+        install -d "$root/lib/systemd/system"
+        # Units name the program by its path.
+        sed "s|/usr/bin/cutover|$prefix/bin/cutover|g" "$unit" >"$root/lib/systemd/system/$(basename "$unit")"
+        chmod 644 "$root/lib/systemd/system/$(basename "$unit")"
+        ;;
+    *.catalog) install -D -m 644 "$unit" "$root/lib/systemd/catalog/$(basename "$unit")" ;;
+    *.conf) install -D -m 644 "$unit" "$root/lib/tmpfiles.d/$(basename "$unit")" ;;
+    esac
+done
+install -D -m 644 packaging/shop.toml "$root/share/doc/cutover/examples/shop.toml"
+install -D -m 755 packaging/web-hook "$root/share/doc/cutover/examples/web-hook"
+for document in README.md CHANGELOG.md docs/*.md; do
+    install -D -m 644 "$document" "$root/share/doc/cutover/$(basename "$document")"
+done
+install -D -m 644 docs/status.schema.json "$root/share/cutover/status.schema.json"
+install -d -m 755 "$destdir/etc/cutover/keys"
