@@ -14,6 +14,7 @@ mod differential;
 mod docs;
 mod errors;
 mod filesystems;
+mod fuzz;
 mod layers;
 mod model_rolling;
 mod model_synchronous;

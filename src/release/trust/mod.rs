@@ -21,7 +21,7 @@ use ssh_key::public::KeyData;
 pub use revoked::Revoked;
 pub use sign::{Error as SignError, KeyPair, public_key, sign, sign_file, signature_file};
 pub use signature::{SIGNATURES_BYTES_MAX, keys_that_signed};
-pub use signers::{Problem, TrustedKey};
+pub use signers::{Problem, TrustedKey, parse as parse_keys};
 
 use crate::sys::owned;
 use crate::types::{escaped, escaped_path};
