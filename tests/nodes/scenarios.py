@@ -1,0 +1,351 @@
+"""What must hold on a real node, told as scenarios: each runs on ext4, xfs and btrfs, the file systems side by side.
+
+A scenario's first line of documentation is the sentence that it proves. The first failure ends its file system's run.
+"""
+
+import os
+import pathlib
+import pty
+import signal
+import statistics
+import sys
+import threading
+import time
+import traceback
+
+from lab import Failed, Lab, eventually
+from load import Load
+from node_app import UNIT, WORKER, NodeApp
+
+KINDS = ["ext4", "xfs", "btrfs"]
+# How many changes of the disk a switch makes, at most; a run that ends before its stop point ends the search.
+POINTS_MAX = 200
+
+
+def check(is_so, text):
+    if not is_so:
+        raise Failed(text)
+
+
+def installs_by_timer(app):
+    """the timer fires, and the first release is installed and committed"""
+    version = app.publish()
+    app.node.write("/etc/systemd/system/cutover@app.timer.d/soon.conf",
+                   "[Timer]\nOnCalendar=\nOnActiveSec=200ms\nRandomizedDelaySec=0\nAccuracySec=10ms\n")
+    app.node.call("systemctl", "daemon-reload")
+    app.node.call("systemctl", "start", "cutover@app.timer")
+    eventually("the timer's update ends", 30, lambda: app.history())
+    app.at_rest()
+    app.serves(version)
+    check(app.history()[-1]["outcome"] == "committed", f"the outcome is {app.history()[-1]}")
+    # A unit that ends with "nothing newer" is no failure.
+    app.node.call("systemctl", "start", "cutover@app.service")
+
+
+def updates(app):
+    """a good release is committed, and the old one was never gone for long"""
+    old, version = app.version(), app.publish()
+    app.update(0)
+    app.serves(version)
+    last = app.history()[-1]
+    check((last["from"], last["to"], last["outcome"]) == (old, version, "committed"), f"history says {last}")
+    check(last["downtime_ms"] < 2000, f"it was away for {last['downtime_ms']} ms")
+
+
+def rolls_back_sick(app):
+    """a release that answers 503 is rolled back, and not tried again"""
+    old, version = app.version(), app.publish(sick_after=0)
+    said = app.update(10)
+    app.serves(old)
+    check("503" in said and "web" in said, f"the message does not name check and answer: {said}")
+    again = app.node.run("cutover", "update", "--now")[0]
+    check(again in (0, 12, 15, 77) and app.active() == old, f"a bad release was tried again: status {again}")
+    check(version in app.node.call("cutover", "status", "--json"), "the status does not name the bad release")
+
+
+def rolls_back_crashing(app):
+    """a release that crashes at its start is rolled back, with its last words"""
+    old = app.version()
+    app.publish(crash=0)
+    said = app.update(10)
+    app.serves(old)
+    check("crashes, as it should" in said, f"the last words of the release are missing: {said}")
+
+
+def rolls_back_later(app):
+    """a release that falls sick after it had answered well is rolled back"""
+    old = app.version()
+    app.publish(sick_after=0.5)
+    app.update(10)
+    app.serves(old)
+
+
+def rolls_back_restarting(app):
+    """a release that dies and is restarted by systemd is rolled back, although it is active at every look"""
+    old = app.version()
+    app.publish(crash=0.4)
+    said = app.update(10)
+    app.serves(old)
+    check("restarted" in said or "no answer" in said or "fails" in said, f"no word of restarts: {said}")
+
+
+def stops_what_hangs(app):
+    """a release that does not stop is killed after its time, and the next one serves"""
+    stubborn = app.publish(ignore_term=1)
+    app.update(0)
+    app.serves(stubborn)
+    version = app.publish()
+    app.update(0)
+    app.serves(version)
+
+
+def brings_data_back(app):
+    """data that a failed release migrated are as before, and the newer ones are kept aside"""
+    old = app.version()
+    check(app.get("/add?before") == "added", "the application takes no records")
+    before = app.node.path("/srv/app/data/records").read_text()
+    app.publish(schema=2, sick_after=0.4)
+    app.update(10)
+    app.serves(old)
+    check(app.node.path("/srv/app/data/records").read_text() == before, "the data are not as before")
+    check(app.node.path("/srv/app/data/schema").read_text() == "1", "the schema is not as before")
+    aside = [path.read_text() for path in app.node.path("/srv/app/.cutover/aside").rglob("records")]
+    check(any("(schema 2)" in text for text in aside), f"the newer data are gone: {aside}")
+
+
+def moves_units_with_the_release(app):
+    """a unit that a release ships comes with it, goes with it, and comes back with it"""
+    worker = ("app-worker.service", WORKER)
+    shipping = app.publish(units=[worker])
+    app.update(0)
+    app.serves(shipping)
+    check(app.is_active("app-worker.service"), "the shipped unit does not run")
+    check(app.node.run("systemctl", "is-enabled", "-q", "app-worker.service")[0] == 0, "it is not enabled")
+    # A release without the unit, and with another, that fails: all must be as before.
+    app.publish(units=[("app-other.service", WORKER)], sick_after=0.2)
+    app.update(10)
+    app.serves(shipping)
+    check(app.is_active("app-worker.service"), "the unit did not come back")
+    check(not app.node.path("/etc/systemd/system/app-other.service").is_symlink(), "a stale unit is left")
+    check(app.properties("app-other.service", "LoadState")["LoadState"] == "not-found", "it is still loaded")
+    version = app.publish()
+    app.update(0)
+    app.serves(version)
+    check(not app.is_active("app-worker.service"), "the dropped unit still runs")
+    check(app.properties("app-worker.service", "LoadState")["LoadState"] == "not-found", "it is still loaded")
+
+
+def names_old_processes(app):
+    """a process left behind by the old release fails the update, with its number and unit"""
+    app.node.write("/etc/systemd/system/app.service.d/leave.conf", "[Service]\nKillMode=process\n")
+    app.node.call("systemctl", "daemon-reload")
+    leaving = app.publish(leave_behind=1)
+    app.update(0)
+    app.serves(leaving)
+    app.publish()
+    said = app.update(10)
+    check("app.service" in said and f"/releases/{leaving}/" in said, f"no word of the old process: {said}")
+    app.serves(leaving)
+    app.node.path("/etc/systemd/system/app.service.d/leave.conf").unlink()
+    app.node.call("systemctl", "daemon-reload")
+    app.node.call("systemctl", "restart", "app.service")
+    version = app.publish()
+    app.update(0)
+    app.serves(version)
+
+
+def needs_no_terminal(app):
+    """a lost connection (a closed terminal, SIGHUP to all) in the middle ends nothing"""
+    old, version = app.version(), app.publish(start_delay=0.5)
+    child, terminal = pty.fork()
+    if child == 0:
+        command = app.node.enter("setsid", "--ctty", "sh", "-c", "cutover update --now; true")
+        os.execvp(command[0], command)
+    eventually("the new release is started", 20, lambda: app.active() == version)
+    os.close(terminal)
+    for pid in app.node.call("sh", "-c", "pgrep -f 'cutover update' || true").split():
+        app.node.run("kill", "-HUP", pid)
+    os.kill(child, signal.SIGHUP)
+    app.at_rest()
+    app.serves(version)
+    check(app.history()[-1]["outcome"] == "committed", f"{old} -> {version} ended {app.history()[-1]}")
+
+
+def ends_without_its_updater(app):
+    """an updater that is killed in the trial is replaced by the timer that it armed, or by the next run"""
+    version = app.publish()
+    updater = app.node.spawn("cutover", "update", "--now")
+    eventually("the trial begins", 20, lambda: app.active() == version and app.version() == version)
+    app.node.call("pkill", "-KILL", "-x", "cutover")
+    updater.wait(20)
+    timer = app.properties("cutover-deadline-app.timer", "ActiveState")
+    check(timer["ActiveState"] == "active", f"no timer is armed: {timer}")
+    app.node.call("cutover", "recover")
+    app.at_rest()
+    app.serves(version)
+
+
+def refuses_no_connection(app):
+    """at 200 requests a second a socket-activated release is replaced and rolled back without one failure"""
+    app.node.write("/etc/systemd/system/app.socket",
+                   "[Socket]\nListenStream=127.0.0.1:8080\nBacklog=4096\n[Install]\nWantedBy=sockets.target\n")
+    app.node.write("/etc/systemd/system/app.service", UNIT.replace("[Service]", "Requires=app.socket\n[Service]"))
+    app.node.call("systemctl", "daemon-reload")
+    app.node.call("systemctl", "stop", "app.service")
+    app.node.call("systemctl", "enable", "-q", "--now", "app.socket")
+    app.node.call("systemctl", "start", "app.service")
+    with Load(app.node, 8080, per_second=200) as load:
+        time.sleep(0.5)
+        version = app.publish()
+        app.update(0)
+        app.publish(crash=0.2)
+        app.update(10)
+        app.node.call("cutover", "status")
+        time.sleep(0.5)
+    check(load.failed == 0, f"{load.failed} of {load.asked} requests failed: {load.failures}")
+    app.serves(version)
+    app.node.call("systemctl", "disable", "-q", "--now", "app.socket")
+    app.node.path("/etc/systemd/system/app.socket").unlink()
+    app.node.write("/etc/systemd/system/app.service", UNIT)
+    app.node.call("systemctl", "daemon-reload")
+    app.node.call("systemctl", "restart", "app.service")
+    return f"{load.asked} requests, the slowest took {load.slowest * 1000:.0f} ms"
+
+
+def survives_crashes(app):
+    """a node that dies at any point of a switch serves one whole release after its boot, with data that fit it"""
+    node, stops = app.node, []
+    first, step = KINDS.index(node.kind), len(KINDS)
+    for point in range(first, POINTS_MAX, step):
+        # Good and sick ones in turn: the way back is interrupted, too.
+        is_sick = (point // step) % 2 == 1
+        old = app.version()
+        version = app.publish(**({"schema": 2, "sick_after": 0.2} if is_sick else {}))
+        app.node.call("cutover", "stage")
+        updater = node.spawn("env", f"CUTOVER_STOP_BEFORE={point}:stop", "cutover", "update", "--now")
+        if not stopped_or_ended(node, updater):
+            if stops and stops[-1] > 2 * step and not is_sick:
+                break
+            continue
+        stops.append(point)
+        node.crash()
+        node.start()
+        node.await_boot()
+        after = app.active()
+        check(after in (old, version), f"before change {point}: the pointer names {after}")
+        tree = {path.name for path in node.path(f"/srv/app/releases/{after}").iterdir()}
+        check({"bin", "etc", "VERSION"} <= tree, f"before change {point}: the tree of {after} has only {tree}")
+        times = app.properties("app.service", "ExecMainStartTimestampMonotonic")
+        recovered = app.properties("cutover-recover@app.service", "ExecMainExitTimestampMonotonic", "Result")
+        check(recovered["Result"] == "success", f"before change {point}: recovery at boot: {recovered}")
+        check(int(recovered["ExecMainExitTimestampMonotonic"]) < int(times["ExecMainStartTimestampMonotonic"]) or
+              times["ExecMainStartTimestampMonotonic"] == "0",
+              f"before change {point}: the application started before the recovery had ended")
+        node.call("cutover", "recover", timeout=60)
+        app.at_rest()
+        ended = app.active()
+        check(not is_sick or ended == old, f"before change {point}: the sick release stays")
+        app.serves(ended)
+        schema = node.path("/srv/app/data/schema").read_text()
+        check(schema == "1", f"before change {point}: release {ended} has data of schema {schema}")
+    check(len(stops) >= 12, f"only {len(stops)} points were tried")
+    return f"{len(stops)} points"
+
+
+def stopped_or_ended(node, updater):
+    """Whether the updater stands still at its stop point; False when it has ended instead."""
+    while updater.poll() is None:
+        states = node.run("sh", "-c", "cat /proc/[0-9]*/stat 2>/dev/null")[1]
+        if any(line.split(" ")[1:3] == ["(cutover)", "T"] for line in states.splitlines()):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+SCENARIOS = [installs_by_timer, updates, rolls_back_sick, rolls_back_crashing, rolls_back_later,
+             rolls_back_restarting, stops_what_hangs, brings_data_back, moves_units_with_the_release,
+             names_old_processes, needs_no_terminal, ends_without_its_updater, refuses_no_connection,
+             survives_crashes]
+
+
+def measure_downtime(app):
+    """how long the service is away, in a switch, a rollback, and a plain restart"""
+    runs = 20
+    app.node.write("/etc/cutover/app.toml.d/bare.toml", "[health]\nmin_healthy = \"0s\"\n")
+    app.publish()
+    app.update(0)
+    away = {"restart": [], "switch": [], "rollback": []}
+    for _ in range(runs):
+        with Load(app.node, 8080, per_second=500) as load:
+            time.sleep(0.1)
+            app.node.call("systemctl", "restart", "app.service")
+            time.sleep(0.1)
+        away["restart"].append(load.away)
+        app.publish()
+        app.node.call("cutover", "stage")
+        for name, command in [("switch", ["cutover", "update", "--now"]),
+                              ("rollback", ["cutover", "rollback", "--no-hold"])]:
+            with Load(app.node, 8080, per_second=500) as load:
+                time.sleep(0.1)
+                app.node.call(*command)
+                time.sleep(0.1)
+            away[name].append(load.away)
+    return ", ".join(f"{name} {statistics.median(times) * 1000:.0f} ms (worst {max(times) * 1000:.0f})"
+                     for name, times in away.items())
+
+
+def run_all(app, scenarios, results):
+    kind = app.node.kind
+    try:
+        app.node.boot()
+        app.begin()
+        for scenario in scenarios:
+            began = time.monotonic()
+            note = scenario(app)
+            seconds = time.monotonic() - began
+            print(f"{kind:6} ok   {seconds:5.1f} s  {scenario.__doc__}{f' ({note})' if note else ''}", flush=True)
+        results[kind] = True
+    except BaseException as error:
+        where = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+        print(f"{kind:6} FAIL {' > '.join(where)}: {error}", flush=True)
+        if not isinstance(error, Failed):
+            traceback.print_exc()
+        print_journal(app.node)
+
+
+def print_journal(node):
+    try:
+        print(node.run("journalctl", "--no-pager", "-n", "60", "-o", "short-monotonic", timeout=20)[1], flush=True)
+    except Exception as error:  # the failure itself is told already
+        print(f"(no journal: {error})", flush=True)
+
+
+def main(image, name, cutover, program, *words):
+    lab = Lab(image, name)
+    kinds = KINDS
+    if "--downtime" in words:
+        scenarios = [installs_by_timer, measure_downtime]
+    else:
+        scenarios = [one for one in SCENARIOS
+                     if not words or one is installs_by_timer or any(word in one.__name__ for word in words)]
+        kinds = [kind for kind in KINDS if f"--{kind}" in words] or KINDS
+    results = {}
+    applications = [NodeApp(lab.node(f"n{number}", kind), pathlib.Path(cutover), program)
+                    for number, kind in enumerate(kinds, 1)]
+    began = time.monotonic()
+    threads = [threading.Thread(target=run_all, args=(app, scenarios, results)) for app in applications]
+    for thread in threads:
+        thread.start()
+        if "--downtime" in words:
+            thread.join()
+    for thread in threads:
+        thread.join()
+    lab.end()
+    is_good = all(results.get(kind) for kind in kinds)
+    print(f"{'passed' if is_good else 'FAILED'}: {len(scenarios)} scenarios on {', '.join(kinds)} "
+          f"in {time.monotonic() - began:.0f} s", flush=True)
+    return 0 if is_good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
