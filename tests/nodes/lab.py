@@ -228,7 +228,7 @@ class Node:
         script = f'echo 0 >{self.group}/cgroup.procs 2>/dev/null || echo 0 >{self.group}/payload/init.scope/cgroup.procs' \
                  '; exec "$@"'
         inside = ["nsenter", f"--target={self.leader}", "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup",
-                  "--wd=/", "env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                  "--wdns=/", "env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                   "HOME=/root", "LANG=C.UTF-8", "TERM=dumb"]
         return ["sh", "-c", script, "sh", *inside, *map(str, command)]
 

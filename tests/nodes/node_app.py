@@ -126,7 +126,7 @@ class NodeApp:
 
     def get(self, path):
         """The answer of the running application, or None."""
-        status, output, _ = self.node.run("wget", "-q", "-T", "3", "-O", "-", f"http://127.0.0.1:8080{path}")
+        status, output, _ = self.node.run("timeout", "5", "wget", "-q", "-O", "-", f"http://127.0.0.1:8080{path}")
         return output.strip() if status == 0 else None
 
     def version(self):

@@ -1,5 +1,6 @@
 //! Services that systemd runs.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::command::drain;
@@ -11,20 +12,24 @@ use crate::sys::systemd::{self, Gate, Properties};
 const AFTER_KILL: Duration = Duration::from_secs(10);
 /// How much longer than stop and start the gate holds back starts, should nobody open it.
 const GATE_GRACE: Duration = Duration::from_secs(300);
+/// How long a socket may take to come back.
+const REVIVE: Duration = Duration::from_secs(10);
 /// How many lines of the journal are shown.
 const LAST_WORDS: u32 = 10;
 
 /// See [`Settings::units`].
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct UnitServices {
     settings: Settings,
     gate: Gate,
+    /// Whether this process has stopped all services: what runs after that was started from the new tree.
+    are_stopped: AtomicBool,
 }
 
 impl UnitServices {
     /// The services of the application `app`.
     pub fn new(settings: Settings, app: &str) -> Self {
-        Self { settings, gate: Gate::new(app) }
+        Self { settings, gate: Gate::new(app), are_stopped: AtomicBool::new(false) }
     }
 
     /// Holds back starts of units that a socket, path or timer may start again as soon as they are stopped.
@@ -133,19 +138,25 @@ impl Services for UnitServices {
         let units = services_of(&target.units);
         self.close_gate(&units)?;
         match systemd::stop(&units, self.settings.stop_timeout.0) {
-            Ok(()) => Ok(()),
-            Err(said) => self.finish_stop(&units, said),
+            Ok(()) => {}
+            Err(said) => self.finish_stop(&units, said)?,
         }
+        self.are_stopped.store(true, Ordering::SeqCst);
+        Ok(())
     }
 
     fn ensure_running(&self, target: &Target) -> Result<(), Error> {
         let units = &target.units;
         self.gate.open()?;
+        revive_triggers(units)?;
+        if self.are_stopped.swap(false, Ordering::SeqCst) {
+            return self.start(units);
+        }
         match self.settings.action {
             Action::Restart => {
                 // Sockets and the like stay up: a restart would refuse connections.
                 let (services, others): (Vec<_>, Vec<_>) =
-                    units.iter().cloned().partition(|unit| is_service(unit));
+                    units.iter().cloned().partition(|unit| unit.ends_with(".service"));
                 self.start(&others)?;
                 self.replace(&services)
             }
@@ -153,7 +164,7 @@ impl Services for UnitServices {
                 let limit = self.settings.stop_timeout.0 + self.settings.start_timeout.0;
                 Ok(systemd::reload_or_restart(units, limit)?)
             }
-            Action::StopStart => self.start(units),
+            Action::StopStart => self.replace(units),
             Action::None => Ok(()),
         }
     }
@@ -176,8 +187,23 @@ fn services_of(units: &[String]) -> Vec<String> {
     units.iter().filter(|unit| !stays(unit)).cloned().collect()
 }
 
-fn is_service(unit: &str) -> bool {
-    unit.ends_with(".service")
+/// Starts sockets, paths and timers that failed with the service that they trigger: systemd closes a socket whose service
+/// crashes again and again.
+fn revive_triggers(units: &[String]) -> Result<(), Error> {
+    let all = systemd::show(units, &["TriggeredBy"])?;
+    let mut triggers: Vec<_> =
+        all.iter().flat_map(|properties| properties.words("TriggeredBy").map(str::to_owned)).collect();
+    triggers.sort();
+    triggers.dedup();
+    let states = systemd::show(&triggers, &["ActiveState"])?;
+    let failed: Vec<_> = triggers
+        .into_iter()
+        .zip(&states)
+        .filter(|(_, state)| state.get("ActiveState") == "failed")
+        .map(|(unit, _)| unit)
+        .collect();
+    systemd::reset_failed(&failed)?;
+    Ok(systemd::start(&failed, REVIVE)?)
 }
 
 fn is_down(properties: &Properties) -> bool {
