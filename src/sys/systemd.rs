@@ -177,6 +177,8 @@ impl Deadline<'_> {
             format!("--description=Ends the update of {} should nobody else", self.app),
             format!("--on-active={}ms", delay.as_millis()),
             "--timer-property=AccuracySec=100ms".to_owned(),
+            // Else it could not be armed early in the boot, when it is waited for.
+            "--timer-property=DefaultDependencies=no".to_owned(),
             "--property=Type=oneshot".to_owned(),
             "--property=SuccessExitStatus=10 11 13 15".to_owned(),
             // Armed while the node boots, it looks at services that had their turn.

@@ -240,7 +240,9 @@ def survives_crashes(app):
         check(int(recovered["ExecMainExitTimestampMonotonic"]) < int(times["ExecMainStartTimestampMonotonic"]) or
               times["ExecMainStartTimestampMonotonic"] == "0",
               f"before change {point}: the application started before the recovery had ended")
-        node.call("cutover", "recover", timeout=60)
+        status, _, errors = node.run("cutover", "recover", timeout=60)
+        # 1: nothing had changed yet. 11: the timer's own recovery is at it.
+        check(status in (0, 1, 10, 11, 15), f"before change {point}: recover ended with {status}: {errors}")
         app.at_rest()
         ended = app.active()
         check(not is_sick or ended == old, f"before change {point}: the sick release stays")
