@@ -9,7 +9,7 @@ use super::args::Global;
 /// Begins to log. Under systemd everything of note goes to the journal with its fields; a person sees warnings only,
 /// unless they ask for more, since each command says itself what it does.
 pub fn begin(global: &Global) {
-    let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
+    let under_systemd = is_under_systemd();
     let level = match (global.quiet, global.verbose) {
         (true, _) => "error",
         (false, 0) if under_systemd => "info",
@@ -29,4 +29,9 @@ pub fn begin(global: &Global) {
             drop(registry.with(stderr).try_init());
         }
     }
+}
+
+/// Whether systemd started this, and reads what is written.
+pub fn is_under_systemd() -> bool {
+    std::env::var_os("JOURNAL_STREAM").is_some()
 }

@@ -7,6 +7,7 @@ mod going_back;
 mod info;
 mod logging;
 mod marks;
+mod monitoring;
 mod narrator;
 mod output;
 mod produce;

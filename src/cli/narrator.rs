@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 
 use super::context::Context;
+use super::monitoring;
 use super::output::say;
 use crate::health;
 use crate::lifecycle::agreement::Own;
@@ -34,16 +35,15 @@ impl<'a> Told<'a> {
         }
     }
 
-    fn publish(&self, trial: Option<TrialView>) {
+    fn publish(&self, trial: Option<TrialView>) -> Option<Status> {
         let (app, node) = (&self.context.app, &self.context.node);
-        let Ok(mut view) = status::status(app, node, self.context.settings(), self.store, SystemClock.wall())
-        else {
-            return;
-        };
+        let view = status::status(app, node, self.context.settings(), self.store, SystemClock.wall());
+        let mut view = view.ok()?;
         if trial.is_some() {
             view.trial = trial;
         }
         publish(app, &view);
+        Some(view)
     }
 }
 
@@ -67,10 +67,11 @@ pub fn publish(app: &str, view: &Status) {
 impl Narrator for Told<'_> {
     fn moved(&self, record: &Record) {
         let (to, phase) = (&record.to.version, phase_name(&record.phase));
-        let from = record.from.as_ref().map(|from| from.version.to_string()).unwrap_or_default();
-        let transaction = &record.transaction;
-        tracing::info!(FROM = %from, TO = %to, PHASE = phase, TRANSACTION = %transaction, "update moved");
-        let back = if from.is_empty() { "nothing".to_owned() } else { format!("release {from}") };
+        monitoring::moved(record, phase);
+        let back = record
+            .from
+            .as_ref()
+            .map_or_else(|| "nothing".to_owned(), |from| format!("release {}", from.version));
         match (&record.phase, record.intent) {
             (Phase::Staged, _) => self.say(&format!("release {to} is ready; the switch begins")),
             (Phase::Warming, _) => self.say(&format!("release {to} is rehearsed beside the running one")),
@@ -115,6 +116,8 @@ impl Narrator for Told<'_> {
     }
 
     fn ended(&self) {
-        self.publish(None);
+        if let Some(view) = self.publish(None) {
+            monitoring::ended(self.context, self.store, &view);
+        }
     }
 }

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::policy::Blocked;
 use crate::sys::disk::{self, Disk};
 use crate::types::Version;
 use crate::types::state::{HistoryEntry, Outcome, State};
@@ -27,8 +26,8 @@ pub struct Facts<'a> {
     pub remembered: &'a State,
     /// Every outcome, newest first.
     pub history: &'a [HistoryEntry],
-    /// What keeps this node from switching.
-    pub blocked: &'a [Blocked],
+    /// The policies that keep this node from switching, by name.
+    pub blocked: &'a [&'a str],
     /// Free bytes on the file system of the root, and the reserve that staging leaves alone.
     pub disk: Option<(u64, u64)>,
     /// The rollout under way, if any.
@@ -70,8 +69,8 @@ pub fn render(facts: &Facts<'_>) -> String {
     text.line("cutover_bad_releases", &[], count(facts.remembered.bad.len()));
     outcomes(&mut text, facts.history);
     text.about("cutover_blocked", "gauge", "1 for each policy that keeps this node from switching.");
-    for blocked in facts.blocked {
-        text.line("cutover_blocked", &[("policy", blocked.policy.name())], 1.0);
+    for policy in facts.blocked {
+        text.line("cutover_blocked", &[("policy", policy)], 1.0);
     }
     if let Some((free, reserve)) = facts.disk {
         text.about("cutover_disk_free_bytes", "gauge", "Free on the file system of the releases.");
@@ -183,7 +182,6 @@ fn seconds_of(milliseconds: i64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::policy::Policy;
     use crate::types::Digest;
 
     fn entry(outcome: Outcome) -> HistoryEntry {
@@ -207,7 +205,6 @@ mod tests {
     fn the_text_is_what_prometheus_reads() {
         let history =
             [entry(Outcome::RolledBack), HistoryEntry { exit_code: 0, ..entry(Outcome::Committed) }];
-        let blocked = [Blocked { policy: Policy::Window, until: None, text: String::new() }];
         let active = "1.0.0".parse().unwrap();
         let members = BTreeMap::from([("healthy".to_owned(), 4), ("failed".to_owned(), 1)]);
         let text = render(&Facts {
@@ -217,7 +214,7 @@ mod tests {
             state: "idle",
             remembered: &State::default(),
             history: &history,
-            blocked: &blocked,
+            blocked: &["window"],
             disk: Some((5_000_000_000, 1 << 30)),
             rollout: Some(Rollout { number: 17, members, skew_ms: Some(4) }),
         });

@@ -161,3 +161,35 @@ fn the_schema_notices_what_is_wrong() {
         assert!(errors.iter().any(|error| error.contains(wanted)), "{change}: {errors:?}");
     }
 }
+
+#[test]
+fn history_metrics_and_page_tell_the_same_outcomes() {
+    let node = Node::new("[metrics]\ntextfile = \"TEXTFILE\"\n");
+    let settings = fs::read_to_string(node.path("shop.toml")).unwrap();
+    fs::write(node.path("shop.toml"), settings.replace("TEXTFILE", node.path("shop.prom").to_str().unwrap()))
+        .unwrap();
+    assert_eq!(node.update("1.0.0"), 0);
+    assert_eq!(node.update("1.1.0"), 0);
+    assert_eq!(node.run(&["rollback", "--reason", "a test"]).0, 0);
+    let (code, log, _) = node.run(&["log", "--json"]);
+    assert_eq!(code, 0);
+    let log: Value = serde_json::from_str(&log).unwrap();
+    let transaction = log[0]["transaction"].as_str().unwrap();
+    let metrics = fs::read_to_string(node.path("shop.prom")).unwrap();
+    for line in [
+        "cutover_updates_total{app=\"shop\",outcome=\"committed\"} 2",
+        "cutover_updates_total{app=\"shop\",outcome=\"rolled_back\"} 1",
+        "cutover_hold{app=\"shop\"} 1",
+        "cutover_blocked{app=\"shop\",policy=\"hold\"} 1",
+        &format!(
+            "cutover_last_outcome{{app=\"shop\",outcome=\"rolled_back\",from=\"1.1.0\",to=\"1.0.0\",transaction=\"{transaction}\"}} 1"
+        ),
+    ] {
+        assert!(metrics.lines().any(|have| have == line), "{line} is not in\n{metrics}");
+    }
+    assert_eq!(node.run(&["report", "--html", "page.html"]).0, 0);
+    let page = fs::read_to_string(node.path("page.html")).unwrap();
+    for wanted in [transaction, "rolled back", "committed", "a test"] {
+        assert!(page.contains(wanted), "{wanted}");
+    }
+}
