@@ -29,7 +29,7 @@ pub fn disk() -> Disk {
 }
 
 /// The disk of a test run: `CUTOVER_STOP_BEFORE=<number>[:kill|eio|enospc|erofs|stop]` refuses that change, or ends
-/// or stops the process before it. Changes count from 0. `CUTOVER_COUNT_CHANGES=<file>` notes each change in a file.
+/// or stops the process before it; `<number>+:eio` refuses all from then on. Changes count from 0. `CUTOVER_COUNT_CHANGES=<file>` notes each change in a file.
 #[cfg(debug_assertions)]
 pub fn disk() -> Disk {
     use std::io::Write;
@@ -45,7 +45,8 @@ pub fn disk() -> Disk {
     }
     let wanted = wanted.unwrap_or_default();
     let (number, how) = wanted.split_once(':').unwrap_or((&wanted, "kill"));
-    let (number, how) = (number.parse::<usize>().ok(), how.to_owned());
+    let for_good = number.ends_with('+');
+    let (number, how) = (number.trim_end_matches('+').parse::<usize>().ok(), how.to_owned());
     let count = AtomicUsize::new(0);
     Disk::with_probe(Arc::new(move |change: disk::Change<'_>| {
         let this = count.fetch_add(1, Ordering::SeqCst);
@@ -53,7 +54,7 @@ pub fn disk() -> Disk {
             let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path)?;
             writeln!(file, "{this} {} {}", change.action, change.path.display())?;
         }
-        if Some(this) != number {
+        if number.is_none_or(|number| this < number || this > number && !for_good) {
             return Ok(());
         }
         match how.as_str() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::agreement::{self, Agreement};
-use super::application::{Application, Watch};
+use super::application::{Application, Direction, Watch};
 use super::machine::{self, Illegal};
 use super::settings::Settings;
 use crate::health;
@@ -142,6 +142,26 @@ impl<'a> Driver<'a> {
     pub fn run(&mut self) -> Result<Ended, Error> {
         let record = self.record()?;
         self.agreement.moved(&record);
+        let ended = self.go_on();
+        if let Err(error) = &ended {
+            self.leave_running(error);
+        }
+        ended
+    }
+
+    /// The disk does not even take the record of what failed. Services that were stopped are started on what the
+    /// pointer names: a complete release in any case. What is recorded is gone on with when the disk works again.
+    fn leave_running(&mut self, error: &Error) {
+        let Ok(record) = self.record() else { return };
+        if matches!(record.phase, Phase::Switching | Phase::RollingBack { .. }) {
+            self.narrator.remarks(&record, &format!("the update stops here: {}", chain(error)));
+            if let Err(reason) = self.application.start(&record, Direction::Back) {
+                self.narrator.remarks(&record, &reason.text);
+            }
+        }
+    }
+
+    fn go_on(&mut self) -> Result<Ended, Error> {
         loop {
             let mut record = self.record()?;
             match self.step(&mut record)? {

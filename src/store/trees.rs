@@ -209,6 +209,13 @@ impl Store {
                 swept += 1;
             }
         }
+        let private = [self.layout.private(), self.layout.manifests()];
+        for path in private.iter().map(|place| children(place)).collect::<Result<Vec<_>, _>>()?.concat() {
+            if path.extension().is_some_and(|ending| ending == "new") {
+                self.disk.remove_file(&path)?;
+                swept += 1;
+            }
+        }
         for path in children(&self.layout.manifests())? {
             let version =
                 path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<Version>().ok());

@@ -10,6 +10,7 @@
 )]
 mod attacks;
 mod corpus;
+mod crash;
 mod differential;
 mod docs;
 mod errors;
@@ -18,6 +19,8 @@ mod fuzz;
 mod layers;
 mod model_rolling;
 mod model_synchronous;
+mod node;
 mod pack;
 mod schema;
+mod single_node;
 mod staging;

@@ -1,0 +1,188 @@
+//! Stopped before every single change of the disk: killed, or refused by the machine.
+
+use crate::node::{Health, TestNode};
+
+/// What is done, beginning from which release, and on which releases it may end.
+struct Scenario {
+    releases: &'static [Health],
+    words: fn(&TestNode) -> Vec<String>,
+    before: &'static str,
+    after: &'static str,
+    /// The exit code without any stop.
+    code: i32,
+}
+
+const UPDATE: Scenario = Scenario {
+    releases: &[Health::Good, Health::Good],
+    words: update_to_2,
+    before: "1",
+    after: "2",
+    code: 0,
+};
+const SICK: Scenario = Scenario {
+    releases: &[Health::Good, Health::Sick],
+    words: update_to_2,
+    before: "1",
+    after: "1",
+    code: 10,
+};
+const ROLLBACK: Scenario =
+    Scenario { releases: &[Health::Good, Health::Good], words: roll_back, before: "2", after: "1", code: 0 };
+
+fn update_to_2(node: &TestNode) -> Vec<String> {
+    ["update", node.archive(2).to_str().unwrap(), "--allow-unsigned"].map(str::to_owned).to_vec()
+}
+
+fn roll_back(_: &TestNode) -> Vec<String> {
+    vec!["rollback".into()]
+}
+
+impl Scenario {
+    fn node(&self) -> TestNode {
+        let node = TestNode::new(self.releases);
+        assert_eq!(node.update(1), 0);
+        if self.before == "2" {
+            assert_eq!(node.update(2), 0);
+        }
+        assert_eq!(node.active().as_deref(), Some(self.before));
+        node
+    }
+
+    /// Stops before change 0, 1, 2, … until nothing is left to stop. `look` sees the node and how the run ended.
+    fn at_every_change(&self, how: &str, look: impl Fn(&TestNode, usize, Option<i32>)) {
+        const CHANGES_MAX: usize = 400;
+        let begin = self.node();
+        for stop_before in 0..CHANGES_MAX {
+            let node = begin.copy();
+            let words = (self.words)(&node);
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let (how, from_then_on) = how.strip_suffix('+').map_or((how, ""), |how| (how, "+"));
+            let notes = node.path("changes");
+            let output = node
+                .command(&words)
+                .env("CUTOVER_STOP_BEFORE", format!("{stop_before}{from_then_on}:{how}"))
+                .env("CUTOVER_COUNT_CHANGES", &notes)
+                .output()
+                .unwrap();
+            let count = std::fs::read_to_string(&notes).unwrap_or_default().lines().count();
+            println!("change {stop_before}: {} {}", output.status, crate::node::text(&output.stderr));
+            if count <= stop_before {
+                assert_eq!(output.status.code(), Some(self.code), "without a stop");
+                assert!(stop_before > 20, "only {stop_before} changes were seen");
+                return;
+            }
+            look(&node, stop_before, output.status.code());
+        }
+        panic!("more than {CHANGES_MAX} changes");
+    }
+
+    /// After any stop: one complete release, an outcome, and nothing left behind.
+    fn ends_well(&self, node: &TestNode, stop_before: usize) {
+        let active = node.active();
+        assert!(
+            [Some(self.before), Some(self.after), Some("2")].contains(&active.as_deref()),
+            "change {stop_before}: {active:?} is active"
+        );
+        let code = node.code(&["recover"]);
+        assert!([0, 10, 15, 1].contains(&code), "change {stop_before}: recover ended with {code}");
+        assert!(!node.has_journal(), "change {stop_before}: the update goes on after recover");
+        let settled = node.active().unwrap();
+        assert!([self.before, self.after].contains(&settled.as_str()), "change {stop_before}: on {settled}");
+        if self.code == 10 {
+            assert_eq!(settled, "1", "change {stop_before}: the sick release stayed");
+        }
+        assert_eq!(node.code(&["verify"]), 0, "change {stop_before}");
+        if self.code == 0 && self.before == "1" {
+            assert_eq!(node.update(2), 0, "change {stop_before}: a further update");
+            assert_eq!(node.active().as_deref(), Some("2"), "change {stop_before}");
+        }
+        assert_eq!(node.code(&["prune"]), 0, "change {stop_before}");
+        for directory in [".cutover/staging", ".cutover/trash"] {
+            assert!(node.names(directory).is_empty(), "change {stop_before}: left in {directory}");
+        }
+        let strange: Vec<_> =
+            node.names(".cutover").into_iter().filter(|name| name.ends_with(".new")).collect();
+        assert!(strange.is_empty(), "change {stop_before}: {strange:?} left");
+        assert_eq!(
+            std::fs::read_to_string(node.data().join("records")).unwrap(),
+            "old",
+            "change {stop_before}"
+        );
+    }
+
+    fn survives_kills(&self) {
+        self.at_every_change("kill", |node, stop_before, _| self.ends_well(node, stop_before));
+    }
+
+    /// A machine that refuses one change: the exit code tells what is.
+    fn survives_refusals(&self, how: &str) {
+        self.at_every_change(how, |node, stop_before, code| {
+            let code = code.unwrap_or_else(|| panic!("change {stop_before}: killed"));
+            let active = node.active().unwrap();
+            match code {
+                0 => assert_eq!(active, self.after, "change {stop_before}: done"),
+                1 | 15 | 16 => assert_eq!(active, self.before, "change {stop_before}: nothing changed"),
+                10 => assert_eq!(active, "1", "change {stop_before}: rolled back"),
+                14 => {}
+                other => panic!("change {stop_before}: exit code {other}"),
+            }
+            self.ends_well(node, stop_before);
+        });
+    }
+}
+
+#[test]
+fn an_update_killed_before_any_change_ends_well() {
+    UPDATE.survives_kills();
+}
+
+#[test]
+fn a_failing_update_killed_before_any_change_ends_well() {
+    SICK.survives_kills();
+}
+
+#[test]
+fn a_rollback_killed_before_any_change_ends_well() {
+    ROLLBACK.survives_kills();
+}
+
+#[test]
+fn an_update_whose_disk_fails_at_any_change_ends_well() {
+    UPDATE.survives_refusals("eio");
+}
+
+#[test]
+fn a_failing_update_whose_disk_fails_at_any_change_ends_well() {
+    SICK.survives_refusals("eio");
+}
+
+#[test]
+fn a_rollback_whose_disk_fails_at_any_change_ends_well() {
+    ROLLBACK.survives_refusals("eio");
+}
+
+/// From some change on nothing can be written: whatever is reported, it can be made good when the disk works again.
+#[test]
+fn an_update_whose_disk_dies_at_any_change_ends_well() {
+    UPDATE.survives_refusals("eio+");
+}
+
+#[test]
+fn a_failing_update_whose_disk_becomes_read_only_at_any_change_ends_well() {
+    SICK.survives_refusals("erofs+");
+}
+
+#[test]
+fn an_update_without_space_at_any_change_ends_well() {
+    UPDATE.survives_refusals("enospc");
+}
+
+#[test]
+fn a_failing_update_without_space_at_any_change_ends_well() {
+    SICK.survives_refusals("enospc");
+}
+
+#[test]
+fn a_rollback_without_space_at_any_change_ends_well() {
+    ROLLBACK.survives_refusals("enospc");
+}

@@ -1,0 +1,144 @@
+//! A node for tests: a root in a temporary directory, releases packed by the real binary, and the real binary.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// How a release behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    Good,
+    Sick,
+}
+
+/// A node with an application that is nothing but files: its check looks for one in the active tree.
+pub struct TestNode {
+    place: TempDir,
+}
+
+impl TestNode {
+    /// A node without any release, and releases `1`, `2` and so on beside it.
+    pub fn new(releases: &[Health]) -> Self {
+        let node = Self { place: tempfile::tempdir().unwrap() };
+        fs::create_dir(node.root()).unwrap();
+        let config = format!(
+            "root = '{}'\n[health]\nmin_healthy = '0s'\ninterval = '20ms'\nfail_threshold = 2\ndeadline = '20s'\n\
+             [[health.check]]\nname = 'well'\nexec = {{ command = ['/bin/sh', '-c', 'test -e well'] }}\n\
+             [[data]]\npath = '{}'\non_rollback = 'restore'\n",
+            node.root().display(),
+            node.data().display(),
+        );
+        fs::write(node.config(), config).unwrap();
+        fs::create_dir(node.data()).unwrap();
+        fs::write(node.data().join("records"), "old").unwrap();
+        for (number, health) in (1..).zip(releases) {
+            node.pack(number, *health);
+        }
+        node
+    }
+
+    fn pack(&self, number: u32, health: Health) {
+        let tree = self.path(&format!("tree-{number}"));
+        fs::create_dir_all(tree.join("bin")).unwrap();
+        fs::write(tree.join("VERSION"), number.to_string()).unwrap();
+        fs::write(tree.join("bin/app"), "the same in all").unwrap();
+        if health == Health::Good {
+            fs::write(tree.join("well"), "").unwrap();
+        }
+        let archive = self.archive(number);
+        let words = ["pack", tree.to_str().unwrap(), "--product", "app", "--version"];
+        let output = Command::new(env!("CARGO_BIN_EXE_cutover"))
+            .args(words)
+            .args([&number.to_string(), "-o", archive.to_str().unwrap()])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.path("root")
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.path("root/data")
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.path("app.toml")
+    }
+
+    pub fn archive(&self, number: u32) -> PathBuf {
+        self.path(&format!("app-{number}.tar.zst"))
+    }
+
+    /// The real binary with this node's configuration.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
+        command.arg("--config").arg(self.config()).args(words);
+        command.env_remove("CUTOVER_STOP_BEFORE");
+        command
+    }
+
+    pub fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().unwrap()
+    }
+
+    /// Runs it and says the exit code; output is shown when the test fails.
+    pub fn code(&self, words: &[&str]) -> i32 {
+        let output = self.run(words);
+        println!("{words:?}: {}\n{}{}", output.status, text(&output.stdout), text(&output.stderr));
+        output.status.code().unwrap_or(-1)
+    }
+
+    pub fn update(&self, number: u32) -> i32 {
+        self.code(&["update", self.archive(number).to_str().unwrap(), "--allow-unsigned"])
+    }
+
+    /// The version that the pointer names, whose tree is complete.
+    pub fn active(&self) -> Option<String> {
+        let target = fs::read_link(self.root().join("current")).ok()?;
+        let version = target.strip_prefix("releases").unwrap().to_str().unwrap().to_owned();
+        let tree = self.root().join(&target);
+        assert_eq!(
+            fs::read_to_string(tree.join("VERSION")).unwrap(),
+            version,
+            "the active tree is not complete"
+        );
+        assert_eq!(fs::read_to_string(tree.join("bin/app")).unwrap(), "the same in all");
+        Some(version)
+    }
+
+    pub fn has_journal(&self) -> bool {
+        self.root().join(".cutover/journal.json").exists()
+    }
+
+    /// Names of what is in a directory under the root.
+    pub fn names(&self, directory: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.root().join(directory)).into_iter().flatten().flatten();
+        let mut names: Vec<_> = entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// A copy of this node as it is now, to be broken.
+    pub fn copy(&self) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let words = [self.place.path().join("."), place.path().to_owned()];
+        assert!(Command::new("cp").arg("-a").args(words).status().unwrap().success());
+        let config = fs::read_to_string(self.config()).unwrap();
+        let here = self.place.path().to_str().unwrap();
+        fs::write(place.path().join("app.toml"), config.replace(here, place.path().to_str().unwrap()))
+            .unwrap();
+        Self { place }
+    }
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
