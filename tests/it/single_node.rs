@@ -146,10 +146,12 @@ fn wait_for(node: &TestNode, what: &str) {
     }
 }
 
-/// What is done to a file of ours, and what is to be seen then.
+/// What is done to a file of ours.
+type Breaking = fn(&std::path::Path);
+
 #[test]
 fn broken_files_of_ours_are_told_and_lose_nothing() {
-    let ways: [(&str, fn(&std::path::Path)); 6] = [
+    let ways: [(&str, Breaking); 6] = [
         ("empty", |path| fs::write(path, "").unwrap()),
         ("cut", |path| {
             let bytes = fs::read(path).unwrap();
