@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::signing_args::{KeygenArgs, PublishArgs, SignArgs, TrustCommand, VerifySignatureArgs};
 use crate::types::record::DataPolicy;
 use crate::types::{Span, Version};
 
@@ -156,6 +157,23 @@ pub enum Command {
     Adopt(AdoptArgs),
     /// Make a release of a directory: an archive and its manifest
     Pack(PackArgs),
+    /// Make a pair of ed25519 keys, as `ssh-keygen` makes them
+    Keygen(KeygenArgs),
+    /// Sign manifests or channels: the signature goes into FILE.sig
+    ///
+    /// The same as `ssh-keygen -Y sign -n cutover-release` (or `cutover-channel`). Signatures of other keys that are
+    /// there and hold are kept, so that several people can sign one after the other.
+    Sign(SignArgs),
+    /// Say by which trusted keys a manifest or a channel is signed
+    VerifySignature(VerifySignatureArgs),
+    /// Say which release of a directory is to run, in a signed channel
+    ///
+    /// Makes manifests for archives that have none, signs the release's manifest if it is not signed, and writes the
+    /// channel with the next serial. Run it again, without a version, before the channel expires.
+    Publish(PublishArgs),
+    /// Whose releases are taken, and what was seen of channels
+    #[command(subcommand)]
+    Trust(TrustCommand),
     /// Show the configuration in force, or check it
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -11,7 +11,8 @@ use crate::config::Problem;
 use crate::lifecycle::driver::{self, chain};
 use crate::lifecycle::{agreement, node, staging, upstream};
 use crate::release::judge::Refused;
-use crate::release::{archive, pack, resolve, source, stage};
+use crate::release::trust::SignError;
+use crate::release::{archive, pack, publish, resolve, source, stage};
 use crate::store;
 use crate::sys::disk;
 
@@ -84,6 +85,12 @@ pub enum Error {
     /// Packing.
     #[error(transparent)]
     Pack(#[from] pack::Error),
+    /// Signing.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// Publishing.
+    #[error(transparent)]
+    Publish(#[from] publish::Error),
     /// A hook refused.
     #[error("{0}")]
     Hook(String),
@@ -132,6 +139,8 @@ pub fn failure(error: &Error) -> Failure {
         Error::NotNow(_) => Failure::new(code::NOT_NOW, error, None),
         Error::Upstream(error) => of_upstream(error),
         Error::Pack(error) => of_pack(error),
+        Error::Sign(error) => of_sign(error),
+        Error::Publish(error) => of_publish(error),
         Error::Hook(_) => {
             Failure::new(code::FAILED, error, Some("look at the hook; its output is in the log"))
         }
@@ -249,6 +258,13 @@ fn of_upstream(error: &upstream::Error) -> Failure {
                 Refused::Untrusted { .. } => {
                     "sign it with a key of this node's (`cutover sign`), or take an archive as it is with `--allow-unsigned`"
                 }
+                Refused::Older { .. } | Refused::TwoOfOneSerial { .. } => {
+                    "if the source was restored from a backup: `cutover trust forget-channel NAME`; else look who wrote to it"
+                }
+                Refused::Expired { .. } | Refused::FromTheFuture { .. } => {
+                    "compare the clock (`date -u`); if it is right, whoever publishes runs `cutover publish` again"
+                }
+                Refused::Incompatible { .. } => "what this node is stands in `[source] compatible`",
                 _ => "ask who published it; the running release is untouched",
             };
             Failure::new(code::REFUSED, error, Some(hint))
@@ -298,6 +314,36 @@ fn of_store(error: &store::Error, otherwise: u8) -> Failure {
 
 fn of_pack(error: &pack::Error) -> Failure {
     Failure::new(code::FAILED, error, None)
+}
+
+fn of_sign(error: &SignError) -> Failure {
+    match error {
+        SignError::Disk(error) => of_disk(error, code::FAILED),
+        SignError::NoKey(_) | SignError::NoFile(_) => Failure::new(code::USAGE, error, None),
+        SignError::Key { .. } | SignError::Random | SignError::Run { .. } | SignError::Refused(_) => {
+            Failure::new(code::FAILED, error, None)
+        }
+    }
+}
+
+fn of_publish(error: &publish::Error) -> Failure {
+    use publish::Error as E;
+    let told = |code, hint: &str| Failure::new(code, error, Some(hint));
+    match error {
+        E::Disk(error) => of_disk(error, code::FAILED),
+        E::Sign(error) => of_sign(error),
+        E::WhichRelease { .. } => told(code::USAGE, "name it: `cutover publish DIR VERSION`"),
+        E::NoRelease { .. } => told(code::USAGE, "`cutover pack` makes archive and manifest"),
+        E::Revoked(_) => told(code::USAGE, "publish it under a new version"),
+        E::Malformed { .. } | E::OtherArchive { .. } => {
+            told(code::REFUSED, "make the manifest anew: `cutover pack`")
+        }
+        E::Signature { .. } | E::OtherKey { .. } | E::Unsigned(_) => told(
+            code::REFUSED,
+            "look who wrote it; `--serial NUMBER` begins anew, with a number higher than any before",
+        ),
+        E::WouldBeRefused(_) => Failure::new(code::USAGE, error, None),
+    }
 }
 
 fn of_disk(error: &disk::Error, otherwise: u8) -> Failure {

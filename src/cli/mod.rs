@@ -13,6 +13,8 @@ mod output;
 mod produce;
 mod progress;
 pub mod report;
+mod signing;
+pub mod signing_args;
 mod status;
 mod stop;
 mod trees;
@@ -76,6 +78,11 @@ fn dispatch(cli: &Cli, interrupted: Arc<AtomicBool>) -> Result<u8, Error> {
         Command::Recover(args) => going_back::recover(&context()?, args),
         Command::Adopt(args) => trees::adopt(&context()?, args),
         Command::Pack(args) => produce::pack(&cli.global, args, &disk),
+        Command::Keygen(args) => signing::keygen(&cli.global, args, &disk),
+        Command::Sign(args) => signing::sign(&cli.global, args, &disk),
+        Command::VerifySignature(args) => signing::verify_signature(&cli.global, args),
+        Command::Publish(args) => signing::publish(&cli.global, args, &disk),
+        Command::Trust(command) => signing::trust(&context()?, command),
         Command::Config(command) => info::config(&context()?, command),
         Command::Report(args) => report::report(args, &cli.global, &disk, &context),
         Command::Completions(args) => {

@@ -63,7 +63,7 @@ impl Node<'_> {
     /// Stages a release that is not here yet. The caller holds the lock of staging.
     ///
     /// An archive of a source is first copied to a file of ours: from then on nobody else can change it. One that an
-    /// admin named is read where it is.
+    /// admin named is read where it is, if nobody else can change it there.
     pub fn stage(
         &self,
         candidate: &Candidate,
@@ -77,7 +77,7 @@ impl Node<'_> {
         let version = candidate.release.version.clone();
         let limits = limits_of(manifest);
         let fetched: LocalFile;
-        let archive: &dyn Ranges = if is_named {
+        let archive: &dyn Ranges = if is_named && candidate.is_ours {
             compare(candidate)?;
             candidate.archive.as_ref()
         } else {
@@ -111,7 +111,7 @@ impl Node<'_> {
             links,
         };
         self.store.publish(staging, &sealed)?;
-        if !is_named {
+        if !(is_named && candidate.is_ours) {
             self.store.forget_archive(&version)?;
         }
         Ok(Staged { sealed, was_here: false })

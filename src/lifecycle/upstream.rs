@@ -91,7 +91,7 @@ impl Offered {
 
 impl Node<'_> {
     /// The keys that are trusted on this node.
-    fn keyring(&self) -> Result<Keyring, Error> {
+    pub fn keyring(&self) -> Result<Keyring, Error> {
         let settings = &self.settings.source;
         // What is configured must be there; the usual places may be empty.
         let usual =
@@ -145,15 +145,26 @@ impl Node<'_> {
 
     fn with_resolver<T>(&self, work: impl FnOnce(&Resolver<'_>) -> Result<T, Error>) -> Result<T, Error> {
         let source = source::open(&self.settings.source)?;
+        let product = self.product_here();
         let resolver = Resolver {
             source: source.as_ref(),
             keyring: &self.keyring()?,
             settings: &self.settings.source,
-            product: None,
+            product: product.as_deref(),
             node: self.name,
             now: self.clock.wall(),
         };
         work(&resolver)
+    }
+
+    /// The product of the active release, if a source gave it: another product of the same publisher is not for this
+    /// node, however well it is signed.
+    fn product_here(&self) -> Option<String> {
+        let version = self.store.active().ok()??;
+        match self.store.sealed(&version).ok()? {
+            Kept::Whole(sealed) => sealed.product.filter(|_| sealed.serial.is_some()),
+            Kept::Missing | Kept::Damaged(_) => None,
+        }
     }
 
     /// The channel's release, or another version that the channel names.

@@ -83,6 +83,9 @@ pub enum Error {
         /// Who signed it.
         found: String,
     },
+    /// The channel that is there is signed, and the next one would not be.
+    #[error("`{}` is signed, and no key is given to sign the next one", escaped_path(.0))]
+    Unsigned(PathBuf),
     /// There is no such release in the directory.
     #[error("`{}` has neither a manifest nor an archive of release {version}", escaped_path(.directory))]
     NoRelease {
@@ -138,6 +141,9 @@ pub fn publish(order: &PublishOrder, disk: &Disk) -> Result<Published, Error> {
     let mut written = Vec::new();
     make_manifests(order, disk, &mut written)?;
     let path = order.directory.join(format!("{}.channel", order.channel));
+    if order.channel_key.is_none() && trust::signature_file(&path).exists() {
+        return Err(Error::Unsigned(path));
+    }
     let before = if order.serial.is_some() { None } else { channel_before(order, &path)? };
     let found = manifests(order)?;
     let release = choose(order, before.as_ref(), &found)?;
@@ -157,6 +163,14 @@ pub fn publish(order: &PublishOrder, disk: &Disk) -> Result<Published, Error> {
     disk.replace(&path, text.as_bytes(), 0o644)?;
     written.push(path.clone());
     Ok(Published { channel, path, written })
+}
+
+/// The version that a manifest says.
+pub fn version_of(manifest: &Path) -> Result<Version, Error> {
+    let missing = || disk::Error::new("read", manifest, io::Error::from(io::ErrorKind::NotFound));
+    let bytes = disk::read_small(manifest, MANIFEST_BYTES_MAX)?.ok_or_else(missing)?;
+    let parsed = Manifest::parse(&bytes);
+    Ok(parsed.map_err(|malformed| Error::Malformed { path: manifest.to_owned(), malformed })?.version)
 }
 
 /// Writes manifests for archives that have none and are named `<product>-<version>.tar[.zst|.gz]`.

@@ -16,6 +16,7 @@ use super::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use super::source::{self, LocalFile, Ranges, Settings, Source, local};
 use super::trust::{Keyring, Namespace, Refusal, SIGNATURES_BYTES_MAX, Signer};
 use crate::sys::disk::{self, Context as _};
+use crate::sys::owned;
 use crate::types::state::SeenChannel;
 use crate::types::{Digest, ReleaseId, Version, escaped_path};
 
@@ -53,6 +54,9 @@ pub struct Candidate {
     pub wave: Wave,
     /// Where the archive is.
     pub archive: Box<dyn Ranges>,
+    /// Whether nobody but root and the caller can change the archive where it is. Any other must be copied to a private
+    /// file first: it could be changed between two readings.
+    pub is_ours: bool,
     /// What somebody should look at.
     pub warnings: Vec<Warning>,
 }
@@ -144,6 +148,7 @@ impl Resolver<'_> {
             release: release.clone(),
             serial: Some(accepted.channel.serial),
             archive: self.source.archive(&manifest.archive)?,
+            is_ours: false,
             manifest,
             signers,
             warnings,
@@ -234,6 +239,7 @@ impl LocalArchive<'_> {
             release,
             serial: None,
             archive: Box::new(archive),
+            is_ours: matches!(owned::open(self.file), Ok(Some(_))),
             manifest,
             warnings: if signers.is_empty() { vec![Warning::Unsigned(what)] } else { Vec::new() },
             signers,

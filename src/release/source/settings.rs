@@ -12,7 +12,7 @@ pub struct Settings {
     pub url: Option<String>,
     /// The channel to follow.
     pub channel: String,
-    /// The product that releases must be of; without it, the name of the application.
+    /// The product that releases must be of; without it, that of the release that came last from a source.
     pub product: Option<String>,
     /// Files of trusted keys; without them, all in `/etc/cutover/keys` and `/usr/lib/cutover/keys`.
     pub keys: Vec<String>,
