@@ -12,7 +12,7 @@ use crate::lifecycle::driver::{self, chain};
 use crate::lifecycle::{agreement, node, staging, upstream};
 use crate::release::judge::Refused;
 use crate::release::trust::SignError;
-use crate::release::{archive, pack, publish, resolve, source, stage};
+use crate::release::{archive, index, pack, publish, resolve, source, stage};
 use crate::store;
 use crate::sys::disk;
 
@@ -229,10 +229,23 @@ fn of_staging(error: &staging::Error) -> Failure {
             archive::Error::Read { .. } => Failure::new(code::FAILED, error, None),
         },
         E::Stage(stage::Error::Disk(error)) | E::Disk(error) => of_disk(error, code::FAILED),
+        E::Index(error) => of_index(error),
         E::Source(error) => of_source(error),
         E::Mismatch { .. } => {
             Failure::new(code::REFUSED, error, Some("ask who published it for the right files"))
         }
+    }
+}
+
+fn of_index(error: &index::Error) -> Failure {
+    use index::Error as E;
+    match error {
+        E::Malformed { .. } | E::Digest { .. } | E::Differs { .. } | E::Entry { .. } => {
+            Failure::new(code::REFUSED, error, Some("ask who published it for the right files"))
+        }
+        E::Read(_) => Failure::new(code::FAILED, error, None),
+        E::Source(error) => of_source(error),
+        E::Disk(error) => of_disk(error, code::FAILED),
     }
 }
 

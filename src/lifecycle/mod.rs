@@ -20,6 +20,7 @@ pub mod finish;
 pub mod fleet;
 mod forward;
 pub mod hooks;
+mod indexed;
 pub mod local;
 pub mod machine;
 pub mod metrics;

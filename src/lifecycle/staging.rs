@@ -16,7 +16,7 @@ use crate::release::archive::{self, Limits};
 use crate::release::manifest::Manifest;
 use crate::release::resolve::Candidate;
 use crate::release::source::{LocalFile, Ranges};
-use crate::release::{scan, source, stage};
+use crate::release::{index, scan, source, stage};
 use crate::store::{self, Kept, Need, Sealed, Store};
 use crate::sys::disk::{self, Context, Disk};
 use crate::types::progress::{Activity, Progress};
@@ -31,6 +31,9 @@ pub enum Error {
     /// The archive is refused, or cannot be unpacked.
     #[error(transparent)]
     Stage(#[from] stage::Error),
+    /// The archive and its index are not what they should be, or cannot be read.
+    #[error(transparent)]
+    Index(#[from] index::Error),
     /// The archive breaks a rule, or cannot be read.
     #[error(transparent)]
     Archive(#[from] archive::Error),
@@ -76,6 +79,14 @@ impl Node<'_> {
         let manifest = &candidate.manifest;
         let version = candidate.release.version.clone();
         let limits = limits_of(manifest);
+        if let Some(built) =
+            self.build_indexed(candidate, is_named && candidate.is_ours, &limits, progress)?
+        {
+            let (tree, entries, bytes) = (built.staged.tree, built.staged.entries, built.staged.bytes);
+            let sealed = self.seal(candidate, built.staging, tree, entries, bytes)?;
+            self.store.forget_archive(&version)?;
+            return Ok(Staged { sealed, was_here: false });
+        }
         let fetched: LocalFile;
         let archive: &dyn Ranges = if is_named && candidate.is_ours {
             compare(candidate)?;
@@ -96,14 +107,31 @@ impl Node<'_> {
                 format!("its tree has the digest {}, and its manifest says {promised}", built.declared);
             return Err(Error::Mismatch { version, what });
         }
-        let links = make_links(self.settings, &staging.path, disk)?;
+        let sealed = self.seal(candidate, staging, built.tree, built.entries, built.bytes)?;
+        if !(is_named && candidate.is_ours) {
+            self.store.forget_archive(&version)?;
+        }
+        Ok(Staged { sealed, was_here: false })
+    }
+
+    /// Makes the configured links and shows the tree.
+    fn seal(
+        &self,
+        candidate: &Candidate,
+        staging: store::Staging,
+        tree: Digest,
+        entries: u64,
+        bytes: u64,
+    ) -> Result<Sealed, Error> {
+        let manifest = &candidate.manifest;
+        let links = make_links(self.settings, &staging.path, &self.store.disk)?;
         let sealed = Sealed {
             release: candidate.release.clone(),
             product: Some(manifest.product.clone()),
             serial: candidate.serial,
-            tree: built.tree,
-            entries: built.entries,
-            bytes: built.bytes,
+            tree,
+            entries,
+            bytes,
             staged: self.clock.wall(),
             signers: candidate.signers.iter().map(|signer| signer.name.clone()).collect(),
             data_read: manifest.data_read.clone(),
@@ -111,10 +139,7 @@ impl Node<'_> {
             links,
         };
         self.store.publish(staging, &sealed)?;
-        if !(is_named && candidate.is_ours) {
-            self.store.forget_archive(&version)?;
-        }
-        Ok(Staged { sealed, was_here: false })
+        Ok(sealed)
     }
 
     /// Compares the tree of a release with what it must be. `Ok(false)`: it differs.
@@ -164,7 +189,7 @@ fn limits_of(manifest: &Manifest) -> Limits {
 
 /// Compares an archive that an admin named with its manifest. Its descriptor stays open: its name is never looked up
 /// again.
-fn compare(candidate: &Candidate) -> Result<(), Error> {
+pub(super) fn compare(candidate: &Candidate) -> Result<(), Error> {
     let manifest = &candidate.manifest;
     let (size, sha256) = (candidate.archive.size(), hash(candidate.archive.as_ref())?);
     if (manifest.size, manifest.sha256) != (size, sha256) {
@@ -201,28 +226,30 @@ fn hash(archive: &dyn Ranges) -> Result<Digest, Error> {
 fn make_links(settings: &Settings, tree: &Path, disk: &Disk) -> Result<Vec<String>, Error> {
     for (name, target) in &settings.links {
         let link = tree.join(name);
-        let folder = link.parent().unwrap_or(tree);
-        let before = std::fs::symlink_metadata(folder).context("make the link", &link)?;
-        if !before.is_dir() {
-            return Err(disk::Error::new(
-                "make the link",
-                &link,
-                io::Error::other("its folder is not a folder"),
-            )
-            .into());
-        }
-        disk.ask("make the link", &link)?;
-        nix::unistd::symlinkat(target.as_path(), nix::fcntl::AT_FDCWD, &link)
-            .context("make the link", &link)?;
-        let modified = TimeSpec::new(before.mtime(), before.mtime_nsec());
-        utimensat(
-            nix::fcntl::AT_FDCWD,
-            folder,
-            &TimeSpec::UTIME_OMIT,
-            &modified,
-            UtimensatFlags::NoFollowSymlink,
-        )
-        .context("set the time of", folder)?;
+        with_time_of_folder(&link, tree, || {
+            disk.ask("make the link", &link)?;
+            nix::unistd::symlinkat(target.as_path(), nix::fcntl::AT_FDCWD, &link)
+                .context("make the link", &link)
+        })?;
     }
     Ok(settings.links.keys().cloned().collect())
+}
+
+/// Changes something in the folder that holds `path`, and gives the folder its time back.
+pub(super) fn with_time_of_folder(
+    path: &Path,
+    tree: &Path,
+    change: impl FnOnce() -> Result<(), disk::Error>,
+) -> Result<(), Error> {
+    let folder = path.parent().unwrap_or(tree);
+    let before = std::fs::symlink_metadata(folder).context("look at", folder)?;
+    if !before.is_dir() {
+        return Err(disk::Error::new("look at", folder, io::Error::other("it is not a folder")).into());
+    }
+    change()?;
+    let modified = TimeSpec::new(before.mtime(), before.mtime_nsec());
+    let follow = UtimensatFlags::NoFollowSymlink;
+    utimensat(nix::fcntl::AT_FDCWD, folder, &TimeSpec::UTIME_OMIT, &modified, follow)
+        .context("set the time of", folder)?;
+    Ok(())
 }

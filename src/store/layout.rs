@@ -86,6 +86,11 @@ impl Layout {
         self.manifests().join(format!("{version}.index"))
     }
 
+    /// The parts of a far archive that were read so far.
+    pub fn parts(&self, version: &Version) -> PathBuf {
+        self.staging().join(format!("@{version}.parts"))
+    }
+
     /// The same, of a tree that is being built.
     pub fn staged_index(&self, version: &Version) -> PathBuf {
         // No version begins so: it cannot be taken for a tree.

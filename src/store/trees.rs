@@ -164,7 +164,18 @@ impl Store {
 
     /// Removes the private copy of an archive whose tree is there.
     pub fn forget_archive(&self, version: &Version) -> Result<(), Error> {
-        Ok(self.disk.remove_file(&self.layout.archive(version))?)
+        let parts = self.layout.parts(version);
+        let map = parts.with_extension("parts.map");
+        for path in [self.layout.archive(version), parts, map] {
+            self.disk.remove_file(&path)?;
+        }
+        Ok(())
+    }
+
+    /// Gives up a tree that cannot be completed.
+    pub fn abandon(&self, staging: &Staging) -> Result<(), Error> {
+        self.clear(&staging.path)?;
+        Ok(self.disk.remove_file(&staging.index)?)
     }
 
     /// Removes the tree of a release. The caller has made sure that nobody needs it.

@@ -108,6 +108,7 @@ impl Node {
             base: base.as_ref(),
             limits: &limits,
             record: &staging.index,
+            is_suspect: false,
             threads: 2,
         };
         let staged = stage(&open(archive), &order, &Disk::default(), &Silent).unwrap();

@@ -54,7 +54,7 @@ pub fn packed(directory: &Path, output: &Path, base: Option<&Path>) -> Packed {
     pack(&order, &Disk::default(), &Silent).unwrap()
 }
 
-fn index(archive: &Path) -> Index {
+fn index(archive: &Path) -> Index<'static> {
     let file = LocalFile::new(fs::File::open(archive).unwrap(), archive).unwrap();
     Index::open(Arc::new(file)).unwrap().unwrap()
 }

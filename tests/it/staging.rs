@@ -16,7 +16,7 @@ use proptest::prelude::*;
 
 use crate::pack::{make_tree, packed};
 
-pub fn open(archive: &Path) -> Index {
+pub fn open(archive: &Path) -> Index<'static> {
     let file = LocalFile::new(fs::File::open(archive).unwrap(), archive).unwrap();
     Index::open(Arc::new(file)).unwrap().unwrap()
 }
@@ -37,7 +37,8 @@ pub fn staged(
     }
     let record = record_of(into);
     let limits = limits();
-    let order = StageOrder { into, method, base, limits: &limits, record: &record, threads: 2 };
+    let order =
+        StageOrder { into, method, base, limits: &limits, record: &record, is_suspect: false, threads: 2 };
     stage(&open(archive), &order, &Disk::default(), &Silent)
 }
 
@@ -275,4 +276,94 @@ fn what_moved_is_not_fetched() {
     let second = staged(&next, &into, Method::Hardlink, Some(&base(&old))).unwrap();
     assert_same(&tree, &into, "moved");
     assert!(second.fetched * 3 < first.fetched, "{} of {}", second.fetched, first.fetched);
+}
+
+/// An archive on a line that is cut after so many bytes; counts how often each byte is given.
+struct Cut<'a> {
+    bytes: &'a [u8],
+    left: std::sync::atomic::AtomicI64,
+    given: std::sync::Mutex<&'a mut Vec<u8>>,
+}
+
+impl cutover::release::source::Ranges for &Cut<'_> {
+    fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read_range(
+        &self,
+        start: u64,
+        length: u64,
+    ) -> Result<Box<dyn std::io::Read + Send>, cutover::release::source::Error> {
+        use std::sync::atomic::Ordering;
+        let (start, length) = (usize::try_from(start).unwrap(), usize::try_from(length).unwrap());
+        let left = usize::try_from(self.left.load(Ordering::Relaxed).max(0)).unwrap();
+        let here = length.min(left);
+        self.left.fetch_sub(i64::try_from(here).unwrap(), Ordering::Relaxed);
+        for count in &mut self.given.lock().unwrap()[start..start + here] {
+            *count += 1;
+        }
+        Ok(Box::new(std::io::Cursor::new(self.bytes[start..start + here].to_vec())))
+    }
+}
+
+#[test]
+fn whatever_is_cut_off_is_read_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tree, archive) = (directory.path().join("tree"), directory.path().join("a.tar.zst"));
+    fs::create_dir(&tree).unwrap();
+    make_tree(&tree);
+    let noise: Vec<u8> = (0..700_000_u64)
+        .map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29) ^ at >> 3) as u8)
+        .collect();
+    fs::write(tree.join("noise"), noise).unwrap();
+    let wanted = packed(&tree, &archive, None);
+    let bytes = fs::read(&archive).unwrap();
+    let mut given = vec![0_u8; bytes.len()];
+    let parts = directory.path().join("parts");
+    let mut random = 88_172_645_463_325_252_u64;
+    let mut cuts = 0;
+    loop {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let left = i64::try_from(random % (bytes.len() as u64 / 60)).unwrap();
+        let given = std::sync::Mutex::new(&mut given);
+        let cut = Cut { bytes: &bytes, left: left.into(), given };
+        let identity = cutover::types::Digest::of(b"archive");
+        let kept =
+            cutover::release::source::Kept::open(Arc::new(&cut), &parts, identity, &Disk::default()).unwrap();
+        let into = directory.path().join(format!("into-{cuts}"));
+        fs::create_dir(&into).unwrap();
+        let (record, limits) = (record_of(&into), limits());
+        let order = StageOrder {
+            into: &into,
+            method: Method::Copy,
+            base: None,
+            limits: &limits,
+            record: &record,
+            is_suspect: false,
+            threads: 2,
+        };
+        let index = match Index::open(Arc::new(kept)) {
+            Ok(index) => index.unwrap(),
+            Err(error) => {
+                assert!(matches!(error, index::Error::Read(_)), "{error}");
+                cuts += 1;
+                continue;
+            }
+        };
+        match stage(&index, &order, &Disk::default(), &Silent) {
+            Ok(staged) => {
+                assert_eq!(staged.tree, wanted.tree);
+                assert_same(&tree, &into, "after the last cut");
+                break;
+            }
+            Err(error) => assert!(matches!(error, index::Error::Read(_)), "{error}"),
+        }
+        fs::remove_dir_all(&into).unwrap();
+        cuts += 1;
+    }
+    assert!(cuts >= 100, "{cuts} cuts");
+    assert!(given.iter().all(|count| *count <= 1), "a byte was read more than once");
 }

@@ -24,7 +24,7 @@ pub use meta::Record;
 pub use reader::Index;
 pub use root::{Page, PageKind, Root};
 pub use seen::Installed;
-pub use staging::{Base, Method, StageOrder, Staged, closest, stage};
+pub use staging::{Base, Method, Prepared, StageOrder, Staged, closest, prepare, stage};
 
 /// Magic number of the skippable frame with the index.
 pub const INDEX_MAGIC: u32 = 0x184D_2A5B;

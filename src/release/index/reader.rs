@@ -18,8 +18,8 @@ const SEEK_FOOTER: u64 = 9;
 const INDEX: &str = "the index";
 
 /// The index of an archive.
-pub struct Index {
-    source: Arc<dyn Ranges>,
+pub struct Index<'s> {
+    source: Arc<dyn Ranges + 's>,
     root: Root,
     /// The compressed root and the footer, as they are in the archive.
     tail: Vec<u8>,
@@ -28,11 +28,11 @@ pub struct Index {
     shift: u64,
 }
 
-impl Index {
+impl<'s> Index<'s> {
     /// Reads footer and root. `None` when the archive has no index.
     ///
     /// Whether the root is the one that was published is for the caller to compare: see [`Index::digest`].
-    pub fn open(source: Arc<dyn Ranges>) -> Result<Option<Self>, Error> {
+    pub fn open(source: Arc<dyn Ranges + 's>) -> Result<Option<Self>, Error> {
         let tail = Tail::read(&*source)?;
         let Some((footer, index_end)) = tail.footer()? else { return Ok(None) };
         let root = tail.bytes(&*source, footer.offset, footer.size.into())?;
@@ -40,7 +40,7 @@ impl Index {
     }
 
     /// Opens an index that is kept without its archive and ends at `end` of `source`.
-    pub(super) fn open_kept(source: Arc<dyn Ranges>, end: u64) -> Result<Self, Error> {
+    pub(super) fn open_kept(source: Arc<dyn Ranges + 's>, end: u64) -> Result<Self, Error> {
         let start = end.checked_sub(FOOTER_BYTES as u64).ok_or(malformed(INDEX, "it ends too early"))?;
         let bytes = read_exactly(&*source, start, FOOTER_BYTES as u64)?;
         let footer = bytes.first_chunk().map(Footer::read).transpose()?.flatten();
@@ -54,7 +54,7 @@ impl Index {
     }
 
     fn new(
-        source: Arc<dyn Ranges>,
+        source: Arc<dyn Ranges + 's>,
         footer: &Footer,
         mut compressed: Vec<u8>,
         index_end: u64,
@@ -85,7 +85,7 @@ impl Index {
     }
 
     /// The archive.
-    pub fn source(&self) -> &Arc<dyn Ranges> {
+    pub fn source(&self) -> &Arc<dyn Ranges + 's> {
         &self.source
     }
 
@@ -136,7 +136,7 @@ impl Index {
 
 /// The entries of a release, in path order.
 pub struct Records<'a> {
-    index: &'a Index,
+    index: &'a Index<'a>,
     pages: &'a [Page],
     read: std::vec::IntoIter<Record>,
     sequence: Sequence,

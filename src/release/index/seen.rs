@@ -36,7 +36,7 @@ pub struct Seen {
 /// A release that was staged with an index.
 pub struct Installed {
     /// Its index.
-    pub index: Index,
+    pub index: Index<'static>,
     /// What staging saw.
     pub seen: Seen,
 }
@@ -105,7 +105,7 @@ impl Seen {
 
 /// Writes the index of a release to `path`: pages that `base` has, too, come from there, the others from the archive.
 /// Gives the number of bytes read from the archive.
-pub fn keep_index(index: &Index, base: Option<&Installed>, path: &Path) -> Result<u64, Error> {
+pub fn keep_index(index: &Index<'_>, base: Option<&Installed>, path: &Path) -> Result<u64, Error> {
     let here: std::collections::HashMap<Digest, &super::Page> =
         base.iter().flat_map(|base| base.index.root().pages.iter()).map(|page| (page.digest, page)).collect();
     let created = File::create(path).context("write", path)?;

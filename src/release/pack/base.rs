@@ -16,7 +16,7 @@ use crate::types::entry::{Entry, Kind, path_order};
 
 /// The archive of the release before.
 pub struct Base {
-    index: Index,
+    index: Index<'static>,
 }
 
 impl Base {

@@ -9,6 +9,7 @@
 //! regular, and are read into private copies up to a limit. What they say counts only after [`super::trust`].
 
 mod directory;
+mod kept;
 pub mod local;
 pub mod ranges;
 mod settings;
@@ -18,6 +19,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use directory::Directory;
+pub use kept::Kept;
 pub use ranges::{LocalFile, Ranges};
 pub use settings::Settings;
 pub use whole::fetch_whole;

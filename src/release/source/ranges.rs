@@ -19,6 +19,11 @@ pub trait Ranges: Send + Sync {
     /// # Errors
     /// When the range does not lie within the file, or the source does not answer.
     fn read_range(&self, start: u64, length: u64) -> Result<Box<dyn Read + Send>, Error>;
+
+    /// Whether reading costs more than a disk of this machine: then what was read is worth keeping.
+    fn is_far(&self) -> bool {
+        false
+    }
 }
 
 /// A file on a mounted file system.
@@ -45,11 +50,32 @@ impl Ranges for LocalFile {
         self.size
     }
 
+    fn is_far(&self) -> bool {
+        // linux/magic.h: NFS, CIFS, SMB2, CEPH, FUSE, 9P, AFS
+        const FAR: [i64; 7] =
+            [0x6969, 0xff53_4d42, 0xfe53_4d42, 0x00c3_6400, 0x6573_5546, 0x0102_1997, 0x5346_414f];
+        nix::sys::statfs::fstatfs(&*self.file).is_ok_and(|found| FAR.contains(&found.filesystem_type().0))
+    }
+
     fn read_range(&self, start: u64, length: u64) -> Result<Box<dyn Read + Send>, Error> {
         if start.checked_add(length).is_none_or(|end| end > self.size) {
             return Err(Error::OutOfRange { path: self.path.clone(), start, length, size: self.size });
         }
         Ok(Box::new(Part { file: Arc::clone(&self.file), at: start, left: length }))
+    }
+}
+
+impl<R: Ranges + ?Sized> Ranges for &R {
+    fn size(&self) -> u64 {
+        (**self).size()
+    }
+
+    fn is_far(&self) -> bool {
+        (**self).is_far()
+    }
+
+    fn read_range(&self, start: u64, length: u64) -> Result<Box<dyn Read + Send>, Error> {
+        (**self).read_range(start, length)
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Numbered {
 
 /// The entries of one release, without those of the pages that are skipped.
 struct Entries<'a> {
-    index: &'a Index,
+    index: &'a Index<'a>,
     pages: &'a [Page],
     skip: &'a HashSet<Digest>,
     read: std::vec::IntoIter<Record>,
@@ -29,7 +29,7 @@ struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
-    fn new(index: &'a Index, skip: &'a HashSet<Digest>) -> Self {
+    fn new(index: &'a Index<'a>, skip: &'a HashSet<Digest>) -> Self {
         let pages = index.root().of_kind(PageKind::Meta);
         Self { index, pages, skip, read: Vec::new().into_iter(), file: 0, sequence: Sequence::default() }
     }
@@ -69,8 +69,8 @@ pub enum Pair {
 ///
 /// With `skip_same`, pages that both have are left out: their entries are the same.
 pub fn join(
-    new: &Index,
-    old: Option<&Index>,
+    new: &Index<'_>,
+    old: Option<&Index<'_>>,
     skip_same: bool,
     found: &mut dyn FnMut(Pair) -> Result<(), Error>,
 ) -> Result<(), Error> {
@@ -99,8 +99,8 @@ pub fn join(
 
 /// The entries of the old release that are not on a page of the new one.
 pub fn changed_of_old(
-    new: &Index,
-    old: &Index,
+    new: &Index<'_>,
+    old: &Index<'_>,
     skip_same: bool,
     found: &mut dyn FnMut(Numbered),
 ) -> Result<(), Error> {
@@ -112,8 +112,8 @@ pub fn changed_of_old(
     Ok(())
 }
 
-fn same_pages(new: &Index, old: Option<&Index>) -> HashSet<Digest> {
-    let digests = |index: &Index| -> HashSet<Digest> {
+fn same_pages(new: &Index<'_>, old: Option<&Index<'_>>) -> HashSet<Digest> {
+    let digests = |index: &Index<'_>| -> HashSet<Digest> {
         index.root().of_kind(PageKind::Meta).iter().map(|page| page.digest).collect()
     };
     let Some(old) = old else { return HashSet::new() };

@@ -23,7 +23,7 @@ use crate::types::progress::Progress;
 
 /// A tree that is being laid out.
 pub struct Layout<'a> {
-    index: &'a Index,
+    index: &'a Index<'a>,
     order: &'a StageOrder<'a>,
     progress: &'a dyn Progress,
     pub(super) root: Arc<Root>,
@@ -52,14 +52,14 @@ pub struct Layout<'a> {
 impl<'a> Layout<'a> {
     /// Nothing is made yet.
     pub fn new(
-        index: &'a Index,
+        index: &'a Index<'a>,
         order: &'a StageOrder<'a>,
         disk: &Disk,
         progress: &'a dyn Progress,
     ) -> Result<Self, Error> {
         let root = Arc::new(Root::open(order.into, disk)?);
         let owner = Owner::of(&root);
-        let reuse = order.base.map(|base| Reuse::new(base, order.method, owner, disk)).transpose()?;
+        let reuse = order.base.map(|base| Reuse::new(base, order, owner, disk)).transpose()?;
         let mut inodes = Vec::new();
         inodes.resize_with(usize::try_from(index.root().files).unwrap_or(0), AtomicU64::default);
         Ok(Self {
@@ -90,7 +90,7 @@ impl<'a> Layout<'a> {
         self.reuse.is_none()
     }
 
-    fn base(&self) -> Option<&'a Index> {
+    fn base(&self) -> Option<&'a Index<'a>> {
         self.order.base.map(|base| &base.installed.index)
     }
 

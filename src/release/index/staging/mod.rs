@@ -23,17 +23,21 @@ mod work;
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::Arc;
 
+use join::Pair;
 pub use owner::admit;
+use reuse::has_same_content;
 pub use reuse::{Base, Method, closest};
 
 use super::error::Error;
 use super::reader::Index;
 use super::seen::{Seen, keep_index};
 use crate::release::archive::Limits;
-use crate::release::source::LocalFile;
+use crate::release::source::{LocalFile, Ranges};
 use crate::sys::disk::{Context as _, Disk};
 use crate::types::Digest;
+use crate::types::entry::Kind;
 use crate::types::progress::{Activity, Progress};
 
 /// What is to be built, and how.
@@ -49,6 +53,8 @@ pub struct StageOrder<'a> {
     pub limits: &'a Limits,
     /// Where the record of the tree is written.
     pub record: &'a Path,
+    /// Files of the base are read before they are trusted.
+    pub is_suspect: bool,
     /// Threads; 0 for as many as pay.
     pub threads: usize,
 }
@@ -75,37 +81,102 @@ pub struct Staged {
     pub kept_owner: bool,
 }
 
-/// Builds the tree of an archive. That `index` is the one that was published, the caller has checked by its digest.
+/// A release whose index is verified and kept, before anything of its tree is made.
+pub struct Prepared {
+    index: Index<'static>,
+    fetched: u64,
+}
+
+/// Reads the index of a release, but for pages that `base` has, too, and keeps it in the file `record`. That `index` is
+/// the one that was published, the caller has checked by its digest.
 ///
 /// # Errors
-/// When anything in the archive is not what the index says, the node does not let it in, or the machine refuses. What
-/// was built is then worthless.
+/// When the index breaks a rule, the release is larger than this node allows, or the machine refuses.
+pub fn prepare(
+    index: &Index<'_>,
+    base: Option<&Base>,
+    limits: &Limits,
+    record: &Path,
+    disk: &Disk,
+) -> Result<Prepared, Error> {
+    check_totals(index, limits)?;
+    disk.ask("write", record)?;
+    let fetched = keep_index(index, base.map(|base| &base.installed), record)?;
+    let file = File::open(record).context("open", record)?;
+    let size = fs::metadata(record).context("look at", record)?.len();
+    let index = Index::open_kept(Arc::new(LocalFile::new(file, record)?), size)?;
+    Ok(Prepared { index, fetched })
+}
+
+impl Prepared {
+    /// Bytes and entries that will be written at most, if the base is what it was.
+    pub fn need(&self, base: Option<&Base>, method: Method) -> Result<(u64, u64), Error> {
+        let root = self.index.root();
+        let Some(base) = base.filter(|_| method != Method::Copy) else {
+            return Ok((root.plain, root.entries));
+        };
+        let is_snapshot = method == Method::Btrfs;
+        let (mut bytes, mut same) = (0, 0);
+        join::join(&self.index, Some(&base.installed.index), is_snapshot, &mut |pair| {
+            let (new, old) = match &pair {
+                Pair::New(new) => (&new.record.entry, None),
+                Pair::Both(new, old) => (&new.record.entry, Some(&old.record.entry)),
+                Pair::Gone(_) => return Ok(()),
+            };
+            let is_same = old.is_some_and(|old| has_same_content(new, old));
+            match new.kind {
+                Kind::File { size, .. } if !is_same && new.same_as.is_none() => bytes += size,
+                Kind::File { .. } if is_same && method == Method::Hardlink => same += 1,
+                _ => {}
+            }
+            Ok(())
+        })?;
+        let entries = if is_snapshot { 0 } else { root.entries - same };
+        Ok((bytes, entries))
+    }
+
+    /// Builds the tree.
+    ///
+    /// # Errors
+    /// When anything in the archive is not what the index says, the node does not let it in, or the machine refuses.
+    /// What was built is then worthless.
+    pub fn stage(
+        &self,
+        archive: &dyn Ranges,
+        order: &StageOrder<'_>,
+        disk: &Disk,
+        progress: &dyn Progress,
+    ) -> Result<Staged, Error> {
+        let filesystem = File::open(order.into).context("open", order.into)?;
+        let mut layout = lay::Layout::new(&self.index, order, disk, progress)?;
+        layout.lay_out()?;
+        layout.take_moved()?;
+        let to_fetch = fetch::bytes(&layout.plan);
+        progress.begin(Activity::Unpack, Some(to_fetch), Some(layout.waiting));
+        let fetched = run::run(archive, order, &mut layout, &filesystem, disk, progress);
+        let fetched = fetched.and_then(|fetched| layout.finish().map(|()| fetched));
+        progress.end();
+        let (staged, inodes) = layout.built(self.fetched + fetched?)?;
+        Seen { inodes }.append(order.record)?;
+        Ok(staged)
+    }
+}
+
+/// Prepares and builds.
+///
+/// # Errors
+/// Those of [`prepare`] and [`Prepared::stage`].
 pub fn stage(
-    index: &Index,
+    index: &Index<'_>,
     order: &StageOrder<'_>,
     disk: &Disk,
     progress: &dyn Progress,
 ) -> Result<Staged, Error> {
-    check_totals(index, order.limits)?;
-    let filesystem = File::open(order.into).context("open", order.into)?;
-    disk.ask("write", order.record)?;
-    let installed = order.base.map(|base| &base.installed);
-    let mut fetched = keep_index(index, installed, order.record)?;
-    let kept = open_kept(order.record)?;
-    let mut layout = lay::Layout::new(&kept, order, disk, progress)?;
-    layout.lay_out()?;
-    layout.take_moved()?;
-    let to_fetch = fetch::bytes(&layout.plan);
-    progress.begin(Activity::Fetch, Some(to_fetch), Some(layout.waiting));
-    fetched += run::run(index, order, &mut layout, &filesystem, disk, progress)?;
-    layout.finish()?;
-    progress.end();
-    let built = layout.built(fetched)?;
-    Seen { inodes: built.1 }.append(order.record)?;
-    Ok(built.0)
+    let prepared = prepare(index, order.base, order.limits, order.record, disk)?;
+    prepared.stage(&**index.source(), order, disk, progress)
 }
 
-fn check_totals(index: &Index, limits: &Limits) -> Result<(), Error> {
+fn check_totals(index: &Index<'_>, limits: &Limits) -> Result<(), Error> {
     let root = index.root();
     let refuse = |rule| Err(super::error::malformed("the release", rule));
     if root.entries > limits.entries {
@@ -115,11 +186,4 @@ fn check_totals(index: &Index, limits: &Limits) -> Result<(), Error> {
         return refuse("it has more bytes than this node allows");
     }
     Ok(())
-}
-
-/// The index as it was just kept.
-fn open_kept(path: &Path) -> Result<Index, Error> {
-    let file = File::open(path).context("open", path)?;
-    let size = fs::metadata(path).context("look at", path)?.len();
-    Index::open_kept(std::sync::Arc::new(LocalFile::new(file, path)?), size)
 }

@@ -14,9 +14,10 @@ use sha2::{Digest as _, Sha256};
 use super::super::meta::parent_of;
 use super::super::seen::Installed;
 use super::super::{Error, Record};
+use super::StageOrder;
 use super::owner::Owner;
 use crate::release::tree::{Root, TreeWriter};
-use crate::sys::disk::{Context as _, Disk};
+use crate::sys::disk::{self, Context as _, Disk};
 use crate::sys::ioctl;
 use crate::types::Digest;
 use crate::types::entry::{Entry, Kind};
@@ -51,13 +52,15 @@ pub struct Reuse<'a> {
     /// The directory of the last file.
     parent: Option<(Vec<u8>, OwnedFd)>,
     can_clone: bool,
+    is_suspect: bool,
     buffer: Vec<u8>,
 }
 
 impl<'a> Reuse<'a> {
     /// From this base, by this method.
-    pub fn new(base: &'a Base, method: Method, owner: Owner, disk: &Disk) -> Result<Self, Error> {
+    pub fn new(base: &'a Base, order: &StageOrder<'_>, owner: Owner, disk: &Disk) -> Result<Self, Error> {
         let root = Root::open(&base.tree, disk)?;
+        let method = order.method;
         let can_clone = method != Method::Copy;
         Ok(Self {
             installed: &base.installed,
@@ -66,6 +69,7 @@ impl<'a> Reuse<'a> {
             owner,
             parent: None,
             can_clone,
+            is_suspect: order.is_suspect,
             buffer: Vec::new(),
         })
     }
@@ -94,15 +98,19 @@ impl<'a> Reuse<'a> {
             return Ok(None);
         }
         let parent = self.parent.insert(parent);
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let open = || openat(&parent.1, name, flags, Mode::empty()).context("open", &path).map(File::from);
+        if self.is_suspect && !is_whole(&open()?, &old.entry).context("read", &path)? {
+            return Ok(None);
+        }
         if self.method == Method::Hardlink && has_same_metadata(&new.entry, &old.entry) {
             match writer.hard_link_from(&new.entry.path, parent.1.as_fd(), name) {
-                // The file has as many names as the file system can count.
-                Err(error) if error.source.raw_os_error() == Some(Errno::EMLINK as i32) => {}
+                // The file has as many names as the file system can count, or is in another subvolume.
+                Err(error) if is_one_of(&error, [Errno::EMLINK, Errno::EXDEV]) => {}
                 made => return made.map(|()| Some(found.st_ino)).map_err(Error::from),
             }
         }
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let source = File::from(openat(&parent.1, name, flags, Mode::empty()).context("open", &path)?);
+        let source = open()?;
         self.copy(writer, &new.entry, &source, &path)
     }
 
@@ -180,6 +188,23 @@ impl<'a> Reuse<'a> {
     }
 }
 
+fn is_one_of(error: &disk::Error, numbers: [Errno; 2]) -> bool {
+    numbers.iter().any(|errno| error.source.raw_os_error() == Some(*errno as i32))
+}
+
+/// Whether a file has the content that its entry says.
+fn is_whole(mut file: &File, entry: &Entry) -> std::io::Result<bool> {
+    let Kind::File { content, .. } = entry.kind else { return Ok(false) };
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(Digest::from(hasher) == content),
+            read => hasher.update(&buffer[..read]),
+        }
+    }
+}
+
 /// Whether two entries can be one inode.
 pub fn has_same_metadata(one: &Entry, other: &Entry) -> bool {
     (one.mode, one.uid, one.gid, one.mtime) == (other.mode, other.uid, other.gid, other.mtime)
@@ -198,7 +223,7 @@ fn name_of(path: &[u8]) -> &[u8] {
 
 /// The base that shares most with a release: by pages of metadata, then the first. `None` when there is none.
 pub fn closest<'a>(
-    index: &super::super::Index,
+    index: &super::super::Index<'_>,
     bases: impl IntoIterator<Item = &'a Installed>,
 ) -> Option<usize> {
     use super::super::PageKind;

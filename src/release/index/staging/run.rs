@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::super::error::malformed;
-use super::super::{Error, FrameKind, Index};
+use super::super::{Error, FrameKind};
 use super::fetch::fetch;
 use super::flush::flush_behind;
 use super::lay::Layout;
@@ -14,6 +14,7 @@ use super::names::Names;
 use super::unpack::{Job, Shared, Unpacker};
 use super::work::Plan;
 use super::{Method, StageOrder};
+use crate::release::source::Ranges;
 use crate::sys::disk::Disk;
 use crate::types::progress::Progress;
 
@@ -22,7 +23,7 @@ const THREADS_MAX: usize = 4;
 
 /// Unpacks all frames that are needed. Gives the number of bytes read.
 pub fn run(
-    index: &Index,
+    archive: &dyn Ranges,
     order: &StageOrder<'_>,
     layout: &mut Layout<'_>,
     filesystem: &File,
@@ -53,7 +54,7 @@ pub fn run(
     std::thread::scope(|scope| {
         let flusher = is_flushed
             .then(|| scope.spawn(|| flush_behind(filesystem, order.into, disk, &written, &is_over)));
-        let unpacked = unpack(index, order, &mut plan, &shared, names);
+        let unpacked = unpack(archive, order, &mut plan, &shared, names);
         is_over.store(true, Ordering::Release);
         if let Some(flusher) = flusher {
             flusher.thread().unpark();
@@ -65,7 +66,7 @@ pub fn run(
 }
 
 fn unpack(
-    index: &Index,
+    archive: &dyn Ranges,
     order: &StageOrder<'_>,
     plan: &mut Plan,
     shared: &Shared<'_>,
@@ -84,7 +85,7 @@ fn unpack(
         }
         // Owned here, so that the threads end when the last frame was given.
         let give = give;
-        fetch(&**index.source(), plan, &mut |number, bytes| {
+        fetch(archive, plan, &mut |number, bytes| {
             if failure.is_set() {
                 return Err(malformed("the work", "it was given up"));
             }

@@ -64,7 +64,7 @@ pub struct Plan {
 
 impl Plan {
     /// Reads what there is of frames.
-    pub fn new(index: &Index) -> Result<Self, Error> {
+    pub fn new(index: &Index<'_>) -> Result<Self, Error> {
         let frames = index.frames()?;
         let sums = |length: fn(&Frame) -> u32| -> Vec<u64> {
             let mut sum = 0;
@@ -80,7 +80,7 @@ impl Plan {
 
     /// Adds a file that is to be read from the archive. With `all`, so are all others: then headers of large files are
     /// looked at, too.
-    pub fn add(&mut self, index: &Index, record: &Record, number: usize, all: bool) -> Result<(), Error> {
+    pub fn add(&mut self, index: &Index<'_>, record: &Record, number: usize, all: bool) -> Result<(), Error> {
         let Kind::File { size, .. } = record.entry.kind else { return Ok(()) };
         let first = self.locations.get(index, number)?;
         let frame = self.frames.get(first).ok_or(malformed(PART, "a location names no frame"))?;
@@ -205,7 +205,7 @@ struct Locations {
 }
 
 impl Locations {
-    fn get(&mut self, index: &Index, file: usize) -> Result<usize, Error> {
+    fn get(&mut self, index: &Index<'_>, file: usize) -> Result<usize, Error> {
         let missing = malformed(PART, "a file has no location");
         loop {
             let pages = index.root().of_kind(PageKind::Locations);

@@ -1,0 +1,210 @@
+//! Staging from an archive that carries an index: only what this node lacks is read, wherever the archive is.
+
+use std::cmp::Reverse;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::node::Node;
+use super::staging::{Error, compare, with_time_of_folder};
+use crate::release::archive::Limits;
+use crate::release::index::{self, Base, Index, Installed, Method, StageOrder, Staged};
+use crate::release::resolve::Candidate;
+use crate::release::source::{self, Ranges};
+use crate::store::{self, Kept, Need, Sealed, Staging};
+use crate::sys::disk::Context as _;
+use crate::sys::ioctl;
+use crate::types::Version;
+use crate::types::progress::Progress;
+
+/// So many releases are looked at for the one that shares most; the active one first, then the newest.
+const BASES_MAX: usize = 6;
+
+/// A tree that was built from an index, not yet published.
+pub struct Built {
+    /// Where it is.
+    pub staging: Staging,
+    /// What it is.
+    pub staged: Staged,
+}
+
+impl Node<'_> {
+    /// Builds the tree of a release whose archive has an index. `Ok(None)` when it has none, or none that is vouched
+    /// for: then the archive must be read whole. With `is_ours` nobody else can change the archive meanwhile, so that its
+    /// own index can be believed once its digest was compared.
+    pub(super) fn build_indexed(
+        &self,
+        candidate: &Candidate,
+        is_ours: bool,
+        limits: &Limits,
+        progress: &dyn Progress,
+    ) -> Result<Option<Built>, Error> {
+        let manifest = &candidate.manifest;
+        let archive: Arc<dyn Ranges + '_> = Arc::new(candidate.archive.as_ref());
+        match manifest.index {
+            None if !is_ours => return Ok(None),
+            None => compare(candidate)?,
+            Some(_) if archive.size() != manifest.size => {
+                let what = format!(
+                    "its archive has {} bytes, and its manifest says {}",
+                    archive.size(),
+                    manifest.size
+                );
+                return Err(Error::Mismatch { version: candidate.release.version.clone(), what });
+            }
+            Some(_) => {}
+        }
+        if !archive.is_far() {
+            return self.build_from(candidate, archive, limits, progress);
+        }
+        let (path, disk) = (self.store.layout.parts(&candidate.release.version), &self.store.disk);
+        let kept = source::Kept::open(Arc::clone(&archive), &path, manifest.sha256, disk)?;
+        let had_parts = kept.kept_bytes() > 0;
+        match self.build_from(candidate, Arc::new(kept), limits, progress) {
+            // What was kept may have been lost in a power cut: all is read once more.
+            Err(Error::Index(index::Error::Digest { .. })) if had_parts => {
+                source::Kept::forget(&path, disk)?;
+                let kept = source::Kept::open(archive, &path, manifest.sha256, disk)?;
+                self.build_from(candidate, Arc::new(kept), limits, progress)
+            }
+            built => built,
+        }
+    }
+
+    fn build_from<'a>(
+        &self,
+        candidate: &Candidate,
+        archive: Arc<dyn Ranges + 'a>,
+        limits: &Limits,
+        progress: &dyn Progress,
+    ) -> Result<Option<Built>, Error> {
+        let manifest = &candidate.manifest;
+        let version = &candidate.release.version;
+        let mismatch = |what: String| Err(Error::Mismatch { version: version.clone(), what });
+        let Some(index) = Index::open(Arc::clone(&archive))? else {
+            return match manifest.index {
+                Some(_) => mismatch("its archive has no index, and its manifest says that it has".into()),
+                None => Ok(None),
+            };
+        };
+        if let Some(wanted) = manifest.index.filter(|wanted| *wanted != index.digest()) {
+            return mismatch(format!("its index is {}, and its manifest says {wanted}", index.digest()));
+        }
+        if let Some(wanted) = manifest.tree.filter(|wanted| *wanted != index.root().tree) {
+            return mismatch(format!(
+                "its tree has the digest {}, and its manifest says {wanted}",
+                index.root().tree
+            ));
+        }
+        let base = self.closest_base(&index)?;
+        let (staging, method) = self.begin_tree(version, base.as_ref())?;
+        let base = base.map(|(_, base)| base);
+        let built = self.build(&index, &*archive, &staging, base.as_ref(), method, limits, progress);
+        match built {
+            Ok(staged) => Ok(Some(Built { staging, staged })),
+            Err(error) => {
+                // The first error is the one to tell; what is left is swept later.
+                drop(self.store.abandon(&staging));
+                Err(error)
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all of one step, named by its only caller")]
+    fn build(
+        &self,
+        index: &Index<'_>,
+        archive: &dyn Ranges,
+        staging: &Staging,
+        base: Option<&Base>,
+        method: Method,
+        limits: &Limits,
+        progress: &dyn Progress,
+    ) -> Result<Staged, Error> {
+        let disk = &self.store.disk;
+        let prepared = index::prepare(index, base, limits, &staging.index, disk)?;
+        let (bytes, entries) = prepared.need(base, method)?;
+        self.store.ensure_space(Need { bytes, entries }, &self.settings.store)?;
+        let order = StageOrder {
+            into: &staging.path,
+            method,
+            base,
+            limits,
+            record: &staging.index,
+            is_suspect: false,
+            threads: 0,
+        };
+        Ok(prepared.stage(archive, &order, disk, progress)?)
+    }
+
+    /// The local release that shares most with an index.
+    fn closest_base(&self, index: &Index<'_>) -> Result<Option<(Version, Base)>, Error> {
+        let active = self.store.active()?;
+        let mut versions = Vec::new();
+        for version in self.store.releases()? {
+            let staged = match self.store.sealed(&version)? {
+                Kept::Whole(sealed) => sealed.staged,
+                Kept::Missing | Kept::Damaged(_) => continue,
+            };
+            versions.push((Some(&version) == active.as_ref(), staged, version));
+        }
+        versions.sort_by_key(|(is_active, staged, _)| Reverse((*is_active, *staged)));
+        let mut bases = Vec::new();
+        for (_, _, version) in versions.into_iter().take(BASES_MAX) {
+            if let Some(installed) = Installed::open(&self.store.layout.index(&version)) {
+                bases.push((version, installed));
+            }
+        }
+        let Some(closest) = index::closest(index, bases.iter().map(|(_, base)| base)) else {
+            return Ok(None);
+        };
+        let (version, installed) = bases.swap_remove(closest);
+        let tree = self.store.tree(&version)?;
+        Ok(Some((version, Base { tree, installed })))
+    }
+
+    /// Where the tree is built, and how, by what the file system can do.
+    fn begin_tree(
+        &self,
+        version: &Version,
+        base: Option<&(Version, Base)>,
+    ) -> Result<(Staging, Method), Error> {
+        let wanted = self.settings.store.method;
+        if let Some((base, _)) = base
+            && let Some(staging) = self.store.stage_on(version, base, wanted)?
+        {
+            self.remove_links_of(base, &staging.path)?;
+            return Ok((staging, Method::Btrfs));
+        }
+        let root = self.store.layout.root();
+        let is_btrfs = ioctl::is_btrfs(root).context("look at", root)?;
+        let method = match wanted {
+            store::Method::Btrfs | store::Method::Reflink => Method::Reflink,
+            store::Method::Hardlink => Method::Hardlink,
+            store::Method::Copy => Method::Copy,
+            // Hard links do not cross subvolumes.
+            store::Method::Auto if is_btrfs => Method::Reflink,
+            store::Method::Auto => Method::Hardlink,
+        };
+        Ok((self.store.stage(version, wanted)?, method))
+    }
+
+    /// Removes from a copy of a tree the links that its settings, not its release, put there.
+    fn remove_links_of(&self, base: &Version, tree: &Path) -> Result<(), Error> {
+        let Kept::Whole(Sealed { links, .. }) = self.store.sealed(base)? else { return Ok(()) };
+        for name in links {
+            let link = tree.join(name);
+            let is_link = match std::fs::symlink_metadata(&link) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                found => found.context("look at", &link)?.is_symlink(),
+            };
+            if is_link {
+                with_time_of_folder(&link, tree, || {
+                    self.store.disk.ask("remove", &link)?;
+                    nix::unistd::unlink(&link).context("remove", &link)
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
