@@ -131,6 +131,17 @@ impl Rolling {
     }
 
     fn read_tickets(&mut self, board: &mut dyn Board) -> Heard {
+        // One that said nothing may have been read badly.
+        let nobody = self.view.members.len();
+        for place in 0..self.view.tickets.len() {
+            let Ok(number) = u32::try_from(place) else { break };
+            if self.view.tickets[place] != nobody {
+                continue;
+            }
+            if let Look::Found(found) = look(board, &names::ticket(self.rollout.number, number)) {
+                self.view.tickets[place] = self.owner_of(number, found);
+            }
+        }
         // A member has one ticket; a few more may be spoilt.
         while self.view.tickets.len() < 2 * self.view.members.len() {
             let Ok(number) = u32::try_from(self.view.tickets.len()) else { break };
@@ -146,26 +157,30 @@ impl Rolling {
 
     /// Whether there is a ticket. One that says nothing is nobody's, and its place stays taken.
     fn heed_ticket(&mut self, number: u32, looked: Look<Found>) -> Result<bool, String> {
-        let nobody = self.view.members.len();
         let owner = match looked {
-            Look::Found(Found { fact: Fact::Ticket(said), .. })
-                if said.ticket == number && said.proposal == self.rollout.digest =>
-            {
-                self.rollout.place_of(&said.node).unwrap_or(nobody)
-            }
-            Look::Found(_) => {
-                self.contradict(&format!("ticket {number} answers something else"));
-                nobody
-            }
+            Look::Found(found) => self.owner_of(number, found),
             Look::Bad(why) => {
                 self.remark(format!("ticket {number} says nothing: {why}"));
-                nobody
+                self.view.members.len()
             }
             Look::Absent => return Ok(false),
             Look::Unreachable(why) => return Err(why),
         };
         self.view.tickets.push(owner);
         Ok(true)
+    }
+
+    fn owner_of(&mut self, number: u32, found: Found) -> usize {
+        let nobody = self.view.members.len();
+        match found.fact {
+            Fact::Ticket(said) if said.ticket == number && said.proposal == self.rollout.digest => {
+                self.rollout.place_of(&said.node).unwrap_or(nobody)
+            }
+            _ => {
+                self.contradict(&format!("ticket {number} answers something else"));
+                nobody
+            }
+        }
     }
 
     fn read_reports(&mut self, board: &mut dyn Board, trust: Trust<'_>) -> Heard {

@@ -329,10 +329,7 @@ impl Synchronous {
                 Heard::Yes
             }
             Look::Absent => Heard::No("it was made, and is not there".into()),
-            Look::Bad(why) => {
-                self.contradict(&format!("{node}'s {} was there, and says nothing: {why}", what.name()));
-                Heard::Yes
-            }
+            Look::Bad(why) => Heard::No(format!("{node}'s {} says nothing: {why}", what.name())),
             Look::Unreachable(why) => Heard::No(why),
         }
     }

@@ -23,4 +23,5 @@ mod node;
 mod pack;
 mod schema;
 mod single_node;
+mod sim;
 mod staging;

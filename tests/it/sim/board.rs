@@ -1,0 +1,141 @@
+//! A board that misbehaves as real storage does: late, stale, silent, torn; but of all who create a name one is first.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use cutover::coord::board::{Board, ClockRead, Created, Done, Listed, Read};
+
+use super::chaos::{Chaos, Life, Random};
+
+/// What stands on the storage: text, and since when.
+#[derive(Default)]
+pub struct Storage {
+    pub names: BTreeMap<String, (String, i64)>,
+    /// Creates that have been sent and not arrived: when they will.
+    late: Vec<(i64, String, String)>,
+    /// Nobody gets an answer until then.
+    pub silent_until: i64,
+    pub operations: u64,
+}
+
+impl Storage {
+    fn arrive(&mut self, now: i64) {
+        let (arrived, late) = std::mem::take(&mut self.late).into_iter().partition(|(at, ..)| *at <= now);
+        self.late = late;
+        let arrived: Vec<(i64, String, String)> = arrived;
+        for (at, name, text) in arrived {
+            self.names.entry(name).or_insert((text, at));
+        }
+    }
+}
+
+/// One node's access to it.
+pub struct NodeBoard {
+    pub storage: Arc<Mutex<Storage>>,
+    pub life: Arc<Life>,
+    pub chaos: Chaos,
+    pub random: Random,
+    /// This node gets no answer until then.
+    pub cut_off_until: i64,
+    /// What this node has made or read, it sees.
+    pub seen: BTreeMap<String, String>,
+}
+
+impl NodeBoard {
+    fn is_silent(&mut self) -> bool {
+        let now = self.life.now();
+        if self.life.step() {
+            return true;
+        }
+        let mut storage = self.storage.lock().unwrap();
+        storage.operations += 1;
+        storage.arrive(now);
+        if self.chaos.is_on(now) {
+            if self.random.chance(self.chaos.cut_off) {
+                self.cut_off_until = now + self.random.below(self.chaos.cut_off_ms);
+            }
+            if self.random.chance(self.chaos.silence) {
+                storage.silent_until = now + self.random.below(self.chaos.cut_off_ms);
+            }
+        }
+        self.cut_off_until > now || storage.silent_until > now
+    }
+}
+
+const SILENT: &str = "no answer";
+
+impl Board for NodeBoard {
+    fn create(&mut self, name: &str, text: &str) -> Created {
+        if self.is_silent() {
+            return Created::Unknown(SILENT.into());
+        }
+        let now = self.life.now();
+        let is_on = self.chaos.is_on(now);
+        let mut storage = self.storage.lock().unwrap();
+        if is_on && self.random.chance(self.chaos.late_create) {
+            let at = now + self.random.below(60_000);
+            storage.late.push((at, name.into(), text.into()));
+            return Created::Unknown("sent, and no answer".into());
+        }
+        let there = storage.names.entry(name.into()).or_insert_with(|| (text.into(), now)).0.clone();
+        drop(storage);
+        // Killed between the link and the answer.
+        if self.life.step() || (is_on && self.random.chance(self.chaos.lost_reply)) {
+            return Created::Unknown("done, and no answer".into());
+        }
+        self.seen.insert(name.into(), there.clone());
+        if there == text { Created::Mine } else { Created::Theirs(there) }
+    }
+
+    fn read(&mut self, name: &str) -> Read {
+        if self.is_silent() {
+            return Read::Unreachable(SILENT.into());
+        }
+        if let Some(text) = self.seen.get(name) {
+            return Read::Bytes(text.clone());
+        }
+        let now = self.life.now();
+        let is_on = self.chaos.is_on(now);
+        let storage = self.storage.lock().unwrap();
+        let Some((text, since)) = storage.names.get(name) else { return Read::Absent };
+        if is_on && self.random.chance(self.chaos.torn) {
+            return Read::Bad("torn".into());
+        }
+        if is_on && self.random.chance(self.chaos.stale) && now - since < self.chaos.stale_ms {
+            return Read::Absent;
+        }
+        self.seen.insert(name.into(), text.clone());
+        Read::Bytes(text.clone())
+    }
+
+    fn list(&mut self, name: &str) -> Listed {
+        if self.is_silent() {
+            return Listed::Unreachable(SILENT.into());
+        }
+        let prefix = format!("{name}/");
+        let storage = self.storage.lock().unwrap();
+        let names = storage.names.keys().filter_map(|full| full.strip_prefix(&prefix));
+        Listed::Names(names.filter(|name| !name.contains('/')).map(str::to_owned).collect())
+    }
+
+    fn prepare(&mut self, _: &str) -> Done {
+        if self.is_silent() { Done::Unreachable(SILENT.into()) } else { Done::Done }
+    }
+
+    fn beat(&mut self, _: &str, _: &str) -> Done {
+        Done::Done
+    }
+
+    fn clock(&mut self, _: &str) -> ClockRead {
+        if self.is_silent() {
+            return ClockRead::Unknown;
+        }
+        #[allow(clippy::cast_precision_loss, reason = "small")]
+        ClockRead::Offset { offset_ms: -(self.life.skew_ms() as f64), error_ms: 5.0 }
+    }
+
+    fn remove(&mut self, name: &str) -> Done {
+        self.storage.lock().unwrap().names.remove(name);
+        Done::Done
+    }
+}

@@ -1,0 +1,344 @@
+//! Fleets in one thread: the program's own rules, moves and facts, on simulated time and storage that misbehaves.
+//!
+//! Each run has a seed, and the same seed is the same run: `CUTOVER_SIM_SEED=17 cargo nextest run -E 'test(one_seed)'`.
+
+mod board;
+mod chaos;
+mod node;
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use cutover::coord::facts::Wanted;
+use cutover::coord::look::Trust;
+use cutover::coord::operate::{Operator, Wish};
+use cutover::coord::settings::{Mode, Overlap};
+use cutover::coord::{NodeName, Settings};
+use cutover::lifecycle::fleet::join;
+use cutover::sys::clock::Clock;
+use cutover::types::Span;
+use jiff::SignedDuration;
+
+use board::{NodeBoard, Storage};
+use chaos::{Chaos, Life, Random};
+use node::{Luck, Nobody, SimNode, release};
+
+/// When faults end, and when all must have ended after that.
+const FAULTS_END: i64 = 900_000;
+const ALL_ENDED: i64 = FAULTS_END + 3_600_000;
+
+const TRUST: Trust<'static> = Trust { keys: &Nobody, allow_unsigned: true };
+
+struct Fleet {
+    seed: u64,
+    now: Arc<AtomicI64>,
+    storage: Arc<Mutex<Storage>>,
+    nodes: Vec<SimNode>,
+    settings: Arc<Settings>,
+    worst_out: usize,
+    _directory: tempfile::TempDir,
+}
+
+/// What a run came to.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Clone, Copy)]
+enum Came {
+    New,
+    Old,
+    Mixed,
+}
+
+impl Fleet {
+    fn new(seed: u64, size: usize, mode: Mode, chaos: Chaos) -> Self {
+        let mut random = Random::new(seed);
+        let now = Arc::new(AtomicI64::new(0));
+        let storage = Arc::new(Mutex::new(Storage::default()));
+        let memory = std::path::Path::new("/dev/shm");
+        let directory = if memory.is_dir() {
+            tempfile::tempdir_in(memory).unwrap()
+        } else {
+            tempfile::tempdir().unwrap()
+        };
+        let overlap = if random.chance(2) { Overlap::None } else { Overlap::Brief };
+        let settings = Arc::new(Settings {
+            mode,
+            name: "simulated".into(),
+            allow_unsigned: true,
+            overlap,
+            vote: Span::seconds(240),
+            soak: Span::seconds(5),
+            at_once: 1 + u32::try_from(random.below(3)).unwrap(),
+            ..Settings::default()
+        });
+        let luck = random.below(3);
+        let mut nodes = Vec::new();
+        for number in 0..size {
+            let life = Life::new(now.clone());
+            if chaos.until > 0 && random.chance(60) {
+                life.set_skew(random.below(4000) - 2000);
+            } else {
+                life.set_skew(random.below(40) - 20);
+            }
+            let luck = match luck {
+                0 if number == 0 => Luck::SickAfter(random.below(90_000)),
+                1 if random.chance(20) => Luck::SickAfter(random.below(90_000)),
+                1 if random.chance(60) => Luck::Unstageable,
+                _ => Luck::Good,
+            };
+            let name = format!("n{number}");
+            let path = directory.path().join(&name);
+            nodes.push(SimNode::new(
+                name,
+                life,
+                storage.clone(),
+                chaos,
+                random.fork(),
+                settings.clone(),
+                path,
+                luck,
+            ));
+        }
+        let mut fleet = Self { seed, now, storage, nodes, settings, worst_out: 0, _directory: directory };
+        fleet.found();
+        fleet
+    }
+
+    fn operator_board(&self) -> NodeBoard {
+        NodeBoard {
+            storage: self.storage.clone(),
+            life: Life::new(self.now.clone()),
+            chaos: Chaos { until: 0, ..HARSH },
+            random: Random::new(1),
+            cut_off_until: 0,
+            seen: std::collections::BTreeMap::new(),
+        }
+    }
+
+    fn operate<T>(&self, act: impl FnOnce(&mut Operator<'_>, jiff::Timestamp) -> T) -> T {
+        let mut board = self.operator_board();
+        let now = board.life.wall();
+        let mut operator = Operator { board: &mut board, trust: TRUST, signer: None, by: "operator".into() };
+        act(&mut operator, now)
+    }
+
+    fn found(&mut self) {
+        let fleet = self.operate(|operator, _| operator.init("simulated", "id").unwrap());
+        let mut entries = Vec::new();
+        for node in &mut self.nodes {
+            let name: NodeName = node.name.parse().unwrap();
+            let mut board = NodeBoard { chaos: Chaos { until: 0, ..HARSH }, ..node.board() };
+            join(&mut board, &node.disk(), &node.path, &self.settings, &name, "machine".into()).unwrap();
+            entries.push(cutover::coord::facts::Listed { node: name, groups: Vec::new(), key: None });
+            node.life.revive(i64::MAX);
+        }
+        self.operate(|operator, _| operator.write_members(&fleet, entries).unwrap());
+    }
+
+    fn propose(&self, version: &str) {
+        let wanted = release(version);
+        let settings = self.settings.clone();
+        self.operate(|operator, now| {
+            let wish = Wish {
+                release: Wanted { name: "app".into(), version: wanted.version, digest: wanted.digest },
+                allow_downgrade: false,
+                only: Vec::new(),
+                not_before: None,
+                valid: SignedDuration::from_secs(3600),
+                now,
+            };
+            operator.propose(&settings, &wish).unwrap()
+        });
+    }
+
+    /// Runs until every node has ended, or time is up.
+    fn run(&mut self, until: i64) {
+        let total = self.nodes.len();
+        loop {
+            let Some(next) = self.nodes.iter().filter(|node| !node.is_lost).map(|node| node.wake).min()
+            else {
+                return;
+            };
+            if next > until {
+                return;
+            }
+            self.now.fetch_max(next, Ordering::Relaxed);
+            let now = self.now.load(Ordering::Relaxed);
+            for number in 0..total {
+                if self.nodes[number].wake <= now && !self.nodes[number].is_lost {
+                    self.nodes[number].step();
+                    self.look();
+                }
+            }
+            let is_quiet = self.nodes.iter().all(|node| node.is_lost || node.journal.is_none());
+            // A while after faults have ended, for those who are behind.
+            if now > FAULTS_END + 600_000 && is_quiet && self.has_outcome() {
+                return;
+            }
+        }
+    }
+
+    /// What must hold at every moment.
+    fn look(&mut self) {
+        if self.settings.mode == Mode::Rolling {
+            let out = self.nodes.iter().filter(|node| node.is_out && !node.is_lost).count();
+            self.worst_out = self.worst_out.max(out);
+            assert!(out <= self.settings.at_once as usize, "seed {}: {out} out of service", self.seed);
+        }
+    }
+
+    fn has_outcome(&self) -> bool {
+        let storage = self.storage.lock().unwrap();
+        let text = |name: &str| storage.names.get(name).map(|(text, _)| text.clone()).unwrap_or_default();
+        text("rollouts/000001.plan").contains("abort")
+            || text("rollouts/000001.go").contains("cancel")
+            || !text("rollouts/000001.outcome").is_empty()
+    }
+
+    fn came(&self) -> Came {
+        let new = release("2");
+        let counted: Vec<_> = self.nodes.iter().filter(|node| !node.is_lost).collect();
+        let with_new = counted.iter().filter(|node| node.pointer == new).count();
+        match with_new {
+            0 => Came::Old,
+            all if all == counted.len() => Came::New,
+            _ => Came::Mixed,
+        }
+    }
+
+    fn why(&self) -> String {
+        let storage = self.storage.lock().unwrap();
+        let gates = storage.names.iter().filter(|(name, _)| name.starts_with("rollouts/"));
+        let gates: Vec<_> = gates.map(|(name, (text, at))| format!("{at} {name}: {text}")).collect();
+        let nodes: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|node| {
+                let phase = node.journal.as_ref().map(|record| record.phase.clone());
+                let own = std::fs::read_to_string(&node.path).unwrap_or_default();
+                let stage =
+                    own.split("\"stage\":").nth(1).unwrap_or("-").chars().take(80).collect::<String>();
+                format!(
+                    "{} {:?} {} {phase:?} lost={} {stage}",
+                    node.name, node.luck, node.pointer.version, node.is_lost
+                )
+            })
+            .collect();
+        format!("{}\n{}", gates.join(""), nodes.join("\n"))
+    }
+}
+
+const HARSH: Chaos = Chaos {
+    until: FAULTS_END,
+    cut_off: 400,
+    silence: 4000,
+    cut_off_ms: 90_000,
+    late_create: 100,
+    lost_reply: 20,
+    torn: 100,
+    stale: 3,
+    stale_ms: 4_000,
+};
+
+/// One synchronous rollout with everything that can happen; what it came to.
+fn synchronous(seed: u64, sizes: i64) -> Came {
+    let mut random = Random::new(seed ^ 0xabcd);
+    let size = 3 + usize::try_from(random.below(sizes)).unwrap();
+    // Some runs are harsh, some are nearly calm: else no rollout would ever be kept.
+    let mild = 1 << random.below(8);
+    let scale = |once_in: u64| once_in * mild;
+    let chaos = Chaos {
+        cut_off: scale(HARSH.cut_off),
+        silence: scale(HARSH.silence),
+        late_create: scale(HARSH.late_create),
+        torn: scale(HARSH.torn),
+        ..HARSH
+    };
+    let mut fleet = Fleet::new(seed, size, Mode::Synchronous, chaos);
+    for node in &mut fleet.nodes {
+        if random.chance(3 * mild) {
+            node.life.revive(1 + random.below(120));
+        }
+    }
+    fleet.propose("2");
+    if random.chance(6) {
+        fleet.run(random.below(120_000));
+        let _ = fleet.operate(|operator, now| {
+            let made = cutover::coord::operate::fleet(operator.board, "simulated").unwrap();
+            let rollout = operator.rollout(&made, 1).unwrap();
+            operator.abort(&rollout, "an operator wants it", now)
+        });
+    }
+    fleet.run(ALL_ENDED);
+    let came = fleet.came();
+    assert!(fleet.has_outcome(), "seed {seed}: no outcome\n{}", fleet.why());
+    let is_ended = fleet.nodes.iter().all(|node| node.journal.is_none());
+    assert!(is_ended, "seed {seed}: somebody is stuck\n{}", fleet.why());
+    assert!(came != Came::Mixed, "seed {seed}: mixed\n{}", fleet.why());
+    came
+}
+
+/// One rolling rollout; what it came to. A halt leaves two releases, which is what a halt is for.
+fn rolling(seed: u64, sizes: i64) -> Came {
+    let mut random = Random::new(seed ^ 0x1234);
+    let size = 3 + usize::try_from(random.below(sizes)).unwrap();
+    let mild = 1 << random.below(8);
+    let chaos = Chaos { cut_off: HARSH.cut_off * mild, silence: HARSH.silence * mild, ..HARSH };
+    let mut fleet = Fleet::new(seed, size, Mode::Rolling, chaos);
+    for node in &mut fleet.nodes {
+        if random.chance(3 * mild) {
+            node.life.revive(1 + random.below(120));
+        }
+    }
+    fleet.propose("2");
+    fleet.run(ALL_ENDED);
+    assert!(fleet.has_outcome(), "seed {seed}: no outcome\n{}", fleet.why());
+    let is_ended = fleet.nodes.iter().all(|node| node.journal.is_none());
+    assert!(is_ended, "seed {seed}: somebody is stuck\n{}", fleet.why());
+    fleet.came()
+}
+
+fn many(count: u64, sizes: i64, run: fn(u64, i64) -> Came) {
+    let first: u64 = std::env::var("CUTOVER_SIM_FIRST").map_or(1, |text| text.parse().unwrap());
+    let mut came = std::collections::BTreeMap::new();
+    let results: Vec<Came> = std::thread::scope(|scope| {
+        let half = |part: u64| {
+            scope.spawn(move || {
+                (first..first + count).filter(|seed| seed % 2 == part).map(|seed| run(seed, sizes)).collect()
+            })
+        };
+        let parts: Vec<std::thread::ScopedJoinHandle<'_, Vec<Came>>> = vec![half(0), half(1)];
+        parts.into_iter().flat_map(|part| part.join().unwrap()).collect()
+    });
+    for result in results {
+        *came.entry(result).or_insert(0) += 1;
+    }
+    eprintln!("{count} rollouts from seed {first}: {came:?}");
+    assert!(came.len() > 1, "all came out the same: {came:?}");
+}
+
+#[test]
+fn synchronous_fleets_end_on_one_release() {
+    many(150, 8, synchronous);
+}
+
+#[test]
+#[ignore = "minutes without optimisation: `make test-fleet`"]
+fn fleet_simulation_of_ten_thousand_synchronous_rollouts() {
+    many(10_000, 48, synchronous);
+}
+
+#[test]
+fn rolling_fleets_have_few_out_of_service_and_end() {
+    many(100, 8, rolling);
+}
+
+#[test]
+#[ignore = "minutes without optimisation: `make test-fleet`"]
+fn fleet_simulation_of_two_thousand_rolling_rollouts() {
+    many(2_000, 48, rolling);
+}
+
+#[test]
+fn one_seed() {
+    let Ok(seed) = std::env::var("CUTOVER_SIM_SEED") else { return };
+    eprintln!("{:?}", synchronous(seed.parse().unwrap(), 8));
+}

@@ -1,0 +1,364 @@
+//! A simulated node: the moves of `lifecycle::machine` and the fleet's member, with services that are words.
+//!
+//! What the disk would hold survives a death; everything else is gone.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use cutover::coord::Settings;
+use cutover::coord::look::Keys;
+use cutover::lifecycle::agreement::{Agreement, Clearance, Own, Start, Verdict};
+use cutover::lifecycle::fleet::{Kept, Member, Taken};
+use cutover::lifecycle::machine;
+use cutover::sys::disk::{Change, Disk};
+use cutover::types::record::{Cause, Event, Intent, Phase, Reason, Record};
+use cutover::types::{Digest, ReleaseId};
+
+use super::board::{NodeBoard, Storage};
+use super::chaos::{Chaos, Life, Random, simulated};
+
+pub struct Nobody;
+
+impl Keys for Nobody {
+    fn operator(&self, _: &str, _: &str) -> Result<String, String> {
+        Err("there are no keys".into())
+    }
+}
+
+pub fn release(version: &str) -> ReleaseId {
+    ReleaseId { version: version.parse().unwrap(), digest: Digest::of(version.as_bytes()) }
+}
+
+/// How the new release does on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Luck {
+    Good,
+    /// Falls sick after so many milliseconds of its trial.
+    SickAfter(i64),
+    /// Cannot be staged.
+    Unstageable,
+}
+
+pub struct SimNode {
+    pub name: String,
+    pub life: Arc<Life>,
+    pub storage: Arc<Mutex<Storage>>,
+    pub chaos: Chaos,
+    pub random: Random,
+    pub settings: Arc<Settings>,
+    pub path: PathBuf,
+    pub luck: Luck,
+    /// When it does something next.
+    pub wake: i64,
+    /// Gone for good: somebody must waive it.
+    pub is_lost: bool,
+    // On the disk:
+    pub pointer: ReleaseId,
+    pub journal: Option<Record>,
+    // In the process:
+    member: Option<Member<'static>>,
+    trial_began: Option<i64>,
+    instant: Option<i64>,
+    /// Which release serves, if any.
+    pub serves: Option<ReleaseId>,
+    pub is_out: bool,
+}
+
+/// Simulated processes live shortly: what they lend each other is leaked.
+fn lend<T>(value: Arc<T>) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+const NO_ROLLBACK_AFTER: i64 = 2000;
+
+impl SimNode {
+    #[allow(clippy::too_many_arguments, reason = "it is made in one place")]
+    pub fn new(
+        name: String,
+        life: Arc<Life>,
+        storage: Arc<Mutex<Storage>>,
+        chaos: Chaos,
+        random: Random,
+        settings: Arc<Settings>,
+        path: PathBuf,
+        luck: Luck,
+    ) -> Self {
+        let pointer = release("1");
+        Self {
+            name,
+            life,
+            storage,
+            chaos,
+            random,
+            settings,
+            path,
+            luck,
+            wake: 0,
+            is_lost: false,
+            serves: Some(pointer.clone()),
+            pointer,
+            journal: None,
+            member: None,
+            trial_began: None,
+            instant: None,
+            is_out: false,
+        }
+    }
+
+    /// A disk on which every change may be the last.
+    pub fn disk(&self) -> Disk {
+        let life = self.life.clone();
+        Disk::with_probe(Arc::new(
+            move |_: Change<'_>| {
+                if life.step() { Err(std::io::Error::other("killed")) } else { Ok(()) }
+            },
+        ))
+    }
+
+    pub fn board(&mut self) -> NodeBoard {
+        NodeBoard {
+            storage: self.storage.clone(),
+            life: self.life.clone(),
+            chaos: self.chaos,
+            random: self.random.fork(),
+            cut_off_until: 0,
+            seen: std::collections::BTreeMap::new(),
+        }
+    }
+
+    fn member(&mut self) -> Option<&mut Member<'static>> {
+        if self.member.is_none() {
+            let kept = Kept::load(&self.disk(), &self.path).unwrap()?;
+            let board = Box::new(self.board());
+            // Leaked clones of an `Arc` keep the life alive for ever; the life itself is shared.
+            let clock: &'static Life = lend(self.life.clone());
+            let settings: &'static Settings = lend(self.settings.clone());
+            self.member = Some(Member::new(board, clock, &Nobody, settings, kept));
+            if let (Some(record), Some(member)) = (&self.journal, &mut self.member) {
+                member.moved(record);
+            }
+        }
+        self.member.as_mut()
+    }
+
+    /// The process is gone; its services run on.
+    fn die(&mut self) {
+        self.member = None;
+        self.trial_began = None;
+        self.instant = None;
+        if let Some(record) = &mut self.journal {
+            record.resumes += 1;
+        }
+    }
+
+    /// Comes back after a pause, unless it is lost; whoever comes back lives for a while.
+    fn come_back(&mut self) {
+        let is_on = self.chaos.is_on(self.life.now());
+        let pause = if self.random.chance(4) { 200_000 } else { 3_000 };
+        self.wake = self.life.now() + 100 + self.random.below(pause);
+        let steps = if is_on && self.random.chance(2) { 1 + self.random.below(60) } else { i64::MAX };
+        self.life.revive(steps);
+    }
+
+    /// Does what is next. `deadly`: it may die before any step of it.
+    pub fn step(&mut self) {
+        let pause = self.try_step();
+        if self.life.is_dead() {
+            self.die();
+            self.come_back();
+            return;
+        }
+        self.wake = self.wake.max(self.life.now() + pause.max(1));
+    }
+
+    fn moved(&mut self, event: Event) {
+        // The journal is a disk too: a death before it is a death without it.
+        if self.life.step() {
+            return;
+        }
+        let Some(record) = &mut self.journal else { return };
+        record.phase = machine::next(record.phase.clone(), event).unwrap();
+        record.resumes = 0;
+        let record = record.clone();
+        if let Some(member) = self.member() {
+            member.moved(&record);
+        }
+    }
+
+    fn try_step(&mut self) -> i64 {
+        if self.member().is_none() {
+            return 1000;
+        }
+        let Some(record) = self.journal.clone() else { return self.idle() };
+        match record.phase {
+            Phase::Staged => self.staged(&record),
+            Phase::Switching => self.switching(&record),
+            Phase::Trial { .. } => self.trial(&record),
+            Phase::RollingBack { .. } => self.rolling_back(&record),
+            Phase::Committed | Phase::RolledBack { .. } | Phase::Cancelled { .. } => {
+                self.is_out = false;
+                self.journal = None;
+                0
+            }
+            Phase::Warming => unreachable!("nobody rehearses here"),
+        }
+    }
+
+    fn idle(&mut self) -> i64 {
+        let running = self.pointer.clone();
+        let luck = self.luck;
+        let Some(member) = self.member() else { return 1000 };
+        match member.take_up(Some(&running)) {
+            Ok(Taken::Rollout { number, release, .. }) => {
+                if release == running {
+                    let _ = member.has_it_already(&running.version);
+                    return 1000;
+                }
+                if luck == Luck::Unstageable {
+                    let _ = member.refuse("it cannot be staged");
+                    return 1000;
+                }
+                if !self.life.step() {
+                    self.journal = Some(record(running, release, number));
+                }
+                0
+            }
+            Ok(Taken::CatchUp { release, .. }) => {
+                self.pointer = release.clone();
+                self.serves = Some(release);
+                30_000
+            }
+            Ok(Taken::Nothing(_) | Taken::Unreachable(_)) | Err(_) => 5_000,
+        }
+    }
+
+    fn staged(&mut self, record: &Record) -> i64 {
+        let skew = self.life.skew_ms();
+        let Some(member) = self.member() else { return 1000 };
+        match member.clearance(record) {
+            Ok(Clearance::Go { at }) => {
+                self.instant = at.map(|at| simulated(at, skew));
+                self.moved(Event::Cleared { rehearse: false });
+                let wake = self.instant.unwrap_or(0);
+                self.wake = wake;
+                0
+            }
+            Ok(Clearance::Wait(wait)) => i64::try_from(wait.within.as_millis()).unwrap(),
+            Ok(Clearance::CalledOff(reason)) => {
+                self.moved(Event::CalledOff(reason));
+                0
+            }
+            Err(_) => 1000,
+        }
+    }
+
+    fn switching(&mut self, record: &Record) -> i64 {
+        if record.resumes > 0 && self.pointer != record.to {
+            self.moved(Event::Failed(Reason::new(Cause::NotNow, "interrupted")));
+            return 0;
+        }
+        if self.life.now() < self.instant.unwrap_or(0) {
+            return 1;
+        }
+        self.is_out = true;
+        self.serves = None;
+        if self.life.step() {
+            return 0;
+        }
+        self.pointer = record.to.clone();
+        if self.life.step() {
+            return 0;
+        }
+        let Some(member) = self.member() else { return 1000 };
+        match member.may_start(record) {
+            Ok(Start::Now) => {
+                self.serves = Some(record.to.clone());
+                let until = cutover::types::record::Deadline {
+                    boot_id: String::new(),
+                    boot_ms: 0,
+                    wall: record.started,
+                };
+                self.moved(Event::Switched { until });
+                0
+            }
+            Ok(Start::Wait(wait)) => i64::try_from(wait.within.as_millis()).unwrap(),
+            Ok(Start::RollBack(reason)) => {
+                self.moved(Event::Failed(reason));
+                0
+            }
+            Err(_) => 1000,
+        }
+    }
+
+    fn trial(&mut self, record: &Record) -> i64 {
+        let now = self.life.now();
+        let began = *self.trial_began.get_or_insert(now);
+        let healthy_after =
+            NO_ROLLBACK_AFTER.min(i64::try_from(self.settings.trial.0.as_millis()).unwrap() / 3);
+        let own = match self.luck {
+            Luck::SickAfter(ms) if now - began >= ms => {
+                Own::Failed(Reason::new(Cause::Unhealthy, "it is sick"))
+            }
+            _ if now - began >= healthy_after => Own::Healthy,
+            _ => Own::Watching,
+        };
+        let skew = self.life.skew_ms();
+        let Some(member) = self.member() else { return 1000 };
+        match member.outcome(record, &own) {
+            Ok(Verdict::Keep) => {
+                self.is_out = false;
+                self.moved(Event::Passed);
+                0
+            }
+            Ok(Verdict::RollBack { reason, at }) => {
+                self.moved(Event::Failed(reason));
+                self.wake = at.map_or(0, |at| simulated(at, skew));
+                0
+            }
+            Ok(Verdict::Watch(wait)) => i64::try_from(wait.within.as_millis()).unwrap().min(1000),
+            Err(_) => 1000,
+        }
+    }
+
+    fn rolling_back(&mut self, record: &Record) -> i64 {
+        let from = record.from.clone().unwrap();
+        if self.pointer != from {
+            self.serves = None;
+            self.pointer = from.clone();
+        }
+        let Some(member) = self.member() else { return 1000 };
+        match member.may_start(record) {
+            Ok(Start::Wait(wait)) => i64::try_from(wait.within.as_millis()).unwrap(),
+            Ok(Start::Now | Start::RollBack(_)) | Err(_) => {
+                self.serves = Some(from);
+                self.is_out = false;
+                self.moved(Event::Restored);
+                0
+            }
+        }
+    }
+}
+
+fn record(from: ReleaseId, to: ReleaseId, number: u64) -> Record {
+    Record {
+        transaction: "t".into(),
+        intent: Intent::Update,
+        from: Some(from),
+        to,
+        serial: None,
+        phase: Phase::Staged,
+        rollout: Some(number),
+        confirm: false,
+        no_rollback: false,
+        data_policy: None,
+        data: Vec::new(),
+        boot_id: String::new(),
+        resumes: 0,
+        deadline: None,
+        ignored_checks: Vec::new(),
+        started: jiff::Timestamp::UNIX_EPOCH,
+        by: "timer".into(),
+        downtime_ms: None,
+        settings: None,
+    }
+}
