@@ -174,6 +174,12 @@ pub enum Command {
     /// Whose releases are taken, and what was seen of channels
     #[command(subcommand)]
     Trust(TrustCommand),
+    /// Agree with other nodes on one release, through files on shared storage
+    #[command(subcommand)]
+    Fleet(super::fleet::args::FleetCommand),
+    /// Touch a fleet's directory for another cutover, which may kill this process
+    #[command(hide = true)]
+    BoardHelper(super::fleet::args::HelperArgs),
     /// Show the configuration in force, or check it
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -16,6 +16,7 @@ use crate::coord::settings::Mode;
 use crate::lifecycle::agreement::{Agreement, Alone};
 use crate::lifecycle::application::Application;
 use crate::lifecycle::driver;
+use crate::lifecycle::fleet::Member;
 use crate::lifecycle::local::Local;
 use crate::lifecycle::node::{Node, Parts, Work};
 use crate::lifecycle::settings::Settings;
@@ -75,6 +76,11 @@ impl Context {
             .unwrap_or_else(host_name);
         let output = Output::new(global);
         Ok(Self { app, node, loaded, output, global: global.clone(), interrupted, disk })
+    }
+
+    /// Whether somebody wants this run to end.
+    pub fn is_interrupted(&self) -> bool {
+        self.interrupted.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// The settings in force.
@@ -148,8 +154,19 @@ impl Locally<'_> {
 impl Parts for Locally<'_> {
     fn with(&self, settings: &Settings, work: &mut Work<'_>) -> Result<driver::Ended, driver::Error> {
         self.application(settings, |application| match settings.fleet.mode {
-            Mode::Independent | Mode::Rolling | Mode::Synchronous => {
-                work(application, &mut Alone as &mut dyn Agreement)
+            Mode::Independent => work(application, &mut Alone as &mut dyn Agreement),
+            // The journal's update is gone on with whatever became of the keys: none are asked again.
+            Mode::Rolling | Mode::Synchronous => {
+                let keys = super::fleet::keys(settings).unwrap_or_default();
+                match super::fleet::kept(self.store)? {
+                    None => work(application, &mut Alone as &mut dyn Agreement),
+                    Some(kept) => {
+                        let board = super::fleet::board(&settings.fleet, kept.own.node.as_str());
+                        let mut member =
+                            Member::new(Box::new(board), &SystemClock, &keys, &settings.fleet, kept);
+                        work(application, &mut member)
+                    }
+                }
             }
         })
     }
@@ -187,7 +204,7 @@ fn host_name() -> String {
 }
 
 /// Who asks: the person behind sudo, or the user; `timer` when systemd started this and nobody is behind it.
-fn who() -> String {
+pub fn who() -> String {
     if let Ok(user) = std::env::var("SUDO_USER") {
         return crate::types::escaped(user.as_bytes());
     }

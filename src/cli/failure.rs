@@ -8,6 +8,7 @@
 //! Each error has its place in one exhaustive match here, and nowhere else.
 
 use crate::config::Problem;
+use crate::coord::operate;
 use crate::lifecycle::driver::{self, chain};
 use crate::lifecycle::{agreement, node, staging, upstream};
 use crate::release::judge::Refused;
@@ -94,6 +95,18 @@ pub enum Error {
     /// A hook refused.
     #[error("{0}")]
     Hook(String),
+    /// An operator's act in a fleet.
+    #[error(transparent)]
+    Operate(#[from] operate::Error),
+    /// What this node remembers of its fleet.
+    #[error(transparent)]
+    Agreement(#[from] agreement::Error),
+    /// The fleet's directory, or what stands there.
+    #[error("{0}")]
+    Fleet(String),
+    /// The fleet's directory did not answer.
+    #[error("cannot reach the fleet's directory: {0}")]
+    Unreachable(String),
     /// Something is in the way for now.
     #[error("not now: {0}")]
     NotNow(String),
@@ -135,6 +148,18 @@ pub fn failure(error: &Error) -> Failure {
         Error::Differs(version) => {
             let hint = format!("stage it again: `cutover prune`, then `cutover stage {version}`");
             Failure::new(code::REFUSED, error, Some(&hint))
+        }
+        Error::Unreachable(_) | Error::Operate(operate::Error::Unreachable(_)) => {
+            let hint = "see that the storage is mounted and answers; `cutover fleet check` looks at it";
+            Failure::new(code::IN_DOUBT, error, Some(hint))
+        }
+        Error::Operate(operate::Error::Refused(_)) | Error::Fleet(_) => {
+            Failure::new(code::FAILED, error, Some("`cutover fleet status --why` shows how things stand"))
+        }
+        Error::Agreement(agreement::Error::Disk(error)) => of_disk(error, code::FAILED),
+        Error::Agreement(agreement::Error::Record { .. }) => {
+            let hint = "move that file away, then `cutover fleet join` makes it anew";
+            Failure::new(code::NEEDS_PERSON, error, Some(hint))
         }
         Error::NotNow(_) => Failure::new(code::NOT_NOW, error, None),
         Error::Upstream(error) => of_upstream(error),

@@ -3,6 +3,7 @@
 pub mod args;
 mod context;
 pub mod failure;
+mod fleet;
 mod going_back;
 mod info;
 mod logging;
@@ -83,6 +84,8 @@ fn dispatch(cli: &Cli, interrupted: Arc<AtomicBool>) -> Result<u8, Error> {
         Command::VerifySignature(args) => signing::verify_signature(&cli.global, args),
         Command::Publish(args) => signing::publish(&cli.global, args, &disk),
         Command::Trust(command) => signing::trust(&context()?, command),
+        Command::Fleet(command) => fleet::run(&context()?, command),
+        Command::BoardHelper(args) => fleet::help(args, &disk),
         Command::Config(command) => info::config(&context()?, command),
         Command::Report(args) => report::report(args, &cli.global, &disk, &context),
         Command::Completions(args) => {

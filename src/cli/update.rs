@@ -9,6 +9,7 @@ use super::args::{FileArgs, StageArgs, SwitchArgs, TrialArgs, UpdateArgs};
 use super::context::{Context, Locally};
 use super::failure::{Error, code};
 use super::progress;
+use crate::coord::settings::Mode;
 use crate::health::Baseline;
 use crate::lifecycle::application::Moment;
 use crate::lifecycle::driver::Ended;
@@ -82,7 +83,7 @@ pub fn stage(context: &Context, args: &StageArgs) -> Result<u8, Error> {
 }
 
 /// Stages what is named: a file, a version, or the channel's release.
-fn bring(
+pub(super) fn bring(
     context: &Context,
     node: &Node<'_>,
     locally: &Locally<'_>,
@@ -151,7 +152,11 @@ fn named(what: &str, file: &FileArgs) -> Result<Named, Error> {
 }
 
 /// What keeps this node from switching to the offer.
-fn blocked(node: &Node<'_>, offered: &Offered, is_urgent: bool) -> Result<Vec<policy::Blocked>, Error> {
+pub(super) fn blocked(
+    node: &Node<'_>,
+    offered: &Offered,
+    is_urgent: bool,
+) -> Result<Vec<policy::Blocked>, Error> {
     let state = node.store.trusted_state()?;
     let offer = Offer {
         release: &offered.release,
@@ -178,7 +183,7 @@ fn with_trial(settings: &Settings, trial: &TrialArgs, now: bool) -> Settings {
     settings
 }
 
-fn wish(context: &Context, trial: &TrialArgs, even_if_bad: bool, may_wait: bool) -> Wish {
+pub(super) fn wish(context: &Context, trial: &TrialArgs, even_if_bad: bool, may_wait: bool) -> Wish {
     let confirm = trial.confirm || context.settings().policy.confirm;
     Wish { confirm, no_rollback: trial.no_rollback, even_if_bad, may_wait, rollout: None }
 }
@@ -212,7 +217,7 @@ pub fn no_such(node: &Node<'_>, what: &str) -> Error {
 }
 
 /// An interrupted update comes first; whoever switches by hand says so by `recover`.
-fn ensure_switchable(node: &Node<'_>) -> Result<(), Error> {
+pub(super) fn ensure_switchable(node: &Node<'_>) -> Result<(), Error> {
     Ok(node.ensure_at_rest()?)
 }
 
@@ -226,6 +231,9 @@ pub fn update(context: &Context, args: &UpdateArgs) -> Result<u8, Error> {
         }
         if let Some(code) = resume(context, node, locally)? {
             return Ok(code);
+        }
+        if args.what.is_none() && node.settings.fleet.mode != Mode::Independent {
+            return super::fleet::update(context, node, locally, args);
         }
         if args.what.is_none()
             && let Some(version) = node.is_current()?
@@ -295,7 +303,11 @@ fn forward(
     Ok(code)
 }
 
-fn not_now(context: &Context, version: &Version, in_the_way: &[policy::Blocked]) -> Result<u8, Error> {
+pub(super) fn not_now(
+    context: &Context,
+    version: &Version,
+    in_the_way: &[policy::Blocked],
+) -> Result<u8, Error> {
     let texts: Vec<_> = in_the_way.iter().map(|blocked| blocked.text.as_str()).collect();
     let text = format!("release {version} is staged, and not switched to now: {}", texts.join("; "));
     context
@@ -305,7 +317,7 @@ fn not_now(context: &Context, version: &Version, in_the_way: &[policy::Blocked])
 }
 
 /// After a commit, old releases go. What cannot go is told, and changes nothing of the outcome.
-fn tidy(context: &Context, node: &Node<'_>) {
+pub(super) fn tidy(context: &Context, node: &Node<'_>) {
     let Ok(_staging) = node.lock_staging() else { return };
     match node.prune(false) {
         Ok(pruned) if pruned.removed.is_empty() => {}

@@ -56,6 +56,11 @@ impl Layout {
         self.private().join("journal.json")
     }
 
+    /// What a member of a fleet must not forget.
+    pub fn fleet(&self) -> PathBuf {
+        self.private().join("fleet.json")
+    }
+
     /// The settings that the update under way was begun with.
     pub fn settings(&self) -> PathBuf {
         self.private().join("settings.json")

@@ -200,6 +200,10 @@ impl Board for HelperBoard {
     fn remove(&mut self, name: &str) -> Done {
         self.change(&Request::Remove { name: name.into() })
     }
+
+    fn hurry(&mut self, limit: Duration) {
+        self.limit = self.limit.min(limit);
+    }
 }
 
 impl HelperBoard {

@@ -88,6 +88,10 @@ pub trait Board {
     fn beat(&mut self, name: &str, text: &str) -> Done;
     /// Compares the storage's clock with this node's, by a file in the directory `name`.
     fn clock(&mut self, name: &str) -> ClockRead;
+    /// From now on each access may take this long at the most, where there is a limit.
+    fn hurry(&mut self, limit: std::time::Duration) {
+        let _ = limit;
+    }
     /// Removes `name`: for facts of rollouts that were closed long ago.
     fn remove(&mut self, name: &str) -> Done;
 }

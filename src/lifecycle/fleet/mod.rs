@@ -3,6 +3,7 @@
 //! What the node must not forget stands in `.cutover/fleet.json` before storage is told. All access to storage is
 //! bounded by its time limit, and storage that is away makes the node wait or go back, never fail.
 
+mod keys;
 mod own;
 mod rolling;
 mod synchronous;
@@ -10,8 +11,9 @@ mod take;
 
 use std::time::Duration;
 
+pub use keys::{FleetKeys, KeyFile};
 pub use own::{Kept, Own, Part, Stage};
-pub use take::{Taken, join};
+pub use take::{Taken, join, new_id};
 
 use super::agreement::{Agreement, Clearance, Error, Own as OwnChecks, Start, Verdict, Wait};
 use crate::coord::board::Board;

@@ -15,6 +15,9 @@ use crate::types::record::{Cause, Phase, Reason, Record};
 
 use super::STEPS_MAX;
 
+/// Who goes back by hand waits no longer than this for storage; the next run makes up for it.
+const BY_HAND: std::time::Duration = std::time::Duration::from_millis(400);
+
 /// What the lifecycle is to do next.
 enum Next {
     Wait,
@@ -430,7 +433,10 @@ impl Member<'_> {
                 self.change_part(|part| part.running = Some(record.to.version.clone()))?;
                 self.close()
             }
-            Phase::RolledBack { .. } => {
+            Phase::RolledBack { reason } => {
+                if reason.kind == Cause::Operator {
+                    self.board.hurry(BY_HAND);
+                }
                 let running = record.from.as_ref().map(|from| from.version.clone());
                 let downtime = record.downtime_ms;
                 self.change_part(|part| {
@@ -472,8 +478,8 @@ impl Member<'_> {
         if is_decided {
             return self.enter_synchronous(Stage::GoneBack);
         }
-        self.enter_synchronous(Stage::Left)?;
-        self.see_off()
+        // Others are told when the old release serves again.
+        self.enter_synchronous(Stage::Left)
     }
 
     /// Sees that nobody waits for a node that has left. Tried once; the next run tries again.

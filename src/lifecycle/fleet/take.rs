@@ -12,7 +12,7 @@ use crate::coord::board::Board;
 use crate::coord::facts::{self, Fact, Yes, names};
 use crate::coord::look::{self, Found, Look, look, look_signed};
 use crate::coord::rolling::Rolling;
-use crate::coord::rollout::{Rollout, look_rollout};
+use crate::coord::rollout::{Rollout, look_rollout, numbers};
 use crate::coord::rules::rolling::{End, Stage as Place};
 use crate::coord::rules::synchronous::{Decision, Go, Outcome, Plan, Stage as Step};
 use crate::coord::settings::Mode;
@@ -65,6 +65,13 @@ impl Member<'_> {
         let mut missed = None;
         let mut done = self.kept.own.done;
         let mut is_gapless = true;
+        if done == 0 {
+            // Those of long ago may be gone.
+            match numbers(self.board.as_mut()) {
+                Ok(numbers) => done = numbers.first().map_or(0, |first| first.saturating_sub(1)),
+                Err(why) => return Ok(Taken::Unreachable(why)),
+            }
+        }
         for number in done + 1..=done + PROPOSALS_MAX {
             let (fleet, trust) = (self.kept.own.fleet.clone(), self.trust());
             let rollout = match look_rollout(self.board.as_mut(), number, &fleet, trust) {
@@ -230,6 +237,11 @@ impl Member<'_> {
         has_ended
     }
 
+    /// Lets a node that went back by hand follow the fleet again: the last rollout is looked at once more.
+    pub fn resume(&mut self) -> Result<(), Error> {
+        self.kept.change(|own| own.done = own.done.saturating_sub(1))
+    }
+
     /// Votes no: this node cannot. The others need not wait.
     pub fn refuse(&mut self, why: &str) -> Result<(), Error> {
         self.follow()?;
@@ -312,7 +324,7 @@ pub fn join(
                 path.display()
             ));
         }
-        None => Kept::new(disk, path, fleet.id, node.clone(), instance()),
+        None => Kept::new(disk, path, fleet.id, node.clone(), new_id()),
     };
     // Written first: after a crash the same machine joins again, not a second one.
     kept.keep().map_err(|error| error.to_string())?;
@@ -335,7 +347,8 @@ pub fn join(
     }
 }
 
-fn instance() -> String {
+/// 128 random bits, as hex digits.
+pub fn new_id() -> String {
     let mut random = [0_u8; 16];
     if getrandom::fill(&mut random).is_err() {
         let now = Timestamp::now().as_nanosecond().to_ne_bytes();

@@ -1,0 +1,173 @@
+//! The words of `cutover fleet`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::coord::NodeName;
+use crate::types::{Digest, Span, Version};
+
+/// What to do with a fleet.
+#[derive(Debug, Subcommand)]
+pub enum FleetCommand {
+    /// Make a fleet in the configured directory
+    Init,
+    /// Make this node known to the fleet
+    Join,
+    /// Show who is in the fleet, or write the next list
+    Members(MembersArgs),
+    /// See whether the shared storage can do what a fleet needs
+    Check(CheckArgs),
+    /// Propose a release to all members
+    ///
+    /// Each member stages it and votes. With `mode = "synchronous"` all switch at one instant or none does, and all
+    /// keep it or all go back; with `mode = "rolling"` a few at a time.
+    Propose(ProposeArgs),
+    /// Show how a rollout stands: who has voted, switched, is healthy, and who is waited for
+    Status(FleetStatusArgs),
+    /// Stop a rollout: nobody switches any more, or all go back
+    Abort(AbortArgs),
+    /// Let a rollout go on without a member
+    Waive(WaiveArgs),
+    /// Let this node follow the fleet again after a rollback by hand
+    Resume,
+    /// Write the facts of a rollout to stdout, to be carried to a node that is cut off
+    Export(RolloutArgs),
+    /// Take over facts that `cutover fleet export` wrote elsewhere
+    Import(ImportArgs),
+    /// Remove the facts of rollouts that ended long ago
+    Gc(GcArgs),
+    /// Put back decisions that this node has read and the storage has lost
+    Repair,
+}
+
+/// Of `fleet members`.
+#[derive(Debug, Args)]
+pub struct MembersArgs {
+    /// Write a list of all nodes that have joined
+    #[arg(long, conflicts_with_all = ["add", "remove"])]
+    pub all: bool,
+    /// Write a list with this node, too (repeat the option)
+    #[arg(long, value_name = "NODE")]
+    pub add: Vec<NodeName>,
+    /// Write a list without this node (repeat the option)
+    #[arg(long, value_name = "NODE")]
+    pub remove: Vec<NodeName>,
+}
+
+/// Of `fleet check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// How many races to run
+    #[arg(long, value_name = "NUMBER", default_value_t = 50)]
+    pub rounds: u32,
+}
+
+/// Of `fleet propose`.
+#[derive(Debug, Args)]
+pub struct ProposeArgs {
+    /// The release: staged here, or offered by the source
+    #[arg(value_name = "VERSION")]
+    pub version: Version,
+    /// Its digest, where this machine knows neither
+    #[arg(long, value_name = "DIGEST")]
+    pub digest: Option<Digest>,
+    /// Wait for the outcome: exit 0 kept, 10 rolled back, 13 called off, 17 in doubt
+    #[arg(long)]
+    pub wait: bool,
+    /// Stop the rollout under way first
+    #[arg(long)]
+    pub supersede: bool,
+    /// Only this member (repeat the option)
+    #[arg(long, value_name = "NODE")]
+    pub only: Vec<NodeName>,
+    /// Nobody switches before this moment (RFC 3339, or a duration from now)
+    #[arg(long, value_name = "TIME")]
+    pub not_before: Option<String>,
+    /// For how long it may be taken up
+    #[arg(long, value_name = "DURATION", default_value = "1d")]
+    pub valid: Span,
+    /// An older release than the one that runs is meant
+    #[arg(long)]
+    pub allow_downgrade: bool,
+}
+
+/// One rollout.
+#[derive(Debug, Args)]
+pub struct RolloutArgs {
+    /// Its number; absent: the newest
+    #[arg(value_name = "ROLLOUT")]
+    pub rollout: Option<u64>,
+}
+
+/// Of `fleet status`.
+#[derive(Debug, Args)]
+pub struct FleetStatusArgs {
+    /// See there.
+    #[command(flatten)]
+    pub rollout: RolloutArgs,
+    /// Show it again every second until it has ended
+    #[arg(long, conflicts_with = "json")]
+    pub watch: bool,
+    /// Say what is waited for, and what follows
+    #[arg(long)]
+    pub why: bool,
+}
+
+/// Of `fleet abort`.
+#[derive(Debug, Args)]
+pub struct AbortArgs {
+    /// See there.
+    #[command(flatten)]
+    pub rollout: RolloutArgs,
+    /// Why
+    #[arg(long, value_name = "TEXT", default_value = "an operator wants it")]
+    pub reason: String,
+}
+
+/// Of `fleet waive`.
+#[derive(Debug, Args)]
+pub struct WaiveArgs {
+    /// Without whom
+    #[arg(value_name = "NODE")]
+    pub node: NodeName,
+    /// See there.
+    #[command(flatten)]
+    pub rollout: RolloutArgs,
+    /// Why
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub reason: String,
+}
+
+/// Of `fleet import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// What `cutover fleet export` wrote
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// Of `fleet gc`.
+#[derive(Debug, Args)]
+pub struct GcArgs {
+    /// Say what would go, and touch nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How long ago a rollout must have been proposed
+    #[arg(long, value_name = "DURATION", default_value = "90d")]
+    pub older: Span,
+    /// How many of the newest stay all the same
+    #[arg(long, value_name = "NUMBER", default_value_t = 20)]
+    pub keep: usize,
+}
+
+/// Of `board-helper`.
+#[derive(Debug, Args)]
+pub struct HelperArgs {
+    /// The directory
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Whose helper it is
+    #[arg(value_name = "NODE")]
+    pub node: String,
+}

@@ -1,0 +1,279 @@
+//! Looking after the shared directory: `check`, `export`, `import`, `gc`, `repair`.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::args::{CheckArgs, GcArgs, ImportArgs, RolloutArgs};
+use super::people::node_name;
+use super::propose::ended;
+use super::{board, kept, rollout, settings, with_operator};
+use crate::cli::context::Context;
+use crate::cli::failure::Error;
+use crate::coord::board::{Board, ClockRead, Created, Done, Listed, Read};
+use crate::coord::facts::names;
+use crate::coord::operate;
+use crate::coord::rollout::numbers;
+use crate::sys::disk;
+
+/// How many race for one name.
+const RACERS: usize = 4;
+/// The longest file of exported facts.
+const EXPORT_BYTES_MAX: usize = 64 << 20;
+
+/// `fleet check`
+pub fn check(context: &Context, args: &CheckArgs) -> Result<u8, Error> {
+    let settings = settings(context)?;
+    let node = node_name(context)?;
+    let directory = names::node(&node);
+    let mut boards: Vec<_> = (0..RACERS).map(|_| board(settings, node.as_str())).collect();
+    if let Read::Unreachable(why) = boards[0].read(names::FLEET) {
+        return Err(Error::Unreachable(why));
+    }
+    if let Listed::Unreachable(_) = boards[0].list(&directory) {
+        return Err(Error::Fleet("this node has not joined the fleet: `cutover fleet join`".into()));
+    }
+    let run = Timestamp::now().as_millisecond();
+    let mut lost = 0;
+    let mut slowest = Duration::ZERO;
+    for round in 0..args.rounds {
+        let name = format!("{directory}/check.{run}.{round}");
+        let results: Vec<(String, Created, Duration)> = std::thread::scope(|scope| {
+            let race = |(number, board): (usize, &mut crate::coord::board::helper::HelperBoard)| {
+                let text = format!("racer {number} of round {round}\n");
+                let began = Instant::now();
+                let created = board.create(&name, &text);
+                (text, created, began.elapsed())
+            };
+            let threads: Vec<_> =
+                boards.iter_mut().enumerate().map(|racer| scope.spawn(move || race(racer))).collect();
+            threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+        });
+        let Read::Bytes(there) = boards[0].read(&name) else {
+            return Err(Error::Fleet(format!("round {round}: what was made is not there")));
+        };
+        for (text, created, took) in results {
+            slowest = slowest.max(took);
+            let is_right = match created {
+                Created::Mine => text == there,
+                Created::Theirs(theirs) => theirs == there && text != there,
+                Created::Unknown(_) => false,
+            };
+            lost += u32::from(!is_right);
+        }
+        let _ = boards[0].remove(&name);
+    }
+    let clock = boards[0].clock(&directory);
+    let (offset, error) = match clock {
+        ClockRead::Offset { offset_ms, error_ms } => (Some(offset_ms), Some(error_ms)),
+        ClockRead::Unknown => (None, None),
+    };
+    let value = json!({
+        "rounds": args.rounds, "racers": RACERS, "wrong": lost, "slowest_ms": slowest.as_millis(),
+        "clock_offset_ms": offset, "clock_error_ms": error,
+    });
+    if lost > 0 {
+        context.output.result(&value, "");
+        return Err(Error::Fleet(format!(
+            "of {RACERS} who create one name not exactly one was first, {lost} times in {} rounds: no fleet can use this storage",
+            args.rounds
+        )));
+    }
+    let mut text = format!(
+        "{} races of {RACERS}: exactly one first in each, slowest access {} ms",
+        args.rounds,
+        slowest.as_millis()
+    );
+    if let (Some(offset), Some(error)) = (offset, error) {
+        text.push_str(&format!(
+            "\nthe storage's clock is {offset:+.1} ms from this node's, give or take {error:.1}"
+        ));
+    }
+    context.output.result(&value, &text);
+    Ok(0)
+}
+
+/// One fact on its way.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Carried {
+    name: String,
+    text: String,
+}
+
+/// `fleet export`
+pub fn export(context: &Context, args: &RolloutArgs) -> Result<u8, Error> {
+    let name = settings(context)?.name.clone();
+    with_operator(context, |operator| {
+        let fleet = operate::fleet(operator.board, &name)?;
+        let rollout = rollout(operator, &fleet, args.rollout)?;
+        let number = rollout.number;
+        let mut wanted = vec![names::proposal(number)];
+        wanted.extend(["plan", "go", "start", "outcome", "halt"].map(|gate| names::gate(number, gate)));
+        for name in wanted {
+            match operator.board.read(&name) {
+                Read::Bytes(text) => {
+                    let line = serde_json::to_string(&Carried { name, text }).unwrap_or_default();
+                    crate::cli::output::print(&line);
+                }
+                Read::Absent | Read::Bad(_) => {}
+                Read::Unreachable(why) => return Err(Error::Unreachable(why)),
+            }
+        }
+        Ok(0)
+    })
+}
+
+/// `fleet import`
+pub fn import(context: &Context, args: &ImportArgs) -> Result<u8, Error> {
+    settings(context)?;
+    let missing = || Error::Usage { what: format!("there is no file `{}`", args.file.display()), hint: None };
+    let bytes = disk::read_small(&args.file, EXPORT_BYTES_MAX)?.ok_or_else(missing)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let carried: Result<Vec<Carried>, _> = text.lines().map(serde_json::from_str).collect();
+    let carried =
+        carried.map_err(|error| Error::Fleet(format!("`{}` is damaged: {error}", args.file.display())))?;
+    context.with_node("fleet import", |node, _| {
+        let _lock = node.lock()?;
+        let Some(mut kept) = kept(node.store)? else {
+            return Err(Error::Fleet("this node has not joined a fleet".into()));
+        };
+        let Some(part) = kept.part().cloned() else {
+            return Err(Error::Fleet("this node waits for no outcome".into()));
+        };
+        let proposal = names::proposal(part.rollout);
+        let facts: BTreeMap<String, String> =
+            carried.into_iter().map(|carried| (carried.name, carried.text)).collect();
+        if facts.get(&proposal) != Some(&part.proposal) {
+            let number = part.rollout;
+            return Err(Error::Fleet(format!("the file is not of this node's rollout {number}")));
+        }
+        let mut taken = Vec::new();
+        for gate in ["plan", "go", "start", "outcome"] {
+            let Some(text) = facts.get(&names::gate(part.rollout, gate)) else { continue };
+            match part.gates.get(gate) {
+                Some(known) if known == text => {}
+                Some(_) => {
+                    let text = format!("the file's `{gate}` is not the one that this node has read");
+                    return Err(Error::Fleet(text));
+                }
+                None => taken.push((gate.to_owned(), text.clone())),
+            }
+        }
+        let gates: Vec<String> = taken.iter().map(|(gate, _)| gate.clone()).collect();
+        kept.change(|own| {
+            if let Some(part) = &mut own.part {
+                part.gates.extend(taken);
+            }
+        })?;
+        let text = if gates.is_empty() {
+            "nothing new; everything was known already".to_owned()
+        } else {
+            format!("taken over: {}; `cutover recover` goes on", gates.join(", "))
+        };
+        context.output.result(&json!({"rollout": part.rollout, "gates": gates}), &text);
+        Ok(0)
+    })
+}
+
+/// `fleet gc`
+pub fn gc(context: &Context, args: &GcArgs) -> Result<u8, Error> {
+    let name = settings(context)?.name.clone();
+    with_operator(context, |operator| {
+        let fleet = operate::fleet(operator.board, &name)?;
+        let all = numbers(operator.board).map_err(Error::Unreachable)?;
+        let old = all.len().saturating_sub(args.keep.max(1));
+        let mut names_gone = Vec::new();
+        let mut gone = Vec::new();
+        for number in all.into_iter().take(old) {
+            let Ok(rollout) = operator.rollout(&fleet, number) else { continue };
+            let age = Duration::try_from(Timestamp::now().duration_since(rollout.proposal.created));
+            if age.unwrap_or_default() < args.older.0
+                || ended(operator, &rollout).map_err(Error::Unreachable)?.is_none()
+            {
+                // What stands before an open rollout stays, too: numbers have no gaps.
+                break;
+            }
+            gone.push(number);
+            names_gone.extend(names_of(operator.board, &rollout)?);
+        }
+        if !args.dry_run {
+            for name in &names_gone {
+                if let Done::Unreachable(why) = operator.board.remove(name) {
+                    return Err(Error::Unreachable(why));
+                }
+            }
+        }
+        let verb = if args.dry_run { "would go" } else { "gone" };
+        let text = format!("{} rollouts {verb}, {} files", gone.len(), names_gone.len());
+        context.output.result(&json!({"rollouts": gone, "files": names_gone.len()}), &text);
+        Ok(0)
+    })
+}
+
+/// All names of a rollout, the proposal last: while it stands, the rest may be removed again.
+fn names_of(board: &mut dyn Board, rollout: &crate::coord::rollout::Rollout) -> Result<Vec<String>, Error> {
+    let prefix = format!("{:06}.", rollout.number);
+    let mut found = Vec::new();
+    let mut directories: Vec<String> = rollout.proposal.members.iter().map(names::node).collect();
+    directories.push(names::ROLLOUTS.into());
+    for directory in directories {
+        match board.list(&directory) {
+            Listed::Names(names) => {
+                let names = names.iter().filter(|name| name.starts_with(&prefix));
+                found.extend(names.map(|name| format!("{directory}/{name}")));
+            }
+            // A member that never joined has none.
+            Listed::Unreachable(_) if directory != names::ROLLOUTS => {}
+            Listed::Unreachable(why) => return Err(Error::Unreachable(why)),
+        }
+    }
+    found.push(names::proposal(rollout.number));
+    Ok(found)
+}
+
+/// `fleet repair`
+pub fn repair(context: &Context) -> Result<u8, Error> {
+    let fleet = settings(context)?;
+    let store = context.store()?;
+    let Some(kept) = kept(&store)? else {
+        return Err(Error::Fleet("this node has not joined a fleet".into()));
+    };
+    let Some(part) = kept.part() else {
+        context.output.result(&json!({"put_back": []}), "this node remembers no open rollout");
+        return Ok(0);
+    };
+    let mut board = board(fleet, kept.own.node.as_str());
+    let mut facts = vec![(names::proposal(part.rollout), &part.proposal)];
+    facts.extend(part.gates.iter().map(|(gate, text)| (names::gate(part.rollout, gate), text)));
+    let mut put_back = Vec::new();
+    for (name, text) in facts {
+        match board.read(&name) {
+            Read::Bytes(there) if there == *text => continue,
+            Read::Bytes(_) | Read::Bad(_) => {
+                let text =
+                    format!("`{name}` on the storage is not what this node has read: a person must look");
+                return Err(Error::Fleet(text));
+            }
+            Read::Absent => {}
+            Read::Unreachable(why) => return Err(Error::Unreachable(why)),
+        }
+        match board.create(&name, text) {
+            Created::Mine => put_back.push(name),
+            Created::Theirs(_) => {
+                return Err(Error::Fleet(format!("`{name}` was just made by somebody else")));
+            }
+            Created::Unknown(why) => return Err(Error::Unreachable(why)),
+        }
+    }
+    let text = if put_back.is_empty() {
+        "the storage has everything that this node has read".to_owned()
+    } else {
+        format!("put back: {}", put_back.join(", "))
+    };
+    context.output.result(&json!({"put_back": put_back}), &text);
+    Ok(0)
+}

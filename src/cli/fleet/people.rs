@@ -1,0 +1,116 @@
+//! Who is in the fleet: `init`, `join`, `members`, `resume`.
+
+use serde_json::json;
+
+use super::args::MembersArgs;
+use super::{board, ensure_signer, kept, keys, settings, with_operator};
+use crate::cli::context::Context;
+use crate::cli::failure::Error;
+use crate::cli::output::table;
+use crate::coord::NodeName;
+use crate::coord::facts::Listed;
+use crate::coord::operate;
+use crate::lifecycle::fleet::{Member, join as join_fleet, new_id};
+use crate::sys::clock::SystemClock;
+
+/// `fleet init`
+pub fn init(context: &Context) -> Result<u8, Error> {
+    let name = settings(context)?.name.clone();
+    let made = with_operator(context, |operator| Ok(operator.init(&name, &new_id())?))?;
+    let text = format!("fleet {} is in `{}`", made.fleet, context.settings().fleet.directory);
+    context.output.result(&json!({"fleet": made.fleet, "id": made.id}), &text);
+    Ok(0)
+}
+
+/// This node's name, as a fleet may have it.
+pub fn node_name(context: &Context) -> Result<NodeName, Error> {
+    context
+        .node
+        .to_ascii_lowercase()
+        .parse()
+        .map_err(|error| Error::Usage { what: format!("{error}"), hint: Some("set `fleet.node`".into()) })
+}
+
+/// `fleet join`
+pub fn join(context: &Context) -> Result<u8, Error> {
+    let settings = settings(context)?;
+    let node = node_name(context)?;
+    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned();
+    let store = context.store()?;
+    store.prepare()?;
+    let mut board = board(settings, node.as_str());
+    let kept = join_fleet(&mut board, &store.disk, &store.layout.fleet(), settings, &node, machine)
+        .map_err(Error::Fleet)?;
+    let text = format!(
+        "node {node} has joined fleet {}; an operator lists it with `cutover fleet members --add {node}`",
+        settings.name
+    );
+    context.output.result(&json!({"node": node, "instance": kept.own.instance}), &text);
+    Ok(0)
+}
+
+/// `fleet members`
+pub fn members(context: &Context, args: &MembersArgs) -> Result<u8, Error> {
+    let name = settings(context)?.name.clone();
+    let is_change = args.all || !args.add.is_empty() || !args.remove.is_empty();
+    if is_change {
+        ensure_signer(context)?;
+    }
+    with_operator(context, |operator| {
+        let fleet = operate::fleet(operator.board, &name)?;
+        let joined = operator.joined()?;
+        let mut list = operator.members(&fleet)?;
+        if is_change {
+            let before = list.map(|list| list.members).unwrap_or_default();
+            let stays = |entry: &Listed| !args.remove.contains(&entry.node);
+            let mut entries: Vec<Listed> =
+                before.into_iter().filter(|entry| !args.all && stays(entry)).collect();
+            for id in &joined {
+                let is_wanted = args.all || args.add.contains(&id.node);
+                if is_wanted && !entries.iter().any(|entry| entry.node == id.node) {
+                    let (node, groups, key) = (id.node.clone(), id.groups.clone(), id.key.clone());
+                    entries.push(Listed { node, groups, key });
+                }
+            }
+            let is_listed = |node: &NodeName| entries.iter().any(|entry| entry.node == *node);
+            if let Some(stranger) = args.add.iter().find(|node| !is_listed(node)) {
+                return Err(operate::Error::Refused(format!("`{stranger}` has not joined the fleet")).into());
+            }
+            entries.sort_by(|one, other| one.node.cmp(&other.node));
+            list = Some(operator.write_members(&fleet, entries)?);
+        }
+        let (number, entries) = list.map(|list| (list.list, list.members)).unwrap_or_default();
+        let mut rows = vec![vec!["NODE".into(), "STATE".into(), "GROUPS".into()]];
+        rows.extend(
+            entries.iter().map(|entry| vec![entry.node.to_string(), "member".into(), entry.groups.join(" ")]),
+        );
+        let is_listed = |node: &NodeName| entries.iter().any(|entry| entry.node == *node);
+        let waiting = joined.iter().filter(|id| !is_listed(&id.node));
+        rows.extend(
+            waiting.map(|id| vec![id.node.to_string(), "joined, not listed".into(), id.groups.join(" ")]),
+        );
+        let text = format!("fleet {}, list {number}\n{}", fleet.fleet, table(&rows));
+        let value = json!({"fleet": fleet.fleet, "list": number, "members": entries, "joined": joined});
+        context.output.result(&value, &text);
+        Ok(0)
+    })
+}
+
+/// `fleet resume`
+pub fn resume(context: &Context) -> Result<u8, Error> {
+    let fleet = settings(context)?;
+    context.with_node("fleet resume", |node, _| {
+        let _lock = node.lock()?;
+        let mut state = node.store.trusted_state()?;
+        state.hold = None;
+        node.store.keep_state(&state)?;
+        let Some(kept) = kept(node.store)? else {
+            return Err(Error::Fleet("this node has not joined a fleet".into()));
+        };
+        let keys = keys(context.settings())?;
+        let board = board(fleet, kept.own.node.as_str());
+        Member::new(Box::new(board), &SystemClock, &keys, fleet, kept).resume()?;
+        context.output.result(&json!({"resumed": true}), "this node follows the fleet again");
+        Ok(0)
+    })
+}

@@ -1,0 +1,128 @@
+//! `update` on a node of a fleet: what the timer runs.
+
+use serde_json::json;
+
+use super::{board, kept, keys, settings};
+use crate::cli::args::UpdateArgs;
+use crate::cli::context::{Context, Locally};
+use crate::cli::failure::{Error, code, failure};
+use crate::cli::update::{blocked, bring, conclude, ensure_switchable, not_now, tidy, wish};
+use crate::lifecycle::fleet::{Member, Taken};
+use crate::lifecycle::node::{self, Node};
+use crate::lifecycle::upstream::Offered;
+use crate::store::Sealed;
+use crate::sys::clock::SystemClock;
+use crate::types::ReleaseId;
+
+/// Finishes what is left of the last rollout, and takes part in the next: stages, votes, and waits for the fleet.
+pub fn update(
+    context: &Context,
+    node: &Node<'_>,
+    locally: &Locally<'_>,
+    args: &UpdateArgs,
+) -> Result<u8, Error> {
+    settings(context)?;
+    let state = node.store.trusted_state()?;
+    let active = node.active_release(&state)?;
+    match with_member(context, node, |member| Ok(member.take_up(active.as_ref())?))? {
+        Taken::Nothing(None) => {
+            let version = active.map(|active| active.version);
+            context.output.result(
+                &json!({"outcome": "nothing_to_do", "version": version}),
+                "the fleet wants nothing of this node",
+            );
+            Ok(0)
+        }
+        Taken::Nothing(Some(why)) => Err(Error::NotNow(why)),
+        Taken::Unreachable(why) => Err(Error::Unreachable(why)),
+        Taken::CatchUp { number, release } => {
+            context.output.say(&format!("the fleet runs release {} since rollout {number}", release.version));
+            follow(context, node, locally, args, &release, None)
+        }
+        Taken::Rollout { number, release, .. } if active.as_ref() == Some(&release) => {
+            with_member(context, node, |member| Ok(member.has_it_already(&release.version)?))?;
+            let text = format!("release {} of rollout {number} runs here already", release.version);
+            context.output.result(&json!({"outcome": "nothing_to_do", "version": release.version}), &text);
+            Ok(0)
+        }
+        Taken::Rollout { number, release, .. } => {
+            match follow(context, node, locally, args, &release, Some(number)) {
+                Err(error) if is_refusal(&error) => {
+                    let why = failure(&error).message;
+                    with_member(context, node, |member| Ok(member.refuse(&why)?))?;
+                    Err(error)
+                }
+                done => done,
+            }
+        }
+    }
+}
+
+/// Calls `work` with this node as a member.
+pub fn with_member<T>(
+    context: &Context,
+    node: &Node<'_>,
+    work: impl FnOnce(&mut Member<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let fleet = &node.settings.fleet;
+    let keys = keys(context.settings())?;
+    let Some(kept) = kept(node.store)? else {
+        let hint = Some("`cutover fleet join` makes it known".to_owned());
+        return Err(Error::Usage { what: "this node has not joined its fleet".into(), hint });
+    };
+    let _lock = node.lock()?;
+    let board = board(fleet, kept.own.node.as_str());
+    work(&mut Member::new(Box::new(board), &SystemClock, &keys, fleet, kept))
+}
+
+/// Stages what the fleet wants, and begins the update.
+fn follow(
+    context: &Context,
+    node: &Node<'_>,
+    locally: &Locally<'_>,
+    args: &UpdateArgs,
+    release: &ReleaseId,
+    rollout: Option<u64>,
+) -> Result<u8, Error> {
+    let state = node.store.trusted_state()?;
+    if let Some(bad) = state.bad.iter().find(|bad| bad.release.digest == release.digest) {
+        return Err(node::Error::Banned(bad.clone()).into());
+    }
+    let sealed = stage(context, node, locally, args, release)?;
+    let in_the_way = blocked(node, &Offered::staged(&sealed), args.now)?;
+    if !in_the_way.is_empty() {
+        return not_now(context, &release.version, &in_the_way);
+    }
+    let lock = node.lock()?;
+    ensure_switchable(node)?;
+    let mut wish = wish(context, &args.trial, false, !args.no_wait);
+    wish.rollout = rollout;
+    let ended = node.switch(&lock, &sealed, &wish, locally);
+    let code = conclude(context, node, ended)?;
+    drop(lock);
+    if code == 0 {
+        tidy(context, node);
+    }
+    Ok(code)
+}
+
+/// The release of this version counts only with the digest that the proposal names.
+fn stage(
+    context: &Context,
+    node: &Node<'_>,
+    locally: &Locally<'_>,
+    args: &UpdateArgs,
+    release: &ReleaseId,
+) -> Result<Sealed, Error> {
+    let staged = bring(context, node, locally, Some(release.version.as_str()), &args.file)?;
+    if staged.sealed.release == *release {
+        return Ok(staged.sealed);
+    }
+    let (version, found) = (&release.version, staged.sealed.release.digest);
+    Err(Error::Fleet(format!("release {version} here is {found}, and the fleet wants {}", release.digest)))
+}
+
+/// Whether the node says no to the rollout for this; else another try may do better before the votes are due.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error, Error::Fleet(_)) || [code::REFUSED, code::NO_SPACE].contains(&failure(error).code)
+}

@@ -1,0 +1,46 @@
+//! Whose word counts in a fleet: the keys that may sign in the namespace `cutover-fleet`.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use crate::coord::look::{Keys, Signer};
+
+use crate::release::trust::{Error, KEY_DIRECTORIES, Keyring, Namespace, sign};
+
+/// The trusted keys of a node.
+#[derive(Clone, Debug, Default)]
+pub struct FleetKeys(Keyring);
+
+impl FleetKeys {
+    /// Loads the files of keys; without any, those of the usual places that are there.
+    pub fn load(files: &[String], revoked: &Path) -> Result<Self, Error> {
+        let usual = KEY_DIRECTORIES.into_iter().filter(|path| Path::new(path).exists());
+        let paths: Vec<PathBuf> = match files {
+            [] => usual.map(Into::into).collect(),
+            files => files.iter().map(Into::into).collect(),
+        };
+        Ok(Self(Keyring::load(&paths, revoked)?))
+    }
+}
+
+impl Keys for FleetKeys {
+    fn operator(&self, line: &str, armored: &str) -> Result<String, String> {
+        let now = Timestamp::now();
+        let signers = self.0.verify(Namespace::Fleet, line.as_bytes(), Some(armored.as_bytes()), now, 1);
+        match signers {
+            Ok(signers) => Ok(signers.first().map(|signer| signer.name.clone()).unwrap_or_default()),
+            Err(refusal) => Err(refusal.to_string()),
+        }
+    }
+}
+
+/// A private key, or the public one of a key that an agent holds.
+#[derive(Clone, Debug)]
+pub struct KeyFile(pub PathBuf);
+
+impl Signer for KeyFile {
+    fn sign(&self, line: &str) -> Result<String, String> {
+        sign(&self.0, Namespace::Fleet, line.as_bytes()).map_err(|error| super::super::driver::chain(&error))
+    }
+}
