@@ -22,6 +22,6 @@ mod model_synchronous;
 mod node;
 mod pack;
 mod schema;
-mod single_node;
 mod sim;
+mod single_node;
 mod staging;
