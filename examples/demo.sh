@@ -83,20 +83,8 @@ make_release() {
         -o "$work/published/shop-$version.tar.zst" >/dev/null
 }
 
-# publish SERIAL VERSION: the channel now says that this release is the one to run.
-publish() {
-    manifest=$work/published/shop-$2.manifest
-    {
-        echo "format = 1"
-        echo "product = shop"
-        echo "channel = stable"
-        echo "serial = $1"
-        echo "issued = $(date -u +%Y-%m-%dT%H:%M:%SZ)"
-        echo "expires = $(date -u -d '+30 days' +%Y-%m-%dT%H:%M:%SZ)"
-        echo "release = $2 sha256:$(sha256sum "$manifest" | cut -d' ' -f1)"
-    } >"$work/published/stable.channel.new"
-    mv "$work/published/stable.channel.new" "$work/published/stable.channel"
-}
+# publish VERSION: signs the release, and the channel that now says it is the one to run.
+publish() { "$CUTOVER" publish "$work/published" "$1" --key "$work/team" >/dev/null; }
 
 mkdir "$work/published" "$work/data" "$work/shop"
 cat >"$work/shop.toml" <<END
@@ -105,7 +93,7 @@ root = "$work/shop"
 [source]
 url = "file://$work/published"
 channel = "stable"
-allow_unsigned = true            # for this demo; a real node names its keys
+keys = ["$work/team.pub"]        # whose releases are taken
 
 [service.command]                # no systemd needed; with it, say units = ["shop.service"]
 start = ["bin/shop", "start", "--port", "$port", "--data", "$work/data"]
@@ -127,19 +115,20 @@ say "A small shop, a real HTTP server, is to be kept up to date. Its team has pa
     "1.3.0 is good, and takes two seconds to start. The node has this configuration (its --config is left" \
     "out of the commands below):"
 sed "s/^/    $dim/; s/\$/$plain/" "$work/shop.toml"
+"$CUTOVER" keygen "$work/team" >/dev/null 2>&1
 make_release 1.0.0
 make_release 1.1.0
 make_release 1.2.0 "sick_after = 2"
 make_release 1.3.0 "start_delay = 2"
 
 chapter "1. The first installation"
-publish 1 1.0.0
+publish 1.0.0
 run 0 update
 visit
 
 chapter "2. An update under load"
 say "A crowd asks the shop 200 times a second, while the team publishes 1.1.0."
-publish 2 1.1.0
+publish 1.1.0
 "$SHOP" load --port "$port" >"$work/load" &
 load_pid=$!
 run 0 update
@@ -153,7 +142,7 @@ say "" "The crowd saw: $(cat "$work/load")" \
 chapter "3. A release that falls sick after it first answered"
 say "1.2.0 passes every test that asks only once. cutover watches the whole trial, and goes back by itself:" \
     "exit code 10 says that the new release was rolled back, and that the old one was seen healthy again."
-publish 3 1.2.0
+publish 1.2.0
 run 10 update
 visit
 say "" "The timer will ask again and again. The release is remembered as bad, and is not tried again:"
@@ -162,10 +151,11 @@ run 12 update
 chapter "4. Somebody pulls the plug"
 say "1.3.0 is out. In the middle of the switch, with the old server stopped and the new one not up yet," \
     "cutover is killed with SIGKILL."
-publish 4 1.3.0
+publish 1.3.0
 "$CUTOVER" --config "$work/shop.toml" update >/dev/null 2>&1 &
 update_pid=$!
 wait_for_pointer 1.3.0
+sleep 0.5 # into the two seconds that the new server takes to start
 kill -KILL "$update_pid"
 wait "$update_pid" 2>/dev/null || true
 say "" "Killed. The pointer still names a whole release: current -> $(readlink "$work/shop/current")" \
