@@ -21,6 +21,7 @@ mod model_rolling;
 mod model_synchronous;
 mod node;
 mod pack;
+mod refusals;
 mod schema;
 mod sim;
 mod single_node;
