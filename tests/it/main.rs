@@ -15,6 +15,7 @@ mod differential;
 mod docs;
 mod errors;
 mod filesystems;
+mod format;
 mod fuzz;
 mod layers;
 mod model_rolling;
