@@ -142,7 +142,10 @@ pub enum Command {
     /// Let this release be switched to again
     MarkGood(VersionArgs),
     /// Run the health checks now
-    Health,
+    Health(HealthArgs),
+    /// Show and drop the data that rollbacks have set aside
+    #[command(subcommand)]
+    Data(DataCommand),
     /// Compare the tree of a release with what it must be
     Verify(VerifyArgs),
     /// Show what differs between two releases on this node
@@ -445,6 +448,31 @@ pub struct PackArgs {
     /// Which data this release writes (a number)
     #[arg(long, value_name = "EPOCH")]
     pub data_write: Option<u64>,
+}
+
+/// Of `health`.
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// Wait until all pass, for as long as a new release may take (`deadline`)
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// Of `data`.
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// List what was set aside: by which rollback, when, how much, and where it is
+    List,
+    /// Delete what one rollback has set aside, for good
+    Drop(DropArgs),
+}
+
+/// Of `data drop`.
+#[derive(Debug, Args)]
+pub struct DropArgs {
+    /// The rollback, as `data list` names it
+    #[arg(value_name = "ID")]
+    pub id: String,
 }
 
 /// Of `config`.

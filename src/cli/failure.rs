@@ -61,6 +61,9 @@ pub enum Error {
     /// The disk.
     #[error(transparent)]
     Disk(#[from] disk::Error),
+    /// The application's data.
+    #[error(transparent)]
+    Data(#[from] crate::lifecycle::data::Error),
     /// The words of the command line do not go together.
     #[error("{what}")]
     Usage {
@@ -134,6 +137,7 @@ pub fn failure(error: &Error) -> Failure {
     match error {
         Error::Config(problem) => of_config(problem),
         Error::Node(error) => of_node(error),
+        Error::Data(_) => Failure::new(code::FAILED, error, None),
         Error::Staging(error) => of_staging(error),
         Error::Store(error) => of_store(error, code::FAILED),
         Error::Disk(error) => of_disk(error, code::FAILED),

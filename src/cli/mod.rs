@@ -2,9 +2,12 @@
 
 pub mod args;
 mod context;
+mod data;
 pub mod failure;
 mod fleet;
 mod going_back;
+mod handover;
+mod health;
 mod info;
 mod logging;
 mod marks;
@@ -56,6 +59,11 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(cli: &Cli, interrupted: Arc<AtomicBool>) -> Result<u8, Error> {
     let disk = stop::disk();
     let context = || Context::load(&cli.global, interrupted.clone(), disk.clone());
+    if let Some(verb) = long_work(&cli.command)
+        && let Some(code) = handover::follow(&context()?.app, verb)
+    {
+        return Ok(code);
+    }
     match &cli.command {
         Command::Status(args) => status::status(args, &cli.global, &context),
         Command::List(args) => trees::list(&context()?, args),
@@ -71,7 +79,8 @@ fn dispatch(cli: &Cli, interrupted: Arc<AtomicBool>) -> Result<u8, Error> {
         Command::Unpin(args) => marks::pin(&context()?, &args.version, false),
         Command::MarkBad(args) => marks::mark_bad(&context()?, args),
         Command::MarkGood(args) => marks::mark_good(&context()?, &args.version),
-        Command::Health => status::health(&context()?),
+        Command::Health(args) => health::health(&context()?, args),
+        Command::Data(command) => data::data(&context()?, command),
         Command::Verify(args) => trees::verify(&context()?, args),
         Command::Diff(args) => trees::diff(&context()?, args),
         Command::Prune(args) => trees::prune(&context()?, args),
@@ -92,6 +101,17 @@ fn dispatch(cli: &Cli, interrupted: Arc<AtomicBool>) -> Result<u8, Error> {
             clap_complete::generate(args.shell, &mut Cli::command(), "cutover", &mut std::io::stdout());
             Ok(0)
         }
+    }
+}
+
+/// The commands that must not end with the terminal that they were typed on.
+fn long_work(command: &Command) -> Option<&'static str> {
+    match command {
+        Command::Switch(_) => Some("switch"),
+        Command::Update(args) if !args.dry_run => Some("update"),
+        Command::Rollback(args) if !args.check && !args.now => Some("rollback"),
+        Command::Recover(args) if !args.boot => Some("recover"),
+        _ => None,
     }
 }
 

@@ -1,15 +1,14 @@
-//! `status` and `health`: what a person wants to know in five seconds.
+//! `status`: what a person wants to know in five seconds.
 
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::{SignedDuration, SpanRound, Timestamp, Unit};
-use serde_json::json;
 
 use super::args::{Global, StatusArgs};
 use super::context::Context;
-use super::failure::{Error, code};
+use super::failure::Error;
 use super::narrator::status_path;
 use super::output::{Output, Tone, print, table};
 use crate::config::{self, Places};
@@ -253,30 +252,4 @@ fn words(duration: SignedDuration) -> String {
         (_, Ok(span)) => format!("{span:#}"),
         (_, Err(_)) => format!("{seconds}s"),
     }
-}
-
-/// `health`
-pub fn health(context: &Context) -> Result<u8, Error> {
-    context.with_node("health", |node, locally| {
-        let Some(version) = node.store.active()? else {
-            return Err(Error::NoSuchRelease { what: "current".into(), nearest: None });
-        };
-        let tree = node.store.tree(&version)?;
-        let seen = locally.application(node.settings, |application| application.watch(&version, &tree).observe(Duration::ZERO));
-        let is_required = |name: &str| node.settings.health.check.iter().all(|check| check.name != name || check.required);
-        let is_healthy = seen.iter().all(|seen| seen.ok.is_healthy() || !is_required(&seen.name));
-        let values: Vec<_> = seen
-            .iter()
-            .map(|seen| {
-                json!({"name": seen.name, "ok": seen.ok.is_healthy(), "answer": seen.ok, "detail": seen.detail,
-                    "last_ms": u64::try_from(seen.took.as_millis()).unwrap_or(u64::MAX), "required": is_required(&seen.name)})
-            })
-            .collect();
-        let mut lines: Vec<String> = seen.iter().map(ToString::to_string).collect();
-        if lines.is_empty() {
-            lines.push("no check is configured".into());
-        }
-        context.output.result(&json!({"version": version, "healthy": is_healthy, "checks": values}), &lines.join("\n"));
-        Ok(if is_healthy { 0 } else { code::FAILED })
-    })
 }

@@ -16,7 +16,7 @@ use super::units;
 use crate::health::{Checks, Context, Observation};
 use crate::store::Store;
 use crate::sys::systemd::{self, Deadline};
-use crate::types::record::{Cause, DataPolicy, DataSnapshot, Reason, Record};
+use crate::types::record::{Cause, DataPolicy, DataSnapshot, Phase, Reason, Record};
 use crate::types::{ReleaseId, Version};
 
 /// The application on this machine.
@@ -151,6 +151,13 @@ impl<'a> Local<'a> {
 
 impl Application for Local<'_> {
     fn hooks(&self, moment: Moment, record: &Record) -> Result<(), Reason> {
+        if moment == Moment::PreSwitch {
+            // What does not fit is found before anything stops.
+            let (release, entries) = (record.from.as_ref(), &self.settings.data);
+            self.data()
+                .plan_snapshots(&record.transaction, release, Timestamp::now(), entries)
+                .map_err(|error| Reason::new(Cause::Machine, chain(&error)))?;
+        }
         let directory = PathBuf::from(format!("/etc/cutover/{}.hooks", self.app));
         let hooks = Hooks { settings: self.settings.hooks.clone(), directory };
         let tree = match moment {
@@ -211,6 +218,9 @@ impl Application for Local<'_> {
         }
         if let Err(error) = self.services.drain(&target) {
             tracing::warn!("{}", chain(&error));
+        }
+        if matches!(record.phase, Phase::RollingBack { .. }) {
+            self.services.forget_failures(&target);
         }
         self.services.ensure_stopped(&target).map_err(|error| {
             Reason::new(Cause::Service, format!("{}{}", chain(&error), self.last_words_of(&target)))

@@ -18,6 +18,7 @@ class Load:
         command = ["nsenter", f"--target={self.node.leader}", "--net", sys.executable, os.path.abspath(__file__),
                    str(self.port), str(self.per_second)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process.stdout.readline()
         return self
 
     def __exit__(self, *_):
@@ -44,6 +45,7 @@ def ask(port, seen):
 def main(port, per_second):
     seen, threads = [], []
     over = threading.Event()
+    print("ready", flush=True)
     threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
     begin, number = time.monotonic(), 0
     while not over.is_set():

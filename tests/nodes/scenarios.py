@@ -43,9 +43,9 @@ def installs_by_timer(app):
 
 
 def updates(app):
-    """a good release is committed, and the old one was never gone for long"""
+    """the unit commits a good release, and the old one was never gone for long"""
     old, version = app.version(), app.publish()
-    app.update(0)
+    app.node.call("systemctl", "start", "cutover@app.service")
     app.serves(version)
     last = app.history()[-1]
     check((last["from"], last["to"], last["outcome"]) == (old, version, "committed"), f"history says {last}")
@@ -53,12 +53,20 @@ def updates(app):
 
 
 def rolls_back_sick(app):
-    """a release that answers 503 is rolled back, and not tried again"""
+    """the unit rolls a release back that answers 503, fails so that OnFailure= tells, and does not try it again"""
     old, version = app.version(), app.publish(sick_after=0)
-    said = app.update(10)
+    app.node.write("/etc/systemd/system/tell.service", "[Service]\nExecStart=/bin/touch /run/told\n")
+    app.node.write("/etc/systemd/system/cutover@app.service.d/tell.conf", "[Unit]\nOnFailure=tell.service\n")
+    app.node.call("systemctl", "daemon-reload")
+    app.node.run("systemctl", "start", "cutover@app.service")
     app.serves(old)
+    status = app.properties("cutover@app.service", "ExecMainStatus")["ExecMainStatus"]
+    check(status == "10", f"the unit ended with {status}")
+    eventually("OnFailure= fires", 5, lambda: app.node.run("test", "-e", "/run/told")[0] == 0)
+    said = app.history()[-1]["reason"]
     check("503" in said and "web" in said, f"the message does not name check and answer: {said}")
     again = app.node.run("cutover", "update", "--now")[0]
+    app.node.run("systemctl", "start", "cutover@app.service")
     check(again in (0, 12, 15, 77) and app.active() == old, f"a bad release was tried again: status {again}")
     check(version in app.node.call("cutover", "status", "--json"), "the status does not name the bad release")
 
@@ -162,6 +170,8 @@ def needs_no_terminal(app):
         command = app.node.enter("setsid", "--ctty", "sh", "-c", "cutover update --now; true")
         os.execvp(command[0], command)
     eventually("the new release is started", 20, lambda: app.active() == version)
+    units = app.node.call("systemctl", "list-units", "--plain", "--no-legend", "cutover-app-update-*")
+    check("running" in units, f"no unit does the work: {units}")
     os.close(terminal)
     for pid in app.node.call("sh", "-c", "pgrep -f 'cutover update' || true").split():
         app.node.run("kill", "-HUP", pid)
@@ -180,9 +190,11 @@ def ends_without_its_updater(app):
     updater.wait(20)
     timer = app.properties("cutover-deadline-app.timer", "ActiveState")
     check(timer["ActiveState"] == "active", f"no timer is armed: {timer}")
-    app.node.call("cutover", "recover")
+    # What the timer does when its time has come.
+    app.node.call("systemctl", "start", "cutover-deadline-app.service")
     app.at_rest()
     app.serves(version)
+    check(app.history()[-1]["outcome"] == "committed", f"it ended {app.history()[-1]}")
 
 
 def refuses_no_connection(app):
@@ -209,6 +221,26 @@ def refuses_no_connection(app):
     app.node.call("systemctl", "daemon-reload")
     app.node.call("systemctl", "restart", "app.service")
     return f"{load.asked} requests, the slowest took {load.slowest * 1000:.0f} ms"
+
+
+def updates_itself(app):
+    """cutover is an application of its own: it replaces itself, watches the new one, and goes back from a broken one"""
+    node = app.node
+    node.write("/etc/cutover/self.toml", 'root = "/opt/cutover"\n[health]\nmin_healthy = "200ms"\n[[health.check]]\n'
+               'name = "runs"\nexec = { command = ["bin/cutover", "--version"] }\ninterval = "100ms"\n')
+    node.path("/opt/cutover").mkdir(mode=0o755, exist_ok=True)
+    program = node.path("/usr/bin/cutover").read_bytes()
+    for version, content in [("1", program), ("2", program), ("3", b"#!/bin/sh\nexit 1\n")]:
+        node.write(f"/srv/self/{version}/bin/cutover", "")
+        node.path(f"/srv/self/{version}/bin/cutover").write_bytes(content)
+        node.path(f"/srv/self/{version}/bin/cutover").chmod(0o755)
+        node.call("tar", "-C", f"/srv/self/{version}", "-cf", f"/srv/self/self-{version}.tar", "bin")
+        command = "/usr/bin/cutover" if version == "1" else "/opt/cutover/current/bin/cutover"
+        status = node.run(command, "--app", "self", "update", "--allow-unsigned", f"/srv/self/self-{version}.tar")
+        check(status[0] == (10 if version == "3" else 0), f"version {version} ended with {status}")
+    check(node.path("/opt/cutover/current").readlink().name == "2", "the broken cutover stays")
+    node.call("/opt/cutover/current/bin/cutover", "--app", "self", "status")
+    node.path("/etc/cutover/self.toml").unlink()
 
 
 def survives_crashes(app):
@@ -266,7 +298,7 @@ def stopped_or_ended(node, updater):
 SCENARIOS = [installs_by_timer, updates, rolls_back_sick, rolls_back_crashing, rolls_back_later,
              rolls_back_restarting, stops_what_hangs, brings_data_back, moves_units_with_the_release,
              names_old_processes, needs_no_terminal, ends_without_its_updater, refuses_no_connection,
-             survives_crashes]
+             updates_itself, survives_crashes]
 
 
 def measure_downtime(app):

@@ -150,15 +150,20 @@ impl Data {
         };
         paths.retain(|path| path.extension().is_some_and(|kind| kind == "json"));
         paths.sort();
-        let read = |path: PathBuf| {
-            let bytes = disk::read_small(&path, INDEX_BYTES_MAX)?.unwrap_or_default();
-            serde_json::from_slice(&bytes).map_err(|error| Error::Index { path, why: error.to_string() })
-        };
-        paths.into_iter().map(read).collect()
+        Ok(paths
+            .iter()
+            .map(|path| read_index(path))
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .flatten()
+            .collect())
     }
 
     /// Removes what is at `path`, a tree or a file, and makes that durable.
     fn remove(&self, path: &Path) -> Result<(), Error> {
+        if std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+            return Ok(());
+        }
         self.disk.ask("remove", path)?;
         copy::remove(path)?;
         Ok(self.disk.sync_names(path)?)
@@ -189,6 +194,13 @@ impl Kind {
             Self::Aside => "aside",
         }
     }
+}
+
+/// `Ok(None)` when there is none.
+fn read_index<Index: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<Index>, Error> {
+    let Some(bytes) = disk::read_small(path, INDEX_BYTES_MAX)? else { return Ok(None) };
+    let index = serde_json::from_slice(&bytes);
+    index.map(Some).map_err(|error| Error::Index { path: path.to_owned(), why: error.to_string() })
 }
 
 fn parent_of(path: &Path) -> &Path {
@@ -335,6 +347,7 @@ mod tests {
         let items = lab.snapshot(&lab.data).unwrap();
         lab.data.prune_snapshots(&items[..1]).unwrap();
         assert_eq!(lab.data.snapshots().unwrap().len(), 1);
+        lab.data.plan_snapshots("t2", None, jiff::Timestamp::UNIX_EPOCH, &lab.entries).unwrap();
         lab.data.prune_snapshots(&[]).unwrap();
         assert!(lab.data.snapshots().unwrap().is_empty());
         let left = std::fs::read_dir(lab.root.join(".cutover/snapshots")).unwrap().count();
@@ -345,11 +358,13 @@ mod tests {
     fn a_copy_that_does_not_fit_is_refused_before_it_is_begun() {
         let lab = Lab::new();
         let data = Data { reserve: u64::MAX, ..lab.data.clone() };
-        let plan = lab.data.preflight(&lab.entries).unwrap();
-        if plan[0].1 == "copy" {
-            let error = lab.snapshot(&data).unwrap_err();
+        let plan = |data: &Data, name: &str| {
+            data.plan_snapshots(name, None, jiff::Timestamp::UNIX_EPOCH, &lab.entries)
+        };
+        if plan(&lab.data, "t0").unwrap()[0].method == "copy" {
+            let error = plan(&data, "t1").unwrap_err();
             assert!(matches!(error, Error::NoSpace { .. }), "{error}");
-            assert!(data.preflight(&lab.entries).is_err());
+            assert!(lab.snapshot(&data).is_err());
         }
     }
 }

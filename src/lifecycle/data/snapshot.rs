@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Data, Entry, Error, Kind, copy, parent_of};
+use super::{Data, Entry, Error, Kind, copy, parent_of, read_index};
 use crate::sys::disk::Context as _;
 use crate::sys::ioctl;
 use crate::types::ReleaseId;
@@ -54,29 +54,30 @@ pub struct SnapshotSet {
 }
 
 impl Data {
-    /// How each entry would be copied (for `status` and `check`), and whether there is room for it.
-    pub fn preflight(&self, entries: &[Entry]) -> Result<Vec<(PathBuf, &'static str)>, Error> {
-        let mut plan = Vec::new();
-        for entry in wanted(entries) {
-            let method = self.method(&entry.path)?;
-            self.check_room(&entry.path, method)?;
-            plan.push((entry.path.clone(), method.name()));
-        }
-        Ok(plan)
-    }
-
-    /// Makes sure that there are snapshots of all entries. Services must be stopped. One that is there is left as it is,
-    /// whatever the data are by now. Entries that are always kept are left out.
-    pub fn ensure_snapshots(
+    /// Plans the snapshots of a switch while services still run: how each path is copied, whether there is room, and
+    /// where it goes. Entries that are always kept are left out. A plan that is there stays.
+    pub fn plan_snapshots(
         &self,
         transaction: &str,
         release: Option<&ReleaseId>,
         at: Timestamp,
         entries: &[Entry],
     ) -> Result<Vec<DataSnapshot>, Error> {
+        let index = self.index(Kind::Snapshots, transaction);
+        if let Some(set) = read_index::<SnapshotSet>(&index)? {
+            return Ok(set.items);
+        }
         let mut items = Vec::new();
-        for (number, entry) in wanted(entries).enumerate() {
-            items.push(self.ensure_snapshot(transaction, number, &entry.path)?);
+        let wanted = entries.iter().filter(|entry| entry.on_rollback != DataPolicy::Keep);
+        for (number, entry) in wanted.enumerate() {
+            let method = self.method(&entry.path)?;
+            self.check_room(&entry.path, method)?;
+            let own = entry.path.file_name().unwrap_or_default().to_string_lossy();
+            items.push(DataSnapshot {
+                path: entry.path.to_string_lossy().into_owned(),
+                name: format!("{transaction}/{number}-{own}.{}", method.name()),
+                method: method.name().to_owned(),
+            });
         }
         if !items.is_empty() {
             let transaction = transaction.to_owned();
@@ -86,33 +87,46 @@ impl Data {
         Ok(items)
     }
 
-    fn ensure_snapshot(&self, transaction: &str, number: usize, path: &Path) -> Result<DataSnapshot, Error> {
-        let own = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let item = |method: Method| DataSnapshot {
-            path: path.to_string_lossy().into_owned(),
-            name: format!("{transaction}/{number}-{own}.{}", method.name()),
-            method: method.name().to_owned(),
-        };
-        for method in METHODS {
-            if fs::symlink_metadata(self.snapshot_place(&item(method))?).is_ok() {
-                return Ok(item(method));
+    /// Makes sure that there are snapshots of all entries, as planned. Services must be stopped. One that is there is left
+    /// as it is, whatever the data are by now.
+    pub fn ensure_snapshots(
+        &self,
+        transaction: &str,
+        release: Option<&ReleaseId>,
+        at: Timestamp,
+        entries: &[Entry],
+    ) -> Result<Vec<DataSnapshot>, Error> {
+        let items = self.plan_snapshots(transaction, release, at, entries)?;
+        for item in &items {
+            let place = self.snapshot_place(item)?;
+            if fs::symlink_metadata(&place).is_err() {
+                self.take(item, &place)?;
             }
         }
-        let method = self.method(path)?;
-        self.check_room(path, method)?;
-        let place = self.snapshot_place(&item(method))?;
-        self.make_parents(&place)?;
-        match method {
-            Method::Absent => self.disk.replace(&place, b"", 0o600)?,
-            Method::Btrfs => {
+        Ok(items)
+    }
+
+    fn take(&self, item: &DataSnapshot, place: &Path) -> Result<(), Error> {
+        let path = Path::new(&item.path);
+        self.make_parents(place)?;
+        let is_there = fs::symlink_metadata(path).is_ok();
+        match METHODS.into_iter().find(|method| method.name() == item.method) {
+            Some(Method::Absent) if !is_there => self.disk.replace(place, b"", 0o600)?,
+            Some(Method::Btrfs) if is_there => {
                 self.disk.ask("take a snapshot of", path)?;
                 // The one change here that is durable by itself.
-                ioctl::snapshot(path, &place, false).context("take a snapshot of", path)?;
+                ioctl::snapshot(path, place, false).context("take a snapshot of", path)?;
             }
-            Method::Reflink | Method::Copy => self.copy(path, &place)?,
+            Some(Method::Reflink | Method::Copy) if is_there => self.copy(path, place)?,
+            Some(Method::Absent | Method::Btrfs | Method::Reflink | Method::Copy) | None => {
+                return Err(Error::Unfit {
+                    path: path.to_owned(),
+                    why: "it came or went while the switch began",
+                });
+            }
         }
-        tracing::info!(path = %path.display(), method = method.name(), "data copied");
-        Ok(item(method))
+        tracing::info!(path = %path.display(), method = item.method, "data copied");
+        Ok(())
     }
 
     /// Where a snapshot is.
@@ -209,10 +223,6 @@ impl Data {
         }
         Ok(())
     }
-}
-
-fn wanted(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
-    entries.iter().filter(|entry| entry.on_rollback != DataPolicy::Keep)
 }
 
 fn is_mount_point(path: &Path) -> bool {

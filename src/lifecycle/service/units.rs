@@ -24,12 +24,22 @@ pub struct UnitServices {
     gate: Gate,
     /// Whether this process has stopped all services: what runs after that was started from the new tree.
     are_stopped: AtomicBool,
+    /// Whether nothing but systemd itself starts them again: then there is no gate to open.
+    are_untriggered: AtomicBool,
+    /// Whether this process has cleared the start limits since.
+    has_forgotten: AtomicBool,
 }
 
 impl UnitServices {
     /// The services of the application `app`.
     pub fn new(settings: Settings, app: &str) -> Self {
-        Self { settings, gate: Gate::new(app), are_stopped: AtomicBool::new(false) }
+        Self {
+            settings,
+            gate: Gate::new(app),
+            are_stopped: AtomicBool::new(false),
+            are_untriggered: AtomicBool::new(false),
+            has_forgotten: AtomicBool::new(false),
+        }
     }
 
     /// Holds back starts of units that a socket, path or timer may start again as soon as they are stopped.
@@ -41,6 +51,7 @@ impl UnitServices {
             .filter(|(_, properties)| properties.words("TriggeredBy").next().is_some())
             .map(|(unit, _)| unit.clone())
             .collect();
+        self.are_untriggered.store(triggered.is_empty(), Ordering::SeqCst);
         if triggered.is_empty() {
             return Ok(());
         }
@@ -147,8 +158,11 @@ impl Services for UnitServices {
 
     fn ensure_running(&self, target: &Target) -> Result<(), Error> {
         let units = &target.units;
-        self.gate.open()?;
-        revive_triggers(units)?;
+        if !self.are_untriggered.swap(false, Ordering::SeqCst) {
+            self.gate.open()?;
+            revive_triggers(units)?;
+        }
+        self.has_forgotten.store(false, Ordering::SeqCst);
         if self.are_stopped.swap(false, Ordering::SeqCst) {
             return self.start(units);
         }
@@ -170,6 +184,9 @@ impl Services for UnitServices {
     }
 
     fn forget_failures(&self, target: &Target) {
+        if self.has_forgotten.swap(true, Ordering::SeqCst) {
+            return;
+        }
         // Units that are not loaded have no failures to forget.
         if let Err(error) = systemd::reset_failed(&target.units) {
             tracing::debug!(%error, "start limits are left as they are");
