@@ -7,21 +7,32 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 architecture=$(dpkg --print-architecture)
 out=$target/debian
 stage=$out/stage
+# Whoever gives the package to others names himself.
+maintainer=${MAINTAINER:-The cutover authors <cutover@localhost.localdomain>}
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
+export SOURCE_DATE_EPOCH
 rm -rf "$stage"
 mkdir -p "$stage/DEBIAN"
 
 packaging/install.sh "$target" "$stage" /usr
 
-# What Debian wants of its packages: compressed manuals and changes, a copyright, and configuration nobody overwrites.
+# What Debian wants of its packages: compressed manuals, a changelog of the package, a copyright.
 find "$stage/usr/share/man" -type f -exec gzip -9n {} +
-mv "$stage/usr/share/doc/cutover/CHANGELOG.md" "$stage/usr/share/doc/cutover/changelog"
+cat >"$stage/usr/share/doc/cutover/changelog" <<END
+cutover ($version) unstable; urgency=medium
+
+  * What changed is in /usr/share/doc/cutover/CHANGELOG.md.
+
+ -- $maintainer  $(date -R -d "@$SOURCE_DATE_EPOCH")
+END
 gzip -9n "$stage/usr/share/doc/cutover/changelog"
+install -D -m 644 packaging/debian/lintian-overrides "$stage/usr/share/lintian/overrides/cutover"
 cat >"$stage/usr/share/doc/cutover/copyright" <<END
 Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: cutover
 
 Files: *
-Copyright: The cutover authors
+Copyright: 2026 The cutover authors
 License: Apache-2.0 or MIT
 
 License: Apache-2.0
@@ -44,7 +55,7 @@ cat >"$stage/DEBIAN/control" <<END
 Package: cutover
 Version: $version
 Architecture: $architecture
-Maintainer: The cutover authors <cutover@localhost.localdomain>
+Maintainer: $maintainer
 Section: admin
 Priority: optional
 Installed-Size: $(du -sk --exclude=DEBIAN "$stage" | cut -f1)
@@ -57,8 +68,8 @@ Description: bring applications from release to release, and back
  configuration and data. It needs no server; several nodes agree through plain
  files in a shared directory.
 END
-cp packaging/debian/postinst packaging/debian/prerm packaging/debian/postrm "$stage/DEBIAN/"
-chmod 755 "$stage/DEBIAN/postinst" "$stage/DEBIAN/prerm" "$stage/DEBIAN/postrm"
+cp packaging/debian/postinst packaging/debian/postrm "$stage/DEBIAN/"
+chmod 755 "$stage/DEBIAN/postinst" "$stage/DEBIAN/postrm"
 (cd "$stage" && find usr -type f -print0 | sort -z | xargs -0 md5sum) >"$stage/DEBIAN/md5sums"
 
 package=$out/cutover_${version}_$architecture.deb
