@@ -7,7 +7,7 @@ DESTDIR ?=
 # Where cargo builds; follows CARGO_TARGET_DIR.
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test check bench test-nodes test-fleet model build man install uninstall deb test-deb clean
+.PHONY: help demo test check bench test-nodes test-fleet model build man install uninstall deb test-deb test-guide clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -51,6 +51,9 @@ deb: build man ## A Debian package, into $(TARGET)/debian
 
 test-deb: deb ## Install, upgrade and purge the package in a fresh Debian root (root, mmdebstrap)
 	@packaging/test-deb.sh "$(TARGET)"/debian/cutover_*.deb
+
+test-guide: deb ## README's ten-minute guide, word by word, on a real systemd node (root)
+	@tests/nodes/guide "$$(ls "$(TARGET)"/debian/cutover_*.deb)"
 
 clean: ## Remove what was built
 	$(CARGO) clean
