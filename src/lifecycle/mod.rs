@@ -31,5 +31,7 @@ pub mod service;
 pub mod settings;
 pub mod staging;
 pub mod status;
+#[cfg(test)]
+mod tests;
 pub mod units;
 pub mod upstream;
