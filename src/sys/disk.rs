@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, statfs};
+use xattr::FileExt as _;
 
 use super::ioctl;
 use crate::types::escaped_path;
@@ -82,9 +84,11 @@ impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
     }
 }
 
-/// How many files the reserve holds, and their size: enough for the writes of one rollback on any of the file systems.
-const RESERVE_FILES: usize = 8;
-const RESERVE_FILE_BYTES: usize = 256 << 10;
+/// The reserve holds files of this size for the contents that one rollback writes,
+const RESERVE_DATA: (usize, usize) = (8, 256 << 10);
+/// and on btrfs, where every change needs metadata too (a rename wants 3 MiB to be free), one file with so many
+/// attributes of this size: each takes a node of the metadata for itself.
+const RESERVE_METADATA: (usize, usize) = (640, 14_000);
 
 impl Disk {
     /// A disk whose changes pass `probe` first.
@@ -240,44 +244,52 @@ impl Disk {
     /// Makes the reserve that [`Disk::replace`] and others may spend, as far as there is room. Not durable: it need not be.
     pub fn fill_reserve(&self) -> Result<(), Error> {
         let Some(directory) = &self.reserve else { return Ok(()) };
-        if reserve_files(directory).len() >= RESERVE_FILES {
+        let paths = (0..RESERVE_DATA.0).map(|number| directory.join(number.to_string()));
+        let missing: Vec<PathBuf> = paths.filter(|path| !path.exists()).collect();
+        let metadata = directory.join("metadata");
+        let lacks_metadata = is_btrfs(directory.parent().unwrap_or(directory)) && !metadata.exists();
+        if missing.is_empty() && !lacks_metadata {
             return Ok(());
         }
         self.make_directory(directory, 0o700)?;
-        for number in 0..RESERVE_FILES {
-            let path = directory.join(number.to_string());
-            if path.exists() {
-                continue;
-            }
-            self.ask("reserve space in", &path)?;
-            // Zeros are written rather than allocated: btrfs must own the blocks too.
-            let filled =
-                File::create(&path).and_then(|mut file| file.write_all(&vec![0; RESERVE_FILE_BYTES]));
-            if let Err(error) = filled {
-                drop(remove_if_there(&path));
-                return if is_no_space(&error) {
-                    Ok(())
-                } else {
-                    Err(error).context("reserve space in", &path)
-                };
+        self.ask("reserve space in", directory)?;
+        // Bytes are written rather than allocated: btrfs must own the blocks too.
+        let fill = |path: &Path| File::create(path)?.write_all(&[0xa5; RESERVE_DATA.1]);
+        let fill_metadata = || {
+            let file = File::create(&metadata)?;
+            let (number, size) = RESERVE_METADATA;
+            (0..number).try_for_each(|number| file.set_xattr(format!("user.{number}"), &vec![0xa5; size]))
+        };
+        let mut filled: Vec<_> = missing.iter().map(|path| (path, fill(path))).collect();
+        if lacks_metadata {
+            filled.push((&metadata, fill_metadata()));
+        }
+        for (path, result) in filled {
+            match result {
+                Ok(()) => {}
+                Err(error) if is_no_space(&error) => drop(remove_if_there(path)),
+                Err(error) => return Err(error).context("reserve space in", path),
             }
         }
         Ok(())
     }
 
-    /// Does the work; when there is no space, gives up a file of the reserve and does it again.
+    /// Does the work; when there is no space, gives up the reserve and does it again.
     fn spending_reserve(&self, work: impl Fn() -> Result<(), Error>) -> Result<(), Error> {
-        let mut result = work();
-        for _ in 0..RESERVE_FILES {
-            let (Err(error), Some(directory)) = (&result, &self.reserve) else { break };
-            let Some(file) = reserve_files(directory).pop().filter(|_| error.is_no_space()) else { break };
-            self.ask("free the reserve", &file)?;
-            remove_if_there(&file).context("free the reserve", &file)?;
-            // The space comes back with the file system's next commit.
-            sync_directory_of(&file).context("free the reserve", &file)?;
-            result = work();
+        let result = work();
+        let (Err(error), Some(directory)) = (&result, &self.reserve) else { return result };
+        let files = reserve_files(directory);
+        if !error.is_no_space() || files.is_empty() {
+            return result;
         }
-        result
+        self.ask("free the reserve", directory)?;
+        for file in &files {
+            remove_if_there(file).context("free the reserve", file)?;
+        }
+        // The space comes back with the file system's next commit.
+        let folder = File::open(directory).context("free the reserve", directory)?;
+        nix::unistd::syncfs(&folder).context("free the reserve", directory)?;
+        work()
     }
 }
 
@@ -331,6 +343,10 @@ fn sync_directory_of(path: &Path) -> io::Result<()> {
         None => Path::new("/"),
     };
     File::open(parent)?.sync_all()
+}
+
+fn is_btrfs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == BTRFS_SUPER_MAGIC)
 }
 
 fn reserve_files(directory: &Path) -> Vec<PathBuf> {
@@ -395,13 +411,13 @@ mod tests {
         Disk::default().with_reserve(reserve.clone()).fill_reserve().unwrap();
         let full = reserve.clone();
         let disk = Disk::with_probe(Arc::new(move |change: Change<'_>| {
-            if change.action == "write" && reserve_files(&full).len() == RESERVE_FILES {
+            if change.action == "write" && !reserve_files(&full).is_empty() {
                 return Err(Errno::ENOSPC.into());
             }
             Ok(())
         }))
         .with_reserve(reserve.clone());
         disk.replace(&directory.path().join("file"), b"x", 0o600).unwrap();
-        assert_eq!(reserve_files(&reserve).len(), RESERVE_FILES - 1);
+        assert!(reserve_files(&reserve).is_empty());
     }
 }

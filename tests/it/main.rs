@@ -16,6 +16,7 @@ mod docs;
 mod errors;
 mod filesystems;
 mod format;
+mod full_disk;
 mod fuzz;
 mod layers;
 mod model_rolling;

@@ -1,7 +1,7 @@
 //! A node for tests: a root in a temporary directory, releases packed by the real binary, and the real binary.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
@@ -16,12 +16,14 @@ pub enum Health {
 /// A node with an application that is nothing but files: its check looks for one in the active tree.
 pub struct TestNode {
     place: TempDir,
+    /// The root, if it is not in `place`.
+    elsewhere: Option<PathBuf>,
 }
 
 impl TestNode {
     /// A node without any release, and releases `1`, `2` and so on beside it.
     pub fn new(releases: &[Health]) -> Self {
-        let node = Self { place: tempfile::tempdir().unwrap() };
+        let node = Self { place: tempfile::tempdir().unwrap(), elsewhere: None };
         fs::create_dir(node.root()).unwrap();
         let config = format!(
             "root = '{}'\n[health]\nmin_healthy = '0s'\ninterval = '20ms'\nfail_threshold = 2\ndeadline = '20s'\n\
@@ -62,11 +64,11 @@ impl TestNode {
     }
 
     pub fn root(&self) -> PathBuf {
-        self.path("root")
+        self.elsewhere.clone().unwrap_or_else(|| self.path("root"))
     }
 
     pub fn data(&self) -> PathBuf {
-        self.path("root/data")
+        self.root().join("data")
     }
 
     pub fn config(&self) -> PathBuf {
@@ -126,6 +128,18 @@ impl TestNode {
         names
     }
 
+    /// The same node with its root elsewhere, for example on a file system of its own.
+    pub fn with_root(mut self, root: &Path) -> Self {
+        let config = fs::read_to_string(self.config()).unwrap();
+        fs::write(self.config(), config.replace(self.root().to_str().unwrap(), root.to_str().unwrap()))
+            .unwrap();
+        assert!(
+            Command::new("cp").arg("-a").arg(self.root().join(".")).arg(root).status().unwrap().success()
+        );
+        self.elsewhere = Some(root.to_owned());
+        self
+    }
+
     /// A copy of this node as it is now, to be broken.
     pub fn copy(&self) -> Self {
         let place = tempfile::tempdir().unwrap();
@@ -135,7 +149,7 @@ impl TestNode {
         let here = self.place.path().to_str().unwrap();
         fs::write(place.path().join("app.toml"), config.replace(here, place.path().to_str().unwrap()))
             .unwrap();
-        Self { place }
+        Self { place, elsewhere: None }
     }
 }
 

@@ -1,0 +1,107 @@
+//! Real file systems that are full: nothing is begun that does not fit, and going back always works.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use crate::filesystems::Mounted;
+use crate::node::{Health, TestNode, text};
+
+const KINDS: [&str; 3] = ["ext4", "xfs", "btrfs"];
+
+/// A node whose root is on a small file system of that kind.
+fn node_on(test: &str, kind: &'static str, releases: &[Health]) -> Option<(TestNode, Mounted)> {
+    let mounted = Mounted::new(test, kind)?;
+    let root = mounted.path().join("root");
+    fs::create_dir(&root).unwrap();
+    Some((TestNode::new(releases).with_root(&root), mounted))
+}
+
+/// Writes until nothing more fits; small pieces last, so that the last block is taken too.
+fn fill(place: &Path) {
+    let mut filler = File::create(place.join("filler")).unwrap();
+    write_all_that_fits(&mut filler);
+}
+
+fn write_all_that_fits(filler: &mut File) {
+    for piece in [1 << 20, 64 << 10, 4096, 512, 1] {
+        let piece = vec![7; piece];
+        while filler.write_all(&piece).and_then(|()| filler.sync_data()).is_ok() {}
+    }
+}
+
+/// Takes every byte and every inode.
+fn fill_with_inodes(place: &Path) {
+    const LEFT_FOR_INODES: u64 = 8 << 20;
+    let mut filler = File::create(place.join("filler")).unwrap();
+    let folder = place.join("inodes");
+    fs::create_dir(&folder).unwrap();
+    let free = || {
+        nix::sys::statvfs::statvfs(place)
+            .map(|found| found.blocks_available() * found.fragment_size())
+            .unwrap()
+    };
+    while free() > LEFT_FOR_INODES
+        && filler.write_all(&[7; 1 << 20]).and_then(|()| filler.sync_data()).is_ok()
+    {}
+    (0..).take_while(|number: &u32| File::create(folder.join(number.to_string())).is_ok()).for_each(drop);
+    write_all_that_fits(&mut filler);
+    assert!(File::create(folder.join("one more")).is_err());
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_anything_is_written() {
+    for kind in KINDS {
+        let test = "what_does_not_fit_is_refused_before_anything_is_written";
+        let Some((node, mounted)) = node_on(test, kind, &[Health::Good]) else { return };
+        assert_eq!(node.update(1), 0, "{kind}");
+        let tree = node.path("large");
+        fs::create_dir(&tree).unwrap();
+        let mut file = File::create(tree.join("data")).unwrap();
+        for _ in 0..500 {
+            file.write_all(&[1; 1 << 20]).unwrap();
+        }
+        let archive = node.path("app-2.tar");
+        let tar =
+            std::process::Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&tree).arg(".").status();
+        assert!(tar.unwrap().success());
+        let before = node.names(".cutover/staging");
+        let told = node.run(&["stage", archive.to_str().unwrap(), "--allow-unsigned"]);
+        assert_eq!(told.status.code(), Some(16), "{kind}: {}", text(&told.stderr));
+        assert!(text(&told.stderr).contains("prune"), "{}", text(&told.stderr));
+        assert_eq!(node.names(".cutover/staging"), before, "{kind}");
+        assert_eq!(node.active().as_deref(), Some("1"), "{kind}");
+        drop(mounted);
+    }
+}
+
+#[test]
+fn with_zero_free_bytes_and_inodes_a_node_still_goes_back() {
+    for kind in KINDS {
+        let test = "with_zero_free_bytes_and_inodes_a_node_still_goes_back";
+        let Some((node, mounted)) = node_on(test, kind, &[Health::Good, Health::Good]) else { return };
+        assert_eq!(node.update(1), 0, "{kind}");
+        assert_eq!(node.update(2), 0, "{kind}");
+        fill_with_inodes(&mounted.path());
+        assert_eq!(node.code(&["status"]), 0, "{kind}");
+        assert_eq!(node.code(&["recover"]), 0, "{kind}");
+        assert_eq!(node.code(&["rollback", "--data", "keep"]), 0, "{kind}");
+        assert_eq!(node.active().as_deref(), Some("1"), "{kind}");
+        assert_eq!(node.code(&["status"]), 0, "{kind}");
+    }
+}
+
+#[test]
+fn an_update_onto_a_full_disk_fails_cleanly_and_works_when_there_is_room() {
+    for kind in KINDS {
+        let test = "an_update_onto_a_full_disk_fails_cleanly_and_works_when_there_is_room";
+        let Some((node, mounted)) = node_on(test, kind, &[Health::Good, Health::Good]) else { return };
+        assert_eq!(node.update(1), 0, "{kind}");
+        fill(&mounted.path());
+        let code = node.update(2);
+        assert!([1, 16].contains(&code), "{kind}: {code}");
+        assert_eq!(node.active().as_deref(), Some("1"), "{kind}");
+        fs::remove_file(mounted.path().join("filler")).unwrap();
+        assert_eq!(node.update(2), 0, "{kind}: when there is room again");
+    }
+}
