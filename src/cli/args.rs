@@ -370,6 +370,15 @@ pub struct VerifyArgs {
     /// The release; absent: the active one
     #[arg(value_name = "VERSION")]
     pub version: Option<Version>,
+    /// Make the tree what it must be again; only what differs is fetched
+    #[arg(long)]
+    pub repair: bool,
+    /// Take what differs from this archive, not from the source
+    #[arg(long, value_name = "FILE", requires = "repair")]
+    pub from: Option<PathBuf>,
+    /// Take an archive that nobody has signed
+    #[arg(long, requires = "from")]
+    pub allow_unsigned: bool,
 }
 
 /// Of `diff`.

@@ -150,7 +150,7 @@ pub fn failure(error: &Error) -> Failure {
             Failure::new(code::FAILED, error, Some(&hint))
         }
         Error::Differs(version) => {
-            let hint = format!("stage it again: `cutover prune`, then `cutover stage {version}`");
+            let hint = format!("`cutover verify {version} --repair` fetches what differs");
             Failure::new(code::REFUSED, error, Some(&hint))
         }
         Error::Unreachable(_) | Error::Operate(operate::Error::Unreachable(_)) => {

@@ -12,8 +12,9 @@ use super::progress;
 use super::update::no_such;
 use crate::health;
 use crate::lifecycle::adopting;
+use crate::lifecycle::node::Node;
 use crate::release::scan;
-use crate::store::Kept;
+use crate::store::{Kept, Sealed};
 use crate::types::entry::{Entry, Kind};
 use crate::types::{Size, Version, escaped};
 
@@ -103,17 +104,36 @@ pub fn verify(context: &Context, args: &VerifyArgs) -> Result<u8, Error> {
         let sealed = node.store.release(&version)?;
         let is_whole = node.verify(&sealed, progress::shown(&context.global).as_ref())?;
         if !is_whole {
-            return Err(Error::Differs(version));
+            if !args.repair {
+                return Err(Error::Differs(version));
+            }
+            repair(context, node, args, &sealed)?;
         }
-        let value = json!({"version": version, "ok": true, "entries": sealed.entries, "bytes": sealed.bytes});
+        let value = json!({
+            "version": version, "ok": true, "repaired": !is_whole, "entries": sealed.entries, "bytes": sealed.bytes,
+        });
         let text = format!(
-            "release {version} is what it must be: {} entries, {}",
+            "release {version} is what it must be{}: {} entries, {}",
+            if is_whole { "" } else { " again" },
             sealed.entries,
             Size(sealed.bytes)
         );
         context.output.result(&value, &text);
         Ok(0)
     })
+}
+
+/// Makes a tree what it must be, and looks at it again.
+fn repair(context: &Context, node: &Node<'_>, args: &VerifyArgs, sealed: &Sealed) -> Result<(), Error> {
+    let _lock = node.lock_staging()?;
+    let version = &sealed.release.version;
+    let candidate = match &args.from {
+        Some(file) => node.candidate_of_file(file, Some(version), args.allow_unsigned)?,
+        None => node.look(Some(version))?.1,
+    };
+    let shown = progress::shown(&context.global);
+    node.repair(&candidate, sealed, args.from.is_some() && candidate.is_ours, shown.as_ref())?;
+    if node.verify(sealed, shown.as_ref())? { Ok(()) } else { Err(Error::Differs(version.clone())) }
 }
 
 /// `diff`

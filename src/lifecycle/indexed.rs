@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::node::Node;
-use super::staging::{Error, compare, with_time_of_folder};
+use super::staging::{Error, compare, limits_of, make_links, with_time_of_folder};
 use crate::release::archive::Limits;
 use crate::release::index::{self, Base, Index, Installed, Method, StageOrder, Staged};
 use crate::release::resolve::Candidate;
@@ -39,6 +39,17 @@ impl Node<'_> {
         limits: &Limits,
         progress: &dyn Progress,
     ) -> Result<Option<Built>, Error> {
+        self.build_for(candidate, is_ours, limits, None, progress)
+    }
+
+    fn build_for(
+        &self,
+        candidate: &Candidate,
+        is_ours: bool,
+        limits: &Limits,
+        damaged: Option<&Sealed>,
+        progress: &dyn Progress,
+    ) -> Result<Option<Built>, Error> {
         let manifest = &candidate.manifest;
         let archive: Arc<dyn Ranges + '_> = Arc::new(candidate.archive.as_ref());
         match manifest.index {
@@ -55,17 +66,17 @@ impl Node<'_> {
             Some(_) => {}
         }
         if !archive.is_far() {
-            return self.build_from(candidate, archive, limits, progress);
+            return self.build_from(candidate, archive, limits, damaged, progress);
         }
         let (path, disk) = (self.store.layout.parts(&candidate.release.version), &self.store.disk);
         let kept = source::Kept::open(Arc::clone(&archive), &path, manifest.sha256, disk)?;
         let had_parts = kept.kept_bytes() > 0;
-        match self.build_from(candidate, Arc::new(kept), limits, progress) {
+        match self.build_from(candidate, Arc::new(kept), limits, damaged, progress) {
             // What was kept may have been lost in a power cut: all is read once more.
             Err(Error::Index(index::Error::Digest { .. })) if had_parts => {
                 source::Kept::forget(&path, disk)?;
                 let kept = source::Kept::open(archive, &path, manifest.sha256, disk)?;
-                self.build_from(candidate, Arc::new(kept), limits, progress)
+                self.build_from(candidate, Arc::new(kept), limits, damaged, progress)
             }
             built => built,
         }
@@ -76,10 +87,17 @@ impl Node<'_> {
         candidate: &Candidate,
         archive: Arc<dyn Ranges + 'a>,
         limits: &Limits,
+        damaged: Option<&Sealed>,
         progress: &dyn Progress,
     ) -> Result<Option<Built>, Error> {
         let manifest = &candidate.manifest;
         let version = &candidate.release.version;
+        let is_suspect = damaged.is_some();
+        let damaged = damaged.and_then(|sealed| {
+            let version = &sealed.release.version;
+            let installed = Installed::open(&self.store.layout.index(version))?;
+            Some(Base { tree: self.store.tree(version).ok()?, installed })
+        });
         let mismatch = |what: String| Err(Error::Mismatch { version: version.clone(), what });
         let Some(index) = Index::open(Arc::clone(&archive))? else {
             return match manifest.index {
@@ -96,10 +114,26 @@ impl Node<'_> {
                 index.root().tree
             ));
         }
-        let base = self.closest_base(&index)?;
-        let (staging, method) = self.begin_tree(version, base.as_ref())?;
-        let base = base.map(|(_, base)| base);
-        let built = self.build(&index, &*archive, &staging, base.as_ref(), method, limits, progress);
+        let (base, staging, method) = match damaged {
+            Some(base) => {
+                (Some(base), self.store.stage(version, self.settings.store.method)?, self.method()?)
+            }
+            None => {
+                let base = self.closest_base(&index)?;
+                let (staging, method) = self.begin_tree(version, base.as_ref())?;
+                (base.map(|(_, base)| base), staging, method)
+            }
+        };
+        let order = StageOrder {
+            into: &staging.path,
+            method,
+            base: base.as_ref(),
+            limits,
+            record: &staging.index,
+            is_suspect,
+            threads: 0,
+        };
+        let built = self.build(&index, &*archive, &order, progress);
         match built {
             Ok(staged) => Ok(Some(Built { staging, staged })),
             Err(error) => {
@@ -110,31 +144,48 @@ impl Node<'_> {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "all of one step, named by its only caller")]
     fn build(
         &self,
         index: &Index<'_>,
         archive: &dyn Ranges,
-        staging: &Staging,
-        base: Option<&Base>,
-        method: Method,
-        limits: &Limits,
+        order: &StageOrder<'_>,
         progress: &dyn Progress,
     ) -> Result<Staged, Error> {
         let disk = &self.store.disk;
-        let prepared = index::prepare(index, base, limits, &staging.index, disk)?;
-        let (bytes, entries) = prepared.need(base, method)?;
+        let prepared = index::prepare(index, order.base, order.limits, order.record, disk)?;
+        let (bytes, entries) = prepared.need(order.base, order.method)?;
         self.store.ensure_space(Need { bytes, entries }, &self.settings.store)?;
-        let order = StageOrder {
-            into: &staging.path,
-            method,
-            base,
-            limits,
-            record: &staging.index,
-            is_suspect: false,
-            threads: 0,
+        Ok(prepared.stage(archive, order, disk, progress)?)
+    }
+
+    /// Puts a whole tree in place of one that differs from what it must be; only what differs is read from the archive,
+    /// if it has an index.
+    ///
+    /// # Errors
+    /// Also when the candidate is another release than the one that is here. The tree is then as it was.
+    pub fn repair(
+        &self,
+        candidate: &Candidate,
+        sealed: &Sealed,
+        is_ours: bool,
+        progress: &dyn Progress,
+    ) -> Result<(), Error> {
+        let version = &sealed.release.version;
+        let mismatch = |what: &str| Err(Error::Mismatch { version: version.clone(), what: what.into() });
+        if candidate.release != sealed.release {
+            return mismatch("it is another release of the same name");
+        }
+        let limits = limits_of(&candidate.manifest);
+        let Some(built) = self.build_for(candidate, is_ours, &limits, Some(sealed), progress)? else {
+            return mismatch("its archive has no index; remove the release and stage it again");
         };
-        Ok(prepared.stage(archive, &order, disk, progress)?)
+        if built.staged.tree != sealed.tree {
+            self.store.abandon(&built.staging)?;
+            return mismatch("its archive makes another tree");
+        }
+        make_links(self.settings, &built.staging.path, &self.store.disk)?;
+        self.store.replace(built.staging, sealed)?;
+        Ok(self.store.forget_archive(version)?)
     }
 
     /// The local release that shares most with an index.
@@ -176,17 +227,21 @@ impl Node<'_> {
             self.remove_links_of(base, &staging.path)?;
             return Ok((staging, Method::Btrfs));
         }
+        Ok((self.store.stage(version, wanted)?, self.method()?))
+    }
+
+    /// How files are taken over when the tree does not begin as a copy of another.
+    fn method(&self) -> Result<Method, Error> {
         let root = self.store.layout.root();
         let is_btrfs = ioctl::is_btrfs(root).context("look at", root)?;
-        let method = match wanted {
+        Ok(match self.settings.store.method {
             store::Method::Btrfs | store::Method::Reflink => Method::Reflink,
             store::Method::Hardlink => Method::Hardlink,
             store::Method::Copy => Method::Copy,
             // Hard links do not cross subvolumes.
             store::Method::Auto if is_btrfs => Method::Reflink,
             store::Method::Auto => Method::Hardlink,
-        };
-        Ok((self.store.stage(version, wanted)?, method))
+        })
     }
 
     /// Removes from a copy of a tree the links that its settings, not its release, put there.

@@ -16,9 +16,10 @@ use crate::release::archive::{self, Limits};
 use crate::release::manifest::Manifest;
 use crate::release::resolve::Candidate;
 use crate::release::source::{LocalFile, Ranges};
-use crate::release::{index, scan, source, stage};
+use crate::release::{check, index, source, stage};
 use crate::store::{self, Kept, Need, Sealed, Store};
 use crate::sys::disk::{self, Context, Disk};
+use crate::types::entry::Entry;
 use crate::types::progress::{Activity, Progress};
 use crate::types::{Digest, ReleaseId, Version};
 
@@ -146,17 +147,10 @@ impl Node<'_> {
     pub fn verify(&self, sealed: &Sealed, progress: &dyn Progress) -> Result<bool, Error> {
         let tree = self.store.tree(&sealed.release.version)?;
         progress.begin(Activity::Verify, Some(sealed.bytes), Some(sealed.entries));
-        let mut digest = crate::types::entry::TreeDigest::default();
-        for entry in scan::walk(&tree)? {
-            let entry = entry?;
-            let is_link_of_ours = sealed.links.iter().any(|link| link.as_bytes() == entry.path);
-            if !is_link_of_ours {
-                digest.add(&entry);
-            }
-            progress.advance(0, 1);
-        }
+        let is_link_of_ours = |entry: &Entry| sealed.links.iter().any(|link| link.as_bytes() == entry.path);
+        let digest = check::digest(&tree, &is_link_of_ours, progress);
         progress.end();
-        Ok(digest.finish() == sealed.tree)
+        Ok(digest? == sealed.tree)
     }
 }
 
@@ -178,7 +172,7 @@ pub fn here(store: &Store, release: &ReleaseId) -> Result<Option<Sealed>, store:
 }
 
 /// What the manifest promises bounds what the archive may hold.
-fn limits_of(manifest: &Manifest) -> Limits {
+pub(super) fn limits_of(manifest: &Manifest) -> Limits {
     let defaults = Limits::default();
     Limits {
         bytes: manifest.unpacked.unwrap_or(defaults.bytes),
@@ -223,7 +217,7 @@ fn hash(archive: &dyn Ranges) -> Result<Digest, Error> {
 
 /// Makes the configured links in a new tree. The times of the folders that hold them stay as the release says, so that
 /// the rest of the tree can still be compared with its digest.
-fn make_links(settings: &Settings, tree: &Path, disk: &Disk) -> Result<Vec<String>, Error> {
+pub(super) fn make_links(settings: &Settings, tree: &Path, disk: &Disk) -> Result<Vec<String>, Error> {
     for (name, target) in &settings.links {
         let link = tree.join(name);
         with_time_of_folder(&link, tree, || {

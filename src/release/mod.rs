@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod channel;
+pub mod check;
 pub mod index;
 pub mod judge;
 pub mod manifest;

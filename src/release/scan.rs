@@ -34,7 +34,8 @@ pub struct Walk {
     levels: Vec<Level>,
     /// The first name of each inode that has several.
     first_names: HashMap<(u64, u64), Vec<u8>>,
-    buffer: Vec<u8>,
+    /// Absent when contents are not read.
+    buffer: Option<Vec<u8>>,
     has_failed: bool,
 }
 
@@ -55,9 +56,40 @@ pub fn walk(root: &Path) -> Result<Walk, Error> {
         root,
         levels: vec![level],
         first_names: HashMap::new(),
-        buffer: vec![0; BUFFER],
+        buffer: Some(vec![0; BUFFER]),
         has_failed: false,
     })
+}
+
+/// The same without reading a file: their digests are zeros until [`Contents::fill`].
+pub fn walk_unread(root: &Path) -> Result<Walk, Error> {
+    Ok(Walk { buffer: None, ..walk(root)? })
+}
+
+/// Reads the contents of files of a tree.
+pub struct Contents {
+    root: Root,
+    buffer: Vec<u8>,
+}
+
+impl Contents {
+    /// Of the tree `root`.
+    pub fn open(root: &Path) -> Result<Self, Error> {
+        Ok(Self { root: Root::open(root, &Disk::default())?, buffer: vec![0; BUFFER] })
+    }
+
+    /// Fills in the digest of a file's content; other entries stay as they are.
+    ///
+    /// # Errors
+    /// Also when the file has not the size that it had.
+    pub fn fill(&mut self, entry: &mut Entry) -> Result<(), Error> {
+        let Kind::File { size, content: digest } = &mut entry.kind else { return Ok(()) };
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let path = self.root.path_of(&entry.path);
+        let file = File::from(self.root.open_beneath(&entry.path, flags).context("open", &path)?);
+        *digest = content(&file, *size, &mut self.buffer).context("read", &path)?;
+        Ok(())
+    }
 }
 
 /// The digest of the tree `root` as it is on disk.
@@ -142,7 +174,10 @@ impl Walk {
         check_same(&file, &found)?;
         let xattrs = attributes(&file)?;
         let size = found.st_size as u64;
-        let content = content(&file, size, &mut self.buffer)?;
+        let content = match &mut self.buffer {
+            Some(buffer) => content(&file, size, buffer)?,
+            None => Digest([0; 32]),
+        };
         let mut entry = entry(path, Kind::File { size, content }, &found, xattrs);
         if found.st_nlink > 1 {
             let inode = (found.st_dev, found.st_ino);

@@ -172,6 +172,28 @@ impl Store {
         Ok(())
     }
 
+    /// Puts a tree in place of the one of the same release: whoever opens the path finds one or the other, whole.
+    pub fn replace(&self, staging: Staging, sealed: &Sealed) -> Result<(), Error> {
+        let version = &sealed.release.version;
+        let tree = self.tree(version)?;
+        self.disk.sync_filesystem(&staging.filesystem, &staging.path)?;
+        let mut beside = std::ffi::OsString::from(".");
+        beside.push(version.as_str());
+        let beside = self.layout.releases().join(beside);
+        self.clear(&beside)?;
+        if ioctl::is_subvolume(&staging.path).context("look at", &staging.path)? {
+            self.disk.publish_subvolume(&staging.path, &beside)?;
+            self.clear(&staging.path)?;
+        } else {
+            self.disk.rename(&staging.path, &beside)?;
+        }
+        self.disk.exchange(&beside, &tree)?;
+        if staging.index.exists() {
+            self.disk.rename(&staging.index, &self.layout.index(version))?;
+        }
+        self.clear(&beside)
+    }
+
     /// Gives up a tree that cannot be completed.
     pub fn abandon(&self, staging: &Staging) -> Result<(), Error> {
         self.clear(&staging.path)?;
@@ -224,6 +246,13 @@ impl Store {
         for path in private.iter().map(|place| children(place)).collect::<Result<Vec<_>, _>>()?.concat() {
             if path.extension().is_some_and(|ending| ending == "new") {
                 self.disk.remove_file(&path)?;
+                swept += 1;
+            }
+        }
+        for path in children(&self.layout.releases())? {
+            // A repair that was interrupted: no version begins so.
+            if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+                self.disk.remove_tree(&path)?;
                 swept += 1;
             }
         }

@@ -210,6 +210,16 @@ impl Disk {
         super::remove::remove_all(path).context("remove", path)
     }
 
+    /// Lets two names change places, so that each is there at any moment, and makes both directories durable.
+    pub fn exchange(&self, one: &Path, other: &Path) -> Result<(), Error> {
+        self.ask("exchange", other)?;
+        let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+        let here = nix::fcntl::AT_FDCWD;
+        nix::fcntl::renameat2(here, one, here, other, flags).context("exchange", other)?;
+        self.sync_names(other)?;
+        if one.parent() == other.parent() { Ok(()) } else { self.sync_names(one) }
+    }
+
     /// Makes an empty subvolume, or with `source` a writable copy of it in a moment; btrfs only. Not durable.
     pub fn make_subvolume(&self, path: &Path, source: Option<&Path>) -> Result<(), Error> {
         self.ask("make the subvolume", path)?;

@@ -367,3 +367,53 @@ fn whatever_is_cut_off_is_read_once() {
     assert!(cuts >= 100, "{cuts} cuts");
     assert!(given.iter().all(|count| *count <= 1), "a byte was read more than once");
 }
+
+/// Runs the program on a root, and says what it said.
+fn cutover(root: &Path, arguments: &[&str]) -> (i32, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_cutover"));
+    let output = command.arg("--root").arg(root).args(arguments).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8_lossy(&text).into_owned())
+}
+
+fn repair_in(place: &Path) {
+    let (tree, root) = (place.join("tree"), place.join("root"));
+    fs::create_dir(&tree).unwrap();
+    fs::create_dir(&root).unwrap();
+    make_tree(&tree);
+    let archive = place.join("shop-2.tar.zst");
+    let wanted = packed(&tree, &archive, None);
+    let file = archive.to_str().unwrap();
+    let (code, said) = cutover(&root, &["update", "--allow-unsigned", file]);
+    assert_eq!(code, 0, "{said}");
+    let release = root.join("releases/2");
+    if cutover::sys::ioctl::is_subvolume(&release).unwrap() {
+        cutover::sys::ioctl::set_read_only(&release, false).unwrap();
+    }
+    // Somebody changes content behind the back of size and time.
+    let path = release.join("lib/1/8.js");
+    let time = fs::metadata(&path).unwrap().modified().unwrap();
+    let length = fs::metadata(&path).unwrap().len();
+    fs::write(&path, vec![b'?'; usize::try_from(length).unwrap()]).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+    fs::remove_file(release.join("empty")).unwrap();
+    fs::write(release.join("extra"), "not of this release").unwrap();
+    let (code, said) = cutover(&root, &["verify"]);
+    assert_eq!(code, 12, "{said}");
+    assert!(said.contains("--repair"), "{said}");
+    let (code, said) = cutover(&root, &["verify", "--repair", "--from", file, "--allow-unsigned"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(scan::digest(&release).unwrap(), wanted.tree);
+    let (code, said) = cutover(&root, &["verify"]);
+    assert_eq!(code, 0, "{said}");
+}
+
+#[test]
+fn a_damaged_tree_is_repaired() {
+    let directory = tempfile::tempdir().unwrap();
+    // Nobody else may write to the directories above.
+    repair_in(directory.path());
+    if let Some(mounted) = crate::filesystems::Mounted::new("a_damaged_tree_is_repaired", "btrfs") {
+        repair_in(&mounted.path());
+    }
+}

@@ -1,0 +1,121 @@
+//! The digest of a tree as it is, its files read by all cores.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+
+use super::scan::{Contents, walk_unread};
+use crate::sys::disk::Error;
+use crate::types::Digest;
+use crate::types::entry::{Entry, Kind, TreeDigest};
+use crate::types::progress::Progress;
+
+/// Entries that a thread takes at once.
+const BATCH: usize = 64;
+/// Batches under way for each thread.
+const BATCHES: usize = 4;
+const THREADS_MAX: usize = 8;
+
+/// The digest of the tree `root`. Entries that are `ignored` do not count.
+///
+/// # Errors
+/// When the tree cannot be read, or somebody changes it meanwhile.
+pub fn digest(
+    root: &Path,
+    ignored: &dyn Fn(&Entry) -> bool,
+    progress: &dyn Progress,
+) -> Result<Digest, Error> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+    let (give, take) = sync_channel::<Batch>(threads * BATCHES);
+    let (done, collect) = sync_channel(threads * BATCHES);
+    let take = Mutex::new(take);
+    let mut walk = walk_unread(root)?.filter(|entry| !entry.as_ref().is_ok_and(ignored));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let (take, done) = (&take, done.clone());
+            scope.spawn(move || read(root, take, &done));
+        }
+        drop(done);
+        let give = give;
+        let mut tree = TreeDigest::default();
+        let mut waiting = BTreeMap::new();
+        let (mut given, mut added, mut is_over) = (0, 0, false);
+        while !is_over || added < given {
+            while !is_over && given < added + threads * BATCHES {
+                let entries = walk.by_ref().take(BATCH).collect::<Result<Vec<_>, _>>()?;
+                is_over = entries.is_empty();
+                if !is_over {
+                    give.send(Batch { number: given, entries }).map_err(|_| lost(root))?;
+                    given += 1;
+                }
+            }
+            if added == given {
+                break;
+            }
+            let batch: Batch = collect.recv().map_err(|_| lost(root))??;
+            waiting.insert(batch.number, batch.entries);
+            while let Some(entries) = waiting.remove(&added) {
+                for entry in &entries {
+                    tree.add(entry);
+                    let size = if let Kind::File { size, .. } = entry.kind { size } else { 0 };
+                    progress.advance(size, 1);
+                }
+                added += 1;
+            }
+        }
+        Ok(tree.finish())
+    })
+}
+
+struct Batch {
+    number: usize,
+    entries: Vec<Entry>,
+}
+
+fn lost(root: &Path) -> Error {
+    Error::new("read", root, io::Error::other("a thread has ended too early"))
+}
+
+/// Reads the files of batch after batch.
+fn read(root: &Path, take: &Mutex<Receiver<Batch>>, done: &SyncSender<Result<Batch, Error>>) {
+    let mut contents = match Contents::open(root) {
+        Ok(contents) => contents,
+        Err(error) => return drop(done.send(Err(error))),
+    };
+    loop {
+        let batch = take.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(mut batch) = batch else { return };
+        let read = batch.entries.iter_mut().try_for_each(|entry| contents.fill(entry));
+        if done.send(read.map(|()| batch)).is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+
+    use super::*;
+    use crate::release::scan;
+    use crate::types::progress::Silent;
+
+    #[test]
+    fn many_threads_find_what_one_finds() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = crate::sys::disk::Disk::default();
+        for number in 0..500 {
+            let parent = directory.path().join(format!("d{}", number % 9));
+            disk.make_directory(&parent, 0o755).unwrap();
+            let mut file = File::create(parent.join(number.to_string())).unwrap();
+            file.write_all(&vec![number as u8; number * 13]).unwrap();
+        }
+        let wanted = scan::digest(directory.path()).unwrap();
+        let found = |ignored: &dyn Fn(&Entry) -> bool| digest(directory.path(), ignored, &Silent).unwrap();
+        assert_eq!(found(&|_| false), wanted);
+        assert_ne!(found(&|entry| entry.path == b"d1/1"), wanted);
+    }
+}
