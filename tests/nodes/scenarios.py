@@ -243,6 +243,55 @@ def updates_itself(app):
     node.path("/etc/cutover/self.toml").unlink()
 
 
+def runs_hooks(app):
+    """hooks of the admin and of the release run with what they need to know, and "not now" changes nothing"""
+    old = app.version()
+    hook = ("#!/bin/sh\necho $CUTOVER_PHASE $CUTOVER_APP $CUTOVER_FROM_VERSION $CUTOVER_TO_VERSION "
+            "$(basename $PWD) >>/run/hooks\n")
+    app.node.write("/etc/cutover/app.hooks/pre-switch.d/10-wait",
+                   "#!/bin/sh\ntest -e /run/ready || { echo wait for it; exit 75; }\n", 0o755)
+    app.node.write("/etc/cutover/app.hooks/committed.d/10-note", hook, 0o755)
+    version = app.publish(files=[(".cutover/hooks/post-switch", hook.encode())])
+    said = app.update(15)
+    check("wait for it" in said, f"the hook's words are missing: {said}")
+    app.serves(old)
+    app.node.call("touch", "/run/ready")
+    app.update(0)
+    app.serves(version)
+    notes = app.node.call("cat", "/run/hooks").splitlines()
+    wanted = [f"post-switch app {old} {version} {version}", f"committed app {old} {version} {version}"]
+    check(notes == wanted, f"hooks noted {notes} instead of {wanted}")
+    for path in ["pre-switch.d/10-wait", "committed.d/10-note"]:
+        app.node.path(f"/etc/cutover/app.hooks/{path}").unlink()
+
+
+def keeps_trees_in_use(app):
+    """a tree that a process runs from is not pruned, and goes when the process has ended"""
+    app.node.write("/etc/cutover/app.toml.d/keep.toml", "[store]\nkeep = 1\n")
+    busy = app.version()
+    user = app.node.spawn("sh", "-c", f"cd /srv/app/releases/{busy} && sleep 600")
+    for _ in range(2):
+        app.publish()
+        app.update(0)
+    app.node.call("cutover", "prune")
+    check(app.node.path(f"/srv/app/releases/{busy}").is_dir(), f"release {busy} was pruned under a process")
+    user.kill()
+    app.node.run("pkill", "-x", "sleep")
+    eventually("the tree goes", 10, lambda: app.node.call("cutover", "prune") is not None
+               and not app.node.path(f"/srv/app/releases/{busy}").is_dir())
+    app.node.path("/etc/cutover/app.toml.d/keep.toml").unlink()
+
+
+def has_sound_units(app):
+    """systemd finds nothing wrong with our units, and the updater's exposure is what docs/systemd.md says"""
+    for unit in ["cutover@app.service", "cutover@app.timer", "cutover-recover@app.service",
+                 "cutover-boot-check@app.service"]:
+        _, output, errors = app.node.run("systemd-analyze", "verify", "--man=no", unit)
+        check(not (output + errors).strip(), f"{unit}: {output}{errors}")
+    app.node.call("systemd-analyze", "security", "--threshold=40", "--no-pager", "cutover@app.service")
+    app.node.call("systemctl", "start", "cutover-boot-check@app.service")
+
+
 def survives_crashes(app):
     """a node that dies at any point of a switch serves one whole release after its boot, with data that fit it"""
     node, stops = app.node, []
@@ -298,7 +347,7 @@ def stopped_or_ended(node, updater):
 SCENARIOS = [installs_by_timer, updates, rolls_back_sick, rolls_back_crashing, rolls_back_later,
              rolls_back_restarting, stops_what_hangs, brings_data_back, moves_units_with_the_release,
              names_old_processes, needs_no_terminal, ends_without_its_updater, refuses_no_connection,
-             updates_itself, survives_crashes]
+             updates_itself, runs_hooks, keeps_trees_in_use, has_sound_units, survives_crashes]
 
 
 def measure_downtime(app):
