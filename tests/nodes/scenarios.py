@@ -292,6 +292,24 @@ def has_sound_units(app):
     app.node.call("systemctl", "start", "cutover-boot-check@app.service")
 
 
+def leaves_what_takes_the_node_down(app):
+    """a release under which the node goes down again and again is left before it starts once more"""
+    node, journal = app.node, app.node.path("/srv/app/.cutover/journal.json")
+    node.write("/etc/cutover/app.toml.d/long.toml", '[health]\nmin_healthy = "60s"\ndeadline = "2min"\n')
+    old, version = app.version(), app.publish()
+    node.spawn("cutover", "update", "--now")
+    for resumes in range(3):
+        eventually(f"trial {resumes} is under way", 30, lambda: journal.exists()
+                   and f'"resumes":{resumes}' in journal.read_text().replace(" ", "") and app.version() == version)
+        node.crash()
+        node.boot()
+    check(app.active() == old, f"{app.active()} was started once more")
+    node.path("/etc/cutover/app.toml.d/long.toml").unlink()
+    app.serves(old)
+    app.at_rest(60)
+    check(app.history()[-1]["outcome"] == "rolled_back", f"it ended {app.history()[-1]}")
+
+
 def survives_crashes(app):
     """a node that dies at any point of a switch serves one whole release after its boot, with data that fit it"""
     node, stops = app.node, []
@@ -347,7 +365,8 @@ def stopped_or_ended(node, updater):
 SCENARIOS = [installs_by_timer, updates, rolls_back_sick, rolls_back_crashing, rolls_back_later,
              rolls_back_restarting, stops_what_hangs, brings_data_back, moves_units_with_the_release,
              names_old_processes, needs_no_terminal, ends_without_its_updater, refuses_no_connection,
-             updates_itself, runs_hooks, keeps_trees_in_use, has_sound_units, survives_crashes]
+             updates_itself, runs_hooks, keeps_trees_in_use, has_sound_units,
+             leaves_what_takes_the_node_down, survives_crashes]
 
 
 def measure_downtime(app):
