@@ -65,6 +65,10 @@ impl Node<'_> {
             }
             Some(_) => {}
         }
+        if !archive.has_ranges() {
+            let whole = self.fetch(candidate, progress)?;
+            return self.build_from(candidate, Arc::new(whole), limits, progress);
+        }
         if !archive.is_far() {
             return self.build_from(candidate, archive, limits, damaged, progress);
         }

@@ -25,6 +25,8 @@ mod node;
 mod pack;
 mod refusals;
 mod schema;
+mod security_page;
 mod sim;
 mod single_node;
 mod staging;
+mod web;

@@ -13,6 +13,7 @@ mod kept;
 pub mod local;
 pub mod ranges;
 mod settings;
+mod web;
 mod whole;
 
 use std::io;
@@ -22,9 +23,10 @@ pub use directory::Directory;
 pub use kept::Kept;
 pub use ranges::{LocalFile, Ranges};
 pub use settings::Settings;
+pub use web::Web;
 pub use whole::fetch_whole;
 
-use crate::sys::disk;
+use crate::sys::{disk, owned};
 use crate::types::{Digest, escaped, escaped_path};
 
 /// A place that releases come from.
@@ -53,6 +55,7 @@ pub fn open(settings: &Settings) -> Result<Box<dyn Source>, Error> {
     let path = match url.split_once("://") {
         None => url,
         Some(("file", path)) => path,
+        Some(("http" | "https", _)) => return Ok(Box::new(Web::new(url, settings)?)),
         Some((scheme, _)) => return Err(Error::Scheme(escaped(scheme.as_bytes()))),
     };
     if !path.starts_with('/') {
@@ -102,6 +105,34 @@ pub enum Error {
     /// The machine refused.
     #[error(transparent)]
     Disk(#[from] disk::Error),
+    /// A file that must belong to us does not, or is not as it must be.
+    #[error(transparent)]
+    Owned(#[from] owned::Error),
+    /// The address, or the one that it leads to, can't be used.
+    #[error("cannot use the address `{address}`: {problem}")]
+    Address {
+        /// Without user, password and query.
+        address: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The proxy's address can't be used.
+    #[error("`[source] proxy` is not an address such as `http://proxy:3128`")]
+    Proxy,
+    /// The server refuses, or has trouble.
+    #[error("cannot read `{what}`: the server answers with status {status}")]
+    Status {
+        /// The file.
+        what: String,
+        /// The status.
+        status: u16,
+    },
+    /// The server does not say how long the file is.
+    #[error("cannot read `{0}`: the server does not say its size")]
+    NoLength(String),
+    /// The file is another one than a moment before.
+    #[error("`{0}` was changed while it was read")]
+    Changed(String),
     /// It ended before its time.
     #[error("`{0}` ends too early")]
     Cut(String),
@@ -138,6 +169,15 @@ impl Error {
     /// The end came too early.
     pub fn cut(what: impl Into<String>) -> Self {
         Self::Cut(what.into())
+    }
+
+    /// Whether it may well go better in a moment.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Read { .. } | Self::Cut(_) => true,
+            Self::Status { status, .. } => *status == 429 || *status >= 500,
+            _ => false,
+        }
     }
 
     /// Whether the bytes are not the ones that were signed: trying again will hardly help.

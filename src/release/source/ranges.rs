@@ -24,6 +24,12 @@ pub trait Ranges: Send + Sync {
     fn is_far(&self) -> bool {
         false
     }
+
+    /// Whether a part costs about its own length. Where it does not (a server that only gives whole files), fetch the
+    /// whole into a private file first and read the parts of that.
+    fn has_ranges(&self) -> bool {
+        true
+    }
 }
 
 /// A file on a mounted file system.
@@ -72,6 +78,10 @@ impl<R: Ranges + ?Sized> Ranges for &R {
 
     fn is_far(&self) -> bool {
         (**self).is_far()
+    }
+
+    fn has_ranges(&self) -> bool {
+        (**self).has_ranges()
     }
 
     fn read_range(&self, start: u64, length: u64) -> Result<Box<dyn Read + Send>, Error> {
