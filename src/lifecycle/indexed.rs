@@ -67,7 +67,7 @@ impl Node<'_> {
         }
         if !archive.has_ranges() {
             let whole = self.fetch(candidate, progress)?;
-            return self.build_from(candidate, Arc::new(whole), limits, progress);
+            return self.build_from(candidate, Arc::new(whole), limits, damaged, progress);
         }
         if !archive.is_far() {
             return self.build_from(candidate, archive, limits, damaged, progress);
