@@ -15,7 +15,7 @@ fn a_directory_exchanged_for_a_link_during_unpacking_leads_nowhere() {
     let tar = (0..1400).fold(Tar::new(), |tar, at| tar.file(format!("{}/d/{at}", ["a", "b"][at % 2]), "x"));
     let bytes = tar.end();
     let mut refused = 0;
-    for _ in 0..10 {
+    for round in 0..40 {
         let place = Place::new();
         let link = place.tree().parent().unwrap().parent().unwrap().join("link");
         symlink(place.outside(), &link).unwrap();
@@ -23,11 +23,14 @@ fn a_directory_exchanged_for_a_link_during_unpacking_leads_nowhere() {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
+                    (0..round * 5000).for_each(|_| std::hint::spin_loop());
                     for name in ["a", "a/d"] {
                         let victim = place.tree().join(name);
                         // What is not there yet cannot be exchanged; that is no matter.
                         let flags = RenameFlags::RENAME_EXCHANGE;
                         let _ = renameat2(AT_FDCWD, &victim, AT_FDCWD, &link, flags);
+                        // Sometimes quickly back again, sometimes not.
+                        (0..round * 500).for_each(|_| std::hint::spin_loop());
                         let _ = renameat2(AT_FDCWD, &victim, AT_FDCWD, &link, flags);
                     }
                 }
@@ -40,5 +43,5 @@ fn a_directory_exchanged_for_a_link_during_unpacking_leads_nowhere() {
         drop(fs::remove_dir_all(&link));
         place.check("race");
     }
-    eprintln!("{refused} of 10 races ended the unpacking");
+    eprintln!("{refused} of 40 races ended the unpacking");
 }
