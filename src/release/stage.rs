@@ -5,11 +5,15 @@
 //! does it can change nothing but that tree. A refused archive leaves an empty directory behind.
 
 use std::io::{self, Read};
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, fchmod};
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, fstatfs};
 use sha2::{Digest as _, Sha256};
 
 use super::archive::{
@@ -66,10 +70,24 @@ pub fn unpack(
     progress: &dyn Progress,
 ) -> Result<Built, Error> {
     let root = Arc::new(Root::open(into, disk)?);
+    let (written, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
     progress.begin(Activity::Unpack, None, None);
-    let built = wall::behind(Some(&*root), || {
-        let reader = Reader::open(archive, name, limits)?;
-        Staging { writer: TreeWriter::new(root.clone()), reader, progress, dropped_setid: 0 }.run()
+    let built = thread::scope(|scope| {
+        // btrfs gains nothing by it: its commits write the same metadata again each time.
+        let is_flushed = !fstatfs(&*root).is_ok_and(|found| found.filesystem_type() == BTRFS_SUPER_MAGIC);
+        let flusher =
+            is_flushed.then(|| scope.spawn(|| tree::flush_behind(&*root, into, disk, &written, &is_over)));
+        let built = wall::behind(Some(&*root), || {
+            let reader = Reader::open(archive, name, limits)?;
+            let writer = TreeWriter::new(root.clone());
+            Staging { writer, reader, progress, written: &written, dropped_setid: 0 }.run()
+        });
+        is_over.store(true, Ordering::Release);
+        if let Some(flusher) = flusher {
+            flusher.thread().unpark();
+            flusher.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+        }
+        built
     });
     progress.end();
     if built.is_err() {
@@ -83,6 +101,8 @@ struct Staging<'a> {
     reader: Reader,
     writer: TreeWriter,
     progress: &'a dyn Progress,
+    /// Bytes, for the helper that writes them back meanwhile.
+    written: &'a AtomicU64,
     dropped_setid: u64,
 }
 
@@ -152,8 +172,9 @@ impl Staging<'_> {
         let mut span = spans.next().unwrap_or(Span { offset: size, length: 0 });
         let mut hasher = Sha256::new();
         let mut hashed = 0;
-        let progress = self.progress;
+        let (progress, written) = (self.progress, self.written);
         self.reader.data::<Error>(|mut bytes| {
+            written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             progress.advance(bytes.len() as u64, 0);
             while !bytes.is_empty() {
                 if span.length == 0 {

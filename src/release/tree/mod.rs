@@ -8,11 +8,13 @@
 //! directories get theirs, and their times, at the end: [`TreeWriter::finish_directory`], deepest first.
 
 mod file;
+mod flush;
 mod remove;
 mod root;
 mod writer;
 
 pub use file::NewFile;
+pub use flush::flush_behind;
 pub use remove::{empty, remove};
 pub use root::Root;
 pub use writer::{Meta, TreeWriter};

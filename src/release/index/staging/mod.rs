@@ -11,7 +11,6 @@
 //! the end; a descriptor opened before the first write is for that.
 
 mod fetch;
-mod flush;
 mod join;
 mod lay;
 mod names;

@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::super::error::malformed;
 use super::super::{Error, FrameKind};
 use super::fetch::fetch;
-use super::flush::flush_behind;
 use super::lay::Layout;
 use super::names::Names;
 use super::unpack::{Job, Shared, Unpacker};
 use super::work::Plan;
 use super::{Method, StageOrder};
 use crate::release::source::Ranges;
+use crate::release::tree::flush_behind;
 use crate::sys::disk::Disk;
 use crate::types::progress::Progress;
 

@@ -1,6 +1,6 @@
 //! Starts write-back while a tree is unpacked, so that the last sync has little left to do.
 
-use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,7 +17,7 @@ const GLANCE: Duration = Duration::from_millis(20);
 /// # Errors
 /// A write-back error. It is reported once only: the tree must be thrown away.
 pub fn flush_behind(
-    filesystem: &File,
+    filesystem: &impl AsFd,
     path: &Path,
     disk: &Disk,
     written: &AtomicU64,

@@ -1,21 +1,26 @@
 //! What a tree on disk is: its entries in path order, read by descriptors, with no link followed.
 
-use std::collections::{BTreeMap, HashMap};
+mod content;
+mod first;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileExt as _, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
-use sha2::{Digest as _, Sha256};
 use xattr::FileExt;
 
+pub use self::content::Contents;
+use self::content::{Hashers, Pending};
+use self::first::FirstNames;
 use super::tree::Root;
 use crate::sys::disk::{Context, Disk, Error};
 use crate::types::Digest;
@@ -23,20 +28,27 @@ use crate::types::entry::{Entry, Kind, TreeDigest};
 
 /// How many directories are open at once; those above are opened anew when the walk comes back to them.
 const OPEN_MAX: usize = 32;
-const BUFFER: usize = 256 << 10;
+/// How many files are being hashed while the walk goes on.
+const AHEAD: usize = 32;
 
 /// Walks over a tree in path order: an iterator of entries. Memory is bounded by the names of the directories on the way
-/// and by the files with several names.
+/// and by the files with several names. Contents are hashed by other threads, some files ahead.
 ///
 /// It ends with the first error.
 pub struct Walk {
     root: Root,
     levels: Vec<Level>,
-    /// The first name of each inode that has several.
-    first_names: HashMap<(u64, u64), Vec<u8>>,
+    first_names: FirstNames,
     /// Absent when contents are not read.
-    buffer: Option<Vec<u8>>,
+    hashers: Option<Hashers>,
+    ahead: VecDeque<Result<Found, Error>>,
     has_failed: bool,
+}
+
+/// An entry, whose content is perhaps still being hashed.
+struct Found {
+    entry: Entry,
+    content: Option<Pending>,
 }
 
 struct Level {
@@ -55,41 +67,16 @@ pub fn walk(root: &Path) -> Result<Walk, Error> {
     Ok(Walk {
         root,
         levels: vec![level],
-        first_names: HashMap::new(),
-        buffer: Some(vec![0; BUFFER]),
+        first_names: FirstNames::default(),
+        hashers: Some(Hashers::start()),
+        ahead: VecDeque::new(),
         has_failed: false,
     })
 }
 
 /// The same without reading a file: their digests are zeros until [`Contents::fill`].
 pub fn walk_unread(root: &Path) -> Result<Walk, Error> {
-    Ok(Walk { buffer: None, ..walk(root)? })
-}
-
-/// Reads the contents of files of a tree.
-pub struct Contents {
-    root: Root,
-    buffer: Vec<u8>,
-}
-
-impl Contents {
-    /// Of the tree `root`.
-    pub fn open(root: &Path) -> Result<Self, Error> {
-        Ok(Self { root: Root::open(root, &Disk::default())?, buffer: vec![0; BUFFER] })
-    }
-
-    /// Fills in the digest of a file's content; other entries stay as they are.
-    ///
-    /// # Errors
-    /// Also when the file has not the size that it had.
-    pub fn fill(&mut self, entry: &mut Entry) -> Result<(), Error> {
-        let Kind::File { size, content: digest } = &mut entry.kind else { return Ok(()) };
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        let path = self.root.path_of(&entry.path);
-        let file = File::from(self.root.open_beneath(&entry.path, flags).context("open", &path)?);
-        *digest = content(&file, *size, &mut self.buffer).context("read", &path)?;
-        Ok(())
-    }
+    Ok(Walk { hashers: None, ..walk(root)? })
 }
 
 /// The digest of the tree `root` as it is on disk.
@@ -105,23 +92,16 @@ impl Iterator for Walk {
     type Item = Result<Entry, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.has_failed {
-            return None;
+        while self.ahead.len() < AHEAD && !self.has_failed {
+            let Some(found) = self.find() else { break };
+            self.has_failed = found.is_err();
+            self.ahead.push_back(found);
         }
-        let name = loop {
-            let level = self.levels.last_mut()?;
-            match level.names.pop() {
-                Some(name) => break name,
-                None => drop(self.levels.pop()),
-            }
-        };
-        let level = self.levels.last()?;
-        let path = match level.path.as_slice() {
-            [] => name.to_bytes().to_vec(),
-            parent => [parent, b"/", name.to_bytes()].concat(),
-        };
-        let entry = self.entry(&name, path.clone()).context("read", &self.root.path_of(&path));
-        self.has_failed = entry.is_err();
+        let entry = self.ahead.pop_front()?.and_then(|found| self.complete(found));
+        if entry.is_err() {
+            self.has_failed = true;
+            self.ahead.clear();
+        }
         Some(entry)
     }
 }
@@ -141,7 +121,32 @@ impl Level {
 }
 
 impl Walk {
-    fn entry(&mut self, name: &CString, path: Vec<u8>) -> io::Result<Entry> {
+    /// The next entry, without waiting for its content.
+    fn find(&mut self) -> Option<Result<Found, Error>> {
+        let name = loop {
+            let level = self.levels.last_mut()?;
+            match level.names.pop() {
+                Some(name) => break name,
+                None => drop(self.levels.pop()),
+            }
+        };
+        let level = self.levels.last()?;
+        let path = match level.path.as_slice() {
+            [] => name.to_bytes().to_vec(),
+            parent => [parent, b"/", name.to_bytes()].concat(),
+        };
+        Some(self.entry(&name, path.clone()).context("read", &self.root.path_of(&path)))
+    }
+
+    fn complete(&self, found: Found) -> Result<Entry, Error> {
+        let Found { mut entry, content } = found;
+        if let (Kind::File { content, .. }, Some(pending)) = (&mut entry.kind, content) {
+            *content = pending.wait().context("read", &self.root.path_of(&entry.path))?;
+        }
+        Ok(entry)
+    }
+
+    fn entry(&mut self, name: &CString, path: Vec<u8>) -> io::Result<Found> {
         let depth = self.levels.len();
         let Some(level) = self.levels.last_mut() else { return Err(Errno::ENOENT.into()) };
         let parent = match level.directory.take() {
@@ -154,7 +159,10 @@ impl Walk {
         let kind = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT;
         if kind == SFlag::S_IFLNK {
             let target = readlinkat(&*parent, name.as_c_str())?.into_vec();
-            return Ok(entry(path, Kind::Link { target }, &found, BTreeMap::new()));
+            return Ok(Found {
+                entry: entry(path, Kind::Link { target }, &found, BTreeMap::new()),
+                content: None,
+            });
         }
         if kind == SFlag::S_IFDIR {
             let directory = openat(&*parent, name.as_c_str(), flags | OFlag::O_DIRECTORY, Mode::empty())?;
@@ -165,7 +173,7 @@ impl Walk {
                 self.levels[above].directory = None;
             }
             self.levels.push(Level::read(path.clone(), directory.into())?);
-            return Ok(entry(path, Kind::Directory, &found, xattrs));
+            return Ok(Found { entry: entry(path, Kind::Directory, &found, xattrs), content: None });
         }
         if kind != SFlag::S_IFREG {
             return Err(io::Error::other("it is neither a file, a directory nor a symbolic link"));
@@ -174,19 +182,14 @@ impl Walk {
         check_same(&file, &found)?;
         let xattrs = attributes(&file)?;
         let size = found.st_size as u64;
-        let content = match &mut self.buffer {
-            Some(buffer) => content(&file, size, buffer)?,
-            None => Digest([0; 32]),
-        };
-        let mut entry = entry(path, Kind::File { size, content }, &found, xattrs);
+        let nothing = Digest([0; 32]);
+        let mut entry = entry(path, Kind::File { size, content: nothing }, &found, xattrs);
         if found.st_nlink > 1 {
             let inode = (found.st_dev, found.st_ino);
-            match self.first_names.get(&inode) {
-                Some(first) => entry.same_as = Some(first.clone()),
-                None => drop(self.first_names.insert(inode, entry.path.clone())),
-            }
+            let directory = self.levels.last().map_or(&b""[..], |level| &level.path);
+            entry.same_as = self.first_names.meet(inode, directory, name.to_bytes());
         }
-        Ok(entry)
+        Ok(Found { entry, content: self.hashers.as_ref().map(|hashers| hashers.hash(file, size)) })
     }
 }
 
@@ -211,34 +214,6 @@ fn check_same(file: &File, found: &FileStat) -> io::Result<()> {
     } else {
         Err(io::Error::other("it was replaced while it was read"))
     }
-}
-
-/// The digest of a file's content.
-///
-/// # Errors
-/// Also when it has not the size that it had.
-fn content(file: &File, size: u64, buffer: &mut [u8]) -> io::Result<Digest> {
-    let mut hasher = Sha256::new();
-    let mut offset = 0;
-    loop {
-        match file.read_at(buffer, offset) {
-            Ok(0) => break,
-            Ok(length) => {
-                hasher.update(&buffer[..length]);
-                offset += length as u64;
-                if offset > size {
-                    break;
-                }
-                // A short read of a regular file is its end; a full buffer may not be.
-                if offset == size && length < buffer.len() {
-                    break;
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    if offset == size { Ok(hasher.into()) } else { Err(io::Error::other("it changed while it was read")) }
 }
 
 /// The attributes that belong to a release: `user.*` and capabilities. Others are the machine's.
