@@ -27,7 +27,7 @@ pub fn follow(app: &str, verb: &str) -> Option<u8> {
     }
     let program = std::env::current_exe().ok()?;
     let unit = format!("cutover-{app}-{verb}-{}", std::process::id());
-    let mut words = words(&unit, &format!("cutover {verb} of {app}, begun by hand"));
+    let mut words = words(app, &unit, &format!("cutover {verb} of {app}, begun by hand"));
     words.push(program.into());
     words.extend(std::env::args_os().skip(1));
     match Command::new("systemd-run").args(words).status() {
@@ -37,7 +37,7 @@ pub fn follow(app: &str, verb: &str) -> Option<u8> {
     }
 }
 
-fn words(unit: &str, description: &str) -> Vec<OsString> {
+fn words(app: &str, unit: &str, description: &str) -> Vec<OsString> {
     let mut words: Vec<OsString> = [
         "--quiet",
         "--collect",
@@ -50,6 +50,15 @@ fn words(unit: &str, description: &str) -> Vec<OsString> {
     ]
     .map(OsString::from)
     .into();
+    // As in `cutover@.service`: should it be killed in the middle, the recovery goes on at once.
+    let timer = format!("cutover-deadline-{app}");
+    words.push(
+        format!(
+            "--property=ExecStopPost=-/bin/sh -c 'systemctl is-active -q {timer}.timer && \
+             systemctl --no-block start {timer}.service; true'"
+        )
+        .into(),
+    );
     words.push(format!("--unit={unit}").into());
     words.push(format!("--description={description}").into());
     words.push(format!("--setenv={HANDED_OVER}=1").into());
@@ -87,7 +96,7 @@ mod tests {
         if !io::stdin().is_terminal() {
             assert_eq!(follow("shop", "update"), None);
         }
-        let words = words("cutover-shop-update-7", "x");
+        let words = words("shop", "cutover-shop-update-7", "x");
         assert_eq!(words.last().unwrap(), "--");
         assert!(words.contains(&"--unit=cutover-shop-update-7".into()));
     }

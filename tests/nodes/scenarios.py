@@ -182,7 +182,17 @@ def needs_no_terminal(app):
 
 
 def ends_without_its_updater(app):
-    """an updater that is killed in the trial is replaced by the timer that it armed, or by the next run"""
+    """an updater that is killed or stopped in the middle is replaced at once, and its update ends with a commit"""
+    for end in [["systemctl", "kill", "--signal=SIGKILL", "cutover@app.service"],
+                ["systemctl", "stop", "cutover@app.service"]]:
+        version = app.publish(start_delay=0.3)
+        app.node.call("systemctl", "start", "--no-block", "cutover@app.service")
+        eventually("the new release is started", 20, lambda: app.active() == version)
+        app.node.call(*end)
+        app.at_rest()
+        app.serves(version)
+        check(app.history()[-1]["outcome"] == "committed", f"{end}: it ended {app.history()[-1]}")
+    # Run by nobody's unit, it leaves its timer, whose service does the same when its time has come.
     version = app.publish()
     updater = app.node.spawn("cutover", "update", "--now")
     eventually("the trial begins", 20, lambda: app.active() == version and app.version() == version)
@@ -190,11 +200,9 @@ def ends_without_its_updater(app):
     updater.wait(20)
     timer = app.properties("cutover-deadline-app.timer", "ActiveState")
     check(timer["ActiveState"] == "active", f"no timer is armed: {timer}")
-    # What the timer does when its time has come.
     app.node.call("systemctl", "start", "cutover-deadline-app.service")
     app.at_rest()
     app.serves(version)
-    check(app.history()[-1]["outcome"] == "committed", f"it ended {app.history()[-1]}")
 
 
 def refuses_no_connection(app):
