@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// A publisher's directory and a node that follows it, used by the program alone.
-struct Desk {
+pub struct Desk {
     directory: tempfile::TempDir,
 }
 
 impl Desk {
     /// Release 1.0 is published and runs; 1.1 is published.
-    fn new() -> Self {
+    pub fn new() -> Self {
         let desk = Self { directory: tempfile::tempdir().unwrap() };
         for name in ["source", "root", "keys", "app"] {
             fs::create_dir(desk.path(name)).unwrap();
@@ -26,11 +26,11 @@ impl Desk {
         desk
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn source(&self, name: &str) -> PathBuf {
+    pub fn source(&self, name: &str) -> PathBuf {
         self.path("source").join(name)
     }
 
@@ -43,7 +43,7 @@ impl Desk {
         fs::write(self.path("node.toml"), text).unwrap();
     }
 
-    fn run(&self, words: &[&str]) -> (i32, String) {
+    pub fn run(&self, words: &[&str]) -> (i32, String) {
         let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_cutover"))
             .args(words)
             .current_dir(self.directory.path())
@@ -53,7 +53,7 @@ impl Desk {
         (status.code().unwrap(), said)
     }
 
-    fn well(&self, words: &[&str]) -> String {
+    pub fn well(&self, words: &[&str]) -> String {
         let (code, said) = self.run(words);
         assert_eq!(code, 0, "{words:?}: {said}");
         said
@@ -63,18 +63,18 @@ impl Desk {
         self.well(&["keygen", name]);
     }
 
-    fn release(&self, version: &str) {
+    pub fn release(&self, version: &str) {
         fs::write(self.path("app/file"), format!("content of {version}\n").repeat(500)).unwrap();
         let archive = format!("source/shop-{version}.tar.zst");
         self.well(&["pack", "app", "--product", "shop", "--version", version, "-o", &archive]);
         self.well(&["publish", "source", version, "--product", "shop", "--key", "team"]);
     }
 
-    fn update(&self) -> (i32, String) {
+    pub fn update(&self) -> (i32, String) {
         self.run(&["--config", "node.toml", "update"])
     }
 
-    fn active(&self) -> String {
+    pub fn active(&self) -> String {
         let target = fs::read_link(self.path("root/current")).unwrap();
         target.file_name().unwrap().to_str().unwrap().to_owned()
     }

@@ -358,3 +358,44 @@ fn the_proxy_is_the_configured_one() {
     let wrong = Settings { proxy: Some("::".into()), ..settings };
     assert!(matches!(source::open(&wrong), Err(Error::Proxy)));
 }
+
+#[test]
+fn the_program_updates_from_a_web_server_and_fetches_what_it_lacks() {
+    let desk = crate::refusals::Desk::new();
+    let directory = desk.path("source");
+    for (has_ranges, version) in [(true, "1.1"), (false, "1.2")] {
+        if !has_ranges {
+            desk.release(version);
+        }
+        let served = directory.clone();
+        let server = Server::new(move |asked, stream| {
+            let name = asked.path.rsplit('/').next().unwrap_or_default();
+            match std::fs::read(served.join(name)) {
+                Ok(bytes) if has_ranges => {
+                    file(asked, stream, &bytes, &format!("\"{}\"", bytes.len()), usize::MAX)
+                }
+                Ok(bytes) => status(stream, "200 OK", "", &bytes),
+                Err(_) => status(stream, "404 Not Found", "", b""),
+            }
+        });
+        let configuration = desk.path("node.toml");
+        let text = std::fs::read_to_string(&configuration).unwrap();
+        let url = text.lines().find(|line| line.starts_with("url")).unwrap();
+        std::fs::write(&configuration, text.replace(url, &format!("url = \"{}\"", server.url()))).unwrap();
+        let (code, said) = desk.update();
+        assert_eq!((code, desk.active().as_str()), (0, version), "{said}");
+        let asked = server.asked();
+        let names: Vec<_> = asked.iter().map(|asked| asked.path.as_str()).collect();
+        assert_eq!(names[..2], ["/shop/stable.channel", "/shop/stable.channel.sig"]);
+        let before = asked.len();
+        let (code, said) = desk.update();
+        assert_eq!(
+            (code, server.asked().len() - before),
+            (0, 2),
+            "an idle run asks for the channel only: {said}"
+        );
+    }
+    let (code, said) = desk.update();
+    assert_eq!(code, 1, "the server is gone: {said}");
+    assert_eq!(desk.active(), "1.2");
+}
