@@ -149,8 +149,14 @@ impl Operator<'_> {
     /// Proposes a rollout. Of two who do at once, one is told that the other was first.
     pub fn propose(&mut self, settings: &Settings, wish: &Wish) -> Result<Rollout, Error> {
         let fleet = fleet(self.board, &settings.name)?;
-        let Some(list) = self.members(&fleet)? else {
-            return refused("the fleet has no members: `cutover fleet members` lists them");
+        let list = match self.members(&fleet)? {
+            Some(list) => list,
+            // The first list is of all who have joined.
+            None => {
+                let entry = |id: facts::Id| Entry { node: id.node, groups: id.groups, key: id.key };
+                let joined = self.joined()?.into_iter().map(entry).collect();
+                self.write_members(&fleet, joined)?
+            }
         };
         let is_wanted = |entry: &&Entry| wish.only.is_empty() || wish.only.contains(&entry.node);
         let members: Vec<NodeName> =
@@ -333,7 +339,9 @@ fn check(proposal: &Proposal) -> Result<(), Error> {
         return refused("`fleet.mode` is `independent`: set it to `synchronous` or `rolling`");
     }
     if proposal.members.is_empty() {
-        return refused("nobody would take part");
+        return refused(
+            "nobody would take part: `cutover fleet join` on each node, then `fleet members --all`",
+        );
     }
     if times.poll == 0 || times.lead < times.lead_min() {
         return refused(format!(

@@ -85,6 +85,8 @@ pub(super) struct Watching {
     pub(super) began: Duration,
     pub(super) watch: Box<dyn Watch>,
     pub(super) trial: health::Trial,
+    /// What the hooks said that run when the checks have passed; absent: not yet.
+    pub(super) hooks: Option<Result<(), Reason>>,
 }
 
 /// Carries out one update.

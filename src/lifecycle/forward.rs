@@ -183,9 +183,21 @@ impl Driver<'_> {
             self.narrator.remarks(record, &format!("{}; it stays all the same, as asked for", reason.text));
             own = Own::Healthy;
         }
+        if own == Own::Healthy {
+            own = self.ask_hooks(record, &mut watching);
+        }
         self.narrator.watched(record, &watching.trial, &own);
         self.watching = Some(watching);
         self.judge(record, &own, remaining)
+    }
+
+    /// The hooks have a word before others are told that all is well here: afterwards it would come too late.
+    fn ask_hooks(&self, record: &Record, watching: &mut Watching) -> Own {
+        let ask = || self.application.hooks(Moment::Healthy, record);
+        match watching.hooks.get_or_insert_with(ask) {
+            Ok(()) => Own::Healthy,
+            Err(reason) => Own::Failed(reason.clone()),
+        }
     }
 
     fn begin_watching(&self, version: &Version, ignored: &[String], now: Duration) -> Watching {
@@ -193,6 +205,7 @@ impl Driver<'_> {
             began: now,
             watch: self.application.watch(version, &self.tree(version)),
             trial: Trial::new(&self.settings.health, ignored),
+            hooks: None,
         }
     }
 
@@ -215,12 +228,7 @@ impl Driver<'_> {
             return Ok(Did::Event(Event::Failed(reason.clone())));
         }
         Ok(match self.agreement.outcome(record, own)? {
-            Verdict::Keep => {
-                if let Err(reason) = self.application.hooks(Moment::Healthy, record) {
-                    return Ok(Did::Event(Event::Failed(reason)));
-                }
-                Did::Event(Event::Passed)
-            }
+            Verdict::Keep => Did::Event(Event::Passed),
             Verdict::RollBack { reason, at } => {
                 self.instant = at;
                 Did::Event(Event::Failed(reason))

@@ -4,11 +4,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::finish::end_of;
+use super::fleet;
 use super::node::Error;
 use super::policy;
 use super::settings::Settings;
 use crate::coord::settings::Mode;
 use crate::store::{self, Kept, Layout, Pointer, Sealed, Store};
+use crate::sys::disk::Disk;
 use crate::sys::lock;
 use crate::types::record::{Cause, Intent, Phase, Record};
 use crate::types::state::{Bad, Hold, Installed, NeedsPerson, Outcome, State};
@@ -440,10 +442,18 @@ fn doing(status: &Status, record: Option<&Record>, settings: &Settings, layout: 
         Phase::Staged => Doing::Waiting,
         Phase::Warming => Doing::Warming,
         Phase::Switching => Doing::Switching,
+        Phase::Trial { .. } if is_in_doubt(layout) => Doing::InDoubt,
         Phase::Trial { .. } => Doing::Trial,
         Phase::RollingBack { .. } => Doing::RollingBack,
         Phase::Committed | Phase::RolledBack { .. } | Phase::Cancelled { .. } => Doing::Idle,
     }
+}
+
+/// Whether the node has promised to wait for a decision that it cannot read.
+fn is_in_doubt(layout: &Layout) -> bool {
+    let kept = fleet::Kept::load(&Disk::default(), &layout.fleet());
+    let part = kept.ok().flatten().and_then(|kept| kept.own.part);
+    part.is_some_and(|part| part.in_doubt_since.is_some())
 }
 
 /// What a record that has ended says, in a few words.

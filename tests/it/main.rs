@@ -15,6 +15,7 @@ mod differential;
 mod docs;
 mod errors;
 mod filesystems;
+mod fleet;
 mod format;
 mod full_disk;
 mod fuzz;

@@ -11,6 +11,8 @@ mod take;
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 pub use keys::{FleetKeys, KeyFile};
 pub use own::{Kept, Own, Part, Stage};
 pub use take::{Taken, join, new_id};
@@ -21,7 +23,7 @@ use crate::coord::facts::{self, Fact, names};
 use crate::coord::look::{self, Found, Keys, Look, Trust};
 use crate::coord::rolling::Rolling;
 use crate::coord::rollout::{Rollout, Turns};
-use crate::coord::rules::Ms;
+use crate::coord::rules::{Checks, Ms};
 use crate::coord::synchronous::{Heard, Synchronous};
 use crate::coord::{NodeName, Settings};
 use crate::sys::clock::Clock;
@@ -47,6 +49,10 @@ pub struct Member<'a> {
     /// By the clock of this boot, in milliseconds: when members' facts were read last.
     scanned: Option<Ms>,
     beaten: Option<Duration>,
+    /// When storage was asked for the outcome last, by the clock of this boot, and what the checks said then.
+    asked: Option<(Ms, Checks)>,
+    /// When the pointer had moved.
+    switched: Option<Timestamp>,
     /// Since when storage has not answered.
     cut_off: Option<Duration>,
     /// What this node's clock showed against the storage's.
@@ -80,6 +86,8 @@ impl<'a> Member<'a> {
             turns: Turns::default(),
             scanned: None,
             beaten: None,
+            asked: None,
+            switched: None,
             cut_off: None,
             clock_seen: None,
             trouble: None,

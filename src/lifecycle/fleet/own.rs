@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::super::agreement::Error;
@@ -57,6 +58,10 @@ pub struct Part {
     pub downtime_ms: Option<u64>,
     /// Rolling: since when the open wave is done, as this node saw it.
     pub soaking: Option<Soaking>,
+    /// Since when it has promised to wait for an outcome, and could not ask.
+    pub in_doubt_since: Option<Timestamp>,
+    /// When its pointer had moved.
+    pub switched: Option<Timestamp>,
     /// Its last fact is on storage.
     pub closed: bool,
 }
@@ -96,6 +101,8 @@ impl Part {
             by_hand: false,
             downtime_ms: None,
             soaking: None,
+            in_doubt_since: None,
+            switched: None,
             closed: false,
         }
     }

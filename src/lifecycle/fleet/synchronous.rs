@@ -50,6 +50,12 @@ impl Member<'_> {
             OwnChecks::Failed(reason) => reason.clone(),
             OwnChecks::Watching | OwnChecks::Healthy => by_fleet(member.said()),
         };
+        let (now, poll) = (self.steady(), Ms::try_from(self.poll().as_millis()).unwrap_or(Ms::MAX));
+        if self.asked.is_some_and(|(last, before)| before == checks && now - last < poll) {
+            // The checks are asked more often than storage.
+            return Ok(Verdict::Watch(self.wait(self.waits_for())));
+        }
+        self.asked = Some((now, checks));
         Ok(match self.advance(checks)? {
             Next::Final(Stage::Kept) => Verdict::Keep,
             Next::GoBack(at) => Verdict::RollBack { reason: reason(self), at: timestamp(at) },
@@ -84,6 +90,7 @@ impl Member<'_> {
                 return Ok(Next::Final(stage));
             }
             let has_scanned = self.refresh(stage)?;
+            self.note_doubt(stage)?;
             if self.is_isolated(stage) {
                 return Ok(Next::Leave);
             }
@@ -123,6 +130,17 @@ impl Member<'_> {
         self.settings.isolated == Isolated::Rollback
             && matches!(stage, Stage::Vouching { .. })
             && waited.is_some_and(|waited| waited >= self.settings.isolated_after.0)
+    }
+
+    /// Writes down since when the outcome is awaited in vain: for status, which does not touch storage.
+    fn note_doubt(&mut self, stage: Stage) -> Result<(), Error> {
+        let is_in_doubt = matches!(stage, Stage::Vouching { .. }) && self.trouble.is_some();
+        let noted = self.kept.part().and_then(|part| part.in_doubt_since);
+        if is_in_doubt == noted.is_some() {
+            return Ok(());
+        }
+        let since = is_in_doubt.then(|| self.clock.wall());
+        self.change_part(|part| part.in_doubt_since = since)
     }
 
     /// Reads what matters now. Says whether facts of members were read, and all that there are.
@@ -221,8 +239,10 @@ impl Member<'_> {
                 (What::Armed, Fact::Armed(facts::Armed { rollout, plan, node, instance, at, clock }))
             }
             Telling::Switched => {
-                let late_ms = now.duration_since(at).as_secs_f64() * 1000.0;
-                (What::Switched, Fact::Step(facts::Step { rollout, plan, node, instance, at: now, late_ms }))
+                let moved = part.switched.unwrap_or(now);
+                let late_ms = moved.duration_since(at).as_secs_f64() * 1000.0;
+                let step = facts::Step { rollout, plan, node, instance, at: moved, late_ms };
+                (What::Switched, Fact::Step(step))
             }
             Telling::Report(health) => {
                 let why = part.why.filter(|_| health != Health::Good);
@@ -338,6 +358,9 @@ impl Member<'_> {
 
     pub(super) fn may_start_synchronous(&mut self, record: &Record) -> Result<Start, Error> {
         let (now, has_storage) = (self.now(), self.trouble.is_none());
+        if matches!(record.phase, Phase::Switching) {
+            self.switched.get_or_insert(self.clock.wall());
+        }
         let Some(follow) = self.synchronous() else { return Ok(Start::Now) };
         let Some(Plan::Commit { at }) = follow.view.plan else { return Ok(Start::Now) };
         if follow.rollout.proposal.overlap != Overlap::None {
@@ -419,7 +442,9 @@ impl Member<'_> {
             Phase::Trial { .. } => {
                 if let Stage::Arming { at } = stage {
                     self.enter_synchronous(Stage::Switched { at })?;
+                    let switched = self.switched;
                     self.change_part(|part| {
+                        part.switched = switched;
                         part.running = Some(record.to.version.clone());
                         part.downtime_ms = record.downtime_ms;
                     })?;
