@@ -27,8 +27,6 @@ pub enum Overlap {
     /// For twice the error of the clocks and the time of a restart.
     #[default]
     Brief,
-    /// As `brief`; the new release runs beside the old one, on copies, before anybody votes.
-    Rehearsed,
 }
 
 /// What a node does that has promised to wait for an outcome which it cannot read.
