@@ -27,6 +27,7 @@ pub mod metrics;
 pub mod node;
 pub mod policy;
 pub mod pruning;
+mod requests;
 pub mod service;
 pub mod settings;
 pub mod staging;

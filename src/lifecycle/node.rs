@@ -2,7 +2,6 @@
 //! record, and lets the driver go on from there.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -10,7 +9,7 @@ use super::agreement::Agreement;
 use super::application::Application;
 use super::driver::{self, Driver, Ended, Narrator};
 use super::settings::Settings;
-use crate::store::{Kept, Request, Sealed, Store};
+use crate::store::{Kept, Sealed, Store};
 use crate::sys::clock::Clock;
 use crate::sys::lock::{self, Attempt, Holder, Lock};
 use crate::types::record::{Cause, DataPolicy, Intent, Phase, Reason, Record};
@@ -289,13 +288,7 @@ impl Node<'_> {
 
     /// Finishes or undoes what the journal says. `Ok(None)`: there is nothing.
     pub fn recover(&self, lock: &Lock, parts: &dyn Parts) -> Result<Option<Ended>, Error> {
-        let record = match self.store.journal()? {
-            Kept::Missing => return Ok(None),
-            Kept::Whole(record) => record,
-            Kept::Damaged(why) => {
-                return Err(driver::Error::Journal { path: self.store.layout.journal(), why }.into());
-            }
-        };
+        let Some(record) = self.under_way()? else { return Ok(None) };
         let settings = self.settings_of(&record)?;
         if record.phase == Phase::Staged && record.rollout.is_none() {
             // Nothing was changed: the next update begins again, with what is staged.
@@ -312,13 +305,7 @@ impl Node<'_> {
     /// Brings the disk in order before the services of a booting node start; the timer goes on with the rest.
     /// `Ok(None)`: there is nothing.
     pub fn settle_at_boot(&self, _lock: &Lock, parts: &dyn Parts) -> Result<Option<Ended>, Error> {
-        let record = match self.store.journal()? {
-            Kept::Missing => return Ok(None),
-            Kept::Whole(record) => record,
-            Kept::Damaged(why) => {
-                return Err(driver::Error::Journal { path: self.store.layout.journal(), why }.into());
-            }
-        };
+        let Some(record) = self.under_way()? else { return Ok(None) };
         let settings = self.settings_of(&record)?;
         let is_interrupted = || false;
         let settled = parts.with(&settings, &mut |application, agreement| {
@@ -356,6 +343,20 @@ impl Node<'_> {
         record.phase = Phase::Cancelled { reason };
         self.store.keep_journal(&record)?;
         self.drive(lock, settings, true, parts)
+    }
+
+    /// The update under way.
+    ///
+    /// # Errors
+    /// When the journal cannot be believed: nothing automatic happens on guesses.
+    pub fn under_way(&self) -> Result<Option<Record>, Error> {
+        match self.store.journal()? {
+            Kept::Missing => Ok(None),
+            Kept::Whole(record) => Ok(Some(record)),
+            Kept::Damaged(why) => {
+                Err(driver::Error::Journal { path: self.store.layout.journal(), why }.into())
+            }
+        }
     }
 
     /// The settings that the update was begun with; today's when they are lost.
@@ -431,56 +432,6 @@ impl Node<'_> {
         record.data = route.data;
         self.begin(&mut record)?;
         self.drive(lock, self.settings, true, parts)
-    }
-
-    /// Keeps the release on trial now: by telling whoever watches it, or by ending the trial that nobody watches.
-    /// `Ok(None)`: somebody else was told, and `await_end` says what came of it.
-    pub fn commit(&self, parts: &dyn Parts) -> Result<Option<Ended>, Error> {
-        let record = self.on_trial()?;
-        let request =
-            Request { transaction: record.transaction.clone(), commit: true, reason: self.by.clone() };
-        self.store.keep_request(&request)?;
-        match self.lock() {
-            Err(Error::Busy(_)) => Ok(None),
-            Err(error) => Err(error),
-            Ok(lock) => self.recover(&lock, parts),
-        }
-    }
-
-    /// Tells whoever watches the trial to go back.
-    pub fn ask_to_go_back(&self, reason: &str) -> Result<Record, Error> {
-        let record = self.on_trial()?;
-        let request =
-            Request { transaction: record.transaction.clone(), commit: false, reason: reason.to_owned() };
-        self.store.keep_request(&request)?;
-        Ok(record)
-    }
-
-    fn on_trial(&self) -> Result<Record, Error> {
-        match self.store.journal()? {
-            Kept::Whole(record) if matches!(record.phase, Phase::Trial { .. }) => Ok(record),
-            Kept::Whole(_) | Kept::Missing => Err(Error::NoTrial),
-            Kept::Damaged(why) => {
-                Err(driver::Error::Journal { path: self.store.layout.journal(), why }.into())
-            }
-        }
-    }
-
-    /// Waits until somebody else's update has ended, and says how.
-    pub fn await_end(&self, transaction: &str) -> Result<crate::types::state::HistoryEntry, Error> {
-        const PAUSE: Duration = Duration::from_millis(100);
-        loop {
-            let history = crate::store::read_history(&self.store.layout.history())?;
-            if let Some(entry) = history.into_iter().find(|entry| entry.transaction == transaction) {
-                return Ok(entry);
-            }
-            let is_under_way =
-                matches!(self.store.journal()?, Kept::Whole(record) if record.transaction == transaction);
-            if !is_under_way || self.interrupted.load(Ordering::Relaxed) {
-                return Err(Error::NoTrial);
-            }
-            self.clock.sleep(PAUSE);
-        }
     }
 
     /// Goes on with the journal's update.
