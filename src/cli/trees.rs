@@ -78,7 +78,8 @@ pub fn list(context: &Context, args: &ListArgs) -> Result<u8, Error> {
         let mut text = if values.is_empty() { "no release is on this node".to_owned() } else { table(&rows) };
         let mut value = json!({"releases": values});
         if args.available {
-            let offered = node.offers()?;
+            // To look is not to accept: nothing is remembered.
+            let offered = Node { is_dry: true, ..node.with_settings(node.settings) }.offers()?;
             let names: Vec<_> = offered.iter().map(|release| release.version.as_str()).collect();
             text = format!("{text}\noffered: {}", names.join(" "));
             value["available"] = json!(offered);

@@ -32,6 +32,8 @@ fn as_json(in_the_way: &[policy::Blocked]) -> Value {
 /// `check`
 pub fn check(context: &Context) -> Result<u8, Error> {
     context.with_node("check", |node, _| {
+        // To look is not to accept: nothing is remembered.
+        let node = &Node { is_dry: true, ..node.with_settings(node.settings) };
         let (offered, _) = node.look(None)?;
         let state = node.store.trusted_state()?;
         let active = node.active_release(&state)?;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use clap::CommandFactory as _;
 use cutover::lifecycle::settings::Settings;
 
 fn document(name: &str) -> String {
@@ -99,4 +100,91 @@ fn every_exit_code_stands_in_the_readme_and_in_troubleshooting() {
             assert_eq!(rows, 1, "{code} in {name}");
         }
     }
+}
+#[test]
+fn every_link_between_documents_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents = vec!["README.md".to_owned(), "CONTRIBUTING.md".to_owned()];
+    for entry in fs::read_dir(root.join("docs")).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        if name.ends_with(".md") {
+            documents.push(format!("docs/{name}"));
+        }
+    }
+    for name in documents {
+        let text = document(&name);
+        let directory = root.join(&name).parent().unwrap().to_owned();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = target.split('#').next().unwrap_or("");
+            if !target.starts_with("http") && !path.is_empty() {
+                assert!(directory.join(path).exists(), "{name} links to {target}");
+            }
+        }
+    }
+}
+
+/// The commands of the program, with those below them: `hold`, `config show`.
+fn commands() -> BTreeSet<String> {
+    let command = cutover::cli::args::Cli::command();
+    let mut names = BTreeSet::new();
+    for sub in command.get_subcommands() {
+        names.insert(sub.get_name().to_owned());
+        names.extend(sub.get_subcommands().map(|below| format!("{} {}", sub.get_name(), below.get_name())));
+    }
+    names
+}
+
+/// The commands that a text tells people to type: after a backtick, at the begin of a line of code, or in a unit.
+fn told_commands(text: &str) -> Vec<String> {
+    let mut told = Vec::new();
+    for start in ["`cutover ", "\ncutover ", "/usr/bin/cutover --app %i ", "$ cutover "] {
+        for (at, _) in text.match_indices(start) {
+            // Outside of a block of code a line may just begin with the program's name.
+            if start.starts_with('\n') && text[..at + 1].matches("\n```").count().is_multiple_of(2) {
+                continue;
+            }
+            let line = text[at + start.len()..].lines().next().unwrap_or("");
+            told.push(line.split(['`', '"', '#']).next().unwrap_or("").trim().to_owned());
+        }
+    }
+    told
+}
+
+#[test]
+fn every_command_that_people_are_told_to_type_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let known = commands();
+    let mut files = vec![root.join("README.md")];
+    let mut directories =
+        vec![root.join("src"), root.join("docs"), root.join("systemd"), root.join("packaging")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
+            if entry.path().is_dir() { directories.push(entry.path()) } else { files.push(entry.path()) }
+        }
+    }
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for file in files {
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        for told in told_commands(&text) {
+            let mut words = told.split_whitespace();
+            let (Some(first), second) = (words.next(), words.next().unwrap_or("")) else { continue };
+            let is_command =
+                first.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !first.starts_with('-');
+            // The last is what a table of random numbers is made of.
+            if !is_command || first == "gear" {
+                continue;
+            }
+            seen += 1;
+            let has_below = known.iter().any(|name| name.starts_with(&format!("{first} ")));
+            let is_below = second.chars().all(|c| c.is_ascii_lowercase()) && !second.is_empty();
+            if !known.contains(first)
+                || (has_below && is_below && !known.contains(&format!("{first} {second}")))
+            {
+                wrong.push(format!("{}: `cutover {told}`", file.strip_prefix(root).unwrap().display()));
+            }
+        }
+    }
+    assert!(seen > 50, "only {seen} commands were found");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -20,6 +20,7 @@ mod format;
 mod full_disk;
 mod fuzz;
 mod layers;
+mod look;
 mod model_rolling;
 mod model_synchronous;
 mod node;

@@ -211,7 +211,7 @@ impl Own {
         Times {
             stopped: self.stopped.as_ref().map(|step| step.at).or(planned),
             switched,
-            healthy: None,
+            healthy: self.report.as_ref().filter(|report| report.health == Health::Good).and_then(|it| it.at),
             restored: self.closed.as_ref().and_then(|closed| closed.back_at),
         }
     }

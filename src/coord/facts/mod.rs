@@ -521,6 +521,9 @@ pub struct Report {
     pub instance: String,
     /// How.
     pub health: Health,
+    /// Since when, by its clock. For people: nothing is decided by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
     /// Why, unless good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,

@@ -240,6 +240,9 @@ impl<'a> Member<'a> {
     /// Tells what this node runs in the end, once.
     fn close(&mut self) -> Result<(), Error> {
         let Some(part) = self.kept.part().filter(|part| !part.closed).cloned() else { return Ok(()) };
+        // It had switched, and runs something else.
+        let wanted = rollout_of(&part).map(|rollout| rollout.proposal.release.version);
+        let went_back = part.downtime_ms.is_some() && part.running != wanted;
         let fact = Fact::Closed(facts::Closed {
             rollout: part.rollout,
             proposal: Digest::of(part.proposal.as_bytes()),
@@ -247,7 +250,7 @@ impl<'a> Member<'a> {
             instance: self.instance(),
             running: part.running.clone(),
             by_hand: part.by_hand,
-            back_at: None,
+            back_at: went_back.then(|| self.clock.wall()),
             downtime_ms: part.downtime_ms,
         });
         let name = names::own(&self.node(), part.rollout, "closed");

@@ -137,6 +137,7 @@ impl Member<'_> {
         let (node, instance) = (self.node(), self.instance());
         let (why, gap_ms) =
             self.kept.part().map(|part| (part.why.clone(), part.downtime_ms)).unwrap_or_default();
+        let at = Some(self.clock.wall());
         let Self { board, following: Some(Following::Rolling(follow)), .. } = self else { return false };
         let report = facts::Report {
             rollout: follow.rollout.number,
@@ -144,6 +145,7 @@ impl Member<'_> {
             node,
             instance,
             health,
+            at,
             why: why.filter(|_| health != Health::Good),
             gap_ms,
         };

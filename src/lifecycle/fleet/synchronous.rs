@@ -247,7 +247,8 @@ impl Member<'_> {
             Telling::Report(health) => {
                 let why = part.why.filter(|_| health != Health::Good);
                 let (answers, gap_ms) = (plan, part.downtime_ms);
-                let report = facts::Report { rollout, answers, node, instance, health, why, gap_ms };
+                let at = Some(now);
+                let report = facts::Report { rollout, answers, node, instance, health, at, why, gap_ms };
                 (What::Report, Fact::Report(report))
             }
         };

@@ -1,0 +1,100 @@
+//! Commands that only look change no byte and no time stamp under the root.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+
+/// Every entry below a directory with what a change of it would change.
+fn everything(directory: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut left = vec![directory.to_owned()];
+    while let Some(path) = left.pop() {
+        let data = fs::symlink_metadata(&path).unwrap();
+        found.push(format!(
+            "{} {} {:o} {} {}.{:09} {}.{:09}",
+            path.display(),
+            data.ino(),
+            data.mode(),
+            data.size(),
+            data.mtime(),
+            data.mtime_nsec(),
+            data.ctime(),
+            data.ctime_nsec()
+        ));
+        if data.is_dir() {
+            left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn commands_that_look_touch_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    for name in ["root", "data", "source"] {
+        fs::create_dir(path(name)).unwrap();
+    }
+    fs::write(path("data").join("orders"), "tea").unwrap();
+    let run = |words: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_cutover"))
+            .arg("--config")
+            .arg(path("shop.toml"))
+            .args(words)
+            .current_dir(directory.path())
+            .output()
+            .unwrap();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let settings = format!(
+        "root = {root:?}\n[source]\nurl = {source:?}\nkeys = [{key:?}]\n[store]\nreserve = '1MiB'\n[[data]]\npath = {data:?}\n",
+        root = path("root"),
+        source = path("source"),
+        key = path("team.pub"),
+        data = path("data"),
+    );
+    fs::write(path("shop.toml"), settings).unwrap();
+    let well = |words: &[&str]| {
+        let (code, error) = run(words);
+        assert_eq!(code, 0, "{words:?}: {error}");
+    };
+    well(&["keygen", "team"]);
+    for version in ["1.0.0", "1.1.0", "1.2.0"] {
+        fs::create_dir_all(path("build")).unwrap();
+        fs::write(path("build").join("VERSION"), version).unwrap();
+        let archive = format!("source/shop-{version}.tar.zst");
+        well(&["pack", "build", "--product", "shop", "--version", version, "-o", &archive]);
+        well(&["publish", "source", version, "--key", "team"]);
+        if version != "1.2.0" {
+            well(&["update"]);
+        }
+    }
+    let before = everything(&path("root"));
+    for (words, wanted) in [
+        (&["status"][..], 0),
+        (&["status", "--json"], 0),
+        (&["list", "--available"], 0),
+        (&["check"], 0),
+        (&["check", "--json"], 0),
+        (&["update", "--dry-run"], 0),
+        (&["update", "--dry-run", "source/shop-1.2.0.tar.zst"], 0),
+        (&["rollback", "--check"], 0),
+        (&["prune", "--dry-run"], 0),
+        (&["diff", "1.0.0", "1.1.0"], 0),
+        (&["verify"], 0),
+        (&["health"], 0),
+        (&["log"], 0),
+        (&["config", "show"], 0),
+        (&["config", "check"], 0),
+        (&["trust", "show"], 0),
+        (&["report", "--html", "-"], 0),
+    ] {
+        let (code, error) = run(words);
+        assert_eq!(code, wanted, "{words:?}: {error}");
+        let after = everything(&path("root"));
+        let changed: Vec<_> = after.iter().filter(|entry| !before.contains(entry)).collect();
+        assert!(changed.is_empty() && after.len() == before.len(), "{words:?} touched {changed:#?}");
+    }
+}
