@@ -487,6 +487,12 @@ fn an_archive_named_by_an_admin_is_judged_too() {
     assert_eq!(candidate.release.digest, candidate.manifest.sha256);
     fetched(&candidate).unwrap();
     assert_eq!(ask(&shop, &unsigned, Some("3.1")).unwrap().release.version.as_str(), "3.1");
+    fs::remove_file(shop.path("keys/release.pub")).unwrap();
+    shop.make_key("other", "cutover-release");
+    assert!(
+        ask(&shop, &signed, None).unwrap().signers.is_empty(),
+        "a stranger's signature is as good as none"
+    );
     let nameless = shop.path("source/release.tar");
     fs::copy(&unsigned, &nameless).unwrap();
     assert!(matches!(ask(&shop, &nameless, None), Err(Error::NoVersion(_))));
