@@ -1,6 +1,7 @@
 //! The machine: disk, clock, processes, systemd. Everything above asks these, and no other module changes anything.
 
 pub mod clock;
+pub mod deep;
 pub mod disk;
 pub mod ioctl;
 pub mod lock;

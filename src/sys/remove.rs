@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::ioctl;
+use super::{deep, ioctl};
 
 /// More threads gain nothing: they wait for the same journal.
 const THREADS_MAX: usize = 4;
@@ -46,6 +46,12 @@ fn remove_directory(path: &Path) -> io::Result<()> {
     #[expect(clippy::disallowed_methods, reason = "this is where trees are removed")]
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // Perhaps it is deeper than descriptors or paths reach.
+        Err(_) => {
+            deep::empty(&fs::File::open(path)?)?;
+            #[expect(clippy::disallowed_methods, reason = "this is where trees are removed")]
+            fs::remove_dir(path)
+        }
         removed => removed,
     }
 }

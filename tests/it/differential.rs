@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use cutover::release::archive::Limits;
+use cutover::release::scan;
 use cutover::release::stage::{self, Built, unpack};
-use cutover::release::{scan, tree};
 use cutover::sys::disk::Disk;
 use cutover::types::entry::{Entry, Kind};
 use cutover::types::escaped;
@@ -214,7 +214,7 @@ fn what_others_read_alike_is_read_the_same_here() {
         if bytes.len() < 10 << 20 && place.stage(&format!("{at}.x"), &at).is_ok() {
             names.push(name);
         } else {
-            tree::remove(&place.path(&at), &Disk::default()).unwrap();
+            Disk::default().remove_tree(&place.path(&at)).unwrap();
         }
     }
     let count = names.len();

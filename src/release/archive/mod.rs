@@ -57,7 +57,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             bytes: 64 << 30,
-            entries: 2_000_000,
+            entries: 1_000_000,
             window_log: 27,
             allow_setid: false,
             allow_capabilities: false,

@@ -15,6 +15,6 @@ mod writer;
 
 pub use file::NewFile;
 pub use flush::flush_behind;
-pub use remove::{empty, remove};
+pub use remove::empty;
 pub use root::Root;
 pub use writer::{Meta, TreeWriter};

@@ -1,123 +1,12 @@
-//! Removing trees, however deep they are and whoever made them.
-
-use std::ffi::{CString, OsStr};
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-
-use nix::dir::{Dir, Type};
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, renameat};
-use nix::sys::stat::{Mode, fchmod, fstat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+//! Removing what was unpacked.
 
 use super::Root;
+use crate::sys::deep;
 use crate::sys::disk::{Context, Disk, Error};
-
-/// How many directories are open at once; what is deeper is first moved up to the root.
-const DEPTH_MAX: usize = 64;
-
-/// Removes the directory `path` and all that is in it. One that is not there is no error.
-pub fn remove(path: &Path, disk: &Disk) -> Result<(), Error> {
-    let root = match Root::open(path, disk) {
-        Err(error) if error.source.raw_os_error() == Some(Errno::ENOENT as i32) => return Ok(()),
-        opened => opened?,
-    };
-    empty(&root, disk)?;
-    let made = nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, path, UnlinkatFlags::RemoveDir);
-    made.context("remove", path)
-}
 
 /// Removes all that is in a directory. No link is followed, and the depth of the tree costs neither stack nor
 /// descriptors.
 pub fn empty(root: &Root, disk: &Disk) -> Result<(), Error> {
     disk.ask("remove", root.path())?;
-    let mut moved = 0_u64;
-    clear(root, &mut moved).context("remove the content of", root.path())
-}
-
-struct Level {
-    directory: OwnedFd,
-    name: CString,
-    directories: Vec<CString>,
-}
-
-fn clear(root: &Root, moved: &mut u64) -> Result<(), Errno> {
-    loop {
-        let before = *moved;
-        let mut levels = vec![level(root.directory(b"")?, CString::default())?];
-        loop {
-            let depth = levels.len();
-            let Some(level_here) = levels.last_mut() else { break };
-            let Some(name) = level_here.directories.pop() else {
-                let Some(done) = levels.pop() else { break };
-                if let Some(parent) = levels.last() {
-                    match unlinkat(&parent.directory, done.name.as_c_str(), UnlinkatFlags::RemoveDir) {
-                        Ok(()) | Err(Errno::ENOENT) => {}
-                        Err(error) => return Err(error),
-                    }
-                }
-                continue;
-            };
-            let here = &level_here.directory;
-            if depth < DEPTH_MAX {
-                let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-                let opened = open_own(here, &name, flags)?;
-                levels.push(level(opened, name)?);
-            } else {
-                // The name is long gone from the root if an earlier run made it; else it is free.
-                let to = format!(".cutover-deep-{moved}");
-                *moved += 1;
-                match renameat(here, name.as_c_str(), root, OsStr::new(&to)) {
-                    Ok(()) => {}
-                    Err(Errno::ENOTEMPTY | Errno::EEXIST) => level_here.directories.push(name),
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        if *moved == before {
-            return Ok(());
-        }
-    }
-}
-
-/// Opens a directory; one that its owner may not read is made readable first.
-fn open_own(parent: &OwnedFd, name: &CString, flags: OFlag) -> Result<OwnedFd, Errno> {
-    match openat(parent, name.as_c_str(), flags, Mode::empty()) {
-        Err(Errno::EACCES) => {
-            let flag = nix::sys::stat::FchmodatFlags::NoFollowSymlink;
-            nix::sys::stat::fchmodat(parent, name.as_c_str(), Mode::S_IRWXU, flag)?;
-            openat(parent, name.as_c_str(), flags, Mode::empty())
-        }
-        opened => opened,
-    }
-}
-
-/// Removes what is no directory, and lists the directories.
-fn level(directory: OwnedFd, name: CString) -> Result<Level, Errno> {
-    let found = fstat(&directory)?;
-    if found.st_mode & 0o700 != 0o700 && !nix::unistd::geteuid().is_root() {
-        fchmod(&directory, Mode::S_IRWXU)?;
-    }
-    let mut directories = Vec::new();
-    let mut listing = Dir::from_fd(directory.try_clone().map_err(|_| Errno::EMFILE)?)?;
-    for entry in listing.iter() {
-        let entry = entry?;
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
-        if entry.file_type() == Some(Type::Directory) {
-            directories.push(name.to_owned());
-            continue;
-        }
-        match unlinkat(&directory, OsStr::from_bytes(name.to_bytes()), UnlinkatFlags::NoRemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(Errno::EISDIR | Errno::EPERM) if entry.file_type().is_none() => {
-                directories.push(name.to_owned());
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(Level { directory, name, directories })
+    deep::empty(root).context("remove the content of", root.path())
 }

@@ -16,7 +16,8 @@ use xattr::FileExt;
 
 use super::root::open_directory;
 use super::{NewFile, Root};
-use crate::sys::disk::{Context, Disk, Error};
+use crate::sys::deep;
+use crate::sys::disk::{Context, Error};
 
 /// The metadata of an entry, as it is to be on disk.
 #[derive(Clone, Debug, Default)]
@@ -146,7 +147,12 @@ impl TreeWriter {
             Err(Errno::EISDIR | Errno::EPERM) => {
                 // The directory that is kept open may be the one that goes.
                 self.parent = None;
-                super::remove(&self.root.path_of(path), &Disk::default())
+                let removed = self.root.directory(path).and_then(|directory| {
+                    deep::empty(&directory)?;
+                    let (parent, name) = self.beside(path)?;
+                    unlinkat(parent, name, UnlinkatFlags::RemoveDir)
+                });
+                removed.context("remove", &self.root.path_of(path))
             }
             removed => removed.context("remove", &self.root.path_of(path)),
         }

@@ -166,7 +166,7 @@ pub fn run(cases: Vec<Case>) {
         if !is_right {
             wrong.push(format!("{}: {outcome:?}", case.name));
         }
-        tree::remove(&place.tree(), &Disk::default()).unwrap();
+        Disk::default().remove_tree(&place.tree()).unwrap();
     }
     assert!(wrong.is_empty(), "of {} cases:\n{}", cases.len(), wrong.join("\n"));
 }
