@@ -107,6 +107,24 @@ def stops_what_hangs(app):
     app.serves(version)
 
 
+def restarts_where_no_data_are(app):
+    """without data services are restarted when the pointer has moved: also one that hangs, and back from a sick one"""
+    app.node.write("/etc/cutover/app.toml.d/bare.toml", "data = []\n")
+    stubborn = app.publish(ignore_term=1)
+    app.update(0)
+    app.serves(stubborn)
+    version = app.publish()
+    app.update(0)
+    app.serves(version)
+    app.publish(sick_after=0.3)
+    app.update(10)
+    app.serves(version)
+    app.publish(crash=0)
+    app.update(10)
+    app.serves(version)
+    app.node.path("/etc/cutover/app.toml.d/bare.toml").unlink()
+
+
 def brings_data_back(app):
     """data that a failed release migrated are as before, and the newer ones are kept aside"""
     old = app.version()
@@ -371,7 +389,7 @@ def stopped_or_ended(node, updater):
 
 
 SCENARIOS = [installs_by_timer, updates, rolls_back_sick, rolls_back_crashing, rolls_back_later,
-             rolls_back_restarting, stops_what_hangs, brings_data_back, moves_units_with_the_release,
+             rolls_back_restarting, stops_what_hangs, restarts_where_no_data_are, brings_data_back, moves_units_with_the_release,
              names_old_processes, needs_no_terminal, ends_without_its_updater, refuses_no_connection,
              updates_itself, runs_hooks, keeps_trees_in_use, has_sound_units,
              leaves_what_takes_the_node_down, survives_crashes]
