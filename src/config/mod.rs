@@ -145,6 +145,20 @@ fn read(file: &Path) -> Result<String, Problem> {
     }
 }
 
+/// Why a path cannot be data that are snapshotted and exchanged.
+fn unfit_data(path: &Path, root: &Path) -> Option<&'static str> {
+    let is_plain = path.components().all(|part| part != std::path::Component::ParentDir);
+    if !path.is_absolute() || !is_plain || path.file_name().is_none() {
+        return Some("must be an absolute path without `..`");
+    }
+    let has_root = !root.as_os_str().is_empty();
+    let is_ours = ["releases", "current", ".cutover"].iter().any(|name| path.starts_with(root.join(name)));
+    if has_root && (root.starts_with(path) || is_ours) {
+        return Some("must be beside releases and pointer, neither above nor within them");
+    }
+    None
+}
+
 /// What no single key can tell.
 pub fn check(settings: &Settings) -> Result<(), Problem> {
     let contradiction = |why: String| Err(Problem::Contradiction { why });
@@ -157,12 +171,12 @@ pub fn check(settings: &Settings) -> Result<(), Problem> {
     if let Err(error) = settings.health.validate() {
         return contradiction(error.to_string());
     }
+    if let Err(error) = settings.service.validate() {
+        return contradiction(error.to_string());
+    }
     for data in &settings.data {
-        if !data.path.is_absolute() {
-            return contradiction(format!(
-                "`data.path` must be an absolute path, not `{}`",
-                data.path.display()
-            ));
+        if let Some(why) = unfit_data(&data.path, &settings.root) {
+            return contradiction(format!("`data.path` {why}, not `{}`", data.path.display()));
         }
     }
     for (name, target) in &settings.links {
@@ -176,4 +190,30 @@ pub fn check(settings: &Settings) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_lie_beside_releases_and_pointer() {
+        let root = Path::new("/srv/shop");
+        for good in ["/srv/shop/data", "/var/lib/shop", "/srv/shop/shared/uploads"] {
+            assert_eq!(unfit_data(Path::new(good), root), None, "{good}");
+        }
+        for bad in
+            ["data", "/", "/srv", "/srv/shop", "/srv/shop/releases/1", "/srv/shop/.cutover", "/srv/x/../shop"]
+        {
+            assert!(unfit_data(Path::new(bad), root).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn services_that_cannot_work_are_refused() {
+        for text in ["[service]\nunits = [\"shop\"]", "[service]\nunits = [\"--now.service\"]"] {
+            let settings: Settings = toml::from_str(text).unwrap();
+            assert!(check(&settings).is_err(), "{text}");
+        }
+    }
 }
