@@ -42,8 +42,6 @@ pub struct Operator<'a> {
 pub struct Wish {
     /// The release.
     pub release: facts::Wanted,
-    /// An older release than the one that runs is meant.
-    pub allow_downgrade: bool,
     /// Only these members; none: all of the list.
     pub only: Vec<NodeName>,
     /// Nobody switches before.
@@ -189,7 +187,6 @@ impl Operator<'_> {
             by: self.by.clone(),
             not_before: wish.not_before,
             overlap: settings.overlap,
-            allow_downgrade: wish.allow_downgrade,
             t: times(settings),
             rolling: (settings.mode == Mode::Rolling).then(|| rolling(settings, &list)),
         };
@@ -329,7 +326,6 @@ fn rolling(settings: &Settings, list: &Members) -> facts::Rolling {
         waves: settings.waves.iter().map(resolved).collect(),
         soak: Seconds::new(settings.soak.0),
         max_failed: settings.max_failed,
-        on_halt: settings.on_halt,
     }
 }
 

@@ -40,17 +40,6 @@ pub enum Isolated {
     Rollback,
 }
 
-/// What is done with nodes that are on the new release when a rolling rollout halts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnHalt {
-    /// They stay; a person looks.
-    #[default]
-    Stop,
-    /// They go back, as few at a time as they came.
-    Rollback,
-}
-
 /// Whether a node whose clock cannot be measured takes part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -129,8 +118,6 @@ pub struct Settings {
     pub skew_check: SkewCheck,
     /// Time limit of one access to storage.
     pub io: Span,
-    /// After this time without a changed heartbeat a node is shown as absent.
-    pub absent: Span,
     /// Rolling: how many nodes may be out of service at once.
     pub at_once: u32,
     /// Rolling: which part goes first.
@@ -139,8 +126,6 @@ pub struct Settings {
     pub soak: Span,
     /// Rolling: so many failures halt it.
     pub max_failed: u32,
-    /// Rolling: what happens to the nodes done by then.
-    pub on_halt: OnHalt,
 }
 
 impl Default for Settings {
@@ -170,12 +155,10 @@ impl Default for Settings {
             skew: Span(std::time::Duration::from_millis(250)),
             skew_check: SkewCheck::default(),
             io: Span::seconds(5),
-            absent: Span::seconds(90),
             at_once: 1,
             waves: Vec::new(),
             soak: Span::seconds(600),
             max_failed: 1,
-            on_halt: OnHalt::default(),
         }
     }
 }

@@ -87,9 +87,6 @@ pub struct ProposeArgs {
     /// For how long it may be taken up
     #[arg(long, value_name = "DURATION", default_value = "1d")]
     pub valid: Span,
-    /// An older release than the one that runs is meant
-    #[arg(long)]
-    pub allow_downgrade: bool,
 }
 
 /// One rollout.

@@ -43,7 +43,6 @@ pub fn propose(context: &Context, args: &ProposeArgs) -> Result<u8, Error> {
         let name = context.app.clone();
         let wish = Wish {
             release: Wanted { name, version: args.version.clone(), digest },
-            allow_downgrade: args.allow_downgrade,
             only: args.only.clone(),
             not_before,
             valid: SignedDuration::try_from(args.valid.0).unwrap_or(SignedDuration::MAX),

@@ -15,7 +15,7 @@ pub use seal::{Bad, FACT_BYTES_MAX, Opened, Seal};
 
 use super::name::NodeName;
 use super::rules::{Health, Ms, Times, rolling::End};
-use super::settings::{Mode, OnHalt, Overlap, WaveSetting};
+use super::settings::{Mode, Overlap, WaveSetting};
 use crate::types::{Digest, Version};
 
 /// The format of facts that this program writes and reads.
@@ -155,9 +155,6 @@ pub struct Proposal {
     pub not_before: Option<Timestamp>,
     /// Whether old and new may serve at once.
     pub overlap: Overlap,
-    /// An older release than the one that runs is meant.
-    #[serde(default)]
-    pub allow_downgrade: bool,
     /// The times that all hold to.
     pub t: ProposalTimes,
     /// What a rolling rollout holds to.
@@ -176,8 +173,6 @@ pub struct Rolling {
     pub soak: Seconds,
     /// So many failures stop it.
     pub max_failed: u32,
-    /// What then happens to those who are done.
-    pub on_halt: OnHalt,
 }
 
 /// The times of a proposal, in seconds, and the allowed error of clocks.

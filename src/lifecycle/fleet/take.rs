@@ -34,8 +34,6 @@ pub enum Taken {
         number: u64,
         /// What is to run.
         release: ReleaseId,
-        /// An older release than the one that runs may be meant.
-        allow_downgrade: bool,
     },
     /// The fleet runs this release since a rollout that this node missed: update to it alone.
     CatchUp {
@@ -170,11 +168,10 @@ impl Member<'_> {
         };
         let part = Part::new(&rollout, text, stage, running.map(|running| running.version.clone()));
         let release = part.release.clone();
-        let allow_downgrade = rollout.proposal.allow_downgrade;
         self.following = None;
         self.kept.change(|own| own.part = Some(part))?;
         // In a rolling rollout a node that has it already is done before it begins.
-        Ok(Taken::Rollout { number, release, allow_downgrade })
+        Ok(Taken::Rollout { number, release })
     }
 
     /// Finishes the rollout that this node has a part in. `None`: there is none, or it is over.
@@ -189,11 +186,7 @@ impl Member<'_> {
             Some(Taken::Nothing(Some(why)))
         };
         let release = part.release.clone();
-        let again = |proposal: &Rollout| Taken::Rollout {
-            number: proposal.number,
-            release: release.clone(),
-            allow_downgrade: proposal.proposal.allow_downgrade,
-        };
+        let again = |proposal: &Rollout| Taken::Rollout { number: proposal.number, release: release.clone() };
         let is_over = match (part.stage, &self.following) {
             // Interrupted before anything was changed: the update is begun again.
             (

@@ -139,7 +139,6 @@ impl Fleet {
         self.operate(|operator, now| {
             let wish = Wish {
                 release: Wanted { name: "app".into(), version: wanted.version, digest: wanted.digest },
-                allow_downgrade: false,
                 only: Vec::new(),
                 not_before: None,
                 valid: SignedDuration::from_secs(3600),
