@@ -4,13 +4,13 @@ use std::sync::LazyLock;
 
 use sha2::{Digest as _, Sha256};
 
-const MIN: usize = 256 << 10;
-const AVERAGE: usize = 1 << 20;
+const MIN: usize = 512 << 10;
+const AVERAGE: usize = 2 << 20;
 /// Bytes of the longest chunk.
-pub const MAX: usize = 4 << 20;
-/// Before the average length a cut needs 22 zero bits, after it 18: lengths come closer to the average.
-const MASK_EARLY: u64 = !(u64::MAX >> 22);
-const MASK_LATE: u64 = !(u64::MAX >> 18);
+pub const MAX: usize = 8 << 20;
+/// Before the average length a cut needs 23 zero bits, after it 19: lengths come closer to the average.
+const MASK_EARLY: u64 = !(u64::MAX >> 23);
+const MASK_LATE: u64 = !(u64::MAX >> 19);
 
 /// One random number for each byte: the start of the SHA-256 of `cutover gear` and the byte.
 static GEAR: LazyLock<[u64; 256]> = LazyLock::new(|| {
@@ -60,12 +60,12 @@ mod tests {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (state >> 56) as u8
         })
-        .take(12 << 20)
+        .take(24 << 20)
         .collect();
         let before = cuts(&bytes);
         assert!(before.iter().all(|chunk| chunk.len() <= MAX));
         assert!((6..=20).contains(&before.len()), "{}", before.len());
-        bytes.insert(5 << 20, 7);
+        bytes.insert(9 << 20, 7);
         let after = cuts(&bytes);
         let same = after.iter().filter(|chunk| before.contains(chunk)).count();
         assert!(same + 3 >= after.len(), "{same} of {}", after.len());

@@ -43,7 +43,7 @@ pub const LEVEL: i32 = 9;
 const SMALL_MAX: u64 = 1 << 20;
 /// Plain bytes of a group: a 64th of all within these bounds, so that small releases are unpacked in parallel, too.
 const GROUP_MIN: u64 = 256 << 10;
-const GROUP_MAX: u64 = 2 << 20;
+const GROUP_MAX: u64 = 8 << 20;
 
 /// What is to be packed, and how.
 #[derive(Clone, Debug)]
