@@ -20,6 +20,9 @@ use crate::types::progress::Progress;
 /// So many releases are looked at for the one that shares most; the active one first, then the newest.
 const BASES_MAX: usize = 6;
 
+/// An archive of a source that is not longer is compared with its manifest as a whole.
+const SMALL_BYTES: u64 = 8 << 20;
+
 /// A tree that was built from an index, not yet published.
 pub struct Built {
     /// Where it is.
@@ -53,8 +56,10 @@ impl Node<'_> {
         let manifest = &candidate.manifest;
         let archive: Arc<dyn Ranges + '_> = Arc::new(candidate.archive.as_ref());
         match manifest.index {
-            None if !is_ours => return Ok(None),
-            None => compare(candidate)?,
+            // Every byte of what an admin named is what was signed. Of a source only the parts that are read are, which
+            // is as safe: small archives are read whole all the same, so that damage is told early.
+            _ if is_ours || (!archive.is_far() && archive.size() <= SMALL_BYTES) => compare(candidate)?,
+            None => return Ok(None),
             Some(_) if archive.size() != manifest.size => {
                 let what = format!(
                     "its archive has {} bytes, and its manifest says {}",

@@ -3,7 +3,7 @@
 //! ```text
 //! F0 F1 … Fn-1    zstd frames; decompressed, one tar
 //! X               skippable frame 0x184D2A5B: pages | root | footer
-//! S               skippable frame 0x184D2A5E: seek table for other readers, never read here but for its length
+//! S               skippable frame 0x184D2A5E: seek table for other readers; here only compared with the frames
 //! ```
 //! Every byte is verified before it is decompressed or parsed: the manifest signs the digest of the root, the root has
 //! the digests of all pages, the pages of frames those of all frames.
@@ -15,6 +15,7 @@ pub mod member;
 pub mod meta;
 pub mod reader;
 pub mod root;
+pub mod seek;
 pub mod seen;
 pub mod staging;
 

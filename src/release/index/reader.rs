@@ -7,6 +7,7 @@ use super::error::{Error, malformed};
 use super::frames::{self, Frame};
 use super::meta::{PageReader, Record, Sequence};
 use super::root::{FOOTER_BYTES, Footer, Page, PageKind, Root};
+use super::seek::Surroundings;
 use super::{SEEK_END, SEEK_MAGIC};
 use crate::release::source::Ranges;
 use crate::types::Digest;
@@ -26,6 +27,8 @@ pub struct Index<'s> {
     digest: Digest,
     /// By how much offsets in `source` are smaller than in the archive.
     shift: u64,
+    /// What is outside of the digests, in an archive.
+    surroundings: Option<Surroundings>,
 }
 
 impl<'s> Index<'s> {
@@ -36,7 +39,18 @@ impl<'s> Index<'s> {
         let tail = Tail::read(&*source)?;
         let Some((footer, index_end)) = tail.footer()? else { return Ok(None) };
         let root = tail.bytes(&*source, footer.offset, footer.size.into())?;
-        Self::new(source, &footer, root, index_end, 0).map(Some)
+        let size = source.size();
+        let mut index = Self::new(source, &footer, root, index_end, 0)?;
+        let start = index.root.compressed;
+        // The head is not worth a request of its own to a source that is far.
+        let head = match tail.read_already(start, 8) {
+            None if !index.source.is_far() => Some(read_exactly(&*index.source, start, 8)?),
+            read => read,
+        };
+        let table = tail.bytes(&*index.source, index_end, size - index_end)?;
+        let length = index_end.saturating_sub(start + 8);
+        index.surroundings = Some(Surroundings { head, table, index: length });
+        Ok(Some(index))
     }
 
     /// Opens an index that is kept without its archive and ends at `end` of `source`.
@@ -71,7 +85,7 @@ impl<'s> Index<'s> {
             return Err(malformed(INDEX, "frames, pages and root do not follow each other"));
         }
         compressed.extend(footer.write());
-        Ok(Self { source, root, tail: compressed, digest: footer.digest, shift })
+        Ok(Self { source, root, tail: compressed, digest: footer.digest, shift, surroundings: None })
     }
 
     /// SHA-256 of the compressed root: what a manifest signs as `index`.
@@ -126,6 +140,11 @@ impl<'s> Index<'s> {
             return Err(malformed(INDEX, "the frames have another size than the root says"));
         }
         Ok(frames)
+    }
+
+    /// Compares what surrounds the index in its archive with its frames.
+    pub(super) fn check_surroundings(&self, frames: &[Frame]) -> Result<(), Error> {
+        self.surroundings.as_ref().map_or(Ok(()), |surroundings| surroundings.check(frames))
     }
 
     /// The number of the first frame of each file, in path order, of one page of locations.
@@ -237,10 +256,12 @@ impl Tail {
 
     /// A part that may lie in it.
     fn bytes(&self, source: &dyn Ranges, start: u64, length: u64) -> Result<Vec<u8>, Error> {
-        let inside = start.checked_sub(self.start).and_then(|at| {
-            let at = usize::try_from(at).ok()?;
-            self.bytes.get(at..at.checked_add(usize::try_from(length).ok()?)?)
-        });
-        inside.map_or_else(|| read_exactly(source, start, length), |bytes| Ok(bytes.to_vec()))
+        self.read_already(start, length).map_or_else(|| read_exactly(source, start, length), Ok)
+    }
+
+    /// A part that lies in it.
+    fn read_already(&self, start: u64, length: u64) -> Option<Vec<u8>> {
+        let at = usize::try_from(start.checked_sub(self.start)?).ok()?;
+        self.bytes.get(at..at.checked_add(usize::try_from(length).ok()?)?).map(<[u8]>::to_vec)
     }
 }

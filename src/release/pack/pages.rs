@@ -5,7 +5,7 @@ use super::output::Output;
 use crate::release::index::frames::put_locations;
 use crate::release::index::meta::PageWriter;
 use crate::release::index::root::{FOOTER_BYTES, Footer};
-use crate::release::index::{Frame, INDEX_MAGIC, Page, PageKind, Record, Root, SEEK_END, SEEK_MAGIC};
+use crate::release::index::{Frame, Page, PageKind, Record, Root, seek};
 use crate::types::Digest;
 use crate::types::entry::Kind;
 
@@ -121,12 +121,11 @@ impl Pages {
             frames: start,
         };
         let length = narrow(self.bytes.len() + bytes.len() + FOOTER_BYTES)?;
-        output.write(&INDEX_MAGIC.to_le_bytes())?;
-        output.write(&length.to_le_bytes())?;
+        output.write(&seek::head(length))?;
         output.write(&self.bytes)?;
         output.write(&bytes)?;
         output.write(&footer.write())?;
-        output.write(&seek_table(frames, length)?)?;
+        output.write(&seek::table(frames, length).ok_or(Error::TooLarge)?)?;
         Ok(footer.digest)
     }
 }
@@ -192,26 +191,6 @@ fn is_cut(page: &PageWriter, next: &Record) -> bool {
     number.is_multiple_of(if entry.kind == Kind::Directory { 8 } else { 512 })
 }
 
-/// The seek table of the seekable format 0.1.0, without checksums; it lists the index, too.
-fn seek_table(frames: &[Frame], index: u32) -> Result<Vec<u8>, Error> {
-    let count = u32::try_from(frames.len() + 1).map_err(|_| Error::TooLarge)?;
-    let length = count.checked_mul(8).and_then(|length| length.checked_add(9)).ok_or(Error::TooLarge)?;
-    let mut table = Vec::new();
-    let mut word = |number: u32| table.extend_from_slice(&number.to_le_bytes());
-    word(SEEK_MAGIC);
-    word(length);
-    for frame in frames {
-        word(frame.size);
-        word(frame.plain);
-    }
-    word(index.checked_add(8).ok_or(Error::TooLarge)?);
-    word(0);
-    word(count);
-    table.push(0);
-    table.extend_from_slice(&SEEK_END.to_le_bytes());
-    Ok(table)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,12 +213,5 @@ mod tests {
         assert!(before.len() > 10, "{}", before.len());
         let same = after.iter().filter(|page| before.iter().any(|old| old.digest == page.digest)).count();
         assert!(same + 2 >= after.len(), "{same} of {}", after.len());
-    }
-
-    #[test]
-    fn the_seek_table_ends_as_its_format_says() {
-        let table = seek_table(&[], 100).unwrap();
-        assert_eq!(table.len(), 8 + 8 + 9);
-        assert_eq!(table[table.len() - 4..], [0xb1, 0xea, 0x92, 0x8f]);
     }
 }

@@ -103,8 +103,9 @@ pub fn prepare(
     let fetched = keep_index(index, base.map(|base| &base.installed), record)?;
     let file = File::open(record).context("open", record)?;
     let size = fs::metadata(record).context("look at", record)?.len();
-    let index = Index::open_kept(Arc::new(LocalFile::new(file, record)?), size)?;
-    Ok(Prepared { index, fetched })
+    let kept = Index::open_kept(Arc::new(LocalFile::new(file, record)?), size)?;
+    index.check_surroundings(&kept.frames()?)?;
+    Ok(Prepared { index: kept, fetched })
 }
 
 impl Prepared {
