@@ -1,7 +1,8 @@
 //! Fleets of real processes: own roots, one shared directory, the real binary.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -88,7 +89,12 @@ soak = "0s"
             root.display(),
             self.share().display()
         );
-        std::fs::write(self.config(number), text).unwrap();
+        // What `settings` says goes before what stands above it.
+        let keys: Vec<&str> = settings.lines().filter_map(|line| line.split(" =").next()).collect();
+        let (base, said) = text.split_at(text.len() - settings.len() - 1);
+        let is_said = |line: &&str| keys.iter().any(|key| line.starts_with(&format!("{key} =")));
+        let kept: Vec<&str> = base.lines().filter(|line| !is_said(line)).collect();
+        std::fs::write(self.config(number), format!("{}\n{said}", kept.join("\n"))).unwrap();
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -352,19 +358,23 @@ fn fleet_switches_within_milliseconds() {
         let clock = Instant::now();
         fleet.propose("2");
         let outcome = fleet.live(calm);
-        let status = fleet.run(0, &["fleet", "status", "--json"]);
-        let value: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
-        let mut late: Vec<f64> =
-            value["members"].as_array().unwrap().iter().filter_map(|node| node["late_ms"].as_f64()).collect();
-        late.sort_by(f64::total_cmp);
-        let at = |part: usize| late.get((late.len() * part / 100).min(late.len().saturating_sub(1))).copied();
+        let plan = std::fs::read_to_string(fleet.share().join("rollouts/000001.plan")).unwrap();
+        let plan: serde_json::Value = serde_json::from_str(plan.lines().next().unwrap()).unwrap();
+        let instant: jiff::Timestamp = plan["at"].as_str().unwrap().parse().unwrap();
+        // Seen from outside: the rename is the last change of the link. Kernels stamp in ticks of up to 10 ms.
+        let moved = |number: usize| {
+            let link = std::fs::symlink_metadata(fleet.root(number).join("current")).unwrap();
+            let nanoseconds = i128::from(link.ctime()) * 1_000_000_000 + i128::from(link.ctime_nsec());
+            i64::try_from((nanoseconds - instant.as_nanosecond()) / 1000).unwrap()
+        };
+        let mut late: Vec<i64> = (0..size).map(moved).collect();
+        late.sort_unstable();
+        let at = |part: usize| late[(late.len() * part / 100).min(late.len() - 1)] as f64 / 1000.0;
         eprintln!(
-            "{size} nodes, {outcome} in {:.0} s: pointer moved after the instant by p50 {:?} p99 {:?} ms, spread {} ms",
+            "{size} nodes, {outcome} in {:.0} s: pointer moved after the instant by p50 {:.1}, p99 {:.1} ms",
             clock.elapsed().as_secs_f64(),
             at(50),
-            at(99),
-            value["skew_ms"]
+            at(99)
         );
-        assert!(Path::new(&fleet.share()).exists());
     }
 }
