@@ -102,6 +102,11 @@ impl Driver<'_> {
         if self.is_resumed(record) && self.store.active()?.as_ref() != Some(&record.to.version) {
             return Ok(failed(Cause::NotNow, "interrupted before the pointer moved"));
         }
+        if self.instant.is_some()
+            && let Err(reason) = Self::or_failed(self.store.prepare_pointer(&record.to.version))
+        {
+            return Ok(Did::Event(Event::Failed(reason)));
+        }
         self.await_instant();
         let stopped = self.clock.boot();
         match self.try_switch(record)? {

@@ -71,6 +71,12 @@ impl Store {
         Ok(self.disk.point(&current, &target, &private)?)
     }
 
+    /// Makes what can be made of [`Store::point_to`] before the moment that counts.
+    pub fn prepare_pointer(&self, version: &Version) -> Result<(), Error> {
+        let target = Path::new("releases").join(version);
+        Ok(self.disk.prepare_link(&target, &self.layout.private().join("current.new"))?)
+    }
+
     /// Removes the pointer: after a first installation that failed.
     pub fn point_to_nothing(&self) -> Result<(), Error> {
         self.active()?;

@@ -163,12 +163,20 @@ impl Disk {
     /// `private` is the name under which the link is made first, on the same file system.
     pub fn point(&self, link: &Path, target: &Path, private: &Path) -> Result<(), Error> {
         self.spending_reserve(|| {
-            self.ask("prepare the link", private)?;
-            remove_if_there(private).context("remove", private)?;
-            nix::unistd::symlinkat(target, nix::fcntl::AT_FDCWD, private)
-                .context("prepare the link", private)?;
+            self.prepare_link(target, private)?;
             self.rename(private, link)
         })
+    }
+
+    /// Makes the private link that [`Disk::point`] will rename, so that only the rename is left for the moment that
+    /// counts. Not durable: it is made again when it is gone.
+    pub fn prepare_link(&self, target: &Path, private: &Path) -> Result<(), Error> {
+        self.ask("prepare the link", private)?;
+        if fs::read_link(private).is_ok_and(|there| there == target) {
+            return Ok(());
+        }
+        remove_if_there(private).context("remove", private)?;
+        nix::unistd::symlinkat(target, nix::fcntl::AT_FDCWD, private).context("prepare the link", private)
     }
 
     /// Renames, replacing what is there, and makes both directories durable.
