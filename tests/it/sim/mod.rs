@@ -260,9 +260,10 @@ fn synchronous(seed: u64, sizes: i64) -> Came {
     fleet.propose("2");
     if random.chance(6) {
         fleet.run(random.below(120_000));
+        // Storage may be silent just then: the operator has tried.
         let _ = fleet.operate(|operator, now| {
-            let made = cutover::coord::operate::fleet(operator.board, "simulated").unwrap();
-            let rollout = operator.rollout(&made, 1).unwrap();
+            let made = cutover::coord::operate::fleet(operator.board, "simulated")?;
+            let rollout = operator.rollout(&made, 1)?;
             operator.abort(&rollout, "an operator wants it", now)
         });
     }
