@@ -12,7 +12,7 @@ const STEP: u64 = 96 << 20;
 /// How often the helper looks.
 const GLANCE: Duration = Duration::from_millis(20);
 
-/// Syncs the file system whenever another [`STEP`] bytes were written, until `is_over`.
+/// Syncs the file system whenever another 96 MiB were written, until `is_over`.
 ///
 /// # Errors
 /// A write-back error. It is reported once only: the tree must be thrown away.
