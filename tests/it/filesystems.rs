@@ -25,8 +25,13 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// `None`, said out loud, where that cannot be done.
+    /// A small one. `None`, said out loud, where that cannot be done.
     pub fn new(test: &str, kind: &'static str) -> Option<Self> {
+        Self::sized(test, kind, 400)
+    }
+
+    /// One of so many MiB, of which the machine's disk gives only what is used.
+    pub fn sized(test: &str, kind: &'static str, mib: u64) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             eprintln!("SKIPPED {test}: needs root");
             return None;
@@ -34,7 +39,7 @@ impl Mounted {
         let directory = tempfile::tempdir().unwrap();
         let (image, place) = (directory.path().join("image"), directory.path().join("place"));
         fs::create_dir(&place).unwrap();
-        fs::File::create(&image).unwrap().set_len(400 << 20).unwrap();
+        fs::File::create(&image).unwrap().set_len(mib << 20).unwrap();
         let run = |program: &str, arguments: &[&str], path: &Path| {
             let mut command = Command::new(program);
             command.args(arguments).arg(path).output().is_ok_and(|output| output.status.success())
@@ -150,7 +155,8 @@ fn methods(kind: &str) -> &'static [Method] {
 fn any_release_is_staged_on_any_other_on_each_file_system() {
     const TEST: &str = "any_release_is_staged_on_any_other_on_each_file_system";
     for kind in ["ext4", "xfs", "btrfs"] {
-        let Some(mounted) = Mounted::new(TEST, kind) else { continue };
+        // Every node keeps a reserve of its own there.
+        let Some(mounted) = Mounted::sized(TEST, kind, 4000) else { continue };
         let mut runner = TestRunner::deterministic();
         for case in 0..8 {
             let place = mounted.path().join(format!("case-{case}"));
