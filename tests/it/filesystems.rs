@@ -32,8 +32,7 @@ impl Mounted {
 
     /// One of so many MiB, of which the machine's disk gives only what is used.
     pub fn sized(test: &str, kind: &'static str, mib: u64) -> Option<Self> {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("SKIPPED {test}: needs root");
+        if !crate::node::needs_root(test) {
             return None;
         }
         let directory = tempfile::tempdir().unwrap();

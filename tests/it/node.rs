@@ -156,3 +156,12 @@ impl TestNode {
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
+
+/// Whether this test may go on; else says that it does not.
+pub fn needs_root(test: &str) -> bool {
+    let is_root = nix::unistd::geteuid().is_root();
+    if !is_root {
+        eprintln!("SKIPPED {test}: needs root");
+    }
+    is_root
+}
