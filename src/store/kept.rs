@@ -63,7 +63,7 @@ pub(super) fn save<T: Serialize>(disk: &Disk, path: &Path, value: &T) -> Result<
 /// # Errors
 /// Only when the disk refuses to say what is there: a link, a folder or a device in its place is damage.
 pub(super) fn load<T: DeserializeOwned>(path: &Path) -> Result<Kept<T>, Error> {
-    let bytes = match disk::read_small(path, BYTES_MAX) {
+    let bytes = match disk::read_own(path, BYTES_MAX) {
         Ok(None) => return Ok(Kept::Missing),
         Ok(Some(bytes)) => bytes,
         Err(error) if error.source.raw_os_error().is_some() => return Err(error.into()),

@@ -318,6 +318,32 @@ impl Disk {
 /// # Errors
 /// When it is something else than a regular file, or longer.
 pub fn read_small(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, Error> {
+    read_if(path, limit, |_| Ok(()))
+}
+
+/// Reads a small file that this program wrote: like [`read_small`], and it must belong to root or to the caller, and be
+/// writable by nobody else.
+///
+/// # Errors
+/// Also when it belongs to somebody else, or others may write to it.
+pub fn read_own(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, Error> {
+    read_if(path, limit, |found| {
+        if found.uid() != 0 && found.uid() != nix::unistd::geteuid().as_raw() {
+            return Err(io::Error::other(format!("it belongs to user {}", found.uid())));
+        }
+        if found.mode() & 0o022 != 0 {
+            return Err(io::Error::other(format!("others may write to it (mode {:04o})", found.mode() & 0o7777)));
+        }
+        Ok(())
+    })
+}
+
+/// The check sees the file that is read, not one that has taken its place since.
+fn read_if(
+    path: &Path,
+    limit: usize,
+    check: impl FnOnce(&fs::Metadata) -> io::Result<()>,
+) -> Result<Option<Vec<u8>>, Error> {
     let read = || -> io::Result<Option<Vec<u8>>> {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
         let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
@@ -327,9 +353,11 @@ pub fn read_small(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, Error> {
             }
             opened => opened?,
         };
-        if !file.metadata()?.is_file() {
+        let found = file.metadata()?;
+        if !found.is_file() {
             return Err(io::Error::other("it is not a regular file"));
         }
+        check(&found)?;
         let mut bytes = Vec::new();
         file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
         if bytes.len() > limit {

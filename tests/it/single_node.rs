@@ -1,11 +1,11 @@
 //! One node as its operator sees it: outcomes, exit codes, messages.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::node::{Health, TestNode, text};
+use crate::node::{Health, TestNode, needs_root, text};
 
 #[test]
 fn a_sick_release_is_rolled_back_and_not_tried_again() {
@@ -151,7 +151,8 @@ type Breaking = fn(&std::path::Path);
 
 #[test]
 fn broken_files_of_ours_are_told_and_lose_nothing() {
-    let ways: [(&str, Breaking); 6] = [
+    let mut ways: Vec<(&str, Breaking)> = vec![
+        ("writable by all", |path| fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap()),
         ("empty", |path| fs::write(path, "").unwrap()),
         ("cut", |path| {
             let bytes = fs::read(path).unwrap();
@@ -174,6 +175,9 @@ fn broken_files_of_ours_are_told_and_lose_nothing() {
             fs::create_dir(path).unwrap();
         }),
     ];
+    if needs_root("the part about a state file of somebody else") {
+        ways.push(("somebody else's", |path| chown(path, Some(1234), None).unwrap()));
+    }
     for (how, break_it) in ways {
         let node = TestNode::new(&[Health::Good, Health::Good, Health::Good]);
         assert_eq!(node.update(1), 0);
@@ -196,12 +200,27 @@ fn broken_files_of_ours_are_told_and_lose_nothing() {
 fn a_broken_journal_stops_what_is_automatic_and_nothing_else() {
     let node = TestNode::new(&[Health::Good, Health::Good]);
     assert_eq!(node.update(1), 0);
-    fs::write(node.root().join(".cutover/journal.json"), "{\"format\":1").unwrap();
-    assert_eq!(node.update(2), 14);
-    assert_eq!(node.code(&["recover"]), 14);
-    assert_eq!(node.code(&["status"]), 0);
-    assert_eq!(node.active().as_deref(), Some("1"));
-    fs::remove_file(node.root().join(".cutover/journal.json")).unwrap();
+    let journal = node.root().join(".cutover/journal.json");
+    let is_refused = |how: &str| {
+        let told = node.run(&["update", node.archive(2).to_str().unwrap(), "--allow-unsigned"]);
+        assert_eq!(told.status.code(), Some(14), "{how}");
+        assert!(text(&told.stderr).contains(how), "{how}: {}", text(&told.stderr));
+        assert_eq!(node.code(&["recover"]), 14, "{how}");
+        assert_eq!(node.code(&["status"]), 0, "{how}");
+        assert_eq!(node.active().as_deref(), Some("1"), "{how}");
+    };
+    fs::write(&journal, "{\"format\":1").unwrap();
+    is_refused("it is no such file");
+    // Whole, and from where nobody may trust it.
+    fs::copy(node.root().join(".cutover/state.json"), &journal).unwrap();
+    fs::set_permissions(&journal, fs::Permissions::from_mode(0o622)).unwrap();
+    is_refused("others may write to it");
+    if needs_root("the part about a journal of somebody else") {
+        fs::set_permissions(&journal, fs::Permissions::from_mode(0o600)).unwrap();
+        chown(&journal, Some(1234), None).unwrap();
+        is_refused("it belongs to user 1234");
+    }
+    fs::remove_file(&journal).unwrap();
     assert_eq!(node.update(2), 0);
 }
 

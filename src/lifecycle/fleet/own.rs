@@ -120,7 +120,7 @@ pub struct Kept {
 impl Kept {
     /// Reads the file; `None` when the node has not joined.
     pub fn load(disk: &Disk, path: &Path) -> Result<Option<Self>, Error> {
-        let Some(bytes) = disk::read_small(path, OWN_BYTES_MAX)? else { return Ok(None) };
+        let Some(bytes) = disk::read_own(path, OWN_BYTES_MAX)? else { return Ok(None) };
         let own: Own = serde_json::from_slice(&bytes).map_err(|error| damaged(path, &error.to_string()))?;
         if own.format != 1 {
             return Err(damaged(path, "it is of another format"));
