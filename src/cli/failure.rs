@@ -15,7 +15,7 @@ use crate::release::judge::Refused;
 use crate::release::trust::SignError;
 use crate::release::{archive, index, pack, publish, resolve, source, stage};
 use crate::store;
-use crate::sys::disk;
+use crate::sys::{disk, owned};
 
 /// Exit codes, as the design and the manual have them.
 pub mod code {
@@ -188,8 +188,11 @@ fn of_config(problem: &Problem) -> Failure {
             }
         }
         Problem::InFile { nearest: Some(nearest), .. } => format!("did you mean `{nearest}`?"),
-        Problem::Owned(_) => {
+        Problem::Owned(owned::Error::Owner { .. } | owned::Error::Writable { .. }) => {
             "let it belong to root, and take the right to write from others: `chmod go-w`".to_owned()
+        }
+        Problem::Owned(owned::Error::Not { .. } | owned::Error::Links(_) | owned::Error::Disk(_)) => {
+            "name a regular file of at most 1 MiB, by a path without links to it".to_owned()
         }
         Problem::AppName(_)
         | Problem::Missing(_)
@@ -404,10 +407,10 @@ fn of_disk(error: &disk::Error, otherwise: u8) -> Failure {
     } else {
         "look at the disk"
     };
-    let is_permission = error.source.kind() == std::io::ErrorKind::PermissionDenied;
-    Failure::new(
-        otherwise,
-        error,
-        Some(if is_permission { "run it as the user that owns the root" } else { hint }),
-    )
+    let hint = match error.source.kind() {
+        std::io::ErrorKind::PermissionDenied => "run it as the user that owns the root",
+        std::io::ErrorKind::NotFound if otherwise != code::NEEDS_PERSON => "check the path",
+        _ => hint,
+    };
+    Failure::new(otherwise, error, Some(hint))
 }

@@ -50,6 +50,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result =
         stop::watch_signals(&interrupted).map_err(Error::from).and_then(|()| dispatch(&cli, interrupted));
     match result {
+        // The exit code of an update tells its outcome, whoever hears the rest.
+        Ok(0) if output::is_lost() && long_work(&cli.command).is_none() => ExitCode::from(code::FAILED),
         Ok(code) => ExitCode::from(code),
         Err(error) => ExitCode::from(tell(&cli.global, &error)),
     }

@@ -1,6 +1,7 @@
 //! Results go to stdout, as text or as JSON; everything else to stderr.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
@@ -71,10 +72,25 @@ impl Output {
     }
 }
 
-/// One line, or several, on stdout.
+/// Whether a result could not be written: there is one stdout in a process, and so one such fact.
+static IS_LOST: AtomicBool = AtomicBool::new(false);
+
+/// One line, or several, on stdout. A reader that has gone away is no error; what is lost otherwise is told, once.
 pub fn print(text: &str) {
     let mut stdout = io::stdout().lock();
-    drop(writeln!(stdout, "{text}").and_then(|()| stdout.flush()));
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            if !IS_LOST.swap(true, Ordering::Relaxed) {
+                say(&format!("error: cannot write the result: {error}"));
+            }
+        }
+        Ok(()) | Err(_) => {}
+    }
+}
+
+/// Whether a result was lost.
+pub fn is_lost() -> bool {
+    IS_LOST.load(Ordering::Relaxed)
 }
 
 /// One line, or several, on stderr.

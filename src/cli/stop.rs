@@ -16,7 +16,9 @@ pub fn watch_signals(interrupted: &Arc<AtomicBool>) -> Result<(), disk::Error> {
         // The second Ctrl-C ends the process.
         signal_hook::flag::register_conditional_default(signal_hook::consts::SIGINT, interrupted.clone())?;
         signal_hook::flag::register(signal_hook::consts::SIGINT, interrupted.clone())?;
-        signal_hook::flag::register(signal_hook::consts::SIGHUP, ignored)?;
+        signal_hook::flag::register(signal_hook::consts::SIGHUP, ignored.clone())?;
+        // A file that may grow no further (RLIMIT_FSIZE) is an error of its write, and not the end of an update.
+        signal_hook::flag::register(nix::libc::SIGXFSZ, ignored)?;
         Ok(())
     };
     watch().context("watch signals of", Path::new("this process"))

@@ -332,7 +332,10 @@ pub fn read_own(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, Error> {
             return Err(io::Error::other(format!("it belongs to user {}", found.uid())));
         }
         if found.mode() & 0o022 != 0 {
-            return Err(io::Error::other(format!("others may write to it (mode {:04o})", found.mode() & 0o7777)));
+            return Err(io::Error::other(format!(
+                "others may write to it (mode {:04o})",
+                found.mode() & 0o7777
+            )));
         }
         Ok(())
     })

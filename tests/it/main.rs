@@ -31,4 +31,5 @@ mod security_page;
 mod sim;
 mod single_node;
 mod staging;
+mod surroundings;
 mod web;

@@ -16,7 +16,8 @@ use cutover::release::manifest::Manifest;
 use cutover::release::trust::{KeyPair, Keyring, Namespace, Revoked, TrustedKey, parse_keys, sign};
 use cutover::store::{Kept, Layout, Store, read_history};
 use cutover::sys::disk::Disk;
-use cutover::types::Digest;
+use cutover::types::record::{DataPolicy, DataSnapshot, Deadline, Intent, Phase, Record};
+use cutover::types::{Digest, ReleaseId};
 use jiff::Timestamp;
 
 use self::driver::{MANY, SOME, fuzz};
@@ -212,15 +213,46 @@ fn with_sum(body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body, b"}"].concat()
 }
 
+/// The body of a journal as this program writes it.
+fn journal_in_a_trial() -> Vec<u8> {
+    let release = |version: &str| ReleaseId { version: version.parse().unwrap(), digest: Digest::of(b"2") };
+    let until = Deadline { boot_id: "b".into(), boot_ms: 5, wall: Timestamp::UNIX_EPOCH };
+    let record = Record {
+        transaction: "20261123T041214Z-9f3a6c".into(),
+        intent: Intent::Update,
+        from: Some(release("1")),
+        to: release("2"),
+        serial: Some(7),
+        phase: Phase::Trial { until: until.clone() },
+        rollout: Some(17),
+        confirm: false,
+        no_rollback: false,
+        data_policy: Some(DataPolicy::Restore),
+        data: vec![DataSnapshot { path: "/srv/shop/data".into(), name: "0".into(), method: "btrfs".into() }],
+        boot_id: "b".into(),
+        resumes: 1,
+        deadline: Some(until),
+        ignored_checks: vec!["http".into()],
+        started: Timestamp::UNIX_EPOCH,
+        by: "timer".into(),
+        downtime_ms: Some(3),
+        settings: Some(Digest::of(b"")),
+    };
+    serde_json::to_vec(&record).unwrap()
+}
+
 #[test]
 fn fuzz_journal() {
-    let record = br#"{"transaction":"t1","intent":"update","from":null,"to":{"version":"2","digest":"sha256:3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b8550"},"serial":7,"phase":{"name":"trial","until":{"boot_id":"b","boot_ms":5,"wall":"2026-01-01T00:00:00Z"}},"rollout":null,"confirm":false,"no_rollback":false,"data_policy":null,"data":[],"boot_id":"b","resumes":0,"deadline":null,"ignored_checks":["http"],"started":"2026-01-01T00:00:00Z","stopped_boot_ms":null,"downtime_ms":null,"settings":null}"#;
+    let record = journal_in_a_trial();
+    let record = record.as_slice();
     let history =
         br#"{"at":"2026-01-01T00:00:00Z","transaction":"t","outcome":"committed","sum":"0123456789abcdef"}"#;
     let directory = tempfile::tempdir_in(shared_memory()).unwrap();
     let layout = Layout::new(directory.path());
     let store = Store::open(Layout::new(directory.path()), Disk::default()).unwrap();
     store.prepare().unwrap();
+    fs::write(layout.journal(), with_sum(record)).unwrap();
+    assert!(matches!(store.journal(), Ok(Kept::Whole(_))), "what is damaged must have been good");
     fuzz("journal", MANY, vec![record.to_vec(), with_sum(record), history.to_vec()], |bytes| {
         let mut outcomes = Vec::new();
         for content in [bytes.to_vec(), with_sum(bytes)] {

@@ -1,0 +1,79 @@
+//! Odd surroundings: nothing of what a caller leaves behind (limits, closed descriptors, a directory that is gone) changes
+//! what an update comes to.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::{Command, Output};
+
+use crate::node::{Health, TestNode, text};
+
+/// The real program, begun by a shell that first makes the surroundings odd.
+fn in_shell(node: &TestNode, before: &str, words: &[&str]) -> Output {
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(format!("{before}\nexec \"$@\"")).arg("sh").arg(env!("CARGO_BIN_EXE_cutover"));
+    command.arg("--config").arg(node.config()).args(words);
+    command.output().unwrap()
+}
+
+fn words(archive: &std::path::Path) -> [&str; 3] {
+    ["update", archive.to_str().unwrap(), "--allow-unsigned"]
+}
+
+#[test]
+fn updates_work_in_odd_surroundings() {
+    let odd = [
+        ("no permission by default", "umask 0777"),
+        ("all permissions by default", "umask 000"),
+        ("closed descriptors", "exec <&- >&- 2>&-"),
+        ("few descriptors", "ulimit -n 20"),
+        ("a directory that is gone", "d=$(mktemp -d); cd \"$d\"; rmdir \"$d\""),
+        ("no environment", "unset PATH HOME LANG USER"),
+        ("a strange locale", "LC_ALL=tr_TR.UTF-8 LANG=xx TZ=Nowhere/Such; export LC_ALL LANG TZ"),
+    ];
+    for (what, before) in odd {
+        let node = TestNode::new(&[Health::Good, Health::Good]);
+        for number in [1, 2] {
+            let output = in_shell(&node, before, &words(&node.archive(number)));
+            assert_eq!(output.status.code(), Some(0), "{what}: {}", text(&output.stderr));
+        }
+        assert_eq!(node.active().as_deref(), Some("2"), "{what}");
+        let lock = fs::metadata(node.root().join(".cutover/lock")).unwrap();
+        assert!(lock.mode() & 0o077 == 0 && lock.len() < 4096, "{what}: nothing else ends up in the lock");
+        for entry in fs::read_dir(node.root().join("releases")).unwrap().flatten() {
+            assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o7777, 0o755, "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_may_not_grow_is_an_error_and_no_end() {
+    let node = TestNode::new(&[Health::Good, Health::Good]);
+    assert_eq!(node.update(1), 0);
+    let output = in_shell(&node, "ulimit -f 0", &words(&node.archive(2)));
+    let said = text(&output.stderr);
+    assert!(output.status.code().is_some(), "ended by a signal: {:?}", output.status);
+    assert_ne!(output.status.code(), Some(0), "{said}");
+    assert_eq!(node.active().as_deref(), Some("1"));
+    node.code(&["recover"]);
+    assert_eq!(node.update(2), 0);
+}
+
+#[test]
+fn a_result_that_is_lost_is_told() {
+    let node = TestNode::new(&[Health::Good, Health::Good]);
+    assert_eq!(node.update(1), 0);
+    let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = node.command(&["status", "--json"]).stdout(full()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("cannot write the result"), "{}", text(&output.stderr));
+    // The outcome of an update is the outcome, whoever hears of it.
+    let archive = node.archive(2);
+    let output = node.command(&words(&archive)).arg("--json").stdout(full()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(node.active().as_deref(), Some("2"));
+    // A reader that has gone away wanted no more.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = node.command(&["log"]).stdout(writer).output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+}
