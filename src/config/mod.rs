@@ -168,6 +168,12 @@ pub fn check(settings: &Settings) -> Result<(), Problem> {
     if settings.store.keep == 0 {
         return contradiction("`store.keep` must be at least 1: the active release stays in any case".into());
     }
+    if !settings.archive.is_window_known() {
+        return contradiction(format!(
+            "`archive.max_window` must be a power of two from 8MiB to 2GiB, not {}",
+            settings.archive.max_window
+        ));
+    }
     if let Err(error) = settings.health.validate() {
         return contradiction(error.to_string());
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::node::Node;
-use super::staging::{Error, compare, limits_of, make_links, with_time_of_folder};
+use super::staging::{Error, compare, make_links, with_time_of_folder};
 use crate::release::archive::Limits;
 use crate::release::index::{self, Base, Index, Installed, Method, StageOrder, Staged};
 use crate::release::resolve::Candidate;
@@ -184,7 +184,8 @@ impl Node<'_> {
         if candidate.release != sealed.release {
             return mismatch("it is another release of the same name");
         }
-        let limits = limits_of(&candidate.manifest);
+        let (bytes, entries) = (candidate.manifest.unpacked, candidate.manifest.entries);
+        let limits = self.settings.archive.limits(bytes, entries);
         let Some(built) = self.build_for(candidate, is_ours, &limits, Some(sealed), progress)? else {
             return mismatch("its archive has no index; remove the release and stage it again");
         };

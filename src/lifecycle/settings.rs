@@ -22,6 +22,8 @@ pub struct Settings {
     pub root: PathBuf,
     /// Where releases come from.
     pub source: release::source::Settings,
+    /// What releases may hold.
+    pub archive: release::archive::Settings,
     /// How trees are kept.
     pub store: store::Settings,
     /// Links made in each tree when it is staged: name in the tree, and where it points to.

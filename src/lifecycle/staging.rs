@@ -12,8 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::node::Node;
 use super::settings::Settings;
-use crate::release::archive::{self, Limits};
-use crate::release::manifest::Manifest;
+use crate::release::archive;
 use crate::release::resolve::Candidate;
 use crate::release::source::{LocalFile, Ranges};
 use crate::release::{check, index, source, stage};
@@ -79,7 +78,7 @@ impl Node<'_> {
         }
         let manifest = &candidate.manifest;
         let version = candidate.release.version.clone();
-        let limits = limits_of(manifest);
+        let limits = self.settings.archive.limits(manifest.unpacked, manifest.entries);
         if let Some(built) =
             self.build_indexed(candidate, is_named && candidate.is_ours, &limits, progress)?
         {
@@ -168,16 +167,6 @@ pub fn here(store: &Store, release: &ReleaseId) -> Result<Option<Sealed>, store:
             Err(store::Error::OtherContent { version: release.version.clone(), here: sealed.release.digest })
         }
         Kept::Missing | Kept::Damaged(_) => store.release(&release.version).map(Some),
-    }
-}
-
-/// What the manifest promises bounds what the archive may hold.
-pub(super) fn limits_of(manifest: &Manifest) -> Limits {
-    let defaults = Limits::default();
-    Limits {
-        bytes: manifest.unpacked.unwrap_or(defaults.bytes),
-        entries: manifest.entries.unwrap_or(defaults.entries),
-        ..defaults
     }
 }
 

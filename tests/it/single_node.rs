@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::node::{Health, TestNode, needs_root, text};
@@ -268,6 +268,37 @@ fn a_directory_made_by_hand_is_adopted_and_gone_back_to() {
     assert_eq!(node.update(2), 10);
     assert_eq!(node.active().as_deref(), Some("v1"));
     assert_eq!(node.code(&["verify"]), 0);
+}
+
+#[test]
+fn setuid_files_come_in_only_where_the_node_allows_them() {
+    let node = TestNode::new(&[Health::Good]);
+    let file = node.path("tree-1/bin/app");
+    let plain = fs::read_to_string(node.config()).unwrap();
+    for make in ["tar", "pack"] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o4755)).unwrap();
+        let archive = node.path(&format!("{make}-1.tar.zst"));
+        let (tree, to) = (node.path("tree-1"), archive.to_str().unwrap().to_owned());
+        let tree = tree.to_str().unwrap();
+        let made = match make {
+            "tar" => Command::new("tar").args(["--zstd", "-cf", &to, "-C", tree, "."]).status(),
+            _ => node.command(&["pack", tree, "--product", make, "--version", "1", "-o", &to, "-q"]).status(),
+        };
+        assert!(made.unwrap().success());
+        let update = ["update", &to, "--allow-unsigned", "--no-rollback"];
+        let refused = node.run(&update);
+        assert_eq!(refused.status.code(), Some(12), "{make}: {}", text(&refused.stderr));
+        assert!(text(&refused.stderr).contains("setuid"), "{make}: {}", text(&refused.stderr));
+        fs::write(node.config(), format!("{plain}[archive]\nallow_setid = true\n")).unwrap();
+        assert_eq!(node.code(&update), 0, "{make}");
+        let mode = fs::metadata(node.root().join("current/bin/app")).unwrap().permissions().mode();
+        if nix::unistd::geteuid().is_root() {
+            assert_eq!(mode & 0o7777, 0o4755, "{make}");
+        }
+        fs::write(node.config(), &plain).unwrap();
+        fs::remove_dir_all(node.root()).unwrap();
+        fs::create_dir_all(node.data()).unwrap();
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod name;
 mod pax;
 mod reader;
 mod refusal;
+mod settings;
 mod sparse;
 mod stream;
 
@@ -25,6 +26,7 @@ use std::io::Read;
 pub use ledger::{Admitted, Ledger, Node, NodeKind};
 pub use reader::{Member, MemberKind, Reader};
 pub use refusal::{Error, Refusal, Rule};
+pub use settings::Settings;
 pub use sparse::Span;
 
 use crate::sys::wall;

@@ -106,9 +106,9 @@ pub enum Rule {
     #[error("this file system does not accept its name, or takes it for another one's ({0})")]
     FileSystemName(String),
     // Metadata.
-    #[error("setuid and setgid files are not accepted (`allow_setid`)")]
+    #[error("setuid and setgid files are not accepted (`[archive] allow_setid`)")]
     SetId,
-    #[error("file capabilities are not accepted (`allow_capabilities`)")]
+    #[error("file capabilities are not accepted (`[archive] allow_capabilities`)")]
     Capability,
     #[error("access control lists are not accepted; archive it without them (`tar --no-acls`)")]
     AccessList,

@@ -52,12 +52,12 @@ pub fn admit(entry: &Entry, limits: &Limits) -> Result<(), Error> {
     let refuse = |rule| Err(Error::Entry { path: entry.path.clone(), rule });
     let is_file = matches!(entry.kind, Kind::File { .. });
     if is_file && entry.mode & 0o6000 != 0 && !limits.allow_setid {
-        return refuse("it is setuid or setgid, which this node does not allow");
+        return refuse("it is setuid or setgid, which this node does not allow (`[archive]`)");
     }
     for name in entry.xattrs.keys() {
         if name == b"security.capability" {
             if !limits.allow_capabilities {
-                return refuse("it has capabilities, which this node does not allow");
+                return refuse("it has capabilities, which this node does not allow (`[archive]`)");
             }
         } else if !name.starts_with(b"user.") {
             return refuse("it has an extended attribute that no release may have");
