@@ -1,5 +1,6 @@
 //! The way to the new release: clearance, switch, trial.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -8,6 +9,8 @@ use super::agreement::{Clearance, Own, Start, Verdict};
 use super::application::{Direction, Moment};
 use super::driver::{Did, Driver, Error, RESUMES_MAX, Watching};
 use crate::health::{Baseline, Trial};
+use crate::store::ReadyPointer;
+use crate::sys::ioctl::Prompt;
 use crate::types::Version;
 use crate::types::record::{Cause, Deadline, Event, Reason, Record};
 
@@ -102,18 +105,23 @@ impl Driver<'_> {
         if self.is_resumed(record) && self.store.active()?.as_ref() != Some(&record.to.version) {
             return Ok(failed(Cause::NotNow, "interrupted before the pointer moved"));
         }
-        if self.instant.is_some()
-            && let Err(reason) = Self::or_failed(self.store.prepare_pointer(&record.to.version))
-        {
+        // Nothing is left for the moment itself but to stop, and to rename.
+        let ready = match Self::or_failed(self.store.ready_pointer(&record.to.version)) {
+            Ok(ready) => ready,
+            Err(reason) => return Ok(Did::Event(Event::Failed(reason))),
+        };
+        let prompt = self.instant.and_then(|_| self.clock.be_prompt());
+        self.await_instant();
+        let (began, stopped) = (self.clock.boot(), self.clock.wall());
+        if let Err(reason) = self.stop_and_point(record, &ready, prompt)? {
             return Ok(Did::Event(Event::Failed(reason)));
         }
-        self.await_instant();
-        let stopped = self.clock.boot();
-        match self.try_switch(record)? {
-            Ok(()) => {}
-            Err(reason) => return Ok(Did::Event(Event::Failed(reason))),
+        record.moments.stopped = Some(stopped);
+        if let Err(reason) = self.start(record)? {
+            return Ok(Did::Event(Event::Failed(reason)));
         }
-        record.downtime_ms = u64::try_from(self.clock.boot().saturating_sub(stopped).as_millis()).ok();
+        record.moments.started = Some(self.clock.wall());
+        record.downtime_ms = u64::try_from(self.clock.boot().saturating_sub(began).as_millis()).ok();
         if let Err(reason) = self.application.hooks(Moment::PostSwitch, record) {
             return Ok(Did::Event(Event::Failed(reason)));
         }
@@ -121,7 +129,13 @@ impl Driver<'_> {
         Ok(Did::Event(Event::Switched { until }))
     }
 
-    fn try_switch(&mut self, record: &mut Record) -> Result<Result<(), Reason>, Error> {
+    /// `prompt` holds until the pointer has moved: what comes then may wait its turn.
+    fn stop_and_point(
+        &self,
+        record: &mut Record,
+        ready: &ReadyPointer<'_>,
+        prompt: Option<Prompt>,
+    ) -> Result<Result<(), Reason>, Error> {
         if let Err(reason) = self.application.stop(record) {
             return Ok(Err(reason));
         }
@@ -138,9 +152,17 @@ impl Driver<'_> {
                 }
             }
         }
-        if let Err(reason) = Self::or_failed(self.store.point_to(&record.to.version)) {
-            return Ok(Err(reason));
-        }
+        let prompt = Cell::new(prompt);
+        let switched = Cell::new(None);
+        let pointed = ready.point(|| {
+            switched.set(Some(self.clock.wall()));
+            drop(prompt.take());
+        });
+        record.moments.switched = switched.get();
+        Ok(Self::or_failed(pointed))
+    }
+
+    fn start(&mut self, record: &Record) -> Result<Result<(), Reason>, Error> {
         loop {
             match self.agreement.may_start(record)? {
                 Start::Now => break,

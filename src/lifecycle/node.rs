@@ -244,6 +244,7 @@ impl Node<'_> {
             started: now,
             by: self.by.clone(),
             downtime_ms: None,
+            moments: crate::types::record::Moments::default(),
             settings: None,
         }
     }

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 pub use history::read as read_history;
 pub use kept::Kept;
 pub use layout::Layout;
-pub use pointer::Pointer;
+pub use pointer::{Pointer, ReadyPointer};
 pub use retention::{Keep, Tree, surplus};
 pub use sealed::Sealed;
 pub use space::{Need, Space};

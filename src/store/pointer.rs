@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::{Error, Store};
-use crate::sys::disk::{self, Context};
+use crate::sys::disk::{self, Context, Disk};
 use crate::types::{Version, escaped_path};
 
 /// What `current` is.
@@ -18,6 +18,26 @@ pub enum Pointer {
     Release(Version),
     /// Something that this program did not make, and does not touch.
     Strange(String),
+}
+
+/// A pointer that is about to move. Nobody else may move it meanwhile: the lock of the switch is held.
+pub struct ReadyPointer<'a> {
+    disk: &'a Disk,
+    current: PathBuf,
+    private: PathBuf,
+    is_there: bool,
+}
+
+impl ReadyPointer<'_> {
+    /// Moves it, durably. `moved` is called when all can see it, which is before it is durable.
+    pub fn point(&self, moved: impl Fn()) -> Result<(), Error> {
+        if self.is_there {
+            moved();
+            // Perhaps by a rename that was not durable yet.
+            return Ok(self.disk.sync_names(&self.current)?);
+        }
+        Ok(self.disk.show(&self.private, &self.current, moved)?)
+    }
 }
 
 impl Store {
@@ -58,23 +78,22 @@ impl Store {
 
     /// Makes `version` the active release, durably. Its tree must be there.
     pub fn point_to(&self, version: &Version) -> Result<(), Error> {
+        self.ready_pointer(version)?.point(|| ())
+    }
+
+    /// Does everything of [`Store::point_to`] but the one rename, for the moment that counts.
+    pub fn ready_pointer(&self, version: &Version) -> Result<ReadyPointer<'_>, Error> {
         if !is_real_directory(&self.layout.tree(version)) {
             return Err(Error::NoSuchTree(version.clone()));
         }
         let current = self.layout.current();
-        if self.active()?.as_ref() == Some(version) {
-            // Perhaps by a rename that was not durable yet.
-            return Ok(self.disk.sync_names(&current)?);
-        }
-        let target = Path::new("releases").join(version);
         let private = self.layout.private().join("current.new");
-        Ok(self.disk.point(&current, &target, &private)?)
-    }
-
-    /// Makes what can be made of [`Store::point_to`] before the moment that counts.
-    pub fn prepare_pointer(&self, version: &Version) -> Result<(), Error> {
+        let is_there = self.active()?.as_ref() == Some(version);
         let target = Path::new("releases").join(version);
-        Ok(self.disk.prepare_link(&target, &self.layout.private().join("current.new"))?)
+        if !is_there {
+            self.disk.prepare_link(&target, &private)?;
+        }
+        Ok(ReadyPointer { disk: &self.disk, current, private, is_there })
     }
 
     /// Removes the pointer: after a first installation that failed.

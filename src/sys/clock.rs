@@ -8,6 +8,8 @@ use nix::errno::Errno;
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
 
+use super::ioctl::Prompt;
+
 /// What an update may ask of time. Tests and the simulator have clocks of their own.
 pub trait Clock: Send + Sync {
     /// Time since boot, suspend included (`CLOCK_BOOTTIME`): never jumps.
@@ -20,6 +22,10 @@ pub trait Clock: Send + Sync {
     fn sleep(&self, duration: Duration);
     /// Waits until the wall clock says so, following its steps; not at all when it has passed.
     fn sleep_until(&self, instant: Timestamp);
+    /// Asks to be woken on time, and not to be kept waiting, for as long as what it returns lives.
+    fn be_prompt(&self) -> Option<Prompt> {
+        None
+    }
     /// Whether the kernel was told that the wall clock follows a better one.
     fn is_synchronised(&self) -> bool;
 }
@@ -56,6 +62,10 @@ impl Clock for SystemClock {
         while clock_nanosleep(ClockId::CLOCK_REALTIME, ClockNanosleepFlags::TIMER_ABSTIME, &instant)
             == Err(Errno::EINTR)
         {}
+    }
+
+    fn be_prompt(&self) -> Option<Prompt> {
+        Some(super::ioctl::be_prompt())
     }
 
     fn is_synchronised(&self) -> bool {

@@ -168,8 +168,8 @@ impl Disk {
         })
     }
 
-    /// Makes the private link that [`Disk::point`] will rename, so that only the rename is left for the moment that
-    /// counts. Not durable: it is made again when it is gone.
+    /// Makes the private link that [`Disk::point`] or [`Disk::show`] will rename, so that only the rename is left for the
+    /// moment that counts. Not durable: it is made again when it is gone.
     pub fn prepare_link(&self, target: &Path, private: &Path) -> Result<(), Error> {
         self.ask("prepare the link", private)?;
         if fs::read_link(private).is_ok_and(|there| there == target) {
@@ -177,6 +177,23 @@ impl Disk {
         }
         remove_if_there(private).context("remove", private)?;
         nix::unistd::symlinkat(target, nix::fcntl::AT_FDCWD, private).context("prepare the link", private)
+    }
+
+    /// The rest of [`Disk::point`] after [`Disk::prepare_link`]. `shown` is called as soon as everybody sees the new
+    /// link, which is before it is durable.
+    pub fn show(&self, private: &Path, link: &Path, shown: impl Fn()) -> Result<(), Error> {
+        let is_shown = std::cell::Cell::new(false);
+        self.spending_reserve(|| {
+            if !is_shown.get() {
+                self.ask("rename", link)?;
+                #[expect(clippy::disallowed_methods, reason = "this is where renames are made")]
+                fs::rename(private, link).context("rename", link)?;
+                is_shown.set(true);
+                shown();
+            }
+            self.sync_names(link)?;
+            if private.parent() == link.parent() { Ok(()) } else { self.sync_names(private) }
+        })
     }
 
     /// Renames, replacing what is there, and makes both directories durable.

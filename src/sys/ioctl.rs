@@ -1,5 +1,5 @@
 //! What Linux offers only as `ioctl` or bare system call: clones of files, subvolumes of btrfs, the priority of input
-//! and output. The one file with `unsafe`.
+//! and output, being woken on time. The one file with `unsafe`.
 //!
 //! None of the changes here is durable when the call returns, but [`snapshot`], which commits the transaction first;
 //! sync the parent directory of a subvolume that was created or deleted. Callers ask [`Disk::ask`] before a change.
@@ -192,6 +192,44 @@ fn arguments(path: &Path, descriptor: i64, flags: u64) -> io::Result<(File, Box<
     });
     arguments.name[..name.len()].copy_from_slice(name);
     Ok((File::open(parent)?, arguments))
+}
+
+/// While it lives, this thread is woken on time and not kept waiting: it goes before all ordinary processes, its timers
+/// are not rounded, and its memory stays where it is. What the machine does not permit is left out. Children that it
+/// starts are ordinary ones.
+#[derive(Debug)]
+pub struct Prompt {
+    policy: libc::c_int,
+    priority: libc::sched_param,
+    slack: libc::c_int,
+}
+
+/// See [`Prompt`].
+pub fn be_prompt() -> Prompt {
+    let first_of_all = libc::sched_param { sched_priority: 1 };
+    let mut priority = libc::sched_param { sched_priority: 0 };
+    // SAFETY: each call takes numbers, or a structure that is read or written whole before it returns.
+    unsafe {
+        let policy = libc::sched_getscheduler(0);
+        libc::sched_getparam(0, &raw mut priority);
+        let slack = libc::prctl(libc::PR_GET_TIMERSLACK);
+        // Only what is in use: not a whole program that may never be needed.
+        libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT);
+        libc::prctl(libc::PR_SET_TIMERSLACK, 1_u64);
+        libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const first_of_all);
+        Prompt { policy, priority, slack }
+    }
+}
+
+impl Drop for Prompt {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe {
+            libc::sched_setscheduler(0, self.policy, &raw const self.priority);
+            libc::prctl(libc::PR_SET_TIMERSLACK, self.slack);
+            libc::munlockall();
+        }
+    }
 }
 
 /// Whether something (chrony, timesyncd, ntpd, a host) disciplines the wall clock, as it has told the kernel.

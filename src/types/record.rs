@@ -209,8 +209,30 @@ pub struct Record {
     pub by: String,
     /// How long the service was away, when that is known.
     pub downtime_ms: Option<u64>,
+    /// When what happened, by the wall clock: for reports.
+    #[serde(default, skip_serializing_if = "Moments::is_empty")]
+    pub moments: Moments,
     /// Digest of the settings in force, which lie beside the journal.
     pub settings: Option<Digest>,
+}
+
+/// When a switch did what. Nothing is decided by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Moments {
+    /// Services began to stop.
+    pub stopped: Option<Timestamp>,
+    /// The pointer had moved.
+    pub switched: Option<Timestamp>,
+    /// Services ran on the new release.
+    pub started: Option<Timestamp>,
+}
+
+impl Moments {
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What happens to the data when going back.

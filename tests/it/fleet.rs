@@ -367,14 +367,28 @@ fn fleet_switches_within_milliseconds() {
             let nanoseconds = i128::from(link.ctime()) * 1_000_000_000 + i128::from(link.ctime_nsec());
             i64::try_from((nanoseconds - instant.as_nanosecond()) / 1000).unwrap()
         };
-        let mut late: Vec<i64> = (0..size).map(moved).collect();
-        late.sort_unstable();
-        let at = |part: usize| late[(late.len() * part / 100).min(late.len() - 1)] as f64 / 1000.0;
-        eprintln!(
-            "{size} nodes, {outcome} in {:.0} s: pointer moved after the instant by p50 {:.1}, p99 {:.1} ms",
-            clock.elapsed().as_secs_f64(),
-            at(50),
-            at(99)
-        );
+        // As each node says, right after its rename: without the kernel's ticks.
+        let said = |number: usize| {
+            let path = fleet.share().join(format!("nodes/n{number}/000001.switched"));
+            let text = std::fs::read_to_string(path).unwrap();
+            let fact: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+            fact["late_ms"].as_f64().unwrap()
+        };
+        for (how, mut late) in [
+            (
+                "as the links' stamps show",
+                (0..size).map(|node| moved(node) as f64 / 1000.0).collect::<Vec<_>>(),
+            ),
+            ("as the nodes say", (0..size).map(said).collect()),
+        ] {
+            late.sort_by(f64::total_cmp);
+            let at = |part: usize| late[(late.len() * part / 100).min(late.len() - 1)];
+            eprintln!(
+                "{size} nodes, {outcome} in {:.0} s: pointer moved after the instant by p50 {:.1}, p99 {:.1} ms, {how}",
+                clock.elapsed().as_secs_f64(),
+                at(50),
+                at(99)
+            );
+        }
     }
 }

@@ -501,6 +501,12 @@ pub struct Step {
     pub at: Timestamp,
     /// How long after the agreed instant.
     pub late_ms: f64,
+    /// When its services began to stop. This and the next for people: nothing is decided by them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Timestamp>,
+    /// When its services ran on the new release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
 }
 
 /// How the new release does on a node.

@@ -11,8 +11,6 @@ mod take;
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 pub use keys::{FleetKeys, KeyFile};
 pub use own::{Kept, Own, Part, Stage};
 pub use take::{Taken, join, new_id};
@@ -51,8 +49,6 @@ pub struct Member<'a> {
     beaten: Option<Duration>,
     /// When storage was asked for the outcome last, by the clock of this boot, and what the checks said then.
     asked: Option<(Ms, Checks)>,
-    /// When the pointer had moved.
-    switched: Option<Timestamp>,
     /// Since when storage has not answered.
     cut_off: Option<Duration>,
     /// What this node's clock showed against the storage's.
@@ -87,7 +83,6 @@ impl<'a> Member<'a> {
             scanned: None,
             beaten: None,
             asked: None,
-            switched: None,
             cut_off: None,
             clock_seen: None,
             trouble: None,

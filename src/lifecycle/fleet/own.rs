@@ -10,7 +10,7 @@ use super::super::agreement::Error;
 use crate::coord::rules::{rolling, synchronous};
 use crate::coord::{NodeName, rollout::Rollout};
 use crate::sys::disk::{self, Disk};
-use crate::types::record::Deadline;
+use crate::types::record::{Deadline, Moments};
 use crate::types::{Digest, ReleaseId, Version};
 
 /// The longest file in bytes: a proposal and its gates, escaped.
@@ -60,8 +60,9 @@ pub struct Part {
     pub soaking: Option<Soaking>,
     /// Since when it has promised to wait for an outcome, and could not ask.
     pub in_doubt_since: Option<Timestamp>,
-    /// When its pointer had moved.
-    pub switched: Option<Timestamp>,
+    /// When it stopped, switched and started.
+    #[serde(default)]
+    pub moments: Moments,
     /// Its last fact is on storage.
     pub closed: bool,
 }
@@ -102,7 +103,7 @@ impl Part {
             downtime_ms: None,
             soaking: None,
             in_doubt_since: None,
-            switched: None,
+            moments: Moments::default(),
             closed: false,
         }
     }

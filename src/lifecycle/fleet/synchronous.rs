@@ -239,9 +239,11 @@ impl Member<'_> {
                 (What::Armed, Fact::Armed(facts::Armed { rollout, plan, node, instance, at, clock }))
             }
             Telling::Switched => {
-                let moved = part.switched.unwrap_or(now);
+                let moved = part.moments.switched.unwrap_or(now);
                 let late_ms = moved.duration_since(at).as_secs_f64() * 1000.0;
-                let step = facts::Step { rollout, plan, node, instance, at: moved, late_ms };
+                let (stopped, started) = (part.moments.stopped, part.moments.started);
+                let step =
+                    facts::Step { rollout, plan, node, instance, at: moved, late_ms, stopped, started };
                 (What::Switched, Fact::Step(step))
             }
             Telling::Report(health) => {
@@ -359,9 +361,6 @@ impl Member<'_> {
 
     pub(super) fn may_start_synchronous(&mut self, record: &Record) -> Result<Start, Error> {
         let (now, has_storage) = (self.now(), self.trouble.is_none());
-        if matches!(record.phase, Phase::Switching) {
-            self.switched.get_or_insert(self.clock.wall());
-        }
         let Some(follow) = self.synchronous() else { return Ok(Start::Now) };
         let Some(Plan::Commit { at }) = follow.view.plan else { return Ok(Start::Now) };
         if follow.rollout.proposal.overlap != Overlap::None {
@@ -429,7 +428,9 @@ impl Member<'_> {
         let plan = follow.gates.get("plan").copied().unwrap_or(follow.rollout.digest);
         #[expect(clippy::cast_precision_loss, reason = "a few seconds")]
         let late_ms = (now.as_millisecond() - at) as f64;
-        let fact = Fact::Step(facts::Step { rollout, plan, node, instance, at: now, late_ms });
+        let (stopped, started) = (None, None);
+        let step = facts::Step { rollout, plan, node, instance, at: now, late_ms, stopped, started };
+        let fact = Fact::Step(step);
         let me = follow.view.me;
         let heard = follow.tell(board.as_mut(), what, me, &fact);
         self.heed(&heard);
@@ -443,9 +444,8 @@ impl Member<'_> {
             Phase::Trial { .. } => {
                 if let Stage::Arming { at } = stage {
                     self.enter_synchronous(Stage::Switched { at })?;
-                    let switched = self.switched;
                     self.change_part(|part| {
-                        part.switched = switched;
+                        part.moments = record.moments;
                         part.running = Some(record.to.version.clone());
                         part.downtime_ms = record.downtime_ms;
                     })?;

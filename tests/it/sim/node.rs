@@ -10,6 +10,7 @@ use cutover::coord::look::Keys;
 use cutover::lifecycle::agreement::{Agreement, Clearance, Own, Start, Verdict};
 use cutover::lifecycle::fleet::{Kept, Member, Taken};
 use cutover::lifecycle::machine;
+use cutover::sys::clock::Clock as _;
 use cutover::sys::disk::{Change, Disk};
 use cutover::types::record::{Cause, Event, Intent, Phase, Reason, Record};
 use cutover::types::{Digest, ReleaseId};
@@ -269,6 +270,10 @@ impl SimNode {
         if self.life.step() {
             return 0;
         }
+        let wall = self.life.wall();
+        if let Some(record) = &mut self.journal {
+            record.moments.switched.get_or_insert(wall);
+        }
         let Some(member) = self.member() else { return 1000 };
         match member.may_start(record) {
             Ok(Start::Now) => {
@@ -359,6 +364,7 @@ fn record(from: ReleaseId, to: ReleaseId, number: u64) -> Record {
         started: jiff::Timestamp::UNIX_EPOCH,
         by: "timer".into(),
         downtime_ms: None,
+        moments: cutover::types::record::Moments::default(),
         settings: None,
     }
 }
