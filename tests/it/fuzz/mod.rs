@@ -236,6 +236,7 @@ fn journal_in_a_trial() -> Vec<u8> {
         started: Timestamp::UNIX_EPOCH,
         by: "timer".into(),
         downtime_ms: Some(3),
+        moments: cutover::types::record::Moments::default(),
         settings: Some(Digest::of(b"")),
     };
     serde_json::to_vec(&record).unwrap()
