@@ -210,6 +210,7 @@ fn of_node(error: &node::Error) -> Failure {
     let told = |code, hint: &str| Failure::new(code, error, Some(hint));
     match error {
         E::Driver(error) => of_driver(error),
+        E::Store(error) => of_store(error, code::FAILED),
         E::Busy(_) => told(code::BUSY, "wait for it, or look at `cutover status`"),
         E::UnderWay(_) => told(code::BUSY, "`cutover recover` finishes or undoes it"),
         E::NeedsPerson(_) => told(
@@ -408,6 +409,9 @@ fn of_disk(error: &disk::Error, otherwise: u8) -> Failure {
         "look at the disk"
     };
     let hint = match error.source.kind() {
+        std::io::ErrorKind::PermissionDenied if error.source.raw_os_error() == Some(nix::libc::EPERM) => {
+            "a file there may be immutable: see `lsattr -R`; else run it as the user that owns the root"
+        }
         std::io::ErrorKind::PermissionDenied => "run it as the user that owns the root",
         std::io::ErrorKind::NotFound if otherwise != code::NEEDS_PERSON => "check the path",
         _ => hint,

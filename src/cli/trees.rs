@@ -16,7 +16,7 @@ use crate::lifecycle::node::Node;
 use crate::release::scan;
 use crate::store::{Kept, Sealed};
 use crate::types::entry::{Entry, Kind};
-use crate::types::{Size, Version, escaped};
+use crate::types::{Size, Version, escaped, escaped_path};
 
 /// `list`
 pub fn list(context: &Context, args: &ListArgs) -> Result<u8, Error> {
@@ -208,11 +208,17 @@ pub fn prune(context: &Context, args: &PruneArgs) -> Result<u8, Error> {
         if pruned.swept > 0 {
             lines.push(format!("cleared away {} leftovers of interrupted runs", pruned.swept));
         }
+        for (path, why) in &pruned.left {
+            lines.push(format!("could not clear away `{}`: {why}", escaped_path(path)));
+        }
+        for version in &pruned.strangers {
+            lines.push(format!("left alone `{version}`: nothing tells that it was staged here"));
+        }
         if lines.is_empty() {
             lines.push("nothing to remove".into());
         }
         context.output.result(&pruned, &lines.join("\n"));
-        Ok(if pruned.failed.is_empty() { 0 } else { code::FAILED })
+        Ok(if pruned.failed.is_empty() && pruned.left.is_empty() { 0 } else { code::FAILED })
     })
 }
 

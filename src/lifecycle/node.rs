@@ -55,6 +55,9 @@ pub enum Error {
     /// The loop could not go on.
     #[error(transparent)]
     Driver(#[from] driver::Error),
+    /// The store refused before anything was changed.
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
     /// Another cutover is at work.
     #[error("another cutover is at work on this root{}", told(.0.as_ref()))]
     Busy(Option<Holder>),
@@ -78,15 +81,9 @@ pub enum Error {
     ActiveAlready(Version),
 }
 
-impl From<crate::store::Error> for Error {
-    fn from(error: crate::store::Error) -> Self {
-        Self::Driver(error.into())
-    }
-}
-
 impl From<crate::sys::disk::Error> for Error {
     fn from(error: crate::sys::disk::Error) -> Self {
-        Self::Driver(crate::store::Error::from(error).into())
+        Self::Store(error.into())
     }
 }
 
@@ -170,7 +167,30 @@ impl Node<'_> {
         self.take(&self.store.layout.staging_lock())
     }
 
+    /// Takes a lock. A disk that refuses while an update is half way is more than a failure of this command.
     fn take(&self, path: &std::path::Path) -> Result<Lock, Error> {
+        self.try_to_take(path).map_err(|error| match error {
+            Error::Store(error) if self.is_half_way() => Error::Driver(error.into()),
+            error => error,
+        })
+    }
+
+    /// Whether the journal says that something was changed, and not yet finished.
+    fn is_half_way(&self) -> bool {
+        match self.store.journal() {
+            Ok(Kept::Whole(record)) => match record.phase {
+                Phase::Switching | Phase::Trial { .. } | Phase::RollingBack { .. } => true,
+                Phase::Staged
+                | Phase::Warming
+                | Phase::Committed
+                | Phase::RolledBack { .. }
+                | Phase::Cancelled { .. } => false,
+            },
+            Ok(Kept::Missing | Kept::Damaged(_)) | Err(_) => false,
+        }
+    }
+
+    fn try_to_take(&self, path: &std::path::Path) -> Result<Lock, Error> {
         self.store.prepare()?;
         let me = Holder { pid: std::process::id(), command: self.command.clone(), since: self.clock.wall() };
         match lock::try_lock(&self.store.disk, path, &me)? {

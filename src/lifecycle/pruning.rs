@@ -22,9 +22,13 @@ pub struct Pruned {
     pub failed: BTreeMap<Version, String>,
     /// Leftovers of interrupted runs that were cleared away.
     pub swept: usize,
+    /// Leftovers that could not be cleared away, and why.
+    pub left: BTreeMap<PathBuf, String>,
+    /// Directories among the releases that were not staged here, or whose description is lost: a person's to remove.
+    pub strangers: Vec<Version>,
 }
 
-/// The releases that may go. `in_use` are those that processes run from, where that was looked at.
+/// The releases that may go: only trees that were staged here. `in_use` are those that processes run from, where that was looked at.
 pub fn plan(
     store: &Store,
     settings: &Settings,
@@ -51,11 +55,9 @@ pub fn plan(
         if in_use.is_some_and(|in_use| in_use.keys().any(|tree| tree.ends_with(version.as_str()))) {
             protected.insert(version.clone());
         }
-        let staged = match store.sealed(&version)? {
-            Kept::Whole(sealed) => Some(sealed.staged),
-            Kept::Missing | Kept::Damaged(_) => None,
-        };
-        trees.push(Tree { version, staged });
+        if let Kept::Whole(sealed) = store.sealed(&version)? {
+            trees.push(Tree { version, staged: sealed.staged });
+        }
     }
     Ok(surplus(&trees, &Keep { count: settings.store.keep, protected }))
 }
@@ -79,8 +81,17 @@ impl Node<'_> {
                 Err(error) => drop(pruned.failed.insert(version, super::driver::chain(&error))),
             }
         }
+        for version in self.store.releases()? {
+            match self.store.sealed(&version)? {
+                Kept::Whole(_) => {}
+                Kept::Missing | Kept::Damaged(_) => pruned.strangers.push(version),
+            }
+        }
         if !is_dry {
-            pruned.swept = self.store.sweep()?;
+            let swept = self.store.sweep()?;
+            pruned.swept = swept.gone;
+            let told = |(path, error): (PathBuf, _)| (path, super::driver::chain(&error));
+            pruned.left = swept.failed.into_iter().map(told).collect();
         }
         Ok(pruned)
     }

@@ -35,7 +35,7 @@ pub use pointer::{Pointer, ReadyPointer};
 pub use retention::{Keep, Tree, surplus};
 pub use sealed::Sealed;
 pub use space::{Need, Space};
-pub use trees::{Request, Staging};
+pub use trees::{Request, Staging, Swept};
 
 use crate::sys::disk::{self, Disk};
 use crate::types::{Size, Version};

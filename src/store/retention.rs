@@ -11,8 +11,8 @@ use crate::types::Version;
 pub struct Tree {
     /// Its name.
     pub version: Version,
-    /// When it was staged; `None` for one of unknown age, which counts as oldest.
-    pub staged: Option<Timestamp>,
+    /// When it was staged.
+    pub staged: Timestamp,
 }
 
 /// What must stay.
@@ -44,7 +44,7 @@ mod tests {
         let trees: Vec<Tree> = (1..=5)
             .map(|number| Tree {
                 version: number.to_string().parse().unwrap(),
-                staged: Timestamp::from_second(number).ok(),
+                staged: Timestamp::from_second(number).unwrap(),
             })
             .collect();
         let keep = |count, protected: &[&str]| Keep {

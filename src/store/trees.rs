@@ -1,5 +1,6 @@
 //! Trees come by one rename and go by one rename; in between they are complete.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -36,6 +37,24 @@ pub struct Request {
     pub commit: bool,
     /// Why.
     pub reason: String,
+}
+
+/// What became of leftovers.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// How many are gone.
+    pub gone: usize,
+    /// Which could not be removed, and why.
+    pub failed: BTreeMap<PathBuf, Error>,
+}
+
+impl Swept {
+    fn note(&mut self, removed: Result<(), disk::Error>, path: PathBuf) {
+        match removed {
+            Ok(()) => self.gone += 1,
+            Err(error) => drop(self.failed.insert(path, error.into())),
+        }
+    }
 }
 
 impl Store {
@@ -203,6 +222,7 @@ impl Store {
     /// Removes the tree of a release. The caller has made sure that nobody needs it.
     pub fn remove(&self, version: &Version) -> Result<(), Error> {
         let tree = self.tree(version)?;
+        disk::ensure_no_mount(&tree)?;
         self.clear(&tree)?;
         self.disk.remove_file(&self.layout.index(version))?;
         Ok(self.disk.remove_file(&self.layout.sealed(version))?)
@@ -233,35 +253,31 @@ impl Store {
     }
 
     /// Removes what interrupted runs have left: half-built trees, trees on their way out, descriptions without a tree.
-    /// Returns how many there were.
-    pub fn sweep(&self) -> Result<usize, Error> {
-        let mut swept = 0;
+    /// What cannot be removed does not keep the rest.
+    pub fn sweep(&self) -> Result<Swept, Error> {
+        let mut swept = Swept::default();
         for directory in [self.layout.staging(), self.layout.trash()] {
             for path in children(&directory)? {
-                self.disk.remove_tree(&path)?;
-                swept += 1;
+                swept.note(self.disk.remove_tree(&path), path);
             }
         }
         let private = [self.layout.private(), self.layout.manifests()];
         for path in private.iter().map(|place| children(place)).collect::<Result<Vec<_>, _>>()?.concat() {
             if path.extension().is_some_and(|ending| ending == "new") {
-                self.disk.remove_file(&path)?;
-                swept += 1;
+                swept.note(self.disk.remove_file(&path), path);
             }
         }
         for path in children(&self.layout.releases())? {
             // A repair that was interrupted: no version begins so.
             if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
-                self.disk.remove_tree(&path)?;
-                swept += 1;
+                swept.note(self.disk.remove_tree(&path), path);
             }
         }
         for path in children(&self.layout.manifests())? {
             let version =
                 path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<Version>().ok());
             if version.is_some_and(|version| self.tree(&version).is_err()) {
-                self.disk.remove_file(&path)?;
-                swept += 1;
+                swept.note(self.disk.remove_file(&path), path);
             }
         }
         Ok(swept)

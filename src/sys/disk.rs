@@ -230,7 +230,11 @@ impl Disk {
 
     /// Removes a directory and all that is in it, without following links; a subvolume at once. Not durable: what comes
     /// back after a power cut is swept again.
+    ///
+    /// # Errors
+    /// Also when something is mounted in there; then nothing is removed.
     pub fn remove_tree(&self, path: &Path) -> Result<(), Error> {
+        ensure_no_mount(path)?;
         self.ask("remove", path)?;
         super::remove::remove_all(path).context("remove", path)
     }
@@ -392,6 +396,17 @@ fn read_if(
 pub fn is_same_filesystem(one: &Path, other: &Path) -> Result<bool, Error> {
     let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).context("look at", path);
     Ok(device(one)? == device(other)?)
+}
+
+/// Refuses a tree in which something is mounted.
+pub fn ensure_no_mount(path: &Path) -> Result<(), Error> {
+    match super::mounts::within(path).context("look at", path)? {
+        Some(point) => {
+            let why = format!("`{}` is mounted there", crate::types::escaped_path(&point));
+            Err(Error::new("remove", path, io::Error::other(why)))
+        }
+        None => Ok(()),
+    }
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {

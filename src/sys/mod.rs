@@ -5,6 +5,7 @@ pub mod deep;
 pub mod disk;
 pub mod ioctl;
 pub mod lock;
+pub mod mounts;
 pub mod owned;
 pub mod process;
 mod remove;

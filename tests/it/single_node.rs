@@ -323,3 +323,115 @@ fn releases_that_nobody_needs_are_pruned_and_the_others_stay() {
     }
     assert_eq!(node.names("releases"), ["1", "5", "6", "7", "8"]);
 }
+
+/// A node of which `2` is surplus.
+fn with_surplus() -> TestNode {
+    let node = TestNode::new(&[Health::Good; 4]);
+    for number in 1..=4 {
+        assert_eq!(node.update(number), 0);
+    }
+    let config = fs::read_to_string(node.config()).unwrap();
+    fs::write(node.config(), format!("{config}[store]\nkeep = 1\n")).unwrap();
+    node
+}
+
+#[test]
+fn what_was_not_staged_here_is_left_alone() {
+    let node = with_surplus();
+    let by_hand = node.root().join("releases/by-hand");
+    fs::create_dir(&by_hand).unwrap();
+    fs::write(by_hand.join("only copy"), "precious").unwrap();
+    fs::remove_file(node.root().join(".cutover/manifests/1.json")).unwrap();
+    let told = node.run(&["prune"]);
+    assert_eq!(told.status.code(), Some(0));
+    let said = text(&told.stdout);
+    assert!(said.contains("removed release 2") && said.contains("left alone `by-hand`"), "{said}");
+    assert_eq!(node.names("releases"), ["1", "3", "4", "by-hand"]);
+}
+
+#[test]
+fn one_tree_that_cannot_be_removed_does_not_keep_the_others() {
+    if !needs_root("one_tree_that_cannot_be_removed_does_not_keep_the_others") {
+        return;
+    }
+    let node = with_surplus();
+    let chattr = |change: &str, path: &std::path::Path| {
+        Command::new("chattr").arg(change).arg(path).output().is_ok_and(|output| output.status.success())
+    };
+    if !chattr("+i", &node.root().join("releases/1/bin/app")) {
+        eprintln!(
+            "SKIPPED one_tree_that_cannot_be_removed_does_not_keep_the_others: no immutable files here"
+        );
+        return;
+    }
+    let told = node.run(&["prune"]);
+    let said = text(&told.stdout);
+    assert_eq!(told.status.code(), Some(1), "{said}");
+    assert!(said.contains("release 1: cannot remove") && said.contains("removed release 2"), "{said}");
+    assert_eq!(node.names("releases"), ["3", "4"]);
+    let again = node.run(&["prune"]);
+    assert_eq!(again.status.code(), Some(1), "what is left is told until it is gone");
+    assert!(text(&again.stdout).contains("could not clear away"), "{}", text(&again.stdout));
+    assert!(chattr("-i", &node.root().join(".cutover/trash/1.0/bin/app")));
+    assert_eq!(node.code(&["prune"]), 0);
+    assert!(node.names(".cutover/trash").is_empty());
+}
+
+#[test]
+fn a_tree_in_which_something_is_mounted_is_not_removed() {
+    if !needs_root("a_tree_in_which_something_is_mounted_is_not_removed") {
+        return;
+    }
+    let node = with_surplus();
+    let (other, place) = (node.path("other"), node.root().join("releases/1/bin"));
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("precious"), "").unwrap();
+    // In a namespace of its own, which takes the mount along when it ends.
+    let script = format!(
+        "mount --bind '{}' '{}' && exec '{}' --config '{}' prune",
+        other.display(),
+        place.display(),
+        env!("CARGO_BIN_EXE_cutover"),
+        node.config().display()
+    );
+    let told = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+    let said = text(&told.stdout) + &text(&told.stderr);
+    if said.contains("unshare:") || said.contains("mount:") {
+        eprintln!("SKIPPED a_tree_in_which_something_is_mounted_is_not_removed: may not mount here");
+        return;
+    }
+    assert_eq!(told.status.code(), Some(1), "{said}");
+    assert!(said.contains("is mounted there"), "{said}");
+    assert!(other.join("precious").exists());
+    assert_eq!(node.names("releases"), ["1", "3", "4"]);
+    assert_eq!(node.code(&["prune"]), 0);
+    assert_eq!(node.names("releases"), ["3", "4"]);
+}
+
+#[test]
+fn a_disk_that_refuses_before_anything_is_begun_is_a_failure_and_no_emergency() {
+    if !needs_root("a_disk_that_refuses_before_anything_is_begun_is_a_failure_and_no_emergency") {
+        return;
+    }
+    let node = TestNode::new(&[Health::Good, Health::Good]);
+    assert_eq!(node.update(1), 0);
+    let archive = node.archive(2);
+    for words in [&["hold"][..], &["rollback"], &["update", archive.to_str().unwrap(), "--allow-unsigned"]] {
+        let root = node.root();
+        let script = format!(
+            "mount --bind '{0}' '{0}' && mount -o remount,bind,ro '{0}' && exec '{1}' --config '{2}' {3}",
+            root.display(),
+            env!("CARGO_BIN_EXE_cutover"),
+            node.config().display(),
+            words.join(" ")
+        );
+        let told = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+        let said = text(&told.stderr);
+        if said.contains("unshare:") || said.contains("mount:") {
+            eprintln!("SKIPPED a disk that is read-only: may not mount here");
+            return;
+        }
+        assert_eq!(told.status.code(), Some(1), "{words:?}: {said}");
+        assert!(said.contains("Read-only file system") && said.contains("release 1 is active"), "{said}");
+    }
+}
