@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::board::{Board, Done, Listed};
 use super::facts::{self, Fact, Fleet, Listed as Entry, Members, Proposal, ProposalTimes, Seconds, names};
-use super::look::{Found, Look, Signer, Trust, look, look_signed, put, put_text, seal_signed};
+use super::look::{Found, Look, Signer, Trust, found, look, look_signed, put, put_text, seal_signed};
 use super::name::NodeName;
 use super::rolling::Rolling;
 use super::rollout::{Rollout, look_rollout, numbers};
@@ -192,6 +192,10 @@ impl Operator<'_> {
         };
         check(&proposal)?;
         let text = seal_signed(&Fact::Proposal(Box::new(proposal)), self.signer).map_err(Error::Refused)?;
+        // What not even its author believes would only use up the number.
+        if let Look::Bad(why) = found(&text, Some(self.trust)) {
+            return refused(format!("nobody would believe the proposal: {why}"));
+        }
         match put_text(self.board, &names::proposal(number), &text) {
             Look::Unreachable(why) => return Err(Error::Unreachable(why)),
             Look::Found(found) if found.text != text => {

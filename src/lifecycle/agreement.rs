@@ -1,10 +1,11 @@
 //! What others must agree to before and after a switch.
 //!
-//! The driver asks at three places and tells at one; it knows of no fleet, and a fleet knows of no service:
+//! The driver asks at four places and tells at one; it knows of no fleet, and a fleet knows of no service:
 //! ```text
 //! Staged      clearance()   may the switch begin, and at which instant
 //! Switching   may_start()   between stop and start: may services start on the release that the pointer names
 //! Trial       outcome()     after each round of checks: go on watching, keep, or go back
+//! a boot      recalled()    before services start: was it decided meanwhile that all go back
 //! any         moved()       a phase stands in the journal (which comes first, always)
 //! ```
 //! What always holds:
@@ -119,6 +120,10 @@ pub trait Agreement {
     /// How does the trial end? Asked after every round of checks, in `Trial` only.
     fn outcome(&mut self, record: &Record, own: &Own) -> Result<Verdict, Error>;
 
+    /// A node boots in the middle: is it known, or can storage say at once, that all go back? Then the new release is
+    /// not started once more. Never waits for storage longer than a boot may.
+    fn recalled(&mut self, record: &Record) -> Result<Option<Reason>, Error>;
+
     /// The journal holds `record` with a phase that it had not before. Also called once for the phase that a resumed
     /// update is found in. Whatever goes wrong here is logged and made good later.
     fn moved(&mut self, record: &Record);
@@ -143,6 +148,10 @@ impl Agreement for Alone {
             Own::Healthy => Verdict::Keep,
             Own::Failed(reason) => Verdict::RollBack { reason: reason.clone(), at: None },
         })
+    }
+
+    fn recalled(&mut self, _: &Record) -> Result<Option<Reason>, Error> {
+        Ok(None)
     }
 
     fn moved(&mut self, _: &Record) {}

@@ -21,6 +21,12 @@ impl Driver<'_> {
             self.move_on(record, Event::Failed(Reason::new(Cause::Interrupted, text)))?;
             record = self.record()?;
         }
+        if matches!(record.phase, Phase::Switching | Phase::Trial { .. })
+            && let Some(reason) = self.agreement.recalled(&record)?
+        {
+            self.move_on(record, Event::Failed(reason))?;
+            record = self.record()?;
+        }
         if matches!(record.phase, Phase::RollingBack { .. }) {
             self.restore_disk(&record, Services::NotStarted)?;
             if let Err(reason) = self.application.prepare_boot(&record) {

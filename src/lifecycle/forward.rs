@@ -102,8 +102,11 @@ impl Driver<'_> {
 
     /// `Switching`: everything from the stop to the start. Whatever fails leads back.
     pub(super) fn switch(&mut self, record: &mut Record) -> Result<Did, Error> {
-        if self.is_resumed(record) && self.store.active()?.as_ref() != Some(&record.to.version) {
-            return Ok(failed(Cause::NotNow, "interrupted before the pointer moved"));
+        if self.is_resumed(record)
+            && self.store.active()?.as_ref() != Some(&record.to.version)
+            && let Err(reason) = self.ask_again(record)?
+        {
+            return Ok(Did::Event(Event::Failed(reason)));
         }
         // Nothing is left for the moment itself but to stop, and to rename.
         let ready = match Self::or_failed(self.store.ready_pointer(&record.to.version)) {
@@ -127,6 +130,22 @@ impl Driver<'_> {
         }
         let until = self.deadline(self.settings.health.deadline.0);
         Ok(Did::Event(Event::Switched { until }))
+    }
+
+    /// Interrupted before the pointer moved. A fleet that counts on this node may still be waiting for the instant; data
+    /// that were set aside already are older than what the old release has written since.
+    fn ask_again(&mut self, record: &Record) -> Result<Result<(), Reason>, Error> {
+        if record.rollout.is_some() && record.data.is_empty() {
+            match self.agreement.clearance(record)? {
+                Clearance::Go { at } => {
+                    self.instant = at;
+                    return Ok(Ok(()));
+                }
+                Clearance::CalledOff(reason) => return Ok(Err(reason)),
+                Clearance::Wait(_) => {}
+            }
+        }
+        Ok(Err(Reason::new(Cause::NotNow, "interrupted before the pointer moved")))
     }
 
     /// `prompt` holds until the pointer has moved: what comes then may wait its turn.
@@ -271,10 +290,6 @@ impl Driver<'_> {
 
 fn is_operators(own: &Own) -> bool {
     matches!(own, Own::Failed(reason) if reason.kind == Cause::Operator)
-}
-
-fn failed(cause: Cause, text: &str) -> Did {
-    Did::Event(Event::Failed(Reason::new(cause, text)))
 }
 
 fn called_off(cause: Cause, text: &str) -> Did {

@@ -318,6 +318,17 @@ impl Agreement for Member<'_> {
         }
     }
 
+    fn recalled(&mut self, record: &Record) -> Result<Option<Reason>, Error> {
+        if !self.is_mine(record) {
+            return Ok(None);
+        }
+        self.follow()?;
+        Ok(match self.following {
+            Some(Following::Synchronous(_)) => self.recalled_synchronous(),
+            Some(Following::Rolling(_)) | None => None,
+        })
+    }
+
     fn moved(&mut self, record: &Record) {
         if !self.is_mine(record) {
             return;

@@ -18,6 +18,9 @@ use super::STEPS_MAX;
 /// Who goes back by hand waits no longer than this for storage; the next run makes up for it.
 const BY_HAND: std::time::Duration = std::time::Duration::from_millis(400);
 
+/// A boot waits no longer than this for storage.
+const AT_BOOT: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// What the lifecycle is to do next.
 enum Next {
     Wait,
@@ -62,6 +65,15 @@ impl Member<'_> {
             Next::Leave | Next::Final(_) => Verdict::RollBack { reason: reason(self), at: None },
             Next::Switch(_) | Next::Wait => Verdict::Watch(self.wait(self.waits_for())),
         })
+    }
+
+    pub(super) fn recalled_synchronous(&mut self) -> Option<Reason> {
+        self.board.hurry(AT_BOOT);
+        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else { return None };
+        let heard = follow.read_gates(board.as_mut());
+        let is_back = matches!(follow.view.outcome, Some(Outcome::Rollback { .. }));
+        self.heed(&heard);
+        is_back.then(|| by_fleet(self.said()))
     }
 
     fn synchronous(&mut self) -> Option<&mut Synchronous> {
