@@ -1,26 +1,37 @@
 //! Fleets of real processes: own roots, one shared directory, the real binary.
 
-use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 const CUTOVER: &str = env!("CARGO_BIN_EXE_cutover");
 
+/// How often the nodes are looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// Nobody takes longer, on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-struct Fleet {
+pub struct Fleet {
     directory: tempfile::TempDir,
-    size: usize,
+    pub size: usize,
+}
+
+/// The nodes while they live: what the timer has started, and which are off.
+#[derive(Default)]
+pub struct Nodes {
+    pub running: BTreeMap<usize, Child>,
+    pub off: BTreeSet<usize>,
 }
 
 impl Fleet {
     /// A fleet whose nodes run release 1 and have release 2 staged; `settings` goes into each `[fleet]` table.
-    fn new(size: usize, mode: &str, settings: &str) -> Self {
+    pub fn new(size: usize, mode: &str, settings: &str) -> Self {
         let fleet = Self { directory: tempfile::tempdir().unwrap(), size };
-        std::fs::create_dir(fleet.share()).unwrap();
+        for directory in [fleet.share(), fleet.path("mounts")] {
+            std::fs::create_dir(directory).unwrap();
+        }
         for version in ["1", "2", "3"] {
             let tree = fleet.path(&format!("tree-{version}"));
             std::fs::create_dir(&tree).unwrap();
@@ -51,6 +62,7 @@ impl Fleet {
     fn make_node(&self, number: usize, mode: &str, settings: &str) {
         let root = self.root(number);
         std::fs::create_dir(&root).unwrap();
+        self.plug(number);
         let sick = self.path(&format!("sick-{number}"));
         let text = format!(
             r#"root = "{}"
@@ -87,7 +99,7 @@ soak = "0s"
             root.display(),
             sick.display(),
             root.display(),
-            self.share().display()
+            self.mount(number).join("share").display()
         );
         // What `settings` says goes before what stands above it.
         let keys: Vec<&str> = settings.lines().filter_map(|line| line.split(" =").next()).collect();
@@ -97,15 +109,28 @@ soak = "0s"
         std::fs::write(self.config(number), format!("{}\n{said}", kept.join("\n"))).unwrap();
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn share(&self) -> PathBuf {
+    pub fn share(&self) -> PathBuf {
         self.path("share")
     }
 
-    fn root(&self, number: usize) -> PathBuf {
+    /// Each node reaches the shared directory over a link of its own, so that it can be cut off alone.
+    fn mount(&self, number: usize) -> PathBuf {
+        self.path(&format!("mounts/{number}"))
+    }
+
+    pub fn plug(&self, number: usize) {
+        drop(std::os::unix::fs::symlink(self.directory.path(), self.mount(number)));
+    }
+
+    pub fn unplug(&self, number: usize) {
+        drop(std::fs::remove_file(self.mount(number)));
+    }
+
+    pub fn root(&self, number: usize) -> PathBuf {
         self.path(&format!("n{number}"))
     }
 
@@ -117,7 +142,7 @@ soak = "0s"
         self.path(&format!("shop-{version}.tar.zst"))
     }
 
-    fn stage(&self, number: usize, version: &str) {
+    pub fn stage(&self, number: usize, version: &str) {
         let archive = self.archive(version);
         let staged = self.run(number, &["stage", archive.to_str().unwrap(), "--allow-unsigned"]);
         assert_eq!(staged.status.code(), Some(0), "{staged:?}");
@@ -129,7 +154,7 @@ soak = "0s"
         command
     }
 
-    fn run(&self, number: usize, words: &[&str]) -> Output {
+    pub fn run(&self, number: usize, words: &[&str]) -> Output {
         self.command(number, words).output().unwrap()
     }
 
@@ -144,7 +169,7 @@ soak = "0s"
             .unwrap()
     }
 
-    fn propose(&self, version: &str) {
+    pub fn propose(&self, version: &str) {
         let proposed = self.run(0, &["fleet", "propose", version]);
         assert_eq!(proposed.status.code(), Some(0), "{proposed:?}");
     }
@@ -155,50 +180,52 @@ soak = "0s"
         value["outcome"].as_str().map(ToOwned::to_owned)
     }
 
-    fn active(&self, number: usize) -> String {
+    pub fn active(&self, number: usize) -> String {
         let link = std::fs::read_link(self.root(number).join("current")).unwrap();
         link.file_name().unwrap().to_str().unwrap().to_owned()
     }
 
     /// Runs what the timer runs on every node, again and again, until the newest rollout has ended and nobody has
-    /// anything left to do. `disturb` may kill or unplug meanwhile.
-    fn live(&self, mut disturb: impl FnMut(&mut BTreeMap<usize, Child>)) -> String {
+    /// anything left to do. `disturb` may kill, switch off or unplug meanwhile.
+    pub fn live(&self, mut disturb: impl FnMut(&mut Nodes)) -> String {
         let began = Instant::now();
-        let mut running: BTreeMap<usize, Child> = BTreeMap::new();
+        let mut nodes = Nodes::default();
         let mut quiet = 0;
-        loop {
+        while quiet < 2 {
             assert!(began.elapsed() < PATIENCE, "stuck: {}", self.why());
             for number in 0..self.size {
-                running.entry(number).or_insert_with(|| self.begin(number));
+                if !nodes.off.contains(&number) {
+                    nodes.running.entry(number).or_insert_with(|| self.begin(number));
+                }
             }
-            disturb(&mut running);
-            std::thread::sleep(Duration::from_millis(300));
-            running.retain(|_, child| child.try_wait().unwrap().is_none());
-            let has_ended = self.outcome().is_some();
-            let is_at_rest = (0..self.size).all(|number| {
-                let root = self.root(number).join(".cutover");
-                let own = std::fs::read_to_string(root.join("fleet.json")).unwrap();
-                !root.join("journal.json").exists() && own.contains("\"part\":null")
-            });
-            quiet = if has_ended && is_at_rest { quiet + 1 } else { 0 };
-            if quiet > 1 {
-                break;
-            }
+            disturb(&mut nodes);
+            std::thread::sleep(LOOK);
+            nodes.running.retain(|_, child| child.try_wait().unwrap().is_none());
+            let is_over = nodes.off.is_empty() && self.is_at_rest() && self.outcome().is_some();
+            quiet = if is_over { quiet + 1 } else { 0 };
         }
-        for (_, mut child) in running {
+        for (_, mut child) in nodes.running {
             drop(child.wait());
         }
         self.outcome().unwrap()
     }
 
-    fn all_run(&self) -> Vec<String> {
+    fn is_at_rest(&self) -> bool {
+        (0..self.size).all(|number| {
+            let root = self.root(number).join(".cutover");
+            let own = std::fs::read_to_string(root.join("fleet.json")).unwrap();
+            !root.join("journal.json").exists() && own.contains("\"part\":null")
+        })
+    }
+
+    pub fn all_run(&self) -> Vec<String> {
         let mut versions: Vec<String> = (0..self.size).map(|number| self.active(number)).collect();
         versions.sort();
         versions.dedup();
         versions
     }
 
-    fn why(&self) -> String {
+    pub fn why(&self) -> String {
         let status = self.run(0, &["fleet", "status", "--why"]);
         let mut text = String::from_utf8_lossy(&status.stdout).into_owned();
         for number in 0..self.size {
@@ -210,7 +237,7 @@ soak = "0s"
     }
 }
 
-fn calm(_: &mut BTreeMap<usize, Child>) {}
+fn calm(_: &mut Nodes) {}
 
 #[test]
 fn three_nodes_switch_together_and_go_back_together() {
@@ -289,106 +316,51 @@ fn a_proposal_that_nobody_signed_moves_nobody() {
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
 }
 
-/// xorshift: tests need no better chance.
-fn chance(state: &mut u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state
-}
-
-fn rollouts_under_fire(size: usize, rollouts: usize) {
-    let seed = std::env::var("CUTOVER_FLEET_SEED").map_or(42, |text| text.parse().unwrap());
-    let mut random: u64 = seed;
-    let fleet = Fleet::new(size, "synchronous", "");
-    let mut came: BTreeMap<String, usize> = BTreeMap::new();
-    for round in 0..rollouts {
-        let wanted = if fleet.active(0) == "2" { "3" } else { "2" };
-        for number in 0..size {
-            fleet.stage(number, wanted);
-        }
-        fleet.propose(wanted);
-        let began = Instant::now();
-        let mut unplugged_until: Option<Instant> = None;
-        let away = fleet.path("unplugged");
-        let outcome = fleet.live(|running| {
-            let now = Instant::now();
-            if unplugged_until.is_some_and(|until| now >= until) {
-                std::fs::rename(&away, fleet.share()).unwrap();
-                unplugged_until = None;
-            }
-            // Trouble ends after a while, so that the round does.
-            if began.elapsed() > Duration::from_secs(25) {
-                return;
-            }
-            if unplugged_until.is_none() && chance(&mut random).is_multiple_of(40) {
-                std::fs::rename(fleet.share(), &away).unwrap();
-                unplugged_until = Some(now + Duration::from_millis(500 + chance(&mut random) % 4000));
-            }
-            if chance(&mut random).is_multiple_of(12)
-                && let Some(child) =
-                    running.values_mut().nth(usize::try_from(chance(&mut random)).unwrap() % size)
-            {
-                drop(child.kill());
-            }
-        });
-        let runs = fleet.all_run();
-        assert_eq!(runs.len(), 1, "seed {seed}, round {round}, {outcome}: {runs:?} {}", fleet.why());
-        *came.entry(outcome).or_insert(0) += 1;
+/// A node that was off when all went back reads that at its boot, before its services start.
+#[test]
+fn a_boot_reads_the_outcome_before_the_new_release_starts_once_more() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    let slow = std::fs::read_to_string(fleet.config(1)).unwrap().replace("\"300ms\"", "\"60s\"");
+    std::fs::write(fleet.config(1), slow).unwrap();
+    fleet.propose("2");
+    let mut both = [fleet.begin(0), fleet.begin(1)];
+    let switched = fleet.share().join("nodes/n1/000001.switched");
+    let began = Instant::now();
+    while !switched.exists() {
+        assert!(began.elapsed() < PATIENCE, "stuck: {}", fleet.why());
+        std::thread::sleep(LOOK);
     }
-    eprintln!("{rollouts} rollouts of {size} nodes under fire: {came:?}");
+    drop(both[1].kill());
+    drop(both[1].wait());
+    // Storage that is away is not waited for, and decides nothing.
+    fleet.unplug(1);
+    let boot = fleet.run(1, &["recover", "--boot"]);
+    assert_eq!((boot.status.code(), fleet.active(1).as_str()), (Some(0), "2"), "{boot:?}");
+    fleet.plug(1);
+    let aborted = fleet.run(0, &["fleet", "abort", "--reason", "one has died"]);
+    assert_eq!(aborted.status.code(), Some(0), "{aborted:?}");
+    let boot = fleet.run(1, &["recover", "--boot"]);
+    assert_eq!((boot.status.code(), fleet.active(1).as_str()), (Some(0), "1"), "{boot:?}");
+    drop(both[0].wait());
+    assert_eq!(fleet.live(calm), "rolled back", "{}", fleet.why());
+    assert_eq!(fleet.all_run(), ["1"]);
 }
 
+/// A node that is killed while it waits for the instant holds it all the same.
 #[test]
-fn nodes_are_killed_and_storage_unplugged_and_all_end_on_one_release() {
-    rollouts_under_fire(3, 2);
-}
-
-#[test]
-#[ignore = "half an hour: `make test-fleet`"]
-fn fleet_of_twenty_processes_under_fire() {
-    rollouts_under_fire(20, std::env::var("CUTOVER_FLEET_ROLLOUTS").map_or(20, |text| text.parse().unwrap()));
-}
-
-#[test]
-#[ignore = "measures: `make test-fleet`"]
-fn fleet_switches_within_milliseconds() {
-    for size in [10, 50] {
-        let fleet = Fleet::new(size, "synchronous", "lead = \"20s\"\nlate = \"10s\"\ntrial = \"60s\"");
-        let clock = Instant::now();
-        fleet.propose("2");
-        let outcome = fleet.live(calm);
-        let plan = std::fs::read_to_string(fleet.share().join("rollouts/000001.plan")).unwrap();
-        let plan: serde_json::Value = serde_json::from_str(plan.lines().next().unwrap()).unwrap();
-        let instant: jiff::Timestamp = plan["at"].as_str().unwrap().parse().unwrap();
-        // Seen from outside: the rename is the last change of the link. Kernels stamp in ticks of up to 10 ms.
-        let moved = |number: usize| {
-            let link = std::fs::symlink_metadata(fleet.root(number).join("current")).unwrap();
-            let nanoseconds = i128::from(link.ctime()) * 1_000_000_000 + i128::from(link.ctime_nsec());
-            i64::try_from((nanoseconds - instant.as_nanosecond()) / 1000).unwrap()
-        };
-        // As each node says, right after its rename: without the kernel's ticks.
-        let said = |number: usize| {
-            let path = fleet.share().join(format!("nodes/n{number}/000001.switched"));
-            let text = std::fs::read_to_string(path).unwrap();
-            let fact: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
-            fact["late_ms"].as_f64().unwrap()
-        };
-        for (how, mut late) in [
-            (
-                "as the links' stamps show",
-                (0..size).map(|node| moved(node) as f64 / 1000.0).collect::<Vec<_>>(),
-            ),
-            ("as the nodes say", (0..size).map(said).collect()),
-        ] {
-            late.sort_by(f64::total_cmp);
-            let at = |part: usize| late[(late.len() * part / 100).min(late.len() - 1)];
-            eprintln!(
-                "{size} nodes, {outcome} in {:.0} s: pointer moved after the instant by p50 {:.1}, p99 {:.1} ms, {how}",
-                clock.elapsed().as_secs_f64(),
-                at(50),
-                at(99)
-            );
+fn a_node_that_is_replaced_before_the_instant_switches_with_the_others() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    fleet.propose("2");
+    let journal = fleet.root(1).join(".cutover/journal.json");
+    let mut is_killed = false;
+    let outcome = fleet.live(|nodes| {
+        let waits = std::fs::read_to_string(&journal).is_ok_and(|text| text.contains("\"switching\""));
+        if waits && !is_killed && fleet.active(1) == "1" {
+            let mut child = nodes.running.remove(&1).unwrap();
+            drop((child.kill(), child.wait()));
+            is_killed = true;
         }
-    }
+    });
+    assert!(is_killed, "{}", fleet.why());
+    assert_eq!((outcome.as_str(), fleet.all_run()), ("kept", vec!["2".to_owned()]), "{}", fleet.why());
 }

@@ -16,6 +16,7 @@ mod docs;
 mod errors;
 mod filesystems;
 mod fleet;
+mod fleet_fire;
 mod format;
 mod full_disk;
 mod fuzz;
