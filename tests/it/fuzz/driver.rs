@@ -15,6 +15,8 @@ pub const MANY: u64 = 1500;
 pub const SOME: u64 = 150;
 /// The most inputs that are damaged further.
 const INPUTS_MAX: usize = 4000;
+/// The slowest input is kept if it took longer.
+const SLOW: Duration = Duration::from_secs(1);
 /// The longest input.
 const BYTES_MAX: usize = 256 << 10;
 
@@ -147,11 +149,13 @@ pub fn fuzz(name: &str, least: u64, good: Vec<Vec<u8>>, target: impl Fn(&[u8]) -
     let mut inputs: Vec<_> = good.into_iter().filter(|input| input.len() <= BYTES_MAX).collect();
     inputs.extend(kept(name));
     let mut seen = HashSet::new();
-    let mut slowest = Duration::ZERO;
+    let mut slowest = (Duration::ZERO, Vec::new());
     let mut run = |input: &[u8]| {
         let began = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| target(input)));
-        slowest = slowest.max(began.elapsed());
+        if began.elapsed() > slowest.0 {
+            slowest = (began.elapsed(), input.to_vec());
+        }
         match outcome {
             Ok(outcome) => seen.insert(shape(&outcome)),
             Err(_) => panic!("finding of target {name}: {}", keep(name, input).display()),
@@ -169,7 +173,13 @@ pub fn fuzz(name: &str, least: u64, good: Vec<Vec<u8>>, target: impl Fn(&[u8]) -
         }
         runs += 1;
     }
-    eprintln!("fuzz {name}: {runs} runs, {} outcomes, slowest {} ms", seen.len(), slowest.as_millis());
+    let (duration, input) = slowest;
+    eprint!("fuzz {name}: {runs} runs, {} outcomes, slowest {} ms", seen.len(), duration.as_millis());
+    // To be looked at: a busy machine makes anything slow, and a bad input only one.
+    if duration > SLOW {
+        eprint!(": {}", keep(&format!("{name}-slow"), &input).display());
+    }
+    eprintln!();
 }
 
 /// An outcome without what it quotes and counts.
