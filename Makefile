@@ -7,7 +7,7 @@ DESTDIR ?=
 # Where cargo builds; follows CARGO_TARGET_DIR.
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test check bench test-nodes test-fleet model build man install uninstall deb test-deb test-guide clean
+.PHONY: help demo test check bench test-nodes test-fleet test-storage model build man install install-boards uninstall deb test-deb test-guide clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -31,6 +31,9 @@ test-nodes: ## Tests on real systemd nodes (root; skips out loud where the machi
 test-fleet: ## Tests of whole fleets on real storage and with whole processes
 	@tests/run.sh fleet
 
+test-storage: ## One suite on GlusterFS, sshfs, NFS, etcd, an object store (root; half an hour; KIND=sshfs for one)
+	@tests/run.sh storage $(KIND)
+
 model: ## Explore the fleet protocol's states (minutes)
 	@tests/run.sh model
 
@@ -42,6 +45,11 @@ man: ## Man pages and completions, into $(TARGET)/generated
 
 install: build man ## Install below $(DESTDIR)$(PREFIX)
 	@packaging/install.sh "$(TARGET)" "$(DESTDIR)" "$(PREFIX)"
+
+install-boards: ## Install the programs for boards in etcd and object stores (their dependencies are many: minutes)
+	$(CARGO) build --release --locked -p cutover-board-etcd -p cutover-board-object
+	install -D -m 755 "$(TARGET)/release/cutover-board-etcd" "$(DESTDIR)$(PREFIX)/bin/cutover-board-etcd"
+	install -D -m 755 "$(TARGET)/release/cutover-board-object" "$(DESTDIR)$(PREFIX)/bin/cutover-board-object"
 
 uninstall: ## Remove what install put there; applications are left alone
 	@packaging/uninstall.sh "$(DESTDIR)" "$(PREFIX)"

@@ -3,7 +3,8 @@
 # configuration (/etc/cutover) are left alone.
 set -eu
 root=$1$2
-rm -f "$root/bin/cutover" "$root"/share/man/man[1-8]/cutover*.[1-8] \
+rm -f "$root/bin/cutover" "$root"/bin/cutover-board-etcd "$root"/bin/cutover-board-object \
+    "$root"/share/man/man[1-8]/cutover*.[1-8] \
     "$root/share/bash-completion/completions/cutover" "$root/share/zsh/vendor-completions/_cutover" \
     "$root/share/fish/vendor_completions.d/cutover.fish" "$root"/lib/systemd/system/cutover*.service \
     "$root"/lib/systemd/system/cutover*.timer "$root"/lib/systemd/catalog/cutover.catalog \

@@ -17,6 +17,7 @@ setfattr:attr
 getfacl:acl
 rsync:rsync
 git:git
+etcd:etcd-server
 '
 
 # Tools of mkfs and the like stand in directories that an ordinary user's PATH lacks.

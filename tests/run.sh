@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the tests: all that belong to every change, or the group named: nodes, fleet, model.
+# Runs the tests: all that belong to every change, or the group named: nodes, storage, fleet, model.
 # By nextest where it is installed (each test in a process of its own), else by cargo's own runner.
 set -eu
 cd "$(dirname "$0")/.."
@@ -14,7 +14,7 @@ has_nextest() { "$cargo" nextest --version >/dev/null 2>&1; }
 with_nextest() {
     log=$(mktemp)
     trap 'rm -f "$log"' EXIT
-    { "$cargo" nextest run --locked --no-fail-fast 2>&1; echo "$?" >"$log.status"; } | tee "$log"
+    { "$cargo" nextest run --locked -p cutover -p cutover-board-etcd --no-fail-fast 2>&1; echo "$?" >"$log.status"; } | tee "$log"
     status=$(cat "$log.status")
     rm -f "$log.status"
     junit=${CARGO_TARGET_DIR:-target}/nextest/default/junit.xml
@@ -33,11 +33,25 @@ all)
         with_nextest
     fi
     echo "no cargo-nextest: using cargo test" >&2
-    exec "$cargo" test --locked --no-fail-fast
+    exec "$cargo" test --locked -p cutover -p cutover-board-etcd --no-fail-fast
     ;;
 nodes)
     [ -x tests/nodes/run ] || { echo "SKIPPED nodes: this tree has no tests/nodes/run" >&2; exit 0; }
     exec tests/nodes/run
+    ;;
+storage)
+    # Each on storage of its own, one after the other; those that are named, else all.
+    failed=
+    shift
+    for script in tests/storage/*.sh; do
+        kind=$(basename "$script" .sh)
+        [ "$kind" != lib ] || continue
+        case " ${*:-$kind} " in *" $kind "*) ;; *) continue ;; esac
+        printf '\n== %s\n' "$kind"
+        "$script" || failed="$failed $kind"
+    done
+    [ -z "$failed" ] || { echo "FAILED on:$failed" >&2; exit 1; }
+    exit 0
     ;;
 fleet | model)
     if has_nextest; then

@@ -8,6 +8,7 @@
 //! The process that switches and rolls back never touches shared storage itself.
 
 pub mod board;
+pub mod check;
 pub mod facts;
 pub mod look;
 pub mod name;

@@ -26,7 +26,8 @@ pub struct Nodes {
 }
 
 impl Fleet {
-    /// A fleet whose nodes run release 1 and have release 2 staged; `settings` goes into each `[fleet]` table.
+    /// A fleet whose nodes run release 1 and have release 2 staged; `settings` goes into each `[fleet]` table, with
+    /// the node's number for `@`.
     pub fn new(size: usize, mode: &str, settings: &str) -> Self {
         let fleet = Self { directory: tempfile::tempdir().unwrap(), size };
         for directory in [fleet.share(), fleet.path("mounts")] {
@@ -63,6 +64,7 @@ impl Fleet {
         let root = self.root(number);
         std::fs::create_dir(&root).unwrap();
         self.plug(number);
+        let settings = &settings.replace('@', &number.to_string());
         let sick = self.path(&format!("sick-{number}"));
         let text = format!(
             r#"root = "{}"
@@ -148,7 +150,7 @@ soak = "0s"
         assert_eq!(staged.status.code(), Some(0), "{staged:?}");
     }
 
-    fn command(&self, number: usize, words: &[&str]) -> Command {
+    pub fn command(&self, number: usize, words: &[&str]) -> Command {
         let mut command = Command::new(CUTOVER);
         command.arg("--config").arg(self.config(number)).args(words).stdin(Stdio::null());
         command
@@ -158,7 +160,7 @@ soak = "0s"
         self.command(number, words).output().unwrap()
     }
 
-    fn begin(&self, number: usize) -> Child {
+    pub fn begin(&self, number: usize) -> Child {
         let log =
             std::fs::File::options().append(true).create(true).open(self.path(&format!("n{number}.log")));
         let log = log.unwrap();
@@ -237,7 +239,7 @@ soak = "0s"
     }
 }
 
-fn calm(_: &mut Nodes) {}
+pub fn calm(_: &mut Nodes) {}
 
 #[test]
 fn three_nodes_switch_together_and_go_back_together() {

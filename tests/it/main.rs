@@ -29,6 +29,7 @@ mod pack;
 mod refusals;
 mod schema;
 mod security_page;
+mod shared;
 mod sim;
 mod single_node;
 mod staging;

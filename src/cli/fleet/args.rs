@@ -17,6 +17,10 @@ pub enum FleetCommand {
     /// Show who is in the fleet, or write the next list
     Members(MembersArgs),
     /// See whether the shared storage can do what a fleet needs
+    ///
+    /// Races for names, reads while they are made, and compares clocks: with NODES named, between these nodes, on all of
+    /// which this command runs at the same time, with the same names; else between several processes of this node. Storage
+    /// on which not exactly one is first is refused.
     Check(CheckArgs),
     /// Propose a release to all members
     ///
@@ -58,9 +62,15 @@ pub struct MembersArgs {
 /// Of `fleet check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// How many races to run
-    #[arg(long, value_name = "NUMBER", default_value_t = 50)]
+    /// The nodes that check together
+    #[arg(value_name = "NODE")]
+    pub nodes: Vec<NodeName>,
+    /// How many races to run; the same on all nodes
+    #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=5000))]
     pub rounds: u32,
+    /// How long to wait for the other nodes
+    #[arg(long, value_name = "DURATION", default_value = "2min")]
+    pub wait: Span,
 }
 
 /// Of `fleet propose`.

@@ -1,100 +1,25 @@
-//! Looking after the shared directory: `check`, `export`, `import`, `gc`, `repair`.
+//! Looking after the shared directory: `export`, `import`, `gc`, `repair`.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::args::{CheckArgs, GcArgs, ImportArgs, RolloutArgs};
-use super::people::node_name;
+use super::args::{GcArgs, ImportArgs, RolloutArgs};
 use super::propose::ended;
 use super::{board, kept, rollout, settings, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::Error;
-use crate::coord::board::{Board, ClockRead, Created, Done, Listed, Read};
+use crate::coord::board::{Board, Created, Done, Listed, Read};
 use crate::coord::facts::names;
 use crate::coord::operate;
 use crate::coord::rollout::numbers;
 use crate::sys::disk;
 
-/// How many race for one name.
-const RACERS: usize = 4;
 /// The longest file of exported facts.
 const EXPORT_BYTES_MAX: usize = 64 << 20;
-
-/// `fleet check`
-pub fn check(context: &Context, args: &CheckArgs) -> Result<u8, Error> {
-    let settings = settings(context)?;
-    let node = node_name(context)?;
-    let directory = names::node(&node);
-    let mut boards: Vec<_> = (0..RACERS).map(|_| board(settings, node.as_str())).collect();
-    if let Read::Unreachable(why) = boards[0].read(names::FLEET) {
-        return Err(Error::Unreachable(why));
-    }
-    if let Listed::Unreachable(_) = boards[0].list(&directory) {
-        return Err(Error::Fleet("this node has not joined the fleet: `cutover fleet join`".into()));
-    }
-    let run = Timestamp::now().as_millisecond();
-    let mut lost = 0;
-    let mut slowest = Duration::ZERO;
-    for round in 0..args.rounds {
-        let name = format!("{directory}/check.{run}.{round}");
-        let results: Vec<(String, Created, Duration)> = std::thread::scope(|scope| {
-            let race = |(number, board): (usize, &mut crate::coord::board::helper::HelperBoard)| {
-                let text = format!("racer {number} of round {round}\n");
-                let began = Instant::now();
-                let created = board.create(&name, &text);
-                (text, created, began.elapsed())
-            };
-            let threads: Vec<_> =
-                boards.iter_mut().enumerate().map(|racer| scope.spawn(move || race(racer))).collect();
-            threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
-        });
-        let Read::Bytes(there) = boards[0].read(&name) else {
-            return Err(Error::Fleet(format!("round {round}: what was made is not there")));
-        };
-        for (text, created, took) in results {
-            slowest = slowest.max(took);
-            let is_right = match created {
-                Created::Mine => text == there,
-                Created::Theirs(theirs) => theirs == there && text != there,
-                Created::Unknown(_) => false,
-            };
-            lost += u32::from(!is_right);
-        }
-        let _ = boards[0].remove(&name);
-    }
-    let clock = boards[0].clock(&directory);
-    let (offset, error) = match clock {
-        ClockRead::Offset { offset_ms, error_ms } => (Some(offset_ms), Some(error_ms)),
-        ClockRead::Unknown => (None, None),
-    };
-    let value = json!({
-        "rounds": args.rounds, "racers": RACERS, "wrong": lost, "slowest_ms": slowest.as_millis(),
-        "clock_offset_ms": offset, "clock_error_ms": error,
-    });
-    if lost > 0 {
-        context.output.result(&value, "");
-        return Err(Error::Fleet(format!(
-            "of {RACERS} who create one name not exactly one was first, {lost} times in {} rounds: no fleet can use this storage",
-            args.rounds
-        )));
-    }
-    let mut text = format!(
-        "{} races of {RACERS}: exactly one first in each, slowest access {} ms",
-        args.rounds,
-        slowest.as_millis()
-    );
-    if let (Some(offset), Some(error)) = (offset, error) {
-        text.push_str(&format!(
-            "\nthe storage's clock is {offset:+.1} ms from this node's, give or take {error:.1}"
-        ));
-    }
-    context.output.result(&value, &text);
-    Ok(0)
-}
 
 /// One fact on its way.
 #[derive(Serialize, Deserialize)]

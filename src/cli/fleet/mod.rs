@@ -2,6 +2,7 @@
 
 pub mod args;
 mod care;
+mod check;
 mod people;
 mod propose;
 mod status;
@@ -36,7 +37,7 @@ pub fn run(context: &Context, command: &FleetCommand) -> Result<u8, Error> {
         FleetCommand::Init => people::init(context),
         FleetCommand::Join => people::join(context),
         FleetCommand::Members(args) => people::members(context, args),
-        FleetCommand::Check(args) => care::check(context, args),
+        FleetCommand::Check(args) => check::check(context, args),
         FleetCommand::Propose(args) => propose::propose(context, args),
         FleetCommand::Status(args) => status::status(context, args),
         FleetCommand::Abort(args) => propose::abort(context, args),

@@ -153,11 +153,11 @@ impl DirectoryBoard {
         let _ = unlinkat(&directory, private.as_str(), UnlinkatFlags::NoRemoveDir);
         let found = found?;
         let stamp = i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec());
-        // Storages that keep whole seconds show it by a stamp without a fraction.
-        let grain = if found.mtime_nsec() == 0 { 1e3 } else { 10.0 };
+        // Storages that keep whole seconds show it by a stamp without a fraction; it stands for all of its second.
+        let (later, grain) = if found.mtime_nsec() == 0 { (500.0, 500.0) } else { (0.0, 10.0) };
         let half = (after.saturating_sub(before)) as f64 / 2e6;
         let middle = i128::from(before) + i128::from(after.saturating_sub(before)) / 2;
-        Ok(ClockRead::Offset { offset_ms: (stamp - middle) as f64 / 1e6, error_ms: half + grain })
+        Ok(ClockRead::Offset { offset_ms: (stamp - middle) as f64 / 1e6 + later, error_ms: half + grain })
     }
 }
 

@@ -2,13 +2,31 @@
 
 use std::io;
 
-use super::Board;
 use super::message::{Answer, Request, receive, send};
+use super::{Board, ClockRead, Created, Done, Listed, Read};
 
 /// Serves requests from `from` until it ends.
 pub fn serve(board: &mut impl Board, from: &mut impl io::Read, to: &mut impl io::Write) -> io::Result<()> {
     while let Some(request) = receive(from)? {
         send(to, &answer(board, request))?;
+    }
+    Ok(())
+}
+
+/// Serves requests by a word on why none can be served: nobody reads what a helper writes to stderr.
+pub fn refuse(why: &str, from: &mut impl io::Read, to: &mut impl io::Write) -> io::Result<()> {
+    while let Some(request) = receive(from)? {
+        let why = why.to_owned();
+        let answer = match request {
+            Request::Create { .. } => Answer::Created(Created::Unknown(why)),
+            Request::Read { .. } => Answer::Read(Read::Unreachable(why)),
+            Request::List { .. } => Answer::Listed(Listed::Unreachable(why)),
+            Request::Prepare { .. } | Request::Beat { .. } | Request::Remove { .. } => {
+                Answer::Done(Done::Unreachable(why))
+            }
+            Request::Clock { .. } => Answer::Clock(ClockRead::Unknown),
+        };
+        send(to, &answer)?;
     }
     Ok(())
 }

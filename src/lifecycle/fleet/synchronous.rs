@@ -207,16 +207,18 @@ impl Member<'_> {
             return true;
         }
         let skew_ms = f64::from(follow.rollout.proposal.t.skew_ms);
+        let is_unchecked = self.settings.skew_check == SkewCheck::Unchecked;
         let seen = match self.clock_seen {
             Some(seen) => seen,
             None => match self.board.clock(&names::node(&self.kept.own.node)) {
                 ClockRead::Offset { offset_ms, error_ms } => {
                     *self.clock_seen.insert(facts::ClockSeen { offset_ms, error_ms })
                 }
-                ClockRead::Unknown => return false,
+                // A board may have no clock at all.
+                ClockRead::Unknown => return is_unchecked,
             },
         };
-        if self.settings.skew_check == SkewCheck::Unchecked {
+        if is_unchecked {
             return true;
         }
         // Beyond what the storage's stamps can tell, the kernel's own word on its clock is asked for.
