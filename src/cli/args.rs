@@ -451,6 +451,9 @@ pub struct PackArgs {
     /// Compression, 1 (fast) to 22 (small)
     #[arg(long, value_name = "NUMBER", default_value_t = 9, value_parser = clap::value_parser!(i32).range(1..=22))]
     pub level: i32,
+    /// The kinds of nodes that it is for, as in their `[source] compatible` (repeat the option); absent: all
+    #[arg(long, value_name = "NAME")]
+    pub compatible: Vec<String>,
     /// Which data this release reads (numbers; repeat the option)
     #[arg(long, value_name = "EPOCH")]
     pub data_read: Vec<u64>,

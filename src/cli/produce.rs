@@ -1,5 +1,7 @@
 //! `pack`: the producer's side.
 
+use std::path::Path;
+
 use serde_json::json;
 
 use super::args::{Global, PackArgs};
@@ -21,6 +23,13 @@ pub fn pack(global: &Global, args: &PackArgs, disk: &Disk) -> Result<u8, Error> 
     })?;
     let name = args.output.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| usage("the archive's name must be UTF-8", "choose another name"))?;
+    let mut manifest = drafted(args, name)?;
+    if is_within(&args.output, &args.directory) {
+        return Err(usage(
+            "the archive would be written into the directory that it packs",
+            "write it beside that directory",
+        ));
+    }
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     let order = PackOrder {
         directory: args.directory.clone(),
@@ -32,21 +41,12 @@ pub fn pack(global: &Global, args: &PackArgs, disk: &Disk) -> Result<u8, Error> 
         jobs,
     };
     let packed = pack::pack(&order, disk, progress::shown(global).as_ref())?;
-    let manifest = Manifest {
-        product: args.product.clone(),
-        version: args.version.clone(),
-        archive: name.to_owned(),
-        size: packed.size,
-        sha256: packed.sha256,
-        unpacked: Some(packed.unpacked),
-        entries: Some(packed.entries),
-        index: Some(packed.index),
-        tree: Some(packed.tree),
-        compatible: Vec::new(),
-        data_read: args.data_read.clone(),
-        data_write: args.data_write,
-        extras: Vec::new(),
-    };
+    manifest.size = packed.size;
+    manifest.sha256 = packed.sha256;
+    manifest.unpacked = Some(packed.unpacked);
+    manifest.entries = Some(packed.entries);
+    manifest.index = Some(packed.index);
+    manifest.tree = Some(packed.tree);
     let text = manifest.to_text();
     disk.replace(&manifest_path, text.as_bytes(), 0o644)?;
     let digest = Digest::of(text.as_bytes());
@@ -66,4 +66,47 @@ pub fn pack(global: &Global, args: &PackArgs, disk: &Disk) -> Result<u8, Error> 
     );
     output.result(&value, &told);
     Ok(0)
+}
+
+/// The manifest with all that is known before anything is packed, if nodes would read it as it is meant.
+fn drafted(args: &PackArgs, archive: &str) -> Result<Manifest, Error> {
+    let draft = Manifest {
+        product: args.product.clone(),
+        version: args.version.clone(),
+        archive: archive.to_owned(),
+        size: 0,
+        sha256: Digest::of(b""),
+        unpacked: None,
+        entries: None,
+        index: None,
+        tree: None,
+        compatible: args.compatible.clone(),
+        data_read: args.data_read.clone(),
+        data_write: args.data_write,
+        extras: Vec::new(),
+    };
+    match Manifest::parse(draft.to_text().as_bytes()) {
+        Ok(read) if read == draft => Ok(draft),
+        Ok(_) => Err(unreadable(&"a line break changes its meaning")),
+        Err(error) => Err(unreadable(&error)),
+    }
+}
+
+fn unreadable(why: &dyn std::fmt::Display) -> Error {
+    Error::Usage {
+        what: format!("no node would read this release's manifest: {why}"),
+        hint: Some(
+            "correct the option that it names; `--data-read` must list the epoch of `--data-write`".into(),
+        ),
+    }
+}
+
+/// Whether a file would be made within a directory.
+fn is_within(file: &Path, directory: &Path) -> bool {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match (folder.canonicalize(), directory.canonicalize()) {
+        (Ok(folder), Ok(directory)) => folder.starts_with(directory),
+        // Whichever is not there is told when it is opened.
+        (Ok(_) | Err(_), _) => false,
+    }
 }

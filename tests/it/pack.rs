@@ -146,3 +146,38 @@ fn what_changed_comes_first_and_the_rest_keeps_its_time() {
     assert_eq!(newest, ["lib/3/10.js"]);
     assert!(index.records().all(|record| record.unwrap().entry.mtime.0 > 0));
 }
+
+#[test]
+fn a_release_that_no_node_would_read_is_not_packed() {
+    let (directory, tree, archive) = setting();
+    fs::write(tree.join("VERSION"), "2").unwrap();
+    let pack = |more: &[&str], output: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
+        command.arg("pack").arg(&tree).args(["--version", "2", "-o"]).arg(output).args(more);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let inside = tree.join("shop-2.tar.zst");
+    let odd = directory.path().join("a b-2.tar.zst");
+    for (what, more, output) in [
+        ("a line break", &["--product", "shop\nx-more = y"][..], &archive),
+        ("a blank", &["--product", "a shop"], &archive),
+        ("no name", &["--product", ""], &archive),
+        ("an odd file name", &["--product", "shop"], &odd),
+        ("an odd kind of node", &["--product", "shop", "--compatible", "a,b"], &archive),
+        (
+            "data that it cannot read",
+            &["--product", "shop", "--data-read", "3", "--data-write", "4"],
+            &archive,
+        ),
+        ("an archive within itself", &["--product", "shop"], &inside),
+    ] {
+        let (code, said) = pack(more, output);
+        assert_eq!(code, Some(2), "{what}: {said}");
+        assert!(said.contains("hint:") && !output.exists(), "{what}: {said}");
+    }
+    let good = ["--product", "shop", "--compatible", "x86_64", "--compatible", "arm64"];
+    assert_eq!(pack(&good, &archive).0, Some(0));
+    let manifest = fs::read_to_string(archive.with_file_name("shop-2.manifest")).unwrap();
+    assert!(manifest.contains("compatible = x86_64, arm64\n"), "{manifest}");
+}
