@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use super::settings::{Check, Kind, Settings};
 use super::{Answer, Observation, PROCESSES, Processes, UNITS, probes, processes};
+use crate::sys::namespace::Namespaces;
 use crate::sys::systemd::{self, Properties};
 
 /// How much longer than its own time limit a check is waited for.
@@ -24,6 +25,8 @@ pub struct Context {
     pub units: Vec<String>,
     /// Variables for commands: `CUTOVER_*`.
     pub env: Vec<(String, OsString)>,
+    /// Where they are asked, when not in our own namespaces: a rehearsed release is to be seen there only.
+    pub there: Option<Arc<Namespaces>>,
 }
 
 /// The checks of one release, over the time that it is watched.
@@ -182,7 +185,9 @@ fn ask(check: Check, context: &Context) -> (Check, mpsc::Receiver<Observation>) 
     std::thread::spawn(move || {
         let begin = Instant::now();
         let limit = asked.limit().0;
+        let entered = context.there.as_ref().map_or(Ok(()), |there| there.enter());
         let (ok, detail) = match asked.kind() {
+            _ if entered.is_err() => (Answer::CannotRun, told(entered)),
             Ok(Kind::Http(http)) => probes::http(http, limit),
             Ok(Kind::Tcp(tcp)) => probes::tcp(tcp, limit),
             Ok(Kind::Exec(exec)) => probes::exec(exec, limit, &context.tree, &context.env),
@@ -194,6 +199,10 @@ fn ask(check: Check, context: &Context) -> (Check, mpsc::Receiver<Observation>) 
         let _ = sender.send(Observation { name: asked.name, ok, detail, took: begin.elapsed() });
     });
     (check, receiver)
+}
+
+fn told(entered: std::io::Result<()>) -> String {
+    entered.map_or_else(|error| format!("it cannot go into the rehearsal: {error}"), |()| String::new())
 }
 
 #[cfg(test)]

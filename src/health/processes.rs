@@ -75,7 +75,7 @@ pub fn in_use(releases: &Path) -> BTreeMap<PathBuf, Vec<u32>> {
 }
 
 /// The processes of a control group and of those in it, on a machine with cgroup2, with or without version 1 beside it.
-fn pids_of(group: &str) -> Vec<u32> {
+pub fn pids_of(group: &str) -> Vec<u32> {
     let group = group.trim_start_matches('/');
     if group.is_empty() {
         return Vec::new();

@@ -19,6 +19,7 @@ use nix::errno::Errno;
 
 /// linux/magic.h
 const BTRFS_SUPER_MAGIC: i64 = 0x9123_683e;
+const XFS_SUPER_MAGIC: i64 = 0x5846_5342;
 /// A subvolume's root always has this inode number, and no other directory of btrfs has it.
 const SUBVOLUME_INODE: u64 = 256;
 /// linux/btrfs.h: BTRFS_SUBVOL_RDONLY
@@ -84,6 +85,11 @@ pub fn is_unsupported(error: &io::Error) -> bool {
 /// Whether `path` lies on btrfs.
 pub fn is_btrfs(path: &Path) -> io::Result<bool> {
     Ok(nix::sys::statfs::statfs(path)?.filesystem_type().0 == BTRFS_SUPER_MAGIC)
+}
+
+/// Whether `path` lies on xfs.
+pub fn is_xfs(path: &Path) -> io::Result<bool> {
+    Ok(nix::sys::statfs::statfs(path)?.filesystem_type().0 == XFS_SUPER_MAGIC)
 }
 
 /// Whether `path` is the root of a subvolume of btrfs.

@@ -6,6 +6,7 @@ pub mod disk;
 pub mod ioctl;
 pub mod lock;
 pub mod mounts;
+pub mod namespace;
 pub mod owned;
 pub mod process;
 mod remove;

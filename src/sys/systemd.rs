@@ -61,9 +61,24 @@ impl Properties {
     }
 }
 
+/// Where units stand that a reboot forgets.
+pub const RUNTIME_UNITS: &str = "/run/systemd/system";
+
 /// Whether systemd runs this machine (sd_booted(3)).
 pub fn is_booted() -> bool {
     Path::new("/run/systemd/system").is_dir()
+}
+
+/// systemd's version; `None` when it does not say.
+pub fn version() -> Option<u32> {
+    let outcome = tool("systemctl", ["--version".into()], ANSWER);
+    version_in(&outcome.text())
+}
+
+/// From `systemd 252 (252.39-1~deb12u2)`.
+fn version_in(text: &str) -> Option<u32> {
+    let number = text.split_whitespace().nth(1)?;
+    number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// Whether the name can be handed to `systemctl` as a unit: no option, no path, no pattern.
@@ -92,6 +107,15 @@ pub fn show(units: &[String], properties: &[&str]) -> Result<Vec<Properties>, Er
     Ok(blocks.into_iter().map(read_properties).collect())
 }
 
+/// The addresses and paths that socket units listen on, as systemd shows them: `127.0.0.1:8080 (Stream)`.
+pub fn listens(sockets: &[String]) -> Result<Vec<String>, Error> {
+    if sockets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let text = call("look at", sockets, &["show", "--property=Listen"], ANSWER)?;
+    Ok(text.lines().filter_map(|line| line.strip_prefix("Listen=")).map(str::to_owned).collect())
+}
+
 fn read_properties(block: &str) -> Properties {
     let pairs = block.lines().filter_map(|line| line.split_once('='));
     Properties::from_pairs(pairs)
@@ -105,6 +129,11 @@ pub fn stop(units: &[String], limit: Duration) -> Result<(), Error> {
 /// Starts units and waits until they are up.
 pub fn start(units: &[String], limit: Duration) -> Result<(), Error> {
     act("start", units, &["start"], limit)
+}
+
+/// Has units start, in the order that they want, and does not wait for them.
+pub fn begin_start(units: &[String]) -> Result<(), Error> {
+    act("start", units, &["start", "--no-block"], ANSWER)
 }
 
 /// Stops units that run and starts them again, and waits until they are up.
@@ -146,7 +175,14 @@ pub fn daemon_reload() -> Result<(), Error> {
 
 /// The last lines that a unit's processes wrote in their present or last run, for messages. Empty when there are none.
 pub fn journal_tail(unit: &str, lines: u32) -> Vec<String> {
-    let arguments = ["--unit", unit, "--lines", &lines.to_string(), "--output=cat", "--no-pager", "--quiet"];
+    journal_tail_since(unit, lines, 0)
+}
+
+/// The same, of what was written since this moment of the wall clock, in microseconds.
+pub fn journal_tail_since(unit: &str, lines: u32, since_us: i64) -> Vec<String> {
+    let (seconds, rest) = (since_us.div_euclid(1_000_000), since_us.rem_euclid(1_000_000));
+    let (lines, since) = (lines.to_string(), format!("--since=@{seconds}.{rest:06}"));
+    let arguments = ["--unit", unit, "--lines", &lines, &since, "--output=cat", "--no-pager", "--quiet"];
     let outcome = tool("journalctl", arguments.map(OsString::from), Duration::from_secs(5));
     if !outcome.is_success() {
         return Vec::new();
@@ -289,6 +325,13 @@ mod tests {
         for bad in ["", "shop", "--force.service", "/etc/x.service", "a b.service", "*.service", ".service"] {
             assert!(!is_unit_name(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_version_is_the_first_number() {
+        assert_eq!(version_in("systemd 252 (252.39-1~deb12u2)\n+PAM"), Some(252));
+        assert_eq!(version_in("systemd 257.5-2\n"), Some(257));
+        assert_eq!(version_in("nonsense"), None);
     }
 
     #[test]
