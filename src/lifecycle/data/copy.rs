@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -51,6 +52,21 @@ pub fn size_bytes(path: &Path) -> Result<u64, disk::Error> {
     })
     .context("measure", path)?;
     Ok(total)
+}
+
+/// A number that is another one when anything below `path` was changed, came or went meanwhile.
+pub fn fingerprint(path: &Path) -> Result<u64, disk::Error> {
+    let (parent, name) = opened(path)?;
+    let mut hasher = DefaultHasher::new();
+    walk(&parent, &name, 0, &mut |_, name, found, is_after| {
+        if !is_after {
+            let times = (found.st_mtime, found.st_mtime_nsec, found.st_ctime, found.st_ctime_nsec);
+            (name, found.st_ino, found.st_mode, found.st_size, times).hash(&mut hasher);
+        }
+        Ok(())
+    })
+    .context("look at", path)?;
+    Ok(hasher.finish())
 }
 
 /// Removes a tree, a file or a subvolume of btrfs. What is not there is no error. Not durable.
@@ -327,6 +343,20 @@ mod tests {
         assert!(directory.path().join("to/a").is_symlink());
         remove(&from).unwrap();
         assert!(secret.join("key").exists());
+    }
+
+    #[test]
+    fn a_fingerprint_tells_of_any_change() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::default();
+        let data = directory.path().join("data");
+        disk.make_directory(&data, 0o755).unwrap();
+        disk.replace(&data.join("a"), b"1", 0o600).unwrap();
+        let before = fingerprint(&data).unwrap();
+        copy(&data, &directory.path().join("to")).unwrap();
+        assert_eq!(fingerprint(&data).unwrap(), before, "to read is no change");
+        disk.append(&data.join("a"), b"2", 0o600).unwrap();
+        assert_ne!(fingerprint(&data).unwrap(), before);
     }
 
     #[test]

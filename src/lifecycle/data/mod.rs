@@ -5,18 +5,22 @@
 //! <root>/.cutover/snapshots/<transaction>.json        what is in there, and of which release it is
 //! <root>/.cutover/aside/<transaction>/<name>          newer data that the rollback of that transaction moved away
 //! <root>/.cutover/aside/<transaction>.json            what is in there, and where it was
+//! <root>/.cutover/rehearsal/<transaction>/<name>      copies that a rehearsal writes to; worthless after it
+//! <root>/.cutover/rehearsal/<transaction>.json        what is in there
 //! ```
-//! For a path on another file system than `.cutover` both stand beside it, as `.<own>.cutover-<transaction>.<name>`
-//! and `.<own>.cutover-aside-<transaction>.<name>`: bringing data back must be a rename, since a rename needs no space.
+//! For a path on another file system than `.cutover` they stand beside it, as `.<own>.cutover-<transaction>.<name>`,
+//! `.<own>.cutover-aside-<transaction>.<name>` and `.<own>.cutover-rehearsal-<transaction>.<name>`: bringing data back must be a rename, since a rename needs no space.
 //!
 //! What always holds: a snapshot has its name only when it is complete and durable, and is never taken again (by then
 //! the new release may have written); going back moves the newer data away, then the snapshot itself into their place.
 //! Whether a step was done is seen on the disk, so each can be repeated after any interruption.
 
 mod copy;
+mod rehearsal;
 mod restore;
 mod snapshot;
 
+pub use rehearsal::{Copies, Copy};
 pub use restore::{AsideItem, AsideSet, Restore};
 pub use snapshot::SnapshotSet;
 
@@ -115,6 +119,7 @@ impl Data {
         let infix = match kind {
             Kind::Snapshots => "",
             Kind::Aside => "aside-",
+            Kind::Rehearsals => "rehearsal-",
         };
         Ok(parent.join(format!(".{own}.cutover-{infix}{name}")))
     }
@@ -185,6 +190,7 @@ impl Data {
 enum Kind {
     Snapshots,
     Aside,
+    Rehearsals,
 }
 
 impl Kind {
@@ -192,6 +198,7 @@ impl Kind {
         match self {
             Self::Snapshots => "snapshots",
             Self::Aside => "aside",
+            Self::Rehearsals => "rehearsal",
         }
     }
 }

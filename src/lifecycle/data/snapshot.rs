@@ -15,7 +15,7 @@ use crate::types::record::{DataPolicy, DataSnapshot};
 
 /// How data are copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Method {
+pub(super) enum Method {
     /// A snapshot of a subvolume.
     Btrfs,
     /// A copy that shares blocks with the original.
@@ -29,7 +29,7 @@ enum Method {
 const METHODS: [Method; 4] = [Method::Btrfs, Method::Reflink, Method::Copy, Method::Absent];
 
 impl Method {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Btrfs => "btrfs",
             Self::Reflink => "reflink",
@@ -149,7 +149,7 @@ impl Data {
         Ok(self.disk.rename(&private, place)?)
     }
 
-    fn method(&self, path: &Path) -> Result<Method, Error> {
+    pub(super) fn method(&self, path: &Path) -> Result<Method, Error> {
         let unfit = |why| Err(Error::Unfit { path: path.to_owned(), why });
         let found = match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Method::Absent),
@@ -196,7 +196,7 @@ impl Data {
         }
     }
 
-    fn check_room(&self, path: &Path, method: Method) -> Result<(), Error> {
+    pub(super) fn check_room(&self, path: &Path, method: Method) -> Result<(), Error> {
         if method != Method::Copy {
             return Ok(());
         }
