@@ -122,6 +122,13 @@ pub enum Command {
     /// watches it for the trial. A release that is not healthy by then is rolled back, and is not tried again until
     /// `cutover mark-good` or a newer release.
     Update(UpdateArgs),
+    /// Run a release beside the running one, on copies of its data, and switch nothing
+    ///
+    /// Stages the release if it is not here. Then starts it from its tree in a network of its own, with a copy of the
+    /// data, asks the health checks there, and removes all of it again. Exit 0: it is well. Exit 12: it is not, and is
+    /// not switched to until `cutover mark-good` or a newer release. What is configured in `[rehearsal]` holds; without
+    /// it the application's own units are run.
+    Rehearse(RehearseArgs),
     /// Keep the release on trial now
     Commit,
     /// Go back to the previous good release: local, offline, at once
@@ -247,6 +254,20 @@ pub struct TrialArgs {
     /// Keep the new release whatever the checks say
     #[arg(long, conflicts_with = "confirm")]
     pub no_rollback: bool,
+    /// Switch without the rehearsal that is configured
+    #[arg(long)]
+    pub no_rehearsal: bool,
+}
+
+/// Of `rehearse`.
+#[derive(Debug, Args)]
+pub struct RehearseArgs {
+    /// A staged release, a version that the source offers, or an archive; absent: the channel's release
+    #[arg(value_name = "VERSION|FILE")]
+    pub what: Option<String>,
+    /// See there.
+    #[command(flatten)]
+    pub file: FileArgs,
 }
 
 /// Of `switch`.

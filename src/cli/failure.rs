@@ -10,6 +10,7 @@
 use crate::config::Problem;
 use crate::coord::operate;
 use crate::lifecycle::driver::{self, chain};
+use crate::lifecycle::rehearsal;
 use crate::lifecycle::{agreement, node, staging, upstream};
 use crate::release::judge::Refused;
 use crate::release::trust::SignError;
@@ -110,6 +111,9 @@ pub enum Error {
     /// The fleet's directory did not answer.
     #[error("cannot reach the fleet's directory: {0}")]
     Unreachable(String),
+    /// A rehearsal that is wanted cannot be had.
+    #[error(transparent)]
+    Rehearsal(#[from] rehearsal::Error),
     /// Something is in the way for now.
     #[error("not now: {0}")]
     NotNow(String),
@@ -165,6 +169,7 @@ pub fn failure(error: &Error) -> Failure {
             let hint = "move that file away, then `cutover fleet join` makes it anew";
             Failure::new(code::NEEDS_PERSON, error, Some(hint))
         }
+        Error::Rehearsal(error) => of_rehearsal(error),
         Error::NotNow(_) => Failure::new(code::NOT_NOW, error, None),
         Error::Upstream(error) => of_upstream(error),
         Error::Pack(error) => of_pack(error),
@@ -226,6 +231,34 @@ fn of_node(error: &node::Error) -> Failure {
             &format!("if it is good after all: `cutover mark-good {}`", bad.release.version),
         ),
         E::ActiveAlready(_) => Failure::new(code::FAILED, error, None),
+    }
+}
+
+fn of_rehearsal(error: &rehearsal::Error) -> Failure {
+    use crate::lifecycle::data;
+    use rehearsal::{Error as E, WallsError as W};
+    let told = |code, hint: &str| Failure::new(code, error, Some(hint));
+    match error {
+        E::NoSystemd | E::OldSystemd(_) | E::NotRoot => {
+            told(code::USAGE, "set `network = \"off\"` in `[rehearsal]`, or use `--no-rehearsal`")
+        }
+        E::NoUnits | E::Unfit(_) | E::NotLoaded { .. } | E::NoUser { .. } => told(
+            code::USAGE,
+            "name the units that can be rehearsed with `units` in `[rehearsal]`, a `command`, or another `network`",
+        ),
+        E::Walls(W::Absent(_)) => told(code::USAGE, "make it, owned by the service's user, then try again"),
+        E::Walls(W::Name(_) | W::TooMany(_)) => told(code::USAGE, "set `network = \"off\"` in `[rehearsal]`"),
+        E::Data(data::Error::NoSpace { .. }) => told(
+            code::NO_SPACE,
+            "make room, put the data on a file system that shares blocks, or use `--no-rehearsal`",
+        ),
+        E::Data(data::Error::Disk(error)) | E::Walls(W::Disk(error)) | E::Disk(error) => {
+            of_disk(error, code::FAILED)
+        }
+        E::Data(data::Error::Unfit { .. } | data::Error::Index { .. }) => {
+            told(code::USAGE, "set `network = \"off\"` in `[rehearsal]`, or name other `[[data]]`")
+        }
+        E::Systemd(_) => told(code::FAILED, "look at the log: `journalctl -u 'cutover-rehearsal-*'`"),
     }
 }
 

@@ -109,6 +109,10 @@ pub fn recover(context: &Context, args: &RecoverArgs) -> Result<u8, Error> {
     context.with_node("recover", |node, locally| {
         // The usual case at boot, in a few milliseconds: nothing is written, and no lock is taken.
         if node.store.journal()? == Kept::Missing {
+            if node.has_rehearsal_left() {
+                let _lock = node.lock()?;
+                super::rehearse::sweep(node, locally);
+            }
             let value = json!({"outcome": "nothing_to_do"});
             context.output.result(&value, "nothing was interrupted");
             return Ok(needs_person(node)?.map_or(0, |_| code::NEEDS_PERSON));

@@ -16,6 +16,7 @@ mod narrator;
 mod output;
 mod produce;
 mod progress;
+mod rehearse;
 pub mod report;
 mod signing;
 pub mod signing_args;
@@ -73,6 +74,7 @@ fn dispatch(cli: &Cli, interrupted: Arc<AtomicBool>) -> Result<u8, Error> {
         Command::Stage(args) => update::stage(&context()?, args),
         Command::Switch(args) => update::switch(&context()?, args),
         Command::Update(args) => update::update(&context()?, args),
+        Command::Rehearse(args) => rehearse::rehearse(&context()?, args),
         Command::Commit => going_back::commit(&context()?),
         Command::Rollback(args) => going_back::rollback(&context()?, args),
         Command::Hold(args) => marks::hold(&context()?, args),
@@ -110,6 +112,7 @@ fn dispatch(cli: &Cli, interrupted: Arc<AtomicBool>) -> Result<u8, Error> {
 fn long_work(command: &Command) -> Option<&'static str> {
     match command {
         Command::Switch(_) => Some("switch"),
+        Command::Rehearse(_) => Some("rehearse"),
         Command::Update(args) if !args.dry_run => Some("update"),
         Command::Rollback(args) if !args.check && !args.now => Some("rollback"),
         Command::Recover(args) if !args.boot => Some("recover"),

@@ -10,7 +10,8 @@ use crate::health;
 use crate::lifecycle::agreement::Own;
 use crate::lifecycle::driver::Narrator;
 use crate::lifecycle::node::phase_name;
-use crate::lifecycle::status::{self, Status, TrialView};
+use crate::lifecycle::rehearsal::RehearsalView;
+use crate::lifecycle::status::{self, Doing, Status, TrialView};
 use crate::store::Store;
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::disk::Disk;
@@ -36,12 +37,18 @@ impl<'a> Told<'a> {
     }
 
     fn publish(&self, trial: Option<TrialView>) -> Option<Status> {
+        self.publish_with(|view| {
+            if trial.is_some() {
+                view.trial = trial;
+            }
+        })
+    }
+
+    fn publish_with(&self, change: impl FnOnce(&mut Status)) -> Option<Status> {
         let (app, node) = (&self.context.app, &self.context.node);
         let view = status::status(app, node, self.context.settings(), self.store, SystemClock.wall());
         let mut view = view.ok()?;
-        if trial.is_some() {
-            view.trial = trial;
-        }
+        change(&mut view);
         publish(app, &view);
         Some(view)
     }
@@ -86,6 +93,19 @@ impl Narrator for Told<'_> {
         self.publish(None);
     }
 
+    fn rehearsed(&self, record: &Record, trial: &health::Trial) {
+        let seen = RehearsalView {
+            healthy_for_s: trial.healthy_for().as_secs(),
+            need_s: trial.need().as_secs(),
+            checks: checks_of(trial),
+            ..RehearsalView::begun(record)
+        };
+        self.publish_with(|view| {
+            view.state = Doing::Warming;
+            view.rehearsal = Some(seen);
+        });
+    }
+
     fn watched(&self, record: &Record, trial: &health::Trial, own: &Own) {
         let reports = trial.reports();
         let sick: Vec<_> =
@@ -93,13 +113,12 @@ impl Narrator for Told<'_> {
         if !sick.is_empty() && *own == Own::Watching {
             tracing::debug!(checks = sick.join(" "), "not healthy yet");
         }
-        let checks = reports.iter().filter_map(|report| serde_json::to_value(report).ok()).collect();
         let Phase::Trial { until } = &record.phase else { return };
         self.publish(Some(TrialView {
             deadline: Some(until.wall),
             healthy_for_s: trial.healthy_for().as_secs(),
             need_s: trial.need().as_secs(),
-            checks,
+            checks: checks_of(trial),
             confirm: record.confirm,
             ..TrialView::default()
         }));
@@ -120,4 +139,8 @@ impl Narrator for Told<'_> {
             monitoring::ended(self.context, self.store, &view);
         }
     }
+}
+
+fn checks_of(trial: &health::Trial) -> Vec<serde_json::Value> {
+    trial.reports().iter().filter_map(|report| serde_json::to_value(report).ok()).collect()
 }

@@ -66,14 +66,19 @@ fn view(context: &Context) -> Result<Status, Error> {
     const BYTES_MAX: usize = 1 << 20;
     let store = context.store()?;
     let mut view = look(&context.app, &context.node, context.settings(), &store, Timestamp::now())?;
-    if view.state == Doing::Trial
+    if [Doing::Trial, Doing::Warming].contains(&view.state)
         && let Ok(Some(bytes)) = disk::read_small(&status_path(&context.app), BYTES_MAX)
         && let Ok(told) = serde_json::from_slice::<Status>(&bytes)
         && told.root == view.root
-        && let (Some(mine), Some(theirs)) = (view.trial.as_mut(), told.trial)
-        && mine.deadline == theirs.deadline
     {
-        *mine = theirs;
+        if view.state == Doing::Warming {
+            view.rehearsal = told.rehearsal.or(view.rehearsal);
+        }
+        if let (Some(mine), Some(theirs)) = (view.trial.as_mut(), told.trial)
+            && mine.deadline == theirs.deadline
+        {
+            *mine = theirs;
+        }
     }
     Ok(view)
 }
@@ -151,6 +156,15 @@ fn what_goes_on(view: &Status, now: Timestamp) -> Vec<Vec<String>> {
         let text = format!("healthy for {} s of {} s; {ends} {left}", trial.healthy_for_s, trial.need_s);
         rows.push(row("trial", text));
         rows.extend(trial.checks.iter().map(|check| row("", check_line(check))));
+    }
+    if let Some(rehearsal) = &view.rehearsal {
+        let (version, since) = (&rehearsal.version, when(rehearsal.since, now));
+        let text = format!(
+            "{version}, since {since}: healthy for {} s of {} s",
+            rehearsal.healthy_for_s, rehearsal.need_s
+        );
+        rows.push(row("rehearsal", text));
+        rows.extend(rehearsal.checks.iter().map(|check| row("", check_line(check))));
     }
     if let Some(needs) = &view.needs_person {
         rows.push(row("why", format!("{} ({})", escaped(needs.reason.as_bytes()), when(needs.since, now))));

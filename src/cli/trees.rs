@@ -192,8 +192,11 @@ fn size_of(entry: &Entry) -> Option<u64> {
 
 /// `prune`
 pub fn prune(context: &Context, args: &PruneArgs) -> Result<u8, Error> {
-    context.with_node("prune", |node, _| {
-        let _locks = if args.dry_run { None } else { Some((node.lock_staging()?, node.lock()?)) };
+    context.with_node("prune", |node, locally| {
+        let locks = if args.dry_run { None } else { Some((node.lock_staging()?, node.lock()?)) };
+        if locks.is_some() && node.has_rehearsal_left() {
+            super::rehearse::sweep(node, locally);
+        }
         let pruned = node.prune(args.dry_run)?;
         let would = if args.dry_run { "would remove" } else { "removed" };
         let mut lines: Vec<String> =

@@ -9,6 +9,7 @@ use super::args::{FileArgs, StageArgs, SwitchArgs, TrialArgs, UpdateArgs};
 use super::context::{Context, Locally};
 use super::failure::{Error, code};
 use super::progress;
+use super::rehearse::{ensure_possible, possible, sweep};
 use crate::coord::settings::Mode;
 use crate::health::Baseline;
 use crate::lifecycle::application::Moment;
@@ -16,6 +17,7 @@ use crate::lifecycle::driver::Ended;
 use crate::lifecycle::finish::end_of;
 use crate::lifecycle::node::{self, Node, Wish};
 use crate::lifecycle::policy::{self, Offer};
+use crate::lifecycle::rehearsal;
 use crate::lifecycle::settings::Settings;
 use crate::lifecycle::staging::Staged;
 use crate::lifecycle::status::{BlockedView, verdict};
@@ -31,7 +33,7 @@ fn as_json(in_the_way: &[policy::Blocked]) -> Value {
 
 /// `check`
 pub fn check(context: &Context) -> Result<u8, Error> {
-    context.with_node("check", |node, _| {
+    context.with_node("check", |node, locally| {
         // To look is not to accept: nothing is remembered.
         let node = &Node { is_dry: true, ..node.with_settings(node.settings) };
         let (offered, _) = node.look(None)?;
@@ -46,6 +48,7 @@ pub fn check(context: &Context) -> Result<u8, Error> {
             "active": active.as_ref().map(|active| &active.version), "banned": is_bad,
             "fetch_bytes": offered.archive_bytes, "write_bytes": offered.unpacked_bytes,
             "units": node.settings.service.units, "blocked": as_json(&in_the_way),
+            "rehearsal": rehearsal_value(node, locally, version),
         });
         let mut lines = vec![format!("release {version} may be installed: {}", Size(offered.archive_bytes))];
         if is_bad {
@@ -54,6 +57,7 @@ pub fn check(context: &Context) -> Result<u8, Error> {
             )];
         }
         lines.extend(in_the_way.iter().map(|blocked| format!("  not now: {}", blocked.text)));
+        lines.extend(rehearsal_line(node, locally, version));
         let text = if is_newer { lines.join("\n") } else { nothing_newer(version) };
         context.output.result(&value, &text);
         Ok(if is_newer { 0 } else { code::NOTHING_NEWER })
@@ -182,6 +186,9 @@ fn with_trial(settings: &Settings, trial: &TrialArgs, now: bool) -> Settings {
     if now {
         settings.health.baseline = Baseline::Ignore;
     }
+    if trial.no_rehearsal {
+        settings.rehearsal = rehearsal::Settings::default();
+    }
     settings
 }
 
@@ -206,6 +213,7 @@ pub fn switch(context: &Context, args: &SwitchArgs) -> Result<u8, Error> {
         }
         let lock = node.lock()?;
         ensure_switchable(node)?;
+        ensure_possible(locally, &settings, &sealed.release.version)?;
         let ended = node.switch(&lock, &sealed, &wish(context, &args.trial, args.now, true), locally);
         conclude(context, node, ended)
     })
@@ -229,7 +237,7 @@ pub fn update(context: &Context, args: &UpdateArgs) -> Result<u8, Error> {
     context.with_node("update", |node, locally| {
         let node = &Node { is_dry: args.dry_run, ..node.with_settings(&settings) };
         if args.dry_run {
-            return dry_run(context, node, args);
+            return dry_run(context, node, locally, args);
         }
         if let Some(code) = resume(context, node, locally)? {
             return Ok(code);
@@ -254,6 +262,10 @@ fn resume(context: &Context, node: &Node<'_>, locally: &Locally<'_>) -> Result<O
         return Err(node::Error::NeedsPerson(needs).into());
     }
     if node.store.journal()? == Kept::Missing {
+        if node.has_rehearsal_left() {
+            let _lock = node.lock()?;
+            sweep(node, locally);
+        }
         return Ok(None);
     }
     let lock = node.lock()?;
@@ -296,6 +308,7 @@ fn forward(
     }
     let lock = node.lock()?;
     ensure_switchable(node)?;
+    ensure_possible(locally, node.settings, &version)?;
     let ended =
         node.switch(&lock, &staged.sealed, &wish(context, &args.trial, false, !args.no_wait), locally);
     let code = conclude(context, node, ended)?;
@@ -331,7 +344,12 @@ pub(super) fn tidy(context: &Context, node: &Node<'_>) {
     }
 }
 
-fn dry_run(context: &Context, node: &Node<'_>, args: &UpdateArgs) -> Result<u8, Error> {
+fn dry_run(
+    context: &Context,
+    node: &Node<'_>,
+    locally: &Locally<'_>,
+    args: &UpdateArgs,
+) -> Result<u8, Error> {
     let offered = match args.what.as_deref().map(|what| named(what, &args.file)).transpose()? {
         Some(Named::File(path)) => {
             let candidate =
@@ -353,6 +371,7 @@ fn dry_run(context: &Context, node: &Node<'_>, args: &UpdateArgs) -> Result<u8, 
         "version": offered.release.version, "digest": offered.release.digest, "from": active.as_ref().map(|active| &active.version),
         "fetch_bytes": if is_here { 0 } else { offered.archive_bytes }, "write_bytes": offered.unpacked_bytes,
         "units": node.settings.service.units, "data": data,
+        "rehearsal": rehearsal_value(node, locally, &offered.release.version),
         "blocked": as_json(&in_the_way),
     });
     let from = active.map_or_else(|| "nothing".to_owned(), |active| format!("release {}", active.version));
@@ -373,9 +392,27 @@ fn dry_run(context: &Context, node: &Node<'_>, args: &UpdateArgs) -> Result<u8, 
         "  data     {}",
         if data.is_empty() { "none".into() } else { format!("copy of {} first", data.join(" ")) }
     ));
+    lines.extend(rehearsal_line(node, locally, &offered.release.version));
     lines.extend(in_the_way.iter().map(|blocked| format!("  not now  {}", blocked.text)));
     context.output.result(&value, &lines.join("\n"));
     Ok(if in_the_way.is_empty() { 0 } else { code::NOT_NOW })
+}
+
+/// Whether the release would be rehearsed, and what stands against it, if anything does.
+fn rehearsal_value(node: &Node<'_>, locally: &Locally<'_>, version: &Version) -> Value {
+    let network = node.settings.rehearsal.network;
+    let against = possible(locally, node.settings, version).err().map(|error| error.to_string());
+    json!({"network": network, "impossible": against})
+}
+
+fn rehearsal_line(node: &Node<'_>, locally: &Locally<'_>, version: &Version) -> Option<String> {
+    let text = match (node.settings.rehearsal.network, possible(locally, node.settings, version)) {
+        (rehearsal::Network::Off, _) => return None,
+        (_, Err(error)) => format!("impossible: {error}"),
+        (rehearsal::Network::Private, Ok(())) => "first, in a network of its own".to_owned(),
+        (rehearsal::Network::Host, Ok(())) => "first, on the host's network".to_owned(),
+    };
+    Some(format!("  rehearse {text}"))
 }
 
 /// Tells how an update ended, and says the exit code. An error after which the journal holds nothing but what had not

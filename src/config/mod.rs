@@ -180,6 +180,9 @@ pub fn check(settings: &Settings) -> Result<(), Problem> {
     if let Err(error) = settings.service.validate() {
         return contradiction(error.to_string());
     }
+    if let Err(error) = settings.rehearsal.validate(&settings.health, !settings.data.is_empty()) {
+        return contradiction(error.to_string());
+    }
     for data in &settings.data {
         if let Some(why) = unfit_data(&data.path, &settings.root) {
             return contradiction(format!("`data.path` {why}, not `{}`", data.path.display()));

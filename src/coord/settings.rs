@@ -27,6 +27,8 @@ pub enum Overlap {
     /// For twice the error of the clocks and the time of a restart.
     #[default]
     Brief,
+    /// The same, and every node rehearses the release before it votes or takes its turn.
+    Rehearsed,
 }
 
 /// What a node does that has promised to wait for an outcome which it cannot read.

@@ -4,9 +4,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::rehearsal::{self, Rehearsal};
 use crate::health::Observation;
 use crate::types::Version;
-use crate::types::record::{DataSnapshot, Reason, Record};
+use crate::types::record::{Cause, DataSnapshot, Reason, Record};
 
 /// Moments of an update at which hooks run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +97,21 @@ pub trait Application {
 
     /// Watches the release that the pointer names.
     fn watch(&self, version: &Version, tree: &Path) -> Box<dyn Watch>;
+
+    /// Says whether the new release can be rehearsed here, as configured. Starts and changes nothing.
+    fn can_rehearse(&self, _version: &Version) -> Result<(), rehearsal::Error> {
+        Ok(())
+    }
+
+    /// Starts the new release beside the running one, on copies of the data. Asked only where rehearsals are configured.
+    fn rehearse(&self, _record: &Record) -> Result<Box<dyn Rehearsal>, Reason> {
+        Err(Reason::new(Cause::Machine, "this application has no rehearsals"))
+    }
+
+    /// Ends and removes all that a rehearsal has made, of this update or of an earlier one.
+    fn end_rehearsal(&self) -> Result<(), Reason> {
+        Ok(())
+    }
 
     /// Says the last words of the application's log, for the message about its failure.
     fn last_words(&self) -> Vec<String>;

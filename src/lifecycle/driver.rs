@@ -70,6 +70,8 @@ pub(super) enum Did {
 pub trait Narrator {
     /// The journal now holds this record.
     fn moved(&self, record: &Record);
+    /// A round of checks of a rehearsal.
+    fn rehearsed(&self, record: &Record, trial: &health::Trial);
     /// A round of checks.
     fn watched(&self, record: &Record, trial: &health::Trial, own: &agreement::Own);
     /// Something is waited for.
@@ -185,7 +187,7 @@ impl<'a> Driver<'a> {
     fn step(&mut self, record: &mut Record) -> Result<Option<Did>, Error> {
         Ok(Some(match record.phase.clone() {
             Phase::Staged => self.await_clearance(record)?,
-            Phase::Warming => Did::Event(Event::Ready),
+            Phase::Warming => self.warm(record)?,
             Phase::Switching => self.switch(record)?,
             Phase::Trial { until } => self.watch(record, &until)?,
             Phase::RollingBack { reason } => self.go_back(record, &reason)?,
@@ -228,9 +230,8 @@ impl<'a> Driver<'a> {
     /// Only a wait before anything was changed may be left to a later run.
     fn must_not_wait(&self, record: &Record) -> bool {
         match record.phase {
-            Phase::Staged => true,
-            Phase::Warming
-            | Phase::Switching
+            Phase::Staged | Phase::Warming => true,
+            Phase::Switching
             | Phase::Trial { .. }
             | Phase::RollingBack { .. }
             | Phase::Committed

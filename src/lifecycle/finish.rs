@@ -82,7 +82,7 @@ impl Driver<'_> {
         let state = self.remember(record)?;
         let is_quiet = end.exit_code == 15;
         if !is_quiet {
-            self.store.remember(&self.history_entry(record, &end))?;
+            self.store.remember(&history_entry(self.clock.wall(), record, &end))?;
         }
         let moment = match end.outcome {
             Outcome::Committed => Moment::Committed,
@@ -102,6 +102,9 @@ impl Driver<'_> {
         let mut needed: Vec<_> =
             state.committed.iter().chain(&state.previous).flat_map(|kept| kept.data.clone()).collect();
         needed.dedup();
+        if let Err(reason) = self.application.end_rehearsal() {
+            self.narrator.remarks(record, &reason.text);
+        }
         if let Err(reason) = self.application.drop_snapshots(&needed) {
             self.narrator.remarks(record, &reason.text);
         }
@@ -138,30 +141,30 @@ impl Driver<'_> {
         }
         Ok(state)
     }
+}
 
-    fn history_entry(&self, record: &Record, end: &End) -> HistoryEntry {
-        let now = self.clock.wall();
-        // A rollback by hand is told as what it was: from the release that went to the one that came back.
-        let (from, to): (Option<Version>, &ReleaseId) = match (record.intent, &record.from) {
-            (Intent::Rollback, Some(back)) => (Some(record.to.version.clone()), back),
-            (Intent::Rollback | Intent::Update, from) => {
-                (from.as_ref().map(|from| from.version.clone()), &record.to)
-            }
-        };
-        HistoryEntry {
-            at: now,
-            transaction: record.transaction.clone(),
-            outcome: end.outcome,
-            from,
-            to: to.version.clone(),
-            digest: to.digest,
-            reason: end.reason.clone(),
-            exit_code: end.exit_code,
-            downtime_ms: record.downtime_ms,
-            took_ms: u64::try_from(now.duration_since(record.started).as_millis()).unwrap_or(0),
-            rollout: record.rollout,
-            by: record.by.clone(),
+/// An outcome as the history keeps it.
+pub fn history_entry(now: jiff::Timestamp, record: &Record, end: &End) -> HistoryEntry {
+    // A rollback by hand is told as what it was: from the release that went to the one that came back.
+    let (from, to): (Option<Version>, &ReleaseId) = match (record.intent, &record.from) {
+        (Intent::Rollback, Some(back)) => (Some(record.to.version.clone()), back),
+        (Intent::Rollback | Intent::Update, from) => {
+            (from.as_ref().map(|from| from.version.clone()), &record.to)
         }
+    };
+    HistoryEntry {
+        at: now,
+        transaction: record.transaction.clone(),
+        outcome: end.outcome,
+        from,
+        to: to.version.clone(),
+        digest: to.digest,
+        reason: end.reason.clone(),
+        exit_code: end.exit_code,
+        downtime_ms: record.downtime_ms,
+        took_ms: u64::try_from(now.duration_since(record.started).as_millis()).unwrap_or(0),
+        rollout: record.rollout,
+        by: record.by.clone(),
     }
 }
 

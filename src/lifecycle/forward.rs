@@ -6,10 +6,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::agreement::{Clearance, Own, Start, Verdict};
-use super::application::{Direction, Moment};
-use super::driver::{Did, Driver, Error, RESUMES_MAX, Watching};
+use super::application::{Application, Direction, Moment};
+use super::driver::{Did, Driver, Error, Narrator, RESUMES_MAX, Watching};
+use super::settings::Settings;
 use crate::health::{Baseline, Trial};
-use crate::store::ReadyPointer;
+use crate::store::{ReadyPointer, Store};
 use crate::sys::ioctl::Prompt;
 use crate::types::Version;
 use crate::types::record::{Cause, Deadline, Event, Reason, Record};
@@ -17,59 +18,54 @@ use crate::types::record::{Cause, Deadline, Event, Reason, Record};
 /// Beyond the time that stop, start and trial may take: for snapshots and slow disks.
 const MARGIN: Duration = Duration::from_secs(60);
 /// The longest sleep while a trial is watched, so that requests and signals are noticed.
-const GLANCE: Duration = Duration::from_millis(200);
+pub(super) const GLANCE: Duration = Duration::from_millis(200);
 
 impl Driver<'_> {
-    /// `Staged`: the old release must be well, others must agree, hooks must not object. Then the timer is armed.
+    /// `Staged`: the old release must be well, and the new one is rehearsed before others are asked, if at all.
     pub(super) fn await_clearance(&mut self, record: &mut Record) -> Result<Did, Error> {
         if (self.is_interrupted)() {
             return Ok(called_off(Cause::Operator, "interrupted before anything was changed"));
         }
-        if let Err(reason) = self.judge_baseline(record)? {
+        // A first installation has nothing to run beside of.
+        if !self.settings.rehearsal.is_on() || record.from.is_none() {
+            let cleared = self.clear(record)?;
+            return Ok(cleared.unwrap_or(Did::Event(Event::Cleared { rehearse: false })));
+        }
+        if let Err(reason) = self.judge_baseline(record) {
             return Ok(Did::Event(Event::CalledOff(reason)));
         }
+        Ok(match self.application.can_rehearse(&record.to.version) {
+            Ok(()) => Did::Event(Event::Cleared { rehearse: true }),
+            Err(error) => Did::Event(Event::CalledOff(super::rehearsing::cannot(&error))),
+        })
+    }
+
+    /// What must be so before anything stops: the old release is well, others agree, hooks do not object. Then the timer is
+    /// armed. `None`: nothing is in the way.
+    pub(super) fn clear(&mut self, record: &mut Record) -> Result<Option<Did>, Error> {
+        let off = |reason| Ok(Some(Did::Event(Event::CalledOff(reason))));
+        if let Err(reason) = self.judge_baseline(record) {
+            return off(reason);
+        }
         match self.agreement.clearance(record)? {
-            Clearance::CalledOff(reason) => return Ok(Did::Event(Event::CalledOff(reason))),
-            Clearance::Wait(wait) => return Ok(Did::Wait(wait.within, wait.why)),
+            Clearance::CalledOff(reason) => return off(reason),
+            Clearance::Wait(wait) => return Ok(Some(Did::Wait(wait.within, wait.why))),
             Clearance::Go { at } => self.instant = at,
         }
         let within = self.within();
         record.deadline = Some(self.deadline(within));
         if let Err(reason) = self.application.arm(within) {
-            return Ok(Did::Event(Event::CalledOff(reason)));
+            return off(reason);
         }
         if let Err(reason) = self.application.hooks(Moment::PreSwitch, record) {
             self.application.disarm();
-            return Ok(Did::Event(Event::CalledOff(reason)));
+            return off(reason);
         }
-        Ok(Did::Event(Event::Cleared { rehearse: false }))
+        Ok(None)
     }
 
-    /// Checks that fail already are not the new release's fault.
-    fn judge_baseline(&mut self, record: &mut Record) -> Result<Result<(), Reason>, Error> {
-        let health = &self.settings.health;
-        let Some(from) = record.from.clone().filter(|_| health.baseline != Baseline::Off) else {
-            return Ok(Ok(()));
-        };
-        let mut watch = self.application.watch(&from.version, &self.tree(&from.version));
-        let sick: Vec<_> =
-            watch.observe(Duration::ZERO).into_iter().filter(|seen| !seen.ok.is_healthy()).collect();
-        let is_required = |name: &str| health.check.iter().all(|check| check.name != name || check.required);
-        match health.baseline {
-            Baseline::Block => {
-                let Some(first) = sick.iter().find(|seen| is_required(&seen.name)) else { return Ok(Ok(())) };
-                let text = format!("release {} is not healthy before the switch: {first}", from.version);
-                Ok(Err(Reason::new(Cause::NotNow, text)))
-            }
-            Baseline::Ignore | Baseline::Off => {
-                for seen in &sick {
-                    self.narrator
-                        .remarks(record, &format!("{seen}, before the switch already: it will not count"));
-                }
-                record.ignored_checks = sick.into_iter().map(|seen| seen.name).collect();
-                Ok(Ok(()))
-            }
-        }
+    fn judge_baseline(&self, record: &mut Record) -> Result<(), Reason> {
+        judge_baseline(self.application, self.store, self.settings, self.narrator, record)
     }
 
     /// How long the rest may take at the most.
@@ -189,7 +185,13 @@ impl Driver<'_> {
                 Start::RollBack(reason) => return Ok(Err(reason)),
             }
         }
-        Ok(self.application.start(record, Direction::Forward))
+        let started = self.application.start(record, Direction::Forward);
+        if self.settings.rehearsal.promote
+            && let Err(reason) = self.application.end_rehearsal()
+        {
+            self.narrator.remarks(record, &reason.text);
+        }
+        Ok(started)
     }
 
     /// Whether another process, or another boot, left the record in this phase.
@@ -285,6 +287,38 @@ impl Driver<'_> {
                 Did::Wait(pause, wait.why)
             }
         })
+    }
+}
+
+/// Checks that fail already are not the new release's fault.
+pub(super) fn judge_baseline(
+    application: &dyn Application,
+    store: &Store,
+    settings: &Settings,
+    narrator: &dyn Narrator,
+    record: &mut Record,
+) -> Result<(), Reason> {
+    let health = &settings.health;
+    let Some(from) = record.from.clone().filter(|_| health.baseline != Baseline::Off) else {
+        return Ok(());
+    };
+    let mut watch = application.watch(&from.version, &store.layout.tree(&from.version));
+    let sick: Vec<_> =
+        watch.observe(Duration::ZERO).into_iter().filter(|seen| !seen.ok.is_healthy()).collect();
+    let is_required = |name: &str| health.check.iter().all(|check| check.name != name || check.required);
+    match health.baseline {
+        Baseline::Block => {
+            let Some(first) = sick.iter().find(|seen| is_required(&seen.name)) else { return Ok(()) };
+            let text = format!("release {} is not healthy before the switch: {first}", from.version);
+            Err(Reason::new(Cause::NotNow, text))
+        }
+        Baseline::Ignore | Baseline::Off => {
+            for seen in &sick {
+                narrator.remarks(record, &format!("{seen}, before the switch already: it will not count"));
+            }
+            record.ignored_checks = sick.into_iter().map(|seen| seen.name).collect();
+            Ok(())
+        }
     }
 }
 

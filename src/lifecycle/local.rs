@@ -10,6 +10,7 @@ use super::application::{Application, Direction, Moment, Watch};
 use super::data::{self, Data, Decision, Restore};
 use super::driver::chain;
 use super::hooks::{self, Hooks};
+use super::rehearsal::{self, Host, Names, Network, Private, Rehearsal};
 use super::service::{self, Services, Target};
 use super::settings::Settings;
 use super::units;
@@ -288,8 +289,35 @@ impl Application for Local<'_> {
             releases: layout.releases(),
             units: if self.has_units() { self.units_of(tree) } else { Vec::new() },
             env,
+            there: None,
         };
         Box::new(Looking(Checks::new(self.settings.health.clone(), context)))
+    }
+
+    fn can_rehearse(&self, version: &Version) -> Result<(), rehearsal::Error> {
+        match self.settings.rehearsal.network {
+            Network::Off => Ok(()),
+            Network::Private => self.private(version).check(version),
+            Network::Host => self.host(version).check(version),
+        }
+    }
+
+    fn rehearse(&self, record: &Record) -> Result<Box<dyn Rehearsal>, Reason> {
+        let version = &record.to.version;
+        let cannot = |error| super::rehearsing::cannot(&error);
+        Ok(match self.settings.rehearsal.network {
+            Network::Off | Network::Private => {
+                Box::new(self.private(version).begin(&record.transaction, version).map_err(cannot)?)
+            }
+            Network::Host => {
+                Box::new(self.host(version).begin(&record.transaction, version).map_err(cannot)?)
+            }
+        })
+    }
+
+    fn end_rehearsal(&self) -> Result<(), Reason> {
+        let swept = Names::new(self.app).sweep(&self.store.disk, &self.data());
+        swept.map(|_| ()).map_err(|error| super::rehearsing::cannot(&error))
     }
 
     fn last_words(&self) -> Vec<String> {
@@ -301,6 +329,37 @@ impl Application for Local<'_> {
 }
 
 impl Local<'_> {
+    fn rehearsal_environment(&self, version: &Version) -> Vec<(String, OsString)> {
+        let mut env = self.environment("rehearsal", None);
+        env.push(("CUTOVER_TO_VERSION".into(), version.as_str().into()));
+        env
+    }
+
+    fn host(&self, version: &Version) -> Host<'_> {
+        Host {
+            app: self.app,
+            settings: self.settings,
+            store: self.store,
+            data: self.data(),
+            env: self.rehearsal_environment(version),
+        }
+    }
+
+    fn private(&self, version: &Version) -> Private<'_> {
+        let env = self.rehearsal_environment(version);
+        let mut running = self.settings.service.units.clone();
+        running.extend(self.links().ours().unwrap_or_default());
+        Private {
+            app: self.app,
+            settings: self.settings,
+            store: self.store,
+            data: self.data(),
+            units: self.units_of(&self.store.layout.tree(version)),
+            running,
+            env,
+        }
+    }
+
     fn deadline(&self) -> Deadline<'_> {
         let mut arguments = self.arguments.clone();
         arguments.push("recover".into());

@@ -4,6 +4,7 @@
 //! machine      which phase follows which event: pure
 //! driver       the loop: reads the journal, does the work of the phase, records the next
 //! forward      clearance, switch, trial          back     the way back
+//! rehearsing   before the switch                 rehearsal  how a release runs beside the old one
 //! boot         what comes before services start  node     the ways to enter the loop
 //! finish       what is remembered at the end
 //! ```
@@ -27,6 +28,8 @@ pub mod metrics;
 pub mod node;
 pub mod policy;
 pub mod pruning;
+pub mod rehearsal;
+mod rehearsing;
 mod requests;
 pub mod service;
 pub mod settings;

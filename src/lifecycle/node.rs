@@ -236,6 +236,11 @@ impl Node<'_> {
         Ok(())
     }
 
+    /// A record for a rehearsal by hand, which is no update.
+    pub(super) fn rehearsal_record(&self, release: &ReleaseId) -> Record {
+        Record { phase: Phase::Warming, ..self.staging_record(release) }
+    }
+
     /// A record for the hooks around staging, which belong to no update yet.
     pub fn staging_record(&self, release: &ReleaseId) -> Record {
         let state = self.store.trusted_state().unwrap_or_default();
@@ -266,6 +271,7 @@ impl Node<'_> {
             downtime_ms: None,
             moments: crate::types::record::Moments::default(),
             settings: None,
+            rehearsed: None,
         }
     }
 
@@ -311,7 +317,7 @@ impl Node<'_> {
     pub fn recover(&self, lock: &Lock, parts: &dyn Parts) -> Result<Option<Ended>, Error> {
         let Some(record) = self.under_way()? else { return Ok(None) };
         let settings = self.settings_of(&record)?;
-        if record.phase == Phase::Staged && record.rollout.is_none() {
+        if matches!(record.phase, Phase::Staged | Phase::Warming) && record.rollout.is_none() {
             // Nothing was changed: the next update begins again, with what is staged.
             return self.call_off(lock, record, &settings, parts).map(Some);
         }
@@ -339,13 +345,12 @@ impl Node<'_> {
 
     fn count_interruption(&self, mut record: Record) -> Result<(), Error> {
         match record.phase {
-            Phase::Trial { .. } | Phase::Switching => {
+            Phase::Warming | Phase::Trial { .. } | Phase::Switching => {
                 record.resumes += 1;
                 self.narrator.remarks(&record, "the update was interrupted and goes on");
                 Ok(self.store.keep_journal(&record)?)
             }
             Phase::Staged
-            | Phase::Warming
             | Phase::RollingBack { .. }
             | Phase::Committed
             | Phase::RolledBack { .. }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{hooks, policy, service};
+use super::{hooks, policy, rehearsal, service};
 use crate::coord::settings::Mode;
 use crate::types::record::DataPolicy;
 use crate::{coord, health, release, store};
@@ -36,6 +36,8 @@ pub struct Settings {
     pub hooks: hooks::Settings,
     /// How it is seen to be well.
     pub health: health::Settings,
+    /// Whether it runs beside the old release first.
+    pub rehearsal: rehearsal::Settings,
     /// When it may be switched.
     pub policy: policy::Settings,
     /// With whom.

@@ -7,6 +7,7 @@ use super::finish::end_of;
 use super::fleet;
 use super::node::Error;
 use super::policy;
+use super::rehearsal::RehearsalView;
 use super::settings::Settings;
 use crate::coord::settings::Mode;
 use crate::store::{self, Kept, Layout, Pointer, Sealed, Store};
@@ -68,6 +69,9 @@ pub struct Status {
     pub staged: Option<Ready>,
     /// The trial under way.
     pub trial: Option<TrialView>,
+    /// The rehearsal under way.
+    #[serde(default)]
+    pub rehearsal: Option<RehearsalView>,
     /// The last outcome.
     pub last: Option<Last>,
     /// What keeps a newer release from being switched to.
@@ -271,6 +275,10 @@ pub fn status(
         state: Doing::Idle,
         previous,
         trial: record.as_ref().and_then(trial),
+        rehearsal: record
+            .as_ref()
+            .filter(|record| RehearsalView::is_under_way(record))
+            .map(RehearsalView::begun),
         last: history.into_iter().next().map(last),
         blocked: policy::held(state.hold.as_ref(), now).map(BlockedView::from).into_iter().collect(),
         hold: state.hold.clone().filter(|hold| hold.until.is_none_or(|until| now < until)),
@@ -430,6 +438,10 @@ fn doing(status: &Status, record: Option<&Record>, settings: &Settings, layout: 
     }
     let is_staging = || lock::holder(&layout.staging_lock()).is_some();
     let Some(record) = record else {
+        // A rehearsal by hand is no update, and has no record.
+        if lock::holder(&layout.lock()).is_some_and(|holder| holder.command == "rehearse") {
+            return Doing::Warming;
+        }
         return match (&status.staged, is_staging()) {
             (_, true) => Doing::Staging,
             (Some(_), false) if !status.blocked.is_empty() => Doing::Waiting,
@@ -440,7 +452,9 @@ fn doing(status: &Status, record: Option<&Record>, settings: &Settings, layout: 
     match &record.phase {
         Phase::Staged if settings.fleet.mode != Mode::Independent => Doing::Voting,
         Phase::Staged => Doing::Waiting,
-        Phase::Warming => Doing::Warming,
+        Phase::Warming if RehearsalView::is_under_way(record) => Doing::Warming,
+        Phase::Warming if settings.fleet.mode != Mode::Independent => Doing::Voting,
+        Phase::Warming => Doing::Waiting,
         Phase::Switching => Doing::Switching,
         Phase::Trial { .. } if is_in_doubt(layout) => Doing::InDoubt,
         Phase::Trial { .. } => Doing::Trial,

@@ -12,6 +12,7 @@ use super::agreement::{Agreement, Alone, Own};
 use super::application::{Application, Direction, Moment, Watch};
 use super::driver::{self, Ended, Narrator};
 use super::node::{Node, Parts, Wish, Work};
+use super::rehearsal::{Cost, Network, Rehearsal};
 use super::settings::Settings;
 use crate::health::{Answer, Check, Exec, Observation, Trial};
 use crate::store::{Layout, Method, Sealed, Store};
@@ -79,6 +80,8 @@ impl Clock for ManualClock {
 struct FakeApplication<'a> {
     sick: &'a [&'a str],
     broken: &'a [&'a str],
+    /// Where rehearsals are wanted: how they go.
+    rehearsal: Option<FakeRehearsal>,
     done: RefCell<Vec<String>>,
     running: Cell<bool>,
     store: &'a Store,
@@ -137,8 +140,45 @@ impl Application for FakeApplication<'_> {
     fn watch(&self, version: &Version, _: &Path) -> Box<dyn Watch> {
         Box::new(FakeWatch(!self.sick.contains(&version.as_str())))
     }
+    fn rehearse(&self, record: &Record) -> Result<Box<dyn Rehearsal>, Reason> {
+        self.note(format!("rehearse {}", record.to.version));
+        Ok(Box::new(self.rehearsal.clone().unwrap()))
+    }
+    fn end_rehearsal(&self) -> Result<(), Reason> {
+        if self.rehearsal.is_some() {
+            self.note("end rehearsal");
+        }
+        Ok(())
+    }
     fn last_words(&self) -> Vec<String> {
         Vec::new()
+    }
+}
+
+/// What is seen of a rehearsal.
+#[derive(Clone)]
+struct FakeRehearsal {
+    answer: Answer,
+    objections: Vec<String>,
+    doubt: Option<String>,
+}
+
+impl Rehearsal for FakeRehearsal {
+    fn observe(&mut self, _: Duration) -> Vec<Observation> {
+        let (name, detail) = ("well".into(), "as rehearsed".into());
+        vec![Observation { name, ok: self.answer, detail, took: Duration::ZERO }]
+    }
+    fn objections(&self) -> Vec<String> {
+        self.objections.clone()
+    }
+    fn doubt(&self) -> Option<String> {
+        self.doubt.clone()
+    }
+    fn last_words(&self) -> Vec<String> {
+        vec!["no such table".into()]
+    }
+    fn cost(&self) -> Cost {
+        Cost { copied_bytes: 7, memory_bytes: None }
     }
 }
 
@@ -155,6 +195,7 @@ struct Deaf;
 
 impl Narrator for Deaf {
     fn moved(&self, _: &Record) {}
+    fn rehearsed(&self, _: &Record, _: &Trial) {}
     fn watched(&self, _: &Record, _: &Trial, _: &Own) {}
     fn waits(&self, _: &Record, _: &str) {}
     fn remarks(&self, _: &Record, _: &str) {}
@@ -211,14 +252,24 @@ fn settings() -> Settings {
 /// Updates from 1 to 2, and says how it ended, how long it took, and what was done.
 fn update(clock: &ManualClock, sick: &[&str], broken: &[&str]) -> (Ended, Duration, Vec<String>) {
     let place = tempfile::tempdir().unwrap();
-    let store = store(place.path());
-    let application =
-        FakeApplication { sick, broken, done: RefCell::default(), running: Cell::new(true), store: &store };
+    update_in(&store(place.path()), clock, sick, broken, None, &settings())
+}
+
+fn update_in(
+    store: &Store,
+    clock: &ManualClock,
+    sick: &[&str],
+    broken: &[&str],
+    rehearsal: Option<FakeRehearsal>,
+    settings: &Settings,
+) -> (Ended, Duration, Vec<String>) {
+    let done = RefCell::default();
+    let application = FakeApplication { sick, broken, rehearsal, done, running: Cell::new(true), store };
     let node = Node {
         app: "app",
         name: "node",
-        settings: &settings(),
-        store: &store,
+        settings,
+        store,
         clock,
         by: "test".into(),
         command: "test".into(),
@@ -275,4 +326,102 @@ fn when_neither_release_starts_a_person_is_asked_for() {
         "{ended:?}"
     );
     assert_eq!(done.iter().filter(|done| *done == "start 1").count(), 1, "one try, no ping-pong");
+}
+
+/// Updates from 1 to 2 with a rehearsal that goes like this; also says which releases are banned then.
+fn rehearsed(rehearsal: FakeRehearsal) -> (Record, Vec<String>, Vec<String>) {
+    let place = tempfile::tempdir().unwrap();
+    let store = store(place.path());
+    let mut settings = settings();
+    settings.rehearsal.network = Network::Private;
+    let clock = ManualClock::jumping(None);
+    let (ended, _, done) = update_in(&store, &clock, &[], &[], Some(rehearsal), &settings);
+    let Ended::Finished(record) = ended else { panic!("{ended:?}") };
+    let bad = store.trusted_state().unwrap().bad;
+    (*record, done, bad.iter().map(|bad| bad.release.version.to_string()).collect())
+}
+
+fn well() -> FakeRehearsal {
+    FakeRehearsal { answer: Answer::Healthy, objections: Vec::new(), doubt: None }
+}
+
+#[test]
+fn a_release_is_rehearsed_before_anything_stops() {
+    let (record, done, bad) = rehearsed(well());
+    assert_eq!(record.phase, Phase::Committed);
+    assert!(bad.is_empty());
+    let seen = record.rehearsed.unwrap();
+    assert!(seen.took_ms >= 30_000 && seen.copied_bytes == 7, "{seen:?}");
+    let wanted = ["arm", "rehearse 2", "end rehearsal", "disarm", "arm", "pre-switch", "stop", "start 2"];
+    assert_eq!(done[..8], wanted);
+}
+
+#[test]
+fn a_rehearsal_that_fails_touches_nothing_and_bans_the_release() {
+    let port = "it listens on TCP port 1".to_owned();
+    for (rehearsal, word) in [
+        (FakeRehearsal { answer: Answer::Sick, ..well() }, "check `well` fails: as rehearsed"),
+        (FakeRehearsal { answer: Answer::NotYet, ..well() }, "check `well` has no answer"),
+        (FakeRehearsal { objections: vec![port.clone()], ..well() }, port.as_str()),
+    ] {
+        let (record, done, bad) = rehearsed(rehearsal);
+        let Phase::Cancelled { reason } = &record.phase else { panic!("{record:?}") };
+        assert_eq!(reason.kind, Cause::Rehearsal);
+        assert!(reason.text.contains(word) && reason.text.contains("no such table"), "{}", reason.text);
+        assert_eq!(super::finish::end_of(&record).unwrap().exit_code, 12);
+        assert_eq!(bad, ["2"]);
+        assert_eq!(done[..4], ["arm", "rehearse 2", "end rehearsal", "disarm"]);
+        assert!(
+            !done.iter().any(|done| ["stop", "pre-switch", "start 2"].contains(&done.as_str())),
+            "{done:?}"
+        );
+    }
+}
+
+#[test]
+fn a_rehearsal_on_a_doubtful_copy_bans_nothing() {
+    let doubt = Some("`/data` were copied while they changed".to_owned());
+    let (record, _, bad) = rehearsed(FakeRehearsal { answer: Answer::Sick, doubt, ..well() });
+    assert!(
+        matches!(&record.phase, Phase::Cancelled { reason } if reason.kind == Cause::NotNow),
+        "{record:?}"
+    );
+    assert!(bad.is_empty());
+}
+
+#[test]
+fn an_interrupted_rehearsal_is_cleared_away_and_called_off() {
+    let place = tempfile::tempdir().unwrap();
+    let store = store(place.path());
+    let clock = ManualClock::jumping(None);
+    let application = FakeApplication {
+        sick: &[],
+        broken: &[],
+        rehearsal: Some(well()),
+        done: RefCell::default(),
+        running: Cell::new(true),
+        store: &store,
+    };
+    let node = Node {
+        app: "app",
+        name: "node",
+        settings: &settings(),
+        store: &store,
+        clock: &clock,
+        by: "test".into(),
+        command: "test".into(),
+        interrupted: &AtomicBool::new(false),
+        narrator: &Deaf,
+        is_dry: false,
+    };
+    let lock = node.lock().unwrap();
+    let record = node.rehearsal_record(&sealed("2").release);
+    store.keep_journal(&record).unwrap();
+    let ended = node.recover(&lock, &FakeParts(&application)).unwrap().unwrap();
+    assert!(
+        matches!(phase(&ended), Phase::Cancelled { reason } if reason.kind == Cause::NotNow),
+        "{ended:?}"
+    );
+    assert_eq!(application.done.into_inner(), ["disarm", "end rehearsal"]);
+    assert!(store.trusted_state().unwrap().bad.is_empty());
 }

@@ -214,6 +214,23 @@ pub struct Record {
     pub moments: Moments,
     /// Digest of the settings in force, which lie beside the journal.
     pub settings: Option<Digest>,
+    /// What the rehearsal came to, once it went well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearsed: Option<Rehearsed>,
+}
+
+/// A rehearsal that went well, and what it cost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rehearsed {
+    /// When it ended.
+    pub at: Timestamp,
+    /// How long it took, from the first copy to the removal of the last.
+    pub took_ms: u64,
+    /// Bytes of data that were copied; none where blocks are shared.
+    pub copied_bytes: u64,
+    /// The most memory that the rehearsed release held, where the kernel says so.
+    pub memory_bytes: Option<u64>,
 }
 
 /// When a switch did what. Nothing is decided by it.

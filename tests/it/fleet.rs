@@ -280,6 +280,17 @@ fn an_abort_leaves_everybody_on_the_old_release() {
 }
 
 #[test]
+fn a_rollout_that_demands_rehearsals_ends_where_none_are_configured() {
+    let fleet = Fleet::new(2, "synchronous", "overlap = \"rehearsed\"");
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "aborted");
+    assert_eq!(fleet.all_run(), ["1"]);
+    let vote = std::fs::read_to_string(fleet.share().join("nodes/n0/000001.vote")).unwrap_or_default()
+        + &std::fs::read_to_string(fleet.share().join("nodes/n1/000001.vote")).unwrap_or_default();
+    assert!(vote.contains("demands rehearsals") && !vote.contains("\"vote\":\"yes\""), "{vote}");
+}
+
+#[test]
 fn a_rolling_rollout_reaches_all_one_after_the_other() {
     let fleet = Fleet::new(3, "rolling", "at_once = 1");
     fleet.propose("2");

@@ -6,6 +6,7 @@ use super::{board, kept, keys, settings};
 use crate::cli::args::UpdateArgs;
 use crate::cli::context::{Context, Locally};
 use crate::cli::failure::{Error, code, failure};
+use crate::cli::rehearse::ensure_possible;
 use crate::cli::update::{blocked, bring, conclude, ensure_switchable, not_now, tidy, wish};
 use crate::lifecycle::fleet::{Member, Taken};
 use crate::lifecycle::node::{self, Node};
@@ -45,7 +46,12 @@ pub fn update(
             context.output.result(&json!({"outcome": "nothing_to_do", "version": release.version}), &text);
             Ok(0)
         }
-        Taken::Rollout { number, release, .. } => {
+        Taken::Rollout { number, release, must_rehearse } => {
+            if must_rehearse && !node.settings.rehearsal.is_on() {
+                let why = format!("rollout {number} demands rehearsals, and none is configured here");
+                with_member(context, node, |member| Ok(member.refuse(&why)?))?;
+                return Err(Error::Fleet(why));
+            }
             match follow(context, node, locally, args, &release, Some(number)) {
                 Err(error) if is_refusal(&error) => {
                     let why = failure(&error).message;
@@ -95,6 +101,7 @@ fn follow(
     }
     let lock = node.lock()?;
     ensure_switchable(node)?;
+    ensure_possible(locally, node.settings, &release.version)?;
     let mut wish = wish(context, &args.trial, false, !args.no_wait);
     wish.rollout = rollout;
     let ended = node.switch(&lock, &sealed, &wish, locally);
@@ -124,5 +131,6 @@ fn stage(
 
 /// Whether the node says no to the rollout for this; else another try may do better before the votes are due.
 fn is_refusal(error: &Error) -> bool {
-    matches!(error, Error::Fleet(_)) || [code::REFUSED, code::NO_SPACE].contains(&failure(error).code)
+    matches!(error, Error::Fleet(_) | Error::Rehearsal(_))
+        || [code::REFUSED, code::NO_SPACE].contains(&failure(error).code)
 }

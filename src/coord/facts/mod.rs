@@ -447,6 +447,17 @@ pub struct Vote {
     pub why: Option<String>,
     /// What it runs.
     pub running: Option<Version>,
+    /// What it has seen of the new release beside that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<Beside>,
+}
+
+/// What a node has seen of a release before it votes for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Beside {
+    /// It ran beside the old one, and was well.
+    Rehearsed,
 }
 
 /// Yes or no.

@@ -290,7 +290,7 @@ impl Agreement for Member<'_> {
         }
         self.follow()?;
         match self.following {
-            Some(Following::Synchronous(_)) => self.clearance_synchronous(),
+            Some(Following::Synchronous(_)) => self.clearance_synchronous(record),
             Some(Following::Rolling(_)) => self.clearance_rolling(),
             None => Ok(Clearance::Go { at: None }),
         }

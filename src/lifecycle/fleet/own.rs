@@ -50,6 +50,9 @@ pub struct Part {
     pub gates: BTreeMap<String, String>,
     /// What it runs, for its last fact.
     pub running: Option<Version>,
+    /// It has rehearsed the release, and all was well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rehearsed: bool,
     /// Why it failed or left.
     pub why: Option<String>,
     /// It went back by an operator's hand after it had promised to wait.
@@ -101,6 +104,7 @@ impl Part {
             why: None,
             by_hand: false,
             downtime_ms: None,
+            rehearsed: false,
             soaking: None,
             in_doubt_since: None,
             moments: Moments::default(),

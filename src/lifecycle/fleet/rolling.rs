@@ -214,6 +214,8 @@ impl Member<'_> {
             Phase::RolledBack { reason } => (Health::Failed, Some(reason.text.clone())),
             Phase::Cancelled { reason } => match (stage, reason.kind) {
                 (Stage::Waiting, Cause::NotNow | Cause::Operator) => return Ok(()),
+                // Before its turn, but a failure like any other: it counts.
+                (Stage::Waiting, Cause::Rehearsal) => (Health::Failed, Some(reason.text.clone())),
                 (Stage::Waiting | Stage::Done { .. } | Stage::Over, _) => return self.close(),
                 (Stage::Taking { .. }, _) => (Health::Left, Some(reason.text.clone())),
             },

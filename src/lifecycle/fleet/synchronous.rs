@@ -31,7 +31,10 @@ enum Next {
 }
 
 impl Member<'_> {
-    pub(super) fn clearance_synchronous(&mut self) -> Result<Clearance, Error> {
+    pub(super) fn clearance_synchronous(&mut self, record: &Record) -> Result<Clearance, Error> {
+        if record.rehearsed.is_some() && self.kept.part().is_some_and(|part| !part.rehearsed) {
+            self.change_part(|part| part.rehearsed = true)?;
+        }
         Ok(match self.advance(Checks::Watching)? {
             Next::Switch(at) => Clearance::Go { at: timestamp(at) },
             Next::Wait => Clearance::Wait(self.wait(self.waits_for())),
@@ -242,12 +245,10 @@ impl Member<'_> {
         };
         let (what, fact) = match telling {
             Telling::Vote => {
-                let running = part.running;
-                let vote = Yes::Yes;
-                (
-                    What::Vote,
-                    Fact::Vote(facts::Vote { rollout, proposal, node, instance, vote, why: None, running }),
-                )
+                let (running, vote, why) = (part.running, Yes::Yes, None);
+                let beside = part.rehearsed.then_some(facts::Beside::Rehearsed);
+                let vote = facts::Vote { rollout, proposal, node, instance, vote, why, running, beside };
+                (What::Vote, Fact::Vote(vote))
             }
             Telling::Armed => {
                 (What::Armed, Fact::Armed(facts::Armed { rollout, plan, node, instance, at, clock }))
@@ -487,6 +488,8 @@ impl Member<'_> {
                 self.close()
             }
             Phase::Cancelled { reason } => match (stage, reason.kind) {
+                // Seen before this node votes: the others need not wait for it.
+                (Stage::Idle | Stage::Voting, Cause::Rehearsal) => self.refuse(&reason.text),
                 // Another try may do better, and the vote stands.
                 (Stage::Idle | Stage::Voting, Cause::NotNow | Cause::Operator) => Ok(()),
                 _ if stage.is_final() => self.close(),

@@ -15,7 +15,7 @@ use crate::coord::rolling::Rolling;
 use crate::coord::rollout::{Rollout, look_rollout, numbers};
 use crate::coord::rules::rolling::{End, Stage as Place};
 use crate::coord::rules::synchronous::{Decision, Go, Outcome, Plan, Stage as Step};
-use crate::coord::settings::Mode;
+use crate::coord::settings::{Mode, Overlap};
 use crate::coord::synchronous::{Heard, Synchronous, What};
 use crate::sys::disk::Disk;
 use crate::types::{ReleaseId, Version};
@@ -34,6 +34,8 @@ pub enum Taken {
         number: u64,
         /// What is to run.
         release: ReleaseId,
+        /// Whether the rollout demands that it is rehearsed.
+        must_rehearse: bool,
     },
     /// The fleet runs this release since a rollout that this node missed: update to it alone.
     CatchUp {
@@ -168,10 +170,11 @@ impl Member<'_> {
         };
         let part = Part::new(&rollout, text, stage, running.map(|running| running.version.clone()));
         let release = part.release.clone();
+        let must_rehearse = rollout.proposal.overlap == Overlap::Rehearsed;
         self.following = None;
         self.kept.change(|own| own.part = Some(part))?;
         // In a rolling rollout a node that has it already is done before it begins.
-        Ok(Taken::Rollout { number, release })
+        Ok(Taken::Rollout { number, release, must_rehearse })
     }
 
     /// Finishes the rollout that this node has a part in. `None`: there is none, or it is over.
@@ -186,7 +189,11 @@ impl Member<'_> {
             Some(Taken::Nothing(Some(why)))
         };
         let release = part.release.clone();
-        let again = |proposal: &Rollout| Taken::Rollout { number: proposal.number, release: release.clone() };
+        let again = |rollout: &Rollout| Taken::Rollout {
+            number: rollout.number,
+            release: release.clone(),
+            must_rehearse: rollout.proposal.overlap == Overlap::Rehearsed,
+        };
         let is_over = match (part.stage, &self.following) {
             // Interrupted before anything was changed: the update is begun again.
             (
@@ -257,6 +264,7 @@ impl Member<'_> {
                     vote: Yes::No,
                     why: Some(why.to_owned()),
                     running: part.running,
+                    beside: None,
                 });
                 let me = follow.view.me;
                 let mut heard = follow.tell(board.as_mut(), What::Vote, me, &vote);

@@ -238,6 +238,7 @@ fn journal_in_a_trial() -> Vec<u8> {
         downtime_ms: Some(3),
         moments: cutover::types::record::Moments::default(),
         settings: Some(Digest::of(b"")),
+        rehearsed: None,
     };
     serde_json::to_vec(&record).unwrap()
 }

@@ -366,5 +366,6 @@ fn record(from: ReleaseId, to: ReleaseId, number: u64) -> Record {
         downtime_ms: None,
         moments: cutover::types::record::Moments::default(),
         settings: None,
+        rehearsed: None,
     }
 }

@@ -1,0 +1,99 @@
+//! `rehearse`: a rehearsal by hand, and whether one can be had before an update counts on it.
+
+use serde_json::json;
+
+use super::args::RehearseArgs;
+use super::context::{Context, Locally};
+use super::failure::{Error, code};
+use super::update::bring;
+use crate::lifecycle::node::Node;
+use crate::lifecycle::rehearsal::{self, Network};
+use crate::lifecycle::settings::Settings;
+use crate::types::record::Cause;
+use crate::types::{Size, Span, Version};
+
+/// `rehearse`
+pub fn rehearse(context: &Context, args: &RehearseArgs) -> Result<u8, Error> {
+    let mut settings = context.settings().clone();
+    if !settings.rehearsal.is_on() {
+        // Whoever asks by hand wants one, configured or not.
+        settings.rehearsal.network = Network::Private;
+        crate::config::check(&settings)?;
+    }
+    context.with_node("rehearse", |node, locally| {
+        let node = &node.with_settings(&settings);
+        let staged = bring(context, node, locally, args.what.as_deref(), &args.file)?;
+        let version = &staged.sealed.release.version;
+        let lock = node.lock()?;
+        ensure_possible(locally, &settings, version)?;
+        context.output.say(&format!("release {version} is rehearsed beside the running one"));
+        let seen = locally.application(&settings, |application| {
+            node.rehearse(&lock, &staged.sealed.release, application)
+        })?;
+        node.narrator.ended();
+        let (value, text, code) = match &seen {
+            Ok(seen) => {
+                let cost = json!({
+                    "took_ms": seen.took_ms, "copied_bytes": seen.copied_bytes, "memory_bytes": seen.memory_bytes,
+                });
+                let took = Span(std::time::Duration::from_millis(seen.took_ms));
+                let memory = seen.memory_bytes.map(|bytes| format!(", {} of memory", Size(bytes)));
+                let text = format!(
+                    "release {version} is well: rehearsed in {took}, {} copied{}",
+                    Size(seen.copied_bytes),
+                    memory.unwrap_or_default()
+                );
+                (json!({"outcome": "well", "version": version, "exit_code": 0, "cost": cost}), text, 0)
+            }
+            Err(reason) => {
+                let code = code_of(reason.kind);
+                let outcome = if code == code::REFUSED { "refused" } else { "called_off" };
+                let value =
+                    json!({"outcome": outcome, "version": version, "exit_code": code, "reason": reason.text});
+                (value, format!("release {version}: {}", reason.text), code)
+            }
+        };
+        context.output.result(&value, &text);
+        Ok(code)
+    })
+}
+
+fn code_of(cause: Cause) -> u8 {
+    match cause {
+        Cause::Rehearsal => code::REFUSED,
+        Cause::NotNow => code::NOT_NOW,
+        Cause::Unhealthy
+        | Cause::Service
+        | Cause::Hook
+        | Cause::Machine
+        | Cause::Interrupted
+        | Cause::Deadline
+        | Cause::Operator
+        | Cause::Fleet => code::FAILED,
+    }
+}
+
+/// Refuses before anything is begun where a rehearsal is wanted and cannot be had.
+pub fn ensure_possible(locally: &Locally<'_>, settings: &Settings, version: &Version) -> Result<(), Error> {
+    Ok(possible(locally, settings, version)?)
+}
+
+/// The same, as something to show.
+pub fn possible(
+    locally: &Locally<'_>,
+    settings: &Settings,
+    version: &Version,
+) -> Result<(), rehearsal::Error> {
+    if !settings.rehearsal.is_on() {
+        return Ok(());
+    }
+    locally.application(settings, |application| application.can_rehearse(version))
+}
+
+/// Removes what a rehearsal has left that nobody ends any more. The caller holds the lock.
+pub fn sweep(node: &Node<'_>, locally: &Locally<'_>) {
+    let swept = locally.application(node.settings, |application| application.end_rehearsal());
+    if let Err(reason) = swept {
+        tracing::warn!("{}", reason.text);
+    }
+}
