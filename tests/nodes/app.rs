@@ -5,6 +5,7 @@
 //! crash=0         ends that long after its start       sick-after=2     /health answers 503 from then on
 //! ignore-term=1   does not stop when it is told to      schema=2         form of the data that it writes
 //! start-delay=1   is ready only then                    leave-behind=1   starts a process that outlives it
+//! second-port=9   listens there, too                    lose-records=1   makes older data anew without their records
 //! ```
 //! Data: `schema` (a number) and `records` (a line each). It makes older data anew in its own form, and refuses to
 //! start on newer ones, as real applications do.
@@ -64,6 +65,7 @@ impl App {
             let records = self.data.join("records");
             let old = fs::read_to_string(&records).unwrap_or_default();
             let new: String = old.lines().map(|line| format!("{line} (schema {wanted})\n")).collect();
+            let new = if self.get("lose-records").is_some() { String::new() } else { new };
             fs::write(records, if found == 0.0 { old } else { new })?;
             fs::write(schema, wanted.to_string())?;
         }
@@ -140,7 +142,12 @@ fn main() -> io::Result<()> {
         // SAFETY: systemd hands over the socket as descriptor 3 (sd_listen_fds(3)).
         unsafe { TcpListener::from_raw_fd(3) }
     } else {
-        TcpListener::bind(("127.0.0.1", 8080))?
+        let port = env::var("PORT").ok().and_then(|port| port.parse().ok()).unwrap_or(8080);
+        TcpListener::bind(("127.0.0.1", port))?
+    };
+    let _second = match app.get("second-port") {
+        Some(port) => Some(TcpListener::bind(("0.0.0.0", port as u16))?),
+        None => None,
     };
     notify();
     let crashing = Arc::clone(&app);

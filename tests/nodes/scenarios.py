@@ -16,6 +16,7 @@ import traceback
 from lab import Failed, Lab, eventually
 from load import Load
 from node_app import UNIT, WORKER, NodeApp
+from rehearsals import REHEARSALS, measure_rehearsals
 
 KINDS = ["ext4", "xfs", "btrfs"]
 # How many changes of the disk a switch makes, at most; a run that ends before its stop point ends the search.
@@ -392,7 +393,7 @@ SCENARIOS = [installs_by_timer, updates, rolls_back_sick, rolls_back_crashing, r
              rolls_back_restarting, stops_what_hangs, restarts_where_no_data_are, brings_data_back, moves_units_with_the_release,
              names_old_processes, needs_no_terminal, ends_without_its_updater, refuses_no_connection,
              updates_itself, runs_hooks, keeps_trees_in_use, has_sound_units,
-             leaves_what_takes_the_node_down, survives_crashes]
+             *REHEARSALS, leaves_what_takes_the_node_down, survives_crashes]
 
 
 def measure_downtime(app):
@@ -453,6 +454,8 @@ def main(image, name, cutover, program, *words):
     names = [word for word in words if not word.startswith("--")]
     if "--downtime" in words:
         scenarios = [installs_by_timer, measure_downtime]
+    elif "--rehearsals" in words:
+        scenarios = [installs_by_timer, measure_rehearsals]
     else:
         scenarios = [one for one in SCENARIOS
                      if not names or one is installs_by_timer or any(name in one.__name__ for name in names)]
@@ -463,7 +466,7 @@ def main(image, name, cutover, program, *words):
     threads = [threading.Thread(target=run_all, args=(app, scenarios, results)) for app in applications]
     for thread in threads:
         thread.start()
-        if "--downtime" in words:
+        if "--downtime" in words or "--rehearsals" in words:
             thread.join()
     for thread in threads:
         thread.join()
