@@ -72,6 +72,9 @@ fn is_no_space(error: &io::Error) -> bool {
     [Errno::ENOSPC as i32, Errno::EDQUOT as i32].contains(&error.raw_os_error().unwrap_or(0))
 }
 
+/// Most small files are no longer: they are read at once.
+const USUAL_BYTES: usize = 4096;
+
 /// Turns what the machine said into an [`Error`] with operation and path.
 pub trait Context<T> {
     /// Adds operation and path.
@@ -382,7 +385,7 @@ fn read_if(
             return Err(io::Error::other("it is not a regular file"));
         }
         check(&found)?;
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(USUAL_BYTES);
         file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
         if bytes.len() > limit {
             return Err(io::Error::other(format!("it is longer than {limit} bytes")));

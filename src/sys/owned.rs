@@ -69,7 +69,7 @@ pub fn open(path: &Path) -> Result<Option<File>, Error> {
 /// Reads an [owned](self) file of at most `limit` bytes. `Ok(None)` when there is none.
 pub fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, Error> {
     let Some(file) = open(path)? else { return Ok(None) };
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(4096);
     file.take(limit as u64 + 1).read_to_end(&mut bytes).context("read", path)?;
     if bytes.len() > limit {
         let too_long = io::Error::other(format!("it is longer than {limit} bytes"));

@@ -50,7 +50,7 @@ pub(super) fn open_regular(path: &Path) -> io::Result<File> {
 
 /// Reads to the end, at most `limit` bytes.
 pub(super) fn read_bounded(reader: impl Read, limit: usize, what: &str) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(4096);
     let read = reader.take(limit as u64 + 1).read_to_end(&mut bytes);
     read.map_err(|source| Error::Read { what: what.to_owned(), source })?;
     if bytes.len() > limit {
