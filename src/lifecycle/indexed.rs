@@ -20,7 +20,7 @@ use crate::types::progress::Progress;
 /// So many releases are looked at for the one that shares most; the active one first, then the newest.
 const BASES_MAX: usize = 6;
 
-/// An archive of a source that is not longer is compared with its manifest as a whole.
+/// An archive that is not longer, and not far, is compared with its manifest as a whole.
 const SMALL_BYTES: u64 = 8 << 20;
 
 /// A tree that was built from an index, not yet published.
@@ -56,9 +56,10 @@ impl Node<'_> {
         let manifest = &candidate.manifest;
         let archive: Arc<dyn Ranges + '_> = Arc::new(candidate.archive.as_ref());
         match manifest.index {
-            // Every byte of what an admin named is what was signed. Of a source only the parts that are read are, which
-            // is as safe: small archives are read whole all the same, so that damage is told early.
-            _ if is_ours || (!archive.is_far() && archive.size() <= SMALL_BYTES) => compare(candidate)?,
+            // With a signed index every part that is read is compared with it, which is as safe, and costs no more than
+            // what is read. Small archives are read whole all the same, so that damage is told early.
+            _ if !archive.is_far() && archive.size() <= SMALL_BYTES => compare(candidate)?,
+            None if is_ours => compare(candidate)?,
             None => return Ok(None),
             Some(_) if archive.size() != manifest.size => {
                 let what = format!(

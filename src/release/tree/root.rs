@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Gid, Uid, getegid, geteuid};
 
 use crate::sys::disk::{Context, Disk, Error};
@@ -22,6 +22,8 @@ pub struct Root {
     pub(super) owner: (Uid, Gid),
     /// Bits that the process takes from the modes of what it makes.
     pub(super) umask: u32,
+    /// Directories that are made here get its group and this bit.
+    pub(super) is_setgid: bool,
 }
 
 impl Root {
@@ -29,7 +31,9 @@ impl Root {
     pub fn open(path: &Path, disk: &Disk) -> Result<Self, Error> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let descriptor = nix::fcntl::open(path, flags, Mode::empty()).context("open the directory", path)?;
+        let found = fstat(&descriptor).context("look at", path)?;
         Ok(Self {
+            is_setgid: found.st_mode & 0o2000 != 0,
             descriptor,
             path: path.to_owned(),
             disk: disk.clone(),

@@ -130,6 +130,36 @@ impl TreeWriter {
         made.context("link", &self.root.path_of(path))
     }
 
+    /// Makes a directory with its owner and mode, if these can be given at once; [`TreeWriter::finish_directory`] gives it
+    /// its time, or all.
+    ///
+    /// # Errors
+    /// When the name exists (`EEXIST`), or its parent is no directory of this tree.
+    pub fn directory_as(&mut self, path: &[u8], meta: &Meta<'_>) -> Result<(), Error> {
+        let mode = if self.is_plain_directory(meta) { meta.mode } else { 0o700 };
+        self.root.ask(path)?;
+        let made = self
+            .beside(path)
+            .and_then(|(parent, name)| mkdirat(parent, name, Mode::from_bits_truncate(mode)));
+        made.context("make the directory", &self.root.path_of(path))
+    }
+
+    /// Gives a directory its time that [`TreeWriter::directory_as`] made with this metadata, and what else it lacks.
+    pub fn finish_directory_as(&mut self, path: &[u8], meta: &Meta<'_>) -> Result<(), Error> {
+        if self.is_plain_directory(meta) {
+            self.root.ask(path)?;
+            self.set_time(path, meta.mtime)
+        } else {
+            self.finish_directory(path, meta)
+        }
+    }
+
+    /// Whether `mkdir` gives a directory all but its time, and its owner may then write to it.
+    fn is_plain_directory(&self, meta: &Meta<'_>) -> bool {
+        let is_open = meta.mode & 0o700 == 0o700 && meta.mode & (0o7000 | self.root.umask) == 0;
+        is_open && self.is_own(meta) && !meta.has_xattrs() && !self.root.is_setgid
+    }
+
     /// Gives a directory its metadata. Its parents must still be its owner's, so the deepest come first.
     pub fn finish_directory(&mut self, path: &[u8], meta: &Meta<'_>) -> Result<(), Error> {
         self.root.ask(path)?;

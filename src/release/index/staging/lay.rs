@@ -1,6 +1,6 @@
 //! Lays out a tree: everything but the contents that must come from the archive.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,9 +10,12 @@ use nix::sys::stat::fstat;
 
 use super::super::meta::{PageReader, PageWriter, Record, parent_of};
 use super::super::{Error, Index, PageKind};
-use super::join::{Numbered, Pair, changed_of_old, join};
+use super::crew::{self, Crew, Take, Taken, Taker};
+use super::join::{Numbered, Pair, Shared, entries_of_old, join, shared_pages};
+use super::maker::{self, Maker};
 use super::owner::{Owner, admit};
-use super::reuse::{Method, Reuse, has_same_content, note};
+use super::reuse::{Base, Method, Reuse, has_same_content, note};
+use super::wanted::Wanted;
 use super::work::Plan;
 use super::{StageOrder, Staged};
 use crate::release::tree::{Root, TreeWriter};
@@ -20,6 +23,12 @@ use crate::sys::disk::{Context as _, Disk};
 use crate::types::Digest;
 use crate::types::entry::{Kind, TreeDigest};
 use crate::types::progress::Progress;
+
+/// Who helps: with a whole tree, or with one that has a base.
+enum Hands<'h, 'scope, 'env, 'a> {
+    Maker(&'h mut Maker<'scope>),
+    Crew(&'h mut Crew<'env, 'a>),
+}
 
 /// A tree that is being laid out.
 pub struct Layout<'a> {
@@ -29,21 +38,22 @@ pub struct Layout<'a> {
     pub(super) root: Arc<Root>,
     pub(super) owner: Owner,
     writer: TreeWriter,
-    reuse: Option<Reuse<'a>>,
+    disk: &'a Disk,
     /// The tree began as a snapshot of the base.
     is_snapshot: bool,
+    /// Files that the base does not have under the same name.
+    wanted: Wanted,
     /// What must come from the archive.
     pub(super) plan: Plan,
     /// How many files must come from it, those not counted that the base has under another name.
     pub(super) waiting: u64,
-    needed: HashSet<Digest>,
     /// Entries of each kind, written like pages.
     pub(super) links: PageWriter,
     pub(super) hard_links: PageWriter,
     pub(super) directories: PageWriter,
     /// Directories of the base in which something changes, with their times.
     touched: BTreeMap<Vec<u8>, (i64, u32)>,
-    pub(super) inodes: Vec<AtomicU64>,
+    pub(super) inodes: Arc<[AtomicU64]>,
     declared: TreeDigest,
     here: TreeDigest,
     reused: u64,
@@ -54,14 +64,12 @@ impl<'a> Layout<'a> {
     pub fn new(
         index: &'a Index<'a>,
         order: &'a StageOrder<'a>,
-        disk: &Disk,
+        disk: &'a Disk,
         progress: &'a dyn Progress,
     ) -> Result<Self, Error> {
         let root = Arc::new(Root::open(order.into, disk)?);
         let owner = Owner::of(&root);
-        let reuse = order.base.map(|base| Reuse::new(base, order, owner, disk)).transpose()?;
-        let mut inodes = Vec::new();
-        inodes.resize_with(usize::try_from(index.root().files).unwrap_or(0), AtomicU64::default);
+        let files = usize::try_from(index.root().files).unwrap_or(0);
         Ok(Self {
             index,
             order,
@@ -69,16 +77,16 @@ impl<'a> Layout<'a> {
             writer: TreeWriter::new(Arc::clone(&root)),
             root,
             owner,
-            is_snapshot: reuse.is_some() && order.method == Method::Btrfs,
-            reuse,
+            disk,
+            is_snapshot: order.base.is_some() && order.method == Method::Btrfs,
+            wanted: Wanted::default(),
             plan: Plan::new(index)?,
             waiting: 0,
-            needed: HashSet::new(),
             links: PageWriter::default(),
             hard_links: PageWriter::default(),
             directories: PageWriter::default(),
             touched: BTreeMap::new(),
-            inodes,
+            inodes: (0..files).map(|_| AtomicU64::default()).collect(),
             declared: TreeDigest::default(),
             here: TreeDigest::default(),
             reused: 0,
@@ -87,51 +95,82 @@ impl<'a> Layout<'a> {
 
     /// Whether all files come from the archive.
     pub fn is_complete(&self) -> bool {
-        self.reuse.is_none()
-    }
-
-    fn base(&self) -> Option<&'a Index<'a>> {
-        self.order.base.map(|base| &base.installed.index)
+        self.order.base.is_none()
     }
 
     /// Makes directories, links, and the files that the base has under the same name.
     pub fn lay_out(&mut self) -> Result<(), Error> {
-        let (index, base, skip) = (self.index, self.base(), self.is_snapshot);
-        join(index, base, skip, &mut |pair| self.pair(pair))?;
-        if skip {
+        let index = self.index;
+        let Some(base) = self.order.base else {
+            return std::thread::scope(|scope| {
+                let mut maker = Maker::start(scope, TreeWriter::new(Arc::clone(&self.root)), self.owner);
+                let found = &mut |pair| self.pair(pair, &mut Hands::Maker(&mut maker));
+                let joined = join(index, None, Shared::Read, found);
+                maker.finish(joined)
+            });
+        };
+        let old = &base.installed.index;
+        let shared = crew::Shared::default();
+        if self.is_snapshot {
+            let mut crew = Crew::alone(&shared, self.taker(base)?);
+            join(index, Some(old), Shared::Skipped, &mut |pair| {
+                self.pair(pair, &mut Hands::Crew(&mut crew))
+            })?;
+            crew.flush()?;
+            drop(crew);
             self.see_skipped();
+        } else {
+            let laid = std::thread::scope(|scope| {
+                let mut crew = Crew::start(scope, &shared, self.order.threads, &|| self.taker(base))?;
+                join(index, Some(old), Shared::Read, &mut |pair| {
+                    self.pair(pair, &mut Hands::Crew(&mut crew))
+                })?;
+                crew.flush()
+            });
+            // What stopped the threads is the reason; that there are none left is not.
+            if laid.is_err() {
+                shared.finish()?;
+                return laid;
+            }
         }
-        Ok(())
+        let Taken { count, missed } = shared.finish()?;
+        self.reused += count;
+        self.want_missed(missed)
     }
 
-    fn pair(&mut self, pair: Pair) -> Result<(), Error> {
+    fn taker(&self, base: &'a Base) -> Result<Taker<'a>, Error> {
+        let reuse = Reuse::new(base, self.order, self.owner, self.disk)?;
+        Ok(Taker::new(reuse, TreeWriter::new(Arc::clone(&self.root)), Arc::clone(&self.inodes)))
+    }
+
+    fn pair(&mut self, pair: Pair, hands: &mut Hands<'_, '_, '_, 'a>) -> Result<(), Error> {
         match pair {
             Pair::New(new) => {
                 self.take_notice(&new)?;
                 if self.is_snapshot {
                     self.make_way(&new.record)?;
                 }
-                self.make(&new, None)
+                self.make(new, None, hands)
+            }
+            Pair::Same(new, old_number) => {
+                self.take_notice(&new)?;
+                self.make(new, Some((None, old_number)), hands)
             }
             Pair::Both(new, old) => {
                 self.take_notice(&new)?;
-                if !self.is_snapshot {
-                    return self.make(&new, Some(&old));
-                }
-                if new.record.entry == old.record.entry {
-                    self.see_same(&new, &old);
-                    return Ok(());
-                }
-                if new.record.entry.kind == Kind::Directory && old.record.entry.kind == Kind::Directory {
-                    // What the new one does not have must go; there is no way to take attributes off here.
-                    if new.record.entry.xattrs == old.record.entry.xattrs {
-                        self.directories.add(&new.record);
+                if self.is_snapshot {
+                    if new.record.entry == old.record.entry {
+                        self.see_same(&new, &old);
                         return Ok(());
                     }
-                    return self.refresh_directory(&new);
+                    if new.record.entry.kind == Kind::Directory && old.record.entry.kind == Kind::Directory {
+                        return self.refresh_directory(&new, &old);
+                    }
+                    self.make_way(&new.record)?;
                 }
-                self.make_way(&new.record)?;
-                self.make(&new, Some(&old))
+                let has_same =
+                    old.record.has_content() && has_same_content(&old.record.entry, &new.record.entry);
+                self.make(new, has_same.then_some((Some(old.record), old.file)), hands)
             }
             Pair::Gone(old) if self.is_snapshot => self.make_way(&old.record),
             Pair::Gone(_) => Ok(()),
@@ -150,9 +189,11 @@ impl<'a> Layout<'a> {
         Ok(())
     }
 
-    /// A directory whose attributes changed: the old ones are taken off.
-    fn refresh_directory(&mut self, new: &Numbered) -> Result<(), Error> {
-        self.writer.clear_attributes(&new.record.entry.path)?;
+    /// A directory that changed. Attributes that it has no more must be taken off.
+    fn refresh_directory(&mut self, new: &Numbered, old: &Numbered) -> Result<(), Error> {
+        if new.record.entry.xattrs != old.record.entry.xattrs {
+            self.writer.clear_attributes(&new.record.entry.path)?;
+        }
         self.directories.add(&new.record);
         Ok(())
     }
@@ -172,39 +213,61 @@ impl<'a> Layout<'a> {
         Ok(self.writer.remove(path)?)
     }
 
-    fn make(&mut self, new: &Numbered, old: Option<&Numbered>) -> Result<(), Error> {
-        let record = &new.record;
-        let entry = &record.entry;
-        match &entry.kind {
-            Kind::Directory => {
-                self.writer.directory(&entry.path)?;
-                self.directories.add(record);
+    /// Makes an entry, or has it made. `old` is a file of the base with the same content, where that is not the same
+    /// entry, and its number there.
+    fn make(
+        &mut self,
+        new: Numbered,
+        old: Option<(Option<Record>, usize)>,
+        hands: &mut Hands<'_, '_, '_, 'a>,
+    ) -> Result<(), Error> {
+        let Numbered { record, file: number } = new;
+        let is_further_name = record.entry.same_as.is_some();
+        match (&record.entry.kind, hands) {
+            (Kind::Directory, hands) => {
+                self.directories.add(&record);
+                self.make_name(record, hands)?;
             }
-            Kind::Link { target } => {
-                self.writer.link(&entry.path, target, &self.owner.meta(entry))?;
+            (Kind::Link { .. }, hands) => {
                 if self.is_complete() {
-                    self.links.add(record);
+                    self.links.add(&record);
                 }
+                self.make_name(record, hands)?;
             }
-            Kind::File { .. } if entry.same_as.is_some() => self.hard_links.add(record),
-            Kind::File { size, content } => {
-                let old =
-                    old.filter(|old| old.record.has_content() && has_same_content(&old.record.entry, entry));
-                if let (Some(old), Some(reuse)) = (old, &mut self.reuse)
-                    && let Some(inode) = reuse.take(&mut self.writer, record, &old.record, old.file)?
-                {
-                    note(&self.inodes, new.file, inode);
-                    self.reused += 1;
-                    return Ok(());
-                }
-                if self.reuse.is_some() && *size > 0 {
-                    self.needed.insert(*content);
-                }
-                self.plan.add(self.index, record, new.file, self.reuse.is_none())?;
+            (Kind::File { .. }, _) if is_further_name => self.hard_links.add(&record),
+            (Kind::File { .. }, Hands::Maker(_)) => {
+                self.plan.add(self.index, &record, number, true)?;
                 self.waiting += 1;
             }
+            (Kind::File { .. }, Hands::Crew(crew)) => match old {
+                Some((old, old_number)) => crew.add(Take { new: record, number, old, old_number })?,
+                None => self.wanted.add(&record, number),
+            },
         }
         Ok(())
+    }
+
+    fn make_name(&mut self, record: Record, hands: &mut Hands<'_, '_, '_, 'a>) -> Result<(), Error> {
+        match hands {
+            Hands::Maker(maker) => maker.add(record),
+            Hands::Crew(_) => maker::make(&mut self.writer, self.owner, &record),
+        }
+    }
+
+    /// Plans what must come from the archive, in path order.
+    fn want_missed(&mut self, missed: Vec<(Record, usize)>) -> Result<(), Error> {
+        let wanted = std::mem::take(&mut self.wanted);
+        self.waiting += wanted.len() + missed.len() as u64;
+        let mut missed = missed.into_iter().peekable();
+        let (plan, index) = (&mut self.plan, self.index);
+        let mut add = |record: &Record, number| plan.add(index, record, number, false);
+        wanted.each(&mut |record, number| {
+            while let Some((missed, before)) = missed.next_if(|(_, before)| *before < number) {
+                add(&missed, before)?;
+            }
+            add(&record, number)
+        })?;
+        missed.try_for_each(|(record, number)| add(&record, number))
     }
 
     fn see_same(&mut self, new: &Numbered, old: &Numbered) {
@@ -217,12 +280,7 @@ impl<'a> Layout<'a> {
     /// The files of pages that both have kept their inodes.
     fn see_skipped(&mut self) {
         let Some(base) = self.order.base else { return };
-        let mut starts = HashMap::new();
-        let mut start = 0;
-        for page in base.installed.index.root().of_kind(PageKind::Meta) {
-            starts.insert(page.digest, start);
-            start += usize::try_from(page.files).unwrap_or(0);
-        }
+        let starts = shared_pages(self.index, &base.installed.index);
         let mut at = 0;
         for page in self.index.root().of_kind(PageKind::Meta) {
             let files = usize::try_from(page.files).unwrap_or(0);
@@ -239,13 +297,14 @@ impl<'a> Layout<'a> {
 
     /// Takes over files that the base has under another name.
     pub fn take_moved(&mut self) -> Result<(), Error> {
-        let (Some(base), Some(reuse)) = (self.base(), &mut self.reuse) else { return Ok(()) };
-        if self.needed.is_empty() {
+        let Some(base) = self.order.base else { return Ok(()) };
+        let needed = self.plan.contents()?;
+        if needed.is_empty() {
             return Ok(());
         }
-        let needed = &self.needed;
+        let shared = if self.is_snapshot { Shared::Skipped } else { Shared::Read };
         let mut sources: HashMap<Digest, Numbered> = HashMap::new();
-        changed_of_old(self.index, base, self.is_snapshot, &mut |old| {
+        entries_of_old(self.index, &base.installed.index, shared, &mut |old| {
             if let Kind::File { content, .. } = &old.record.entry.kind
                 && old.record.has_content()
                 && needed.contains(content)
@@ -256,16 +315,15 @@ impl<'a> Layout<'a> {
         if sources.is_empty() {
             return Ok(());
         }
-        let (writer, inodes, reused) = (&mut self.writer, &self.inodes, &mut self.reused);
-        let waiting = &mut self.waiting;
+        let mut taker = self.taker(base)?;
+        let (reused, waiting) = (&mut self.reused, &mut self.waiting);
         self.plan.reduce(&mut |record, number| {
             let Kind::File { content, .. } = &record.entry.kind else { return Ok(false) };
             let Some(old) = sources.get(content) else { return Ok(false) };
-            let Some(inode) = reuse.take(writer, record, &old.record, old.file)? else { return Ok(false) };
-            note(inodes, number, inode);
-            *reused += 1;
-            *waiting -= 1;
-            Ok(true)
+            let is_taken = taker.take(record, number, &old.record, old.file)?;
+            *reused += u64::from(is_taken);
+            *waiting -= u64::from(is_taken);
+            Ok(is_taken)
         })
     }
 
@@ -284,7 +342,12 @@ impl<'a> Layout<'a> {
         let page = self.directories.take();
         let directories: Vec<Record> = PageReader::new(&page).collect::<Result<_, _>>()?;
         for record in directories.iter().rev() {
-            self.writer.finish_directory(&record.entry.path, &self.owner.meta(&record.entry))?;
+            let (path, meta) = (&record.entry.path, self.owner.meta(&record.entry));
+            if self.is_snapshot {
+                self.writer.finish_directory(path, &meta)?;
+            } else {
+                self.writer.finish_directory_as(path, &meta)?;
+            }
         }
         self.progress.advance(0, directories.len() as u64);
         Ok(())
@@ -329,7 +392,7 @@ impl<'a> Layout<'a> {
             fetched,
             kept_owner: self.owner.is_kept(),
         };
-        Ok((staged, self.inodes.into_iter().map(|inode| inode.load(Ordering::Relaxed)).collect()))
+        Ok((staged, self.inodes.iter().map(|inode| inode.load(Ordering::Relaxed)).collect()))
     }
 }
 

@@ -10,25 +10,30 @@
 //! Memory is bounded by the frames under way and by a few bytes for each file that must be read. Nothing is synced at
 //! the end; a descriptor opened before the first write is for that.
 
+mod crew;
+mod failure;
 mod fetch;
 mod join;
 mod lay;
+mod maker;
 mod names;
 mod owner;
 mod reuse;
 mod run;
 mod unpack;
+mod wanted;
 mod work;
 
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
-use join::Pair;
+use join::{Pair, Shared};
 pub use owner::admit;
 use reuse::has_same_content;
 pub use reuse::{Base, Method, closest};
 
+use super::PageKind;
 use super::error::Error;
 use super::reader::Index;
 use super::seen::{Seen, keep_index};
@@ -116,17 +121,22 @@ impl Prepared {
             return Ok((root.plain, root.entries));
         };
         let is_snapshot = method == Method::Btrfs;
-        let (mut bytes, mut same) = (0, 0);
-        join::join(&self.index, Some(&base.installed.index), is_snapshot, &mut |pair| {
+        let old = &base.installed.index;
+        let shared = join::shared_pages(&self.index, old);
+        let pages = root.of_kind(PageKind::Meta).iter().filter(|page| shared.contains_key(&page.digest));
+        let is_linked = method == Method::Hardlink;
+        let mut same = if is_linked { pages.map(|page| page.files).sum() } else { 0 };
+        let mut bytes = 0;
+        join::join(&self.index, Some(old), Shared::Skipped, &mut |pair| {
             let (new, old) = match &pair {
                 Pair::New(new) => (&new.record.entry, None),
                 Pair::Both(new, old) => (&new.record.entry, Some(&old.record.entry)),
-                Pair::Gone(_) => return Ok(()),
+                Pair::Gone(_) | Pair::Same(..) => return Ok(()),
             };
             let is_same = old.is_some_and(|old| has_same_content(new, old));
             match new.kind {
                 Kind::File { size, .. } if !is_same && new.same_as.is_none() => bytes += size,
-                Kind::File { .. } if is_same && method == Method::Hardlink => same += 1,
+                Kind::File { .. } if is_same && is_linked => same += 1,
                 _ => {}
             }
             Ok(())

@@ -7,15 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::super::error::malformed;
 use super::super::{Error, FrameKind};
+use super::StageOrder;
+use super::failure::Failure;
 use super::fetch::fetch;
 use super::lay::Layout;
 use super::names::Names;
 use super::unpack::{Job, Shared, Unpacker};
 use super::work::Plan;
-use super::{Method, StageOrder};
 use crate::release::source::Ranges;
 use crate::release::tree::flush_behind;
-use crate::sys::disk::Disk;
+use crate::sys::disk::{Context as _, Disk};
+use crate::sys::ioctl;
 use crate::types::progress::Progress;
 
 /// More threads than these gain nothing: they wait for the same directories.
@@ -43,14 +45,15 @@ pub fn run(
         root: Arc::clone(&layout.root),
         owner: layout.owner,
         is_complete,
-        inodes: &layout.inodes,
+        inodes: &layout.inodes[..],
         written: &written,
         progress,
     };
     let pages =
         [layout.links.clone().take(), layout.hard_links.clone().take(), layout.directories.clone().take()];
     let names = pages.each_ref().map(|page| Names::new(page));
-    let is_flushed = order.method != Method::Btrfs;
+    // On btrfs the time goes to the kernel's own threads: early syncs only make it write its metadata more often.
+    let is_flushed = !ioctl::is_btrfs(order.into).context("look at", order.into)?;
     std::thread::scope(|scope| {
         let flusher = is_flushed
             .then(|| scope.spawn(|| flush_behind(filesystem, order.into, disk, &written, &is_over)));
@@ -128,30 +131,6 @@ fn work_off(shared: &Shared<'_>, take: &Mutex<Receiver<Job>>, failure: &Failure)
         if !failure.is_set() {
             failure.keep(unpacker.unpack(job));
         }
-    }
-}
-
-/// The first error of any thread.
-#[derive(Default)]
-struct Failure {
-    is_set: AtomicBool,
-    error: Mutex<Option<Error>>,
-}
-
-impl Failure {
-    fn keep(&self, result: Result<(), Error>) {
-        if let Err(error) = result {
-            self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-            self.is_set.store(true, Ordering::Release);
-        }
-    }
-
-    fn is_set(&self) -> bool {
-        self.is_set.load(Ordering::Acquire)
-    }
-
-    fn into_result(self) -> Result<(), Error> {
-        self.error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is to be made of each frame.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -8,6 +8,7 @@ use super::super::error::malformed;
 use super::super::meta::{PageReader, PageWriter, Record};
 use super::super::{Error, Frame, FrameKind, Index, PageKind};
 use crate::release::tree::NewFile;
+use crate::types::Digest;
 use crate::types::entry::Kind;
 
 const PART: &str = "the index";
@@ -127,12 +128,30 @@ impl Plan {
         Ok(())
     }
 
+    /// The contents that are needed.
+    pub fn contents(&self) -> Result<HashSet<Digest>, Error> {
+        let mut contents = HashSet::new();
+        let mut add = |record: &Record| {
+            if let Kind::File { size: 1.., content } = record.entry.kind {
+                contents.insert(content);
+            }
+        };
+        for work in self.work.values() {
+            work.chunk.iter().for_each(|(large, _)| add(&large.record));
+            let page = work.files.clone().take();
+            for record in PageReader::new(&page) {
+                add(&record?);
+            }
+        }
+        Ok(contents)
+    }
+
     /// Drops the files that `is_done` says to be done, and frames of which nothing is left.
     pub fn reduce(
         &mut self,
         is_done: &mut dyn FnMut(&Record, usize) -> Result<bool, Error>,
     ) -> Result<(), Error> {
-        let mut done_large = std::collections::HashSet::new();
+        let mut done_large = HashSet::new();
         for (frame, work) in std::mem::take(&mut self.work) {
             let Work { mut files, numbers, header, chunk } = work;
             let chunk = match chunk {
