@@ -57,6 +57,8 @@ pub struct Candidate {
     /// Whether nobody but root and the caller can change the archive where it is. Any other must be copied to a private
     /// file first: it could be changed between two readings.
     pub is_ours: bool,
+    /// Whether the manifest was made of the archive just now, so that it need not be compared with it.
+    pub is_derived: bool,
     /// What somebody should look at.
     pub warnings: Vec<Warning>,
 }
@@ -149,6 +151,7 @@ impl Resolver<'_> {
             serial: Some(accepted.channel.serial),
             archive: self.source.archive(&manifest.archive)?,
             is_ours: false,
+            is_derived: false,
             manifest,
             signers,
             warnings,
@@ -234,6 +237,7 @@ impl LocalArchive<'_> {
             Some(path) => disk::read_small(path, MANIFEST_BYTES_MAX)?,
             None => None,
         };
+        let is_derived = bytes.is_none();
         let (manifest, digest, signers) = match (bytes, manifest_path) {
             (Some(bytes), Some(path)) => self.with_manifest(&bytes, &path)?,
             _ => self.without_manifest(&archive)?,
@@ -246,6 +250,7 @@ impl LocalArchive<'_> {
             serial: None,
             archive: Box::new(archive),
             is_ours: matches!(owned::open(self.file), Ok(Some(_))),
+            is_derived,
             manifest,
             warnings: if signers.is_empty() { vec![Warning::Unsigned(what)] } else { Vec::new() },
             signers,

@@ -2,15 +2,18 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 use sha2::{Digest as _, Sha256};
 
+use super::attributes;
 use crate::release::tree::Root;
 use crate::sys::disk::{Context, Disk, Error};
 use crate::types::Digest;
@@ -75,29 +78,46 @@ impl Pending {
     }
 }
 
-/// Reads the contents of files of a tree.
+/// Reads the files of a tree.
 pub struct Contents {
     root: Root,
+    /// The directory of the last file.
+    parent: Option<(Vec<u8>, OwnedFd)>,
     buffer: Vec<u8>,
 }
 
 impl Contents {
     /// Of the tree `root`.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        Ok(Self { root: Root::open(root, &Disk::default())?, buffer: vec![0; BUFFER] })
+        Ok(Self { root: Root::open(root, &Disk::default())?, parent: None, buffer: vec![0; BUFFER] })
     }
 
-    /// Fills in the digest of a file's content; other entries stay as they are.
+    /// Fills in a file's attributes and the digest of its content; other entries stay as they are.
     ///
     /// # Errors
     /// Also when the file has not the size that it had.
     pub fn fill(&mut self, entry: &mut Entry) -> Result<(), Error> {
-        let Kind::File { size, content: digest } = &mut entry.kind else { return Ok(()) };
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let Kind::File { size, .. } = entry.kind else { return Ok(()) };
         let path = self.root.path_of(&entry.path);
-        let file = File::from(self.root.open_beneath(&entry.path, flags).context("open", &path)?);
-        *digest = content(&file, *size, &mut self.buffer).context("read", &path)?;
+        let file = self.file(&entry.path).context("open", &path)?;
+        entry.xattrs = attributes(&file).context("read", &path)?;
+        let content = content(&file, size, &mut self.buffer).context("read", &path)?;
+        entry.kind = Kind::File { size, content };
         Ok(())
+    }
+
+    fn file(&mut self, path: &[u8]) -> io::Result<File> {
+        let (directory, name) = match path.iter().rposition(|byte| *byte == b'/') {
+            Some(slash) => (&path[..slash], &path[slash + 1..]),
+            None => (&b""[..], path),
+        };
+        let opened = match self.parent.take() {
+            Some((last, opened)) if last == directory => opened,
+            _ => self.root.directory(directory)?,
+        };
+        let (_, opened) = &*self.parent.insert((directory.to_vec(), opened));
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        Ok(File::from(openat(opened, name, flags, Mode::empty())?))
     }
 }
 

@@ -74,7 +74,7 @@ pub fn walk(root: &Path) -> Result<Walk, Error> {
     })
 }
 
-/// The same without reading a file: their digests are zeros until [`Contents::fill`].
+/// The same without opening a file: they have no attributes, and zeros for a digest, until [`Contents::fill`].
 pub fn walk_unread(root: &Path) -> Result<Walk, Error> {
     Ok(Walk { hashers: None, ..walk(root)? })
 }
@@ -178,18 +178,22 @@ impl Walk {
         if kind != SFlag::S_IFREG {
             return Err(io::Error::other("it is neither a file, a directory nor a symbolic link"));
         }
-        let file = File::from(openat(&*parent, name.as_c_str(), flags, Mode::empty())?);
-        check_same(&file, &found)?;
-        let xattrs = attributes(&file)?;
         let size = found.st_size as u64;
         let nothing = Digest([0; 32]);
-        let mut entry = entry(path, Kind::File { size, content: nothing }, &found, xattrs);
+        let mut entry = entry(path, Kind::File { size, content: nothing }, &found, BTreeMap::new());
+        let mut content = None;
+        if let Some(hashers) = &self.hashers {
+            let file = File::from(openat(&*parent, name.as_c_str(), flags, Mode::empty())?);
+            check_same(&file, &found)?;
+            entry.xattrs = attributes(&file)?;
+            content = Some(hashers.hash(file, size));
+        }
         if found.st_nlink > 1 {
             let inode = (found.st_dev, found.st_ino);
             let directory = self.levels.last().map_or(&b""[..], |level| &level.path);
             entry.same_as = self.first_names.meet(inode, directory, name.to_bytes());
         }
-        Ok(Found { entry, content: self.hashers.as_ref().map(|hashers| hashers.hash(file, size)) })
+        Ok(Found { entry, content })
     }
 }
 
