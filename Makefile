@@ -7,7 +7,7 @@ DESTDIR ?=
 # Where cargo builds; follows CARGO_TARGET_DIR.
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test check bench test-nodes test-fleet test-storage model build man install install-boards uninstall deb test-deb test-guide clean
+.PHONY: help demo test check bench test-nodes test-fleet test-crashes test-storage model build man install install-boards uninstall deb test-deb test-guide clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -33,6 +33,9 @@ test-fleet: ## Tests of whole fleets on real storage and with whole processes
 
 test-storage: ## One suite on GlusterFS, sshfs, NFS, etcd, an object store (root; half an hour; KIND=sshfs for one)
 	@tests/run.sh storage $(KIND)
+
+test-crashes: ## Updates stopped before each change, and full disks: every file system and method (root, half an hour)
+	@tests/run.sh crashes
 
 model: ## Explore the fleet protocol's states (minutes)
 	@tests/run.sh model

@@ -1,6 +1,11 @@
 //! Stopped before every single change of the disk: killed, or refused by the machine.
 
+use std::ops::Range;
+
+use crate::filesystems::{METHODS, Mounted};
 use crate::node::{Health, TestNode};
+
+const CHANGES_MAX: usize = 400;
 
 /// What is done, beginning from which release, and on which releases it may end.
 struct Scenario {
@@ -39,7 +44,10 @@ fn roll_back(_: &TestNode) -> Vec<String> {
 
 impl Scenario {
     fn node(&self) -> TestNode {
-        let node = TestNode::new(self.releases);
+        self.begun(TestNode::new(self.releases))
+    }
+
+    fn begun(&self, node: TestNode) -> TestNode {
         assert_eq!(node.update(1), 0);
         if self.before == "2" {
             assert_eq!(node.update(2), 0);
@@ -50,10 +58,20 @@ impl Scenario {
 
     /// Stops before change 0, 1, 2, … until nothing is left to stop. `look` sees the node and how the run ended.
     fn at_every_change(&self, how: &str, look: impl Fn(&TestNode, usize, Option<i32>)) {
-        const CHANGES_MAX: usize = 400;
         let begin = self.node();
-        for stop_before in 0..CHANGES_MAX {
-            let node = begin.copy();
+        self.at_changes(&|| begin.copy(), (0..CHANGES_MAX, 1), how, look);
+    }
+
+    /// The same at some changes.
+    fn at_changes(
+        &self,
+        begin: &dyn Fn() -> TestNode,
+        (range, step): (Range<usize>, usize),
+        how: &str,
+        look: impl Fn(&TestNode, usize, Option<i32>),
+    ) {
+        for stop_before in range.step_by(step) {
+            let node = begin();
             let words = (self.words)(&node);
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             let (how, from_then_on) = how.strip_suffix('+').map_or((how, ""), |how| (how, "+"));
@@ -114,20 +132,44 @@ impl Scenario {
         self.at_every_change("kill", |node, stop_before, _| self.ends_well(node, stop_before));
     }
 
+    /// On real file systems, with each method that works there: killed, or refused, before each `step`th change.
+    fn survives_everywhere(&self, test: &str, kind: &'static str, step: usize) {
+        let Some(mounted) = Mounted::new(test, kind) else { return };
+        let methods = METHODS.iter().filter(|(on, _)| *on == kind);
+        for (number, (_, method)) in methods.enumerate() {
+            let begin = || self.begun(TestNode::new_in(&mounted.path(), self.releases).with_method(method));
+            for (way, how) in ["kill", "eio", "enospc"].into_iter().enumerate() {
+                println!("{kind}, {method}, {how}");
+                // Each begins elsewhere, so that together they stop before many.
+                let first = (number * 5 + way * 9) % step;
+                self.at_changes(&begin, (first..CHANGES_MAX, step), how, |node, stop_before, code| {
+                    if let Some(code) = code {
+                        self.is_honest(node, stop_before, code);
+                    }
+                    self.ends_well(node, stop_before);
+                });
+            }
+        }
+    }
+
     /// A machine that refuses one change: the exit code tells what is.
     fn survives_refusals(&self, how: &str) {
         self.at_every_change(how, |node, stop_before, code| {
             let code = code.unwrap_or_else(|| panic!("change {stop_before}: killed"));
-            let active = node.active().unwrap();
-            match code {
-                0 => assert_eq!(active, self.after, "change {stop_before}: done"),
-                1 | 15 | 16 => assert_eq!(active, self.before, "change {stop_before}: nothing changed"),
-                10 => assert_eq!(active, "1", "change {stop_before}: rolled back"),
-                14 => {}
-                other => panic!("change {stop_before}: exit code {other}"),
-            }
+            self.is_honest(node, stop_before, code);
             self.ends_well(node, stop_before);
         });
+    }
+
+    fn is_honest(&self, node: &TestNode, stop_before: usize, code: i32) {
+        let active = node.active().unwrap();
+        match code {
+            0 => assert_eq!(active, self.after, "change {stop_before}: done"),
+            1 | 15 | 16 => assert_eq!(active, self.before, "change {stop_before}: nothing changed"),
+            10 => assert_eq!(active, "1", "change {stop_before}: rolled back"),
+            14 => {}
+            other => panic!("change {stop_before}: exit code {other}"),
+        }
     }
 }
 
@@ -185,4 +227,46 @@ fn a_failing_update_without_space_at_any_change_ends_well() {
 #[test]
 fn a_rollback_without_space_at_any_change_ends_well() {
     ROLLBACK.survives_refusals("enospc");
+}
+
+/// Some of the changes here, on each file system; all of them in the long runs below.
+const STEP: usize = 29;
+
+#[test]
+fn updates_on_ext4_by_any_method_end_well() {
+    UPDATE.survives_everywhere("updates_on_ext4_by_any_method_end_well", "ext4", STEP);
+}
+
+#[test]
+fn updates_on_xfs_by_any_method_end_well() {
+    UPDATE.survives_everywhere("updates_on_xfs_by_any_method_end_well", "xfs", STEP);
+}
+
+#[test]
+fn updates_on_btrfs_by_any_method_end_well() {
+    UPDATE.survives_everywhere("updates_on_btrfs_by_any_method_end_well", "btrfs", STEP);
+}
+
+#[test]
+#[ignore = "ten minutes each; run by `make test-crashes`"]
+fn everything_on_ext4_by_any_method_ends_well() {
+    everything_on("everything_on_ext4_by_any_method_ends_well", "ext4");
+}
+
+#[test]
+#[ignore = "ten minutes each; run by `make test-crashes`"]
+fn everything_on_xfs_by_any_method_ends_well() {
+    everything_on("everything_on_xfs_by_any_method_ends_well", "xfs");
+}
+
+#[test]
+#[ignore = "ten minutes each; run by `make test-crashes`"]
+fn everything_on_btrfs_by_any_method_ends_well() {
+    everything_on("everything_on_btrfs_by_any_method_ends_well", "btrfs");
+}
+
+fn everything_on(test: &str, kind: &'static str) {
+    for scenario in [UPDATE, SICK, ROLLBACK] {
+        scenario.survives_everywhere(test, kind, 1);
+    }
 }

@@ -68,6 +68,18 @@ impl Drop for Mounted {
     }
 }
 
+/// Each file system with each method that works there, as settings name it.
+pub const METHODS: [(&str, &str); 8] = [
+    ("ext4", "hardlink"),
+    ("ext4", "copy"),
+    ("xfs", "hardlink"),
+    ("xfs", "reflink"),
+    ("xfs", "copy"),
+    ("btrfs", "btrfs"),
+    ("btrfs", "reflink"),
+    ("btrfs", "copy"),
+];
+
 /// A store on a mounted file system.
 struct Node {
     store: Store,

@@ -23,7 +23,12 @@ pub struct TestNode {
 impl TestNode {
     /// A node without any release, and releases `1`, `2` and so on beside it.
     pub fn new(releases: &[Health]) -> Self {
-        let node = Self { place: tempfile::tempdir().unwrap(), elsewhere: None };
+        Self::new_in(&std::env::temp_dir(), releases)
+    }
+
+    /// The same with all of it in a directory there.
+    pub fn new_in(directory: &Path, releases: &[Health]) -> Self {
+        let node = Self { place: tempfile::tempdir_in(directory).unwrap(), elsewhere: None };
         fs::create_dir(node.root()).unwrap();
         let config = format!(
             "root = '{}'\n[health]\nmin_healthy = '0s'\ninterval = '20ms'\nfail_threshold = 2\ndeadline = '20s'\n\
@@ -137,6 +142,13 @@ impl TestNode {
             Command::new("cp").arg("-a").arg(self.root().join(".")).arg(root).status().unwrap().success()
         );
         self.elsewhere = Some(root.to_owned());
+        self
+    }
+
+    /// The same node, which stages by this method.
+    pub fn with_method(self, method: &str) -> Self {
+        let config = fs::read_to_string(self.config()).unwrap();
+        fs::write(self.config(), format!("{config}[store]\nmethod = '{method}'\n")).unwrap();
         self
     }
 
