@@ -3,9 +3,12 @@
 
     inputs.py npm OUT              three sets of pinned npm packages: 59,000 files, 0.69 GB; needs npm and its registry
     inputs.py generated FILES OUT  FILES files of text-like content; new1 and new10 change 1 % and 10 % of them
-    inputs.py few FILES OUT        the same, but new1 changes 100 files, whatever there are
+    inputs.py few FILES OUT        FILES small files; new1 changes 100 of them
+    inputs.py shares FILES OUT     FILES small files; old, and changed1 … changed100, which change so many percent
+    inputs.py steps FILES N OUT    FILES small files; old, and step1 … stepN, each of which changes 100 more
+    inputs.py large OUT            small (10 MB) and large (10 GB, nine tenths of them holes), of 1000 files each
 
-The time of a file follows from its content, so that the same content has the same time in every release.
+What does not change is linked to old, to save time and room. The time of a file follows from its content, so that the same content has the same time in every release.
 """
 import os
 import random
@@ -74,16 +77,86 @@ def generated(files, out, changed):
         stamp(f"{out}/{name}")
 
 
+def small(path, key):
+    """A small file: a slice of text that nobody else has, with a time that follows from its key."""
+    dice = random.Random(key)
+    start, length = dice.randrange(len(TEXT) - 8000), min(8000, int(dice.lognormvariate(6.2, 1.0)) + 20)
+    with open(path, "w") as file:
+        file.write(f"{key}\n{TEXT[start:start + length]}")
+    time = EPOCH + dice.randrange(10_000_000)
+    os.utime(path, (time, time))
+
+
+def place(number):
+    return f"{number % 997 // 31}/{number % 997}/{number}.js" if FILES <= 100_000 else (
+        f"{number % 9973 // 100}/{number % 9973}/{number}.js")
+
+
+def changed_tree(out, base, name, changed, generation):
+    """The tree `name`: all files of `base`, linked, but for those that changed."""
+    subprocess.run(["cp", "-al", f"{out}/{base}", f"{out}/{name}"], check=True)
+    touched = set()
+    for number in changed:
+        path = f"{out}/{name}/{place(number)}"
+        os.remove(path)
+        small(path, f"{number} {generation}")
+        touched.add(os.path.dirname(path))
+    for directory in touched:
+        os.utime(directory, (EPOCH, EPOCH))
+
+
+def old_tree(out):
+    made = set()
+    for number in range(FILES):
+        path = f"{out}/old/{place(number)}"
+        directory = os.path.dirname(path)
+        if directory not in made:
+            os.makedirs(directory, exist_ok=True)
+            made.add(directory)
+        small(path, str(number))
+    for directory, _, _ in os.walk(f"{out}/old", topdown=False):
+        os.utime(directory, (EPOCH, EPOCH))
+
+
+def large(out):
+    for name, block, hole in (("small", 10 << 10, 0), ("large", 1 << 20, 9 << 20)):
+        os.makedirs(f"{out}/{name}")
+        for number in range(1000):
+            with open(f"{out}/{name}/{number}", "wb") as file:
+                file.write(random.Random(number).randbytes(2048) * (block // 2048))
+                file.truncate(block + hole)
+
+
 def main():
+    global FILES, TEXT
     kind, *rest = sys.argv[1:]
     out = os.path.abspath(rest[-1])
     os.makedirs(out)
+    dice = random.Random(7)
+    words = ["".join(dice.choices("etaoinshrdlucmfw", k=dice.randint(2, 9))) for _ in range(3000)]
+    TEXT = " ".join(dice.choices(words, k=200_000))
     if kind == "npm":
         npm(out)
-    else:
+    elif kind == "large":
+        large(out)
+    elif kind == "generated":
         files = int(rest[0])
-        new1 = 100 if kind == "few" else files // 100
-        generated(files, out, {"new1": new1} if kind == "few" else {"new1": new1, "new10": files // 10})
+        generated(files, out, {"new1": files // 100, "new10": files // 10})
+    else:
+        FILES = int(rest[0])
+        old_tree(out)
+        pick = lambda name, count: random.Random(name).sample(range(FILES), min(count, FILES))
+        if kind == "few":
+            changed_tree(out, "old", "new1", pick("new1", 100), 1)
+        elif kind == "shares":
+            for share in (1, 5, 10, 25, 50, 75, 100):
+                changed_tree(out, "old", f"changed{share}", pick("share", FILES * share // 100), 1)
+            changed_tree(out, "old", "changed0", [], 1)
+        else:
+            before = "old"
+            for step in range(1, int(rest[1]) + 1):
+                changed_tree(out, before, f"step{step}", pick(f"step{step}", 100), step)
+                before = f"step{step}"
 
 
 main()
