@@ -38,7 +38,7 @@ need_fuse() { [ -c /dev/fuse ] || skip "no /dev/fuse"; }
 work=$(mktemp -d /tmp/cutover-storage.XXXXXX)
 end() { :; }
 unmount() {
-    grep -o " ${work}[^ ]* " /proc/mounts | sort -r | while read -r mounted; do umount -l "$mounted" || true; done
+    grep -o " ${work}/[^ ]* " /proc/mounts | sort -r | while read -r mounted; do umount -l "$mounted" || true; done
 }
 clean() {
     status=$?

@@ -22,15 +22,17 @@ if [ ! -d "$tree" ]; then
     for package in "$work"/packages/*.deb; do dpkg-deb -x "$package" "$tree"; done
 fi
 release=$(ls "$tree/lib/modules")
+for tool in depmod modprobe; do ln -sf ../bin/kmod "$tree/sbin/$tool"; done
 export LD_LIBRARY_PATH="$tree/usr/lib/x86_64-linux-gnu:$tree/lib/x86_64-linux-gnu"
-"$tree/sbin/depmod" -b "$tree" "$release" 2>/dev/null
+"$tree/sbin/depmod" -b "$tree" "$release"
 
 # A first root that knows just enough to find this machine's.
 initial=$work/initial
 mkdir -p "$initial/bin" "$initial/lib/modules/$release"
 cp "$tree/bin/busybox" "$initial/bin/busybox"
 cp "$tree/lib/modules/$release"/modules.* "$initial/lib/modules/$release/"
-for module in virtio_pci virtio_blk 9pnet_virtio 9p overlay ext4 nfsd nfs nfsv3 nfsv4 veth; do
+modules='virtio_pci virtio_blk 9pnet_virtio 9p overlay crc32c_generic ext4 veth nfsd nfs nfsv3 nfsv4'
+for module in $modules; do
     "$tree/sbin/modprobe" -d "$tree" -S "$release" --show-depends "$module" 2>/dev/null
 done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | sort -u | while read -r file; do
     place=$initial/lib/modules/${file#*/lib/modules/}
@@ -38,24 +40,28 @@ done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | sort -u | while read -r file; do
     cp "$file" "$place"
 done
 unset LD_LIBRARY_PATH
+mkdir -p "$initial/sbin"
+# The kernel itself asks for modules by this path.
+ln -s /bin/busybox "$initial/sbin/modprobe"
 cat >"$initial/init" <<'END'
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
 mkdir -p /proc /sys /dev /below /above /root
 mount -t proc none /proc; mount -t sysfs none /sys; mount -t devtmpfs none /dev
-for module in virtio_pci virtio_blk 9pnet_virtio 9p overlay ext4 veth nfsd nfs nfsv3 nfsv4; do modprobe $module; done
+for module in virtio_pci virtio_blk 9pnet_virtio 9p overlay crc32c_generic ext4 veth nfsd nfs nfsv3 nfsv4; do
+    modprobe $module || echo "no $module"
+done
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144,cache=loose,ro host /below
 mount -t tmpfs none /above; mkdir /above/changes /above/work
 mount -t overlay -o lowerdir=/below,upperdir=/above/changes,workdir=/above/work none /root
 for place in proc sys dev; do mount --move /$place /root/$place; done
-mount -t tmpfs none /root/run; mount -t tmpfs none /root/tmp
+mount -t tmpfs none /root/run
 for word in $(cat /root/proc/cmdline); do case $word in guest=*) guest=${word#guest=} ;; esac; done
 chroot /root /bin/sh "$guest"
 echo "guest ended with $?"
 sync; echo o >/root/proc/sysrq-trigger; sleep 5
 END
 chmod 755 "$initial/init" "$initial/bin/busybox"
-ln -s bin/busybox "$initial/busybox"
 (cd "$initial" && find . | cpio -o -H newc --quiet) >"$work/initrd"
 truncate -s 256M "$work/disk"
 mkfs.ext4 -q "$work/disk"
@@ -65,8 +71,8 @@ program=$("$cargo" test --locked --no-run --test it 2>&1 | sed -n 's/.*Executabl
 case $program in /*) ;; *) program=$(pwd)/$program ;; esac
 [ -x "$program" ] || { say "no test program"; exit 1; }
 
-# What the guest does. Its /tmp is not this machine's, so it stands elsewhere.
-guest=$(dirname "$program")/nfs-guest.sh
+# What the guest does.
+guest=$work/guest
 {
     echo "tree='$tree' program='$program' rounds='$rounds' wanted='${NFS_VERSIONS:-3 4.2}'"
     cat tests/storage/nfs-guest.in

@@ -4,18 +4,22 @@
 # shellcheck source=tests/storage/lib.sh
 . "$(dirname "$0")/lib.sh"
 need python3:python3 curl:curl
-if command -v moto_server >/dev/null 2>&1; then
-    moto=moto_server
-else
+python=python3
+if ! $python -c 'import moto.server, flask' 2>/dev/null; then
     python3 -m venv "$work/venv" >/dev/null 2>&1 || skip "no python3-venv"
-    "$work/venv/bin/pip" install -q 'moto[s3,server]' >/dev/null 2>&1 || skip "cannot install moto from PyPI"
-    moto=$work/venv/bin/moto_server
+    python=$work/venv/bin/python
+    "$python" -m pip install -q 'moto[s3,server]' >/dev/null 2>&1 || skip "cannot install moto from PyPI"
 fi
 
 "$cargo" build --quiet --locked -p cutover -p cutover-board-object
 board=${CARGO_TARGET_DIR:-$(pwd)/target}/debug/cutover-board-object
 port=$((20000 + $$ % 20000))
-"$moto" -H 127.0.0.1 -p "$port" >"$work/moto.log" 2>&1 &
+# By one thread: moto looks whether the name is there and puts it in two steps, with nothing around them.
+"$python" -c "
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import run_simple
+run_simple('127.0.0.1', $port, DomainDispatcherApplication(create_backend_app), threaded=False)
+" >"$work/moto.log" 2>&1 &
 server=$!
 end() { kill "$server" 2>/dev/null || true; }
 wait_for curl -s "http://127.0.0.1:$port/moto-api/"
@@ -30,6 +34,6 @@ aws_region = us-east-1
 aws_endpoint = http://127.0.0.1:$port
 allow_http = true
 END
-say "moto $(python3 -c 'import moto; print(moto.__version__)' 2>/dev/null || echo of PyPI)"
+say "moto $("$python" -c 'import moto; print(moto.__version__)')"
 export CUTOVER_STORAGE="exec:$board s3://fleets/shop/{} --options $work/options"
 suite shared::of_all shared::what_one shared::what_is shared::two_nodes shared::three_nodes

@@ -144,9 +144,14 @@ impl Gateway {
 
     /// The `Date` of an answer: the clock of the endpoint that answers, in whole seconds.
     pub fn date(&mut self) -> Option<String> {
-        let endpoint = self.endpoints.get(self.current)?;
-        let answer = self.agent.get(format!("{endpoint}/version")).call().ok()?;
-        Some(answer.headers().get("date")?.to_str().ok()?.to_owned())
+        for _ in 0..self.endpoints.len() {
+            let url = format!("{}/version", self.endpoints[self.current]);
+            if let Ok(answer) = self.agent.get(url).call() {
+                return Some(answer.headers().get("date")?.to_str().ok()?.to_owned());
+            }
+            self.current = (self.current + 1) % self.endpoints.len();
+        }
+        None
     }
 
     fn ask(&mut self, path: &str, request: &Value) -> Result<Vec<u8>, String> {
