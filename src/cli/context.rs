@@ -16,7 +16,7 @@ use crate::coord::settings::Mode;
 use crate::lifecycle::agreement::{Agreement, Alone};
 use crate::lifecycle::application::Application;
 use crate::lifecycle::driver;
-use crate::lifecycle::fleet::Member;
+use crate::lifecycle::fleet::{KeyFile, Member};
 use crate::lifecycle::local::Local;
 use crate::lifecycle::node::{Node, Parts, Work};
 use crate::lifecycle::settings::Settings;
@@ -162,8 +162,10 @@ impl Parts for Locally<'_> {
                     None => work(application, &mut Alone as &mut dyn Agreement),
                     Some(kept) => {
                         let board = super::fleet::board(&settings.fleet, kept.own.node.as_str());
+                        let (signer, fleet) = (KeyFile(self.store.layout.fleet_key()), &settings.fleet);
                         let mut member =
-                            Member::new(Box::new(board), &SystemClock, &keys, &settings.fleet, kept);
+                            Member::new(Box::new(board), &SystemClock, &keys, Some(&signer), fleet, kept);
+                        member.has = super::fleet::has(self.store);
                         work(application, &mut member)
                     }
                 }

@@ -64,6 +64,7 @@ pub fn rollback(context: &Context, args: &RollbackArgs) -> Result<u8, Error> {
             data: args.data.into(),
             reason: args.reason.clone(),
             no_hold: args.no_hold,
+            rollout: None,
         };
         match node.lock() {
             Ok(lock) => {

@@ -35,6 +35,8 @@ pub struct Found {
 pub trait Keys {
     /// The operator who signed exactly this line; or why nobody who counts did.
     fn operator(&self, line: &str, armored: &str) -> Result<String, String>;
+    /// Whether this public key signed exactly this line; or why it does not count.
+    fn node(&self, key: &str, line: &str, armored: &str) -> Result<(), String>;
 }
 
 /// Makes signatures of operators.

@@ -3,10 +3,14 @@
 //! ```text
 //! rules     pure functions: own stage + what was read + time -> the next step
 //! facts     what is written: one JSON line and a trailer
+//! voice     with whose signature, where nodes sign
+//! account   what a rollout did, for people
 //! board     where it is written: create once, read, list; behind a helper that can be killed
 //! ```
 //! The process that switches and rolls back never touches shared storage itself.
 
+pub mod account;
+pub mod alive;
 pub mod board;
 pub mod check;
 pub mod facts;
@@ -18,6 +22,7 @@ pub mod rollout;
 pub mod rules;
 pub mod settings;
 pub mod synchronous;
+pub mod voice;
 
 pub use name::NodeName;
 pub use settings::Settings;

@@ -1,5 +1,7 @@
 //! What operators do on a board: make a fleet, list its members, propose, stop, waive.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::board::{Board, Done, Listed};
@@ -11,8 +13,9 @@ use super::rollout::{Rollout, look_rollout, numbers};
 use super::rules::Times;
 use super::rules::rolling::Decision as RollingDecision;
 use super::rules::synchronous::{Decision, Go, Outcome, Plan};
-use super::settings::{Mode, Settings, WaveSetting};
+use super::settings::{Facts as FactSeals, Mode, Settings, WaveSetting};
 use super::synchronous::{Heard, Synchronous};
+use super::voice::Voice;
 use crate::types::Digest;
 
 /// Why an operator's act came to nothing.
@@ -76,7 +79,27 @@ pub fn fleet(board: &mut dyn Board, name: &str) -> Result<Fleet, Error> {
     }
 }
 
-impl Operator<'_> {
+/// The member list that counts: the valid one with the highest number.
+pub fn members(board: &mut dyn Board, fleet: &str, trust: Trust<'_>) -> Result<Option<Members>, Error> {
+    let lists = match board.list(names::MEMBERS) {
+        Listed::Names(lists) => lists,
+        Listed::Unreachable(why) => return Err(Error::Unreachable(why)),
+    };
+    for number in lists.iter().rev().filter_map(|name| name.parse::<u32>().ok()) {
+        match look_signed(board, &names::members(number), trust) {
+            Look::Found(Found { fact: Fact::Members(members), .. })
+                if members.list == number && members.fleet == fleet =>
+            {
+                return Ok(Some(members));
+            }
+            Look::Unreachable(why) => return Err(Error::Unreachable(why)),
+            Look::Found(_) | Look::Absent | Look::Bad(_) => {}
+        }
+    }
+    Ok(None)
+}
+
+impl<'a> Operator<'a> {
     /// Makes a fleet in an empty directory; one that is there already stays as it is.
     pub fn init(&mut self, name: &str, id: &str) -> Result<Fleet, Error> {
         for directory in [names::MEMBERS, names::ROLLOUTS, names::NODES] {
@@ -89,6 +112,11 @@ impl Operator<'_> {
             Look::Unreachable(why) => Err(Error::Unreachable(why)),
             _ => fleet(self.board, name),
         }
+    }
+
+    /// How they speak.
+    pub fn voice(&self) -> Voice<'a> {
+        Voice { trust: self.trust, signer: self.signer }
     }
 
     /// The entries of the nodes that have joined.
@@ -108,24 +136,9 @@ impl Operator<'_> {
         Ok(joined)
     }
 
-    /// The member list that counts: the valid one with the highest number.
+    /// The member list that counts.
     pub fn members(&mut self, fleet: &Fleet) -> Result<Option<Members>, Error> {
-        let lists = match self.board.list(names::MEMBERS) {
-            Listed::Names(lists) => lists,
-            Listed::Unreachable(why) => return Err(Error::Unreachable(why)),
-        };
-        for number in lists.iter().rev().filter_map(|name| name.parse::<u32>().ok()) {
-            match look_signed(self.board, &names::members(number), self.trust) {
-                Look::Found(Found { fact: Fact::Members(members), .. })
-                    if members.list == number && members.fleet == fleet.id =>
-                {
-                    return Ok(Some(members));
-                }
-                Look::Unreachable(why) => return Err(Error::Unreachable(why)),
-                Look::Found(_) | Look::Absent | Look::Bad(_) => {}
-            }
-        }
-        Ok(None)
+        members(self.board, &fleet.id, self.trust)
     }
 
     /// Writes the next member list.
@@ -162,18 +175,7 @@ impl Operator<'_> {
         if let Some(stranger) = wish.only.iter().find(|node| !members.contains(node)) {
             return refused(format!("`{stranger}` is no member of the fleet"));
         }
-        let number = numbers(self.board).map_err(Error::Unreachable)?.last().map_or(1, |last| last + 1);
-        if number > names::ROLLOUT_MAX {
-            return refused("the fleet has had all rollouts that six digits can number");
-        }
-        let prev = match number {
-            1 => None,
-            _ => match self.board.read(&names::proposal(number - 1)) {
-                super::board::Read::Bytes(text) => Some(Digest::of(text.as_bytes())),
-                super::board::Read::Unreachable(why) => return Err(Error::Unreachable(why)),
-                super::board::Read::Absent | super::board::Read::Bad(_) => None,
-            },
-        };
+        let (number, prev) = self.next_number(&fleet)?;
         let proposal = Proposal {
             fleet: fleet.id.clone(),
             rollout: number,
@@ -181,6 +183,7 @@ impl Operator<'_> {
             mode: settings.mode,
             release: wish.release.clone(),
             members_list: list.list,
+            keys: keys(settings, &list, &members)?,
             members,
             created: wish.now,
             expires: wish.now.saturating_add(wish.valid).unwrap_or(Timestamp::MAX),
@@ -208,6 +211,21 @@ impl Operator<'_> {
             Look::Found(_) | Look::Absent | Look::Bad(_) => {}
         }
         self.rollout(&fleet, number)
+    }
+
+    /// The number after the newest proposal, and its digest. Files that are none do not count: nobody who can only write
+    /// there can use up the numbers.
+    fn next_number(&mut self, fleet: &Fleet) -> Result<(u64, Option<Digest>), Error> {
+        let newest = self.newest(fleet)?;
+        let (mut number, prev) = newest.map_or((1, None), |newest| (newest.number + 1, Some(newest.digest)));
+        let taken = numbers(self.board).map_err(Error::Unreachable)?;
+        while taken.contains(&number) {
+            number += 1;
+        }
+        if number > names::ROLLOUT_MAX {
+            return refused("the fleet has had all rollouts that six digits can number");
+        }
+        Ok((number, prev))
     }
 
     /// A rollout by its number.
@@ -239,17 +257,17 @@ impl Operator<'_> {
             Heard::No(why) => Err(Error::Unreachable(why)),
         };
         if rollout.proposal.mode == Mode::Rolling {
-            let Some(mut follow) = Rolling::new(rollout.clone(), usize::MAX) else {
+            let Some(mut follow) = Rolling::new(rollout.clone(), usize::MAX, self.voice()) else {
                 return refused("the proposal has no terms");
             };
-            heard(follow.read(self.board, self.trust))?;
+            heard(follow.read(self.board))?;
             if follow.view.end.is_some() {
                 return refused(format!("rollout {} has ended already", rollout.number));
             }
-            heard(follow.decide(self.board, RollingDecision::Halt, &self.by, why))?;
+            heard(follow.decide(self.board, RollingDecision::Halt, now, &self.by, why))?;
             return Ok("halted");
         }
-        let mut follow = Synchronous::new(rollout.clone(), usize::MAX);
+        let mut follow = Synchronous::new(rollout.clone(), usize::MAX, self.voice());
         let at = now.as_millisecond() + rollout.times().back;
         let gates = [
             Decision::Plan(Plan::Abort),
@@ -268,7 +286,7 @@ impl Operator<'_> {
                         rollout.number
                     ));
                 }
-                (_, _, None) => heard(follow.decide(self.board, decision, &self.by, why))?,
+                (_, _, None) => heard(follow.decide(self.board, decision, now, &self.by, why))?,
             }
         }
         match (follow.view.plan, follow.view.go, follow.view.outcome) {
@@ -317,6 +335,25 @@ pub fn times(settings: &Settings) -> ProposalTimes {
     }
 }
 
+/// The keys of these members, where nodes sign.
+fn keys(
+    settings: &Settings,
+    list: &Members,
+    members: &[NodeName],
+) -> Result<BTreeMap<NodeName, String>, Error> {
+    if settings.facts == FactSeals::Summed {
+        return Ok(BTreeMap::new());
+    }
+    let key_of = |node: &NodeName| {
+        let entry = list.members.iter().find(|entry| entry.node == *node);
+        let key = entry.and_then(|entry| entry.key.clone());
+        key.map(|key| (node.clone(), key)).ok_or_else(|| {
+            Error::Refused(format!("member list {} has no key of `{node}`: it joined without one", list.list))
+        })
+    };
+    members.iter().map(key_of).collect()
+}
+
 /// Groups become names, as of this list: all nodes must read the same.
 fn rolling(settings: &Settings, list: &Members) -> facts::Rolling {
     let resolved = |wave: &WaveSetting| {
@@ -330,6 +367,7 @@ fn rolling(settings: &Settings, list: &Members) -> facts::Rolling {
         waves: settings.waves.iter().map(resolved).collect(),
         soak: Seconds::new(settings.soak.0),
         max_failed: settings.max_failed,
+        on_halt: settings.on_halt,
     }
 }
 

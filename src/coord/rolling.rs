@@ -1,19 +1,24 @@
 //! A rolling rollout on the board: what was read of it, and what is put there.
 
+use jiff::Timestamp;
+
 use super::board::Board;
 use super::facts::{self, Fact, Rolling as Terms, names};
-use super::look::{Found, Look, Trust, look, look_signed, put};
+use super::look::{Found, Look, look, look_signed};
 use super::name::NodeName;
 use super::rollout::{self, Rollout};
 use super::rules::Health;
-use super::rules::rolling::{Decision, End, Limits, Member, View};
+use super::rules::rolling::{Decision, End, Limits, Member, Ticket, View};
+use super::settings::OnHalt;
 use super::synchronous::Heard;
+use super::voice::{Voice, says_yes};
 
 /// The most waves that a proposal may have.
 pub const WAVES_MAX: usize = 100;
 
 /// A rolling rollout as one member, or an onlooker, sees it.
-pub struct Rolling {
+pub struct Rolling<'a> {
+    voice: Voice<'a>,
     /// The rollout.
     pub rollout: Rollout,
     /// What it holds to.
@@ -24,43 +29,65 @@ pub struct Rolling {
     pub why: Option<String>,
     /// The reports as they were read, by member.
     pub reports: Vec<Option<Found>>,
+    /// The reports of how going back went.
+    pub returns: Vec<Option<Found>>,
+    /// This node's place in the order of those who decide.
+    pub rank: usize,
     /// Files that say nothing, or contradict each other.
     pub remarks: Vec<String>,
 }
 
-impl Rolling {
+impl<'a> Rolling<'a> {
     /// Nothing read yet; `None` when the proposal does not say what a rolling rollout needs.
-    pub fn new(rollout: Rollout, me: usize) -> Option<Self> {
+    pub fn new(rollout: Rollout, me: usize, voice: Voice<'a>) -> Option<Self> {
         let terms = rollout.proposal.rolling.clone()?;
         if terms.at_once == 0 || terms.max_failed == 0 || terms.waves.len() > WAVES_MAX {
             return None;
         }
         let waves = waves_of(&rollout, &terms);
-        let member = |wave| Member { wave, waived: false, report: None };
+        let member = |wave| Member { wave, waived: false, report: None, returned: None };
         let members: Vec<_> = waves.into_iter().map(member).collect();
-        let reports = vec![None; members.len()];
+        let (reports, returns) = (vec![None; members.len()], vec![None; members.len()]);
+        let rank = rollout.rank_at(me);
         let view =
             View { me, members, tickets: Vec::new(), wave: 0, halt: false, end: None, contradiction: false };
-        Some(Self { rollout, terms, view, why: None, reports, remarks: Vec::new() })
+        Some(Self { voice, rollout, terms, view, why: None, reports, returns, remarks: Vec::new(), rank })
     }
 
     /// What the proposal says.
     pub fn limits(&self) -> Limits {
-        Limits { at_once: self.terms.at_once, max_failed: self.terms.max_failed }
+        let undoes = self.terms.on_halt == OnHalt::Rollback;
+        Limits { at_once: self.terms.at_once, max_failed: self.terms.max_failed, undoes }
+    }
+
+    /// Whether nothing more is to come.
+    pub fn is_settled(&self) -> bool {
+        self.view.is_settled(self.limits())
+    }
+
+    /// How many members have not begun.
+    pub fn waiting(&self) -> usize {
+        self.view.members.len().saturating_sub(self.view.tickets.len())
     }
 
     /// Reads what may have come since.
-    pub fn read(&mut self, board: &mut dyn Board, trust: Trust<'_>) -> Heard {
-        for step in [Self::read_gates, Self::read_tickets] {
+    pub fn read(&mut self, board: &mut dyn Board) -> Heard {
+        // What says "yes" under signed facts is believed after the facts that it rests on.
+        let steps: &[fn(&mut Self, &mut dyn Board) -> Heard] = if self.rollout.is_signed() {
+            &[Self::read_tickets, Self::read_reports, Self::read_waivers, Self::read_gates]
+        } else {
+            &[Self::read_gates, Self::read_tickets, Self::read_reports]
+        };
+        for step in steps {
             if let Heard::No(why) = step(self, board) {
                 return Heard::No(why);
             }
         }
-        self.read_reports(board, trust)
+        Heard::Yes
     }
 
     /// Also the waivers of those who have no ticket: a listing, so not each time.
-    pub fn read_waivers(&mut self, board: &mut dyn Board, trust: Trust<'_>) -> Heard {
+    pub fn read_waivers(&mut self, board: &mut dyn Board) -> Heard {
         let names = match rollout::names_of(board, self.rollout.number) {
             Ok(names) => names,
             Err(why) => return Heard::No(why),
@@ -71,7 +98,7 @@ impl Rolling {
                 continue;
             };
             if let Some(place) = self.rollout.place_of(&node)
-                && let Heard::No(why) = self.read_waiver(board, place, trust)
+                && let Heard::No(why) = self.read_waiver(board, place)
             {
                 return Heard::No(why);
             }
@@ -95,6 +122,9 @@ impl Rolling {
                 Look::Found(Found { fact: Fact::Wave(said), .. })
                     if said.wave == self.view.wave + 1 && said.proposal == self.rollout.digest =>
                 {
+                    if self.rollout.is_signed() && !self.rests_on_facts(&Fact::Wave(said)) {
+                        break;
+                    }
                     self.view.wave += 1;
                 }
                 Look::Found(_) => {
@@ -110,7 +140,10 @@ impl Rolling {
 
     fn heed(&mut self, gate: &str, looked: Look<Found>) -> Heard {
         let digest = self.rollout.digest;
-        match looked {
+        match self.voice.admit(&self.rollout, looked) {
+            Look::Found(found) if self.rollout.is_signed() && !self.rests_on_facts(&found.fact) => {
+                self.remark(format!("`{gate}` rests on facts that cannot be seen"));
+            }
             Look::Found(Found { fact: Fact::Outcome(said), .. }) if said.answers == digest => {
                 self.view.end = Some(said.decision.end());
                 self.why = Some(said.why);
@@ -130,20 +163,32 @@ impl Rolling {
         Heard::Yes
     }
 
+    /// Whether what says "yes" says what this view shows.
+    fn rests_on_facts(&self, fact: &Fact) -> bool {
+        let are_good = |until: u32| {
+            let counted = self.view.members.iter().filter(|member| !member.waived && member.wave < until);
+            counted.into_iter().all(|member| member.report == Some(Health::Good))
+        };
+        match fact {
+            Fact::Wave(said) => are_good(said.wave),
+            said => !says_yes(said) || are_good(u32::MAX),
+        }
+    }
+
     fn read_tickets(&mut self, board: &mut dyn Board) -> Heard {
         // One that said nothing may have been read badly.
         let nobody = self.view.members.len();
         for place in 0..self.view.tickets.len() {
             let Ok(number) = u32::try_from(place) else { break };
-            if self.view.tickets[place] != nobody {
+            if self.view.tickets[place].owner != nobody {
                 continue;
             }
             if let Look::Found(found) = look(board, &names::ticket(self.rollout.number, number)) {
                 self.view.tickets[place] = self.owner_of(number, found);
             }
         }
-        // A member has one ticket; a few more may be spoilt.
-        while self.view.tickets.len() < 2 * self.view.members.len() {
+        // A member has two tickets at the most; a few more may be spoilt.
+        while self.view.tickets.len() < 3 * self.view.members.len() {
             let Ok(number) = u32::try_from(self.view.tickets.len()) else { break };
             let looked = look(board, &names::ticket(self.rollout.number, number));
             match self.heed_ticket(number, looked) {
@@ -157,45 +202,50 @@ impl Rolling {
 
     /// Whether there is a ticket. One that says nothing is nobody's, and its place stays taken.
     fn heed_ticket(&mut self, number: u32, looked: Look<Found>) -> Result<bool, String> {
-        let owner = match looked {
+        let ticket = match looked {
             Look::Found(found) => self.owner_of(number, found),
             Look::Bad(why) => {
                 self.remark(format!("ticket {number} says nothing: {why}"));
-                self.view.members.len()
+                Ticket { owner: self.view.members.len(), is_back: false }
             }
             Look::Absent => return Ok(false),
             Look::Unreachable(why) => return Err(why),
         };
-        self.view.tickets.push(owner);
+        self.view.tickets.push(ticket);
         Ok(true)
     }
 
-    fn owner_of(&mut self, number: u32, found: Found) -> usize {
+    fn owner_of(&mut self, number: u32, found: Found) -> Ticket {
         let nobody = self.view.members.len();
-        match found.fact {
+        match &found.fact {
             Fact::Ticket(said) if said.ticket == number && said.proposal == self.rollout.digest => {
-                self.rollout.place_of(&said.node).unwrap_or(nobody)
+                let owner = self.rollout.place_of(&said.node).unwrap_or(nobody);
+                let is_theirs = self.voice.is_by(&self.rollout, owner, &found).is_ok();
+                Ticket { owner: if is_theirs { owner } else { nobody }, is_back: said.back }
             }
             _ => {
                 self.contradict(&format!("ticket {number} answers something else"));
-                nobody
+                Ticket { owner: nobody, is_back: false }
             }
         }
     }
 
-    fn read_reports(&mut self, board: &mut dyn Board, trust: Trust<'_>) -> Heard {
-        for place in self.view.tickets.clone() {
+    fn read_reports(&mut self, board: &mut dyn Board) -> Heard {
+        for Ticket { owner: place, is_back } in self.view.tickets.clone() {
             let Some(member) = self.view.members.get(place) else { continue };
-            if member.report.is_some() || member.waived {
+            let is_known = if is_back { member.returned.is_some() } else { member.report.is_some() };
+            if is_known || member.waived {
                 continue;
             }
             let Some(node) = self.rollout.proposal.members.get(place).cloned() else { continue };
-            let looked = look(board, &names::own(&node, self.rollout.number, "report"));
-            if let Heard::No(why) = self.heed_report(place, looked) {
+            let name = names::own(&node, self.rollout.number, report_name(is_back));
+            let looked = self.voice.look_at(board, &self.rollout, place, &name);
+            if let Heard::No(why) = self.heed_report(place, is_back, looked) {
                 return Heard::No(why);
             }
-            if self.view.members[place].report.is_none()
-                && let Heard::No(why) = self.read_waiver(board, place, trust)
+            let member = self.view.members[place];
+            if (if is_back { member.returned } else { member.report }).is_none()
+                && let Heard::No(why) = self.read_waiver(board, place)
             {
                 return Heard::No(why);
             }
@@ -203,15 +253,20 @@ impl Rolling {
         Heard::Yes
     }
 
-    fn heed_report(&mut self, place: usize, looked: Look<Found>) -> Heard {
+    fn heed_report(&mut self, place: usize, is_back: bool, looked: Look<Found>) -> Heard {
         match looked {
             Look::Found(found) => match &found.fact {
                 Fact::Report(said)
                     if said.answers == self.rollout.digest
                         && Some(&said.node) == self.rollout.proposal.members.get(place) =>
                 {
-                    self.view.members[place].report = Some(said.health);
-                    self.reports[place] = Some(found);
+                    if is_back {
+                        self.view.members[place].returned = Some(said.health);
+                        self.returns[place] = Some(found);
+                    } else {
+                        self.view.members[place].report = Some(said.health);
+                        self.reports[place] = Some(found);
+                    }
                 }
                 _ => self.contradict(&format!("the report of member {place} answers something else")),
             },
@@ -222,9 +277,9 @@ impl Rolling {
         Heard::Yes
     }
 
-    fn read_waiver(&mut self, board: &mut dyn Board, place: usize, trust: Trust<'_>) -> Heard {
+    fn read_waiver(&mut self, board: &mut dyn Board, place: usize) -> Heard {
         let Some(node) = self.rollout.proposal.members.get(place).cloned() else { return Heard::Yes };
-        match look_signed(board, &names::waive(self.rollout.number, &node), trust) {
+        match look_signed(board, &names::waive(self.rollout.number, &node), self.voice.trust) {
             Look::Found(Found { fact: Fact::Waive(said), .. })
                 if said.node == node && said.proposal == self.rollout.digest =>
             {
@@ -238,15 +293,24 @@ impl Rolling {
     }
 
     /// Takes the ticket of this number, if nobody has.
-    pub fn take(&mut self, board: &mut dyn Board, number: u32, node: &NodeName, instance: &str) -> Heard {
+    pub fn take(
+        &mut self,
+        board: &mut dyn Board,
+        number: u32,
+        is_back: bool,
+        node: &NodeName,
+        instance: &str,
+    ) -> Heard {
         let fact = Fact::Ticket(facts::Ticket {
             rollout: self.rollout.number,
             proposal: self.rollout.digest,
             ticket: number,
             node: node.clone(),
             instance: instance.to_owned(),
+            back: is_back,
         });
-        let looked = put(board, &names::ticket(self.rollout.number, number), &fact);
+        let name = names::ticket(self.rollout.number, number);
+        let looked = self.voice.put(board, &self.rollout, &name, &fact);
         if let Look::Found(Found { fact: Fact::Ticket(said), .. }) = &looked
             && said.node == *node
             && said.instance != instance
@@ -262,15 +326,28 @@ impl Rolling {
         }
     }
 
-    /// Tells how it went on a member.
-    pub fn report(&mut self, board: &mut dyn Board, place: usize, report: facts::Report) -> Heard {
-        let name = names::own(&report.node, self.rollout.number, "report");
-        let looked = put(board, &name, &Fact::Report(report));
-        self.heed_report(place, looked)
+    /// Tells how it went on a member, forward or back.
+    pub fn report(
+        &mut self,
+        board: &mut dyn Board,
+        place: usize,
+        is_back: bool,
+        report: facts::Report,
+    ) -> Heard {
+        let name = names::own(&report.node, self.rollout.number, report_name(is_back));
+        let looked = self.voice.put(board, &self.rollout, &name, &Fact::Report(report));
+        self.heed_report(place, is_back, looked)
     }
 
     /// Puts a decision.
-    pub fn decide(&mut self, board: &mut dyn Board, decision: Decision, by: &str, why: &str) -> Heard {
+    pub fn decide(
+        &mut self,
+        board: &mut dyn Board,
+        decision: Decision,
+        now: Timestamp,
+        by: &str,
+        why: &str,
+    ) -> Heard {
         let (number, proposal) = (self.rollout.number, self.rollout.digest);
         let (by, why) = (by.to_owned(), why.to_owned());
         let (gate, name, fact) = match decision {
@@ -289,12 +366,12 @@ impl Rolling {
                     End::Halted => facts::OutcomeDecision::Halted,
                 };
                 let seen = facts::SeenFacts::new();
-                let (rollout, answers, at) = (number, proposal, None);
-                let outcome = facts::Outcome { rollout, answers, decision, at, by, why, seen };
+                let (rollout, answers, at, made) = (number, proposal, None, Some(now));
+                let outcome = facts::Outcome { rollout, answers, decision, at, made, by, why, seen };
                 ("outcome", names::gate(number, "outcome"), Fact::Outcome(outcome))
             }
         };
-        let looked = put(board, &name, &fact);
+        let looked = self.voice.put(board, &self.rollout, &name, &fact);
         self.heed(gate, looked)
     }
 
@@ -318,6 +395,10 @@ impl Rolling {
         self.view.contradiction = true;
         self.remark(format!("the storage is inconsistent: {text}"));
     }
+}
+
+fn report_name(is_back: bool) -> &'static str {
+    if is_back { "returned" } else { "report" }
 }
 
 /// The wave of each member: named ones where they are named, the others by hash up to the percentage; the rest last.

@@ -28,6 +28,11 @@ impl Rollout {
         self.proposal.members.iter().position(|member| member == node)
     }
 
+    /// Whether its members sign their facts.
+    pub fn is_signed(&self) -> bool {
+        !self.proposal.keys.is_empty()
+    }
+
     /// The times that all hold to.
     pub fn times(&self) -> Times {
         self.proposal.t.into()
@@ -43,6 +48,12 @@ impl Rollout {
     pub fn rank_of(&self, node: &NodeName) -> usize {
         let mine = self.order_of(node);
         self.proposal.members.iter().filter(|other| self.order_of(other) < mine).count()
+    }
+
+    /// The place in that order of the member at `place`; the last for an onlooker.
+    pub fn rank_at(&self, place: usize) -> usize {
+        let members = &self.proposal.members;
+        members.get(place).map_or(members.len(), |node| self.rank_of(node))
     }
 
     /// What members are ordered by where no other order is given.
@@ -79,6 +90,8 @@ fn why_not(proposal: &Proposal, number: u64, fleet: &str) -> Option<&'static str
         Some("it is a proposal of another fleet")
     } else if proposal.members.is_empty() || proposal.members.len() > MEMBERS_MAX {
         Some("it has no members, or too many")
+    } else if !proposal.keys.is_empty() && !members.iter().all(|node| proposal.keys.contains_key(*node)) {
+        Some("it does not name the keys of all its members")
     } else if members.len() != proposal.members.len() {
         Some("it names a member twice")
     } else if times.poll == 0 || times.lead < times.lead_min() {
@@ -114,9 +127,13 @@ pub fn names_of(board: &mut dyn Board, number: u64) -> Result<Vec<String>, Strin
 pub struct Turns(BTreeMap<String, Ms>);
 
 impl Turns {
+    /// For how long this has been wanted.
+    pub fn wanted_for(&mut self, what: &str, now: Ms) -> Ms {
+        now - *self.0.entry(what.to_owned()).or_insert(now)
+    }
+
     /// Whether the wait for those before has passed. `now` is a clock that does not jump.
     pub fn has_come(&mut self, what: &str, now: Ms, wait: Ms) -> bool {
-        let since = *self.0.entry(what.to_owned()).or_insert(now);
-        now - since >= wait
+        self.wanted_for(what, now) >= wait
     }
 }

@@ -31,6 +31,28 @@ pub enum Overlap {
     Rehearsed,
 }
 
+/// What vouches for the facts of nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Facts {
+    /// A checksum: whoever can write to the directory is believed.
+    #[default]
+    Summed,
+    /// The signature of the node's own key, which an operator has listed.
+    Signed,
+}
+
+/// What becomes of the nodes that have the new release when a rolling rollout is halted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnHalt {
+    /// They keep it.
+    #[default]
+    Stop,
+    /// They go back, as many at once as went forward.
+    Rollback,
+}
+
 /// What a node does that has promised to wait for an outcome which it cannot read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -88,6 +110,8 @@ pub struct Settings {
     pub signing_key: Option<String>,
     /// Whether unsigned proposals are obeyed.
     pub allow_unsigned: bool,
+    /// What vouches for the facts of nodes; `signed`: rollouts in which they do not sign are refused.
+    pub facts: Facts,
     /// Whether old and new may serve at the same time.
     pub overlap: Overlap,
     /// What a node does that cannot read the outcome.
@@ -128,6 +152,8 @@ pub struct Settings {
     pub soak: Span,
     /// Rolling: so many failures halt it.
     pub max_failed: u32,
+    /// Rolling: what becomes then of the nodes that have the new release.
+    pub on_halt: OnHalt,
 }
 
 impl Default for Settings {
@@ -141,6 +167,7 @@ impl Default for Settings {
             keys: Vec::new(),
             signing_key: None,
             allow_unsigned: false,
+            facts: Facts::default(),
             overlap: Overlap::default(),
             isolated: Isolated::default(),
             isolated_after: Span::seconds(3600),
@@ -161,6 +188,7 @@ impl Default for Settings {
             waves: Vec::new(),
             soak: Span::seconds(600),
             max_failed: 1,
+            on_halt: OnHalt::default(),
         }
     }
 }

@@ -29,11 +29,18 @@ pub enum Clearance {
     Go {
         /// The instant that was agreed on; absent: now.
         at: Option<Timestamp>,
+        /// After this it is too late for a node that was asleep: then it must not switch.
+        until: Option<Timestamp>,
     },
     /// Not yet.
     Wait(Wait),
     /// No, and nothing was changed.
     CalledOff(Reason),
+}
+
+impl Clearance {
+    /// Yes, now.
+    pub const NOW: Self = Self::Go { at: None, until: None };
 }
 
 /// The answer to "may services start now?", between stop and start.
@@ -124,6 +131,11 @@ pub trait Agreement {
     /// not started once more. Never waits for storage longer than a boot may.
     fn recalled(&mut self, record: &Record) -> Result<Option<Reason>, Error>;
 
+    /// The old release could not be brought back to health: this node stays as it is until somebody comes.
+    fn gave_up(&mut self, record: &Record, why: &str) {
+        let _ = (record, why);
+    }
+
     /// The journal holds `record` with a phase that it had not before. Also called once for the phase that a resumed
     /// update is found in. Whatever goes wrong here is logged and made good later.
     fn moved(&mut self, record: &Record);
@@ -135,7 +147,7 @@ pub struct Alone;
 
 impl Agreement for Alone {
     fn clearance(&mut self, _: &Record) -> Result<Clearance, Error> {
-        Ok(Clearance::Go { at: None })
+        Ok(Clearance::NOW)
     }
 
     fn may_start(&mut self, _: &Record) -> Result<Start, Error> {

@@ -104,6 +104,7 @@ impl Driver<'_> {
         state.needs_person = Some(NeedsPerson { since: self.clock.wall(), reason: why.clone() });
         self.store.keep_state(&state)?;
         self.application.disarm();
+        self.agreement.gave_up(&record, &why);
         Ok(Ended::NeedsPerson(Box::new(record), why))
     }
 }

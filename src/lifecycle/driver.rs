@@ -113,6 +113,8 @@ pub struct Driver<'a> {
     pub(super) watching: Option<Watching>,
     /// The instant that was agreed on for the switch or the way back.
     pub(super) instant: Option<Timestamp>,
+    /// After which the switch must not be made any more.
+    pub(super) latest: Option<Timestamp>,
 }
 
 impl<'a> Driver<'a> {
@@ -139,6 +141,7 @@ impl<'a> Driver<'a> {
             may_wait,
             watching: None,
             instant: None,
+            latest: None,
         }
     }
 

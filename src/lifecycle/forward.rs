@@ -50,7 +50,7 @@ impl Driver<'_> {
         match self.agreement.clearance(record)? {
             Clearance::CalledOff(reason) => return off(reason),
             Clearance::Wait(wait) => return Ok(Some(Did::Wait(wait.within, wait.why))),
-            Clearance::Go { at } => self.instant = at,
+            Clearance::Go { at, until } => (self.instant, self.latest) = (at, until),
         }
         let within = self.within();
         record.deadline = Some(self.deadline(within));
@@ -111,6 +111,10 @@ impl Driver<'_> {
         };
         let prompt = self.instant.and_then(|_| self.clock.be_prompt());
         self.await_instant();
+        if self.latest.take().is_some_and(|latest| self.clock.wall() > latest) {
+            let text = "the agreed instant is long past: this node was held up";
+            return Ok(Did::Event(Event::Failed(Reason::new(Cause::NotNow, text))));
+        }
         let (began, stopped) = (self.clock.boot(), self.clock.wall());
         if let Err(reason) = self.stop_and_point(record, &ready, prompt)? {
             return Ok(Did::Event(Event::Failed(reason)));
@@ -133,8 +137,8 @@ impl Driver<'_> {
     fn ask_again(&mut self, record: &Record) -> Result<Result<(), Reason>, Error> {
         if record.rollout.is_some() && record.data.is_empty() {
             match self.agreement.clearance(record)? {
-                Clearance::Go { at } => {
-                    self.instant = at;
+                Clearance::Go { at, until } => {
+                    (self.instant, self.latest) = (at, until);
                     return Ok(Ok(()));
                 }
                 Clearance::CalledOff(reason) => return Ok(Err(reason)),

@@ -133,6 +133,8 @@ pub struct WayBack {
     pub reason: Option<String>,
     /// Set no hold.
     pub no_hold: bool,
+    /// The rollout that wants it.
+    pub rollout: Option<u64>,
 }
 
 /// Where a rollback would lead, and from where.
@@ -451,9 +453,11 @@ impl Node<'_> {
             }
         }
         let route = self.route(way.version.as_ref())?;
-        let phase = Phase::RollingBack { reason: Reason::new(Cause::Operator, why) };
+        let cause = if way.rollout.is_some() { Cause::Fleet } else { Cause::Operator };
+        let phase = Phase::RollingBack { reason: Reason::new(cause, why) };
         let mut record = self.new_record(Intent::Rollback, Some(route.back_to), route.from, phase);
         record.no_rollback = way.no_hold;
+        record.rollout = way.rollout;
         record.data_policy = Some(way.data);
         record.data = route.data;
         self.begin(&mut record)?;

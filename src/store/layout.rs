@@ -56,6 +56,11 @@ impl Layout {
         self.private().join("journal.json")
     }
 
+    /// The key that a member of a fleet signs its facts with.
+    pub fn fleet_key(&self) -> PathBuf {
+        self.private().join("fleet.key")
+    }
+
     /// What a member of a fleet must not forget.
     pub fn fleet(&self) -> PathBuf {
         self.private().join("fleet.json")

@@ -299,6 +299,72 @@ fn a_rolling_rollout_reaches_all_one_after_the_other() {
 }
 
 #[test]
+fn nodes_that_sign_their_facts_switch_together_and_one_by_one() {
+    for mode in ["synchronous", "rolling"] {
+        let fleet = Fleet::new(3, mode, "facts = \"signed\"");
+        fleet.propose("2");
+        assert_eq!(fleet.live(calm), "kept", "{mode}: {}", fleet.why());
+        assert_eq!(fleet.all_run(), ["2"], "{mode}");
+        let vote = if mode == "rolling" { "report" } else { "vote" };
+        let fact = std::fs::read_to_string(fleet.share().join(format!("nodes/n1/000001.{vote}"))).unwrap();
+        assert!(fact.contains("\nsig "), "{mode}: {fact}");
+    }
+}
+
+#[test]
+fn a_kept_rollout_is_undone_in_one_round_to_what_all_have() {
+    let fleet = Fleet::new(3, "synchronous", "");
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    // Their heartbeats say what they run now.
+    for number in 0..3 {
+        fleet.run(number, &["update"]);
+    }
+    let back = fleet.run(0, &["fleet", "propose", "--rollback"]);
+    assert_eq!(back.status.code(), Some(0), "{back:?}");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    assert_eq!(fleet.all_run(), ["1"]);
+    // Back again to 2 is possible, and then one node loses what it would go back to.
+    for number in 0..3 {
+        fleet.run(number, &["update"]);
+    }
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    std::fs::remove_dir_all(fleet.root(1).join("releases/1")).unwrap();
+    for number in 0..3 {
+        fleet.run(number, &["update"]);
+    }
+    let refused = fleet.run(0, &["fleet", "propose", "--rollback"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(text.contains("1 is missing on n1"), "{text}");
+}
+
+#[test]
+fn a_report_says_when_each_node_did_what() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    let report = fleet.run(1, &["fleet", "report", "--json"]);
+    let value: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert_eq!(value["outcome"], "kept");
+    let members = value["report"]["members"].as_array().unwrap();
+    assert_eq!(members.len(), 2);
+    for member in members {
+        for moment in ["stopped", "switched", "started", "healthy"] {
+            assert!(member[moment].is_string(), "{moment}: {member}");
+        }
+        assert!(member["back"].is_null() && member["gap_ms"].is_u64(), "{member}");
+    }
+    assert_eq!(value["report"]["is_mixed"], false);
+    let text = String::from_utf8(fleet.run(0, &["fleet", "report"]).stdout).unwrap();
+    assert!(text.contains("switched within") && text.contains("longest away"), "{text}");
+    let status = String::from_utf8(fleet.run(0, &["fleet", "status"]).stdout).unwrap();
+    for word in ["plan     commit", "go       go", "outcome  keep", "SWITCHED", "SEEN"] {
+        assert!(status.contains(word), "{word}: {status}");
+    }
+}
+
+#[test]
 fn going_back_by_hand_needs_no_storage() {
     let fleet = Fleet::new(2, "synchronous", "");
     fleet.propose("2");

@@ -4,7 +4,7 @@
 //! fail, and die. A [`Flaw`] changes the world around the rules, never the rules.
 
 use cutover::coord::rules::Health;
-use cutover::coord::rules::rolling::{Act, Decision, End, Limits, Local, Member, Stage, View, act};
+use cutover::coord::rules::rolling::{Act, Decision, End, Limits, Local, Member, Stage, Ticket, View, act};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,14 +16,19 @@ enum Flaw {
     TakesOverAfterTime,
     /// After a crash a node does not look for its own ticket.
     ForgetsOwnTicket,
+    /// A halt is undone before the outcome is there.
+    UndoesOnHalt,
+    /// Going back takes no ticket.
+    ReturnsWithoutTicket,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Node {
     stage: Stage,
     view: View,
-    /// It is being switched: out of service.
+    /// It is being switched, or goes back: out of service.
     is_out: bool,
+    runs_new: bool,
     is_dead: bool,
 }
 
@@ -33,16 +38,28 @@ struct World {
     nodes: Vec<Node>,
     crashes: u8,
     deaths: u8,
+    halts: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Event {
-    Does { node: usize, act: Act },
-    DoesUnheard { node: usize, act: Act },
+    /// An operator stops it.
+    IsHalted,
+    Does {
+        node: usize,
+        act: Act,
+    },
+    DoesUnheard {
+        node: usize,
+        act: Act,
+    },
     Reads(usize),
     Crashes(usize),
     Dies(usize),
-    Ends { node: usize, health: Health },
+    Ends {
+        node: usize,
+        health: Health,
+    },
 }
 
 #[derive(Clone)]
@@ -52,6 +69,8 @@ struct Fleet {
     waves: bool,
     crashes: u8,
     deaths: u8,
+    /// How often an operator may stop it.
+    halts: u8,
     flaw: Flaw,
 }
 
@@ -62,30 +81,33 @@ fn view_of(board: &View, me: usize) -> View {
 impl Fleet {
     fn acts(&self, node: &Node) -> Vec<Act> {
         let mut acts = Vec::new();
+        // Whoever is at work asks nobody until it has ended, one way or the other.
+        if node.is_out {
+            return acts;
+        }
         let mut view = node.view.clone();
         match self.flaw {
             Flaw::TakesOverAfterTime => {
                 let me = view.me;
                 let owners = view.tickets.clone();
-                for owner in owners.into_iter().filter(|owner| *owner != me) {
-                    view.members[owner].waived = true;
+                for ticket in owners.into_iter().filter(|ticket| ticket.owner != me) {
+                    view.members[ticket.owner].waived = true;
                 }
             }
             Flaw::ForgetsOwnTicket if node.stage == Stage::Waiting => {
                 let me = view.me;
                 let stranger = view.members.len();
-                for owner in view.tickets.iter_mut().filter(|owner| **owner == me) {
-                    *owner = stranger;
+                for ticket in view.tickets.iter_mut().filter(|ticket| ticket.owner == me) {
+                    ticket.owner = stranger;
                 }
-                view.members.push(Member { wave: 0, waived: true, report: None });
+                view.members.push(Member { wave: 0, waived: true, report: None, returned: None });
             }
+            Flaw::UndoesOnHalt if view.halt => view.end = Some(End::Halted),
             _ => {}
         }
         for (has_soaked, is_expired) in [(false, false), (true, false), (true, true)] {
             let act = act(node.stage, &view, Local { has_soaked, is_expired }, self.limits);
-            // A switch takes its time: it is begun once.
-            let is_begun = act == Act::Switch && node.is_out;
-            if act != Act::Wait && !is_begun && !acts.contains(&act) {
+            if act != Act::Wait && !acts.contains(&act) {
                 acts.push(act);
             }
         }
@@ -97,12 +119,16 @@ impl Fleet {
         let node = &mut nodes[number];
         match act {
             Act::Wait => {}
+            Act::Enter(stage @ Stage::Returning { .. }) if self.flaw == Flaw::ReturnsWithoutTicket => {
+                node.stage = stage;
+                node.is_out = true;
+            }
             Act::Enter(stage) => node.stage = stage,
-            Act::Switch => node.is_out = true,
-            Act::Take(ticket) => {
+            Act::Switch | Act::GoBack => node.is_out = true,
+            Act::Take { number: ticket, is_back } => {
                 let is_free = board.tickets.len() == ticket as usize;
                 if is_free || self.flaw == Flaw::ChecksThenTakes {
-                    board.tickets.push(number);
+                    board.tickets.push(Ticket { owner: number, is_back });
                 }
                 if is_heard {
                     node.view.tickets.clone_from(&board.tickets);
@@ -112,6 +138,12 @@ impl Fleet {
                 board.members[number].report.get_or_insert(health);
                 if is_heard {
                     node.view.members[number].report = board.members[number].report;
+                }
+            }
+            Act::ReportReturn(health) => {
+                board.members[number].returned.get_or_insert(health);
+                if is_heard {
+                    node.view.members[number].returned = board.members[number].returned;
                 }
             }
             Act::Decide(decision) => {
@@ -152,13 +184,19 @@ impl Fleet {
             }
         }
         let is_blocked = world.nodes.iter().any(|node| node.is_dead);
-        is_blocked || world.board.end.is_some()
+        is_blocked || world.board.is_settled(self.limits)
     }
 }
 
 fn finish(node: &mut Node, health: Health) {
     node.is_out = false;
-    node.stage = Stage::Done { health };
+    if matches!(node.stage, Stage::Returning { .. }) {
+        node.runs_new = false;
+        node.stage = Stage::Returned { health: Health::Good };
+    } else {
+        node.runs_new = health == Health::Good;
+        node.stage = Stage::Done { health };
+    }
 }
 
 impl Model for Fleet {
@@ -166,8 +204,12 @@ impl Model for Fleet {
     type Action = Event;
 
     fn init_states(&self) -> Vec<World> {
-        let member =
-            |number: usize| Member { wave: u32::from(self.waves && number > 0), waived: false, report: None };
+        let member = |number: usize| Member {
+            wave: u32::from(self.waves && number > 0),
+            waived: false,
+            report: None,
+            returned: None,
+        };
         let board = View {
             me: 0,
             members: (0..self.nodes).map(member).collect(),
@@ -177,13 +219,21 @@ impl Model for Fleet {
             end: None,
             contradiction: false,
         };
-        let node =
-            |me| Node { stage: Stage::Waiting, view: view_of(&board, me), is_out: false, is_dead: false };
+        let node = |me| Node {
+            stage: Stage::Waiting,
+            view: view_of(&board, me),
+            is_out: false,
+            runs_new: false,
+            is_dead: false,
+        };
         let nodes = (0..self.nodes).map(node).collect();
-        vec![World { board, nodes, crashes: self.crashes, deaths: self.deaths }]
+        vec![World { board, nodes, crashes: self.crashes, deaths: self.deaths, halts: self.halts }]
     }
 
     fn actions(&self, world: &World, events: &mut Vec<Event>) {
+        if world.halts > 0 && !world.board.halt {
+            events.push(Event::IsHalted);
+        }
         for (number, node) in world.nodes.iter().enumerate().filter(|(_, node)| !node.is_dead) {
             if node.is_out {
                 for health in [Health::Good, Health::Failed] {
@@ -191,7 +241,7 @@ impl Model for Fleet {
                 }
             }
             for act in self.acts(node) {
-                if matches!(act, Act::Take(_) | Act::Report(_) | Act::Decide(_)) {
+                if matches!(act, Act::Take { .. } | Act::Report(_) | Act::ReportReturn(_) | Act::Decide(_)) {
                     events.push(Event::DoesUnheard { node: number, act });
                 }
                 events.push(Event::Does { node: number, act });
@@ -211,6 +261,10 @@ impl Model for Fleet {
     fn next_state(&self, world: &World, event: Event) -> Option<World> {
         let mut world = world.clone();
         match event {
+            Event::IsHalted => {
+                world.halts -= 1;
+                world.board.halt = true;
+            }
             Event::Does { node, act } => self.perform(&mut world, node, act, true),
             Event::DoesUnheard { node, act } => self.perform(&mut world, node, act, false),
             Event::Reads(number) => world.nodes[number].view = view_of(&world.board, number),
@@ -224,6 +278,7 @@ impl Model for Fleet {
                 node.view = view_of(&forgotten, number);
                 for member in &mut node.view.members {
                     member.report = None;
+                    member.returned = None;
                 }
                 if self.flaw == Flaw::ForgetsOwnTicket {
                     node.stage = Stage::Waiting;
@@ -245,9 +300,24 @@ impl Model for Fleet {
                 out <= fleet.limits.at_once as usize
             }),
             Property::always("a node has one ticket", |_, world: &World| {
-                let tickets = &world.board.tickets;
-                (0..world.nodes.len()).all(|one| tickets.iter().filter(|owner| **owner == one).count() <= 1)
+                let all = &world.board.tickets;
+                all.iter().all(|ticket| all.iter().filter(|other| *other == ticket).count() <= 1)
             }),
+            Property::always(
+                "what was kept is not undone, and what was halted is",
+                |fleet: &Fleet, world: &World| {
+                    let returns = world.nodes.iter().any(|node| {
+                        matches!(node.stage, Stage::Returned { .. })
+                            || (node.is_out && matches!(node.stage, Stage::Returning { .. }))
+                    });
+                    let is_undone = fleet.limits.undoes && world.board.is_settled(fleet.limits);
+                    match world.board.end {
+                        Some(End::Halted) if is_undone => !world.nodes.iter().any(|node| node.runs_new),
+                        Some(End::Halted) => true,
+                        Some(End::Keep | End::Partial) | None => !returns,
+                    }
+                },
+            ),
             Property::always("few fail before it halts", |fleet: &Fleet, world: &World| {
                 let failed =
                     world.nodes.iter().filter(|node| node.stage == Stage::Done { health: Health::Failed });
@@ -263,21 +333,30 @@ impl Model for Fleet {
             Property::always("when faults end, it ends", |fleet: &Fleet, world: &World| fleet.ends(world)),
             Property::sometimes("all are good", |_, world: &World| world.board.end == Some(End::Keep)),
             Property::sometimes("it halts", |_, world: &World| world.board.halt),
+            Property::sometimes(
+                "where that is wanted, somebody goes back",
+                |fleet: &Fleet, world: &World| {
+                    !fleet.limits.undoes
+                        || world.nodes.iter().any(|node| matches!(node.stage, Stage::Returned { .. }))
+                },
+            ),
         ]
     }
 }
 
-const ONE_AT_ONCE: Limits = Limits { at_once: 1, max_failed: 1 };
+const ONE_AT_ONCE: Limits = Limits { at_once: 1, max_failed: 1, undoes: false };
+const UNDONE: Limits = Limits { undoes: true, ..ONE_AT_ONCE };
 const SOUND: Fleet =
-    Fleet { nodes: 2, limits: ONE_AT_ONCE, waves: false, crashes: 1, deaths: 0, flaw: Flaw::None };
+    Fleet { nodes: 2, limits: ONE_AT_ONCE, waves: false, crashes: 1, deaths: 0, halts: 0, flaw: Flaw::None };
 
 fn check(fleet: &Fleet) {
     let started = std::time::Instant::now();
     let checker = fleet.clone().checker().threads(2).spawn_bfs().join();
     eprintln!(
-        "{} nodes, {} at once, {} crashes, {} deaths: {} states in {:.1} s",
+        "{} nodes, {} at once, undone when halted: {}, {} crashes, {} deaths: {} states in {:.1} s",
         fleet.nodes,
         fleet.limits.at_once,
+        fleet.limits.undoes,
         fleet.crashes,
         fleet.deaths,
         checker.unique_state_count(),
@@ -290,23 +369,36 @@ fn check(fleet: &Fleet) {
 fn two_nodes_are_never_out_of_service_together() {
     check(&SOUND);
     check(&Fleet { waves: true, crashes: 0, deaths: 1, ..SOUND });
+    check(&Fleet { limits: UNDONE, halts: 1, ..SOUND });
 }
 
 #[test]
 #[ignore = "minutes without optimisation: `make model`"]
 fn model_rolling_has_at_most_so_many_out_of_service() {
     check(&Fleet { nodes: 3, ..SOUND });
-    let limits = Limits { at_once: 2, max_failed: 1 };
+    let limits = Limits { at_once: 2, ..ONE_AT_ONCE };
     check(&Fleet { nodes: 3, limits, crashes: 0, deaths: 1, ..SOUND });
+    check(&Fleet { nodes: 3, limits: UNDONE, crashes: 0, halts: 1, ..SOUND });
+    check(&Fleet { nodes: 3, limits: UNDONE, ..SOUND });
 }
 
 #[test]
 fn every_flaw_of_a_rolling_rollout_is_found_out() {
-    for flaw in [Flaw::ChecksThenTakes, Flaw::TakesOverAfterTime, Flaw::ForgetsOwnTicket] {
-        let fleet = Fleet { flaw, ..SOUND };
+    for (flaw, limits) in [
+        (Flaw::ChecksThenTakes, ONE_AT_ONCE),
+        (Flaw::TakesOverAfterTime, ONE_AT_ONCE),
+        (Flaw::ForgetsOwnTicket, ONE_AT_ONCE),
+        (Flaw::UndoesOnHalt, Limits { max_failed: 2, ..UNDONE }),
+        (Flaw::ReturnsWithoutTicket, Limits { max_failed: 1, ..UNDONE }),
+    ] {
+        let nodes = if limits.undoes { 3 } else { 2 };
+        let halts = u8::from(limits.undoes);
+        let fleet = Fleet { flaw, limits, nodes, halts, crashes: u8::from(!limits.undoes), ..SOUND };
         let checker = fleet.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
         let found = checker.discoveries();
-        let is_failure = |name: &&&str| ["at most", "a node has"].iter().any(|begin| name.starts_with(begin));
+        let is_failure = |name: &&&str| {
+            ["at most", "a node has", "what was kept"].iter().any(|begin| name.starts_with(begin))
+        };
         assert!(found.keys().any(|name| is_failure(&name)), "{flaw:?} was not found out: {found:?}");
     }
 }

@@ -29,6 +29,8 @@ pub enum FleetCommand {
     Propose(ProposeArgs),
     /// Show how a rollout stands: who has voted, switched, is healthy, and who is waited for
     Status(FleetStatusArgs),
+    /// Show what a rollout did: when each node stopped, switched, was healthy and went back
+    Report(RolloutArgs),
     /// Stop a rollout: nobody switches any more, or all go back
     Abort(AbortArgs),
     /// Let a rollout go on without a member
@@ -77,8 +79,11 @@ pub struct CheckArgs {
 #[derive(Debug, Args)]
 pub struct ProposeArgs {
     /// The release: staged here, or offered by the source
-    #[arg(value_name = "VERSION")]
-    pub version: Version,
+    #[arg(value_name = "VERSION", required_unless_present = "rollback")]
+    pub version: Option<Version>,
+    /// The release before, that all members still have
+    #[arg(long, conflicts_with_all = ["version", "digest"])]
+    pub rollback: bool,
     /// Its digest, where this machine knows neither
     #[arg(long, value_name = "DIGEST")]
     pub digest: Option<Digest>,

@@ -9,13 +9,16 @@ use serde_json::json;
 
 use super::args::{GcArgs, ImportArgs, RolloutArgs};
 use super::propose::ended;
-use super::{board, kept, rollout, settings, with_operator};
+use super::{board, kept, keys, rollout, settings, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::Error;
 use crate::coord::board::{Board, Created, Done, Listed, Read};
 use crate::coord::facts::names;
+use crate::coord::look::Trust;
 use crate::coord::operate;
 use crate::coord::rollout::numbers;
+use crate::coord::voice::Voice;
+use crate::lifecycle::fleet::believe;
 use crate::sys::disk;
 
 /// The longest file of exported facts.
@@ -38,6 +41,14 @@ pub fn export(context: &Context, args: &RolloutArgs) -> Result<u8, Error> {
         let number = rollout.number;
         let mut wanted = vec![names::proposal(number)];
         wanted.extend(["plan", "go", "start", "outcome", "halt"].map(|gate| names::gate(number, gate)));
+        if rollout.is_signed() {
+            // The proof of what the gates say.
+            for node in &rollout.proposal.members {
+                let facts = ["vote", "armed", "stopped", "report"];
+                wanted.extend(facts.map(|what| names::own(node, number, what)));
+                wanted.push(names::waive(number, node));
+            }
+        }
         for name in wanted {
             match operator.board.read(&name) {
                 Read::Bytes(text) => {
@@ -76,18 +87,13 @@ pub fn import(context: &Context, args: &ImportArgs) -> Result<u8, Error> {
             let number = part.rollout;
             return Err(Error::Fleet(format!("the file is not of this node's rollout {number}")));
         }
-        let mut taken = Vec::new();
-        for gate in ["plan", "go", "start", "outcome"] {
-            let Some(text) = facts.get(&names::gate(part.rollout, gate)) else { continue };
-            match part.gates.get(gate) {
-                Some(known) if known == text => {}
-                Some(_) => {
-                    let text = format!("the file's `{gate}` is not the one that this node has read");
-                    return Err(Error::Fleet(text));
-                }
-                None => taken.push((gate.to_owned(), text.clone())),
-            }
-        }
+        let settings = context.settings();
+        let keys = keys(settings)?;
+        let trust = Trust { keys: &keys, allow_unsigned: settings.fleet.allow_unsigned };
+        let believed = believe(&part, facts, Voice { trust, signer: None })
+            .map_err(|why| Error::Fleet(format!("`{}`: {why}", args.file.display())))?;
+        let taken: Vec<(String, String)> =
+            believed.into_iter().filter(|(gate, _)| !part.gates.contains_key(gate)).collect();
         let gates: Vec<String> = taken.iter().map(|(gate, _)| gate.clone()).collect();
         kept.change(|own| {
             if let Some(part) = &mut own.part {
@@ -167,13 +173,18 @@ pub fn repair(context: &Context) -> Result<u8, Error> {
     let Some(kept) = kept(&store)? else {
         return Err(Error::Fleet("this node has not joined a fleet".into()));
     };
-    let Some(part) = kept.part() else {
-        context.output.result(&json!({"put_back": []}), "this node remembers no open rollout");
+    let last = kept.own.last.as_ref().map(|last| (last.rollout, &last.proposal, &last.gates));
+    let open = kept.part().map(|part| (part.rollout, &part.proposal, &part.gates));
+    if last.is_none() && open.is_none() {
+        context.output.result(&json!({"put_back": []}), "this node remembers no rollout");
         return Ok(0);
-    };
+    }
     let mut board = board(fleet, kept.own.node.as_str());
-    let mut facts = vec![(names::proposal(part.rollout), &part.proposal)];
-    facts.extend(part.gates.iter().map(|(gate, text)| (names::gate(part.rollout, gate), text)));
+    let mut facts = Vec::new();
+    for (number, proposal, gates) in last.into_iter().chain(open) {
+        facts.push((names::proposal(number), proposal));
+        facts.extend(gates.iter().map(|(gate, text)| (names::gate(number, gate), text)));
+    }
     let mut put_back = Vec::new();
     for (name, text) in facts {
         match board.read(&name) {

@@ -5,16 +5,19 @@ mod care;
 mod check;
 mod people;
 mod propose;
+mod report;
 mod status;
 mod update;
 
 use std::path::Path;
 
 use args::{FleetCommand, HelperArgs};
+use jiff::Timestamp;
 
 use super::context::Context;
 use super::failure::Error;
 use crate::coord::Settings as FleetSettings;
+use crate::coord::alive::Alive;
 use crate::coord::board::directory::DirectoryBoard;
 use crate::coord::board::helper::HelperBoard;
 use crate::coord::board::serve::serve;
@@ -28,6 +31,7 @@ use crate::lifecycle::fleet::{FleetKeys, Kept, KeyFile};
 use crate::lifecycle::settings::Settings;
 use crate::store::Store;
 use crate::sys::disk::Disk;
+use crate::types::{ReleaseId, Version};
 
 pub use update::update;
 
@@ -40,6 +44,7 @@ pub fn run(context: &Context, command: &FleetCommand) -> Result<u8, Error> {
         FleetCommand::Check(args) => check::check(context, args),
         FleetCommand::Propose(args) => propose::propose(context, args),
         FleetCommand::Status(args) => status::status(context, args),
+        FleetCommand::Report(args) => report::report(context, args),
         FleetCommand::Abort(args) => propose::abort(context, args),
         FleetCommand::Waive(args) => propose::waive(context, args),
         FleetCommand::Resume => people::resume(context),
@@ -76,6 +81,25 @@ pub fn keys(settings: &Settings) -> Result<FleetKeys, Error> {
 /// What this node remembers of its fleet; `None` when it has not joined.
 pub fn kept(store: &Store) -> Result<Option<Kept>, agreement::Error> {
     Kept::load(&store.disk, &store.layout.fleet())
+}
+
+/// What this node's heartbeat says: what it runs, and what it could switch to, the release before this one first.
+pub fn has(store: &Store) -> Alive {
+    let state = store.trusted_state().unwrap_or_default();
+    let running = store.active().ok().flatten();
+    let mut versions: Vec<Version> =
+        state.previous.iter().map(|installed| installed.release.version.clone()).collect();
+    versions.extend(store.releases().unwrap_or_default().into_iter().rev());
+    let mut releases: Vec<ReleaseId> = Vec::new();
+    for version in versions {
+        // Only whole trees count, and none that was found bad here.
+        let Ok(sealed) = store.release(&version) else { continue };
+        let is_bad = state.bad.iter().any(|bad| bad.release == sealed.release);
+        if !is_bad && !releases.contains(&sealed.release) {
+            releases.push(sealed.release);
+        }
+    }
+    Alive { at: Timestamp::now(), running, releases }
 }
 
 /// The fleet's settings, complete enough to reach it.

@@ -10,7 +10,8 @@ use crate::cli::output::table;
 use crate::coord::NodeName;
 use crate::coord::facts::Listed;
 use crate::coord::operate;
-use crate::lifecycle::fleet::{Member, join as join_fleet, new_id};
+use crate::lifecycle::driver::chain;
+use crate::lifecycle::fleet::{KeyFile, Member, join as join_fleet, new_id, own_key};
 use crate::sys::clock::SystemClock;
 
 /// `fleet init`
@@ -39,7 +40,10 @@ pub fn join(context: &Context) -> Result<u8, Error> {
     let store = context.store()?;
     store.prepare()?;
     let mut board = board(settings, node.as_str());
-    let kept = join_fleet(&mut board, &store.disk, &store.layout.fleet(), settings, &node, machine)
+    let key = own_key(&store.disk, &store.layout.fleet_key(), node.as_str())
+        .map_err(|error| Error::Fleet(chain(&error)))?;
+    let path = store.layout.fleet();
+    let kept = join_fleet(&mut board, &store.disk, &path, settings, &node, machine, Some(key))
         .map_err(Error::Fleet)?;
     let text = format!(
         "node {node} has joined fleet {}; an operator lists it with `cutover fleet members --add {node}`",
@@ -109,7 +113,8 @@ pub fn resume(context: &Context) -> Result<u8, Error> {
         };
         let keys = keys(context.settings())?;
         let board = board(fleet, kept.own.node.as_str());
-        Member::new(Box::new(board), &SystemClock, &keys, fleet, kept).resume()?;
+        let signer = KeyFile(node.store.layout.fleet_key());
+        Member::new(Box::new(board), &SystemClock, &keys, Some(&signer), fleet, kept).resume()?;
         context.output.result(&json!({"resumed": true}), "this node follows the fleet again");
         Ok(0)
     })

@@ -6,23 +6,29 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::args::{AbortArgs, ProposeArgs, WaiveArgs};
+use super::report::{account, summary};
 use super::{ensure_signer, rollout, settings, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::{Error, code};
-use crate::coord::facts::Wanted;
+use crate::coord::NodeName;
+use crate::coord::account::Account;
+use crate::coord::alive::{self, Alive, NoWayBack};
+use crate::coord::facts::{Fleet, Wanted};
 use crate::coord::operate::{self, Operator, Wish};
 use crate::coord::rolling::Rolling;
-use crate::coord::rollout::Rollout;
+use crate::coord::rollout::{Rollout, numbers};
 use crate::coord::rules::rolling::End;
 use crate::coord::rules::synchronous::{Go, Outcome, Plan};
 use crate::coord::settings::Mode;
 use crate::coord::synchronous::{Heard, Synchronous};
 use crate::lifecycle::node::Node;
 use crate::sys::clock::Clock;
-use crate::types::Digest;
+use crate::types::{Digest, ReleaseId, Version};
 
 /// How often `--wait` looks.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long `--wait` waits for the members' last facts, for its report.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How long `--wait` bears storage that does not answer.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -36,20 +42,24 @@ pub fn propose(context: &Context, args: &ProposeArgs) -> Result<u8, Error> {
         None => None,
     };
     context.with_node("fleet propose", |node, _| {
-        let digest = match args.digest {
-            Some(digest) => digest,
-            None => digest_of(node, args)?,
+        let wanted = match &args.version {
+            Some(version) => Some(release_of(node, version, args.digest)?),
+            None => None,
         };
         let name = context.app.clone();
-        let wish = Wish {
-            release: Wanted { name, version: args.version.clone(), digest },
-            only: args.only.clone(),
-            not_before,
-            valid: SignedDuration::try_from(args.valid.0).unwrap_or(SignedDuration::MAX),
-            now,
-        };
         with_operator(context, |operator| {
             let fleet = operate::fleet(operator.board, &fleet_settings.name)?;
+            let (release, only) = match wanted {
+                Some(release) => (release, args.only.clone()),
+                None => way_back(operator, &fleet, &args.only)?,
+            };
+            let wish = Wish {
+                release: Wanted { name, version: release.version.clone(), digest: release.digest },
+                only,
+                not_before,
+                valid: SignedDuration::try_from(args.valid.0).unwrap_or(SignedDuration::MAX),
+                now,
+            };
             if let Some(open) = operator.newest(&fleet)?
                 && ended(operator, &open).map_err(Error::Unreachable)?.is_none()
             {
@@ -65,9 +75,9 @@ pub fn propose(context: &Context, args: &ProposeArgs) -> Result<u8, Error> {
             let rollout = operator.propose(fleet_settings, &wish)?;
             let number = rollout.number;
             let members = rollout.proposal.members.len();
-            let text = format!("rollout {number}: release {} for {members} members", args.version);
+            let text = format!("rollout {number}: release {} for {members} members", release.version);
             if !args.wait {
-                let value = json!({"rollout": number, "version": args.version, "digest": digest});
+                let value = json!({"rollout": number, "version": release.version, "digest": release.digest});
                 context.output.result(&value, &text);
                 return Ok(0);
             }
@@ -77,12 +87,63 @@ pub fn propose(context: &Context, args: &ProposeArgs) -> Result<u8, Error> {
     })
 }
 
-/// The digest by which this machine knows the release.
-fn digest_of(node: &Node<'_>, args: &ProposeArgs) -> Result<Digest, Error> {
-    match node.store.release(&args.version) {
-        Ok(sealed) => Ok(sealed.release.digest),
-        Err(_) => Ok(node.look(Some(&args.version))?.0.release.digest),
+/// The release of this version, by the digest that was given or that this machine knows it by.
+fn release_of(node: &Node<'_>, version: &Version, digest: Option<Digest>) -> Result<ReleaseId, Error> {
+    let digest = match (digest, node.store.release(version)) {
+        (Some(digest), _) => digest,
+        (None, Ok(sealed)) => sealed.release.digest,
+        (None, Err(_)) => node.look(Some(version))?.0.release.digest,
+    };
+    Ok(ReleaseId { version: version.clone(), digest })
+}
+
+/// The release that all could go back to, and who does not run it already.
+fn way_back(
+    operator: &mut Operator<'_>,
+    fleet: &Fleet,
+    only: &[NodeName],
+) -> Result<(ReleaseId, Vec<NodeName>), Error> {
+    let refused = |text: String| Error::Operate(operate::Error::Refused(text));
+    let Some(list) = operator.members(fleet)? else { return Err(refused("there are no members yet".into())) };
+    let mut nodes = Vec::new();
+    for entry in list.members.iter().filter(|entry| only.is_empty() || only.contains(&entry.node)) {
+        let said = alive::read(operator.board, &entry.node);
+        let silent = || refused(format!("{} has not said what it has: `--only` leaves it out", entry.node));
+        nodes.push((entry.node.clone(), said.ok_or_else(silent)?));
     }
+    let kept = newest_kept(operator, fleet)?.map(|rollout| rollout.proposal.release.version);
+    let running = nodes.iter().find_map(|(_, said)| said.running.clone());
+    let current = kept.or(running).ok_or_else(|| refused("nobody has said what it runs".into()))?;
+    match alive::common_way_back(&nodes, &current) {
+        Ok(release) => {
+            let runs_other = |(node, said): (NodeName, Alive)| {
+                (said.running.as_ref() != Some(&release.version)).then_some(node)
+            };
+            let only = nodes.into_iter().filter_map(runs_other).collect();
+            Ok((release, only))
+        }
+        Err(NoWayBack { nearest: Some(release), lack }) => {
+            let names: Vec<String> = lack.iter().map(ToString::to_string).collect();
+            Err(refused(format!(
+                "there is no release before {current} that all have: {} is missing on {}",
+                release.version,
+                names.join(", ")
+            )))
+        }
+        Err(NoWayBack { nearest: None, .. }) => {
+            Err(refused(format!("no member has another release than {current}")))
+        }
+    }
+}
+
+fn newest_kept(operator: &mut Operator<'_>, fleet: &Fleet) -> Result<Option<Rollout>, Error> {
+    for number in numbers(operator.board).map_err(Error::Unreachable)?.into_iter().rev() {
+        let Ok(rollout) = operator.rollout(fleet, number) else { continue };
+        if ended(operator, &rollout).map_err(Error::Unreachable)?.is_some_and(|end| end.code == 0) {
+            return Ok(Some(rollout));
+        }
+    }
+    Ok(None)
 }
 
 /// How a rollout ended: its word and exit code.
@@ -105,18 +166,18 @@ pub fn ended(operator: &mut Operator<'_>, rollout: &Rollout) -> Result<Option<En
     let end =
         |word, code, why: &Option<String>| Some(Ended { word, code, why: why.clone().unwrap_or_default() });
     if rollout.proposal.mode == Mode::Rolling {
-        let Some(mut follow) = Rolling::new(rollout.clone(), usize::MAX) else {
+        let Some(mut follow) = Rolling::new(rollout.clone(), usize::MAX, operator.voice()) else {
             return Ok(end("void", code::CALLED_OFF, &None));
         };
-        heard(follow.read(operator.board, operator.trust))?;
-        return Ok(match follow.view.end {
+        heard(follow.read(operator.board))?;
+        return Ok(match follow.view.end.filter(|_| follow.is_settled()) {
             Some(End::Keep) => end("kept", 0, &follow.why),
             Some(End::Partial) => end("partial", code::CALLED_OFF, &follow.why),
             Some(End::Halted) => end("halted", code::CALLED_OFF, &follow.why),
             None => None,
         });
     }
-    let mut follow = Synchronous::new(rollout.clone(), usize::MAX);
+    let mut follow = Synchronous::new(rollout.clone(), usize::MAX, operator.voice());
     heard(follow.read_gates(operator.board))?;
     Ok(match (follow.view.plan, follow.view.go, follow.view.outcome) {
         (Some(Plan::Abort), _, _) => end("aborted", code::CALLED_OFF, &follow.why),
@@ -138,9 +199,12 @@ fn wait(
     loop {
         match ended(operator, rollout) {
             Ok(Some(end)) => {
+                let account = settled_account(clock, operator, rollout)?;
                 let text = format!("rollout {} was {}: {}", rollout.number, end.word, end.why);
+                let text = [text, summary(&account)].join("\n");
                 let value = json!({
                     "rollout": rollout.number, "outcome": end.word, "reason": end.why, "exit_code": end.code,
+                    "report": account,
                 });
                 context.output.result(&value, &text);
                 return Ok(end.code);
@@ -155,6 +219,23 @@ fn wait(
         }
         if node.interrupted.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(Error::NotNow(format!("rollout {} goes on without this command", rollout.number)));
+        }
+        clock.sleep(LOOK);
+    }
+}
+
+/// What the members did, when all have said so; after a while without those who have not.
+fn settled_account(
+    clock: &dyn Clock,
+    operator: &mut Operator<'_>,
+    rollout: &Rollout,
+) -> Result<Account, Error> {
+    let began = clock.boot();
+    loop {
+        let account = account(operator, rollout)?;
+        let is_whole = account.members.iter().all(|entry| entry.waived || entry.has_closed);
+        if is_whole || clock.boot().saturating_sub(began) > LAST_WORDS {
+            return Ok(account);
         }
         clock.sleep(LOOK);
     }

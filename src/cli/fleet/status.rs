@@ -7,17 +7,23 @@ use serde_json::{Value, json};
 
 use super::args::FleetStatusArgs;
 use super::propose::ended;
+use super::report::{ALL, moment, of_rolling, summary};
 use super::{rollout, settings, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::Error;
 use crate::cli::output::{Tone, table};
-use crate::coord::facts::{Fact, Yes};
+use crate::coord::account::{Account, Entry};
+use crate::coord::alive;
+use crate::coord::facts::Fact;
+use crate::coord::look::{Look, found};
 use crate::coord::operate::{self, Operator};
 use crate::coord::rolling::Rolling;
 use crate::coord::rollout::Rollout;
+use crate::coord::rules::Ms;
+use crate::coord::rules::rolling::Ticket;
 use crate::coord::rules::synchronous::{Go, Member, Outcome, Plan};
 use crate::coord::settings::Mode;
-use crate::coord::synchronous::{Heard, Synchronous, What, health_word};
+use crate::coord::synchronous::{Heard, Synchronous, timestamp};
 
 /// What a screen is made of.
 struct Shown {
@@ -28,20 +34,17 @@ struct Shown {
 
 /// `fleet status`
 pub fn status(context: &Context, args: &FleetStatusArgs) -> Result<u8, Error> {
-    let name = settings(context)?.name.clone();
     with_operator(context, |operator| {
-        let fleet = operate::fleet(operator.board, &name)?;
         loop {
-            let shown = match rollout(operator, &fleet, args.rollout.rollout) {
-                Ok(rollout) => show(context, operator, &fleet.fleet, &rollout, args.why)?,
-                Err(Error::Operate(operate::Error::Refused(why))) if args.rollout.rollout.is_none() => {
-                    Shown {
-                        value: json!({"fleet": fleet.fleet, "rollout": null}),
-                        text: format!("fleet {}: {why}", fleet.fleet),
-                        has_ended: true,
-                    }
+            let shown = match look(context, operator, args) {
+                // Whoever watches wants to go on watching when storage is back.
+                Err(Error::Unreachable(why) | Error::Operate(operate::Error::Unreachable(why)))
+                    if args.watch =>
+                {
+                    let text = context.output.paint(Tone::Alarm, &format!("shared storage: {why}"));
+                    Shown { value: json!({"unreachable": why}), text, has_ended: false }
                 }
-                Err(error) => return Err(error),
+                looked => looked?,
             };
             if args.watch {
                 // Home, and clear what follows: no flicker.
@@ -57,6 +60,19 @@ pub fn status(context: &Context, args: &FleetStatusArgs) -> Result<u8, Error> {
     })
 }
 
+fn look(context: &Context, operator: &mut Operator<'_>, args: &FleetStatusArgs) -> Result<Shown, Error> {
+    let fleet = operate::fleet(operator.board, &settings(context)?.name)?;
+    match rollout(operator, &fleet, args.rollout.rollout) {
+        Ok(rollout) => show(context, operator, &fleet.fleet, &rollout, args.why),
+        Err(Error::Operate(operate::Error::Refused(why))) if args.rollout.rollout.is_none() => Ok(Shown {
+            value: json!({"fleet": fleet.fleet, "rollout": null}),
+            text: format!("fleet {}: {why}", fleet.fleet),
+            has_ended: true,
+        }),
+        Err(error) => Err(error),
+    }
+}
+
 fn show(
     context: &Context,
     operator: &mut Operator<'_>,
@@ -64,12 +80,14 @@ fn show(
     rollout: &Rollout,
     why: bool,
 ) -> Result<Shown, Error> {
+    let now = Timestamp::now();
     let end = ended(operator, rollout).map_err(Error::Unreachable)?;
     let proposal = &rollout.proposal;
-    let (mode, members) = match proposal.mode {
+    let (mode, page) = match proposal.mode {
         Mode::Rolling => ("rolling", rolling(operator, rollout)?),
-        Mode::Synchronous | Mode::Independent => ("synchronous", synchronous(operator, rollout)?),
+        Mode::Synchronous | Mode::Independent => ("synchronous", synchronous(operator, rollout, now)?),
     };
+    let seen = heartbeats(operator, rollout, now);
     let head = format!(
         "fleet {fleet}, rollout {}, {mode}: release {} for {} members, proposed {} by {}",
         rollout.number,
@@ -83,206 +101,309 @@ fn show(
             let tone = if end.code == 0 { Tone::Well } else { Tone::Alarm };
             format!("  {}: {}", context.output.paint(tone, end.word), end.why)
         }
-        None => format!("  {}", context.output.paint(Tone::Busy, &members.waits)),
+        None => format!("  {}", context.output.paint(Tone::Busy, &page.waits.text(now))),
     };
     let mut lines = vec![head, outcome];
-    lines.extend(members.gates);
-    lines.push(table(&members.rows));
-    lines.extend(members.notes);
+    lines.extend(page.gates.iter().map(Gate::line));
+    lines.extend(page.progress.clone());
+    lines.push(table(&rows(&page.account, &seen)));
+    lines.extend(Some(summary(&page.account)).filter(|line| !line.is_empty()));
+    lines.extend(page.remarks.iter().map(|remark| format!("note: {remark}")));
     if why {
-        lines.extend(members.why);
+        lines.extend(page.why.clone());
     }
+    let waiting = page.waits.who.iter();
+    let waiting: Vec<Value> = waiting
+        .map(|node| json!({"node": node, "for": page.waits.what, "since": page.waits.since}))
+        .collect();
+    let members: Vec<Value> = page
+        .account
+        .members
+        .iter()
+        .zip(&seen)
+        .map(|(entry, seen)| {
+            let mut value = serde_json::to_value(entry).unwrap_or_default();
+            value["seen_s"] = json!(seen);
+            value
+        })
+        .collect();
     let value = json!({
         "api_version": 1, "fleet": fleet, "rollout": rollout.number, "mode": mode,
         "version": proposal.release.version, "digest": proposal.release.digest,
         "proposed": proposal.created, "by": proposal.by,
         "outcome": end.as_ref().map(|end| end.word), "reason": end.as_ref().map(|end| &end.why),
-        "waits_for": members.waits, "members": members.values, "skew_ms": members.skew_ms,
+        "gates": page.gates.iter().map(Gate::value).collect::<Vec<_>>(),
+        "waits_for": page.waits.text(now), "waiting": waiting, "why": page.why, "remarks": page.remarks,
+        "members": members, "skew_ms": page.account.skew_ms, "mixed_ms": page.account.mixed_ms,
+        "is_mixed": page.account.is_mixed, "longest_away": page.account.longest_away,
     });
     Ok(Shown { value, text: lines.join("\n"), has_ended: end.is_some() })
 }
 
-#[derive(Default)]
+/// What was read of a rollout.
 struct Page {
-    gates: Vec<String>,
-    rows: Vec<Vec<String>>,
-    values: Vec<Value>,
-    waits: String,
-    notes: Vec<String>,
+    gates: Vec<Gate>,
+    account: Account,
+    waits: Waits,
+    /// How far a rolling rollout has come.
+    progress: Option<String>,
+    remarks: Vec<String>,
     why: Vec<String>,
-    skew_ms: Option<f64>,
 }
 
-fn heard(heard: Heard) -> Result<(), Error> {
+/// A gate, and who put it when and why.
+struct Gate {
+    name: &'static str,
+    says: &'static str,
+    by: Option<String>,
+    made: Option<Timestamp>,
+    why: String,
+    /// What follows from it, or when it will be decided.
+    then: String,
+}
+
+impl Gate {
+    fn open(name: &'static str, then: String) -> Self {
+        Self { name, says: "open", by: None, made: None, why: String::new(), then }
+    }
+
+    fn line(&self) -> String {
+        let made = self.made.map(|at| at.strftime(" %H:%M:%S").to_string()).unwrap_or_default();
+        let by = self.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+        let why = if self.why.is_empty() { String::new() } else { format!(": {}", self.why) };
+        let then = if self.then.is_empty() { String::new() } else { format!("  {}", self.then) };
+        format!("  {:<8} {:<9}{made}{by}{why}{then}", self.name, self.says).trim_end().to_owned()
+    }
+
+    fn value(&self) -> Value {
+        json!({"gate": self.name, "says": self.says, "by": self.by, "made": self.made, "why": self.why})
+    }
+}
+
+/// Who is waited for, for what, and since when.
+#[derive(Default)]
+struct Waits {
+    what: &'static str,
+    who: Vec<String>,
+    since: Option<Timestamp>,
+    otherwise: String,
+}
+
+impl Waits {
+    fn text(&self, now: Timestamp) -> String {
+        if self.who.is_empty() {
+            return self.otherwise.clone();
+        }
+        let more = self.who.len().saturating_sub(5);
+        let names = self.who.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let since = self.since.filter(|since| *since <= now).map_or(String::new(), |since| {
+            let waited = now.as_second() - since.as_second();
+            format!(", since {} ({waited} s)", since.strftime("%H:%M:%S"))
+        });
+        format!("waits for {} {names}{more}{since}", self.what)
+    }
+}
+
+pub fn heard(heard: Heard) -> Result<(), Error> {
     match heard {
         Heard::Yes => Ok(()),
         Heard::No(why) => Err(Error::Unreachable(why)),
     }
 }
 
-const ALL: [What; 7] =
-    [What::Vote, What::Armed, What::Stopped, What::Switched, What::Report, What::Cleared, What::Closed];
+/// For how many seconds each member has not been heard of, by its clock and this one's; nothing: never heard of.
+fn heartbeats(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -> Vec<Option<i64>> {
+    let members = rollout.proposal.members.iter();
+    members
+        .map(|node| {
+            alive::read(operator.board, node).map(|said| (now.as_second() - said.at.as_second()).max(0))
+        })
+        .collect()
+}
 
-fn synchronous(operator: &mut Operator<'_>, rollout: &Rollout) -> Result<Page, Error> {
-    let mut follow = Synchronous::new(rollout.clone(), usize::MAX);
+fn rows(account: &Account, seen: &[Option<i64>]) -> Vec<Vec<String>> {
+    let has_waves = account.members.iter().any(|entry| entry.wave.is_some());
+    let mut head = vec!["NODE", "RUNS", "STATE", "CLOCK", "SWITCHED", "HEALTHY", "AWAY", "SEEN", "NOTE"];
+    if has_waves {
+        head.insert(1, "WAVE");
+    }
+    let row = |(entry, seen): (&Entry, &Option<i64>)| {
+        let mut row = vec![
+            entry.node.to_string(),
+            entry.running.as_ref().map(ToString::to_string).unwrap_or_default(),
+            entry.state.to_owned(),
+            entry.clock.map(|clock| format!("{:+.1} ms", -clock.offset_ms)).unwrap_or_default(),
+            entry.late_ms.map_or_else(|| moment(entry.switched), |late| format!("{late:+.1} ms")),
+            moment(entry.healthy),
+            entry.gap_ms.map(|away| format!("{away} ms")).unwrap_or_default(),
+            seen.map_or("never".to_owned(), |seconds| format!("{seconds} s")),
+            entry.note.clone(),
+        ];
+        if has_waves {
+            row.insert(1, entry.wave.map(|wave| wave.to_string()).unwrap_or_default());
+        }
+        row
+    };
+    let head = head.into_iter().map(ToOwned::to_owned).collect();
+    std::iter::once(head).chain(account.members.iter().zip(seen).map(row)).collect()
+}
+
+fn synchronous(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -> Result<Page, Error> {
+    let mut follow = Synchronous::new(rollout.clone(), usize::MAX, operator.voice());
     heard(follow.read_gates(operator.board))?;
-    heard(follow.scan_all(operator.board, &ALL, operator.trust))?;
-    let mut page = Page { gates: gates(&follow), waits: waits(&follow), ..Page::default() };
-    page.rows.push(["NODE", "STATE", "RUNS", "SWITCHED", "GAP", "NOTE"].map(ToOwned::to_owned).to_vec());
-    let mut late = Vec::new();
-    for (place, node) in rollout.proposal.members.iter().enumerate() {
-        let member = follow.view.members[place];
-        let fact = |what| follow.facts.get(&(what, place)).map(|found| &found.fact);
-        let (mut runs, mut switched, mut gap, mut note) = (String::new(), None, None, String::new());
-        if let Some(Fact::Vote(vote)) = fact(What::Vote) {
-            runs = vote.running.as_ref().map(ToString::to_string).unwrap_or_default();
-            note = vote.why.clone().filter(|_| vote.vote == Yes::No).unwrap_or_default();
-        }
-        if let Some(Fact::Step(step)) = fact(What::Switched) {
-            runs = rollout.proposal.release.version.to_string();
-            switched = Some(step.late_ms);
-            late.push(step.late_ms);
-        }
-        if let Some(Fact::Report(report)) = fact(What::Report) {
-            gap = report.gap_ms;
-            note = report.why.clone().unwrap_or(note);
-        }
-        if let Some(Fact::Closed(closed)) = fact(What::Closed) {
-            runs = closed.running.as_ref().map(ToString::to_string).unwrap_or_default();
-            if closed.by_hand {
-                note = "by hand".into();
-            }
-        }
-        let state = state(&member);
-        page.values.push(json!({
-            "node": node, "state": state, "running": runs, "late_ms": switched, "gap_ms": gap,
-            "note": note, "waived": member.waived,
-        }));
-        page.rows.push(vec![
-            node.to_string(),
-            state.into(),
-            runs,
-            switched.map(|late| format!("{late:+.1} ms")).unwrap_or_default(),
-            gap.map(|gap| format!("{gap} ms")).unwrap_or_default(),
-            note,
-        ]);
-    }
-    if let (Some(first), Some(last)) =
-        (late.iter().copied().reduce(f64::min), late.iter().copied().reduce(f64::max))
-    {
-        page.skew_ms = Some(last - first);
-        page.notes.push(format!("switched within {:.1} ms", last - first));
-    }
-    page.notes.extend(follow.remarks.iter().map(|remark| format!("note: {remark}")));
-    page.why = why(&follow);
-    Ok(page)
+    heard(follow.scan_all(operator.board, &ALL))?;
+    Ok(Page {
+        gates: gates(&follow),
+        account: Account::of_synchronous(&follow, now),
+        waits: waits(&follow),
+        progress: None,
+        remarks: follow.remarks.clone(),
+        why: why(&follow),
+    })
 }
 
-fn state(member: &Member) -> &'static str {
-    match member {
-        _ if member.waived => "waived",
-        Member { closed: true, .. } => "closed",
-        Member { report: Some(health), .. } => health_word(*health),
-        Member { switched: true, .. } => "switched",
-        Member { stopped: true, .. } => "stopped",
-        Member { armed: true, .. } => "armed",
-        Member { vote: Some(true), .. } => "voted",
-        Member { vote: Some(false), .. } => "voted no",
-        _ => "-",
-    }
-}
-
-fn gates(follow: &Synchronous) -> Vec<String> {
-    let plan = match follow.view.plan {
-        None => "open".into(),
-        Some(Plan::Abort) => "abort".into(),
-        Some(Plan::Commit { at }) => {
-            let at = crate::coord::synchronous::timestamp(at).unwrap_or_default();
-            format!("commit, at {at}")
-        }
-    };
-    let go = match follow.view.go {
-        None => "open",
-        Some(Go::Go) => "go",
-        Some(Go::Cancel) => "cancel",
-    };
-    let outcome = match follow.view.outcome {
-        None => "open",
-        Some(Outcome::Keep) => "keep",
-        Some(Outcome::Rollback { .. }) => "rollback",
-    };
-    vec![format!("  plan {plan}; go {go}; outcome {outcome}")]
-}
-
-fn waits(follow: &Synchronous) -> String {
-    let list = |who: Vec<&crate::coord::NodeName>| {
-        let names: Vec<String> = who.iter().take(5).map(ToString::to_string).collect();
-        let more = who.len().saturating_sub(names.len());
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        names.join(", ") + &more
-    };
-    let view = &follow.view;
-    let (what, who) = match (view.plan, view.go) {
-        (None, _) => ("the vote of", follow.who(|member| member.vote.is_none())),
-        (Some(_), None) => ("an instant held by", follow.who(|member| !member.armed)),
-        (Some(_), Some(_)) => ("the report of", follow.who(|member| member.report.is_none())),
-    };
-    if who.is_empty() { "waits for a decision".into() } else { format!("waits for {what} {}", list(who)) }
-}
-
-fn why(follow: &Synchronous) -> Vec<String> {
+fn gates(follow: &Synchronous<'_>) -> Vec<Gate> {
     let times = follow.rollout.times();
-    let moment = |ms| crate::coord::synchronous::timestamp(ms).unwrap_or_default();
+    let clock = |ms: Ms| moment(timestamp(ms));
+    let gate = |name: &'static str, says: &'static str, then: String| {
+        let said = follow.texts.get(name).map(|text| found(text, None));
+        let (by, made, why) = match said {
+            Some(Look::Found(found)) => match found.fact {
+                Fact::Plan(said) => (Some(said.by), said.made, said.why),
+                Fact::Go(said) => (Some(said.by), said.made, said.why),
+                Fact::Outcome(said) => (Some(said.by), said.made, said.why),
+                _ => (None, None, String::new()),
+            },
+            _ => (None, None, String::new()),
+        };
+        Gate { name, says, by, made, why, then }
+    };
+    let at = match follow.view.plan {
+        Some(Plan::Commit { at }) => at,
+        Some(Plan::Abort) => return vec![gate("plan", "abort", String::new())],
+        None => {
+            let by = format!("decided by {} at the latest", clock(follow.rollout.vote_by()));
+            return vec![Gate::open("plan", by)];
+        }
+    };
+    let mut gates = vec![gate("plan", "commit", format!("switch at {}", clock(at)))];
+    match follow.view.go {
+        None => {
+            gates.push(Gate::open("go", format!("decided by {} at the latest", clock(at - times.window()))))
+        }
+        Some(Go::Cancel) => gates.push(gate("go", "cancel", String::new())),
+        Some(Go::Go) => gates.push(gate("go", "go", String::new())),
+    }
+    match follow.view.outcome {
+        None if follow.view.go == Some(Go::Go) => {
+            let by = format!(
+                "trial until {}, decided by {} at the latest",
+                clock(at + times.stop + times.trial),
+                clock(times.reported_by(at))
+            );
+            gates.push(Gate::open("outcome", by));
+        }
+        None => {}
+        Some(Outcome::Keep) => gates.push(gate("outcome", "keep", String::new())),
+        Some(Outcome::Rollback { at }) => {
+            gates.push(gate("outcome", "rollback", format!("back at {}", clock(at))));
+        }
+    }
+    gates
+}
+
+fn waits(follow: &Synchronous<'_>) -> Waits {
+    let view = &follow.view;
+    let missing = |what, since, is_missing: fn(&Member) -> bool| Waits {
+        what,
+        who: follow.who(is_missing).iter().map(ToString::to_string).collect(),
+        since,
+        otherwise: "waits for a decision".into(),
+    };
+    let made = |gate| match follow.texts.get(gate).map(|text| found(text, None)) {
+        Some(Look::Found(found)) => match found.fact {
+            Fact::Plan(said) => said.made,
+            _ => None,
+        },
+        _ => None,
+    };
+    match (view.plan, view.go) {
+        (Some(Plan::Abort), _) | (_, Some(Go::Cancel)) => Waits::default(),
+        (None, _) => {
+            let since = Some(follow.rollout.proposal.created);
+            missing("the vote of", since, |member| member.vote.is_none())
+        }
+        (Some(Plan::Commit { .. }), None) => {
+            missing("an instant held by", made("plan"), |member| !member.armed)
+        }
+        (Some(Plan::Commit { at }), Some(Go::Go)) => {
+            missing("the report of", timestamp(at), |member| member.report.is_none())
+        }
+    }
+}
+
+fn why(follow: &Synchronous<'_>) -> Vec<String> {
+    let times = follow.rollout.times();
+    let clock = |ms| moment(timestamp(ms));
     let mut lines = Vec::new();
     match (follow.view.plan, follow.view.go, follow.view.outcome) {
         (None, _, _) => {
-            lines.push(format!("without all votes by {} nobody switches", moment(follow.rollout.vote_by())));
+            lines.push(format!("without all votes by {} nobody switches", clock(follow.rollout.vote_by())));
         }
         (Some(Plan::Commit { at }), None, _) => {
-            lines.push(format!("without all holding it by {} nobody switches", moment(at - times.window())));
+            lines.push(format!("without all holding it by {} nobody switches", clock(at - times.window())));
         }
         (Some(Plan::Commit { at }), Some(Go::Go), None) => {
-            lines.push(format!("who has not switched by {} brings all back", moment(times.switched_by(at))));
-            lines.push(format!("without all reports good by {} all go back", moment(times.reported_by(at))));
+            lines.push(format!("who has not switched by {} brings all back", clock(times.switched_by(at))));
+            lines.push(format!("without all reports good by {} all go back", clock(times.reported_by(at))));
         }
         _ => {}
     }
-    if let Some(failure) = follow.failure() {
-        lines.push(failure);
+    lines.extend(follow.failure());
+    let is_open = follow.view.outcome.is_none()
+        && follow.view.plan != Some(Plan::Abort)
+        && follow.view.go != Some(Go::Cancel);
+    if is_open {
+        lines.push("a dead member: `cutover fleet waive NODE`; to stop: `cutover fleet abort`".into());
     }
-    lines.push("a dead member: `cutover fleet waive NODE`; to stop: `cutover fleet abort`".into());
     lines
 }
 
 fn rolling(operator: &mut Operator<'_>, rollout: &Rollout) -> Result<Page, Error> {
-    let Some(mut follow) = Rolling::new(rollout.clone(), usize::MAX) else {
+    let Some(mut follow) = Rolling::new(rollout.clone(), usize::MAX, operator.voice()) else {
         return Err(Error::Fleet("the proposal has no terms".into()));
     };
-    heard(follow.read(operator.board, operator.trust))?;
-    heard(follow.read_waivers(operator.board, operator.trust))?;
-    let mut page = Page::default();
-    page.rows.push(["NODE", "WAVE", "STATE", "NOTE"].map(ToOwned::to_owned).to_vec());
-    for (place, node) in rollout.proposal.members.iter().enumerate() {
-        let member = follow.view.members[place];
-        let has_ticket = follow.view.tickets.contains(&place);
-        let state = match member.report {
-            _ if member.waived => "waived",
-            Some(health) => health_word(health),
-            None if has_ticket => "switching",
-            None => "-",
-        };
-        let note = match follow.reports[place].as_ref().map(|found| &found.fact) {
-            Some(Fact::Report(report)) => report.why.clone().unwrap_or_default(),
-            _ => String::new(),
-        };
-        page.values.push(json!({"node": node, "wave": member.wave, "state": state, "note": note}));
-        page.rows.push(vec![node.to_string(), member.wave.to_string(), state.into(), note]);
-    }
-    let (wave, out) = (follow.view.wave, follow.view.unfinished());
-    page.gates.push(format!("  wave {wave} is open; {out} of {} out of service", follow.terms.at_once));
-    page.waits = if follow.view.halt { "halted".into() } else { format!("goes on, {out} at work") };
-    page.why = vec!["a dead member keeps its place: `cutover fleet waive NODE` frees it".into()];
-    page.notes.extend(follow.remarks.iter().map(|remark| format!("note: {remark}")));
-    page.notes.push(format!("as of {}", Timestamp::now()));
-    Ok(page)
+    heard(follow.read(operator.board))?;
+    heard(follow.read_waivers(operator.board))?;
+    let account = of_rolling(operator, &follow)?;
+    let out = follow.view.tickets.iter().filter(|ticket| !follow.view.has_finished(**ticket));
+    let nobody = rollout.proposal.members.len();
+    let name = |ticket: &Ticket| rollout.proposal.members.get(ticket.owner).map(ToString::to_string);
+    let who: Vec<String> = out.filter(|ticket| ticket.owner < nobody).filter_map(name).collect();
+    let (what, otherwise) = if follow.view.end.is_some() && !follow.is_settled() {
+        ("going back on", "halted: members go back")
+    } else if follow.view.halt {
+        ("the end of the switch on", "halted")
+    } else {
+        ("the switch of", "waits for a member to take its turn")
+    };
+    let progress = format!(
+        "  wave {} is open; {} of {} out of service; {} of {} have it",
+        follow.view.wave,
+        follow.view.unfinished(),
+        follow.terms.at_once,
+        account.members.iter().filter(|entry| entry.state == "good").count(),
+        account.members.len()
+    );
+    let mut why = vec!["a dead member keeps its place: `cutover fleet waive NODE` frees it".to_owned()];
+    why.extend(follow.failure());
+    Ok(Page {
+        gates: Vec::new(),
+        account,
+        waits: Waits { what, who, since: None, otherwise: otherwise.into() },
+        progress: Some(progress),
+        remarks: follow.remarks.clone(),
+        why,
+    })
 }

@@ -2,18 +2,19 @@
 
 use serde_json::json;
 
-use super::{board, kept, keys, settings};
+use super::{board, has, kept, keys, settings};
 use crate::cli::args::UpdateArgs;
 use crate::cli::context::{Context, Locally};
 use crate::cli::failure::{Error, code, failure};
 use crate::cli::rehearse::ensure_possible;
 use crate::cli::update::{blocked, bring, conclude, ensure_switchable, not_now, tidy, wish};
-use crate::lifecycle::fleet::{Member, Taken};
-use crate::lifecycle::node::{self, Node};
+use crate::lifecycle::fleet::{KeyFile, Member, Taken};
+use crate::lifecycle::node::{self, Node, WayBack};
 use crate::lifecycle::upstream::Offered;
 use crate::store::Sealed;
 use crate::sys::clock::SystemClock;
 use crate::types::ReleaseId;
+use crate::types::record::DataPolicy;
 
 /// Finishes what is left of the last rollout, and takes part in the next: stages, votes, and waits for the fleet.
 pub fn update(
@@ -25,7 +26,12 @@ pub fn update(
     settings(context)?;
     let state = node.store.trusted_state()?;
     let active = node.active_release(&state)?;
-    match with_member(context, node, |member| Ok(member.take_up(active.as_ref())?))? {
+    let mut taken = with_member(context, node, |member| Ok(member.take_up(active.as_ref())?))?;
+    while let (Taken::Queue(pause), false, false) = (&taken, args.no_wait, context.is_interrupted()) {
+        node.clock.sleep(*pause);
+        taken = with_member(context, node, |member| Ok(member.take_up(active.as_ref())?))?;
+    }
+    match taken {
         Taken::Nothing(None) => {
             let version = active.map(|active| active.version);
             context.output.result(
@@ -35,6 +41,19 @@ pub fn update(
             Ok(0)
         }
         Taken::Nothing(Some(why)) => Err(Error::NotNow(why)),
+        Taken::Queue(_) => Err(Error::NotNow("going back after the halt: waits for a place".into())),
+        Taken::GoBack { number, version } => {
+            let lock = node.lock()?;
+            let way = WayBack {
+                version: Some(version),
+                data: DataPolicy::Auto,
+                reason: Some(format!("rollout {number} was halted")),
+                no_hold: true,
+                rollout: Some(number),
+            };
+            let ended = node.roll_back(&lock, &way, locally);
+            conclude(context, node, ended)
+        }
         Taken::Unreachable(why) => Err(Error::Unreachable(why)),
         Taken::CatchUp { number, release } => {
             context.output.say(&format!("the fleet runs release {} since rollout {number}", release.version));
@@ -78,7 +97,10 @@ pub fn with_member<T>(
     };
     let _lock = node.lock()?;
     let board = board(fleet, kept.own.node.as_str());
-    work(&mut Member::new(Box::new(board), &SystemClock, &keys, fleet, kept))
+    let signer = KeyFile(node.store.layout.fleet_key());
+    let mut member = Member::new(Box::new(board), &SystemClock, &keys, Some(&signer), fleet, kept);
+    member.has = has(node.store);
+    work(&mut member)
 }
 
 /// Stages what the fleet wants, and begins the update.

@@ -205,11 +205,15 @@ impl Own {
 
     /// Without a fact of its own, a node that switched was told to stop at the instant of the plan.
     fn times(&self, gates: &Gates) -> Times {
-        let switched = self.switched.as_ref().map(|step| step.at);
+        let noted = self.report.as_ref().map(|report| report.moments);
+        let switched = self.switched.as_ref().map(|step| step.at).or(noted.and_then(|noted| noted.switched));
         let planned =
             gates.plan.as_ref().and_then(|plan| plan.at).filter(|at| switched.is_some_and(|s| *at <= s));
         Times {
-            stopped: self.stopped.as_ref().map(|step| step.at).or(planned),
+            stopped: (self.switched.as_ref().and_then(|step| step.stopped))
+                .or(noted.and_then(|noted| noted.stopped))
+                .or(self.stopped.as_ref().map(|step| step.at))
+                .or(planned),
             switched,
             healthy: self.report.as_ref().filter(|report| report.health == Health::Good).and_then(|it| it.at),
             restored: self.closed.as_ref().and_then(|closed| closed.back_at),

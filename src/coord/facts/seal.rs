@@ -9,7 +9,7 @@
 use crate::types::Digest;
 
 /// The longest fact in bytes, trailer included.
-pub const FACT_BYTES_MAX: usize = 64 << 10;
+pub const FACT_BYTES_MAX: usize = 256 << 10;
 
 /// The namespace of signatures over facts.
 pub const NAMESPACE: &str = "cutover-fleet";

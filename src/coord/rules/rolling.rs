@@ -3,6 +3,9 @@
 //! Ticket k is made only by a node that has seen all k tickets before it and that fewer than N of their owners are
 //! unfinished; finished is for ever. So the owner of the highest unfinished ticket saw at most N-1 others unfinished,
 //! and no more than N are out of service at once: without clocks, without expiry, and whatever is stale.
+//!
+//! Where a halt undoes what was done, going back needs a ticket of the same row, so the bound holds for both together; and
+//! it begins only when the outcome is there, which is decided once: a rollout that was kept is never undone by a halt.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +24,16 @@ pub enum Stage {
     },
     /// It has ended, so.
     Done {
+        /// How.
+        health: Health,
+    },
+    /// It takes this ticket, or has it, to go back: the rollout was halted.
+    Returning {
+        /// The ticket's number.
+        number: u32,
+    },
+    /// It has gone back, so.
+    Returned {
         /// How.
         health: Health,
     },
@@ -49,12 +62,29 @@ pub struct Member {
     pub waived: bool,
     /// How it went there.
     pub report: Option<Health>,
+    /// How going back went there.
+    pub returned: Option<Health>,
+}
+
+/// A ticket, as it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket {
+    /// The place of its owner among the members; beyond them: nobody's.
+    pub owner: usize,
+    /// It is for going back.
+    pub is_back: bool,
 }
 
 impl Member {
-    /// Whether it is back in service, or nobody waits for it.
-    fn is_finished(self) -> bool {
-        self.waived || matches!(self.report, Some(Health::Good | Health::Failed | Health::Left))
+    /// Whether it is back in service after this, or nobody waits for it.
+    fn has_finished(self, is_back: bool) -> bool {
+        let how = if is_back { self.returned } else { self.report };
+        self.waived || matches!(how, Some(Health::Good | Health::Failed | Health::Left))
+    }
+
+    /// Whether it runs the new release by this rollout.
+    fn is_ahead(self) -> bool {
+        !self.waived && self.report == Some(Health::Good) && self.returned.is_none()
     }
 
     fn has_failed(self) -> bool {
@@ -69,8 +99,8 @@ pub struct View {
     pub me: usize,
     /// The members that the proposal froze.
     pub members: Vec<Member>,
-    /// The owners of tickets 0, 1, 2 and so on, without a gap.
-    pub tickets: Vec<usize>,
+    /// Tickets 0, 1, 2 and so on, without a gap.
+    pub tickets: Vec<Ticket>,
     /// The highest wave that is open.
     pub wave: u32,
     /// It was stopped.
@@ -88,6 +118,8 @@ pub struct Limits {
     pub at_once: u32,
     /// So many failures stop it.
     pub max_failed: u32,
+    /// When it was halted, those who have the new release go back.
+    pub undoes: bool,
 }
 
 /// What this node knows of itself.
@@ -118,26 +150,44 @@ pub enum Act {
     /// Write this down, durably.
     Enter(Stage),
     /// Make the ticket of this number; whose it is shows when it was read back.
-    Take(u32),
+    Take {
+        /// The number.
+        number: u32,
+        /// For going back.
+        is_back: bool,
+    },
     /// Make the report of this node.
     Report(Health),
+    /// Make the report of how going back went.
+    ReportReturn(Health),
     /// Make this decision, if nobody has.
     Decide(Decision),
     /// The ticket is this node's: switch. The journal's end of it makes the stage `Done`.
     Switch,
+    /// The ticket is this node's: go back. The journal's end of it makes the stage `Returned`.
+    GoBack,
 }
 
 /// The next step of a member.
 pub fn act(stage: Stage, view: &View, local: Local, limits: Limits) -> Act {
     match stage {
         Stage::Waiting => waiting(view, local, limits),
-        Stage::Taking { number } => taking(number, view),
+        Stage::Taking { number } => taking(number, view, local),
         Stage::Done { health } if view.mine().is_some_and(|member| member.report.is_none()) => {
             Act::Report(health)
         }
         // A ticket whose making had been given up for lost.
-        Stage::Over if view.ticket_of(view.me).is_some() => Act::Enter(Stage::Done { health: Health::Left }),
-        Stage::Done { .. } | Stage::Over => decide(view, local, limits).map_or(Act::Wait, Act::Decide),
+        Stage::Over if view.ticket_of(view.me, false).is_some() => {
+            Act::Enter(Stage::Done { health: Health::Left })
+        }
+        Stage::Done { .. } if view.must_undo(limits) => undo(view, limits),
+        Stage::Returning { number } => returning(number, view),
+        Stage::Returned { health } if view.mine().is_some_and(|member| member.returned.is_none()) => {
+            Act::ReportReturn(health)
+        }
+        Stage::Done { .. } | Stage::Returned { .. } | Stage::Over => {
+            decide(view, local, limits).map_or(Act::Wait, Act::Decide)
+        }
     }
 }
 
@@ -146,17 +196,36 @@ impl View {
         self.members.get(self.me)
     }
 
-    fn ticket_of(&self, member: usize) -> Option<u32> {
-        self.tickets.iter().position(|owner| *owner == member).and_then(|number| u32::try_from(number).ok())
+    fn ticket_of(&self, owner: usize, is_back: bool) -> Option<u32> {
+        let wanted = Ticket { owner, is_back };
+        self.tickets.iter().position(|ticket| *ticket == wanted).and_then(|number| u32::try_from(number).ok())
     }
 
-    fn finished(&self, owner: usize) -> bool {
-        self.members.get(owner).is_some_and(|member| member.is_finished())
+    /// Whether the owner of a ticket is back in service.
+    pub fn has_finished(&self, ticket: Ticket) -> bool {
+        self.members.get(ticket.owner).is_some_and(|member| member.has_finished(ticket.is_back))
+    }
+
+    /// Whether this node has what a halt undoes.
+    pub fn must_undo(&self, limits: Limits) -> bool {
+        limits.undoes && self.end == Some(End::Halted) && self.mine().is_some_and(|member| member.is_ahead())
+    }
+
+    /// Whether nothing more is to come: it has ended, and what a halt undoes is undone.
+    pub fn is_settled(&self, limits: Limits) -> bool {
+        match self.end {
+            None => false,
+            Some(End::Keep | End::Partial) => true,
+            Some(End::Halted) => {
+                !limits.undoes
+                    || (self.unfinished() == 0 && !self.members.iter().any(|member| member.is_ahead()))
+            }
+        }
     }
 
     /// How many owners of tickets are out of service, as far as this view shows.
     pub fn unfinished(&self) -> usize {
-        self.tickets.iter().filter(|owner| !self.finished(**owner)).count()
+        self.tickets.iter().filter(|ticket| !self.has_finished(**ticket)).count()
     }
 
     fn failures(&self) -> usize {
@@ -165,7 +234,7 @@ impl View {
 }
 
 fn waiting(view: &View, local: Local, limits: Limits) -> Act {
-    if let Some(number) = view.ticket_of(view.me) {
+    if let Some(number) = view.ticket_of(view.me, false) {
         return Act::Enter(Stage::Taking { number });
     }
     if view.end.is_some() || view.halt || view.contradiction {
@@ -177,21 +246,44 @@ fn waiting(view: &View, local: Local, limits: Limits) -> Act {
     let Some(mine) = view.mine().filter(|member| !member.waived) else { return Act::Wait };
     let has_place = view.unfinished() < limits.at_once as usize;
     match u32::try_from(view.tickets.len()) {
-        Ok(number) if has_place && mine.wave <= view.wave => Act::Enter(Stage::Taking { number }),
+        Ok(number) if has_place && mine.wave <= view.wave && !local.is_expired => {
+            Act::Enter(Stage::Taking { number })
+        }
         _ => Act::Wait,
     }
 }
 
-fn taking(number: u32, view: &View) -> Act {
+fn taking(number: u32, view: &View, local: Local) -> Act {
     let is_waived = view.mine().is_none_or(|member| member.waived);
     let is_off = view.halt || view.end.is_some() || view.contradiction || is_waived;
+    let mine = Ticket { owner: view.me, is_back: false };
     match view.tickets.get(number as usize) {
-        Some(owner) if *owner == view.me && is_off => Act::Enter(Stage::Done { health: Health::Left }),
-        Some(owner) if *owner == view.me => Act::Switch,
+        Some(ticket) if *ticket == mine && is_off => Act::Enter(Stage::Done { health: Health::Left }),
+        Some(ticket) if *ticket == mine => Act::Switch,
         Some(_) => Act::Enter(Stage::Waiting),
         None if is_off => Act::Enter(Stage::Over),
+        None if local.is_expired => Act::Enter(Stage::Waiting),
         // Making it was allowed when it was written down, and what was finished then is finished now.
-        None if view.tickets.len() == number as usize => Act::Take(number),
+        None if view.tickets.len() == number as usize => Act::Take { number, is_back: false },
+        None => Act::Wait,
+    }
+}
+
+fn undo(view: &View, limits: Limits) -> Act {
+    if let Some(number) = view.ticket_of(view.me, true) {
+        return Act::Enter(Stage::Returning { number });
+    }
+    match u32::try_from(view.tickets.len()) {
+        Ok(number) if view.unfinished() < limits.at_once as usize => Act::Enter(Stage::Returning { number }),
+        _ => Act::Wait,
+    }
+}
+
+fn returning(number: u32, view: &View) -> Act {
+    match view.tickets.get(number as usize) {
+        Some(ticket) if *ticket == (Ticket { owner: view.me, is_back: true }) => Act::GoBack,
+        Some(_) => Act::Enter(Stage::Done { health: Health::Good }),
+        None if view.tickets.len() == number as usize => Act::Take { number, is_back: true },
         None => Act::Wait,
     }
 }
@@ -202,6 +294,10 @@ fn decide(view: &View, local: Local, limits: Limits) -> Option<Decision> {
         return None;
     }
     let counted = || view.members.iter().filter(|member| !member.waived);
+    // Going back rests on the outcome alone; whoever is at work then finishes first.
+    if view.halt && limits.undoes {
+        return Some(Decision::End(End::Halted));
+    }
     if counted().all(|member| member.report == Some(Health::Good)) && counted().next().is_some() {
         return Some(Decision::End(End::Keep));
     }

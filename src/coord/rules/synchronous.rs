@@ -270,6 +270,8 @@ fn voting(view: &View, local: Local, times: &Times) -> Act {
         Some(Plan::Abort) => Act::Enter(Stage::GoneBack),
         Some(Plan::Commit { at }) => arm(at, view, local, times),
         None if view.mine().waived || view.contradiction => Act::Enter(Stage::Left),
+        // Nothing was promised beyond the votes' time, and nobody knows when storage will be back.
+        None if !local.has_storage && local.now > local.vote_by => Act::Enter(Stage::Left),
         None if view.any(|member| member.vote == Some(false)) || local.now > local.vote_by => {
             Act::Decide(Decision::Plan(Plan::Abort))
         }
@@ -289,6 +291,8 @@ fn arm(at: Ms, view: &View, local: Local, times: &Times) -> Act {
         Some(Go::Go) => Act::Enter(Stage::Left),
         None if view.mine().waived => Act::Enter(Stage::Left),
         None if view.contradiction => Act::Decide(Decision::Go(Go::Cancel)),
+        // Until then it can be called off without anybody noticing.
+        None if local.now < at - times.lead => Act::Wait,
         None if local.clock_is_good && local.now <= at - times.window() => Act::Enter(Stage::Arming { at }),
         None => Act::Decide(Decision::Go(Go::Cancel)),
     }
@@ -388,6 +392,7 @@ fn left(view: &View, local: Local, times: &Times) -> Act {
         return Act::Wait;
     }
     match (view.plan, view.go) {
+        (None, _) if local.now > local.vote_by => Act::Decide(Decision::Plan(Plan::Abort)),
         (None | Some(Plan::Abort), _) => Act::Wait,
         (Some(Plan::Commit { .. }), None) => Act::Decide(Decision::Go(Go::Cancel)),
         (Some(Plan::Commit { .. }), Some(_)) if view.mine().report.is_none() => {

@@ -6,7 +6,10 @@ use jiff::Timestamp;
 
 use crate::coord::look::{Keys, Signer};
 
-use crate::release::trust::{Error, KEY_DIRECTORIES, Keyring, Namespace, sign};
+use crate::release::trust::{
+    Error, KEY_DIRECTORIES, KeyPair, Keyring, Namespace, SignError, public_line, sign,
+};
+use crate::sys::disk::Disk;
 
 /// The trusted keys of a node.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +36,20 @@ impl Keys for FleetKeys {
             Err(refusal) => Err(refusal.to_string()),
         }
     }
+
+    fn node(&self, key: &str, line: &str, armored: &str) -> Result<(), String> {
+        let signed = self.0.is_signed_by(key, Namespace::Fleet, line.as_bytes(), armored.as_bytes());
+        signed.map_err(|refusal| refusal.to_string())
+    }
+}
+
+/// The key that this node signs its facts with: made when it joins, and kept. Its public half, in one line.
+pub fn own_key(disk: &Disk, path: &Path, node: &str) -> Result<String, SignError> {
+    if !path.exists() {
+        let pair = KeyPair::generate(node)?;
+        disk.replace(path, pair.private.as_bytes(), 0o600)?;
+    }
+    public_line(path)
 }
 
 /// A private key, or the public one of a key that an agent holds.

@@ -3,64 +3,78 @@
 //! What the node must not forget stands in `.cutover/fleet.json` before storage is told. All access to storage is
 //! bounded by its time limit, and storage that is away makes the node wait or go back, never fail.
 
+mod carried;
 mod keys;
 mod own;
 mod rolling;
+mod starting;
 mod synchronous;
 mod take;
+mod words;
 
 use std::time::Duration;
 
-pub use keys::{FleetKeys, KeyFile};
+use jiff::Timestamp;
+
+pub use carried::believe;
+pub use keys::{FleetKeys, KeyFile, own_key};
 pub use own::{Kept, Own, Part, Stage};
 pub use take::{Taken, join, new_id};
 
 use super::agreement::{Agreement, Clearance, Error, Own as OwnChecks, Start, Verdict, Wait};
+use crate::coord::alive::Alive;
 use crate::coord::board::Board;
 use crate::coord::facts::{self, Fact, names};
-use crate::coord::look::{self, Found, Keys, Look, Trust};
+use crate::coord::look::{self, Found, Keys, Look, Signer, Trust};
 use crate::coord::rolling::Rolling;
 use crate::coord::rollout::{Rollout, Turns};
 use crate::coord::rules::{Checks, Ms};
 use crate::coord::synchronous::{Heard, Synchronous};
+use crate::coord::voice::Voice;
 use crate::coord::{NodeName, Settings};
 use crate::sys::clock::Clock;
 use crate::types::Digest;
-use crate::types::record::{Cause, Reason, Record};
+use crate::types::record::{Cause, Phase, Reason, Record};
 
 /// How many steps are taken without a pause: more than a rollout has.
 const STEPS_MAX: usize = 24;
 /// How often the heartbeat is renewed.
 const BEAT: Duration = Duration::from_secs(10);
-/// How many places in the order of deciders are told apart.
-const RANK_MAX: usize = 5;
+/// How many members look at the facts of all others: the rest go by the gates. When these have decided nothing, the next
+/// so many take over. So the fleet reads its facts a few times, however large it is.
+const ON_DUTY: usize = 5;
 
 /// A node as a member of its fleet.
 pub struct Member<'a> {
     board: Box<dyn Board + 'a>,
     clock: &'a dyn Clock,
     keys: &'a dyn Keys,
+    signer: Option<&'a dyn Signer>,
     settings: &'a Settings,
     kept: Kept,
-    following: Option<Following>,
+    following: Option<Following<'a>>,
     turns: Turns,
     /// By the clock of this boot, in milliseconds: when members' facts were read last.
     scanned: Option<Ms>,
     beaten: Option<Duration>,
+    /// Whether storage was seen to hold the gates that this node remembers.
+    has_assured: bool,
     /// When storage was asked for the outcome last, by the clock of this boot, and what the checks said then.
     asked: Option<(Ms, Checks)>,
     /// Since when storage has not answered.
     cut_off: Option<Duration>,
     /// What this node's clock showed against the storage's.
     clock_seen: Option<facts::ClockSeen>,
+    /// What the heartbeat says of this node's releases.
+    pub has: Alive,
     /// What storage said last, when it did not do what was asked.
     pub trouble: Option<String>,
 }
 
 /// The rollout under way, as it was read.
-enum Following {
-    Synchronous(Box<Synchronous>),
-    Rolling(Box<Rolling>),
+enum Following<'a> {
+    Synchronous(Box<Synchronous<'a>>),
+    Rolling(Box<Rolling<'a>>),
 }
 
 impl<'a> Member<'a> {
@@ -69,6 +83,7 @@ impl<'a> Member<'a> {
         board: Box<dyn Board + 'a>,
         clock: &'a dyn Clock,
         keys: &'a dyn Keys,
+        signer: Option<&'a dyn Signer>,
         settings: &'a Settings,
         kept: Kept,
     ) -> Self {
@@ -76,15 +91,18 @@ impl<'a> Member<'a> {
             board,
             clock,
             keys,
+            signer,
             settings,
             kept,
             following: None,
             turns: Turns::default(),
             scanned: None,
             beaten: None,
+            has_assured: false,
             asked: None,
             cut_off: None,
             clock_seen: None,
+            has: Alive { at: Timestamp::UNIX_EPOCH, running: None, releases: Vec::new() },
             trouble: None,
         }
     }
@@ -115,6 +133,10 @@ impl<'a> Member<'a> {
         Trust { keys: self.keys, allow_unsigned: self.settings.allow_unsigned }
     }
 
+    fn voice(&self) -> Voice<'a> {
+        Voice { trust: self.trust(), signer: self.signer }
+    }
+
     /// Takes up what the part under way follows, from what was written down.
     fn follow(&mut self) -> Result<(), Error> {
         if self.following.is_some() {
@@ -130,7 +152,7 @@ impl<'a> Member<'a> {
         let me = rollout.place_of(&self.kept.own.node).unwrap_or(usize::MAX);
         self.following = Some(match part.stage {
             Stage::Synchronous(_) => {
-                let mut follow = Synchronous::new(rollout, me);
+                let mut follow = Synchronous::new(rollout, me, self.voice());
                 for gate in ["plan", "go", "start", "outcome"] {
                     if let Some(text) = part.gates.get(gate) {
                         follow.remember_gate(gate, text);
@@ -139,9 +161,8 @@ impl<'a> Member<'a> {
                 Following::Synchronous(Box::new(follow))
             }
             Stage::Rolling(_) => {
-                Following::Rolling(Box::new(Rolling::new(rollout, me).ok_or_else(|| Error::Record {
-                    path: "fleet.json".into(),
-                    why: "its proposal has no terms".into(),
+                Following::Rolling(Box::new(Rolling::new(rollout, me, self.voice()).ok_or_else(|| {
+                    Error::Record { path: "fleet.json".into(), why: "its proposal has no terms".into() }
                 })?))
             }
         });
@@ -169,14 +190,21 @@ impl<'a> Member<'a> {
             return;
         }
         self.beaten = Some(now);
-        let text = format!("{{\"format\":1,\"kind\":\"alive\",\"at\":\"{}\"}}\n", self.clock.wall());
-        let _ = self.board.beat(&names::alive(&self.kept.own.node), &text);
+        let alive = Alive { at: self.clock.wall(), ..self.has.clone() };
+        let _ = self.board.beat(&names::alive(&self.kept.own.node), &alive.text());
     }
 
-    /// Whether it is time to read the facts of members: those late in the order read them less often.
-    fn may_scan(&mut self, poll: Ms, rank: usize) -> bool {
+    /// Whether it is this node's turn, and time, to read the facts of members.
+    fn may_scan(&mut self, what: &str, poll: Ms, rank: usize, members: usize) -> bool {
         let now = self.steady();
-        let pause = poll * Ms::try_from(rank.min(RANK_MAX)).unwrap_or(0);
+        let shift = self.decider_step() * ON_DUTY as Ms;
+        let waited = self.turns.wanted_for(what, now);
+        let groups = members.div_ceil(ON_DUTY).max(1);
+        let shifts = if shift == 0 { 0 } else { usize::try_from(waited / shift).unwrap_or(0) };
+        if rank / ON_DUTY != shifts % groups {
+            return false;
+        }
+        let pause = poll * (rank % ON_DUTY) as Ms;
         let is_due = self.scanned.is_none_or(|last| now - last >= pause);
         if is_due {
             self.scanned = Some(now);
@@ -184,11 +212,13 @@ impl<'a> Member<'a> {
         is_due
     }
 
+    fn decider_step(&self) -> Ms {
+        Ms::try_from(self.settings.decider_step.0.as_millis()).unwrap_or(0)
+    }
+
     /// Whether those before this node in the order have had their time.
     fn is_my_turn(&mut self, what: &str, rank: usize) -> bool {
-        let step = Ms::try_from(self.settings.decider_step.0.as_millis()).unwrap_or(0);
-        let wait = step * Ms::try_from(rank.min(RANK_MAX)).unwrap_or(0);
-        let now = self.steady();
+        let (now, wait) = (self.steady(), self.decider_step() * (rank % ON_DUTY) as Ms);
         self.turns.has_come(what, now, wait)
     }
 
@@ -232,12 +262,24 @@ impl<'a> Member<'a> {
         record.rollout.is_some() && record.rollout == self.kept.part().map(|part| part.rollout)
     }
 
+    fn may_be_undone(&self) -> bool {
+        match &self.following {
+            Some(Following::Rolling(follow)) => follow.limits().undoes && !follow.is_settled(),
+            Some(Following::Synchronous(_)) | None => false,
+        }
+    }
+
     /// Tells what this node runs in the end, once.
     fn close(&mut self) -> Result<(), Error> {
         let Some(part) = self.kept.part().filter(|part| !part.closed).cloned() else { return Ok(()) };
+        // Where a halt may undo it, what it runs in the end shows when the rollout has ended.
+        if self.may_be_undone() {
+            return Ok(());
+        }
         // It had switched, and runs something else.
         let wanted = rollout_of(&part).map(|rollout| rollout.proposal.release.version);
         let went_back = part.downtime_ms.is_some() && part.running != wanted;
+        let back_at = part.back_at.or_else(|| went_back.then(|| self.clock.wall()));
         let fact = Fact::Closed(facts::Closed {
             rollout: part.rollout,
             proposal: Digest::of(part.proposal.as_bytes()),
@@ -245,11 +287,13 @@ impl<'a> Member<'a> {
             instance: self.instance(),
             running: part.running.clone(),
             by_hand: part.by_hand,
-            back_at: went_back.then(|| self.clock.wall()),
+            back_at,
             downtime_ms: part.downtime_ms,
         });
         let name = names::own(&self.node(), part.rollout, "closed");
-        let heard = match look::put(self.board.as_mut(), &name, &fact) {
+        let Some(rollout) = rollout_of(&part) else { return Ok(()) };
+        let voice = self.voice();
+        let heard = match voice.put(self.board.as_mut(), &rollout, &name, &fact) {
             Look::Found(_) | Look::Bad(_) => Heard::Yes,
             Look::Absent => Heard::No("it was made, and is not there".into()),
             Look::Unreachable(why) => Heard::No(why),
@@ -286,13 +330,18 @@ fn by_fleet(text: impl Into<String>) -> Reason {
 impl Agreement for Member<'_> {
     fn clearance(&mut self, record: &Record) -> Result<Clearance, Error> {
         if !self.is_mine(record) {
-            return Ok(Clearance::Go { at: None });
+            return Ok(Clearance::NOW);
         }
         self.follow()?;
         match self.following {
             Some(Following::Synchronous(_)) => self.clearance_synchronous(record),
+            // Its services may be stopped: it gives its place free when they run again, and not before.
+            Some(Following::Rolling(_)) if matches!(record.phase, Phase::Switching) => {
+                let text = "interrupted before the pointer moved";
+                Ok(Clearance::CalledOff(Reason::new(Cause::NotNow, text)))
+            }
             Some(Following::Rolling(_)) => self.clearance_rolling(),
-            None => Ok(Clearance::Go { at: None }),
+            None => Ok(Clearance::NOW),
         }
     }
 
@@ -327,6 +376,18 @@ impl Agreement for Member<'_> {
             Some(Following::Synchronous(_)) => self.recalled_synchronous(),
             Some(Following::Rolling(_)) | None => None,
         })
+    }
+
+    fn gave_up(&mut self, record: &Record, why: &str) {
+        if !self.is_mine(record) {
+            return;
+        }
+        let told = self.follow().and_then(|()| match self.following {
+            Some(Following::Synchronous(_)) => self.see_off(),
+            Some(Following::Rolling(_)) => self.gave_up_rolling(why),
+            None => Ok(()),
+        });
+        logged("tell the fleet", told);
     }
 
     fn moved(&mut self, record: &Record) {

@@ -28,10 +28,28 @@ pub struct Own {
     pub node: NodeName,
     /// Made once, at random: what a second machine of this name does not have.
     pub instance: String,
+    /// The public half of the key that it signs its facts with.
+    #[serde(default)]
+    pub key: Option<String>,
     /// The highest rollout that is of no further interest here.
     pub done: u64,
     /// The rollout under way.
     pub part: Option<Part>,
+    /// The last one that this node had a part in, as it has read it: to be put back where storage has lost it.
+    #[serde(default)]
+    pub last: Option<Last>,
+}
+
+/// A rollout that has ended, as it was read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Last {
+    /// Its number.
+    pub rollout: u64,
+    /// The proposal's file.
+    pub proposal: String,
+    /// Its gates, and their files.
+    pub gates: BTreeMap<String, String>,
 }
 
 /// The part that this node plays in a rollout.
@@ -66,6 +84,12 @@ pub struct Part {
     /// When it stopped, switched and started.
     #[serde(default)]
     pub moments: Moments,
+    /// What it ran before.
+    #[serde(default)]
+    pub before: Option<Version>,
+    /// When it had gone back, if it did.
+    #[serde(default)]
+    pub back_at: Option<Timestamp>,
     /// Its last fact is on storage.
     pub closed: bool,
 }
@@ -100,6 +124,7 @@ impl Part {
             release: ReleaseId { version: wanted.version.clone(), digest: wanted.digest },
             stage,
             gates: BTreeMap::new(),
+            before: running.clone(),
             running,
             why: None,
             by_hand: false,
@@ -108,6 +133,7 @@ impl Part {
             soaking: None,
             in_doubt_since: None,
             moments: Moments::default(),
+            back_at: None,
             closed: false,
         }
     }
@@ -135,7 +161,7 @@ impl Kept {
 
     /// The file of a node that joins. Not yet written.
     pub fn new(disk: &Disk, path: &Path, fleet: String, node: NodeName, instance: String) -> Self {
-        let own = Own { format: 1, fleet, node, instance, done: 0, part: None };
+        let own = Own { format: 1, fleet, node, instance, key: None, done: 0, part: None, last: None };
         Self { disk: disk.clone(), path: path.to_owned(), own }
     }
 

@@ -11,23 +11,33 @@ use crate::coord::rules::Health;
 use crate::coord::rules::rolling::{Act, Decision, End, Local, Stage, act};
 use crate::types::record::{Cause, Deadline, Phase, Record};
 
+/// So many members may wait before each of them looks less often,
+const CROWD: usize = 10;
+/// down to once in so many times.
+const PAUSE_MAX: usize = 30;
+
 /// What the lifecycle is to do next.
 pub(super) enum Next {
     Wait,
     Switch,
+    GoBack,
     Off,
 }
 
-impl Member<'_> {
+impl<'a> Member<'a> {
     pub(super) fn clearance_rolling(&mut self) -> Result<Clearance, Error> {
         Ok(match self.advance_rolling()? {
-            Next::Switch => Clearance::Go { at: None },
-            Next::Wait => Clearance::Wait(self.wait(self.place())),
-            Next::Off => Clearance::CalledOff(by_fleet(self.end())),
+            Next::Switch => Clearance::NOW,
+            Next::Wait => {
+                let mut wait = self.wait(self.place());
+                wait.within = self.pause_rolling();
+                Clearance::Wait(wait)
+            }
+            Next::Off | Next::GoBack => Clearance::CalledOff(by_fleet(self.end())),
         })
     }
 
-    fn rolling(&mut self) -> Option<&mut Rolling> {
+    fn rolling(&mut self) -> Option<&mut Rolling<'a>> {
         match &mut self.following {
             Some(Following::Rolling(follow)) => Some(follow),
             Some(Following::Synchronous(_)) | None => None,
@@ -56,13 +66,15 @@ impl Member<'_> {
                 Act::Wait => return Ok(if is_over(stage) { Next::Off } else { Next::Wait }),
                 Act::Enter(stage) => self.enter(AnyStage::Rolling(stage))?,
                 Act::Switch => return Ok(Next::Switch),
-                Act::Take(number) => {
-                    if !self.take(number) {
+                Act::GoBack => return Ok(Next::GoBack),
+                Act::Take { number, is_back } => {
+                    if !self.take(number, is_back) {
                         return Ok(Next::Wait);
                     }
                 }
-                Act::Report(health) => {
-                    if !self.report_rolling(health) {
+                Act::Report(health) | Act::ReportReturn(health) => {
+                    let is_back = matches!(stage, Stage::Returned { .. });
+                    if !self.report_rolling(health, is_back) {
                         return Ok(Next::Wait);
                     }
                 }
@@ -78,14 +90,14 @@ impl Member<'_> {
 
     fn refresh_rolling(&mut self) -> bool {
         self.beat();
-        let (trust, steady) = (self.trust(), self.steady());
+        let steady = self.steady();
         let Self { board, following: Some(Following::Rolling(follow)), scanned, .. } = self else {
             return false;
         };
-        let mut heard = follow.read(board.as_mut(), trust);
+        let mut heard = follow.read(board.as_mut());
         let pause = follow.rollout.times().poll * 10;
         if heard.is_yes() && scanned.is_none_or(|last| steady - last >= pause) {
-            heard = follow.read_waivers(board.as_mut(), trust);
+            heard = follow.read_waivers(board.as_mut());
             *scanned = Some(steady);
         }
         self.heed(&heard);
@@ -125,18 +137,26 @@ impl Member<'_> {
         Deadline { boot_id: self.clock.boot_id(), boot_ms, wall }
     }
 
-    fn take(&mut self, number: u32) -> bool {
+    /// The more wait, the less often each looks: somebody looks often enough.
+    pub(super) fn pause_rolling(&self) -> Duration {
+        let Some(Following::Rolling(follow)) = &self.following else { return self.poll() };
+        let times = (follow.waiting() / CROWD).clamp(1, PAUSE_MAX);
+        self.poll() * u32::try_from(times).unwrap_or(1)
+    }
+
+    fn take(&mut self, number: u32, is_back: bool) -> bool {
         let (node, instance) = (self.node(), self.instance());
         let Self { board, following: Some(Following::Rolling(follow)), .. } = self else { return false };
-        let heard = follow.take(board.as_mut(), number, &node, &instance);
+        let heard = follow.take(board.as_mut(), number, is_back, &node, &instance);
         self.heed(&heard);
         heard.is_yes()
     }
 
-    fn report_rolling(&mut self, health: Health) -> bool {
+    fn report_rolling(&mut self, health: Health, is_back: bool) -> bool {
         let (node, instance) = (self.node(), self.instance());
-        let (why, gap_ms) =
-            self.kept.part().map(|part| (part.why.clone(), part.downtime_ms)).unwrap_or_default();
+        let part = self.kept.part();
+        let (why, gap_ms) = part.map(|part| (part.why.clone(), part.downtime_ms)).unwrap_or_default();
+        let moments = part.map(|part| part.moments.into()).unwrap_or_default();
         let at = Some(self.clock.wall());
         let Self { board, following: Some(Following::Rolling(follow)), .. } = self else { return false };
         let report = facts::Report {
@@ -146,23 +166,25 @@ impl Member<'_> {
             instance,
             health,
             at,
+            moments,
             why: why.filter(|_| health != Health::Good),
             gap_ms,
         };
         let me = follow.view.me;
-        let heard = follow.report(board.as_mut(), me, report);
+        let heard = follow.report(board.as_mut(), me, is_back, report);
         self.heed(&heard);
         heard.is_yes()
     }
 
     fn decide_rolling(&mut self, decision: Decision) -> bool {
         let node = self.node();
-        let rank = self.rolling().map_or(0, |follow| follow.rollout.rank_of(&node));
+        let rank = self.rolling().map_or(0, |follow| follow.rank);
         let what = match decision {
             Decision::Halt => "halt".to_owned(),
             Decision::Wave(wave) => format!("wave {wave}"),
             Decision::End(_) => "end".to_owned(),
         };
+        let now = self.clock.wall();
         // A halt is never waited for.
         if decision != Decision::Halt && !self.is_my_turn(&what, rank) {
             return false;
@@ -175,7 +197,7 @@ impl Member<'_> {
             Decision::End(End::Partial) => "its time is over".into(),
             Decision::End(End::Halted) => follow.why.clone().unwrap_or_default(),
         };
-        let heard = follow.decide(board.as_mut(), decision, node.as_str(), &why);
+        let heard = follow.decide(board.as_mut(), decision, now, node.as_str(), &why);
         self.heed(&heard);
         heard.is_yes()
     }
@@ -201,12 +223,18 @@ impl Member<'_> {
 
     pub(super) fn moved_rolling(&mut self, record: &Record) -> Result<(), Error> {
         let Some(stage) = self.rolling_stage() else { return Ok(()) };
+        if let Stage::Returning { .. } = stage {
+            return self.returned(record);
+        }
         let (health, why) = match &record.phase {
-            Phase::Staged
-            | Phase::Warming
-            | Phase::Switching
-            | Phase::Trial { .. }
-            | Phase::RollingBack { .. } => return Ok(()),
+            Phase::Trial { .. } => {
+                let (moments, running) = (record.moments, Some(record.to.version.clone()));
+                return self.change_part(|part| {
+                    part.moments = moments;
+                    part.running = running;
+                });
+            }
+            Phase::Staged | Phase::Warming | Phase::Switching | Phase::RollingBack { .. } => return Ok(()),
             Phase::Committed => (Health::Good, None),
             Phase::RolledBack { reason } if reason.kind == Cause::Operator => {
                 (Health::Left, Some(reason.text.clone()))
@@ -216,7 +244,14 @@ impl Member<'_> {
                 (Stage::Waiting, Cause::NotNow | Cause::Operator) => return Ok(()),
                 // Before its turn, but a failure like any other: it counts.
                 (Stage::Waiting, Cause::Rehearsal) => (Health::Failed, Some(reason.text.clone())),
-                (Stage::Waiting | Stage::Done { .. } | Stage::Over, _) => return self.close(),
+                (
+                    Stage::Waiting
+                    | Stage::Done { .. }
+                    | Stage::Over
+                    | Stage::Returning { .. }
+                    | Stage::Returned { .. },
+                    _,
+                ) => return self.close(),
                 (Stage::Taking { .. }, _) => (Health::Left, Some(reason.text.clone())),
             },
         };
@@ -225,8 +260,13 @@ impl Member<'_> {
             _ => record.from.as_ref().map(|from| from.version.clone()),
         };
         let downtime_ms = record.downtime_ms;
+        let is_by_hand = matches!(
+            &record.phase,
+            Phase::RolledBack { reason } | Phase::Cancelled { reason } if reason.kind == Cause::Operator
+        );
         self.change_part(|part| {
             part.running = running;
+            part.by_hand |= is_by_hand;
             part.why = why;
             part.downtime_ms = downtime_ms;
         })?;
@@ -238,12 +278,52 @@ impl Member<'_> {
         self.close()
     }
 
+    /// The journal says how far going back after a halt has come.
+    fn returned(&mut self, record: &Record) -> Result<(), Error> {
+        match &record.phase {
+            Phase::RolledBack { .. } => {}
+            Phase::Staged
+            | Phase::Warming
+            | Phase::Switching
+            | Phase::Trial { .. }
+            | Phase::RollingBack { .. }
+            | Phase::Committed
+            | Phase::Cancelled { .. } => return Ok(()),
+        }
+        let running = record.from.as_ref().map(|from| from.version.clone());
+        let (downtime_ms, now) = (record.downtime_ms, self.clock.wall());
+        self.change_part(|part| {
+            part.running = running;
+            part.downtime_ms = downtime_ms;
+            part.back_at = Some(now);
+        })?;
+        self.enter(AnyStage::Rolling(Stage::Returned { health: Health::Good }))?;
+        self.advance_rolling()?;
+        self.close()
+    }
+
+    /// Neither release is healthy here: the place stays taken, and it counts as a failure.
+    pub(super) fn gave_up_rolling(&mut self, why: &str) -> Result<(), Error> {
+        let health = Health::Broken;
+        let stage = match self.rolling_stage() {
+            Some(Stage::Taking { .. }) => Stage::Done { health },
+            Some(Stage::Returning { .. }) => Stage::Returned { health },
+            Some(Stage::Waiting | Stage::Done { .. } | Stage::Returned { .. } | Stage::Over) | None => {
+                return Ok(());
+            }
+        };
+        self.change_part(|part| part.why = Some(why.to_owned()))?;
+        self.enter(AnyStage::Rolling(stage))?;
+        self.advance_rolling()?;
+        Ok(())
+    }
+
     /// Whether the rollout under way has come to its end.
     pub(super) fn has_ended_rolling(&mut self) -> bool {
-        self.rolling().is_some_and(|follow| follow.view.end.is_some())
+        self.rolling().is_some_and(|follow| follow.is_settled())
     }
 }
 
 fn is_over(stage: Stage) -> bool {
-    matches!(stage, Stage::Over | Stage::Done { .. })
+    matches!(stage, Stage::Over | Stage::Done { .. } | Stage::Returned { .. })
 }

@@ -1,16 +1,13 @@
 //! A member's part in a synchronous rollout.
 
-use super::super::agreement::{Clearance, Error, Own as OwnChecks, Start, Verdict};
+use super::super::agreement::{Clearance, Error, Own as OwnChecks, Verdict};
 use super::{Following, Member, Stage as AnyStage, by_fleet};
 use crate::coord::board::ClockRead;
 use crate::coord::facts::{self, Fact, Yes, names};
-use crate::coord::rules::synchronous::{
-    Act, Decision, Go, Local, MayStart, Outcome, Plan, Stage, StartGate, Telling, act, may_start,
-    may_start_back,
-};
+use crate::coord::rules::synchronous::{Act, Decision, Go, Local, Outcome, Plan, Stage, Telling, act};
 use crate::coord::rules::{Checks, Health, Ms};
-use crate::coord::settings::{Isolated, Overlap, SkewCheck};
-use crate::coord::synchronous::{Synchronous, What, timestamp};
+use crate::coord::settings::{Isolated, SkewCheck};
+use crate::coord::synchronous::{Heard, Synchronous, What, timestamp};
 use crate::types::record::{Cause, Phase, Reason, Record};
 
 use super::STEPS_MAX;
@@ -30,13 +27,16 @@ enum Next {
     Final(Stage),
 }
 
-impl Member<'_> {
+impl<'a> Member<'a> {
     pub(super) fn clearance_synchronous(&mut self, record: &Record) -> Result<Clearance, Error> {
         if record.rehearsed.is_some() && self.kept.part().is_some_and(|part| !part.rehearsed) {
             self.change_part(|part| part.rehearsed = true)?;
         }
         Ok(match self.advance(Checks::Watching)? {
-            Next::Switch(at) => Clearance::Go { at: timestamp(at) },
+            Next::Switch(at) => {
+                let late = self.synchronous().map_or(0, |follow| follow.rollout.times().late);
+                Clearance::Go { at: timestamp(at), until: timestamp(at + late) }
+            }
             Next::Wait => Clearance::Wait(self.wait(self.waits_for())),
             Next::Final(_) | Next::GoBack(_) | Next::Leave => Clearance::CalledOff(by_fleet(self.said())),
         })
@@ -79,7 +79,7 @@ impl Member<'_> {
         is_back.then(|| by_fleet(self.said()))
     }
 
-    fn synchronous(&mut self) -> Option<&mut Synchronous> {
+    pub(super) fn synchronous(&mut self) -> Option<&mut Synchronous<'a>> {
         match &mut self.following {
             Some(Following::Synchronous(follow)) => Some(follow),
             Some(Following::Rolling(_)) | None => None,
@@ -132,7 +132,7 @@ impl Member<'_> {
     }
 
     fn next_act(&mut self, stage: Stage, checks: Checks) -> Option<Act> {
-        let clock_is_good = self.clock_is_good(stage);
+        let clock_is_good = self.clock_is_good(stage)?;
         let (now, has_storage) = (self.now(), self.trouble.is_none());
         let follow = self.synchronous()?;
         let local = Local { now, vote_by: follow.rollout.vote_by(), clock_is_good, has_storage, checks };
@@ -161,12 +161,15 @@ impl Member<'_> {
     /// Reads what matters now. Says whether facts of members were read, and all that there are.
     fn refresh(&mut self, stage: Stage) -> Result<bool, Error> {
         self.beat();
-        let (now, trust, node) = (self.now(), self.trust(), self.node());
+        let now = self.now();
         let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else {
             return Ok(false);
         };
-        let heard = follow.read_gates(board.as_mut());
-        let rank = follow.rollout.rank_of(&node);
+        let mut heard = follow.read_gates(board.as_mut());
+        if let (Heard::Yes, Some(why)) = (&heard, &follow.unreadable) {
+            heard = Heard::No(why.clone());
+        }
+        let (rank, members) = (follow.rank, follow.view.members.len());
         let times = follow.rollout.times();
         let is_late = match follow.view.plan {
             Some(Plan::Commit { at }) => now > times.switched_by(at),
@@ -181,20 +184,29 @@ impl Member<'_> {
         if !texts.is_empty() {
             self.change_part(|part| part.gates.extend(texts))?;
         }
-        if !heard.is_yes() || !self.may_scan(times.poll, rank) {
+        if !heard.is_yes() {
             return Ok(false);
         }
-        let whats: &[What] = match stage {
-            Stage::Idle | Stage::Voting => &[What::Vote],
-            Stage::Arming { .. } => &[What::Armed],
-            _ if is_late => &[What::Switched, What::Report],
-            _ => &[What::Report],
+        if !self.has_assured {
+            self.has_assured = true;
+            if let Self { board, following: Some(Following::Synchronous(follow)), .. } = self {
+                follow.assure_gates(board.as_mut());
+            }
+        }
+        let (turn, whats): (&str, &[What]) = match stage {
+            Stage::Idle | Stage::Voting => ("read votes", &[What::Vote]),
+            Stage::Arming { .. } => ("read armed", &[What::Armed]),
+            _ if is_late => ("read reports late", &[What::Switched, What::Report]),
+            _ => ("read reports", &[What::Report]),
         };
+        if !self.may_scan(turn, times.poll, rank, members) {
+            return Ok(false);
+        }
         let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else {
             return Ok(false);
         };
         for what in whats {
-            let heard = follow.scan(board.as_mut(), *what, trust);
+            let heard = follow.scan(board.as_mut(), *what);
             if !heard.is_yes() {
                 self.heed(&heard);
                 return Ok(false);
@@ -203,12 +215,16 @@ impl Member<'_> {
         Ok(true)
     }
 
-    /// Whether this node's clock agrees with the storage's; measured when it is about to matter.
-    fn clock_is_good(&mut self, stage: Stage) -> bool {
-        let Some(follow) = self.synchronous() else { return false };
-        if stage != Stage::Voting || !matches!(follow.view.plan, Some(Plan::Commit { .. })) {
-            return true;
-        }
+    /// Whether this node's clock agrees with the storage's; measured when it is about to matter. Nothing: it could not be
+    /// measured just now, and there is time to try again.
+    fn clock_is_good(&mut self, stage: Stage) -> Option<bool> {
+        let now = self.now();
+        let follow = self.synchronous()?;
+        let times = follow.rollout.times();
+        let at = match follow.view.plan {
+            Some(Plan::Commit { at }) if stage == Stage::Voting && now >= at - times.lead => at,
+            Some(Plan::Commit { .. } | Plan::Abort) | None => return Some(true),
+        };
         let skew_ms = f64::from(follow.rollout.proposal.t.skew_ms);
         let is_unchecked = self.settings.skew_check == SkewCheck::Unchecked;
         let seen = match self.clock_seen {
@@ -218,15 +234,16 @@ impl Member<'_> {
                     *self.clock_seen.insert(facts::ClockSeen { offset_ms, error_ms })
                 }
                 // A board may have no clock at all.
-                ClockRead::Unknown => return is_unchecked,
+                ClockRead::Unknown if is_unchecked => return Some(true),
+                ClockRead::Unknown => return (now > at - times.window()).then_some(false),
             },
         };
         if is_unchecked {
-            return true;
+            return Some(true);
         }
         // Beyond what the storage's stamps can tell, the kernel's own word on its clock is asked for.
         let can_tell = seen.error_ms <= skew_ms;
-        seen.offset_ms.abs() - seen.error_ms <= skew_ms && (can_tell || self.clock.is_synchronised())
+        Some(seen.offset_ms.abs() - seen.error_ms <= skew_ms && (can_tell || self.clock.is_synchronised()))
     }
 
     /// Tells a fact of this node; whether storage heard it.
@@ -265,7 +282,9 @@ impl Member<'_> {
                 let why = part.why.filter(|_| health != Health::Good);
                 let (answers, gap_ms) = (plan, part.downtime_ms);
                 let at = Some(now);
-                let report = facts::Report { rollout, answers, node, instance, health, at, why, gap_ms };
+                let moments = facts::Moments::from(part.moments);
+                let report =
+                    facts::Report { rollout, answers, node, instance, health, at, moments, why, gap_ms };
                 (What::Report, Fact::Report(report))
             }
         };
@@ -280,7 +299,7 @@ impl Member<'_> {
         // What nobody else can know is put at once; the rest only on what was read just now, and in order.
         let is_own = matches!(stage, Stage::Failing { .. } | Stage::Left);
         let node = self.node();
-        let rank = self.synchronous().map_or(0, |follow| follow.rollout.rank_of(&node));
+        let rank = self.synchronous().map_or(0, |follow| follow.rank);
         let what = match decision {
             Decision::Plan(Plan::Commit { .. }) => "commit",
             Decision::Plan(Plan::Abort) => "abort",
@@ -293,7 +312,7 @@ impl Member<'_> {
             return Ok(false);
         }
         let why = self.why(decision);
-        let by = node.as_str();
+        let (by, now) = (node.as_str(), self.clock.wall());
         let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else {
             return Ok(false);
         };
@@ -303,151 +322,7 @@ impl Member<'_> {
             }
             (decision, _) => decision,
         };
-        let heard = follow.decide(board.as_mut(), decision, by, &why);
-        self.heed(&heard);
-        Ok(heard.is_yes())
-    }
-
-    /// The reason of a decision, for people.
-    fn why(&self, decision: Decision) -> String {
-        let Some(Following::Synchronous(follow)) = &self.following else { return String::new() };
-        let own = self.kept.part().and_then(|part| part.why.clone());
-        let counted = follow.view.members.iter().filter(|member| !member.waived).count();
-        let missing = |names: Vec<&crate::coord::NodeName>, what: &str| match names.len() {
-            0 => None,
-            1..=3 => {
-                let names: Vec<_> = names.iter().map(ToString::to_string).collect();
-                Some(format!("{what}: {}", names.join(", ")))
-            }
-            more => Some(format!("{what}: {} and {} others", names[0], more - 1)),
-        };
-        match decision {
-            Decision::Plan(Plan::Commit { .. }) => format!("{counted} of {counted} are ready"),
-            Decision::Go(Go::Go) => format!("{counted} of {counted} hold the instant"),
-            Decision::Outcome(Outcome::Keep) => format!("{counted} of {counted} are healthy"),
-            Decision::Plan(Plan::Abort) => follow
-                .failure()
-                .or_else(|| missing(follow.who(|member| member.vote.is_none()), "no vote in time"))
-                .unwrap_or_else(|| "not all voted in time".into()),
-            Decision::Go(Go::Cancel) => match self.clock_seen {
-                Some(seen) if !follow.view.members.get(follow.view.me).is_some_and(|me| me.armed) => {
-                    format!(
-                        "{}: its clock is {:.0} ms off, or it came too late",
-                        self.kept.own.node, seen.offset_ms
-                    )
-                }
-                _ => missing(follow.who(|member| !member.armed), "not armed in time")
-                    .unwrap_or_else(|| "too late to go".into()),
-            },
-            Decision::Outcome(Outcome::Rollback { .. }) => match own {
-                Some(why) => format!("{} failed: {why}", self.kept.own.node),
-                None => follow
-                    .failure()
-                    .or_else(|| missing(follow.who(|member| !member.switched), "not switched in time"))
-                    .or_else(|| missing(follow.who(|member| member.report.is_none()), "no report in time"))
-                    .unwrap_or_else(|| "not all were healthy".into()),
-            },
-        }
-    }
-
-    /// What the fleet said last, for reasons.
-    fn said(&self) -> String {
-        let Some(Following::Synchronous(follow)) = &self.following else { return "the fleet".into() };
-        let number = follow.rollout.number;
-        let verb = match (follow.view.plan, follow.view.go, follow.view.outcome) {
-            (_, _, Some(Outcome::Rollback { .. })) => "rolled back",
-            (_, Some(Go::Cancel), _) => "cancelled",
-            (Some(Plan::Abort), _, _) => "aborted",
-            _ => return format!("this node left rollout {number}"),
-        };
-        format!("rollout {number} was {verb}: {}", follow.why.clone().unwrap_or_default())
-    }
-
-    /// What is waited for.
-    fn waits_for(&self) -> String {
-        let Some(Following::Synchronous(follow)) = &self.following else { return "the fleet".into() };
-        let number = follow.rollout.number;
-        match (follow.view.plan, follow.view.go) {
-            (None, _) => format!("rollout {number}: the votes of the others"),
-            (Some(_), None) => format!("rollout {number}: all to hold the instant"),
-            (Some(_), Some(_)) => format!("rollout {number}: its outcome"),
-        }
-    }
-
-    pub(super) fn may_start_synchronous(&mut self, record: &Record) -> Result<Start, Error> {
-        let (now, has_storage) = (self.now(), self.trouble.is_none());
-        let Some(follow) = self.synchronous() else { return Ok(Start::Now) };
-        let Some(Plan::Commit { at }) = follow.view.plan else { return Ok(Start::Now) };
-        if follow.rollout.proposal.overlap != Overlap::None {
-            return Ok(Start::Now);
-        }
-        let is_back = matches!(record.phase, Phase::RollingBack { .. });
-        let back_at = match follow.view.outcome {
-            Some(Outcome::Rollback { at }) => at,
-            // Alone: going back waits for nobody.
-            Some(Outcome::Keep) | None if is_back => return Ok(Start::Now),
-            Some(Outcome::Keep) | None => 0,
-        };
-        for _ in 0..STEPS_MAX {
-            let trust = self.trust();
-            let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else { break };
-            let what = if is_back { What::Cleared } else { What::Stopped };
-            let mut heard = follow.read_gates(board.as_mut());
-            if heard.is_yes() {
-                heard = follow.scan(board.as_mut(), what, trust);
-            }
-            let (times, vote_by) = (follow.rollout.times(), follow.rollout.vote_by());
-            let local = Local {
-                now,
-                vote_by,
-                clock_is_good: true,
-                has_storage: has_storage && heard.is_yes(),
-                checks: Checks::Watching,
-            };
-            let next = if is_back {
-                may_start_back(back_at, &follow.view, local, &times)
-            } else {
-                may_start(at, &follow.view, local, &times)
-            };
-            self.heed(&heard);
-            let heard = match next {
-                MayStart::Now => return Ok(Start::Now),
-                MayStart::Back => {
-                    return Ok(Start::RollBack(by_fleet("not all members stopped in time")));
-                }
-                MayStart::Wait => break,
-                MayStart::TellStopped | MayStart::TellCleared => self.tell_step(what, at)?,
-                MayStart::Decide(gate) => self.decide_start(gate),
-            };
-            if !heard {
-                break;
-            }
-        }
-        Ok(Start::Wait(self.wait("all members to stop")))
-    }
-
-    fn decide_start(&mut self, gate: StartGate) -> bool {
-        let node = self.node();
-        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else { return false };
-        let heard = follow.decide_start(board.as_mut(), gate, node.as_str());
-        self.heed(&heard);
-        heard.is_yes()
-    }
-
-    fn tell_step(&mut self, what: What, at: Ms) -> Result<bool, Error> {
-        let (node, instance, now) = (self.node(), self.instance(), self.clock.wall());
-        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else {
-            return Ok(false);
-        };
-        let rollout = follow.rollout.number;
-        let plan = follow.gates.get("plan").copied().unwrap_or(follow.rollout.digest);
-        #[expect(clippy::cast_precision_loss, reason = "a few seconds")]
-        let late_ms = (now.as_millisecond() - at) as f64;
-        let (stopped, started) = (None, None);
-        let step = facts::Step { rollout, plan, node, instance, at: now, late_ms, stopped, started };
-        let fact = Fact::Step(step);
-        let me = follow.view.me;
-        let heard = follow.tell(board.as_mut(), what, me, &fact);
+        let heard = follow.decide(board.as_mut(), decision, now, by, &why);
         self.heed(&heard);
         Ok(heard.is_yes())
     }

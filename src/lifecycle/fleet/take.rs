@@ -5,23 +5,29 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::super::agreement::Error;
-use super::own::{Kept, Part};
+use super::own::{Kept, Last, Part};
+use super::rolling::Next;
 use super::{Following, Member, Stage};
 use crate::coord::NodeName;
-use crate::coord::board::Board;
+use crate::coord::board::{Board, Read};
 use crate::coord::facts::{self, Fact, Yes, names};
 use crate::coord::look::{self, Found, Look, look, look_signed};
+use crate::coord::operate;
 use crate::coord::rolling::Rolling;
 use crate::coord::rollout::{Rollout, look_rollout, numbers};
 use crate::coord::rules::rolling::{End, Stage as Place};
 use crate::coord::rules::synchronous::{Decision, Go, Outcome, Plan, Stage as Step};
-use crate::coord::settings::{Mode, Overlap};
+use crate::coord::settings::{Facts, Mode, Overlap};
 use crate::coord::synchronous::{Heard, Synchronous, What};
 use crate::sys::disk::Disk;
 use crate::types::{ReleaseId, Version};
 
 /// How many proposals are looked at in one run.
 const PROPOSALS_MAX: u64 = 1000;
+
+/// What may have happened when a rollout that has ended is gone, and what to do.
+const WENT_BACK: &str =
+    "the storage went back in time; `cutover fleet repair` puts back what this node has read";
 
 /// What the fleet wants of this node now.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +43,15 @@ pub enum Taken {
         /// Whether the rollout demands that it is rehearsed.
         must_rehearse: bool,
     },
+    /// The rollout was halted: go back to this release. It is this node's turn.
+    GoBack {
+        /// The rollout.
+        number: u64,
+        /// What ran here before.
+        version: Version,
+    },
+    /// The rollout was halted, and this node is to go back when there is a place for it: ask again after this time.
+    Queue(std::time::Duration),
     /// The fleet runs this release since a rollout that this node missed: update to it alone.
     CatchUp {
         /// The rollout.
@@ -55,6 +70,14 @@ enum Standing {
     Over,
 }
 
+/// Whom a kept rollout is for.
+enum Meant {
+    ForMe,
+    ForOthers,
+    /// This node is in no list.
+    Unlisted,
+}
+
 impl Member<'_> {
     /// Finishes what is left of the last rollout, and looks for the next. Called when no update is under way.
     pub fn take_up(&mut self, running: Option<&ReleaseId>) -> Result<Taken, Error> {
@@ -63,15 +86,11 @@ impl Member<'_> {
         }
         self.beat();
         let mut missed = None;
-        let mut done = self.kept.own.done;
+        let mut done = match self.where_left_off() {
+            Ok(done) => done,
+            Err(why) => return Ok(Taken::Unreachable(why)),
+        };
         let mut is_gapless = true;
-        if done == 0 {
-            // Those of long ago may be gone.
-            match numbers(self.board.as_mut()) {
-                Ok(numbers) => done = numbers.first().map_or(0, |first| first.saturating_sub(1)),
-                Err(why) => return Ok(Taken::Unreachable(why)),
-            }
-        }
         for number in done + 1..=done + PROPOSALS_MAX {
             let (fleet, trust) = (self.kept.own.fleet.clone(), self.trust());
             let rollout = match look_rollout(self.board.as_mut(), number, &fleet, trust) {
@@ -93,24 +112,81 @@ impl Member<'_> {
                 }
                 // Others are at it: what comes after it waits for them.
                 Ok(Standing::Open) => break,
-                Ok(Standing::Kept) => missed = Some(rollout).filter(|_| is_member).or(missed),
+                Ok(Standing::Kept) => match self.is_meant(&rollout) {
+                    Ok(Meant::ForMe) => missed = Some(rollout),
+                    Ok(Meant::ForOthers) => {}
+                    // It may be listed yet, and is looked at again then.
+                    Ok(Meant::Unlisted) => is_gapless = false,
+                    Err(why) => return Ok(Taken::Unreachable(why)),
+                },
                 Ok(Standing::Over) => {}
             }
             if is_gapless {
                 done = number;
             }
         }
-        self.note_done(done)?;
-        Ok(match missed {
-            Some(rollout)
-                if running.map(|running| running.digest) != Some(rollout.proposal.release.digest) =>
-            {
-                let wanted = rollout.proposal.release;
+        match missed.map(|rollout| (rollout.number, rollout.proposal.release)) {
+            Some((number, wanted)) if running.map(|running| running.digest) != Some(wanted.digest) => {
+                // Not done with before it runs here.
+                self.note_done(done.min(number - 1))?;
                 let release = ReleaseId { version: wanted.version, digest: wanted.digest };
-                Taken::CatchUp { number: rollout.number, release }
+                Ok(Taken::CatchUp { number, release })
             }
-            _ => Taken::Nothing(None),
-        })
+            _ => {
+                self.note_done(done)?;
+                Ok(Taken::Nothing(None))
+            }
+        }
+    }
+
+    /// The rollout after which this node goes on: the last one that it was done with, or, where those are long gone, the
+    /// one before the first that is there.
+    fn where_left_off(&mut self) -> Result<u64, String> {
+        let done = self.kept.own.done;
+        let last = self.kept.own.last.clone().filter(|last| last.rollout == done);
+        if done > 0 {
+            match (self.board.read(&names::proposal(done)), &last) {
+                (Read::Unreachable(why), _) => return Err(why),
+                (Read::Absent, _) => {}
+                (Read::Bytes(text), Some(last)) if text != last.proposal => {
+                    return Err(format!(
+                        "rollout {done} is not the one that this node has ended: {WENT_BACK}"
+                    ));
+                }
+                (Read::Bytes(_) | Read::Bad(_), _) => return Ok(done),
+            }
+        }
+        let numbers = numbers(self.board.as_mut())?;
+        match numbers.iter().find(|number| **number > done) {
+            Some(first) => Ok(first - 1),
+            None if last.is_some() => {
+                Err(format!("rollout {done}, which this node has ended, is gone: {WENT_BACK}"))
+            }
+            None => Ok(done),
+        }
+    }
+
+    /// Whom a rollout that was kept is for: its members, also those that were away, and who was listed later, in a fleet
+    /// that had moved as a whole.
+    fn is_meant(&mut self, rollout: &Rollout) -> Result<Meant, String> {
+        let node = self.kept.own.node.clone();
+        if rollout.place_of(&node).is_some() {
+            return Ok(Meant::ForMe);
+        }
+        let (trust, fleet) = (self.trust(), self.kept.own.fleet.clone());
+        let is_listed = |list: &[facts::Listed]| list.iter().any(|entry| entry.node == node);
+        let now = operate::members(self.board.as_mut(), &fleet, trust).map_err(|error| error.to_string())?;
+        if !now.is_some_and(|now| is_listed(&now.members)) {
+            return Ok(Meant::Unlisted);
+        }
+        let then = look_signed(self.board.as_mut(), &names::members(rollout.proposal.members_list), trust);
+        let then = match then {
+            Look::Found(Found { fact: Fact::Members(then), .. }) if then.fleet == fleet => then.members,
+            Look::Unreachable(why) => return Err(why),
+            Look::Found(_) | Look::Absent | Look::Bad(_) => return Ok(Meant::ForOthers),
+        };
+        let was_whole = then.iter().all(|entry| rollout.place_of(&entry.node).is_some());
+        Ok(if was_whole && !is_listed(&then) { Meant::ForMe } else { Meant::ForOthers })
     }
 
     fn note_done(&mut self, done: u64) -> Result<(), Error> {
@@ -125,13 +201,16 @@ impl Member<'_> {
         match rollout.proposal.mode {
             Mode::Independent => Ok(Standing::Over),
             Mode::Synchronous => {
-                let mut follow = Synchronous::new(rollout.clone(), usize::MAX);
+                let mut follow = Synchronous::new(rollout.clone(), usize::MAX, self.voice());
                 heard(follow.read_gates(self.board.as_mut()))?;
                 let is_stale = self.clock.wall() > rollout.proposal.expires;
-                if is_stale && follow.view.plan.is_none() {
+                // Where members sign, the word of others does not count.
+                let may_speak = !rollout.is_signed() || rollout.place_of(&self.kept.own.node).is_some();
+                if is_stale && may_speak && follow.view.plan.is_none() {
                     let abort = Decision::Plan(Plan::Abort);
                     let by = self.kept.own.node.to_string();
-                    heard(follow.decide(self.board.as_mut(), abort, &by, "nobody took it up in time"))?;
+                    let (now, why) = (self.clock.wall(), "nobody took it up in time");
+                    heard(follow.decide(self.board.as_mut(), abort, now, &by, why))?;
                 }
                 Ok(match (follow.view.plan, follow.view.go, follow.view.outcome) {
                     (Some(Plan::Abort), _, _) | (_, Some(Go::Cancel), _) => Standing::Over,
@@ -141,14 +220,14 @@ impl Member<'_> {
                 })
             }
             Mode::Rolling => {
-                let Some(mut follow) = Rolling::new(rollout.clone(), usize::MAX) else {
+                let Some(mut follow) = Rolling::new(rollout.clone(), usize::MAX, self.voice()) else {
                     return Ok(Standing::Over);
                 };
-                let trust = self.trust();
-                heard(follow.read(self.board.as_mut(), trust))?;
-                Ok(match follow.view.end {
-                    Some(End::Keep | End::Partial) => Standing::Kept,
-                    Some(End::Halted) => Standing::Over,
+                heard(follow.read(self.board.as_mut()))?;
+                Ok(match follow.view.end.filter(|_| follow.is_settled()) {
+                    Some(End::Keep) => Standing::Kept,
+                    // Those whom it has not reached wait for the next one.
+                    Some(End::Partial | End::Halted) => Standing::Over,
                     None => Standing::Open,
                 })
             }
@@ -172,9 +251,28 @@ impl Member<'_> {
         let release = part.release.clone();
         let must_rehearse = rollout.proposal.overlap == Overlap::Rehearsed;
         self.following = None;
+        let why_not = self.unsigned(&rollout);
         self.kept.change(|own| own.part = Some(part))?;
+        if let Some(why) = why_not {
+            self.refuse(&why)?;
+            return Ok(Taken::Nothing(Some(format!("rollout {number}: {why}"))));
+        }
         // In a rolling rollout a node that has it already is done before it begins.
         Ok(Taken::Rollout { number, release, must_rehearse })
+    }
+
+    /// Why this node's word would not count in a rollout, or others' words would be worth less than its settings want.
+    fn unsigned(&self, rollout: &Rollout) -> Option<String> {
+        let listed = rollout.proposal.keys.get(&self.kept.own.node);
+        match (listed, &self.kept.own.key) {
+            (None, _) if self.settings.facts == Facts::Signed => Some(
+                "`fleet.facts` is `signed` here, and the proposal does not name the members' keys".into(),
+            ),
+            (Some(listed), own) if own.as_ref() != Some(listed) => {
+                Some("the proposal names another key than this node has".into())
+            }
+            _ => None,
+        }
     }
 
     /// Finishes the rollout that this node has a part in. `None`: there is none, or it is over.
@@ -205,26 +303,53 @@ impl Member<'_> {
             (Stage::Rolling(Place::Waiting | Place::Taking { .. }), Some(Following::Rolling(f))) => {
                 return Ok(Some(again(&f.rollout)));
             }
+            (Stage::Rolling(_), Some(Following::Rolling(_))) => {
+                match (self.advance_rolling()?, part.before) {
+                    (Next::GoBack, Some(version)) => {
+                        return Ok(Some(Taken::GoBack { number: part.rollout, version }));
+                    }
+                    _ if self.must_go_back() => return Ok(Some(Taken::Queue(self.pause_rolling()))),
+                    _ => self.has_ended_rolling(),
+                }
+            }
             (Stage::Synchronous(_), _) => {
                 self.see_off()?;
                 self.has_ended_synchronous()
             }
-            (Stage::Rolling(_), _) => {
-                self.advance_rolling()?;
-                self.has_ended_rolling()
-            }
+            (Stage::Rolling(_), _) => false,
         };
         self.close()?;
         let is_closed = self.kept.part().is_none_or(|part| part.closed);
         if !is_over || !is_closed {
             return Ok(waiting(self));
         }
+        // Without this node, but for it: it catches up, unless somebody put it where it is.
+        let is_missed = self.was_kept() && !part.by_hand;
         self.following = None;
         self.kept.change(|own| {
-            own.done = own.done.max(part.rollout);
-            own.part = None;
+            own.done = own.done.max(part.rollout - u64::from(is_missed));
+            if let Some(part) = own.part.take() {
+                own.last = Some(Last { rollout: part.rollout, proposal: part.proposal, gates: part.gates });
+            }
         })?;
         Ok(None)
+    }
+
+    fn must_go_back(&self) -> bool {
+        let is_done =
+            matches!(self.kept.part().map(|part| part.stage), Some(Stage::Rolling(Place::Done { .. })));
+        match &self.following {
+            Some(Following::Rolling(follow)) => is_done && follow.view.must_undo(follow.limits()),
+            Some(Following::Synchronous(_)) | None => false,
+        }
+    }
+
+    fn was_kept(&self) -> bool {
+        match &self.following {
+            Some(Following::Synchronous(follow)) => follow.view.outcome == Some(Outcome::Keep),
+            Some(Following::Rolling(follow)) => follow.view.end == Some(End::Keep),
+            None => false,
+        }
     }
 
     fn has_ended_synchronous(&mut self) -> bool {
@@ -246,7 +371,7 @@ impl Member<'_> {
     pub fn refuse(&mut self, why: &str) -> Result<(), Error> {
         self.follow()?;
         let Some(part) = self.kept.part().cloned() else { return Ok(()) };
-        let (node, instance) = (self.node(), self.instance());
+        let (node, instance, now) = (self.node(), self.instance(), self.clock.wall());
         let text = why.to_owned();
         self.change_part(|part| part.why = Some(text))?;
         match part.stage {
@@ -270,7 +395,8 @@ impl Member<'_> {
                 let mut heard = follow.tell(board.as_mut(), What::Vote, me, &vote);
                 if heard.is_yes() {
                     let why = format!("{node} voted no: {why}");
-                    heard = follow.decide(board.as_mut(), Decision::Plan(Plan::Abort), node.as_str(), &why);
+                    let abort = Decision::Plan(Plan::Abort);
+                    heard = follow.decide(board.as_mut(), abort, now, node.as_str(), &why);
                 }
                 self.heed(&heard);
                 self.see_off()?;
@@ -304,6 +430,7 @@ pub fn join(
     settings: &crate::coord::Settings,
     node: &NodeName,
     machine: String,
+    key: Option<String>,
 ) -> Result<Kept, String> {
     let fleet = match look(board, names::FLEET) {
         Look::Found(Found { fact: Fact::Fleet(fleet), .. }) if fleet.fleet == settings.name => fleet,
@@ -327,6 +454,8 @@ pub fn join(
         }
         None => Kept::new(disk, path, fleet.id, node.clone(), new_id()),
     };
+    let mut kept = kept;
+    kept.own.key.clone_from(&key);
     // Written first: after a crash the same machine joins again, not a second one.
     kept.keep().map_err(|error| error.to_string())?;
     if let crate::coord::board::Done::Unreachable(why) = board.prepare(&names::node(node)) {
@@ -337,7 +466,7 @@ pub fn join(
         machine,
         instance: kept.own.instance.clone(),
         groups: settings.groups.clone(),
-        key: None,
+        key,
     });
     match look::put(board, &names::id(node), &id) {
         Look::Found(Found { fact: Fact::Id(found), .. }) if found.instance == kept.own.instance => Ok(kept),

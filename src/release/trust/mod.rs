@@ -19,7 +19,7 @@ use ssh_key::HashAlg;
 use ssh_key::public::KeyData;
 
 pub use revoked::Revoked;
-pub use sign::{Error as SignError, KeyPair, public_key, sign, sign_file, signature_file};
+pub use sign::{Error as SignError, KeyPair, public_key, public_line, sign, sign_file, signature_file};
 pub use signature::{SIGNATURES_BYTES_MAX, keys_that_signed};
 pub use signers::{Problem, TrustedKey, parse as parse_keys};
 
@@ -246,6 +246,24 @@ impl Keyring {
         } else {
             Err(Refusal::TooFew { needed, counted: signers.len(), others })
         }
+    }
+
+    /// Whether exactly this key, given in OpenSSH's form, made the one signature over these bytes, and was not revoked.
+    pub fn is_signed_by(
+        &self,
+        key: &str,
+        namespace: Namespace,
+        bytes: &[u8],
+        signature: &[u8],
+    ) -> Result<(), Refusal> {
+        let wanted = ssh_key::PublicKey::from_openssh(key).map_err(|_| Refusal::NotASignature)?;
+        let signed = signature::keys_that_signed(namespace.as_str(), bytes, signature)?;
+        let counts = signed == [wanted.key_data().clone()] && !self.revoked.contains(wanted.key_data());
+        if counts {
+            return Ok(());
+        }
+        let others = signed.iter().map(|key| (fingerprint(key), NotCounted::Unknown)).collect();
+        Err(Refusal::TooFew { needed: 1, counted: 0, others })
     }
 
     /// Whether the key counts, by any of its lines.

@@ -131,6 +131,12 @@ pub fn public_key(key_file: &Path) -> Result<KeyData, Error> {
     Ok(key.key_data().clone())
 }
 
+/// The same, in OpenSSH's form.
+pub fn public_line(key_file: &Path) -> Result<String, Error> {
+    let wrong = |source| Error::Key { path: key_file.to_owned(), source };
+    PublicKey::from(public_key(key_file)?).to_openssh().map_err(wrong)
+}
+
 /// Signs a file: its signature goes into `<file>.sig`. Signatures of other keys that are there and hold are kept.
 pub fn sign_file(disk: &Disk, file: &Path, key_file: &Path, namespace: Namespace) -> Result<PathBuf, Error> {
     let bytes = disk::read_small(file, SIGNED_BYTES_MAX)?.ok_or_else(|| Error::NoFile(file.to_owned()))?;

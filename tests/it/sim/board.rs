@@ -1,6 +1,7 @@
 //! A board that misbehaves as real storage does: late, stale, silent, torn; but of all who create a name one is first.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cutover::coord::board::{Board, ClockRead, Created, Done, Listed, Read};
@@ -15,7 +16,8 @@ pub struct Storage {
     late: Vec<(i64, String, String)>,
     /// Nobody gets an answer until then.
     pub silent_until: i64,
-    pub operations: u64,
+    /// How often what was asked of it.
+    pub operations: BTreeMap<&'static str, u64>,
 }
 
 impl Storage {
@@ -37,18 +39,20 @@ pub struct NodeBoard {
     pub random: Random,
     /// This node gets no answer until then.
     pub cut_off_until: i64,
+    /// The same, for as long as a test says.
+    pub is_unplugged: Arc<AtomicBool>,
     /// What this node has made or read, it sees.
     pub seen: BTreeMap<String, String>,
 }
 
 impl NodeBoard {
-    fn is_silent(&mut self) -> bool {
+    fn is_silent(&mut self, operation: &'static str) -> bool {
         let now = self.life.now();
         if self.life.step() {
             return true;
         }
         let mut storage = self.storage.lock().unwrap();
-        storage.operations += 1;
+        *storage.operations.entry(operation).or_insert(0) += 1;
         storage.arrive(now);
         if self.chaos.is_on(now) {
             if self.random.chance(self.chaos.cut_off) {
@@ -58,7 +62,7 @@ impl NodeBoard {
                 storage.silent_until = now + self.random.below(self.chaos.cut_off_ms);
             }
         }
-        self.cut_off_until > now || storage.silent_until > now
+        self.cut_off_until > now || storage.silent_until > now || self.is_unplugged.load(Ordering::Relaxed)
     }
 }
 
@@ -66,7 +70,7 @@ const SILENT: &str = "no answer";
 
 impl Board for NodeBoard {
     fn create(&mut self, name: &str, text: &str) -> Created {
-        if self.is_silent() {
+        if self.is_silent("create") {
             return Created::Unknown(SILENT.into());
         }
         let now = self.life.now();
@@ -88,7 +92,7 @@ impl Board for NodeBoard {
     }
 
     fn read(&mut self, name: &str) -> Read {
-        if self.is_silent() {
+        if self.is_silent("read") {
             return Read::Unreachable(SILENT.into());
         }
         if let Some(text) = self.seen.get(name) {
@@ -109,7 +113,7 @@ impl Board for NodeBoard {
     }
 
     fn list(&mut self, name: &str) -> Listed {
-        if self.is_silent() {
+        if self.is_silent("list") {
             return Listed::Unreachable(SILENT.into());
         }
         let prefix = format!("{name}/");
@@ -119,15 +123,16 @@ impl Board for NodeBoard {
     }
 
     fn prepare(&mut self, _: &str) -> Done {
-        if self.is_silent() { Done::Unreachable(SILENT.into()) } else { Done::Done }
+        if self.is_silent("prepare") { Done::Unreachable(SILENT.into()) } else { Done::Done }
     }
 
     fn beat(&mut self, _: &str, _: &str) -> Done {
+        *self.storage.lock().unwrap().operations.entry("beat").or_insert(0) += 1;
         Done::Done
     }
 
     fn clock(&mut self, _: &str) -> ClockRead {
-        if self.is_silent() {
+        if self.is_silent("clock") {
             return ClockRead::Unknown;
         }
         #[allow(clippy::cast_precision_loss, reason = "small")]

@@ -3,8 +3,11 @@
 //! Each run has a seed, and the same seed is the same run: `CUTOVER_SIM_SEED=17 cargo nextest run -E 'test(one_seed)'`.
 
 mod board;
+mod bounds;
 mod chaos;
+mod growth;
 mod node;
+mod stories;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use cutover::coord::facts::Wanted;
 use cutover::coord::look::Trust;
 use cutover::coord::operate::{Operator, Wish};
-use cutover::coord::settings::{Mode, Overlap};
+use cutover::coord::settings::{Mode, OnHalt, Overlap};
 use cutover::coord::{NodeName, Settings};
 use cutover::lifecycle::fleet::join;
 use cutover::sys::clock::Clock;
@@ -36,6 +39,8 @@ struct Fleet {
     nodes: Vec<SimNode>,
     settings: Arc<Settings>,
     worst_out: usize,
+    ever_out: bool,
+    mixed: Option<bounds::Mixed>,
     _directory: tempfile::TempDir,
 }
 
@@ -67,6 +72,7 @@ impl Fleet {
             vote: Span::seconds(240),
             soak: Span::seconds(5),
             at_once: 1 + u32::try_from(random.below(3)).unwrap(),
+            on_halt: if random.chance(2) { OnHalt::Rollback } else { OnHalt::Stop },
             ..Settings::default()
         });
         let luck = random.below(3);
@@ -97,7 +103,17 @@ impl Fleet {
                 luck,
             ));
         }
-        let mut fleet = Self { seed, now, storage, nodes, settings, worst_out: 0, _directory: directory };
+        let mut fleet = Self {
+            seed,
+            now,
+            storage,
+            nodes,
+            settings,
+            worst_out: 0,
+            ever_out: false,
+            mixed: None,
+            _directory: directory,
+        };
         fleet.found();
         fleet
     }
@@ -109,6 +125,7 @@ impl Fleet {
             chaos: Chaos { until: 0, ..HARSH },
             random: Random::new(1),
             cut_off_until: 0,
+            is_unplugged: Arc::default(),
             seen: std::collections::BTreeMap::new(),
         }
     }
@@ -126,21 +143,55 @@ impl Fleet {
         for node in &mut self.nodes {
             let name: NodeName = node.name.parse().unwrap();
             let mut board = NodeBoard { chaos: Chaos { until: 0, ..HARSH }, ..node.board() };
-            join(&mut board, &node.disk(), &node.path, &self.settings, &name, "machine".into()).unwrap();
+            join(&mut board, &node.disk(), &node.path, &self.settings, &name, "machine".into(), None)
+                .unwrap();
             entries.push(cutover::coord::facts::Listed { node: name, groups: Vec::new(), key: None });
             node.life.revive(i64::MAX);
         }
         self.operate(|operator, _| operator.write_members(&fleet, entries).unwrap());
     }
 
+    /// The settings of all from now on.
+    fn change(&mut self, settings: Settings) {
+        self.settings = Arc::new(settings);
+        for node in &mut self.nodes {
+            node.settings = self.settings.clone();
+        }
+    }
+
+    fn time(&self) -> i64 {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    fn advance_to(&self, moment: i64) {
+        self.now.fetch_max(moment, Ordering::Relaxed);
+    }
+
+    /// Writes the next list, of these.
+    fn list(&self, nodes: &[&str]) {
+        self.operate(|operator, _| {
+            let made = cutover::coord::operate::fleet(operator.board, "simulated").unwrap();
+            let entry = |node: &&str| cutover::coord::facts::Listed {
+                node: node.parse().unwrap(),
+                groups: Vec::new(),
+                key: None,
+            };
+            operator.write_members(&made, nodes.iter().map(entry).collect()).unwrap()
+        });
+    }
+
     fn propose(&self, version: &str) {
+        self.propose_at(version, None);
+    }
+
+    fn propose_at(&self, version: &str, later: Option<SignedDuration>) {
         let wanted = release(version);
         let settings = self.settings.clone();
         self.operate(|operator, now| {
             let wish = Wish {
                 release: Wanted { name: "app".into(), version: wanted.version, digest: wanted.digest },
                 only: Vec::new(),
-                not_before: None,
+                not_before: later.map(|later| now + later),
                 valid: SignedDuration::from_secs(3600),
                 now,
             };
@@ -164,24 +215,35 @@ impl Fleet {
             for number in 0..total {
                 if self.nodes[number].wake <= now && !self.nodes[number].is_lost {
                     self.nodes[number].step();
-                    self.look();
+                    self.look(number);
                 }
             }
             let is_quiet = self.nodes.iter().all(|node| node.is_lost || node.journal.is_none());
             // A while after faults have ended, for those who are behind.
-            if now > FAULTS_END + 600_000 && is_quiet && self.has_outcome() {
+            if now > FAULTS_END + 600_000 && is_quiet && self.has_outcome() && self.has_settled() {
                 return;
             }
         }
     }
 
     /// What must hold at every moment.
-    fn look(&mut self) {
-        if self.settings.mode == Mode::Rolling {
+    fn look(&mut self, number: usize) {
+        self.ever_out |= self.nodes[number].is_out;
+        if let Some(mixed) = &mut self.mixed {
+            mixed.look(self.now.load(Ordering::Relaxed), &self.nodes);
+        }
+        if self.settings.mode == Mode::Rolling && self.nodes[number].is_out {
             let out = self.nodes.iter().filter(|node| node.is_out && !node.is_lost).count();
             self.worst_out = self.worst_out.max(out);
             assert!(out <= self.settings.at_once as usize, "seed {}: {out} out of service", self.seed);
         }
+    }
+
+    /// Whether nobody has anything left to undo.
+    fn has_settled(&self) -> bool {
+        self.settings.on_halt == OnHalt::Stop
+            || self.settings.mode != Mode::Rolling
+            || self.nodes.iter().all(|node| node.is_lost || node.has_ended())
     }
 
     fn has_outcome(&self) -> bool {
@@ -293,7 +355,12 @@ fn rolling(seed: u64, sizes: i64) -> Came {
     assert!(fleet.has_outcome(), "seed {seed}: no outcome\n{}", fleet.why());
     let is_ended = fleet.nodes.iter().all(|node| node.journal.is_none());
     assert!(is_ended, "seed {seed}: somebody is stuck\n{}", fleet.why());
-    fleet.came()
+    let came = fleet.came();
+    let halted = fleet.storage.lock().unwrap().names["rollouts/000001.outcome"].0.contains("\"halted\"");
+    if halted && fleet.settings.on_halt == OnHalt::Rollback {
+        assert_eq!(came, Came::Old, "seed {seed}: halted, and not undone\n{}", fleet.why());
+    }
+    came
 }
 
 fn many(count: u64, sizes: i64, run: fn(u64, i64) -> Came) {

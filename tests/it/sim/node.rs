@@ -3,6 +3,7 @@
 //! What the disk would hold survives a death; everything else is gone.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use cutover::coord::Settings;
@@ -22,6 +23,10 @@ pub struct Nobody;
 
 impl Keys for Nobody {
     fn operator(&self, _: &str, _: &str) -> Result<String, String> {
+        Err("there are no keys".into())
+    }
+
+    fn node(&self, _: &str, _: &str, _: &str) -> Result<(), String> {
         Err("there are no keys".into())
     }
 }
@@ -49,6 +54,8 @@ pub struct SimNode {
     pub settings: Arc<Settings>,
     pub path: PathBuf,
     pub luck: Luck,
+    /// Its storage does not answer.
+    pub is_unplugged: Arc<AtomicBool>,
     /// When it does something next.
     pub wake: i64,
     /// Gone for good: somebody must waive it.
@@ -63,6 +70,8 @@ pub struct SimNode {
     /// Which release serves, if any.
     pub serves: Option<ReleaseId>,
     pub is_out: bool,
+    /// Why it took up nothing, the last time that it did not.
+    pub last_trouble: String,
 }
 
 /// Simulated processes live shortly: what they lend each other is leaked.
@@ -94,6 +103,7 @@ impl SimNode {
             settings,
             path,
             luck,
+            is_unplugged: Arc::default(),
             wake: 0,
             is_lost: false,
             serves: Some(pointer.clone()),
@@ -103,7 +113,25 @@ impl SimNode {
             trial_began: None,
             instant: None,
             is_out: false,
+            last_trouble: String::new(),
         }
+    }
+
+    /// Whether it has nothing left to do for the rollout that it took part in.
+    pub fn has_ended(&self) -> bool {
+        let kept = Kept::load(&Disk::default(), &self.path).unwrap();
+        kept.is_none_or(|kept| kept.part().is_none())
+    }
+
+    /// It is switched off.
+    pub fn lose(&mut self) {
+        self.die();
+        self.is_lost = true;
+    }
+
+    /// The process is begun anew.
+    pub fn forget(&mut self) {
+        self.member = None;
     }
 
     /// A disk on which every change may be the last.
@@ -123,6 +151,7 @@ impl SimNode {
             chaos: self.chaos,
             random: self.random.fork(),
             cut_off_until: 0,
+            is_unplugged: self.is_unplugged.clone(),
             seen: std::collections::BTreeMap::new(),
         }
     }
@@ -134,7 +163,7 @@ impl SimNode {
             // Leaked clones of an `Arc` keep the life alive for ever; the life itself is shared.
             let clock: &'static Life = lend(self.life.clone());
             let settings: &'static Settings = lend(self.settings.clone());
-            self.member = Some(Member::new(board, clock, &Nobody, settings, kept));
+            self.member = Some(Member::new(board, clock, &Nobody, None, settings, kept));
             if let (Some(record), Some(member)) = (&self.journal, &mut self.member) {
                 member.moved(record);
             }
@@ -224,12 +253,33 @@ impl SimNode {
                 }
                 0
             }
+            Ok(Taken::CatchUp { .. }) if luck == Luck::Unstageable => 30_000,
             Ok(Taken::CatchUp { release, .. }) => {
                 self.pointer = release.clone();
                 self.serves = Some(release);
                 30_000
             }
-            Ok(Taken::Nothing(_) | Taken::Unreachable(_)) | Err(_) => 5_000,
+            Ok(Taken::GoBack { number, version }) => {
+                if self.life.step() {
+                    return 0;
+                }
+                let reason = Reason::new(Cause::Fleet, "halted");
+                let phase = Phase::RollingBack { reason };
+                let back = Record {
+                    intent: Intent::Rollback,
+                    phase,
+                    ..record(release(version.as_str()), running, number)
+                };
+                self.journal = Some(back);
+                self.is_out = true;
+                2_000
+            }
+            Ok(Taken::Queue(pause)) => i64::try_from(pause.as_millis()).unwrap(),
+            Ok(Taken::Unreachable(why)) => {
+                self.last_trouble = why;
+                5_000
+            }
+            Ok(Taken::Nothing(_)) | Err(_) => 5_000,
         }
     }
 
@@ -237,7 +287,7 @@ impl SimNode {
         let skew = self.life.skew_ms();
         let Some(member) = self.member() else { return 1000 };
         match member.clearance(record) {
-            Ok(Clearance::Go { at }) => {
+            Ok(Clearance::Go { at, .. }) => {
                 self.instant = at.map(|at| simulated(at, skew));
                 self.moved(Event::Cleared { rehearse: false });
                 let wake = self.instant.unwrap_or(0);

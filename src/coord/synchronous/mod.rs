@@ -1,16 +1,19 @@
 //! A synchronous rollout on the board: what was read of it, and what is put there.
 
+mod gates;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
 use super::board::Board;
-use super::facts::{self, Fact, SeenFacts, Yes, names};
-use super::look::{Found, Look, Trust, look, look_signed, put};
+use super::facts::{Fact, SeenFacts, Yes, names};
+use super::look::{Found, Look, look_signed};
 use super::name::NodeName;
 use super::rollout::Rollout;
-use super::rules::synchronous::{Decision, Go, Outcome, Plan, StartGate, View};
+use super::rules::synchronous::View;
 use super::rules::{Health, Ms};
+use super::voice::Voice;
 use crate::types::Digest;
 
 /// A kind of fact that each member makes.
@@ -51,7 +54,8 @@ impl What {
 const SEEN_MAX: usize = 256;
 
 /// A synchronous rollout as one member, or an onlooker, sees it.
-pub struct Synchronous {
+pub struct Synchronous<'a> {
+    voice: Voice<'a>,
     /// The rollout.
     pub rollout: Rollout,
     /// What was read.
@@ -66,6 +70,10 @@ pub struct Synchronous {
     pub facts: BTreeMap<(What, usize), Found>,
     /// Files that say nothing, or contradict each other.
     pub remarks: Vec<String>,
+    /// A gate that is there, and could not be understood: nobody knows what was decided.
+    pub unreadable: Option<String>,
+    /// This node's place in the order of those who decide.
+    pub rank: usize,
     cursor: BTreeMap<What, usize>,
 }
 
@@ -85,11 +93,13 @@ impl Heard {
     }
 }
 
-impl Synchronous {
+impl<'a> Synchronous<'a> {
     /// Nothing read yet. `me` is beyond the members for an onlooker.
-    pub fn new(rollout: Rollout, me: usize) -> Self {
+    pub fn new(rollout: Rollout, me: usize, voice: Voice<'a>) -> Self {
         let view = View::new(me, rollout.proposal.members.len());
+        let rank = rollout.rank_at(me);
         Self {
+            voice,
             rollout,
             view,
             gates: BTreeMap::new(),
@@ -97,102 +107,15 @@ impl Synchronous {
             why: None,
             facts: BTreeMap::new(),
             remarks: Vec::new(),
+            unreadable: None,
+            rank,
             cursor: BTreeMap::new(),
         }
     }
 
-    /// Reads the gates that may have been decided since.
-    pub fn read_gates(&mut self, board: &mut dyn Board) -> Heard {
-        for gate in ["plan", "go", "start", "outcome"] {
-            let is_due = match gate {
-                "plan" => self.view.plan.is_none(),
-                "go" => matches!(self.view.plan, Some(Plan::Commit { .. })) && self.view.go.is_none(),
-                "start" => {
-                    self.rollout.proposal.overlap == super::settings::Overlap::None
-                        && self.view.go == Some(Go::Go)
-                        && self.view.start.is_none()
-                }
-                _ => self.view.go == Some(Go::Go) && self.view.outcome.is_none(),
-            };
-            if !is_due {
-                continue;
-            }
-            let looked = look(board, &names::gate(self.rollout.number, gate));
-            if let Heard::No(why) = self.heed_gate(gate, looked) {
-                return Heard::No(why);
-            }
-        }
-        Heard::Yes
-    }
-
-    fn heed_gate(&mut self, gate: &'static str, looked: Look<Found>) -> Heard {
-        match looked {
-            Look::Found(found) => {
-                let (digest, is_known) = (found.digest, self.accept_gate(gate, found.fact));
-                self.texts.insert(gate, found.text);
-                match (is_known, self.gates.insert(gate, digest)) {
-                    (true, before) if before.is_none_or(|before| before == digest) => {}
-                    (true, _) => self.contradict(&format!("gate `{gate}` has changed")),
-                    (false, _) => self.contradict(&format!("gate `{gate}` answers something else")),
-                }
-            }
-            Look::Absent => {}
-            Look::Bad(why) => self.remark(format!("gate `{gate}` says nothing: {why}")),
-            Look::Unreachable(why) => return Heard::No(why),
-        }
-        Heard::Yes
-    }
-
-    /// Takes what a gate says into the view; false when it answers something else.
-    fn accept_gate(&mut self, gate: &str, fact: Fact) -> bool {
-        let number = self.rollout.number;
-        let plan = self.gates.get("plan").copied();
-        match (gate, fact) {
-            ("plan", Fact::Plan(said)) if said.rollout == number && said.proposal == self.rollout.digest => {
-                self.why = Some(said.why);
-                self.view.plan = match (said.decision, said.at) {
-                    (facts::PlanDecision::Commit, Some(at)) => Some(Plan::Commit { at: at.as_millisecond() }),
-                    (facts::PlanDecision::Commit, None) => return false,
-                    (facts::PlanDecision::Abort, _) => Some(Plan::Abort),
-                };
-            }
-            ("go", Fact::Go(said)) if said.rollout == number && Some(said.plan) == plan => {
-                self.why = Some(said.why);
-                self.view.go = Some(match said.decision {
-                    facts::GoDecision::Go => Go::Go,
-                    facts::GoDecision::Cancel => Go::Cancel,
-                });
-            }
-            ("start", Fact::Start(said)) if said.rollout == number && Some(said.plan) == plan => {
-                self.view.start = Some(match said.decision {
-                    facts::StartDecision::Start => StartGate::Start,
-                    facts::StartDecision::Back => StartGate::Back,
-                });
-            }
-            ("outcome", Fact::Outcome(said)) if said.rollout == number && Some(said.answers) == plan => {
-                self.why = Some(said.why);
-                self.view.outcome = match (said.decision, said.at) {
-                    (facts::OutcomeDecision::Keep, _) => Some(Outcome::Keep),
-                    (facts::OutcomeDecision::Rollback, at) => {
-                        Some(Outcome::Rollback { at: at.map_or(0, Timestamp::as_millisecond) })
-                    }
-                    _ => return false,
-                };
-            }
-            _ => return false,
-        }
-        true
-    }
-
-    /// Takes up what was written down about gates before: it holds even if the storage shows it no more.
-    pub fn remember_gate(&mut self, gate: &'static str, text: &str) {
-        let looked = super::look::found(text, None);
-        let _ = self.heed_gate(gate, looked);
-    }
-
     /// Reads facts of this kind, of members that have none yet, up to the first one that is missing: a positive
     /// decision needs all, so the others do not matter before.
-    pub fn scan(&mut self, board: &mut dyn Board, what: What, trust: Trust<'_>) -> Heard {
+    pub fn scan(&mut self, board: &mut dyn Board, what: What) -> Heard {
         let count = self.view.members.len();
         let start = self.cursor.get(&what).copied().unwrap_or(0);
         for place in (0..count).map(|step| (start + step) % count) {
@@ -202,7 +125,7 @@ impl Synchronous {
             match self.read(board, what, place) {
                 Ok(true) => {}
                 Ok(false) => {
-                    if let Heard::No(why) = self.look_for_waiver(board, place, trust) {
+                    if let Heard::No(why) = self.look_for_waiver(board, place) {
                         return Heard::No(why);
                     }
                     if !self.view.members[place].waived {
@@ -217,7 +140,7 @@ impl Synchronous {
     }
 
     /// Reads everything that is there, for those who look on.
-    pub fn scan_all(&mut self, board: &mut dyn Board, whats: &[What], trust: Trust<'_>) -> Heard {
+    pub fn scan_all(&mut self, board: &mut dyn Board, whats: &[What]) -> Heard {
         let waivers = match super::rollout::names_of(board, self.rollout.number) {
             Ok(names) => names.iter().filter_map(|name| name.strip_prefix("waive.")?.parse().ok()).collect(),
             Err(why) => return Heard::No(why),
@@ -232,7 +155,7 @@ impl Synchronous {
                 }
             }
             if waivers.contains(&self.rollout.proposal.members[place])
-                && let Heard::No(why) = self.look_for_waiver(board, place, trust)
+                && let Heard::No(why) = self.look_for_waiver(board, place)
             {
                 return Heard::No(why);
             }
@@ -242,7 +165,12 @@ impl Synchronous {
 
     fn read(&mut self, board: &mut dyn Board, what: What, place: usize) -> Result<bool, String> {
         let Some(node) = self.rollout.proposal.members.get(place).cloned() else { return Ok(false) };
-        match look(board, &names::own(&node, self.rollout.number, what.name())) {
+        match self.voice.look_at(
+            board,
+            &self.rollout,
+            place,
+            &names::own(&node, self.rollout.number, what.name()),
+        ) {
             Look::Found(found) => Ok(self.accept(what, place, found)),
             Look::Absent => Ok(false),
             Look::Bad(why) => {
@@ -297,9 +225,9 @@ impl Synchronous {
         true
     }
 
-    fn look_for_waiver(&mut self, board: &mut dyn Board, place: usize, trust: Trust<'_>) -> Heard {
+    fn look_for_waiver(&mut self, board: &mut dyn Board, place: usize) -> Heard {
         let Some(node) = self.rollout.proposal.members.get(place).cloned() else { return Heard::Yes };
-        match look_signed(board, &names::waive(self.rollout.number, &node), trust) {
+        match look_signed(board, &names::waive(self.rollout.number, &node), self.voice.trust) {
             Look::Found(Found { fact: Fact::Waive(said), .. })
                 if said.node == node && said.proposal == self.rollout.digest =>
             {
@@ -319,7 +247,8 @@ impl Synchronous {
         let Some(node) = self.rollout.proposal.members.get(place).cloned() else {
             return Heard::No("it is no member".into());
         };
-        match put(board, &names::own(&node, self.rollout.number, what.name()), fact) {
+        let name = names::own(&node, self.rollout.number, what.name());
+        match self.voice.put(board, &self.rollout, &name, fact) {
             Look::Found(found) => {
                 if instance_of(&found.fact) != instance_of(fact) {
                     self.contradict(&format!("the name {node} is in use by another machine"));
@@ -331,62 +260,6 @@ impl Synchronous {
             Look::Absent => Heard::No("it was made, and is not there".into()),
             Look::Bad(why) => Heard::No(format!("{node}'s {} says nothing: {why}", what.name())),
             Look::Unreachable(why) => Heard::No(why),
-        }
-    }
-
-    /// Puts a decision, and takes what is there into the view.
-    pub fn decide(&mut self, board: &mut dyn Board, decision: Decision, by: &str, why: &str) -> Heard {
-        let number = self.rollout.number;
-        let plan = self.gates.get("plan").copied();
-        let (by, why) = (by.to_owned(), why.to_owned());
-        let (gate, fact) = match (decision, plan) {
-            (Decision::Plan(said), _) => {
-                let (decision, at) = match said {
-                    Plan::Commit { at } => (facts::PlanDecision::Commit, timestamp(at)),
-                    Plan::Abort => (facts::PlanDecision::Abort, None),
-                };
-                let (proposal, seen) = (self.rollout.digest, self.seen(What::Vote));
-                ("plan", Fact::Plan(facts::Plan { rollout: number, proposal, decision, at, by, why, seen }))
-            }
-            (_, None) => return Heard::No("there is no plan to decide on".into()),
-            (Decision::Go(said), Some(plan)) => {
-                let decision = match said {
-                    Go::Go => facts::GoDecision::Go,
-                    Go::Cancel => facts::GoDecision::Cancel,
-                };
-                let seen = self.seen(What::Armed);
-                ("go", Fact::Go(facts::Go { rollout: number, plan, decision, by, why, seen }))
-            }
-            (Decision::Outcome(said), Some(answers)) => {
-                let (decision, at) = match said {
-                    Outcome::Keep => (facts::OutcomeDecision::Keep, None),
-                    Outcome::Rollback { at } => (facts::OutcomeDecision::Rollback, timestamp(at)),
-                };
-                let seen = self.seen(What::Report);
-                let rollout = number;
-                ("outcome", Fact::Outcome(facts::Outcome { rollout, answers, decision, at, by, why, seen }))
-            }
-        };
-        self.put_gate(board, gate, &fact)
-    }
-
-    /// Puts the gate between stop and start.
-    pub fn decide_start(&mut self, board: &mut dyn Board, said: StartGate, by: &str) -> Heard {
-        let Some(plan) = self.gates.get("plan").copied() else {
-            return Heard::No("there is no plan to decide on".into());
-        };
-        let decision = match said {
-            StartGate::Start => facts::StartDecision::Start,
-            StartGate::Back => facts::StartDecision::Back,
-        };
-        let rollout = self.rollout.number;
-        self.put_gate(board, "start", &Fact::Start(facts::Start { rollout, plan, decision, by: by.into() }))
-    }
-
-    fn put_gate(&mut self, board: &mut dyn Board, gate: &'static str, fact: &Fact) -> Heard {
-        match put(board, &names::gate(self.rollout.number, gate), fact) {
-            Look::Absent => Heard::No("it was made, and is not there".into()),
-            looked => self.heed_gate(gate, looked),
         }
     }
 

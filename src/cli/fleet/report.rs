@@ -1,0 +1,134 @@
+//! `fleet report`: what a rollout did, node by node, and what that comes to.
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::args::RolloutArgs;
+use super::propose::ended;
+use super::status::heard;
+use super::{rollout, settings, with_operator};
+use crate::cli::context::Context;
+use crate::cli::failure::Error;
+use crate::cli::output::table;
+use crate::coord::account::Account;
+use crate::coord::facts::names;
+use crate::coord::look::Look;
+use crate::coord::operate::{self, Operator};
+use crate::coord::rolling::Rolling;
+use crate::coord::rollout::Rollout;
+use crate::coord::settings::Mode;
+use crate::coord::synchronous::{Synchronous, What};
+
+/// All kinds of facts that members make.
+pub const ALL: [What; 7] =
+    [What::Vote, What::Armed, What::Stopped, What::Switched, What::Report, What::Cleared, What::Closed];
+
+/// `fleet report`
+pub fn report(context: &Context, args: &RolloutArgs) -> Result<u8, Error> {
+    let name = settings(context)?.name.clone();
+    with_operator(context, |operator| {
+        let fleet = operate::fleet(operator.board, &name)?;
+        let rollout = rollout(operator, &fleet, args.rollout)?;
+        let end = ended(operator, &rollout).map_err(Error::Unreachable)?;
+        let account = account(operator, &rollout)?;
+        let (word, why) = match &end {
+            Some(end) => (end.word, end.why.as_str()),
+            None => ("not ended", ""),
+        };
+        let proposal = &rollout.proposal;
+        let head = format!("rollout {}: release {}, {word}: {why}", rollout.number, proposal.release.version);
+        let text =
+            [head.trim_end_matches(": ").to_owned(), table(&rows(&account)), summary(&account)].join("\n");
+        let value = json!({
+            "api_version": 1, "fleet": fleet.fleet, "rollout": rollout.number, "mode": proposal.mode,
+            "version": proposal.release.version, "digest": proposal.release.digest,
+            "outcome": end.as_ref().map(|end| end.word), "reason": end.as_ref().map(|end| &end.why),
+            "report": account,
+        });
+        context.output.result(&value, &text);
+        Ok(0)
+    })
+}
+
+/// What the members of a rollout have said that they did.
+pub fn account(operator: &mut Operator<'_>, rollout: &Rollout) -> Result<Account, Error> {
+    match rollout.proposal.mode {
+        Mode::Synchronous | Mode::Independent => {
+            let mut follow = Synchronous::new(rollout.clone(), usize::MAX, operator.voice());
+            heard(follow.read_gates(operator.board))?;
+            heard(follow.scan_all(operator.board, &ALL))?;
+            Ok(Account::of_synchronous(&follow, Timestamp::now()))
+        }
+        Mode::Rolling => {
+            let Some(mut follow) = Rolling::new(rollout.clone(), usize::MAX, operator.voice()) else {
+                return Err(Error::Fleet("the proposal has no terms".into()));
+            };
+            heard(follow.read(operator.board))?;
+            heard(follow.read_waivers(operator.board))?;
+            of_rolling(operator, &follow)
+        }
+    }
+}
+
+/// The same of a rolling rollout that was read already.
+pub fn of_rolling(operator: &mut Operator<'_>, follow: &Rolling<'_>) -> Result<Account, Error> {
+    let mut closed = Vec::new();
+    for (place, node) in follow.rollout.proposal.members.iter().enumerate() {
+        let name = names::own(node, follow.rollout.number, What::Closed.name());
+        closed.push(match operator.voice().look_at(operator.board, &follow.rollout, place, &name) {
+            Look::Found(found) => Some(found),
+            Look::Absent | Look::Bad(_) => None,
+            Look::Unreachable(why) => return Err(Error::Unreachable(why)),
+        });
+    }
+    Ok(Account::of_rolling(follow, &closed, Timestamp::now()))
+}
+
+fn rows(account: &Account) -> Vec<Vec<String>> {
+    let head = ["NODE", "STATE", "RUNS", "STOPPED", "SWITCHED", "STARTED", "HEALTHY", "BACK", "AWAY", "NOTE"];
+    let mut rows = vec![head.map(ToOwned::to_owned).to_vec()];
+    rows.extend(account.members.iter().map(|entry| {
+        vec![
+            entry.node.to_string(),
+            entry.state.to_owned(),
+            entry.running.as_ref().map(ToString::to_string).unwrap_or_default(),
+            moment(entry.stopped),
+            moment(entry.switched),
+            moment(entry.started),
+            moment(entry.healthy),
+            moment(entry.back),
+            entry.gap_ms.map(|away| format!("{away} ms")).unwrap_or_default(),
+            entry.note.clone(),
+        ]
+    }));
+    rows
+}
+
+/// A time of the day, to the millisecond, in UTC.
+pub fn moment(at: Option<Timestamp>) -> String {
+    at.map(|at| at.strftime("%H:%M:%S%.3f").to_string()).unwrap_or_default()
+}
+
+/// What the rollout comes to, in one line; nothing when nobody has switched.
+pub fn summary(account: &Account) -> String {
+    let mut parts = Vec::new();
+    if let Some(skew) = account.skew_ms {
+        parts.push(format!("switched within {skew:.1} ms"));
+    }
+    if account.members.iter().any(|entry| entry.switched.is_some()) {
+        let still = if account.is_mixed { ", and still do" } else { "" };
+        parts.push(format!("two releases side by side for {}{still}", span(account.mixed_ms)));
+    }
+    if let Some(away) = &account.longest_away {
+        parts.push(format!("longest away {} ms ({})", away.gap_ms, away.node));
+    }
+    parts.join("; ")
+}
+
+fn span(ms: i64) -> String {
+    match ms {
+        ..10_000 => format!("{ms} ms"),
+        10_000..600_000 => format!("{} s", ms / 1000),
+        _ => format!("{} min", ms / 60_000),
+    }
+}

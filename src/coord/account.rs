@@ -1,0 +1,263 @@
+//! What a rollout did: when each member stopped, switched, was healthy and went back; and what that comes to.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::facts::{ClockSeen, Fact, Yes};
+use super::look::Found;
+use super::name::NodeName;
+use super::rolling::Rolling;
+use super::rules::Health;
+use super::rules::rolling::Ticket;
+use super::rules::synchronous::Member;
+use super::synchronous::{Synchronous, What, health_word};
+use crate::types::Version;
+
+/// What a rollout did, as far as its members have said.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Account {
+    /// Each member, in the order of the proposal.
+    pub members: Vec<Entry>,
+    /// From the first to the last switch, in milliseconds.
+    pub skew_ms: Option<f64>,
+    /// For how long some ran the old release and some the new one, in milliseconds. Still counting while `is_mixed`.
+    pub mixed_ms: i64,
+    /// Whether some run the old release and some the new one now.
+    pub is_mixed: bool,
+    /// The longest time that a service was away, and where.
+    pub longest_away: Option<Away>,
+}
+
+/// A service was away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Away {
+    /// Where.
+    pub node: NodeName,
+    /// For how long, in milliseconds.
+    pub gap_ms: u64,
+}
+
+/// What a member did.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Entry {
+    /// Its name.
+    pub node: NodeName,
+    /// Where it stands, in a word.
+    pub state: &'static str,
+    /// Whether an operator has said to go on without it.
+    pub waived: bool,
+    /// What it runs, as far as it has said.
+    pub running: Option<Version>,
+    /// What its clock showed against the storage's when it armed.
+    pub clock: Option<ClockSeen>,
+    /// Its services began to stop.
+    pub stopped: Option<Timestamp>,
+    /// Its pointer had moved.
+    pub switched: Option<Timestamp>,
+    /// That, after the agreed instant.
+    pub late_ms: Option<f64>,
+    /// Its services ran on the new release.
+    pub started: Option<Timestamp>,
+    /// It had been healthy for as long as it must.
+    pub healthy: Option<Timestamp>,
+    /// It had gone back.
+    pub back: Option<Timestamp>,
+    /// How long its service was away, in milliseconds.
+    pub gap_ms: Option<u64>,
+    /// Rolling: its wave.
+    pub wave: Option<u32>,
+    /// Why, where that is to be said.
+    pub note: String,
+    /// Whether it has said its last word.
+    pub has_closed: bool,
+}
+
+impl Entry {
+    fn new(node: &NodeName) -> Self {
+        Self {
+            node: node.clone(),
+            state: "-",
+            waived: false,
+            running: None,
+            clock: None,
+            stopped: None,
+            switched: None,
+            late_ms: None,
+            started: None,
+            healthy: None,
+            back: None,
+            gap_ms: None,
+            wave: None,
+            note: String::new(),
+            has_closed: false,
+        }
+    }
+
+    fn take_report(&mut self, found: Option<&Found>) {
+        let Some(Fact::Report(said)) = found.map(|found| &found.fact) else { return };
+        self.gap_ms = said.gap_ms.or(self.gap_ms);
+        self.healthy = said.at.filter(|_| said.health == Health::Good);
+        self.stopped = said.moments.stopped.or(self.stopped);
+        self.switched = said.moments.switched.or(self.switched);
+        self.started = said.moments.started.or(self.started);
+        if let Some(why) = &said.why {
+            self.note.clone_from(why);
+        }
+    }
+
+    fn take_closed(&mut self, found: Option<&Found>) {
+        let Some(Fact::Closed(said)) = found.map(|found| &found.fact) else { return };
+        self.has_closed = true;
+        self.running.clone_from(&said.running);
+        self.back = said.back_at;
+        self.gap_ms = said.downtime_ms.or(self.gap_ms);
+        if said.by_hand {
+            self.note = "by hand".into();
+        }
+    }
+}
+
+impl Account {
+    /// Of a synchronous rollout, all of whose facts were read.
+    pub fn of_synchronous(follow: &Synchronous<'_>, now: Timestamp) -> Self {
+        let version = &follow.rollout.proposal.release.version;
+        let one = |(place, node): (usize, &NodeName)| {
+            let fact = |what| follow.facts.get(&(what, place));
+            let member = follow.view.members[place];
+            let mut entry = Entry { state: state(&member), waived: member.waived, ..Entry::new(node) };
+            if let Some(Fact::Vote(vote)) = fact(What::Vote).map(|found| &found.fact) {
+                entry.running.clone_from(&vote.running);
+                if vote.vote == Yes::No {
+                    entry.note = vote.why.clone().unwrap_or_default();
+                }
+            }
+            if let Some(Fact::Armed(armed)) = fact(What::Armed).map(|found| &found.fact) {
+                entry.clock = armed.clock;
+            }
+            if let Some(Fact::Step(step)) = fact(What::Stopped).map(|found| &found.fact) {
+                entry.stopped = Some(step.at);
+            }
+            if let Some(Fact::Step(step)) = fact(What::Switched).map(|found| &found.fact) {
+                entry.running = Some(version.clone());
+                entry.stopped = step.stopped.or(entry.stopped);
+                (entry.switched, entry.late_ms, entry.started) =
+                    (Some(step.at), Some(step.late_ms), step.started);
+            }
+            entry.take_report(fact(What::Report));
+            entry.take_closed(fact(What::Closed));
+            entry
+        };
+        Self::of(follow.rollout.proposal.members.iter().enumerate().map(one).collect(), now)
+    }
+
+    /// Of a rolling rollout, all of whose facts were read; `closed` are the last facts of the members.
+    pub fn of_rolling(follow: &Rolling<'_>, closed: &[Option<Found>], now: Timestamp) -> Self {
+        let one = |(place, node): (usize, &NodeName)| {
+            let member = follow.view.members[place];
+            let has = |is_back| follow.view.tickets.contains(&Ticket { owner: place, is_back });
+            let state = match (member.returned, member.report) {
+                _ if member.waived => "waived",
+                (Some(Health::Broken), _) => "broken",
+                (Some(_), _) => "gone back",
+                (None, _) if has(true) => "going back",
+                (None, Some(health)) => health_word(health),
+                (None, None) if has(false) => "switching",
+                (None, None) => "-",
+            };
+            let mut entry =
+                Entry { state, waived: member.waived, wave: Some(member.wave), ..Entry::new(node) };
+            entry.take_report(follow.reports[place].as_ref());
+            entry.take_closed(closed.get(place).and_then(Option::as_ref));
+            if let Some(Fact::Report(said)) = follow.returns[place].as_ref().map(|found| &found.fact) {
+                entry.back = said.at;
+            }
+            entry
+        };
+        Self::of(follow.rollout.proposal.members.iter().enumerate().map(one).collect(), now)
+    }
+
+    fn of(members: Vec<Entry>, now: Timestamp) -> Self {
+        let late = || members.iter().filter(|entry| !entry.waived).filter_map(|entry| entry.late_ms);
+        let skew_ms = late().reduce(f64::max).zip(late().reduce(f64::min)).map(|(last, first)| last - first);
+        let longest_away = members
+            .iter()
+            .filter_map(|entry| Some(Away { node: entry.node.clone(), gap_ms: entry.gap_ms? }))
+            .max_by_key(|away| away.gap_ms);
+        let (mixed_ms, is_mixed) = mixed(&members, now);
+        Self { members, skew_ms, mixed_ms, is_mixed, longest_away }
+    }
+}
+
+/// For how long old and new ran side by side, by the members' own clocks; and whether they still do.
+fn mixed(members: &[Entry], now: Timestamp) -> (i64, bool) {
+    let counted: Vec<_> = members.iter().filter(|entry| !entry.waived).collect();
+    let mut moves: Vec<(Timestamp, i64)> = counted
+        .iter()
+        .flat_map(|entry| {
+            [
+                entry.switched.map(|at| (at, 1)),
+                entry.back.filter(|_| entry.switched.is_some()).map(|at| (at, -1)),
+            ]
+        })
+        .flatten()
+        .collect();
+    moves.sort();
+    let all = i64::try_from(counted.len()).unwrap_or(i64::MAX);
+    let (mut with_new, mut since, mut total) = (0, None::<Timestamp>, 0);
+    for (at, change) in moves {
+        with_new += change;
+        let is_mixed = with_new > 0 && with_new < all;
+        match (is_mixed, since) {
+            (true, None) => since = Some(at),
+            (false, Some(began)) => {
+                total += at.as_millisecond() - began.as_millisecond();
+                since = None;
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+    let still = since.map_or(0, |began| (now.as_millisecond() - began.as_millisecond()).max(0));
+    (total + still, since.is_some())
+}
+
+/// Where a member of a synchronous rollout stands, in a word.
+fn state(member: &Member) -> &'static str {
+    match member {
+        _ if member.waived => "waived",
+        Member { closed: true, .. } => "closed",
+        Member { report: Some(health), .. } => health_word(*health),
+        Member { switched: true, .. } => "switched",
+        Member { stopped: true, .. } => "stopped",
+        Member { armed: true, .. } => "armed",
+        Member { vote: Some(true), .. } => "voted",
+        Member { vote: Some(false), .. } => "voted no",
+        _ => "-",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(switched: Option<i64>, back: Option<i64>) -> Entry {
+        let moment = |ms: i64| Timestamp::from_millisecond(ms).unwrap();
+        Entry { switched: switched.map(moment), back: back.map(moment), ..Entry::new(&"n".parse().unwrap()) }
+    }
+
+    #[test]
+    fn the_time_with_two_releases_is_that_between_the_first_and_the_last_move_each_way() {
+        let now = Timestamp::from_millisecond(1000).unwrap();
+        for (members, wanted) in [
+            (vec![], (0, false)),
+            (vec![entry(None, None), entry(None, None)], (0, false)),
+            (vec![entry(Some(10), None), entry(Some(12), None)], (2, false)),
+            (vec![entry(Some(10), Some(50)), entry(Some(12), Some(57))], (2 + 7, false)),
+            (vec![entry(Some(10), Some(50)), entry(None, None)], (40, false)),
+            (vec![entry(Some(10), None), entry(None, None)], (990, true)),
+        ] {
+            assert_eq!(mixed(&members, now), wanted, "{members:?}");
+        }
+        let waived = Entry { waived: true, ..entry(None, None) };
+        assert_eq!(mixed(&[entry(Some(10), None), waived], now), (0, false));
+    }
+}

@@ -1,0 +1,120 @@
+//! A node's heartbeat: replaced again and again, believed by people, and deciding nothing.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::board::{Board, Read};
+use super::facts::names;
+use super::name::NodeName;
+use crate::types::{ReleaseId, Version};
+
+/// The most releases that a heartbeat names.
+const RELEASES_MAX: usize = 100;
+
+/// `nodes/<node>/alive`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Alive {
+    /// When, by the node's clock.
+    pub at: Timestamp,
+    /// What it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<Version>,
+    /// What it could switch to at once, the one before this first.
+    #[serde(default)]
+    pub releases: Vec<ReleaseId>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    format: u32,
+    kind: String,
+    #[serde(flatten)]
+    alive: Alive,
+}
+
+impl Alive {
+    /// Its file.
+    pub fn text(mut self) -> String {
+        self.releases.truncate(RELEASES_MAX);
+        let line = Line { format: 1, kind: "alive".into(), alive: self };
+        serde_json::to_string(&line).unwrap_or_default() + "\n"
+    }
+}
+
+/// What a node said last; nothing when it has said nothing that can be read.
+pub fn read(board: &mut dyn Board, node: &NodeName) -> Option<Alive> {
+    let Read::Bytes(text) = board.read(&names::alive(node)) else { return None };
+    let line: Line = serde_json::from_str(&text).ok()?;
+    (line.format == 1 && line.kind == "alive").then_some(line.alive)
+}
+
+/// The release that all of these could go back to from `current`: the first that is on all of them, as the first node
+/// orders them. Else what most of them have, and who lacks it.
+pub fn common_way_back(nodes: &[(NodeName, Alive)], current: &Version) -> Result<ReleaseId, NoWayBack> {
+    let mut known: Vec<&ReleaseId> = Vec::new();
+    for release in nodes.iter().flat_map(|(_, alive)| &alive.releases) {
+        if release.version != *current && !known.contains(&release) {
+            known.push(release);
+        }
+    }
+    let has = |alive: &Alive, release: &ReleaseId| {
+        alive.releases.contains(release) || alive.running.as_ref() == Some(&release.version)
+    };
+    let lacking = |release: &ReleaseId| -> Vec<NodeName> {
+        nodes.iter().filter(|(_, alive)| !has(alive, release)).map(|(node, _)| node.clone()).collect()
+    };
+    let best =
+        known.into_iter().map(|release| (release, lacking(release))).min_by_key(|(_, lack)| lack.len());
+    match best {
+        Some((release, lack)) if lack.is_empty() => Ok(release.clone()),
+        Some((release, lack)) => Err(NoWayBack { nearest: Some(release.clone()), lack }),
+        None => Err(NoWayBack { nearest: None, lack: nodes.iter().map(|(node, _)| node.clone()).collect() }),
+    }
+}
+
+/// There is no release that all could go back to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoWayBack {
+    /// What most have.
+    pub nearest: Option<ReleaseId>,
+    /// Who lacks it.
+    pub lack: Vec<NodeName>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Digest;
+
+    fn node(name: &str, has: &[&str]) -> (NodeName, Alive) {
+        let release = |version: &&str| ReleaseId {
+            version: version.parse().unwrap(),
+            digest: Digest::of(version.as_bytes()),
+        };
+        let releases = has.iter().map(release).collect();
+        let at = Timestamp::UNIX_EPOCH;
+        (name.parse().unwrap(), Alive { at, running: Some("3".parse().unwrap()), releases })
+    }
+
+    #[test]
+    fn all_go_back_to_what_all_have_or_it_is_said_who_lacks_it() {
+        let current: Version = "3".parse().unwrap();
+        let found = |nodes: &[(NodeName, Alive)]| common_way_back(nodes, &current);
+        let all = [node("a", &["2", "1", "3"]), node("b", &["2", "1"]), node("c", &["1", "2"])];
+        assert_eq!(found(&all).unwrap().version.as_str(), "2");
+        let older = [node("a", &["2", "1"]), node("b", &["1"])];
+        assert_eq!(found(&older).unwrap().version.as_str(), "1");
+        let none = [node("a", &["2"]), node("b", &["2", "3"]), node("c", &["1"])];
+        let missing = found(&none).unwrap_err();
+        assert_eq!(missing.nearest.unwrap().version.as_str(), "2");
+        assert_eq!(missing.lack, ["c".parse().unwrap()]);
+        assert!(found(&[node("a", &["3"])]).unwrap_err().nearest.is_none());
+    }
+
+    #[test]
+    fn a_heartbeat_is_read_as_it_was_written() {
+        let (_, alive) = node("a", &["2"]);
+        let line: Line = serde_json::from_str(&alive.clone().text()).unwrap();
+        assert_eq!(line.alive, alive);
+    }
+}

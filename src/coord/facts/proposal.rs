@@ -1,0 +1,213 @@
+//! What operators write: who is in the fleet, what is to run, and without whom.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::super::name::NodeName;
+use super::super::rules::{Ms, Times};
+use super::super::settings::{Mode, OnHalt, Overlap, WaveSetting};
+use super::Bad;
+use crate::types::{Digest, Version};
+
+/// The directory of a fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fleet {
+    /// Its name.
+    pub fleet: String,
+    /// Made once, at random: another directory has another one.
+    pub id: String,
+}
+
+/// Who is in the fleet. The highest valid number counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Members {
+    /// The fleet's id.
+    pub fleet: String,
+    /// The number of this list.
+    pub list: u32,
+    /// Who.
+    pub members: Vec<Listed>,
+    /// Who wrote it.
+    pub by: String,
+}
+
+/// A node in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Its name.
+    pub node: NodeName,
+    /// Its groups.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// Its public key, in OpenSSH's form, where nodes sign.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// A node's own entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Id {
+    /// Its name.
+    pub node: NodeName,
+    /// The machine's id.
+    pub machine: String,
+    /// Made once, at random: a second machine of this name has another one.
+    pub instance: String,
+    /// The groups it asks to be in.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// Its public key, where nodes sign.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// The release that a rollout is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// The product.
+    #[serde(default)]
+    pub name: String,
+    /// Its name.
+    pub version: Version,
+    /// The digest of its manifest: what counts.
+    pub digest: Digest,
+}
+
+/// One release for many nodes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// The fleet's id.
+    pub fleet: String,
+    /// Its number, also in the file's name.
+    pub rollout: u64,
+    /// The digest of the proposal before it.
+    pub prev: Option<Digest>,
+    /// Synchronous or rolling.
+    pub mode: Mode,
+    /// What is to run.
+    pub release: Wanted,
+    /// The list that the members are from.
+    pub members_list: u32,
+    /// Who takes part.
+    pub members: Vec<NodeName>,
+    /// Their public keys, in OpenSSH's form, where nodes sign their facts: then of all of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub keys: BTreeMap<NodeName, String>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// After this nobody takes it up.
+    pub expires: Timestamp,
+    /// Who made it.
+    pub by: String,
+    /// Nobody switches before.
+    pub not_before: Option<Timestamp>,
+    /// Whether old and new may serve at once.
+    pub overlap: Overlap,
+    /// The times that all hold to.
+    pub t: ProposalTimes,
+    /// What a rolling rollout holds to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolling: Option<Rolling>,
+}
+
+/// What a rolling rollout holds to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rolling {
+    /// How many may be out of service at once.
+    pub at_once: u32,
+    /// Which part goes first.
+    pub waves: Vec<WaveSetting>,
+    /// How long each wave runs before the next.
+    pub soak: Seconds,
+    /// So many failures stop it.
+    pub max_failed: u32,
+    /// What becomes of the nodes that have the new release then.
+    #[serde(default)]
+    pub on_halt: OnHalt,
+}
+
+/// The times of a proposal, in seconds, and the allowed error of clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the same names as in `rules::Times`, with their meaning there")]
+pub struct ProposalTimes {
+    pub vote: Seconds,
+    pub lead: Seconds,
+    pub late: Seconds,
+    pub stop: Seconds,
+    pub trial: Seconds,
+    pub settle: Seconds,
+    pub back: Seconds,
+    pub poll: Seconds,
+    pub visibility: Seconds,
+    pub skew_ms: u32,
+}
+
+impl From<ProposalTimes> for Times {
+    fn from(t: ProposalTimes) -> Self {
+        Self {
+            vote: t.vote.ms(),
+            lead: t.lead.ms(),
+            late: t.late.ms(),
+            stop: t.stop.ms(),
+            trial: t.trial.ms(),
+            settle: t.settle.ms(),
+            back: t.back.ms(),
+            poll: t.poll.ms(),
+            visibility: t.visibility.ms(),
+        }
+    }
+}
+
+/// A length of time, in JSON a number of seconds; at most a year.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Seconds(u32);
+
+impl Seconds {
+    /// From a duration, to the millisecond.
+    pub fn new(duration: std::time::Duration) -> Self {
+        Self(u32::try_from(duration.as_millis()).unwrap_or(u32::MAX))
+    }
+
+    /// In milliseconds.
+    pub fn ms(self) -> Ms {
+        Ms::from(self.0)
+    }
+}
+
+impl TryFrom<f64> for Seconds {
+    type Error = Bad;
+
+    fn try_from(seconds: f64) -> Result<Self, Bad> {
+        let ms = seconds * 1000.0;
+        if !(0.0..=f64::from(u32::MAX)).contains(&ms) {
+            return Err(Bad::new("a time is out of range"));
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
+        Ok(Self(ms.round() as u32))
+    }
+}
+
+impl From<Seconds> for f64 {
+    fn from(seconds: Seconds) -> Self {
+        Self::from(seconds.0) / 1000.0
+    }
+}
+
+/// Go on without this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waive {
+    /// Of this rollout.
+    pub rollout: u64,
+    /// What it answers.
+    pub proposal: Digest,
+    /// Without whom.
+    pub node: NodeName,
+    /// Who said so.
+    pub by: String,
+    /// Why.
+    #[serde(default)]
+    pub why: String,
+}

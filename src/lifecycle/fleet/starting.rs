@@ -1,0 +1,91 @@
+//! Between stop and start, where the old and the new release never serve at the same time.
+
+use super::super::agreement::{Error, Start};
+use super::{Following, Member, STEPS_MAX, by_fleet};
+use crate::coord::facts::{self, Fact};
+use crate::coord::rules::synchronous::{
+    Local, MayStart, Outcome, Plan, StartGate, may_start, may_start_back,
+};
+use crate::coord::rules::{Checks, Ms};
+use crate::coord::settings::Overlap;
+use crate::coord::synchronous::What;
+use crate::types::record::{Phase, Record};
+
+impl Member<'_> {
+    pub(super) fn may_start_synchronous(&mut self, record: &Record) -> Result<Start, Error> {
+        let (now, has_storage) = (self.now(), self.trouble.is_none());
+        let Some(follow) = self.synchronous() else { return Ok(Start::Now) };
+        let Some(Plan::Commit { at }) = follow.view.plan else { return Ok(Start::Now) };
+        if follow.rollout.proposal.overlap != Overlap::None {
+            return Ok(Start::Now);
+        }
+        let is_back = matches!(record.phase, Phase::RollingBack { .. });
+        let back_at = match follow.view.outcome {
+            Some(Outcome::Rollback { at }) => at,
+            // Alone: going back waits for nobody.
+            Some(Outcome::Keep) | None if is_back => return Ok(Start::Now),
+            Some(Outcome::Keep) | None => 0,
+        };
+        for _ in 0..STEPS_MAX {
+            let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else { break };
+            let what = if is_back { What::Cleared } else { What::Stopped };
+            let mut heard = follow.read_gates(board.as_mut());
+            if heard.is_yes() {
+                heard = follow.scan(board.as_mut(), what);
+            }
+            let (times, vote_by) = (follow.rollout.times(), follow.rollout.vote_by());
+            let local = Local {
+                now,
+                vote_by,
+                clock_is_good: true,
+                has_storage: has_storage && heard.is_yes(),
+                checks: Checks::Watching,
+            };
+            let next = if is_back {
+                may_start_back(back_at, &follow.view, local, &times)
+            } else {
+                may_start(at, &follow.view, local, &times)
+            };
+            self.heed(&heard);
+            let heard = match next {
+                MayStart::Now => return Ok(Start::Now),
+                MayStart::Back => {
+                    return Ok(Start::RollBack(by_fleet("not all members stopped in time")));
+                }
+                MayStart::Wait => break,
+                MayStart::TellStopped | MayStart::TellCleared => self.tell_step(what, at)?,
+                MayStart::Decide(gate) => self.decide_start(gate),
+            };
+            if !heard {
+                break;
+            }
+        }
+        Ok(Start::Wait(self.wait("all members to stop")))
+    }
+
+    fn decide_start(&mut self, gate: StartGate) -> bool {
+        let node = self.node();
+        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else { return false };
+        let heard = follow.decide_start(board.as_mut(), gate, node.as_str());
+        self.heed(&heard);
+        heard.is_yes()
+    }
+
+    fn tell_step(&mut self, what: What, at: Ms) -> Result<bool, Error> {
+        let (node, instance, now) = (self.node(), self.instance(), self.clock.wall());
+        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else {
+            return Ok(false);
+        };
+        let rollout = follow.rollout.number;
+        let plan = follow.gates.get("plan").copied().unwrap_or(follow.rollout.digest);
+        #[expect(clippy::cast_precision_loss, reason = "a few seconds")]
+        let late_ms = (now.as_millisecond() - at) as f64;
+        let (stopped, started) = (None, None);
+        let step = facts::Step { rollout, plan, node, instance, at: now, late_ms, stopped, started };
+        let fact = Fact::Step(step);
+        let me = follow.view.me;
+        let heard = follow.tell(board.as_mut(), what, me, &fact);
+        self.heed(&heard);
+        Ok(heard.is_yes())
+    }
+}

@@ -1,0 +1,72 @@
+//! What a member of a synchronous rollout says to people: reasons, and what is waited for.
+
+use super::{Following, Member};
+use crate::coord::rules::synchronous::{Decision, Go, Outcome, Plan};
+
+impl Member<'_> {
+    /// The reason of a decision, for people.
+    pub(super) fn why(&self, decision: Decision) -> String {
+        let Some(Following::Synchronous(follow)) = &self.following else { return String::new() };
+        let own = self.kept.part().and_then(|part| part.why.clone());
+        let counted = follow.view.members.iter().filter(|member| !member.waived).count();
+        let missing = |names: Vec<&crate::coord::NodeName>, what: &str| match names.len() {
+            0 => None,
+            1..=3 => {
+                let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+                Some(format!("{what}: {}", names.join(", ")))
+            }
+            more => Some(format!("{what}: {} and {} others", names[0], more - 1)),
+        };
+        match decision {
+            Decision::Plan(Plan::Commit { .. }) => format!("{counted} of {counted} are ready"),
+            Decision::Go(Go::Go) => format!("{counted} of {counted} hold the instant"),
+            Decision::Outcome(Outcome::Keep) => format!("{counted} of {counted} are healthy"),
+            Decision::Plan(Plan::Abort) => follow
+                .failure()
+                .or_else(|| missing(follow.who(|member| member.vote.is_none()), "no vote in time"))
+                .unwrap_or_else(|| "not all voted in time".into()),
+            Decision::Go(Go::Cancel) => match self.clock_seen {
+                Some(seen) if !follow.view.members.get(follow.view.me).is_some_and(|me| me.armed) => {
+                    format!(
+                        "{}: its clock is {:.0} ms off, or it came too late",
+                        self.kept.own.node, seen.offset_ms
+                    )
+                }
+                _ => missing(follow.who(|member| !member.armed), "not armed in time")
+                    .unwrap_or_else(|| "too late to go".into()),
+            },
+            Decision::Outcome(Outcome::Rollback { .. }) => match own {
+                Some(why) => format!("{} failed: {why}", self.kept.own.node),
+                None => follow
+                    .failure()
+                    .or_else(|| missing(follow.who(|member| !member.switched), "not switched in time"))
+                    .or_else(|| missing(follow.who(|member| member.report.is_none()), "no report in time"))
+                    .unwrap_or_else(|| "not all were healthy".into()),
+            },
+        }
+    }
+
+    /// What the fleet said last, for reasons.
+    pub(super) fn said(&self) -> String {
+        let Some(Following::Synchronous(follow)) = &self.following else { return "the fleet".into() };
+        let number = follow.rollout.number;
+        let verb = match (follow.view.plan, follow.view.go, follow.view.outcome) {
+            (_, _, Some(Outcome::Rollback { .. })) => "rolled back",
+            (_, Some(Go::Cancel), _) => "cancelled",
+            (Some(Plan::Abort), _, _) => "aborted",
+            _ => return format!("this node left rollout {number}"),
+        };
+        format!("rollout {number} was {verb}: {}", follow.why.clone().unwrap_or_default())
+    }
+
+    /// What is waited for.
+    pub(super) fn waits_for(&self) -> String {
+        let Some(Following::Synchronous(follow)) = &self.following else { return "the fleet".into() };
+        let number = follow.rollout.number;
+        match (follow.view.plan, follow.view.go) {
+            (None, _) => format!("rollout {number}: the votes of the others"),
+            (Some(_), None) => format!("rollout {number}: all to hold the instant"),
+            (Some(_), Some(_)) => format!("rollout {number}: its outcome"),
+        }
+    }
+}

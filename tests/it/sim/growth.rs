@@ -1,0 +1,103 @@
+//! What a fleet asks of its storage, by its size; and whether a large one is still looked at quickly.
+
+use std::process::Command;
+use std::time::Instant;
+
+use cutover::coord::Settings;
+use cutover::coord::settings::Mode;
+use cutover::types::Span;
+
+use super::Fleet;
+use super::stories::{calm, pass};
+
+/// Runs one rollout to its end; how often a node asked storage.
+fn count(fleet: &mut Fleet) -> f64 {
+    fleet.storage.lock().unwrap().operations.clear();
+    let (began, clock) = (fleet.time(), Instant::now());
+    fleet.propose("2");
+    while !(fleet.has_outcome() && fleet.nodes.iter().all(|node| node.journal.is_none())) {
+        assert!(fleet.time() - began < 30 * 86_400_000, "it does not end");
+        pass(fleet, 1000);
+    }
+    let simulated = (fleet.time() - began) / 1000;
+    let operations = fleet.storage.lock().unwrap().operations.clone();
+    let size = fleet.nodes.len() as f64;
+    let all = operations.values().sum::<u64>() as f64 / size;
+    let each = |what| *operations.get(what).unwrap_or(&0) as f64 / size;
+    eprintln!(
+        "{:?}, {size:>4} nodes: {all:>6.1} operations a node ({:.1} reads, {:.1} creates, {:.1} beats, {:.1} others) \
+         in {simulated} s of a rollout, {:.1} s here",
+        fleet.settings.mode,
+        each("read"),
+        each("create"),
+        each("beat"),
+        each("list") + each("clock"),
+        clock.elapsed().as_secs_f64()
+    );
+    all
+}
+
+fn sized(mode: Mode, size: usize) -> Fleet {
+    let mut fleet = calm(mode, size);
+    for (number, node) in (0..).zip(&mut fleet.nodes) {
+        node.wake = number * 131 % 30_000;
+    }
+    let settings = (*fleet.settings).clone();
+    let at_once = u32::try_from(size.div_ceil(20)).unwrap();
+    fleet.change(Settings { at_once, trial: Span::seconds(20), ..settings });
+    fleet
+}
+
+#[test]
+fn a_node_of_a_large_fleet_asks_hardly_more_than_one_of_a_small_one() {
+    let of = |size| count(&mut sized(Mode::Synchronous, size));
+    let (small, large) = (of(10), of(80));
+    assert!(large <= 2.0 * small, "{small} operations a node with 10 nodes, {large} with 80");
+}
+
+#[test]
+#[ignore = "measures: `make test-fleet`"]
+fn fleet_growth_in_operations_and_time() {
+    for mode in [Mode::Synchronous, Mode::Rolling] {
+        for size in [3, 10, 50, 200, 1000] {
+            count(&mut sized(mode, size));
+        }
+    }
+}
+
+#[test]
+#[ignore = "measures: `make test-fleet`"]
+fn fleet_growth_in_the_time_of_status() {
+    for size in [10, 200, 1000] {
+        let mut fleet = sized(Mode::Synchronous, size);
+        count(&mut fleet);
+        let directory = tempfile::tempdir().unwrap();
+        let share = directory.path().join("share");
+        for (name, (text, _)) in &fleet.storage.lock().unwrap().names {
+            let path = share.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let root = directory.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        let config = directory.path().join("config.toml");
+        let text = format!(
+            "root = \"{}\"\n[fleet]\nmode = \"synchronous\"\nname = \"simulated\"\ndirectory = \"{}\"\n\
+             node = \"n0\"\nallow_unsigned = true\n",
+            root.display(),
+            share.display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let time = || {
+            let began = Instant::now();
+            let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
+            let done =
+                command.arg("--config").arg(&config).args(["fleet", "status", "--json"]).output().unwrap();
+            assert!(done.status.success(), "{done:?}");
+            began.elapsed().as_secs_f64() * 1000.0
+        };
+        let mut times: Vec<f64> = (0..5).map(|_| time()).collect();
+        times.sort_by(f64::total_cmp);
+        eprintln!("{size} members: `fleet status --json` takes {:.0} ms (median of 5)", times[2]);
+    }
+}
