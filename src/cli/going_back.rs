@@ -57,7 +57,7 @@ pub fn rollback(context: &Context, args: &RollbackArgs) -> Result<u8, Error> {
             return Err(no_such(node, version.as_str()));
         }
         if args.check {
-            return rollback_check(context, node, args);
+            return super::plan::rollback_check(context, node, args);
         }
         let way = WayBack {
             version: args.version.clone(),
@@ -83,21 +83,6 @@ pub fn rollback(context: &Context, args: &RollbackArgs) -> Result<u8, Error> {
             Err(error) => Err(error.into()),
         }
     })
-}
-
-fn rollback_check(context: &Context, node: &Node<'_>, args: &RollbackArgs) -> Result<u8, Error> {
-    let route = node.route(args.version.as_ref())?;
-    let (from, to) = (&route.from.version, &route.back_to.version);
-    let units = &node.settings.service.units;
-    let data =
-        if route.data.is_empty() { "kept".to_owned() } else { format!("{:?}", args.data).to_lowercase() };
-    let value = json!({"possible": true, "from": from, "to": to, "units": units, "data": data});
-    let units = if units.is_empty() { "none".to_owned() } else { units.join(" ") };
-    let text = format!(
-        "would go back from release {from} to {to}\n  units  {units}\n  data   {data}\n  then   hold automatic switching"
-    );
-    context.output.result(&value, &text);
-    Ok(0)
 }
 
 /// How long after its deadline a cutover that still holds the lock counts as hung.

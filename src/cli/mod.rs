@@ -14,6 +14,7 @@ mod marks;
 mod monitoring;
 mod narrator;
 mod output;
+mod plan;
 mod produce;
 mod progress;
 mod rehearse;
@@ -70,7 +71,7 @@ fn dispatch(cli: &Cli, interrupted: Arc<AtomicBool>) -> Result<u8, Error> {
     match &cli.command {
         Command::Status(args) => status::status(args, &cli.global, &context),
         Command::List(args) => trees::list(&context()?, args),
-        Command::Check => update::check(&context()?),
+        Command::Check => plan::check(&context()?),
         Command::Stage(args) => update::stage(&context()?, args),
         Command::Switch(args) => update::switch(&context()?, args),
         Command::Update(args) => update::update(&context()?, args),

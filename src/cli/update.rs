@@ -1,13 +1,14 @@
-//! `check`, `stage`, `switch` and `update`: the way forward.
+//! `stage`, `switch` and `update`: the way forward.
 
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::args::{FileArgs, StageArgs, SwitchArgs, TrialArgs, UpdateArgs};
 use super::context::{Context, Locally};
 use super::failure::{Error, code};
+use super::plan::{as_json, dry_run};
 use super::progress;
 use super::rehearse::{ensure_possible, possible, sweep};
 use crate::coord::settings::Mode;
@@ -20,51 +21,13 @@ use crate::lifecycle::policy::{self, Offer};
 use crate::lifecycle::rehearsal;
 use crate::lifecycle::settings::Settings;
 use crate::lifecycle::staging::Staged;
-use crate::lifecycle::status::{BlockedView, verdict};
+use crate::lifecycle::status::verdict;
 use crate::lifecycle::upstream::Offered;
 use crate::store::Kept;
 use crate::types::record::{Cause, Record};
-use crate::types::{Size, Span, Version};
+use crate::types::{Span, Version};
 
-/// What is in the way, as JSON.
-fn as_json(in_the_way: &[policy::Blocked]) -> Value {
-    in_the_way.iter().cloned().map(|blocked| json!(BlockedView::from(blocked))).collect()
-}
-
-/// `check`
-pub fn check(context: &Context) -> Result<u8, Error> {
-    context.with_node("check", |node, locally| {
-        // To look is not to accept: nothing is remembered.
-        let node = &Node { is_dry: true, ..node.with_settings(node.settings) };
-        let (offered, _) = node.look(None)?;
-        let state = node.store.trusted_state()?;
-        let active = node.active_release(&state)?;
-        let version = &offered.release.version;
-        let is_newer = active.as_ref().is_none_or(|active| active.digest != offered.release.digest);
-        let in_the_way = blocked(node, &offered, false)?;
-        let is_bad = state.bad.iter().any(|bad| bad.release.digest == offered.release.digest);
-        let value = json!({
-            "newer": is_newer, "version": version, "digest": offered.release.digest, "serial": offered.serial,
-            "active": active.as_ref().map(|active| &active.version), "banned": is_bad,
-            "fetch_bytes": offered.archive_bytes, "write_bytes": offered.unpacked_bytes,
-            "units": node.settings.service.units, "blocked": as_json(&in_the_way),
-            "rehearsal": rehearsal_value(node, locally, version),
-        });
-        let mut lines = vec![format!("release {version} may be installed: {}", Size(offered.archive_bytes))];
-        if is_bad {
-            lines = vec![format!(
-                "release {version} is offered, and banned here; `cutover mark-good {version}` lifts that"
-            )];
-        }
-        lines.extend(in_the_way.iter().map(|blocked| format!("  not now: {}", blocked.text)));
-        lines.extend(rehearsal_line(node, locally, version));
-        let text = if is_newer { lines.join("\n") } else { nothing_newer(version) };
-        context.output.result(&value, &text);
-        Ok(if is_newer { 0 } else { code::NOTHING_NEWER })
-    })
-}
-
-fn nothing_newer(version: &Version) -> String {
+pub(super) fn nothing_newer(version: &Version) -> String {
     format!("release {version} is active; there is nothing newer")
 }
 
@@ -134,13 +97,16 @@ fn hooks(node: &Node<'_>, locally: &Locally<'_>, moment: Moment, record: &Record
     })
 }
 
-enum Named {
+/// What a word of the command line names.
+pub(super) enum Named {
+    /// An archive.
     File(PathBuf),
+    /// A version that the source offers, or that is here.
     Version(Version),
 }
 
 /// A word with a slash, or that names a file, is a file; else it must be a version.
-fn named(what: &str, file: &FileArgs) -> Result<Named, Error> {
+pub(super) fn named(what: &str, file: &FileArgs) -> Result<Named, Error> {
     let is_archive = [".tar", ".tar.gz", ".tar.zst", ".tgz"].iter().any(|ending| what.ends_with(ending));
     if what.contains('/') || is_archive || Path::new(what).is_file() {
         return Ok(Named::File(what.into()));
@@ -342,77 +308,6 @@ pub(super) fn tidy(context: &Context, node: &Node<'_>) {
         }
         Err(error) => tracing::warn!("{}", crate::lifecycle::driver::chain(&error)),
     }
-}
-
-fn dry_run(
-    context: &Context,
-    node: &Node<'_>,
-    locally: &Locally<'_>,
-    args: &UpdateArgs,
-) -> Result<u8, Error> {
-    let offered = match args.what.as_deref().map(|what| named(what, &args.file)).transpose()? {
-        Some(Named::File(path)) => {
-            let candidate =
-                node.candidate_of_file(&path, args.file.version.as_ref(), args.file.allow_unsigned)?;
-            Offered::candidate(&candidate)
-        }
-        Some(Named::Version(version)) => match node.store.release(&version) {
-            Ok(sealed) => Offered::staged(&sealed),
-            Err(_) => node.look(Some(&version))?.0,
-        },
-        None => node.look(None)?.0,
-    };
-    let state = node.store.trusted_state()?;
-    let active = node.active_release(&state)?;
-    let in_the_way = blocked(node, &offered, args.now || args.what.is_some())?;
-    let is_here = node.store.tree(&offered.release.version).is_ok();
-    let data: Vec<_> = node.settings.data.iter().map(|data| data.path.display().to_string()).collect();
-    let value = json!({
-        "version": offered.release.version, "digest": offered.release.digest, "from": active.as_ref().map(|active| &active.version),
-        "fetch_bytes": if is_here { 0 } else { offered.archive_bytes }, "write_bytes": offered.unpacked_bytes,
-        "units": node.settings.service.units, "data": data,
-        "rehearsal": rehearsal_value(node, locally, &offered.release.version),
-        "blocked": as_json(&in_the_way),
-    });
-    let from = active.map_or_else(|| "nothing".to_owned(), |active| format!("release {}", active.version));
-    let mut lines = vec![format!("would switch from {from} to release {}", offered.release.version)];
-    lines.push(match (is_here, offered.archive_bytes) {
-        (true, _) => "  fetch    nothing: it is staged already".to_owned(),
-        (false, size) => format!("  fetch    {} at the most", Size(size)),
-    });
-    lines.push(format!(
-        "  units    {}",
-        if node.settings.service.units.is_empty() {
-            "none".into()
-        } else {
-            node.settings.service.units.join(" ")
-        }
-    ));
-    lines.push(format!(
-        "  data     {}",
-        if data.is_empty() { "none".into() } else { format!("copy of {} first", data.join(" ")) }
-    ));
-    lines.extend(rehearsal_line(node, locally, &offered.release.version));
-    lines.extend(in_the_way.iter().map(|blocked| format!("  not now  {}", blocked.text)));
-    context.output.result(&value, &lines.join("\n"));
-    Ok(if in_the_way.is_empty() { 0 } else { code::NOT_NOW })
-}
-
-/// Whether the release would be rehearsed, and what stands against it, if anything does.
-fn rehearsal_value(node: &Node<'_>, locally: &Locally<'_>, version: &Version) -> Value {
-    let network = node.settings.rehearsal.network;
-    let against = possible(locally, node.settings, version).err().map(|error| error.to_string());
-    json!({"network": network, "impossible": against})
-}
-
-fn rehearsal_line(node: &Node<'_>, locally: &Locally<'_>, version: &Version) -> Option<String> {
-    let text = match (node.settings.rehearsal.network, possible(locally, node.settings, version)) {
-        (rehearsal::Network::Off, _) => return None,
-        (_, Err(error)) => format!("impossible: {error}"),
-        (rehearsal::Network::Private, Ok(())) => "first, in a network of its own".to_owned(),
-        (rehearsal::Network::Host, Ok(())) => "first, on the host's network".to_owned(),
-    };
-    Some(format!("  rehearse {text}"))
 }
 
 /// Tells how an update ended, and says the exit code. An error after which the journal holds nothing but what had not

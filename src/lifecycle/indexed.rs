@@ -58,8 +58,7 @@ impl Node<'_> {
         match manifest.index {
             // With a signed index every part that is read is compared with it, which is as safe, and costs no more than
             // what is read. Small archives are read whole all the same, so that damage is told early.
-            _ if !archive.is_far() && archive.size() <= SMALL_BYTES => compare(candidate)?,
-            None if is_ours => compare(candidate)?,
+            _ if self.reads_whole(candidate, is_ours) => compare(candidate)?,
             None => return Ok(None),
             Some(_) if archive.size() != manifest.size => {
                 let what = format!(
@@ -90,6 +89,13 @@ impl Node<'_> {
             }
             built => built,
         }
+    }
+
+    /// Whether an archive is compared with its manifest from one end to the other before it is used.
+    pub(super) fn reads_whole(&self, candidate: &Candidate, is_ours: bool) -> bool {
+        let archive = &candidate.archive;
+        let is_small = !archive.is_far() && archive.size() <= SMALL_BYTES;
+        is_small || (is_ours && candidate.manifest.index.is_none())
     }
 
     fn build_from<'a>(
@@ -200,7 +206,7 @@ impl Node<'_> {
     }
 
     /// The local release that shares most with an index.
-    fn closest_base(&self, index: &Index<'_>) -> Result<Option<(Version, Base)>, Error> {
+    pub(super) fn closest_base(&self, index: &Index<'_>) -> Result<Option<(Version, Base)>, Error> {
         let active = self.store.active()?;
         let mut versions = Vec::new();
         for version in self.store.releases()? {
@@ -242,7 +248,7 @@ impl Node<'_> {
     }
 
     /// How files are taken over when the tree does not begin as a copy of another.
-    fn method(&self) -> Result<Method, Error> {
+    pub(super) fn method(&self) -> Result<Method, Error> {
         let root = self.store.layout.root();
         let is_btrfs = ioctl::is_btrfs(root).context("look at", root)?;
         Ok(match self.settings.store.method {

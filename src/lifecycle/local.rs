@@ -7,9 +7,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::application::{Application, Direction, Moment, Watch};
-use super::data::{self, Data, Decision, Restore};
+use super::data::{Data, Decision, Restore};
 use super::driver::chain;
 use super::hooks::{self, Hooks};
+use super::plan::DataBack;
 use super::rehearsal::{self, Host, Names, Network, Private, Rehearsal};
 use super::service::{self, Services, Target};
 use super::settings::Settings;
@@ -17,8 +18,8 @@ use super::units;
 use crate::health::{Checks, Context, Observation};
 use crate::store::Store;
 use crate::sys::systemd::{self, Deadline};
-use crate::types::record::{Cause, DataPolicy, DataSnapshot, Phase, Reason, Record};
-use crate::types::{ReleaseId, Version};
+use crate::types::Version;
+use crate::types::record::{Cause, DataSnapshot, Phase, Reason, Record};
 
 /// The application on this machine.
 pub struct Local<'a> {
@@ -127,15 +128,9 @@ impl<'a> Local<'a> {
 
     /// What becomes of one path's data on the way back, and why.
     fn decide(&self, item: &DataSnapshot, record: &Record) -> Decision {
-        let entry = self.settings.data.iter().find(|entry| entry.path.as_os_str() == item.path.as_str());
-        let policy = match record.data_policy {
-            Some(DataPolicy::Auto) | None => entry.map_or(DataPolicy::Auto, |entry| entry.on_rollback),
-            Some(policy) => policy,
-        };
-        // What is not known of a release counts as said by nobody.
-        let sealed = |release: &ReleaseId| self.store.release(&release.version).ok();
-        let reads = record.from.as_ref().and_then(sealed).map(|sealed| sealed.data_read).unwrap_or_default();
-        data::decide(policy, &reads, sealed(&record.to).and_then(|sealed| sealed.data_write))
+        let (old, new) = (record.from.as_ref().map(|from| &from.version), &record.to.version);
+        let (settings, store) = (self.settings, self.store);
+        DataBack { settings, store, asked: record.data_policy, old, new }.decide(&item.path)
     }
 
     /// The tree that serves now; the wanted one when none does.

@@ -26,6 +26,7 @@ pub mod local;
 pub mod machine;
 pub mod metrics;
 pub mod node;
+pub mod plan;
 pub mod policy;
 pub mod pruning;
 pub mod rehearsal;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::finish::end_of;
 use super::fleet;
 use super::node::Error;
+use super::plan::DataBack;
 use super::policy;
 use super::rehearsal::RehearsalView;
 use super::settings::Settings;
@@ -349,8 +350,11 @@ fn whole<T>(kept: Kept<T>) -> Option<T> {
 fn previous(store: &Store, settings: &Settings, state: &State) -> Option<Previous> {
     let Installed { release, serial, since, .. } = state.previous.clone()?;
     let possible = store.tree(&release.version).is_ok();
-    let has_copies = state.committed.as_ref().is_some_and(|kept| !kept.data.is_empty());
-    let data = match (settings.data.is_empty(), has_copies) {
+    let restores = state.committed.as_ref().is_some_and(|kept| {
+        let (old, new) = (Some(&release.version), &kept.release.version);
+        DataBack { settings, store, asked: None, old, new }.restores(&kept.data)
+    });
+    let data = match (settings.data.is_empty(), restores) {
         (true, _) => "none",
         (false, true) => "restore",
         (false, false) => "keep",

@@ -28,6 +28,7 @@ mod model_rolling;
 mod model_synchronous;
 mod node;
 mod pack;
+mod plan;
 mod refusals;
 mod schema;
 mod security_page;

@@ -13,8 +13,8 @@ use cutover::types::{Digest, Size, Span};
 
 /// What a server was asked.
 #[derive(Clone, Debug)]
-struct Asked {
-    path: String,
+pub struct Asked {
+    pub path: String,
     headers: Vec<(String, String)>,
 }
 
@@ -24,7 +24,7 @@ impl Asked {
     }
 
     /// The range asked for, first and last byte.
-    fn range(&self) -> Option<(usize, usize)> {
+    pub fn range(&self) -> Option<(usize, usize)> {
         let (first, last) = self.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
         Some((first.parse().ok()?, last.parse().ok()?))
     }
@@ -33,14 +33,16 @@ impl Asked {
 type Answer = dyn Fn(&Asked, &mut TcpStream) -> std::io::Result<()> + Send + Sync;
 
 /// A web server of this test: one request a connection, answered by a function.
-struct Server {
+pub struct Server {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
     is_over: Arc<AtomicBool>,
 }
 
 impl Server {
-    fn new(answer: impl Fn(&Asked, &mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static) -> Self {
+    pub fn new(
+        answer: impl Fn(&Asked, &mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -59,7 +61,7 @@ impl Server {
         Self { address, asked, is_over }
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://{}/shop", self.address)
     }
 
@@ -71,7 +73,7 @@ impl Server {
         source::open(&self.settings()).unwrap()
     }
 
-    fn asked(&self) -> Vec<Asked> {
+    pub fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 }
@@ -97,14 +99,14 @@ fn serve(mut stream: TcpStream, answer: &Answer, log: &Mutex<Vec<Asked>>) {
     drop(answer(&asked, &mut stream));
 }
 
-fn status(stream: &mut TcpStream, status: &str, headers: &str, body: &[u8]) -> std::io::Result<()> {
+pub fn status(stream: &mut TcpStream, status: &str, headers: &str, body: &[u8]) -> std::io::Result<()> {
     let length = body.len();
     write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n")?;
     stream.write_all(body)
 }
 
 /// Answers as a good server does, but sends at most `cut_after` bytes of a body.
-fn file(
+pub fn file(
     asked: &Asked,
     stream: &mut TcpStream,
     bytes: &[u8],

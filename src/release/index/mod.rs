@@ -25,7 +25,7 @@ pub use meta::Record;
 pub use reader::Index;
 pub use root::{Page, PageKind, Root};
 pub use seen::Installed;
-pub use staging::{Base, Method, Prepared, StageOrder, Staged, closest, prepare, stage};
+pub use staging::{Base, Forecast, Method, Prepared, StageOrder, Staged, closest, forecast, prepare, stage};
 
 /// Magic number of the skippable frame with the index.
 pub const INDEX_MAGIC: u32 = 0x184D_2A5B;

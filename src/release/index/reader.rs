@@ -108,6 +108,12 @@ impl<'s> Index<'s> {
         &self.tail
     }
 
+    /// Where what [`Index::open`] reads of an archive begins: its end, with root and footer in it.
+    pub(super) fn tail_start(&self) -> u64 {
+        let root = self.root.pages.last().map_or(self.root.compressed + 8, |page| page.offset + page.size);
+        root.min(self.source.size().saturating_sub(TAIL_BYTES))
+    }
+
     /// Reads and verifies one page.
     pub fn page(&self, page: &Page) -> Result<Vec<u8>, Error> {
         verified("a page of the index", &self.page_bytes(page)?, page.plain, page.digest)

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,11 +54,7 @@ impl<'a> Kept<'a> {
         notes.read_to_end(&mut bytes).context("read", path)?;
         let mut map = Map { parts: BTreeMap::new(), file: notes };
         match bytes.strip_prefix(&identity.0) {
-            Some(parts) => {
-                for part in parts.chunks_exact(16) {
-                    map.add(number(&part[..8]), number(&part[8..]).min(inner.size()));
-                }
-            }
+            Some(parts) => map.add_all(parts, inner.size()),
             None => {
                 map.file.set_len(0).context("write", path)?;
                 map.file.write_all_at(&identity.0, 0).context("write", path)?;
@@ -71,6 +68,18 @@ impl<'a> Kept<'a> {
     pub fn kept_bytes(&self) -> u64 {
         let map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
         map.parts.iter().map(|(start, end)| end - start).sum()
+    }
+
+    /// What is missing of `ranges` in the archive that is kept at `path`. Changes nothing.
+    pub fn missing(path: &Path, identity: Digest, size: u64, ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+        let Ok(file) = File::open(map_of(path)) else { return ranges.to_vec() };
+        let mut notes = Vec::new();
+        // What cannot be read is not there.
+        drop((&file).read_to_end(&mut notes));
+        let mut map = Map { parts: BTreeMap::new(), file };
+        map.add_all(notes.strip_prefix(&identity.0).unwrap_or_default(), size);
+        let pieces = ranges.iter().flat_map(|range| map.pieces(range.start, range.end));
+        pieces.filter(|piece| !piece.is_kept).map(|piece| piece.start..piece.end).collect()
     }
 
     /// Throws away what is kept at `path`.
@@ -92,6 +101,13 @@ fn number(bytes: &[u8]) -> u64 {
 }
 
 impl Map {
+    /// Adds the parts that a file of them names, in an archive of this size.
+    fn add_all(&mut self, notes: &[u8], size: u64) {
+        for part in notes.chunks_exact(16) {
+            self.add(number(&part[..8]), number(&part[8..]).min(size));
+        }
+    }
+
     fn add(&mut self, mut start: u64, mut end: u64) {
         if start >= end {
             return;
@@ -245,6 +261,9 @@ mod tests {
         let mut short = [0; 5];
         kept.read_range(30, 15).unwrap().read_exact(&mut short).unwrap();
         assert_eq!(kept.kept_bytes(), 35);
+        let missing = |identity: &[u8]| Kept::missing(&path, Digest::of(identity), 256, &[0..20, 30..55]);
+        assert_eq!(missing(b"a"), [0..10, 35..50]);
+        assert_eq!(missing(b"b"), [0..20, 30..55]);
         // Of another archive of the same size, what was kept still counts as the first one.
         let again = open(vec![0; 256], b"a");
         let mut wanted = bytes[5..70].to_vec();

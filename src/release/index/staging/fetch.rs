@@ -39,7 +39,7 @@ pub fn bytes(plan: &Plan) -> u64 {
 }
 
 /// The frames that are needed, with those in small gaps between them.
-fn ranges(plan: &Plan) -> Vec<Range<usize>> {
+pub fn ranges(plan: &Plan) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
     for number in plan.work.keys().copied() {
         match ranges.last_mut() {
@@ -50,6 +50,7 @@ fn ranges(plan: &Plan) -> Vec<Range<usize>> {
     ranges
 }
 
-fn end_of(plan: &Plan, number: usize) -> u64 {
+/// Where a frame ends in the archive.
+pub fn end_of(plan: &Plan, number: usize) -> u64 {
     plan.starts[number] + u64::from(plan.frames[number].size)
 }

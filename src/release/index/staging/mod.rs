@@ -13,6 +13,7 @@
 mod crew;
 mod failure;
 mod fetch;
+mod forecast;
 mod join;
 mod lay;
 mod maker;
@@ -28,6 +29,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
+pub use forecast::{Forecast, forecast};
 use join::{Pair, Shared};
 pub use owner::admit;
 use reuse::has_same_content;

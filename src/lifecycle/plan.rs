@@ -1,0 +1,150 @@
+//! What a switch or a rollback would do, told before it is done. Nothing is changed, nothing is remembered.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::data::{self, Decision};
+use super::node::Node;
+use super::settings::Settings;
+use super::staging::{Error, limits_of};
+use crate::release::index::{self, Index};
+use crate::release::resolve::Candidate;
+use crate::release::source::{self, Ranges};
+use crate::store::{Need, Store};
+use crate::sys::ioctl;
+use crate::types::Version;
+use crate::types::record::{DataPolicy, DataSnapshot};
+
+/// What staging would read and write.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StagingPlan {
+    /// The parts of the archive that are read.
+    pub ranges: Vec<Range<u64>>,
+    /// Bytes that are written, where that is known.
+    pub write_bytes: Option<u64>,
+}
+
+impl StagingPlan {
+    /// Bytes that are read.
+    pub fn fetch_bytes(&self) -> u64 {
+        self.ranges.iter().map(|range| range.end - range.start).sum()
+    }
+}
+
+/// How one path of the data is copied before the switch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyPlan {
+    /// The data.
+    pub path: PathBuf,
+    /// `snapshot` (btrfs, at once), `copy` (blocks are shared where the file system can), `none` (kept as they are), or
+    /// `absent` (there is nothing yet).
+    pub how: &'static str,
+}
+
+impl Node<'_> {
+    /// What staging of this release would read and write. What was fetched already is not counted.
+    ///
+    /// # Errors
+    /// Those with which staging would refuse the release, as far as manifest and index tell; also when there is no room.
+    pub fn plan_staging(&self, candidate: &Candidate, is_named: bool) -> Result<StagingPlan, Error> {
+        let (manifest, version) = (&candidate.manifest, &candidate.release.version);
+        if super::staging::here(self.store, &candidate.release)?.is_some() {
+            return Ok(StagingPlan { ranges: Vec::new(), write_bytes: Some(0) });
+        }
+        let archive = candidate.archive.as_ref();
+        let forecast = self.forecast(candidate)?;
+        let mut plan = match forecast {
+            Some(forecast) => {
+                let need = Need { bytes: forecast.write_bytes, entries: forecast.entries };
+                self.store.ensure_space(need, &self.settings.store)?;
+                StagingPlan { ranges: forecast.ranges, write_bytes: Some(forecast.write_bytes) }
+            }
+            None => {
+                let need = Need {
+                    bytes: manifest.unpacked.unwrap_or(manifest.size),
+                    entries: manifest.entries.unwrap_or(0),
+                };
+                self.store.ensure_space(need, &self.settings.store)?;
+                StagingPlan { ranges: whole(manifest.size), write_bytes: manifest.unpacked }
+            }
+        };
+        let is_read_whole = self.reads_whole(candidate, is_named && candidate.is_ours);
+        if is_read_whole || !archive.has_ranges() {
+            plan.ranges = whole(manifest.size);
+        }
+        if archive.is_far() && archive.has_ranges() && !is_read_whole && manifest.index.is_some() {
+            let kept = self.store.layout.parts(version);
+            plan.ranges = source::Kept::missing(&kept, manifest.sha256, manifest.size, &plan.ranges);
+        }
+        Ok(plan)
+    }
+
+    /// What the index says; `None` without one that is vouched for.
+    fn forecast(&self, candidate: &Candidate) -> Result<Option<index::Forecast>, Error> {
+        let manifest = &candidate.manifest;
+        let Some(wanted) = manifest.index else { return Ok(None) };
+        let archive: Arc<dyn Ranges + '_> = Arc::new(candidate.archive.as_ref());
+        if archive.size() != manifest.size || !archive.has_ranges() {
+            return Ok(None);
+        }
+        let Some(index) = Index::open(archive)?.filter(|index| index.digest() == wanted) else {
+            let what = "its index is not the one that its manifest names".to_owned();
+            return Err(Error::Mismatch { version: candidate.release.version.clone(), what });
+        };
+        let base = self.closest_base(&index)?;
+        let base = base.as_ref().map(|(_, base)| base);
+        Ok(Some(index::forecast(&index, base, self.method()?, &limits_of(manifest))?))
+    }
+}
+
+fn whole(size: u64) -> Vec<Range<u64>> {
+    std::iter::once(0..size).collect()
+}
+
+/// How the data are copied before a switch.
+pub fn copies(settings: &Settings) -> Vec<CopyPlan> {
+    let how = |entry: &super::settings::Data| match entry.on_rollback {
+        DataPolicy::Keep => "none",
+        DataPolicy::Auto | DataPolicy::Restore if !entry.path.exists() => "absent",
+        DataPolicy::Auto | DataPolicy::Restore if ioctl::is_subvolume(&entry.path).unwrap_or(false) => {
+            "snapshot"
+        }
+        DataPolicy::Auto | DataPolicy::Restore => "copy",
+    };
+    settings.data.iter().map(|entry| CopyPlan { path: entry.path.clone(), how: how(entry) }).collect()
+}
+
+/// A way back from one release to another, as far as the data are concerned.
+pub struct DataBack<'a> {
+    /// The settings in force.
+    pub settings: &'a Settings,
+    /// Knows what the releases say of their data.
+    pub store: &'a Store,
+    /// What was asked for; else what is configured counts.
+    pub asked: Option<DataPolicy>,
+    /// The release that comes back.
+    pub old: Option<&'a Version>,
+    /// The release that goes.
+    pub new: &'a Version,
+}
+
+impl DataBack<'_> {
+    /// What becomes of the data at `path`.
+    pub fn decide(&self, path: &str) -> Decision {
+        let entry = self.settings.data.iter().find(|entry| entry.path.as_os_str() == path);
+        let policy = match self.asked {
+            Some(DataPolicy::Auto) | None => entry.map_or(DataPolicy::Auto, |entry| entry.on_rollback),
+            Some(policy) => policy,
+        };
+        // What is not known of a release counts as said by nobody.
+        let sealed = |version: &Version| self.store.release(version).ok();
+        let reads = self.old.and_then(sealed).map(|sealed| sealed.data_read).unwrap_or_default();
+        data::decide(policy, &reads, sealed(self.new).and_then(|sealed| sealed.data_write))
+    }
+
+    /// Whether any of these copies comes back.
+    pub fn restores(&self, copies: &[DataSnapshot]) -> bool {
+        copies.iter().any(|copy| self.decide(&copy.path) == Decision::Restore)
+    }
+}
