@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use nix::errno::Errno;
@@ -13,6 +14,11 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::disk::{self, Context, Disk};
+
+/// How often a lock that is taken is tried again, for those that only look who has it.
+const TRIES: u32 = 10;
+/// How long between two tries.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Who holds a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,11 +60,20 @@ pub fn try_lock(disk: &Disk, path: &Path, holder: &Holder) -> Result<Attempt, di
             .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK)
             .open(path)
     };
-    let mut file = match Flock::lock(open().context("open the lock", path)?, FlockArg::LockExclusiveNonblock)
-    {
-        Ok(file) => file,
-        Err((file, Errno::EWOULDBLOCK)) => return Ok(Attempt::Theirs(read_holder(&file))),
-        Err((_, errno)) => return Err(disk::Error::new("lock", path, errno)),
+    let mut file = open().context("open the lock", path)?;
+    let mut tries = 0;
+    let mut file = loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => break locked,
+            // Whoever only looks at the lock has it for a moment.
+            Err((same, Errno::EWOULDBLOCK)) if tries < TRIES => {
+                tries += 1;
+                std::thread::sleep(PAUSE);
+                file = same;
+            }
+            Err((file, Errno::EWOULDBLOCK)) => return Ok(Attempt::Theirs(read_holder(&file))),
+            Err((_, errno)) => return Err(disk::Error::new("lock", path, errno)),
+        }
     };
     disk.ask("write the lock", path)?;
     // Without room for it the lock holds all the same; only the message to others is poorer.
@@ -100,5 +115,28 @@ mod tests {
         assert_eq!(seen, me);
         drop(first);
         assert!(matches!(try_lock(&Disk::default(), &path, &me).unwrap(), Attempt::Mine(_)));
+    }
+
+    #[test]
+    fn those_who_only_look_never_make_it_busy() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let me = Holder { pid: 7, command: "update".into(), since: Timestamp::UNIX_EPOCH };
+        drop(try_lock(&Disk::default(), &path, &me).unwrap());
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                        holder(&path);
+                        std::thread::sleep(Duration::from_micros(100));
+                    }
+                });
+            }
+            let is_busy = |_: &u32| !matches!(try_lock(&Disk::default(), &path, &me), Ok(Attempt::Mine(_)));
+            let busy = (0..500).find(is_busy);
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(busy, None);
+        });
     }
 }
