@@ -1,11 +1,11 @@
 //! Progress of long work: a bar on a terminal, JSON lines for programs, a line now and then for journals.
 
 use std::io::{IsTerminal, stderr};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::args::{Global, ProgressKind};
 use super::output::say;
@@ -34,11 +34,55 @@ fn words(activity: Activity) -> &'static str {
     }
 }
 
-/// A bar with bytes, rate and time left. Quick work ends before it is drawn.
-struct Bar(Mutex<Option<ProgressBar>>);
+/// A bar with bytes, files, rate and time left. Quick work ends before it is drawn.
+struct Bar(Mutex<Option<Drawn>>);
+
+struct Drawn {
+    bar: ProgressBar,
+    files: Arc<AtomicU64>,
+    /// The bar counts bytes; without any, files.
+    counts_bytes: bool,
+}
+
+/// What a bar says, from the widest to the narrowest. Each fits into so many columns, with room for the bar itself.
+const BY_BYTES: [(u16, &str); 3] = [
+    (76, "{msg} {wide_bar} {bytes}/{total_bytes} {files} {bytes_per_sec} {eta}"),
+    (44, "{msg} {wide_bar} {bytes}/{total_bytes} {eta}"),
+    (0, "{msg} {bytes}/{total_bytes} {eta}"),
+];
+const BY_FILES: [(u16, &str); 2] =
+    [(44, "{msg} {wide_bar} {pos}/{len} files {per_sec} {eta}"), (0, "{msg} {pos}/{len} files {eta}")];
+const UNKNOWN: [(u16, &str); 2] =
+    [(44, "{msg} {spinner} {bytes} {files} {bytes_per_sec} {elapsed}"), (0, "{msg} {bytes} {elapsed}")];
+
+/// The widest template that fits.
+fn fitting<'a>(templates: &[(u16, &'a str)], width: u16) -> &'a str {
+    templates
+        .iter()
+        .find(|(least, _)| *least <= width)
+        .or(templates.last())
+        .map_or("{msg}", |(_, text)| *text)
+}
+
+/// Columns of the terminal that progress is shown on.
+fn width() -> u16 {
+    terminal_size::terminal_size_of(stderr()).map_or(80, |(width, _)| width.0)
+}
+
+/// How far the files are: `12/240 files`.
+fn with_files(style: ProgressStyle, done: Arc<AtomicU64>, total: Option<u64>) -> ProgressStyle {
+    style.with_key("files", move |_: &ProgressState, text: &mut dyn std::fmt::Write| {
+        let done = done.load(Ordering::Relaxed);
+        // There is nobody to tell when this fails.
+        let _ = match total {
+            Some(total) => write!(text, "{}/{total} files", done.min(total)),
+            None => write!(text, "{done} files"),
+        };
+    })
+}
 
 impl Bar {
-    fn with(&self, work: impl FnOnce(&mut Option<ProgressBar>)) {
+    fn with(&self, work: impl FnOnce(&mut Option<Drawn>)) {
         if let Ok(mut bar) = self.0.lock() {
             work(&mut bar);
         }
@@ -47,32 +91,34 @@ impl Bar {
 
 impl Progress for Bar {
     fn begin(&self, activity: Activity, bytes: Option<u64>, files: Option<u64>) {
-        let by_files = bytes.is_none();
-        let template = match (bytes.or(files), by_files) {
-            (Some(_), false) => "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-            (Some(_), true) => "{msg} {wide_bar} {pos}/{len} files {eta}",
-            (None, _) => "{msg} {spinner} {bytes} {elapsed}",
+        let templates = match (bytes, files) {
+            (Some(_), _) => &BY_BYTES[..],
+            (None, Some(_)) => &BY_FILES[..],
+            (None, None) => &UNKNOWN[..],
         };
         let bar = ProgressBar::with_draw_target(bytes.or(files), ProgressDrawTarget::stderr_with_hz(8));
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
+        let done = Arc::new(AtomicU64::new(0));
+        if let Ok(style) = ProgressStyle::with_template(fitting(templates, width())) {
+            bar.set_style(with_files(style, Arc::clone(&done), files));
         }
         bar.set_message(words(activity));
-        self.with(|slot| *slot = Some(bar));
+        let counts_bytes = bytes.is_some() || files.is_none();
+        self.with(|slot| *slot = Some(Drawn { bar, files: done, counts_bytes }));
     }
 
     fn advance(&self, bytes: u64, files: u64) {
         self.with(|slot| {
-            if let Some(bar) = slot {
-                bar.inc(if bytes > 0 { bytes } else { files });
+            if let Some(Drawn { bar, files: done, counts_bytes }) = slot {
+                done.fetch_add(files, Ordering::Relaxed);
+                bar.inc(if *counts_bytes { bytes } else { files });
             }
         });
     }
 
     fn end(&self) {
         self.with(|slot| {
-            if let Some(bar) = slot.take() {
-                bar.finish_and_clear();
+            if let Some(drawn) = slot.take() {
+                drawn.bar.finish_and_clear();
             }
         });
     }
@@ -160,6 +206,23 @@ impl Progress for Lines {
             && let Some(mut current) = current.take()
         {
             self.tell(&mut current, true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_narrow_terminal_gets_a_shorter_bar() {
+        for (width, wanted) in
+            [(200, BY_BYTES[0].1), (76, BY_BYTES[0].1), (75, BY_BYTES[1].1), (20, BY_BYTES[2].1)]
+        {
+            assert_eq!(fitting(&BY_BYTES, width), wanted, "{width}");
+        }
+        for (_, template) in BY_BYTES.into_iter().chain(BY_FILES).chain(UNKNOWN) {
+            assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
     }
 }

@@ -20,6 +20,7 @@ use std::cmp::Ordering;
 use jiff::Timestamp;
 
 use super::text::{Document, Line, Malformed, ValueProblem, moment_text, number};
+use crate::types::state::SeenOffer;
 use crate::types::{ReleaseId, Version};
 
 /// The longest channel file in bytes.
@@ -151,11 +152,20 @@ impl Channel {
         }
     }
 
+    /// What is remembered of it for those who ask why nothing newer runs.
+    pub fn offer(&self) -> SeenOffer {
+        let from_start = if self.waves.is_empty() { 100 } else { 0 };
+        SeenOffer {
+            release: self.release.clone(),
+            expires: self.expires,
+            percent: self.percent.unwrap_or(from_start),
+            waves: self.waves.clone(),
+        }
+    }
+
     /// The part of the nodes that may switch at `now`, 0 to 100.
     pub fn percent_at(&self, now: Timestamp) -> u8 {
-        let begun = self.waves.iter().filter(|(from, _)| *from <= now).map(|(_, part)| *part).max();
-        let from_start = self.percent.unwrap_or(if self.waves.is_empty() { 100 } else { 0 });
-        begun.unwrap_or(0).max(from_start)
+        self.offer().percent_at(now)
     }
 }
 

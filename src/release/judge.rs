@@ -295,8 +295,8 @@ pub fn channel(
         warnings.push(Warning::ExpiresSoon { channel: name.clone(), expires: channel.expires });
     }
 
-    let remember =
-        SeenChannel { serial, digest, issued: channel.issued.max(newest_issued.unwrap_or(channel.issued)) };
+    let issued = channel.issued.max(newest_issued.unwrap_or(channel.issued));
+    let remember = SeenChannel { serial, digest, issued, offer: Some(channel.offer()) };
     let signed_by = signers.iter().map(|signer| signer.fingerprint.as_str());
     let owners: Vec<_> = if signers.is_empty() { vec![UNSIGNED] } else { signed_by.collect() };
     let memory = owners.into_iter().map(|owner| (key(owner), remember.clone())).collect();

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::super::Error;
 use super::work::Plan;
 use crate::release::source::Ranges;
+use crate::types::progress::Progress;
 
 /// A gap up to this size is read along: a further request costs more.
 const GAP: u64 = 128 << 10;
@@ -14,6 +15,7 @@ const GAP: u64 = 128 << 10;
 pub fn fetch(
     source: &dyn Ranges,
     plan: &Plan,
+    progress: &dyn Progress,
     found: &mut dyn FnMut(usize, Vec<u8>) -> Result<(), Error>,
 ) -> Result<u64, Error> {
     let mut fetched = 0;
@@ -24,6 +26,7 @@ pub fn fetch(
         for number in range {
             let mut bytes = vec![0; plan.frames[number].size as usize];
             reader.read_exact(&mut bytes).map_err(Error::Read)?;
+            progress.advance(bytes.len() as u64, 0);
             if plan.work.contains_key(&number) {
                 found(number, bytes)?;
             }

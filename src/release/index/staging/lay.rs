@@ -22,7 +22,6 @@ use crate::release::tree::{Root, TreeWriter};
 use crate::sys::disk::{Context as _, Disk};
 use crate::types::Digest;
 use crate::types::entry::{Kind, TreeDigest};
-use crate::types::progress::Progress;
 
 /// Who helps: with a whole tree, or with one that has a base.
 enum Hands<'h, 'scope, 'env, 'a> {
@@ -34,7 +33,6 @@ enum Hands<'h, 'scope, 'env, 'a> {
 pub struct Layout<'a> {
     index: &'a Index<'a>,
     order: &'a StageOrder<'a>,
-    progress: &'a dyn Progress,
     pub(super) root: Arc<Root>,
     pub(super) owner: Owner,
     writer: TreeWriter,
@@ -61,19 +59,13 @@ pub struct Layout<'a> {
 
 impl<'a> Layout<'a> {
     /// Nothing is made yet.
-    pub fn new(
-        index: &'a Index<'a>,
-        order: &'a StageOrder<'a>,
-        disk: &'a Disk,
-        progress: &'a dyn Progress,
-    ) -> Result<Self, Error> {
+    pub fn new(index: &'a Index<'a>, order: &'a StageOrder<'a>, disk: &'a Disk) -> Result<Self, Error> {
         let root = Arc::new(Root::open(order.into, disk)?);
         let owner = Owner::of(&root);
         let files = usize::try_from(index.root().files).unwrap_or(0);
         Ok(Self {
             index,
             order,
-            progress,
             writer: TreeWriter::new(Arc::clone(&root)),
             root,
             owner,
@@ -349,7 +341,6 @@ impl<'a> Layout<'a> {
                 self.writer.finish_directory_as(path, &meta)?;
             }
         }
-        self.progress.advance(0, directories.len() as u64);
         Ok(())
     }
 

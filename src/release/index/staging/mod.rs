@@ -160,7 +160,7 @@ impl Prepared {
         progress: &dyn Progress,
     ) -> Result<Staged, Error> {
         let filesystem = File::open(order.into).context("open", order.into)?;
-        let mut layout = lay::Layout::new(&self.index, order, disk, progress)?;
+        let mut layout = lay::Layout::new(&self.index, order, disk)?;
         layout.lay_out()?;
         layout.take_moved()?;
         let to_fetch = fetch::bytes(&layout.plan);

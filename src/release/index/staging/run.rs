@@ -88,7 +88,7 @@ fn unpack(
         }
         // Owned here, so that the threads end when the last frame was given.
         let give = give;
-        fetch(archive, plan, &mut |number, bytes| {
+        fetch(archive, plan, shared.progress, &mut |number, bytes| {
             if failure.is_set() {
                 return Err(malformed("the work", "it was given up"));
             }

@@ -115,7 +115,8 @@ impl<'a> Unpacker<'a> {
 
     fn done(&self, bytes: u64, files: u64) {
         self.shared.written.fetch_add(bytes, Ordering::Relaxed);
-        self.shared.progress.advance(bytes, files);
+        // The bar counts what is read of the archive.
+        self.shared.progress.advance(0, files);
     }
 
     /// The content of an entry's member, and what follows it. Members of others are skipped where they may be there.
