@@ -2,8 +2,9 @@
 //! file for Prometheus.
 
 use super::context::Context;
+use crate::lifecycle::finish::verdict;
 use crate::lifecycle::metrics;
-use crate::lifecycle::status::{Status, verdict};
+use crate::lifecycle::view::Status;
 use crate::store::{Kept, Store, read_history};
 use crate::sys::disk::Disk;
 use crate::types::record::{Phase, Record};

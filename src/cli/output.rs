@@ -16,6 +16,8 @@ pub struct Output {
     pub quiet: bool,
     /// With colours.
     pub color: bool,
+    /// Columns of the terminal that results go to, if they do.
+    pub width: Option<usize>,
 }
 
 impl Output {
@@ -26,7 +28,8 @@ impl Output {
             Color::Never => false,
             Color::Auto => io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
         };
-        Self { json: global.json, quiet: global.quiet, color }
+        let width = terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0));
+        Self { json: global.json, quiet: global.quiet, color, width }
     }
 
     /// Prints a result: the text, or the value as JSON. A reader that has gone away is no error.
@@ -44,6 +47,45 @@ impl Output {
             say(text);
         }
     }
+}
+
+/// Narrower columns than these are not worth breaking lines for.
+const COLUMN_MIN: usize = 16;
+
+impl Output {
+    /// Rows of a name and a text, as a table; where the terminal is narrow, long texts go on below themselves.
+    pub fn fold(&self, rows: &[Vec<String>]) -> String {
+        let names = rows.iter().filter_map(|row| row.first()).map(|name| name.chars().count()).max();
+        let indent = names.unwrap_or(0) + 2;
+        let room = self.width.map(|width| width.saturating_sub(indent).max(COLUMN_MIN));
+        let Some(room) = room else { return table(rows) };
+        let mut folded = Vec::new();
+        for row in rows {
+            let (name, text) =
+                (row.first().cloned().unwrap_or_default(), row.get(1).cloned().unwrap_or_default());
+            let mut lines = broken(&text, room).into_iter();
+            folded.push(vec![name, lines.next().unwrap_or_default()]);
+            folded.extend(lines.map(|line| vec![String::new(), line]));
+        }
+        table(&folded)
+    }
+}
+
+/// A text in lines of at most `room` characters, broken between words.
+fn broken(text: &str, room: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let Some(last) = lines.last_mut() else { continue };
+        if last.is_empty() {
+            last.push_str(word);
+        } else if last.chars().count() + 1 + word.chars().count() <= room {
+            last.push(' ');
+            last.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
 }
 
 /// How a headline looks on a terminal with colours.
@@ -110,4 +152,19 @@ pub fn table(rows: &[Vec<String>]) -> String {
         cells.join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_go_on_below_themselves() {
+        let output = |width| Output { json: false, quiet: false, color: false, width };
+        let rows = [["  last".to_owned(), "one two three four five".to_owned()].to_vec()];
+        assert_eq!(output(None).fold(&rows), "  last  one two three four five");
+        assert_eq!(output(Some(80)).fold(&rows), output(None).fold(&rows));
+        assert_eq!(output(Some(26)).fold(&rows), "  last  one two three four\n        five");
+        assert_eq!(output(Some(3)).fold(&rows), "  last  one two three\n        four five");
+    }
 }

@@ -15,8 +15,8 @@ use crate::lifecycle::policy;
 use crate::lifecycle::rehearsal;
 use crate::lifecycle::service;
 use crate::lifecycle::settings::Settings;
-use crate::lifecycle::status::BlockedView;
 use crate::lifecycle::upstream::Offered;
+use crate::lifecycle::view::BlockedView;
 use crate::release::resolve::Candidate;
 use crate::types::{Digest, ReleaseId, Size, Version, escaped_path};
 

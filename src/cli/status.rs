@@ -10,10 +10,12 @@ use super::args::{Global, StatusArgs};
 use super::context::Context;
 use super::failure::Error;
 use super::narrator::status_path;
-use super::output::{Output, Tone, print, table};
+use super::output::{Output, Tone, print};
 use crate::config::{self, Places};
-use crate::lifecycle::status::{Doing, Last, Status, status as look};
+use crate::lifecycle::status::status as look;
+use crate::lifecycle::view::{Doing, Last, Status, UpdateView};
 use crate::sys::disk;
+use crate::types::record::Intent;
 use crate::types::state::Outcome;
 use crate::types::{Size, Version, escaped};
 
@@ -83,18 +85,24 @@ fn view(context: &Context) -> Result<Status, Error> {
     Ok(view)
 }
 
-/// One screen for people.
-fn screen(view: &Status, now: Timestamp, output: Output) -> String {
+/// One screen for people: what runs, what goes on, what was, and what to type next.
+pub fn screen(view: &Status, now: Timestamp, output: Output) -> String {
     let headline = output.paint(tone(view.state), &headline(view));
     let mut rows = what_runs(view, now);
     rows.extend(what_goes_on(view, now));
     rows.extend(what_was(view, now));
-    let mut text = format!("{} on {}: {headline}\n{}", view.app, view.node, table(&rows));
+    let mut text = format!("{} on {}: {headline}\n{}", view.app, view.node, output.fold(&rows));
     if !view.next.is_empty() {
         text.push_str("\n\nnext:\n");
-        for line in &view.next {
-            let _ = writeln!(text, "  {line}");
-        }
+    }
+    for line in &view.next {
+        // The command, and what it does; in two lines where one is not enough.
+        let _ = match line.split_once("  ") {
+            Some((command, does)) if output.width.is_some_and(|width| width < line.len() + 2) => {
+                writeln!(text, "  {command}\n      {}", does.trim_start())
+            }
+            Some(_) | None => writeln!(text, "  {line}"),
+        };
     }
     text
 }
@@ -117,7 +125,7 @@ fn row(name: &str, what: impl Into<String>) -> Vec<String> {
     vec![format!("  {name}"), what.into()]
 }
 
-/// Active, previous, staged.
+/// Active, previous, staged, offered.
 fn what_runs(view: &Status, now: Timestamp) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     match &view.active {
@@ -125,35 +133,54 @@ fn what_runs(view: &Status, now: Timestamp) -> Vec<Vec<String>> {
         Some(active) => {
             let since = active.since.map(|since| format!(", since {}", when(since, now))).unwrap_or_default();
             let state = if active.committed { "" } else { ", not committed" };
-            let signed = if active.signers.is_empty() { ", unsigned" } else { "" };
+            let signed = if active.signers.is_empty() {
+                ", unsigned".to_owned()
+            } else {
+                format!(", signed by {}", escaped(active.signers.join(", ").as_bytes()))
+            };
             rows.push(row("active", format!("{}{since}{state}{signed}", active.version)));
         }
     }
     if let Some(previous) = &view.previous {
-        let way = if previous.rollback.possible {
-            "going back is possible"
-        } else {
-            "its tree is gone: no way back"
+        let way = match (previous.rollback.possible, previous.rollback.data.as_str()) {
+            (false, _) => "its tree is gone, so there is no way back to it",
+            (true, "restore") => "going back is possible, with the data as before the switch",
+            (true, "keep") => "going back is possible, and the data stay",
+            (true, _) => "going back is possible",
         };
-        let data = match previous.rollback.data.as_str() {
-            "none" => String::new(),
-            data => format!("; data: {data}"),
-        };
-        rows.push(row("previous", format!("{}, {way}{data}", previous.version)));
+        rows.push(row("previous", format!("{}: {way}", previous.version)));
     }
     if let Some(staged) = &view.staged {
         rows.push(row("staged", format!("{}, since {}", staged.version, when(staged.since, now))));
     }
+    if let Some(channel) = &view.channel {
+        let is_staged = view.staged.as_ref().is_some_and(|staged| staged.digest == channel.digest);
+        let what = match (channel.newer, channel.banned, is_staged) {
+            (false, _, _) => "offers nothing newer".to_owned(),
+            (true, true, _) => format!("offers {}, which is banned on this node", channel.version),
+            (true, false, true) => format!("offers {}", channel.version),
+            (true, false, false) => format!("offers {}, not staged yet", channel.version),
+        };
+        let issued = when(channel.issued, now);
+        let (name, serial) = (&channel.name, channel.serial);
+        rows.push(row("channel", format!("{name} {what}; serial {serial}, issued {issued}")));
+    }
     rows
 }
 
-/// Trial, troubles, policies.
+/// The update under way, its trial, troubles, policies.
 fn what_goes_on(view: &Status, now: Timestamp) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
+    if let Some(update) = &view.update {
+        rows.push(row("update", update_line(update, now)));
+    }
     if let Some(trial) = &view.trial {
         let left = trial.deadline.map(|deadline| words(deadline.duration_since(now))).unwrap_or_default();
-        let ends = if trial.confirm { "goes back unless committed in" } else { "must be healthy within" };
-        let text = format!("healthy for {} s of {} s; {ends} {left}", trial.healthy_for_s, trial.need_s);
+        let ends = if trial.confirm { "goes back unless committed within" } else { "must be healthy within" };
+        let text = match trial.need_s {
+            0 => format!("{ends} {left}"),
+            need => format!("healthy for {} s of {need} s; {ends} {left}", trial.healthy_for_s),
+        };
         rows.push(row("trial", text));
         rows.extend(trial.checks.iter().map(|check| row("", check_line(check))));
     }
@@ -167,11 +194,32 @@ fn what_goes_on(view: &Status, now: Timestamp) -> Vec<Vec<String>> {
         rows.extend(rehearsal.checks.iter().map(|check| row("", check_line(check))));
     }
     if let Some(needs) = &view.needs_person {
-        rows.push(row("why", format!("{} ({})", escaped(needs.reason.as_bytes()), when(needs.since, now))));
+        rows.push(row(
+            "why",
+            format!("{}; since {}", escaped(needs.reason.as_bytes()), when(needs.since, now)),
+        ));
     }
     rows.extend(view.problems.iter().map(|problem| row("problem", problem)));
     rows.extend(view.blocked.iter().map(|blocked| row("blocked", &blocked.text)));
+    if view.source.allow_unsigned {
+        rows.push(row("caution", "releases are taken without signatures (`[source] allow_unsigned`)"));
+    }
     rows
+}
+
+fn update_line(update: &UpdateView, now: Timestamp) -> String {
+    let from = update.from.as_ref().map_or("nothing", Version::as_str);
+    let way = match update.intent {
+        Intent::Update => format!("{from} -> {}", update.to),
+        Intent::Rollback => format!("{} -> {from}", update.to),
+    };
+    let who = match update.pid {
+        Some(pid) => format!("process {pid} works on it"),
+        None => "interrupted: nobody works on it now".to_owned(),
+    };
+    let why = update.reason.as_deref().map(|reason| format!("; {}", escaped(reason.as_bytes())));
+    let begun = format!("begun by {} {}", escaped(update.by.as_bytes()), when(update.started, now));
+    format!("{way}, {begun}; {who}{}", why.unwrap_or_default())
 }
 
 fn check_line(check: &serde_json::Value) -> String {
@@ -210,9 +258,15 @@ fn what_was(view: &Status, now: Timestamp) -> Vec<Vec<String>> {
     } else {
         String::new()
     };
+    let method = match view.store.method.as_str() {
+        "btrfs" => "releases share blocks as snapshots",
+        "reflink" => "releases share blocks",
+        "hardlink" => "releases share files",
+        _ => "releases share nothing",
+    };
     rows.push(row(
         "disk",
-        format!("{} free, {} of it reserved{surplus}", Size(disk.free), Size(disk.reserve)),
+        format!("{} free, {} of it reserved; {method}{surplus}", Size(disk.free), Size(disk.reserve)),
     ));
     rows.extend(view.data.aside.iter().map(|aside| row("set aside", aside)));
     rows
@@ -230,23 +284,47 @@ fn last_words(last: &Last) -> String {
 }
 
 fn headline(view: &Status) -> String {
-    let version = view
-        .active
-        .as_ref()
-        .map_or_else(|| "no release".to_owned(), |active| format!("release {}", active.version));
+    let release = |version: Option<&Version>| {
+        version.map_or_else(|| "no release".to_owned(), |version| format!("release {version}"))
+    };
+    let runs = release(view.active.as_ref().map(|active| &active.version));
+    let update = view.update.as_ref();
+    let to = release(update.map(|update| &update.to));
+    let from = release(update.and_then(|update| update.from.as_ref()));
     match view.state {
-        Doing::Idle if view.active.is_none() => "nothing is installed".to_owned(),
-        Doing::Idle => format!("{version} runs; nothing is going on"),
-        Doing::Staging => format!("{version} runs; another is being staged"),
-        Doing::Staged => format!("{version} runs; a newer one is staged"),
-        Doing::Waiting => format!("{version} runs; a newer one waits"),
-        Doing::Warming => format!("{version} runs; the next one is rehearsed"),
-        Doing::Voting => format!("{version} runs; the fleet is asked about the next one"),
-        Doing::Switching => "services are being switched".to_owned(),
-        Doing::Trial => format!("{version} is on trial"),
-        Doing::RollingBack => "going back to the old release".to_owned(),
-        Doing::InDoubt => format!("{version} runs; IN DOUBT, the fleet's decision is not known here"),
-        Doing::NeedsPerson => "NEEDS A PERSON; nothing automatic happens".to_owned(),
+        Doing::Idle => at_rest(view, &runs),
+        Doing::Staging => format!("{runs} runs; another is being staged"),
+        Doing::Staged | Doing::Waiting if update.is_some() => {
+            format!("{runs} runs; the switch to {to} waits")
+        }
+        Doing::Staged | Doing::Waiting => {
+            let staged = release(view.staged.as_ref().map(|staged| &staged.version));
+            let waits = if view.state == Doing::Waiting { " and waits" } else { "" };
+            format!("{runs} runs; {staged} is staged{waits}")
+        }
+        Doing::Warming => format!("{runs} runs; {to} is rehearsed beside it"),
+        Doing::Voting => format!("{runs} runs; the fleet is asked about {to}"),
+        Doing::Switching => format!("switching from {from} to {to}"),
+        Doing::Trial => format!("{runs} is on trial"),
+        Doing::RollingBack => format!("going back from {to} to {from}"),
+        Doing::InDoubt => format!("{runs} runs; IN DOUBT: the fleet's decision is not known here"),
+        Doing::NeedsPerson => format!("NEEDS A PERSON: nothing automatic happens; `current` names {runs}"),
+    }
+}
+
+fn at_rest(view: &Status, runs: &str) -> String {
+    let held = view.hold.is_some();
+    let is_expired = view.blocked.iter().any(|blocked| blocked.policy == "channel");
+    match &view.channel {
+        _ if view.active.is_none() => "nothing is installed".to_owned(),
+        _ if held => format!("{runs} runs; automatic switching is on hold"),
+        _ if is_expired => format!("{runs} runs; its channel has expired, so nothing newer is taken"),
+        Some(channel) if channel.newer && channel.banned => {
+            format!("{runs} runs; release {} is offered, and banned here", channel.version)
+        }
+        Some(channel) if channel.newer => format!("{runs} runs; release {} is offered", channel.version),
+        Some(_) => format!("{runs} runs; there is nothing newer"),
+        None => format!("{runs} runs; nothing is going on"),
     }
 }
 

@@ -1,18 +1,19 @@
 //! What to type next, for each state of a node.
 
-use super::status::{Doing, Status};
+use super::view::{Doing, Status};
 use crate::types::record::Record;
 
 /// The commands that help now, each with what it does.
 pub fn next(status: &Status, record: Option<&Record>) -> Vec<String> {
-    let line = |command: &str, does: &str| format!("cutover {command:<22} {does}");
-    let back = status.previous.as_ref().filter(|previous| previous.rollback.possible);
     let mut lines = Vec::new();
+    let is_left = status.update.as_ref().is_some_and(|update| update.pid.is_none());
     match status.state {
         Doing::NeedsPerson => {
             lines.push(line("log", "what happened"));
             lines.push(line("health", "what the checks say now"));
-            lines.push(line("recover", "try again what was left, after repairing the cause"));
+            if status.problems.is_empty() {
+                lines.push(line("recover", "try again what was left, after repairing the cause"));
+            }
             if record.is_some() {
                 lines.push(line("rollback VERSION", "go to another release instead"));
             }
@@ -20,12 +21,19 @@ pub fn next(status: &Status, record: Option<&Record>) -> Vec<String> {
         Doing::Trial => {
             lines.push(line("commit", "keep the new release now"));
             lines.push(line("rollback --now", "end the trial and go back"));
+            if is_left {
+                lines.push(line("recover", "watch it again; the deadline timer does so, too"));
+            }
         }
         Doing::Staged | Doing::Waiting => {
             if status.hold.is_some() {
                 lines.push(line("unhold", "let automatic switching go on"));
+            } else if status.update.is_none() && !status.blocked.is_empty() {
+                lines.push(line("update --now", "don't wait for window, jitter or phase"));
             }
-            if let Some(staged) = &status.staged {
+            if is_left {
+                lines.push(line("recover", "call off what was interrupted"));
+            } else if let Some(staged) = &status.staged {
                 lines.push(line(&format!("switch {}", staged.version), "switch to it now"));
             }
         }
@@ -36,18 +44,41 @@ pub fn next(status: &Status, record: Option<&Record>) -> Vec<String> {
         }
         Doing::Voting => lines.push(line("fleet status", "who is waited for")),
         Doing::Staging | Doing::Warming | Doing::Switching | Doing::RollingBack => {
-            lines.push(line("status --watch", "see it go on"));
-        }
-        Doing::Idle => {
-            if status.active.is_none() {
-                lines.push(line("update", "install the channel's release"));
-                lines.push(line("adopt PATH", "take over what was installed by hand"));
-            } else if status.hold.is_some() {
-                lines.push(line("unhold", "let automatic switching go on"));
-            } else if let Some(back) = back {
-                lines.push(line("rollback", &format!("go back to {}", back.version)));
+            if is_left {
+                lines.push(line("recover", "finish or undo it"));
+            } else {
+                lines.push(line("status --watch", "see it go on"));
             }
         }
+        Doing::Idle => at_rest(status, &mut lines),
     }
     lines
+}
+
+/// A command, and what it does.
+fn line(command: &str, does: &str) -> String {
+    format!("cutover {command:<22} {does}")
+}
+
+fn at_rest(status: &Status, lines: &mut Vec<String>) {
+    if status.active.is_none() {
+        lines.push(line("update", "install the channel's release"));
+        lines.push(line("adopt PATH", "take over what was installed by hand"));
+        return;
+    }
+    if status.hold.is_some() {
+        lines.push(line("unhold", "let automatic switching go on"));
+        return;
+    }
+    match &status.channel {
+        Some(channel) if channel.newer && channel.banned => {
+            lines.push(line("log", "why it was given up"));
+            lines.push(line(&format!("mark-good {}", channel.version), "let it be tried again"));
+        }
+        Some(channel) if channel.newer => lines.push(line("update", "stage it, and switch to it")),
+        Some(_) | None => {}
+    }
+    if let Some(back) = status.previous.as_ref().filter(|previous| previous.rollback.possible) {
+        lines.push(line("rollback", &format!("go back to {}", back.version)));
+    }
 }

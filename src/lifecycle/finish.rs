@@ -224,3 +224,32 @@ pub fn ban(state: &mut State, release: &ReleaseId, why: &str, now: jiff::Timesta
         state.bad.push(Bad { release: release.clone(), reason: why.to_owned(), since: now });
     }
 }
+
+/// What a record that has ended says, in a few words.
+pub fn verdict(record: &Record) -> String {
+    let Some(end) = end_of(record) else { return format!("release {} is under way", record.to.version) };
+    let why = end.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    let to = &record.to.version;
+    match (&record.phase, &record.from) {
+        (Phase::Committed, _) => format!("release {to} is committed"),
+        (Phase::RolledBack { .. }, Some(from)) if record.intent == Intent::Rollback => {
+            format!("went back from release {to} to {}", from.version)
+        }
+        (Phase::RolledBack { reason }, Some(from)) if reason.kind == Cause::NotNow => {
+            format!("release {to} was not switched to{why}; release {} serves and is healthy", from.version)
+        }
+        (Phase::RolledBack { .. }, Some(from)) => {
+            format!("release {to} was rolled back{why}; release {} serves again and is healthy", from.version)
+        }
+        (Phase::RolledBack { .. }, None) => format!("the first installation, of release {to}, failed{why}"),
+        (
+            Phase::Cancelled { .. }
+            | Phase::Staged
+            | Phase::Warming
+            | Phase::Switching
+            | Phase::Trial { .. }
+            | Phase::RollingBack { .. },
+            _,
+        ) => format!("release {to} was not switched to{why}"),
+    }
+}

@@ -13,7 +13,6 @@ use crate::release::resolve::Candidate;
 use crate::release::source::{self, Ranges};
 use crate::store::{self, Kept, Need, Sealed, Staging};
 use crate::sys::disk::Context as _;
-use crate::sys::ioctl;
 use crate::types::Version;
 use crate::types::progress::Progress;
 
@@ -249,15 +248,11 @@ impl Node<'_> {
 
     /// How files are taken over when the tree does not begin as a copy of another.
     pub(super) fn method(&self) -> Result<Method, Error> {
-        let root = self.store.layout.root();
-        let is_btrfs = ioctl::is_btrfs(root).context("look at", root)?;
-        Ok(match self.settings.store.method {
-            store::Method::Btrfs | store::Method::Reflink => Method::Reflink,
+        Ok(match self.store.method_here(self.settings.store.method)? {
+            // Hard links do not cross subvolumes.
+            store::Method::Auto | store::Method::Btrfs | store::Method::Reflink => Method::Reflink,
             store::Method::Hardlink => Method::Hardlink,
             store::Method::Copy => Method::Copy,
-            // Hard links do not cross subvolumes.
-            store::Method::Auto if is_btrfs => Method::Reflink,
-            store::Method::Auto => Method::Hardlink,
         })
     }
 

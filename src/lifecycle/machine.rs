@@ -15,7 +15,7 @@ use crate::types::record::{Event, Phase};
 
 /// An event that has no place in a phase: a mistake in this program, never in what somebody did.
 #[derive(Debug, thiserror::Error)]
-#[error("{event:?} cannot happen in {phase:?}")]
+#[error("cannot go on: {event:?} happened in phase {phase:?}, which is a mistake in cutover")]
 pub struct Illegal {
     /// Where the update stood.
     pub phase: Phase,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::data::{self, Decision};
 use super::node::Node;
 use super::settings::Settings;
-use super::staging::{Error, limits_of};
+use super::staging::Error;
 use crate::release::index::{self, Index};
 use crate::release::resolve::Candidate;
 use crate::release::source::{self, Ranges};
@@ -94,7 +94,8 @@ impl Node<'_> {
         };
         let base = self.closest_base(&index)?;
         let base = base.as_ref().map(|(_, base)| base);
-        Ok(Some(index::forecast(&index, base, self.method()?, &limits_of(manifest))?))
+        let limits = self.settings.archive.limits(manifest.unpacked, manifest.entries);
+        Ok(Some(index::forecast(&index, base, self.method()?, &limits)?))
     }
 }
 

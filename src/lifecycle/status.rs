@@ -1,250 +1,23 @@
-//! One view of a node, for people, programs and monitoring: the shape of `status --json`. Only ever added to.
+//! One look at a node: what runs, what goes on, and what to do next.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
-use super::finish::end_of;
 use super::fleet;
-use super::node::Error;
+use super::node::{Error, phase_name};
+use super::offer;
 use super::plan::DataBack;
-use super::policy;
 use super::rehearsal::RehearsalView;
 use super::settings::Settings;
+use super::view::{
+    API_VERSION, Active, BlockedView, DataView, DiskView, Doing, Last, Previous, Ready, RollbackView,
+    SourceView, Status, StoreView, TrialView, UpdateView,
+};
 use crate::coord::settings::Mode;
 use crate::store::{self, Kept, Layout, Pointer, Sealed, Store};
 use crate::sys::disk::Disk;
 use crate::sys::lock;
-use crate::types::record::{Cause, Intent, Phase, Record};
-use crate::types::state::{Bad, Hold, Installed, NeedsPerson, Outcome, State};
-use crate::types::{Digest, Version};
-
-/// The version of this shape.
-pub const API_VERSION: u32 = 1;
-
-/// What a node is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Doing {
-    /// Nothing.
-    Idle,
-    /// A release is being fetched and unpacked.
-    Staging,
-    /// A newer release lies ready.
-    Staged,
-    /// It waits for something.
-    Waiting,
-    /// The new release is rehearsed.
-    Warming,
-    /// The fleet is asked.
-    Voting,
-    /// Services stop and start.
-    Switching,
-    /// The new release is watched.
-    Trial,
-    /// The old release is being brought back.
-    RollingBack,
-    /// The fleet's decision is not known here.
-    InDoubt,
-    /// A person must decide.
-    NeedsPerson,
-}
-
-/// The view.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Status {
-    /// See [`API_VERSION`].
-    pub api_version: u32,
-    /// The application.
-    pub app: String,
-    /// The node.
-    pub node: String,
-    /// The root.
-    pub root: String,
-    /// What it is about.
-    pub state: Doing,
-    /// What runs.
-    pub active: Option<Active>,
-    /// What a rollback would bring back.
-    pub previous: Option<Previous>,
-    /// A newer release that lies ready.
-    pub staged: Option<Ready>,
-    /// The trial under way.
-    pub trial: Option<TrialView>,
-    /// The rehearsal under way.
-    #[serde(default)]
-    pub rehearsal: Option<RehearsalView>,
-    /// The last outcome.
-    pub last: Option<Last>,
-    /// What keeps a newer release from being switched to.
-    pub blocked: Vec<BlockedView>,
-    /// The hold, if there is one.
-    pub hold: Option<Hold>,
-    /// Releases that are never switched to.
-    pub bad: Vec<Bad>,
-    /// Releases that are never pruned.
-    pub pins: Vec<Version>,
-    /// Room.
-    pub disk: DiskView,
-    /// The application's data.
-    pub data: DataView,
-    /// How trees are made.
-    pub store: StoreView,
-    /// The fleet's rollout that this node is in.
-    pub rollout: Option<u64>,
-    /// Why a person is needed.
-    pub needs_person: Option<NeedsPerson>,
-    /// What is wrong with files of ours, or with the pointer.
-    pub problems: Vec<String>,
-    /// What to type next.
-    pub next: Vec<String>,
-}
-
-/// What runs.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Active {
-    /// Its name.
-    pub version: Version,
-    /// The channel's serial.
-    pub serial: Option<u64>,
-    /// Its digest, where it is known.
-    pub digest: Option<Digest>,
-    /// Since when it is active.
-    pub since: Option<Timestamp>,
-    /// Whether it is committed.
-    pub committed: bool,
-    /// Who vouched for it; empty for an unsigned one.
-    pub signers: Vec<String>,
-}
-
-/// What a rollback would bring back.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Previous {
-    /// Its name.
-    pub version: Version,
-    /// The channel's serial.
-    pub serial: Option<u64>,
-    /// Its digest.
-    pub digest: Digest,
-    /// When it was committed.
-    pub since: Timestamp,
-    /// Whether going back is possible.
-    pub rollback: RollbackView,
-}
-
-/// Whether going back is possible.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RollbackView {
-    /// Its tree is here.
-    pub possible: bool,
-    /// What would happen to the data: `none`, `keep` or `restore`.
-    pub data: String,
-}
-
-/// A newer release that lies ready.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Ready {
-    /// Its name.
-    pub version: Version,
-    /// The channel's serial.
-    pub serial: Option<u64>,
-    /// Its digest.
-    pub digest: Digest,
-    /// When it was staged.
-    pub since: Timestamp,
-}
-
-/// The trial under way.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct TrialView {
-    /// When it must have shown itself healthy.
-    pub deadline: Option<Timestamp>,
-    /// How long all has been well without a break, in seconds.
-    pub healthy_for_s: u64,
-    /// How long it must be, in seconds.
-    pub need_s: u64,
-    /// Each check.
-    pub checks: Vec<serde_json::Value>,
-    /// Processes by tree.
-    pub processes: ProcessesView,
-    /// A person must commit.
-    pub confirm: bool,
-}
-
-/// Processes of the units, by the tree they run from.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct ProcessesView {
-    /// From the active one.
-    pub new: usize,
-    /// From others.
-    pub old: usize,
-}
-
-/// The last outcome.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Last {
-    /// How it ended.
-    pub outcome: Outcome,
-    /// From which release.
-    pub from: Option<Version>,
-    /// To which.
-    pub to: Version,
-    /// Why, when it was no commit.
-    pub reason: Option<String>,
-    /// When.
-    pub at: Timestamp,
-    /// The exit code that told it.
-    pub exit_code: u8,
-    /// How long the service was away.
-    pub downtime_ms: Option<u64>,
-    /// The transaction.
-    pub transaction: String,
-}
-
-/// What is in the way.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct BlockedView {
-    /// Which policy.
-    pub policy: String,
-    /// Until when.
-    pub until: Option<Timestamp>,
-    /// For people.
-    pub text: String,
-}
-
-impl From<policy::Blocked> for BlockedView {
-    fn from(blocked: policy::Blocked) -> Self {
-        Self { policy: blocked.policy.name().to_owned(), until: blocked.until, text: blocked.text }
-    }
-}
-
-/// Room.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct DiskView {
-    /// Free bytes.
-    pub free: u64,
-    /// Bytes that staging leaves alone.
-    pub reserve: u64,
-    /// Bytes of releases that `prune` would remove, at most.
-    pub reclaimable: u64,
-}
-
-/// The application's data.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct DataView {
-    /// What the active release writes.
-    pub epoch: Option<u64>,
-    /// Whether a copy from before the last switch is kept, and of what kind.
-    pub snapshot: Option<String>,
-    /// What rollbacks have set aside.
-    pub aside: Vec<String>,
-}
-
-/// How trees are made.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct StoreView {
-    /// The method.
-    pub method: String,
-}
+use crate::types::record::{Intent, Phase, Record};
+use crate::types::state::{Installed, State};
 
 /// Looks at a node. Changes nothing, waits for nothing, and shows what is broken rather than fail.
 pub fn status(
@@ -260,14 +33,21 @@ pub fn status(
         Kept::Missing => None,
         Kept::Whole(record) => Some(record),
         Kept::Damaged(why) => {
-            problems.push(format!("the journal cannot be trusted: {why}"));
+            problems.push(format!(
+                "`.cutover/journal.json` cannot be trusted: {why}; look at what runs, then move it away"
+            ));
             None
         }
     };
     let active = active(store, &state, record.as_ref(), &mut problems)?;
     let previous = previous(store, settings, &state);
-    let staged = ready(store, &state, active.as_ref())?;
+    // Without memory nobody knows what was active before.
+    let is_known = problems.is_empty();
+    let staged = if is_known { ready(store, &state, active.as_ref())? } else { None };
     let history = store::read_history(&store.layout.history())?;
+    let sealed = active.as_ref().and_then(|active| store.sealed(&active.version).ok()).and_then(whole);
+    let product = sealed.as_ref().and_then(|sealed| sealed.product.as_deref());
+    let digest = active.as_ref().and_then(|active| active.digest);
     let mut status = Status {
         api_version: API_VERSION,
         app: app.to_owned(),
@@ -275,19 +55,28 @@ pub fn status(
         root: store.layout.root().display().to_string(),
         state: Doing::Idle,
         previous,
+        update: record.as_ref().map(|record| under_way(record, &store.layout)),
         trial: record.as_ref().and_then(trial),
         rehearsal: record
             .as_ref()
             .filter(|record| RehearsalView::is_under_way(record))
             .map(RehearsalView::begun),
         last: history.into_iter().next().map(last),
-        blocked: policy::held(state.hold.as_ref(), now).map(BlockedView::from).into_iter().collect(),
+        blocked: offer::in_the_way(settings, &state, product, digest, node, now)
+            .into_iter()
+            .map(BlockedView::from)
+            .collect(),
+        channel: offer::channel(settings, &state, product, digest),
         hold: state.hold.clone().filter(|hold| hold.until.is_none_or(|until| now < until)),
         bad: state.bad.clone(),
         pins: state.pins.clone(),
         disk: disk_view(store, settings, &state)?,
         data: data_view(store, active.as_ref(), &state),
-        store: StoreView { method: format!("{:?}", settings.store.method).to_lowercase() },
+        store: store_view(store, settings)?,
+        source: SourceView {
+            url: settings.source.url.clone(),
+            allow_unsigned: settings.source.allow_unsigned,
+        },
         rollout: record.as_ref().and_then(|record| record.rollout),
         needs_person: state.needs_person.clone(),
         active,
@@ -305,7 +94,10 @@ fn trusted(state: Kept<State>, name: &str, problems: &mut Vec<String>) -> State 
         Kept::Missing => State::default(),
         Kept::Whole(state) => state,
         Kept::Damaged(why) => {
-            problems.push(format!("`.cutover/{name}` cannot be trusted: {why}"));
+            problems.push(format!(
+                "`.cutover/{name}` cannot be trusted: {why}; moved away, the node begins anew, without holds, pins, \
+                 bans and a way back"
+            ));
             State::default()
         }
     }
@@ -321,7 +113,9 @@ fn active(
         Pointer::Absent => return Ok(None),
         Pointer::Release(version) => version,
         Pointer::Strange(why) => {
-            problems.push(format!("`current` is not a link to a release: {why}"));
+            problems.push(format!(
+                "`current` is not a link to a release: {why}; `cutover adopt` takes over what was installed by hand"
+            ));
             return Ok(None);
         }
     };
@@ -392,6 +186,32 @@ fn ready(store: &Store, state: &State, active: Option<&Active>) -> Result<Option
     }))
 }
 
+fn under_way(record: &Record, layout: &Layout) -> UpdateView {
+    let reason = match &record.phase {
+        Phase::RollingBack { reason } | Phase::RolledBack { reason } | Phase::Cancelled { reason } => {
+            Some(reason.text.clone())
+        }
+        Phase::Staged | Phase::Warming | Phase::Switching | Phase::Trial { .. } | Phase::Committed => None,
+    };
+    UpdateView {
+        transaction: record.transaction.clone(),
+        intent: record.intent,
+        from: record.from.as_ref().map(|from| from.version.clone()),
+        to: record.to.version.clone(),
+        phase: phase_name(&record.phase).to_owned(),
+        reason,
+        started: record.started,
+        by: record.by.clone(),
+        pid: lock::holder(&layout.lock()).map(|holder| holder.pid),
+    }
+}
+
+fn store_view(store: &Store, settings: &Settings) -> Result<StoreView, Error> {
+    let word = |method: store::Method| format!("{method:?}").to_lowercase();
+    let configured = settings.store.method;
+    Ok(StoreView { method: word(store.method_here(configured)?), configured: word(configured) })
+}
+
 fn trial(record: &Record) -> Option<TrialView> {
     let Phase::Trial { until } = &record.phase else { return None };
     Some(TrialView { deadline: Some(until.wall), confirm: record.confirm, ..TrialView::default() })
@@ -411,7 +231,9 @@ fn last(entry: crate::types::state::HistoryEntry) -> Last {
 }
 
 fn disk_view(store: &Store, settings: &Settings, state: &State) -> Result<DiskView, Error> {
-    let reclaimable = super::pruning::plan(store, settings, state, None)?
+    // What cannot be told, since something is broken, is nothing.
+    let reclaimable = super::pruning::plan(store, settings, state, None)
+        .unwrap_or_default()
         .iter()
         .filter_map(|version| store.sealed(version).ok().and_then(whole))
         .map(|sealed| sealed.bytes)
@@ -472,33 +294,4 @@ fn is_in_doubt(layout: &Layout) -> bool {
     let kept = fleet::Kept::load(&Disk::default(), &layout.fleet());
     let part = kept.ok().flatten().and_then(|kept| kept.own.part);
     part.is_some_and(|part| part.in_doubt_since.is_some())
-}
-
-/// What a record that has ended says, in a few words.
-pub fn verdict(record: &Record) -> String {
-    let Some(end) = end_of(record) else { return format!("release {} is under way", record.to.version) };
-    let why = end.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-    let to = &record.to.version;
-    match (&record.phase, &record.from) {
-        (Phase::Committed, _) => format!("release {to} is committed"),
-        (Phase::RolledBack { .. }, Some(from)) if record.intent == Intent::Rollback => {
-            format!("went back from release {to} to {}", from.version)
-        }
-        (Phase::RolledBack { reason }, Some(from)) if reason.kind == Cause::NotNow => {
-            format!("release {to} was not switched to{why}; release {} serves and is healthy", from.version)
-        }
-        (Phase::RolledBack { .. }, Some(from)) => {
-            format!("release {to} was rolled back{why}; release {} serves again and is healthy", from.version)
-        }
-        (Phase::RolledBack { .. }, None) => format!("the first installation, of release {to}, failed{why}"),
-        (
-            Phase::Cancelled { .. }
-            | Phase::Staged
-            | Phase::Warming
-            | Phase::Switching
-            | Phase::Trial { .. }
-            | Phase::RollingBack { .. },
-            _,
-        ) => format!("release {to} was not switched to{why}"),
-    }
 }

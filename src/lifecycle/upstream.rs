@@ -56,6 +56,8 @@ pub struct Offered {
     pub issued: Option<Timestamp>,
     /// For how many of a hundred nodes it is by now.
     pub percent: Option<u8>,
+    /// From when on it is for more, in order of time.
+    pub waves: Vec<(Timestamp, u8)>,
     /// Bytes of the archive.
     pub archive_bytes: u64,
     /// Bytes unpacked, where that is known.
@@ -70,6 +72,7 @@ impl Offered {
             serial: sealed.serial,
             issued: None,
             percent: None,
+            waves: Vec::new(),
             archive_bytes: 0,
             unpacked_bytes: Some(sealed.bytes),
         }
@@ -83,6 +86,7 @@ impl Offered {
             serial: candidate.serial,
             issued: None,
             percent: Some(candidate.wave.percent).filter(|_| candidate.serial.is_some()),
+            waves: Vec::new(),
             archive_bytes: manifest.size,
             unpacked_bytes: manifest.unpacked,
         }
@@ -172,7 +176,8 @@ impl Node<'_> {
         self.with_resolver(|resolver| {
             let accepted = self.channel(resolver)?;
             let candidate = resolver.release(&accepted, version)?;
-            let offered = Offered { issued: Some(accepted.channel.issued), ..Offered::candidate(&candidate) };
+            let (issued, waves) = (Some(accepted.channel.issued), accepted.channel.waves.clone());
+            let offered = Offered { issued, waves, ..Offered::candidate(&candidate) };
             Ok((offered, candidate))
         })
     }

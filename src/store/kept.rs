@@ -79,7 +79,7 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
         format: u32,
     }
     let format: Format =
-        serde_json::from_slice(bytes).map_err(|error| format!("it is no such file: {error}"))?;
+        serde_json::from_slice(bytes).map_err(|error| format!("it is not a file of cutover's: {error}"))?;
     if format.format > FORMAT {
         return Err(format!("it was written by a newer cutover (format {})", format.format));
     }

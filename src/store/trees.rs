@@ -157,6 +157,19 @@ impl Store {
         Ok(is_wanted && ioctl::is_btrfs(root).context("look at", root)?)
     }
 
+    /// The method that is in force here, where `wanted` leaves it to the file system.
+    pub fn method_here(&self, wanted: Method) -> Result<Method, Error> {
+        let root = self.layout.root();
+        Ok(match wanted {
+            Method::Auto | Method::Btrfs if self.makes_subvolumes(wanted)? => Method::Btrfs,
+            Method::Auto if ioctl::is_btrfs(root).context("look at", root)? => Method::Reflink,
+            Method::Auto => Method::Hardlink,
+            Method::Btrfs | Method::Reflink => Method::Reflink,
+            Method::Hardlink => Method::Hardlink,
+            Method::Copy => Method::Copy,
+        })
+    }
+
     /// Shows a complete tree: makes it durable, keeps what it must be, and brings it into `releases/` by one rename, or
     /// by one read-only snapshot.
     ///

@@ -83,6 +83,31 @@ pub struct SeenChannel {
     pub digest: Digest,
     /// The newest `issued` of an accepted file.
     pub issued: Timestamp,
+    /// What it offers. Absent in what earlier versions of this program remembered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offer: Option<SeenOffer>,
+}
+
+/// What a channel offered when it was last accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeenOffer {
+    /// The release to run.
+    pub release: ReleaseId,
+    /// From when on the channel says nothing any more.
+    pub expires: Timestamp,
+    /// For so many of a hundred nodes it is from the start.
+    pub percent: u8,
+    /// From then on for so many, in order of time.
+    pub waves: Vec<(Timestamp, u8)>,
+}
+
+impl SeenOffer {
+    /// The part of the nodes that may switch at `now`, 0 to 100.
+    pub fn percent_at(&self, now: Timestamp) -> u8 {
+        let begun = self.waves.iter().filter(|(from, _)| *from <= now).map(|(_, part)| *part).max();
+        begun.unwrap_or(0).max(self.percent)
+    }
 }
 
 /// Going back did not succeed.

@@ -57,6 +57,15 @@ fn check(root: &Value, schema: &Value, value: &Value, place: &str, errors: &mut 
     }
 }
 
+/// A status is what the schema says.
+#[track_caller]
+pub fn assert_valid(when: &str, status: &Value) {
+    let mut errors = Vec::new();
+    let schema = schema();
+    check(&schema, &schema, status, "status", &mut errors);
+    assert!(errors.is_empty(), "{when}: {errors:#?}\n{status:#}");
+}
+
 /// A node in a temporary directory, with its file of settings and a place for releases.
 struct Node {
     directory: tempfile::TempDir,
@@ -108,10 +117,7 @@ impl Node {
         let (code, out, error) = self.run(&["status", "--json"]);
         assert_eq!(code, 0, "{when}: {error}");
         let status: Value = serde_json::from_str(&out).unwrap();
-        let mut errors = Vec::new();
-        let schema = schema();
-        check(&schema, &schema, &status, "status", &mut errors);
-        assert!(errors.is_empty(), "{when}: {errors:#?}\n{status:#}");
+        assert_valid(when, &status);
         status
     }
 }

@@ -44,6 +44,8 @@ pub struct Offer<'a> {
     pub issued: Option<Timestamp>,
     /// How much of the fleet may have it already; `None`: all.
     pub percent: Option<u8>,
+    /// From when on it may be so much more.
+    pub waves: &'a [(Timestamp, u8)],
     /// Nodes of one group come into a staged rollout together; without it each for itself.
     pub group: Option<&'a str>,
 }
@@ -77,6 +79,8 @@ pub enum Policy {
     Baseline,
     /// The fleet is not ready, or has halted the rollout.
     Fleet,
+    /// The channel has expired: nothing that it says counts any more.
+    Channel,
 }
 
 impl Policy {
@@ -90,6 +94,7 @@ impl Policy {
             Self::Slot => "slot",
             Self::Baseline => "baseline",
             Self::Fleet => "fleet",
+            Self::Channel => "channel",
         }
     }
 }
@@ -118,7 +123,9 @@ pub fn blocked(
 pub fn held(hold: Option<&Hold>, now: Timestamp) -> Option<Blocked> {
     let hold = hold.filter(|hold| hold.until.is_none_or(|until| now < until))?;
     let reason = if hold.reason.is_empty() { String::new() } else { format!(": {}", hold.reason) };
-    let text = format!("held by {} since {}{reason}; `cutover unhold` lifts it", hold.by, short(hold.since));
+    let until = hold.until.map(|until| format!(" until {}", short(until))).unwrap_or_default();
+    let since = short(hold.since);
+    let text = format!("held by {} since {since}{until}{reason}; `cutover unhold` lifts it", hold.by);
     Some(Blocked { policy: Policy::Hold, until: hold.until, text })
 }
 
@@ -163,15 +170,17 @@ fn not_in_phase(offer: &Offer<'_>, node: &str) -> Option<Blocked> {
     let key = offer.group.unwrap_or(node);
     let bucket = bucket_of(key, &offer.release.digest);
     let whose = if offer.group.is_some() { format!("the group `{key}`") } else { "this node".to_owned() };
-    (bucket >= percent).then(|| Blocked {
-        policy: Policy::Phase,
-        until: None,
-        text: format!(
-            "release {} is for {percent} % of the nodes so far; {whose} is in from {} % on",
-            offer.release.version,
-            bucket + 1
-        ),
-    })
+    if bucket < percent {
+        return None;
+    }
+    let turn = offer.waves.iter().find(|(_, percent)| *percent > bucket).map(|(from, _)| *from);
+    let until = turn.map(|turn| format!(", which begins {}", short(turn))).unwrap_or_default();
+    let text = format!(
+        "release {} is for {percent} % of the nodes so far; {whose} is in from {} % on{until}",
+        offer.release.version,
+        bucket + 1
+    );
+    Some(Blocked { policy: Policy::Phase, until: turn, text })
 }
 
 /// In which of the hundred parts of a staged rollout of this release the node (or group of nodes) is: 0 to 99.
@@ -193,12 +202,12 @@ fn spread(purpose: &str, key: &str, release: &Digest) -> u64 {
 }
 
 /// A moment for people: to the second, UTC.
-fn short(moment: Timestamp) -> String {
+pub(super) fn short(moment: Timestamp) -> String {
     moment.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 fn words(duration: SignedDuration) -> String {
-    Span::seconds(duration.as_secs().unsigned_abs()).to_string()
+    format!("{:#}", SignedDuration::from_secs(duration.as_secs()))
 }
 
 #[cfg(test)]
@@ -233,7 +242,8 @@ mod tests {
     #[test]
     fn nothing_is_in_the_way_by_default() {
         let release = release("a");
-        let offer = Offer { release: &release, issued: Some(at(NOW)), percent: None, group: None };
+        let offer =
+            Offer { release: &release, issued: Some(at(NOW)), percent: None, group: None, waves: &[] };
         let found = blocked(&Settings::default(), &State::default(), &offer, "n1", at(NOW), false);
         assert_eq!(found, []);
         assert_eq!(toml::from_str::<Settings>("").unwrap(), Settings::default());
@@ -243,7 +253,8 @@ mod tests {
     fn all_policies_hold_together_and_each_is_named() {
         let (settings, state) = everything();
         let release = release("a");
-        let offer = Offer { release: &release, issued: Some(at(NOW)), percent: Some(0), group: None };
+        let offer =
+            Offer { release: &release, issued: Some(at(NOW)), percent: Some(0), group: None, waves: &[] };
         let found = blocked(&settings, &state, &offer, "n1", at(NOW), false);
         assert_eq!(names(&found), ["hold", "window", "jitter", "phase"]);
         assert!(found.iter().all(|blocked| !blocked.text.is_empty()));
@@ -256,7 +267,8 @@ mod tests {
     fn urgency_leaves_only_the_hold() {
         let (settings, state) = everything();
         let release = release("a");
-        let offer = Offer { release: &release, issued: Some(at(NOW)), percent: Some(0), group: None };
+        let offer =
+            Offer { release: &release, issued: Some(at(NOW)), percent: Some(0), group: None, waves: &[] };
         assert_eq!(names(&blocked(&settings, &state, &offer, "n1", at(NOW), true)), ["hold"]);
         assert_eq!(blocked(&settings, &State::default(), &offer, "n1", at(NOW), true), []);
     }
@@ -284,7 +296,8 @@ mod tests {
     fn jitter_spreads_nodes_and_ends() {
         let release = release("a");
         let settings: Settings = toml::from_str("jitter = '30min'").unwrap();
-        let offer = Offer { release: &release, issued: Some(at(NOW)), percent: None, group: None };
+        let offer =
+            Offer { release: &release, issued: Some(at(NOW)), percent: None, group: None, waves: &[] };
         let free_after = |minutes: i64| {
             let now = at(NOW) + SignedDuration::from_mins(minutes);
             let is_free = |node: &u32| {
@@ -301,7 +314,7 @@ mod tests {
     fn a_growing_percentage_only_adds_nodes() {
         let (one, other) = (release("a"), release("b"));
         let is_in = |release: &ReleaseId, percent: u8, node: u32| {
-            let offer = Offer { release, issued: None, percent: Some(percent), group: None };
+            let offer = Offer { release, issued: None, percent: Some(percent), group: None, waves: &[] };
             not_in_phase(&offer, &format!("n{node}")).is_none()
         };
         for node in 0..1000 {
@@ -316,11 +329,31 @@ mod tests {
     }
 
     #[test]
+    fn the_wave_that_lets_a_node_in_is_named() {
+        let release = release("a");
+        let (first, last) = (at("2026-12-01T00:00:00Z"), at("2026-12-02T00:00:00Z"));
+        for node in 0..200 {
+            let node = format!("n{node}");
+            let bucket = bucket_of(&node, &release.digest);
+            let waves = [(first, 50), (last, 100)];
+            let offer =
+                Offer { release: &release, issued: None, percent: Some(0), group: None, waves: &waves };
+            let blocked = not_in_phase(&offer, &node).unwrap();
+            assert_eq!(blocked.until, Some(if bucket < 50 { first } else { last }), "{node}: {bucket}");
+        }
+    }
+
+    #[test]
     fn a_group_comes_in_together() {
         let release = release("a");
         for percent in 0..=100 {
-            let offer =
-                Offer { release: &release, issued: None, percent: Some(percent), group: Some("berlin") };
+            let offer = Offer {
+                release: &release,
+                issued: None,
+                percent: Some(percent),
+                group: Some("berlin"),
+                waves: &[],
+            };
             let is_in = |node: &str| not_in_phase(&offer, node).is_none();
             assert!(["n1", "n2", "n3"].iter().all(|node| is_in(node) == is_in("n0")), "{percent} %");
         }

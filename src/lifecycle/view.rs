@@ -1,0 +1,283 @@
+//! The shape of `status --json`: for people, programs and monitoring. Only ever added to.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::offer::ChannelView;
+use super::policy;
+use super::rehearsal::RehearsalView;
+use crate::types::record::Intent;
+use crate::types::state::{Bad, Hold, NeedsPerson, Outcome};
+use crate::types::{Digest, Version};
+
+/// The version of this shape.
+pub const API_VERSION: u32 = 1;
+
+/// What a node is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Doing {
+    /// Nothing.
+    Idle,
+    /// A release is being fetched and unpacked.
+    Staging,
+    /// A newer release lies ready.
+    Staged,
+    /// It waits for something.
+    Waiting,
+    /// The new release is rehearsed.
+    Warming,
+    /// The fleet is asked.
+    Voting,
+    /// Services stop and start.
+    Switching,
+    /// The new release is watched.
+    Trial,
+    /// The old release is being brought back.
+    RollingBack,
+    /// The fleet's decision is not known here.
+    InDoubt,
+    /// A person must decide.
+    NeedsPerson,
+}
+
+/// The view.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// See [`API_VERSION`].
+    pub api_version: u32,
+    /// The application.
+    pub app: String,
+    /// The node.
+    pub node: String,
+    /// The root.
+    pub root: String,
+    /// What it is about.
+    pub state: Doing,
+    /// What runs.
+    pub active: Option<Active>,
+    /// What a rollback would bring back.
+    pub previous: Option<Previous>,
+    /// A newer release that lies ready.
+    pub staged: Option<Ready>,
+    /// The update or rollback under way.
+    #[serde(default)]
+    pub update: Option<UpdateView>,
+    /// The trial under way.
+    pub trial: Option<TrialView>,
+    /// The rehearsal under way.
+    #[serde(default)]
+    pub rehearsal: Option<RehearsalView>,
+    /// The last outcome.
+    pub last: Option<Last>,
+    /// What keeps a newer release from being switched to.
+    pub blocked: Vec<BlockedView>,
+    /// What the channel offers, as it was seen last.
+    #[serde(default)]
+    pub channel: Option<ChannelView>,
+    /// The hold, if there is one.
+    pub hold: Option<Hold>,
+    /// Releases that are never switched to.
+    pub bad: Vec<Bad>,
+    /// Releases that are never pruned.
+    pub pins: Vec<Version>,
+    /// Room.
+    pub disk: DiskView,
+    /// The application's data.
+    pub data: DataView,
+    /// How trees are made.
+    pub store: StoreView,
+    /// Whose releases are taken.
+    #[serde(default)]
+    pub source: SourceView,
+    /// The fleet's rollout that this node is in.
+    pub rollout: Option<u64>,
+    /// Why a person is needed.
+    pub needs_person: Option<NeedsPerson>,
+    /// What is wrong with files of ours, or with the pointer.
+    pub problems: Vec<String>,
+    /// What to type next.
+    pub next: Vec<String>,
+}
+
+/// What runs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Active {
+    /// Its name.
+    pub version: Version,
+    /// The channel's serial.
+    pub serial: Option<u64>,
+    /// Its digest, where it is known.
+    pub digest: Option<Digest>,
+    /// Since when it is active.
+    pub since: Option<Timestamp>,
+    /// Whether it is committed.
+    pub committed: bool,
+    /// Who vouched for it; empty for an unsigned one.
+    pub signers: Vec<String>,
+}
+
+/// What a rollback would bring back.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Previous {
+    /// Its name.
+    pub version: Version,
+    /// The channel's serial.
+    pub serial: Option<u64>,
+    /// Its digest.
+    pub digest: Digest,
+    /// When it was committed.
+    pub since: Timestamp,
+    /// Whether going back is possible.
+    pub rollback: RollbackView,
+}
+
+/// Whether going back is possible.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RollbackView {
+    /// Its tree is here.
+    pub possible: bool,
+    /// What would happen to the data: `none`, `keep` or `restore`.
+    pub data: String,
+}
+
+/// A newer release that lies ready.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ready {
+    /// Its name.
+    pub version: Version,
+    /// The channel's serial.
+    pub serial: Option<u64>,
+    /// Its digest.
+    pub digest: Digest,
+    /// When it was staged.
+    pub since: Timestamp,
+}
+
+/// The update or rollback under way, as the journal has it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UpdateView {
+    /// The transaction, as in log, history and metrics.
+    pub transaction: String,
+    /// A new release is to be installed, or an older one is wanted back.
+    pub intent: Intent,
+    /// The release that serves, or is wanted back.
+    pub from: Option<Version>,
+    /// The release that is to serve, or is to go.
+    pub to: Version,
+    /// The journal's phase.
+    pub phase: String,
+    /// Why it goes back.
+    pub reason: Option<String>,
+    /// When it began.
+    pub started: Timestamp,
+    /// Who began it.
+    pub by: String,
+    /// The process that works on it; none: it was interrupted, and is taken up by `recover` or the next run.
+    pub pid: Option<u32>,
+}
+
+/// The trial under way.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct TrialView {
+    /// When it must have shown itself healthy.
+    pub deadline: Option<Timestamp>,
+    /// How long all has been well without a break, in seconds.
+    pub healthy_for_s: u64,
+    /// How long it must be, in seconds.
+    pub need_s: u64,
+    /// Each check.
+    pub checks: Vec<serde_json::Value>,
+    /// Processes by tree.
+    pub processes: ProcessesView,
+    /// A person must commit.
+    pub confirm: bool,
+}
+
+/// Processes of the units, by the tree they run from.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ProcessesView {
+    /// From the active one.
+    pub new: usize,
+    /// From others.
+    pub old: usize,
+}
+
+/// The last outcome.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Last {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// From which release.
+    pub from: Option<Version>,
+    /// To which.
+    pub to: Version,
+    /// Why, when it was no commit.
+    pub reason: Option<String>,
+    /// When.
+    pub at: Timestamp,
+    /// The exit code that told it.
+    pub exit_code: u8,
+    /// How long the service was away.
+    pub downtime_ms: Option<u64>,
+    /// The transaction.
+    pub transaction: String,
+}
+
+/// What is in the way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BlockedView {
+    /// Which policy.
+    pub policy: String,
+    /// Until when.
+    pub until: Option<Timestamp>,
+    /// For people.
+    pub text: String,
+}
+
+impl From<policy::Blocked> for BlockedView {
+    fn from(blocked: policy::Blocked) -> Self {
+        Self { policy: blocked.policy.name().to_owned(), until: blocked.until, text: blocked.text }
+    }
+}
+
+/// Room.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct DiskView {
+    /// Free bytes.
+    pub free: u64,
+    /// Bytes that staging leaves alone.
+    pub reserve: u64,
+    /// Bytes of releases that `prune` would remove, at most.
+    pub reclaimable: u64,
+}
+
+/// The application's data.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct DataView {
+    /// What the active release writes.
+    pub epoch: Option<u64>,
+    /// Whether a copy from before the last switch is kept, and of what kind.
+    pub snapshot: Option<String>,
+    /// What rollbacks have set aside.
+    pub aside: Vec<String>,
+}
+
+/// How trees are made.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct StoreView {
+    /// The method in force: `btrfs`, `reflink`, `hardlink` or `copy`.
+    pub method: String,
+    /// The method that is configured; `auto` leaves it to the file system.
+    #[serde(default)]
+    pub configured: String,
+}
+
+/// Whose releases are taken.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SourceView {
+    /// Where they come from.
+    pub url: Option<String>,
+    /// Releases and channels without signatures are taken.
+    pub allow_unsigned: bool,
+}
