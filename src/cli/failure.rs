@@ -11,7 +11,7 @@ use crate::config::Problem;
 use crate::coord::operate;
 use crate::lifecycle::driver::{self, chain};
 use crate::lifecycle::rehearsal;
-use crate::lifecycle::{agreement, node, staging, upstream};
+use crate::lifecycle::{agreement, data, node, staging, upstream};
 use crate::release::judge::Refused;
 use crate::release::trust::SignError;
 use crate::release::{archive, index, pack, publish, resolve, source, stage};
@@ -64,7 +64,7 @@ pub enum Error {
     Disk(#[from] disk::Error),
     /// The application's data.
     #[error(transparent)]
-    Data(#[from] crate::lifecycle::data::Error),
+    Data(#[from] data::Error),
     /// The words of the command line do not go together.
     #[error("{what}")]
     Usage {
@@ -117,6 +117,9 @@ pub enum Error {
     /// Something is in the way for now.
     #[error("not now: {0}")]
     NotNow(String),
+    /// Ctrl-C, before anything was switched.
+    #[error("interrupted {0}")]
+    Interrupted(&'static str),
 }
 
 /// A failure as it is told.
@@ -141,7 +144,7 @@ pub fn failure(error: &Error) -> Failure {
     match error {
         Error::Config(problem) => of_config(problem),
         Error::Node(error) => of_node(error),
-        Error::Data(_) => Failure::new(code::FAILED, error, None),
+        Error::Data(error) => of_data(error),
         Error::Staging(error) => of_staging(error),
         Error::Store(error) => of_store(error, code::FAILED),
         Error::Disk(error) => of_disk(error, code::FAILED),
@@ -171,6 +174,10 @@ pub fn failure(error: &Error) -> Failure {
         }
         Error::Rehearsal(error) => of_rehearsal(error),
         Error::NotNow(_) => Failure::new(code::NOT_NOW, error, None),
+        Error::Interrupted(_) => {
+            let hint = "run it again: what was fetched is kept, and nothing was switched";
+            Failure::new(code::FAILED, error, Some(hint))
+        }
         Error::Upstream(error) => of_upstream(error),
         Error::Pack(error) => of_pack(error),
         Error::Sign(error) => of_sign(error),
@@ -282,6 +289,9 @@ fn of_driver(error: &driver::Error) -> Failure {
     }
 }
 
+/// For an archive that cannot be read just now.
+const READ_AGAIN: &str = "see that the source can be reached, and the disk is well; then run it again";
+
 fn of_staging(error: &staging::Error) -> Failure {
     use staging::Error as E;
     match error {
@@ -292,7 +302,7 @@ fn of_staging(error: &staging::Error) -> Failure {
                 error,
                 Some("ask who made it for an archive that keeps to the rules"),
             ),
-            archive::Error::Read { .. } => Failure::new(code::FAILED, error, None),
+            archive::Error::Read { .. } => Failure::new(code::FAILED, error, Some(READ_AGAIN)),
         },
         E::Stage(stage::Error::Disk(error)) | E::Disk(error) => of_disk(error, code::FAILED),
         E::Index(error) => of_index(error),
@@ -309,7 +319,7 @@ fn of_index(error: &index::Error) -> Failure {
         E::Malformed { .. } | E::Digest { .. } | E::Differs { .. } | E::Entry { .. } => {
             Failure::new(code::REFUSED, error, Some("ask who published it for the right files"))
         }
-        E::Read(_) => Failure::new(code::FAILED, error, None),
+        E::Read(_) => Failure::new(code::FAILED, error, Some(READ_AGAIN)),
         E::Source(error) => of_source(error),
         E::Disk(error) => of_disk(error, code::FAILED),
     }
@@ -391,17 +401,46 @@ fn of_store(error: &store::Error, otherwise: u8) -> Failure {
     }
 }
 
+fn of_data(error: &data::Error) -> Failure {
+    use data::Error as E;
+    match error {
+        E::Disk(error) => of_disk(error, code::FAILED),
+        E::NoSpace { .. } => {
+            Failure::new(code::NO_SPACE, error, Some("make room, then run the same command again"))
+        }
+        E::Unfit { .. } => Failure::new(code::FAILED, error, Some("name another path in `[[data]]`")),
+        E::Index { .. } => {
+            let hint = "move that file away: the data that it lists stay where they are";
+            Failure::new(code::FAILED, error, Some(hint))
+        }
+    }
+}
+
 fn of_pack(error: &pack::Error) -> Failure {
-    Failure::new(code::FAILED, error, None)
+    use pack::Error as E;
+    let told = |hint: &str| Failure::new(code::FAILED, error, Some(hint));
+    match error {
+        E::Index(error) => of_index(error),
+        E::Disk(error) => of_disk(error, code::FAILED),
+        E::Changed(_) => told("pack a directory that nobody writes to meanwhile"),
+        E::BaseWithoutIndex(_) => told("name an archive that `cutover pack` made, or leave `--base` out"),
+        E::TooLarge => told("split it into several applications"),
+        E::Compress(_) => told("look at memory and disk, then run it again"),
+    }
 }
 
 fn of_sign(error: &SignError) -> Failure {
+    let told = |code, hint: &str| Failure::new(code, error, Some(hint));
     match error {
         SignError::Disk(error) => of_disk(error, code::FAILED),
-        SignError::NoKey(_) | SignError::NoFile(_) => Failure::new(code::USAGE, error, None),
-        SignError::Key { .. } | SignError::Random | SignError::Run { .. } | SignError::Refused(_) => {
-            Failure::new(code::FAILED, error, None)
+        SignError::NoKey(_) => told(code::USAGE, "`cutover keygen NAME` makes a key"),
+        SignError::NoFile(_) => told(code::USAGE, "name a manifest or a channel"),
+        SignError::Key { .. } => {
+            told(code::FAILED, "name a private ed25519 key of `ssh-keygen` that you may read")
         }
+        SignError::Random => told(code::FAILED, "run it on a machine that has `getrandom`"),
+        SignError::Run { .. } => told(code::FAILED, "install `ssh-keygen` (Debian: openssh-client)"),
+        SignError::Refused(_) => told(code::FAILED, "`ssh-add -l` shows the keys that the agent has"),
     }
 }
 
@@ -421,7 +460,7 @@ fn of_publish(error: &publish::Error) -> Failure {
             code::REFUSED,
             "look who wrote it; `--serial NUMBER` begins anew, with a number higher than any before",
         ),
-        E::WouldBeRefused(_) => Failure::new(code::USAGE, error, None),
+        E::WouldBeRefused(_) => told(code::USAGE, "change what is named, then publish again"),
     }
 }
 
@@ -439,7 +478,7 @@ fn of_disk(error: &disk::Error, otherwise: u8) -> Failure {
     let hint = if otherwise == code::NEEDS_PERSON {
         "when the disk works again: `cutover recover`"
     } else {
-        "look at the disk"
+        "look at that path, and at the disk that holds it"
     };
     let hint = match error.source.kind() {
         std::io::ErrorKind::PermissionDenied if error.source.raw_os_error() == Some(nix::libc::EPERM) => {

@@ -13,7 +13,7 @@ mod logging;
 mod marks;
 mod monitoring;
 mod narrator;
-mod output;
+pub mod output;
 mod plan;
 mod produce;
 mod progress;
@@ -21,7 +21,7 @@ mod rehearse;
 pub mod report;
 mod signing;
 pub mod signing_args;
-mod status;
+pub mod status;
 mod stop;
 mod trees;
 mod update;
@@ -49,9 +49,12 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     logging::begin(&cli.global);
     let interrupted = Arc::new(AtomicBool::new(false));
-    let result =
-        stop::watch_signals(&interrupted).map_err(Error::from).and_then(|()| dispatch(&cli, interrupted));
-    match result {
+    let watched = if heeds_signals(&cli.command) {
+        stop::watch_signals(&interrupted).map_err(Error::from)
+    } else {
+        Ok(())
+    };
+    match watched.and_then(|()| dispatch(&cli, interrupted)) {
         // The exit code of an update tells its outcome, whoever hears the rest.
         Ok(0) if output::is_lost() && long_work(&cli.command).is_none() => ExitCode::from(code::FAILED),
         Ok(code) => ExitCode::from(code),
@@ -109,6 +112,16 @@ fn dispatch(cli: &Cli, interrupted: Arc<AtomicBool>) -> Result<u8, Error> {
     }
 }
 
+/// The commands that do not just end when Ctrl-C is typed: they have something to put in order first, or to tell.
+fn heeds_signals(command: &Command) -> bool {
+    let watches = matches!(command, Command::Status(args) if args.watch);
+    let changes = matches!(command, Command::Stage(_) | Command::Commit | Command::Fleet(_));
+    watches
+        || changes
+        || long_work(command).is_some()
+        || matches!(command, Command::Recover(_) | Command::Rollback(_))
+}
+
 /// The commands that must not end with the terminal that they were typed on.
 fn long_work(command: &Command) -> Option<&'static str> {
     match command {
@@ -122,7 +135,7 @@ fn long_work(command: &Command) -> Option<&'static str> {
 }
 
 /// Tells an error, with the release that serves now and what to do next; says the exit code.
-fn tell(global: &Global, error: &Error) -> u8 {
+pub fn tell(global: &Global, error: &Error) -> u8 {
     let failure = failure::failure(error);
     say(&format!("error: {}", failure.message));
     if !matches!(error, Error::Config(_) | Error::Usage { .. })

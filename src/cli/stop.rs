@@ -3,13 +3,17 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use jiff::Timestamp;
+
+use crate::sys::clock::Clock;
 use crate::sys::disk::{self, Context, Disk};
 
-/// Ctrl-C is noticed at the next step: before the switch it calls the update off, in a trial it goes back. A lost
-/// terminal (SIGHUP) ends nothing. SIGTERM and SIGKILL end the process at once: whatever they interrupt, the journal
-/// says how to go on.
+/// For commands that change what runs. Ctrl-C is noticed at the next step: while a release is staged it ends the process
+/// ([`EndAtOnce`]), before the switch it calls the update off, in a trial it goes back. A lost terminal (SIGHUP) ends
+/// nothing. SIGTERM and SIGKILL end the process at once: whatever they interrupt, the journal says how to go on.
 pub fn watch_signals(interrupted: &Arc<AtomicBool>) -> Result<(), disk::Error> {
     let ignored = Arc::new(AtomicBool::new(false));
     let watch = || -> io::Result<()> {
@@ -24,6 +28,51 @@ pub fn watch_signals(interrupted: &Arc<AtomicBool>) -> Result<(), disk::Error> {
     watch().context("watch signals of", Path::new("this process"))
 }
 
+/// How often somebody looks whether Ctrl-C was typed.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// While this lives, Ctrl-C ends the process at once, however slow a source is. For work that may be interrupted
+/// anywhere and is taken up again by the next run: staging.
+pub struct EndAtOnce {
+    is_over: Arc<AtomicBool>,
+}
+
+impl EndAtOnce {
+    /// Ends the process with the exit code that `tell` gives, once `interrupted` is set.
+    pub fn begin(interrupted: Arc<AtomicBool>, tell: impl FnOnce() -> u8 + Send + 'static) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&is_over);
+        std::thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                if interrupted.load(Ordering::Relaxed) {
+                    std::process::exit(tell().into());
+                }
+                std::thread::sleep(LOOK_EVERY);
+            }
+        });
+        Self { is_over }
+    }
+}
+
+impl Drop for EndAtOnce {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Waits for a moment; `false` when Ctrl-C came first.
+pub fn sleep_until(clock: &dyn Clock, instant: Timestamp, is_interrupted: &dyn Fn() -> bool) -> bool {
+    while !is_interrupted() {
+        let left = Duration::try_from(instant.duration_since(clock.wall())).unwrap_or_default();
+        if left <= LOOK_EVERY {
+            clock.sleep_until(instant);
+            return true;
+        }
+        clock.sleep(LOOK_EVERY);
+    }
+    false
+}
+
 /// The disk of a real run.
 #[cfg(not(debug_assertions))]
 pub fn disk() -> Disk {
@@ -35,7 +84,7 @@ pub fn disk() -> Disk {
 #[cfg(debug_assertions)]
 pub fn disk() -> Disk {
     use std::io::Write;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use nix::errno::Errno;
     use nix::sys::signal::{Signal, raise};

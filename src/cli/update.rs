@@ -1,6 +1,8 @@
 //! `stage`, `switch` and `update`: the way forward.
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -11,17 +13,17 @@ use super::failure::{Error, code};
 use super::plan::{as_json, dry_run};
 use super::progress;
 use super::rehearse::{ensure_possible, possible, sweep};
+use super::stop::{self, EndAtOnce};
 use crate::coord::settings::Mode;
 use crate::health::Baseline;
 use crate::lifecycle::application::Moment;
 use crate::lifecycle::driver::Ended;
-use crate::lifecycle::finish::end_of;
+use crate::lifecycle::finish::{end_of, verdict};
 use crate::lifecycle::node::{self, Node, Wish};
 use crate::lifecycle::policy::{self, Offer};
 use crate::lifecycle::rehearsal;
 use crate::lifecycle::settings::Settings;
 use crate::lifecycle::staging::Staged;
-use crate::lifecycle::status::verdict;
 use crate::lifecycle::upstream::Offered;
 use crate::store::Kept;
 use crate::types::record::{Cause, Record};
@@ -73,11 +75,25 @@ pub(super) fn bring(
     };
     let record = node.staging_record(&candidate.release);
     hooks(node, locally, Moment::PreStage, &record)?;
+    let ends_at_once = end_at_once(context);
     let staged = node.stage(&candidate, is_named, progress::shown(&context.global).as_ref())?;
+    drop(ends_at_once);
     if !staged.was_here {
         hooks(node, locally, Moment::PostStage, &record)?;
     }
     Ok(staged)
+}
+
+/// Ctrl-C while a release is staged: ends, and says that nothing was switched.
+fn end_at_once(context: &Context) -> EndAtOnce {
+    let global = context.global.clone();
+    EndAtOnce::begin(Arc::clone(&context.interrupted), move || {
+        if std::io::stderr().is_terminal() {
+            // The bar stands in this line.
+            super::output::say("");
+        }
+        super::tell(&global, &Error::Interrupted("while the release was staged"))
+    })
 }
 
 /// Runs the hooks around staging.
@@ -134,6 +150,7 @@ pub(super) fn blocked(
         release: &offered.release,
         issued: offered.issued,
         percent: offered.percent,
+        waves: &offered.waves,
         group: node.settings.source.group.as_deref(),
     };
     Ok(policy::blocked(&node.settings.policy, &state, &offer, node.name, node.clock.wall(), is_urgent))
@@ -175,7 +192,9 @@ pub fn switch(context: &Context, args: &SwitchArgs) -> Result<u8, Error> {
         if let Some(at) = &args.at {
             let instant = super::info::moment(at, node.clock.wall(), true)?;
             context.output.say(&format!("release {} is switched to at {instant}", args.version));
-            node.clock.sleep_until(instant);
+            if !stop::sleep_until(node.clock, instant, &|| context.is_interrupted()) {
+                return Err(Error::Interrupted("before the switch began"));
+            }
         }
         let lock = node.lock()?;
         ensure_switchable(node)?;

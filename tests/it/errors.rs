@@ -1,8 +1,13 @@
 //! Every error message in the program has the shape that operators are promised: lower case, no full stop, what failed
 //! and on what, and none of the phrases that say nothing.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use cutover::cli::failure::{Error, Failure, failure};
+
+use crate::error_examples::{failures, inner_messages};
 
 /// Says nothing, or says it wrongly.
 const BANNED: [&str; 9] = [
@@ -120,4 +125,87 @@ fn bad_messages_are_noticed() {
     {
         assert_eq!(remarks(message), [] as [String; 0], "{message}");
     }
+}
+
+/// Errors whose message says all that there is to do; every other one must have a hint.
+const WITHOUT_HINT: [&str; 4] = [
+    // It says what it is about, and there is nothing to be done.
+    "is active already",
+    "no update is under way",
+    // The message is the instruction.
+    "`--version` goes with an archive",
+    "not now: ",
+];
+
+/// What is wrong with a failure as the operator reads it.
+fn wrong_in(told: &Failure, codes: &BTreeSet<u8>) -> Vec<String> {
+    let mut wrong = remarks(&told.message);
+    if told.message.contains('\n') {
+        wrong.push("has several lines".into());
+    }
+    if !codes.contains(&told.code) || [0, 10, 77].contains(&told.code) {
+        wrong.push(format!("ends with the code {}", told.code));
+    }
+    match &told.hint {
+        Some(hint) => {
+            wrong.extend(remarks(hint).into_iter().map(|remark| format!("its hint {remark}: {hint}")))
+        }
+        None if WITHOUT_HINT.iter().any(|text| told.message.contains(text)) => {}
+        None => wrong.push("has no hint".into()),
+    }
+    wrong
+}
+
+/// The codes of README's table.
+fn documented_codes() -> BTreeSet<u8> {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let section = readme.split("## Exit codes").nth(1).unwrap().split("\n## ").next().unwrap();
+    section.lines().filter_map(|line| line.split('|').nth(1)?.trim().parse().ok()).collect()
+}
+
+#[test]
+fn every_failure_is_told_as_promised() {
+    let codes = documented_codes();
+    assert!(codes.len() > 10, "{codes:?}");
+    let (mut seen, mut wrong) = (BTreeSet::new(), BTreeSet::new());
+    let all: Vec<(String, Error)> = failures();
+    for (name, error) in &all {
+        let told = failure(error);
+        seen.insert(told.code);
+        for remark in wrong_in(&told, &codes) {
+            wrong.insert(format!("{name}: {remark}: {}", told.message));
+        }
+    }
+    for (name, message) in inner_messages() {
+        for remark in remarks(&message) {
+            wrong.insert(format!("{name}: {remark}: {message}"));
+        }
+    }
+    assert!(all.len() > 300, "only {} examples", all.len());
+    assert!(wrong.is_empty(), "{}", wrong.into_iter().collect::<Vec<_>>().join("\n"));
+    assert_eq!(seen, BTreeSet::from([1, 2, 11, 12, 14, 15, 16, 17]), "the codes of errors");
+}
+
+#[test]
+fn a_failure_says_what_serves_and_what_to_do() {
+    let node = crate::node::TestNode::new(&[crate::node::Health::Good]);
+    assert_eq!(node.update(1), 0);
+    let output = node.run(&["rollback"]);
+    let said = crate::node::text(&output.stderr);
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(lines[0].starts_with("error: there is no release to go back to"), "{said}");
+    assert_eq!(lines[1], "state: release 1 is active");
+    assert!(lines[2].starts_with("hint: `cutover list`"), "{said}");
+    let output = node.run(&["switch", "1.0"]);
+    assert!(crate::node::text(&output.stderr).contains("hint: did you mean `1`?"), "{output:?}");
+    let output = node.run(&["stauts"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(crate::node::text(&output.stderr).contains("status"), "{output:?}");
+    let config = fs::read_to_string(node.config()).unwrap();
+    fs::write(node.config(), config.replace("[health]", "[heatlh]")).unwrap();
+    let output = node.run(&["status"]);
+    let said = crate::node::text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said.contains("line 2") && said.contains("hint: did you mean `health`?"), "{said}");
 }

@@ -210,7 +210,7 @@ fn a_broken_journal_stops_what_is_automatic_and_nothing_else() {
         assert_eq!(node.active().as_deref(), Some("1"), "{how}");
     };
     fs::write(&journal, "{\"format\":1").unwrap();
-    is_refused("it is no such file");
+    is_refused("it is not a file of cutover's");
     // Whole, and from where nobody may trust it.
     fs::copy(node.root().join(".cutover/state.json"), &journal).unwrap();
     fs::set_permissions(&journal, fs::Permissions::from_mode(0o622)).unwrap();

@@ -1,0 +1,579 @@
+//! One example, or more, of every variant of every error in the program. A variant that is added does not compile until
+//! it has one here.
+
+use std::io;
+use std::time::Duration;
+
+use cutover::cli::failure::Error;
+use cutover::config::Problem;
+use cutover::coord::operate::Error as OperateError;
+use cutover::health::Invalid as HealthInvalid;
+use cutover::lifecycle::agreement::Error as AgreementError;
+use cutover::lifecycle::data::Error as DataError;
+use cutover::lifecycle::driver::Error as DriverError;
+use cutover::lifecycle::hooks::Error as HookError;
+use cutover::lifecycle::machine::{Illegal, next};
+use cutover::lifecycle::node::Error as NodeError;
+use cutover::lifecycle::policy::NotAWindow;
+use cutover::lifecycle::service::{Error as ServiceError, Invalid as ServiceInvalid};
+use cutover::lifecycle::staging::Error as StagingError;
+use cutover::lifecycle::units::Error as UnitsError;
+use cutover::lifecycle::upstream::Error as UpstreamError;
+use cutover::release::archive::{Error as ArchiveError, Refusal, Rule};
+use cutover::release::index::Error as IndexError;
+use cutover::release::judge::Refused;
+use cutover::release::pack::Error as PackError;
+use cutover::release::publish::Error as PublishError;
+use cutover::release::resolve::Error as ResolveError;
+use cutover::release::source::Error as SourceError;
+use cutover::release::stage::Error as StageError;
+use cutover::release::text::{LineProblem, Malformed, ValueProblem};
+use cutover::release::trust::{
+    Error as TrustError, NotCounted, Problem as KeyProblem, Refusal as TrustRefusal, SignError,
+};
+use cutover::store::{Error as StoreError, Layout, Need, Settings, Store};
+use cutover::sys::disk::{Disk, Error as DiskError};
+use cutover::sys::lock::Holder;
+use cutover::sys::owned::Error as OwnedError;
+use cutover::sys::systemd::Error as SystemdError;
+use cutover::types::record::{Event, Intent, Phase, Record};
+use cutover::types::state::{Bad, NeedsPerson};
+use cutover::types::units::NotAUnit;
+use cutover::types::{Digest, ReleaseId, Span, Version};
+use jiff::Timestamp;
+
+/// Examples by variant. The match makes sure that none is left out, and the assertion that each is under its name.
+macro_rules! examples {
+    ($name:ident: $kind:ident { $($variant:ident => $examples:expr),* $(,)? }) => {
+        pub fn $name() -> Vec<(String, $kind)> {
+            fn name_of(error: &$kind) -> &'static str {
+                match error { $($kind::$variant { .. } => stringify!($variant)),* }
+            }
+            let mut all = Vec::new();
+            $(
+                let some: Vec<$kind> = $examples.into_iter().collect();
+                assert!(!some.is_empty(), "{}: no example", stringify!($variant));
+                for example in some {
+                    assert_eq!(name_of(&example), stringify!($variant));
+                    all.push((format!("{}::{}", stringify!($kind), stringify!($variant)), example));
+                }
+            )*
+            all
+        }
+    };
+}
+
+/// All examples of an inner error, in its wrapper.
+fn each<Inner, Outer>(inner: Vec<(String, Inner)>, wrap: impl Fn(Inner) -> Outer) -> Vec<Outer> {
+    inner.into_iter().map(|(_, error)| wrap(error)).collect()
+}
+
+fn version() -> Version {
+    "2.0.0".parse().unwrap()
+}
+
+fn digest() -> Digest {
+    Digest::of(b"x")
+}
+
+fn release() -> ReleaseId {
+    ReleaseId { version: version(), digest: digest() }
+}
+
+fn now() -> Timestamp {
+    "2026-11-25T12:00:00Z".parse().unwrap()
+}
+
+fn text(text: &str) -> String {
+    text.to_owned()
+}
+
+fn broken() -> io::Error {
+    io::Error::from_raw_os_error(libc::EIO)
+}
+
+/// What a disk says to the disk layer: each is told in another way.
+pub fn disk_errors() -> Vec<(String, DiskError)> {
+    let numbers = [libc::EIO, libc::ENOSPC, libc::EDQUOT, libc::EROFS, libc::EACCES, libc::ENOENT];
+    let error = |number| DiskError {
+        action: "rename",
+        path: "/srv/shop/current".into(),
+        source: io::Error::from_raw_os_error(number),
+    };
+    numbers.into_iter().map(|number| ("DiskError".to_owned(), error(number))).collect()
+}
+
+pub fn record() -> Record {
+    let (transaction, boot_id) = (text("20261125T115900Z-5d4e3f"), text("none"));
+    Record {
+        transaction,
+        intent: Intent::Update,
+        from: None,
+        to: release(),
+        serial: None,
+        phase: Phase::Switching,
+        rollout: None,
+        confirm: false,
+        no_rollback: false,
+        data_policy: None,
+        data: Vec::new(),
+        boot_id,
+        resumes: 0,
+        deadline: None,
+        ignored_checks: Vec::new(),
+        started: now(),
+        by: text("timer"),
+        downtime_ms: None,
+        settings: None,
+        moments: Default::default(),
+    }
+}
+
+fn illegal() -> Illegal {
+    next(Phase::Committed, Event::Ready).unwrap_err()
+}
+
+fn no_space() -> StoreError {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(Layout::new(directory.path()), Disk::default()).unwrap();
+    store.ensure_space(Need { bytes: u64::MAX / 4, entries: 1 }, &Settings::default()).unwrap_err()
+}
+
+examples! { owned_errors: OwnedError {
+    Owner => [OwnedError::Owner { path: "/etc/cutover/shop.toml".into(), uid: 1000 }],
+    Writable => [OwnedError::Writable { path: "/etc/cutover/shop.toml".into(), mode: 0o666 }],
+    Not => [OwnedError::Not { path: "/etc/cutover/keys".into(), wanted: "a regular file" }],
+    Links => [OwnedError::Links("/etc/cutover/keys".into())],
+    Disk => each(disk_errors(), OwnedError::Disk),
+}}
+
+examples! { config_problems: Problem {
+    NoSuchApp => [
+        Problem::NoSuchApp { app: text("shpo"), looked: "/etc/cutover/shpo.toml".into(), known: vec![text("shop")] },
+        Problem::NoSuchApp { app: text("x"), looked: "/etc/cutover/x.toml".into(), known: vec![text("shop")] },
+        Problem::NoSuchApp { app: text("x"), looked: "/etc/cutover/x.toml".into(), known: Vec::new() },
+    ],
+    AppName => [Problem::AppName(text("../x"))],
+    Missing => [Problem::Missing("/tmp/shop.toml".into())],
+    Owned => each(owned_errors(), Problem::Owned),
+    NotText => [Problem::NotText { file: "/etc/cutover/shop.toml".into() }],
+    InFile => [
+        Problem::InFile {
+            file: "/etc/cutover/shop.toml".into(), line: 3, what: text("`heatlh` is unknown"),
+            nearest: Some(text("health")),
+        },
+        Problem::InFile { file: "/etc/cutover/shop.toml".into(), line: 3, what: text("x"), nearest: None },
+    ],
+    Contradiction => [Problem::Contradiction { why: text("a service has either `units` or `command`, not both") }],
+}}
+
+examples! { store_errors: StoreError {
+    Disk => each(disk_errors(), StoreError::Disk),
+    Root => [StoreError::Root { root: "/srv/shop".into(), why: text("there is no such directory") }],
+    StrangePointer => [StoreError::StrangePointer { path: "/srv/shop/current".into(), why: text("it is a directory") }],
+    Damaged => [StoreError::Damaged { path: "/srv/shop/.cutover/state.json".into(), why: text("it ends too early") }],
+    NoSuchTree => [StoreError::NoSuchTree(version())],
+    OtherContent => [StoreError::OtherContent { version: version(), here: digest() }],
+    NoSpace => [no_space()],
+    OtherFilesystem => [StoreError::OtherFilesystem { path: "/srv/shop/releases".into(), root: "/srv/shop".into() }],
+}}
+
+examples! { agreement_errors: AgreementError {
+    Disk => each(disk_errors(), AgreementError::Disk),
+    Record => [AgreementError::Record { path: text("/srv/shop/.cutover/fleet.json"), why: text("it is cut") }],
+}}
+
+examples! { driver_errors: DriverError {
+    Store => each(store_errors(), DriverError::Store),
+    Agreement => each(agreement_errors(), DriverError::Agreement),
+    Illegal => [DriverError::Illegal(illegal())],
+    NothingToDo => [DriverError::NothingToDo],
+    Journal => [DriverError::Journal { path: "/srv/shop/.cutover/journal.json".into(), why: text("it is cut") }],
+}}
+
+examples! { node_errors: NodeError {
+    Store => each(store_errors(), NodeError::Store),
+    Driver => each(driver_errors(), NodeError::Driver),
+    Busy => [
+        NodeError::Busy(None),
+        NodeError::Busy(Some(Holder { pid: 4711, command: text("update"), since: now() })),
+    ],
+    UnderWay => [NodeError::UnderWay(Box::new(record()))],
+    NeedsPerson => [NodeError::NeedsPerson(NeedsPerson { since: now(), reason: text("both are sick") })],
+    NoWayBack => [NodeError::NoWayBack(text("no release is active"))],
+    NoTrial => [NodeError::NoTrial],
+    Banned => [NodeError::Banned(Bad { release: release(), reason: text("it was sick"), since: now() })],
+    ActiveAlready => [NodeError::ActiveAlready(version())],
+}}
+
+examples! { rules: Rule {
+    UnknownFormat => [Rule::UnknownFormat],
+    UnreadCompression => [Rule::UnreadCompression("xz")],
+    BrokenCompression => [Rule::BrokenCompression(text("checksum"))],
+    Truncated => [Rule::Truncated],
+    NoEndMark => [Rule::NoEndMark],
+    DataAfterEnd => [Rule::DataAfterEnd],
+    Empty => [Rule::Empty],
+    Checksum => [Rule::Checksum],
+    Magic => [Rule::Magic],
+    Number => [Rule::Number("size")],
+    EntryType => [Rule::EntryType(b'V')],
+    SpecialFile => [Rule::SpecialFile],
+    DataWithoutFile => [Rule::DataWithoutFile],
+    ExtendedTooLong => [Rule::ExtendedTooLong],
+    ExtendedTooMany => [Rule::ExtendedTooMany],
+    BrokenRecord => [Rule::BrokenRecord],
+    RepeatedRecord => [Rule::RepeatedRecord(text("path"))],
+    RecordValue => [Rule::RecordValue(text("mtime"))],
+    Record => [Rule::Record(text("x"))],
+    GlobalRecord => [Rule::GlobalRecord(text("path"))],
+    HeadersDisagree => [Rule::HeadersDisagree("name")],
+    DanglingHeader => [Rule::DanglingHeader],
+    EmptyName => [Rule::EmptyName],
+    AbsoluteName => [Rule::AbsoluteName],
+    ParentInName => [Rule::ParentInName],
+    NulInName => [Rule::NulInName],
+    NameTooLong => [Rule::NameTooLong],
+    ComponentTooLong => [Rule::ComponentTooLong],
+    SlashAfterFile => [Rule::SlashAfterFile],
+    LinkTarget => [Rule::LinkTarget],
+    HardLinkTarget => [Rule::HardLinkTarget],
+    Repeated => [Rule::Repeated],
+    ThroughNonDirectory => [Rule::ThroughNonDirectory],
+    FileSystemName => [Rule::FileSystemName(text("EILSEQ"))],
+    SetId => [Rule::SetId],
+    Capability => [Rule::Capability],
+    AccessList => [Rule::AccessList],
+    Attribute => [Rule::Attribute(text("trusted.x"))],
+    Owner => [Rule::Owner],
+    Time => [Rule::Time],
+    SparseMap => [Rule::SparseMap],
+    SparseKind => [Rule::SparseKind],
+    TooManyBytes => [Rule::TooManyBytes(1)],
+    TooManyEntries => [Rule::TooManyEntries(1)],
+    TooMuchMetadata => [Rule::TooMuchMetadata(1)],
+}}
+
+examples! { archive_errors: ArchiveError {
+    Refused => each(rules(), |rule| {
+        let (archive, name) = (text("shop-2.0.0.tar"), b"bin/a".to_vec());
+        ArchiveError::Refused(Box::new(Refusal { archive, entry: 3, offset: 1536, name, rule }))
+    }),
+    Read => [ArchiveError::Read { archive: text("shop-2.0.0.tar"), source: broken() }],
+}}
+
+examples! { stage_errors: StageError {
+    Archive => each(archive_errors(), StageError::Archive),
+    Disk => each(disk_errors(), StageError::Disk),
+}}
+
+examples! { source_errors: SourceError {
+    NoSource => [SourceError::NoSource],
+    Scheme => [SourceError::Scheme(text("ftp"))],
+    NotAbsolute => [SourceError::NotAbsolute(text("releases"))],
+    Name => [SourceError::Name(text("../x"))],
+    Missing => [SourceError::Missing(text("/srv/releases/stable.channel"))],
+    Read => [SourceError::Read { what: text("https://releases/shop"), source: broken() }],
+    OutOfRange => [SourceError::OutOfRange { path: "/x".into(), start: 1, length: 2, size: 2 }],
+    Disk => each(disk_errors(), SourceError::Disk),
+    Owned => each(owned_errors(), SourceError::Owned),
+    Address => [SourceError::Address { address: text("http://"), problem: "it has no host" }],
+    Proxy => [SourceError::Proxy],
+    Status => [SourceError::Status { what: text("https://releases/shop"), status: 503 }],
+    NoLength => [SourceError::NoLength(text("https://releases/shop"))],
+    Changed => [SourceError::Changed(text("https://releases/shop"))],
+    Cut => [SourceError::Cut(text("https://releases/shop"))],
+    TooLong => [SourceError::TooLong { what: text("stable.channel"), limit: 1 << 20 }],
+    Size => [SourceError::Size { found: 1, signed: 2 }],
+    Digest => [SourceError::Digest { found: digest(), signed: digest() }],
+    Write => [SourceError::Write(broken()), SourceError::Write(io::Error::from_raw_os_error(libc::ENOSPC))],
+}}
+
+examples! { index_errors: IndexError {
+    Malformed => [IndexError::Malformed { part: "the index", rule: "it ends too early" }],
+    Digest => [IndexError::Digest { part: "a page of the index", found: digest(), wanted: digest() }],
+    Differs => [IndexError::Differs { path: b"bin/a".to_vec(), rule: "its mode" }],
+    Entry => [IndexError::Entry { path: b"bin/a".to_vec(), rule: "its name is absolute" }],
+    Read => [IndexError::Read(broken())],
+    Source => each(source_errors(), IndexError::Source),
+    Disk => each(disk_errors(), IndexError::Disk),
+}}
+
+examples! { staging_errors: StagingError {
+    Store => each(store_errors(), StagingError::Store),
+    Stage => each(stage_errors(), StagingError::Stage),
+    Index => each(index_errors(), StagingError::Index),
+    Archive => each(archive_errors(), StagingError::Archive),
+    Source => each(source_errors(), StagingError::Source),
+    Mismatch => [StagingError::Mismatch { version: version(), what: text("its index is another one") }],
+    Disk => each(disk_errors(), StagingError::Disk),
+}}
+
+examples! { data_errors: DataError {
+    Disk => each(disk_errors(), DataError::Disk),
+    NoSpace => [DataError::NoSpace { path: "/srv/shop/data".into(), need: 2 << 30, free: 1 << 30 }],
+    Unfit => [DataError::Unfit { path: "/srv/shop/data".into(), why: "it is a mount point" }],
+    Index => [DataError::Index { path: "/srv/shop/.cutover/aside/t.json".into(), why: text("it is cut") }],
+}}
+
+examples! { line_problems: LineProblem {
+    NotText => [LineProblem::NotText],
+    Control => [LineProblem::Control(7)],
+    Empty => [LineProblem::Empty],
+    NotAPair => [LineProblem::NotAPair],
+    FormatNotFirst => [LineProblem::FormatNotFirst],
+    Twice => [LineProblem::Twice { key: text("size"), first: 3 }],
+    Unknown => [
+        LineProblem::Unknown { key: text("szie"), nearest: Some("size") },
+        LineProblem::Unknown { key: text("q"), nearest: None },
+    ],
+}}
+
+examples! { value_problems: ValueProblem {
+    Empty => [ValueProblem::Empty],
+    Not => [ValueProblem::Not { value: text("x"), wanted: "a whole number" }],
+    Conflict => [ValueProblem::Conflict("waves must come in order of time")],
+}}
+
+examples! { malformed: Malformed {
+    TooLong => [Malformed::TooLong { size: 70_000, limit: 65_536 }],
+    Line => each(line_problems(), |problem| Malformed::Line { line: 4, problem }),
+    Value => each(value_problems(), |problem| Malformed::Value { line: 4, key: text("size"), problem }),
+    Missing => [Malformed::Missing("size")],
+    Newer => [Malformed::Newer(2)],
+}}
+
+examples! { not_counted: NotCounted {
+    Unknown => [NotCounted::Unknown],
+    Revoked => [NotCounted::Revoked],
+    OtherRole => [NotCounted::OtherRole],
+    OtherTime => [NotCounted::OtherTime],
+}}
+
+examples! { trust_refusals: TrustRefusal {
+    Unsigned => [TrustRefusal::Unsigned],
+    NotASignature => [TrustRefusal::NotASignature],
+    Certificate => [TrustRefusal::Certificate],
+    Algorithm => [TrustRefusal::Algorithm(text("ssh-rsa"))],
+    Namespace => [TrustRefusal::Namespace { found: text("file"), wanted: text("cutover-release") }],
+    NobodyPresent => [TrustRefusal::NobodyPresent(text("SHA256:abc"))],
+    WrongSignature => [TrustRefusal::WrongSignature(text("SHA256:abc"))],
+    TooFew => {
+        let others = not_counted().into_iter().map(|(_, why)| (text("SHA256:abc"), why)).collect();
+        [
+            TrustRefusal::TooFew { needed: 2, counted: 1, others },
+            TrustRefusal::TooFew { needed: 1, counted: 0, others: Vec::new() },
+        ]
+    },
+    NoKeys => [TrustRefusal::NoKeys("cutover-channel")],
+}}
+
+examples! { refused: Refused {
+    Untrusted => each(trust_refusals(), |refusal| Refused::Untrusted { what: text("stable.channel"), refusal }),
+    Malformed => each(malformed(), |malformed| Refused::Malformed { what: text("stable.channel"), malformed }),
+    OtherProduct => [Refused::OtherProduct { what: text("x.manifest"), found: text("a"), wanted: text("b") }],
+    OtherChannel => [Refused::OtherChannel { what: text("x.channel"), found: text("a"), wanted: text("b") }],
+    Older => [Refused::Older { channel: text("stable"), serial: 6, seen: 7 }],
+    TwoOfOneSerial => [Refused::TwoOfOneSerial { channel: text("stable"), serial: 7 }],
+    FastForward => [Refused::FastForward { channel: text("stable"), serial: u64::MAX }],
+    FromTheFuture => [Refused::FromTheFuture { channel: text("stable"), issued: now(), now: now() }],
+    Expired => [Refused::Expired { channel: text("stable"), expires: now(), now: now() }],
+    NotNamed => [Refused::NotNamed { channel: text("stable"), version: version() }],
+    Revoked => [Refused::Revoked { channel: text("stable"), version: version() }],
+    BelowMinimum => [Refused::BelowMinimum { channel: text("stable"), version: version(), minimum: version() }],
+    OtherManifest => [Refused::OtherManifest { what: text("x.manifest"), found: digest(), wanted: digest() }],
+    OtherVersion => [Refused::OtherVersion { what: text("x.manifest"), found: version(), wanted: version() }],
+    Incompatible => [
+        Refused::Incompatible { version: version(), wanted: vec![text("x86_64")], here: Vec::new() },
+        Refused::Incompatible { version: version(), wanted: vec![text("x86_64")], here: vec![text("arm")] },
+    ],
+    OtherArchive => [Refused::OtherArchive { found: text("a.tar"), wanted: text("b.tar") }],
+}}
+
+examples! { resolve_errors: ResolveError {
+    Refused => each(refused(), ResolveError::Refused),
+    Source => each(source_errors(), ResolveError::Source),
+    Disk => each(disk_errors(), ResolveError::Disk),
+    NoVersion => [ResolveError::NoVersion(cutover::release::source::local::NoVersion(text("x.tar")))],
+}}
+
+examples! { key_problems: KeyProblem {
+    NotText => [KeyProblem::NotText],
+    NoKey => [KeyProblem::NoKey],
+    BadKey => [KeyProblem::BadKey],
+    Algorithm => [KeyProblem::Algorithm(text("ssh-rsa"))],
+    Certificate => [KeyProblem::Certificate],
+    Quote => [KeyProblem::Quote],
+    Option => [KeyProblem::Option(text("cert-authority"))],
+    Twice => [KeyProblem::Twice(text("namespaces"))],
+    Time => [KeyProblem::Time(text("soon"))],
+    NeverValid => [KeyProblem::NeverValid],
+}}
+
+examples! { trust_errors: TrustError {
+    Owned => each(owned_errors(), TrustError::Owned),
+    Line => each(key_problems(), |problem| TrustError::Line { file: "/etc/cutover/keys/a.pub".into(), line: 2, problem }),
+    Missing => [TrustError::Missing("/etc/cutover/keys/a.pub".into())],
+    BinaryList => [TrustError::BinaryList("/etc/cutover/revoked".into())],
+}}
+
+examples! { upstream_errors: UpstreamError {
+    Resolve => each(resolve_errors(), UpstreamError::Resolve),
+    Source => each(source_errors(), UpstreamError::Source),
+    Trust => each(trust_errors(), UpstreamError::Trust),
+    Node => each(node_errors(), UpstreamError::Node),
+    Staging => each(staging_errors(), UpstreamError::Staging),
+}}
+
+examples! { pack_errors: PackError {
+    Changed => [PackError::Changed("build/a".into())],
+    BaseWithoutIndex => [PackError::BaseWithoutIndex("shop-1.tar".into())],
+    TooLarge => [PackError::TooLarge],
+    Compress => [PackError::Compress(broken())],
+    Index => each(index_errors(), PackError::Index),
+    Disk => each(disk_errors(), PackError::Disk),
+}}
+
+examples! { sign_errors: SignError {
+    Disk => each(disk_errors(), SignError::Disk),
+    NoKey => [SignError::NoKey("team".into())],
+    NoFile => [SignError::NoFile("x.manifest".into())],
+    Key => [SignError::Key { path: "team".into(), source: ssh_key::Error::Crypto }],
+    Random => [SignError::Random],
+    Run => [SignError::Run { path: "team".into(), source: broken() }],
+    Refused => [SignError::Refused("team".into())],
+}}
+
+examples! { publish_errors: PublishError {
+    Disk => each(disk_errors(), PublishError::Disk),
+    Sign => each(sign_errors(), PublishError::Sign),
+    Malformed => each(malformed(), |malformed| PublishError::Malformed { path: "stable.channel".into(), malformed }),
+    Signature => each(trust_refusals(), |refusal| PublishError::Signature { path: "stable.channel".into(), refusal }),
+    OtherKey => [PublishError::OtherKey { path: "stable.channel".into(), found: text("SHA256:abc") }],
+    Unsigned => [PublishError::Unsigned("stable.channel".into())],
+    NoRelease => [PublishError::NoRelease { directory: "releases".into(), version: version() }],
+    WhichRelease => [PublishError::WhichRelease { directory: "releases".into(), count: 2 }],
+    OtherArchive => [PublishError::OtherArchive { path: "x.tar".into(), what: "the size" }],
+    WouldBeRefused => each(malformed(), PublishError::WouldBeRefused),
+    Revoked => [PublishError::Revoked(version())],
+}}
+
+examples! { operate_errors: OperateError {
+    Unreachable => [OperateError::Unreachable(text("no answer within 5s"))],
+    Refused => [OperateError::Refused(text("rollout 17 is under way"))],
+}}
+
+// All that a command may fail with.
+examples! { failures: Error {
+    Config => each(config_problems(), Error::Config),
+    Node => each(node_errors(), Error::Node),
+    Staging => each(staging_errors(), Error::Staging),
+    Store => each(store_errors(), Error::Store),
+    Disk => each(disk_errors(), Error::Disk),
+    Data => each(data_errors(), Error::Data),
+    Usage => [
+        Error::Usage { what: text("`soon` is not a moment"), hint: Some(text("write it as 04:00")) },
+        Error::Usage { what: text("`--version` goes with an archive"), hint: None },
+    ],
+    NoSuchRelease => [
+        Error::NoSuchRelease { what: text("1.0"), nearest: Some(text("1.0.0")) },
+        Error::NoSuchRelease { what: text("1.0"), nearest: None },
+    ],
+    Differs => [Error::Differs(version())],
+    Upstream => each(upstream_errors(), Error::Upstream),
+    Pack => each(pack_errors(), Error::Pack),
+    Sign => each(sign_errors(), Error::Sign),
+    Publish => each(publish_errors(), Error::Publish),
+    Hook => [Error::Hook(text("hook `/etc/cutover/shop.hooks/pre-stage.d/10-a` failed: exit code 1"))],
+    Operate => each(operate_errors(), Error::Operate),
+    Agreement => each(agreement_errors(), Error::Agreement),
+    Fleet => [Error::Fleet(text("this node has not joined the fleet"))],
+    Unreachable => [Error::Unreachable(text("no answer within 5s"))],
+    NotNow => [Error::NotNow(text("slot 3 is taken"))],
+    Interrupted => [Error::Interrupted("while the release was staged")],
+}}
+
+// What becomes the reason of a rollback, or part of another message.
+
+examples! { systemd_errors: SystemdError {
+    Refused => [SystemdError::Refused { action: "start", subject: text("`shop.service`"), answer: text("not found") }],
+    TimedOut => {
+        let limit = Duration::from_secs(90);
+        [SystemdError::TimedOut { action: "start", subject: text("`shop.service`"), limit }]
+    },
+}}
+
+examples! { service_errors: ServiceError {
+    Systemd => each(systemd_errors(), ServiceError::Systemd),
+    Unstoppable => [ServiceError::Unstoppable { units: text("`shop.service`"), state: text("deactivating") }],
+    Command => [ServiceError::Command { action: "stop", command: text("bin/stop"), answer: text("exit code 1") }],
+}}
+
+examples! { units_errors: UnitsError {
+    Disk => each(disk_errors(), UnitsError::Disk),
+    Systemd => each(systemd_errors(), UnitsError::Systemd),
+    Taken => [UnitsError::Taken { unit: text("shop.service"), path: "/etc/systemd/system/shop.service".into() }],
+    TooMany => [UnitsError::TooMany("/srv/shop/releases/2.0.0".into())],
+}}
+
+examples! { hook_errors: HookError {
+    NotNow => [
+        HookError::NotNow { hook: "/etc/cutover/shop.hooks/a".into(), said: text("a backup runs") },
+        HookError::NotNow { hook: "/etc/cutover/shop.hooks/a".into(), said: String::new() },
+    ],
+    Failed => [HookError::Failed { hook: "/etc/cutover/shop.hooks/a".into(), how: text("exit code 1") }],
+    Untrusted => each(owned_errors(), |source| HookError::Untrusted { hook: "/etc/cutover/shop.hooks/a".into(), source }),
+    Unreadable => [HookError::Unreadable { path: "/etc/cutover/shop.hooks".into(), source: broken() }],
+    TooMany => [HookError::TooMany("/etc/cutover/shop.hooks".into())],
+}}
+
+examples! { health_invalid: HealthInvalid {
+    Kind => [HealthInvalid::Kind(text("a"))],
+    Name => [HealthInvalid::Name(text("units"))],
+    Command => [HealthInvalid::Command(text("a"))],
+    Url => [HealthInvalid::Url { name: text("a"), url: text("ftp://x") }],
+    Unit => [HealthInvalid::Unit { name: text("a"), unit: text("x") }],
+    Zero => [HealthInvalid::Zero("interval")],
+    Deadline => [HealthInvalid::Deadline { min_healthy: Span::seconds(9), deadline: Span::seconds(1) }],
+}}
+
+examples! { service_invalid: ServiceInvalid {
+    Unit => [ServiceInvalid::Unit(text("shop"))],
+    UnitsAndCommand => [ServiceInvalid::UnitsAndCommand],
+    Empty => [ServiceInvalid::Empty("start")],
+}}
+
+examples! { not_a_window: NotAWindow {
+    Start => [NotAWindow::Start(text("25:00"))],
+    Length => [NotAWindow::Length(Span::seconds(0))],
+    Zone => [NotAWindow::Zone(text("Mars/Base"))],
+}}
+
+examples! { not_a_unit: NotAUnit {
+    Span => [NotAUnit::Span(text("soon"))],
+    Size => [NotAUnit::Size(text("much"))],
+}}
+
+/// Every message that is part of others.
+pub fn inner_messages() -> Vec<(String, String)> {
+    fn told<E: std::error::Error>(examples: Vec<(String, E)>) -> Vec<(String, String)> {
+        examples.into_iter().map(|(name, error)| (name, error.to_string())).collect()
+    }
+    [
+        told(systemd_errors()),
+        told(service_errors()),
+        told(units_errors()),
+        told(hook_errors()),
+        told(health_invalid()),
+        told(service_invalid()),
+        told(not_a_window()),
+        told(not_a_unit()),
+        told(rules()),
+        told(line_problems()),
+        told(value_problems()),
+        told(not_counted()),
+        told(trust_refusals()),
+        told(key_problems()),
+    ]
+    .concat()
+}
