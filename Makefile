@@ -7,7 +7,7 @@ DESTDIR ?=
 # Where cargo builds; follows CARGO_TARGET_DIR.
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test check bench test-nodes test-fleet test-crashes test-storage model build man install install-boards uninstall deb test-deb test-guide clean
+.PHONY: help demo test check bench test-nodes test-fleet test-crashes test-storage model build man install install-boards uninstall deb test-deb test-guide test-terminal clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -65,6 +65,9 @@ test-deb: deb ## Install, upgrade and purge the package in a fresh Debian root (
 
 test-guide: deb ## README's ten-minute guide, word by word, on a real systemd node (root)
 	@tests/nodes/guide "$$(ls "$(TARGET)"/debian/cutover_*.deb)"
+
+test-terminal: ## What a person sees and types, in a real terminal (tmux, python3; zsh and fish where they are there)
+	@tests/terminal/run
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -29,5 +29,7 @@ install -D -m 755 packaging/web-hook "$root/share/doc/cutover/examples/web-hook"
 for document in README.md CHANGELOG.md docs/*.md; do
     install -D -m 644 "$document" "$root/share/doc/cutover/$(basename "$document")"
 done
-install -D -m 644 docs/status.schema.json "$root/share/cutover/status.schema.json"
+for schema in status progress; do
+    install -D -m 644 "docs/$schema.schema.json" "$root/share/cutover/$schema.schema.json"
+done
 install -d -m 755 "$destdir/etc/cutover/keys"

@@ -18,6 +18,10 @@ getfacl:acl
 rsync:rsync
 git:git
 etcd:etcd-server
+tmux:tmux
+zsh:zsh
+fish:fish
+curl:curl
 '
 
 # Tools of mkfs and the like stand in directories that an ordinary user's PATH lacks.

@@ -33,7 +33,7 @@ struct Page {
     heading: &'static str,
 }
 
-const PAGES: [Page; 4] = [
+const PAGES: [Page; 5] = [
     Page {
         name: "cutover.toml",
         section: 5,
@@ -53,6 +53,13 @@ const PAGES: [Page; 4] = [
         section: 7,
         about: "nodes that take turns, or switch together or not at all",
         document: "docs/fleet.md",
+        heading: "",
+    },
+    Page {
+        name: "cutover-hooks",
+        section: 7,
+        about: "programs that run at the moments of an update of cutover",
+        document: "docs/hooks.md",
         heading: "",
     },
     Page {
@@ -95,7 +102,7 @@ fn main() -> io::Result<()> {
             about = page.about
         );
         let see = ".SH SEE ALSO\n.BR cutover (1),\n.BR cutover.toml (5),\n.BR cutover\\-release (5),\n\
-                   .BR cutover\\-fleet (7),\n.BR cutover\\-troubleshooting (7)\n";
+                   .BR cutover\\-fleet (7),\n.BR cutover\\-hooks (7),\n.BR cutover\\-troubleshooting (7)\n";
         fs::write(
             man.join(format!("{}.{}", page.name, page.section)),
             format!("{head}{}{see}", markdown::to_roff(part)),

@@ -4,6 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use super::release_args::RecoverArgs;
+pub use super::release_args::{
+    AdoptArgs, CompletionsArgs, ConfigCommand, DataCommand, DiffArgs, DropArgs, HealthArgs, LogArgs,
+    PackArgs, PruneArgs, ReportArgs, VerifyArgs,
+};
 use super::signing_args::{KeygenArgs, PublishArgs, SignArgs, TrustCommand, VerifySignatureArgs};
 use crate::types::record::DataPolicy;
 use crate::types::{Span, Version};
@@ -26,6 +31,9 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "\
+Begin with `cutover status`. `cutover adopt PATH` takes over what runs already, `cutover check` says what an update
+would take, `cutover update` makes it, `cutover rollback` goes back. `cutover help COMMAND` says more of each.
+
 Exit codes:
    0  done, or nothing to do                  12  refused: signature, content, format, banned
    1  failed, and nothing changed             13  the fleet called the rollout off
@@ -107,14 +115,29 @@ pub enum ProgressKind {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show what runs, since when, what is going on, and what to type next
+    ///
+    /// Asks nobody and changes nothing: neither the source, nor shared storage, nor a lock. `--json` has the same facts
+    /// for programs; its keys are only ever added to.
     Status(StatusArgs),
     /// List the releases on this node
+    ///
+    /// Each with its state (active, previous, pinned, bad, staged), the channel's serial, its size, and the processes that
+    /// run from it. `--available` asks the source, too.
     List(ListArgs),
     /// Look for a newer release that may be installed; exit 77 when there is none
+    ///
+    /// Says what an update would take: the bytes to fetch (with `-v` every part of the archive) and to write, what is
+    /// restarted, how data are copied, and which policies are in the way. Nothing is changed, and nothing remembered.
     Check,
     /// Fetch, verify and unpack a release aside; the running one is untouched
+    ///
+    /// May be interrupted at any time, also by Ctrl-C: what was fetched is kept, and the next run goes on.
     Stage(StageArgs),
     /// Switch to a staged release, watch it, and go back if it is sick
+    ///
+    /// Stops services, copies data, moves the pointer, starts services, and runs the checks for the trial. Windows, jitter
+    /// and phases are for automatic updates: who names a release goes before them. `--confirm --trial 5min` protects you
+    /// from locking yourself out: unless `cutover commit` is typed in time, the old release comes back.
     Switch(SwitchArgs),
     /// Bring this node to the wanted release
     ///
@@ -130,6 +153,8 @@ pub enum Command {
     /// it the application's own units are run.
     Rehearse(RehearseArgs),
     /// Keep the release on trial now
+    ///
+    /// Ends the trial that another cutover watches, or one that waits for this word (`--confirm`).
     Commit,
     /// Go back to the previous good release: local, offline, at once
     ///
@@ -137,6 +162,9 @@ pub enum Command {
     /// hold, since the timer would undo it otherwise; `cutover unhold` lifts it.
     Rollback(RollbackArgs),
     /// Stop automatic switching; staging goes on
+    ///
+    /// Even `update --now` does not pass a hold; `switch` and `rollback` do, since a person types them. A rollback by hand
+    /// sets one. For example: `cutover hold --until 2d --reason "the fair"`.
     Hold(HoldArgs),
     /// Let automatic switching go on
     Unhold,
@@ -145,27 +173,44 @@ pub enum Command {
     /// Let this release be pruned
     Unpin(VersionArgs),
     /// Never switch to this release (by its digest)
+    ///
+    /// What failed its trial is marked by itself. A newer release is taken as soon as it comes.
     MarkBad(MarkBadArgs),
     /// Let this release be switched to again
     MarkGood(VersionArgs),
     /// Run the health checks now
+    ///
+    /// Shows the answer of each. Exit code 0 when all required ones pass, else 1.
     Health(HealthArgs),
     /// Show and drop the data that rollbacks have set aside
     #[command(subcommand)]
     Data(DataCommand),
     /// Compare the tree of a release with what it must be
+    ///
+    /// Hashes every file. Exit code 12 when it differs; `--repair` puts a whole tree in its place.
     Verify(VerifyArgs),
     /// Show what differs between two releases on this node
     Diff(DiffArgs),
     /// Remove releases that nobody needs: never active, previous good, pinned, on trial, or in use
     Prune(PruneArgs),
     /// Show what happened, newest first
+    ///
+    /// One line for each outcome, with who asked, how long the service was away, and why it ended so. `--json` has the
+    /// transaction, by which the journal and the metrics tell the same outcome.
     Log(LogArgs),
     /// Finish or undo what was interrupted; may be run at any time
+    ///
+    /// What was interrupted before the pointer moved is called off; a trial is watched again, or goes back when its time is
+    /// over. The unit at boot and the timer of the deadline run this.
     Recover(RecoverArgs),
     /// Take over a directory, or an existing `current`, as the first release
+    ///
+    /// So that the first rollback has somewhere to go. The service is not restarted.
     Adopt(AdoptArgs),
     /// Make a release of a directory: an archive and its manifest
+    ///
+    /// The archive is a `.tar.zst` that every tar reads, and that knows its own map: nodes fetch what they lack. Give
+    /// `--base` the archive of the release before, and updates fetch still less.
     Pack(PackArgs),
     /// Make a pair of ed25519 keys, as `ssh-keygen` makes them
     Keygen(KeygenArgs),
@@ -198,6 +243,8 @@ pub enum Command {
     /// One file that needs nothing from elsewhere and no scripts, for browsers old and new, light and dark.
     Report(ReportArgs),
     /// Print the completions for a shell
+    ///
+    /// For example `source <(cutover completions bash)`. The packages install them.
     Completions(CompletionsArgs),
 }
 
@@ -279,7 +326,7 @@ pub struct SwitchArgs {
     /// See there.
     #[command(flatten)]
     pub trial: TrialArgs,
-    /// Switch at this moment (RFC 3339, or HH:MM today)
+    /// Switch at this moment: RFC 3339, HH:MM (UTC, the next one), or a duration from now such as `2h`
     #[arg(long, value_name = "TIME")]
     pub at: Option<String>,
     /// Switch although the checks fail now, or the release is banned
@@ -383,155 +430,4 @@ pub struct MarkBadArgs {
     /// Why
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
-}
-
-/// Of `verify`.
-#[derive(Debug, Args)]
-pub struct VerifyArgs {
-    /// The release; absent: the active one
-    #[arg(value_name = "VERSION")]
-    pub version: Option<Version>,
-    /// Make the tree what it must be again; only what differs is fetched
-    #[arg(long)]
-    pub repair: bool,
-    /// Take what differs from this archive, not from the source
-    #[arg(long, value_name = "FILE", requires = "repair")]
-    pub from: Option<PathBuf>,
-    /// Take an archive that nobody has signed
-    #[arg(long, requires = "from")]
-    pub allow_unsigned: bool,
-}
-
-/// Of `diff`.
-#[derive(Debug, Args)]
-pub struct DiffArgs {
-    /// The one
-    #[arg(value_name = "A")]
-    pub one: Version,
-    /// The other
-    #[arg(value_name = "B")]
-    pub other: Version,
-}
-
-/// Of `prune`.
-#[derive(Debug, Args)]
-pub struct PruneArgs {
-    /// Say what would go, and touch nothing
-    #[arg(long)]
-    pub dry_run: bool,
-}
-
-/// Of `log`.
-#[derive(Debug, Args)]
-pub struct LogArgs {
-    /// At most so many
-    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 20)]
-    pub number: usize,
-    /// Only what happened since: RFC 3339, or a duration such as `2d`
-    #[arg(long, value_name = "TIME")]
-    pub since: Option<String>,
-}
-
-/// Of `recover`.
-#[derive(Debug, Args)]
-pub struct RecoverArgs {
-    /// At boot, before the application starts: settle pointer and data only; the rest follows once it runs
-    #[arg(long)]
-    pub boot: bool,
-}
-
-/// Of `adopt`.
-#[derive(Debug, Args)]
-pub struct AdoptArgs {
-    /// The directory, or a link to it
-    #[arg(value_name = "PATH")]
-    pub path: PathBuf,
-    /// What the release shall be called; absent: the directory's name
-    #[arg(long, value_name = "VERSION")]
-    pub version: Option<Version>,
-}
-
-/// Of `pack`.
-#[derive(Debug, Args)]
-pub struct PackArgs {
-    /// The directory that holds what is released
-    #[arg(value_name = "DIR")]
-    pub directory: PathBuf,
-    /// The product's name
-    #[arg(long, value_name = "NAME")]
-    pub product: String,
-    /// The release's version
-    #[arg(long, value_name = "VERSION")]
-    pub version: Version,
-    /// The archive to write; its manifest is written beside it
-    #[arg(short, long, value_name = "FILE")]
-    pub output: PathBuf,
-    /// The archive of the previous release: unchanged files keep their times, and updates fetch less
-    #[arg(long, value_name = "FILE")]
-    pub base: Option<PathBuf>,
-    /// Compression, 1 (fast) to 22 (small)
-    #[arg(long, value_name = "NUMBER", default_value_t = 9, value_parser = clap::value_parser!(i32).range(1..=22))]
-    pub level: i32,
-    /// The kinds of nodes that it is for, as in their `[source] compatible` (repeat the option); absent: all
-    #[arg(long, value_name = "NAME")]
-    pub compatible: Vec<String>,
-    /// Which data this release reads (numbers; repeat the option)
-    #[arg(long, value_name = "EPOCH")]
-    pub data_read: Vec<u64>,
-    /// Which data this release writes (a number)
-    #[arg(long, value_name = "EPOCH")]
-    pub data_write: Option<u64>,
-}
-
-/// Of `health`.
-#[derive(Debug, Args)]
-pub struct HealthArgs {
-    /// Wait until all pass, for as long as a new release may take (`deadline`)
-    #[arg(long)]
-    pub wait: bool,
-}
-
-/// Of `data`.
-#[derive(Debug, Subcommand)]
-pub enum DataCommand {
-    /// List what was set aside: by which rollback, when, how much, and where it is
-    List,
-    /// Delete what one rollback has set aside, for good
-    Drop(DropArgs),
-}
-
-/// Of `data drop`.
-#[derive(Debug, Args)]
-pub struct DropArgs {
-    /// The rollback, as `data list` names it
-    #[arg(value_name = "ID")]
-    pub id: String,
-}
-
-/// Of `config`.
-#[derive(Debug, Subcommand)]
-pub enum ConfigCommand {
-    /// Show the effective values, and the file that each comes from
-    Show,
-    /// Check the configuration, and say nothing if it is well
-    Check,
-}
-
-/// Of `report`.
-#[derive(Debug, Args)]
-pub struct ReportArgs {
-    /// The file to write; `-` for standard output
-    #[arg(long, value_name = "FILE")]
-    pub html: PathBuf,
-    /// About the fleet that meets in this directory, instead of about this node
-    #[arg(long, value_name = "DIR")]
-    pub fleet: Option<PathBuf>,
-}
-
-/// Of `completions`.
-#[derive(Debug, Args)]
-pub struct CompletionsArgs {
-    /// The shell
-    #[arg(value_enum, value_name = "SHELL")]
-    pub shell: clap_complete::Shell,
 }

@@ -18,6 +18,7 @@ mod plan;
 mod produce;
 mod progress;
 mod rehearse;
+pub mod release_args;
 pub mod report;
 mod signing;
 pub mod signing_args;
@@ -115,7 +116,8 @@ fn dispatch(cli: &Cli, interrupted: Arc<AtomicBool>) -> Result<u8, Error> {
 /// The commands that do not just end when Ctrl-C is typed: they have something to put in order first, or to tell.
 fn heeds_signals(command: &Command) -> bool {
     let watches = matches!(command, Command::Status(args) if args.watch);
-    let changes = matches!(command, Command::Stage(_) | Command::Commit | Command::Fleet(_));
+    let changes =
+        matches!(command, Command::Stage(_) | Command::Rehearse(_) | Command::Commit | Command::Fleet(_));
     watches
         || changes
         || long_work(command).is_some()

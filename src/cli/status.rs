@@ -36,8 +36,9 @@ pub fn status(
             context.output.result(&view, &text);
             return Ok(0);
         }
-        // Clears the screen, as watch(1) does.
-        print(&format!("\x1b[H\x1b[2J{text}"));
+        // From the top, over what stands there: nothing flickers, and nothing fills the terminal's history.
+        let lines = text.trim_end().replace('\n', "\x1b[K\n");
+        print(&format!("\x1b[H{lines}\x1b[K\n\x1b[J"));
         std::thread::sleep(Duration::from_secs(1));
         if context.interrupted.load(Ordering::Relaxed) {
             return Ok(0);

@@ -12,7 +12,7 @@ use super::context::{Context, Locally};
 use super::failure::{Error, code};
 use super::plan::{as_json, dry_run};
 use super::progress;
-use super::rehearse::{ensure_possible, possible, sweep};
+use super::rehearse::{ensure_possible, sweep};
 use super::stop::{self, EndAtOnce};
 use crate::coord::settings::Mode;
 use crate::health::Baseline;

@@ -188,3 +188,30 @@ fn every_command_that_people_are_told_to_type_exists() {
     assert!(seen > 50, "only {seen} commands were found");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn every_example_of_a_configuration_is_one() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut examples = vec![("packaging/shop.toml".to_owned(), document("packaging/shop.toml"))];
+    let mut documents = vec!["README.md".to_owned()];
+    documents.extend(fs::read_dir(root.join("docs")).unwrap().filter_map(|entry| {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        name.ends_with(".md").then(|| format!("docs/{name}"))
+    }));
+    for name in documents {
+        for block in document(&name).split("\n```toml\n").skip(1) {
+            let block = block.split("\n```").next().unwrap();
+            let head = if block.contains("root = ") { "" } else { "root = \"/srv/shop\"\n" };
+            examples.push((name.clone(), format!("{head}{block}\n")));
+        }
+    }
+    assert!(examples.len() > 5, "only {} examples were found", examples.len());
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text) in examples {
+        let path = directory.path().join("shop.toml");
+        fs::write(&path, &text).unwrap();
+        if let Err(problem) = cutover::config::load_file(&path) {
+            panic!("an example in {name} is refused: {problem}\n{text}");
+        }
+    }
+}

@@ -98,3 +98,54 @@ fn commands_that_look_touch_nothing() {
         assert!(changed.is_empty() && after.len() == before.len(), "{words:?} touched {changed:#?}");
     }
 }
+
+#[test]
+fn looking_at_a_fleet_touches_neither_node_nor_storage() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    for name in ["root", "share", "build"] {
+        fs::create_dir(path(name)).unwrap();
+    }
+    fs::write(path("build").join("VERSION"), "1").unwrap();
+    let settings = format!(
+        "root = {:?}\n[store]\nreserve = '1MiB'\n[fleet]\nmode = 'synchronous'\nname = 'shop'\nnode = 'n0'\n\
+         directory = {:?}\nallow_unsigned = true\n",
+        path("root"),
+        path("share"),
+    );
+    fs::write(path("shop.toml"), settings).unwrap();
+    let run = |words: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_cutover"))
+            .args(["--config", "shop.toml"])
+            .args(words)
+            .current_dir(directory.path())
+            .output()
+            .unwrap();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for words in [
+        &["pack", "build", "--product", "shop", "--version", "1", "-o", "shop-1.tar.zst"][..],
+        &["update", "shop-1.tar.zst", "--allow-unsigned"],
+        &["fleet", "init"],
+        &["fleet", "join"],
+        &["fleet", "members", "--all"],
+        &["fleet", "propose", "1"],
+    ] {
+        let (code, error) = run(words);
+        assert_eq!(code, 0, "{words:?}: {error}");
+    }
+    let before = (everything(&path("root")), everything(&path("share")));
+    for words in [
+        &["status"][..],
+        &["status", "--json", "--all"],
+        &["fleet", "status"],
+        &["fleet", "status", "--why", "--json"],
+        &["fleet", "members"],
+        &["report", "--html", "-", "--fleet", "share"],
+    ] {
+        let (code, error) = run(words);
+        assert_eq!(code, 0, "{words:?}: {error}");
+        let after = (everything(&path("root")), everything(&path("share")));
+        assert_eq!(before, after, "{words:?} touched something");
+    }
+}

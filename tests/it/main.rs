@@ -39,5 +39,6 @@ mod single_node;
 mod staging;
 mod status;
 mod surroundings;
+mod terminal;
 mod web;
 mod web_hook;

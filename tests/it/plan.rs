@@ -111,3 +111,51 @@ fn the_ends_of_a_dry_run_are_those_of_the_run() {
     let (code, said) = here(&["rollback", "--check"]);
     assert!(code == 0 && said.contains("from release 1.2 to 1.0"), "{code}: {said}");
 }
+
+#[test]
+fn update_check_and_status_name_the_same_policies() {
+    let desk = Desk::new();
+    let here = |words: &[&str]| desk.run(&[&["--config", "node.toml", "--json"], words].concat());
+    let blocked = |said: &str| -> Value {
+        let line = said.lines().find(|line| line.starts_with('{')).unwrap();
+        serde_json::from_str::<Value>(line).unwrap()["blocked"].clone()
+    };
+    let day = (jiff::Zoned::now().date() + jiff::Span::new().days(3)).weekday();
+    let day: String = format!("{day:?}").chars().take(3).collect();
+    let text = fs::read_to_string(desk.path("node.toml")).unwrap();
+    let policy = format!(
+        "[policy]\njitter = '3000d'\nwindows = [{{ days = ['{day}'], start = '12:00', length = '10min' }}]\n"
+    );
+    fs::write(desk.path("node.toml"), format!("{text}{policy}")).unwrap();
+    desk.well(&[
+        "publish",
+        "source",
+        "1.1",
+        "--product",
+        "shop",
+        "--key",
+        "team",
+        "--percent",
+        "0",
+        "--wave",
+        "2d=100",
+    ]);
+    assert_eq!(here(&["hold", "--until", "1d", "--reason", "a fair"]).0, 0);
+    let (code, said) = here(&["update"]);
+    assert_eq!(code, 15, "{said}");
+    let told = blocked(&said);
+    let names: Vec<_> = told.as_array().unwrap().iter().map(|one| one["policy"].as_str().unwrap()).collect();
+    assert_eq!(names, ["hold", "window", "jitter", "phase"], "{told}");
+    for one in told.as_array().unwrap() {
+        let until: jiff::Timestamp = one["until"].as_str().unwrap().parse().unwrap();
+        assert!(until > jiff::Timestamp::now(), "{one}");
+    }
+    for words in [&["status"][..], &["check"], &["update", "--dry-run"]] {
+        let (_, said) = here(words);
+        assert_eq!(blocked(&said), told, "{words:?}");
+    }
+    // Urgency passes all but the hold.
+    assert_eq!(here(&["update", "--now"]).0, 15);
+    assert_eq!(here(&["unhold"]).0, 0);
+    assert_eq!(here(&["update", "--now"]).0, 0);
+}

@@ -207,6 +207,7 @@ fn record(intent: Intent, phase: Phase) -> Record {
         downtime_ms: None,
         settings: None,
         moments: Default::default(),
+        rehearsed: None,
     }
 }
 

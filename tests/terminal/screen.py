@@ -4,6 +4,7 @@ import http.server
 import os
 import pathlib
 import random
+import re
 import shutil
 import subprocess
 import tempfile
@@ -26,9 +27,9 @@ class Terminal:
     def tmux(self, *words):
         return subprocess.run(["tmux", "-S", self.socket, *words], check=True, capture_output=True, text=True).stdout
 
-    def screen(self, escapes=False):
-        """What is to be seen, and what was scrolled away."""
-        words = ["capture-pane", "-p", "-S", "-500"] + (["-e"] if escapes else [])
+    def screen(self, escapes=False, joined=True):
+        """What is to be seen, and what was scrolled away; lines that the terminal broke are joined."""
+        words = ["capture-pane", "-p", "-S", "-500"] + (["-e"] if escapes else []) + (["-J"] if joined else [])
         return self.tmux(*words)
 
     def type(self, text):
@@ -61,9 +62,9 @@ class Terminal:
 
     def end(self):
         """The screen when the command has ended that was typed last, and its exit code."""
-        mark = f"\nended-{self.commands}="
-        screen = self.wait_for(lambda screen: mark in screen, "the end")
-        return screen, int(screen.rsplit(mark, 1)[1].split(".")[0])
+        mark = re.compile(rf"ended-{self.commands}=(\d+)\.")
+        screen = self.wait_for(mark.search, "the end")
+        return screen, int(mark.search(screen)[1])
 
     def close(self):
         subprocess.run(["tmux", "-S", self.socket, "kill-server"], capture_output=True)

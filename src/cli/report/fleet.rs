@@ -117,7 +117,7 @@ fn cards(report: &FleetReport) -> String {
         let more = format!("<p>{}</p>", tag(last.tone, &last.state));
         html.push_str(&card(&format!("rollout {}", last.number), &last.version, &more));
         if let Some(skew) = spread(last.nodes.iter().filter_map(|node| node.times.switched)) {
-            html.push_str(&card("first to last switch", &milliseconds(skew), ""));
+            html.push_str(&card("first to last switch", &apart(skew), ""));
         }
     }
     html.push_str("</div>\n");
@@ -131,6 +131,11 @@ fn spread(moments: impl Iterator<Item = Timestamp>) -> Option<u64> {
     (moments.len() > 1).then(|| millis_between(*first, *last))
 }
 
+/// How far two moments are apart, which are told in whole milliseconds.
+fn apart(skew: u64) -> String {
+    if skew == 0 { "under 1 ms".to_owned() } else { milliseconds(skew) }
+}
+
 fn millis_between(from: Timestamp, to: Timestamp) -> u64 {
     u64::try_from(to.duration_since(from).as_millis()).unwrap_or(0)
 }
@@ -140,15 +145,64 @@ fn plot(rollout: &Rollout) -> String {
     let (Some(begin), Some(end)) = (moments().min(), moments().max()) else {
         return "<p class=\"quiet\">Nobody has switched.</p>\n".to_owned();
     };
+    format!(
+        "<div class=\"box\">{}{}\
+         <div class=\"legend\"><span><i class=\"solid-bad\"></i>stopped</span>\
+         <span><i class=\"solid-warn\"></i>new release, not healthy yet</span>\
+         <span><i class=\"solid-good\"></i>new release, healthy</span>\
+         <span><i class=\"solid-calm\"></i>old release again</span></div></div>\n",
+        rows(rollout, begin, end, |node| text(&node.node)),
+        skew_plot(rollout, begin, end)
+    )
+}
+
+/// The switch, enlarged: how far the nodes were apart. Nothing where the whole plot shows it.
+fn skew_plot(rollout: &Rollout, begin: Timestamp, end: Timestamp) -> String {
+    const ENLARGED: u64 = 4;
+    const SHORTEST: u64 = 2;
+    let switched = || rollout.nodes.iter().filter_map(|node| node.times.switched);
+    let (Some(first), Some(last)) = (switched().min(), switched().max()) else { return String::new() };
+    let stopped = rollout.nodes.iter().filter_map(|node| node.times.stopped).min().unwrap_or(first);
+    let margin = (millis_between(stopped, last) / 4).max(1);
+    let until = last
+        .checked_add(jiff::SignedDuration::from_millis(i64::try_from(margin).unwrap_or(0)))
+        .unwrap_or(last);
+    if switched().count() < 2
+        || millis_between(stopped, last) < SHORTEST
+        || millis_between(stopped, until) * ENLARGED > millis_between(begin, end)
+    {
+        return String::new();
+    }
+    let named = |node: &NodeInRollout| {
+        let behind = node.times.switched.map(|at| format!(" +{}", milliseconds(millis_between(first, at))));
+        format!("{}<small class=\"quiet\">{}</small>", text(&node.node), behind.unwrap_or_default())
+    };
+    format!(
+        "<h3>The switch, enlarged: first to last {}</h3>\n{}",
+        apart(millis_between(first, last)),
+        rows(rollout, stopped, until, named)
+    )
+}
+
+/// A bar for each node, from one moment to another.
+fn rows(
+    rollout: &Rollout,
+    begin: Timestamp,
+    end: Timestamp,
+    named: impl Fn(&NodeInRollout) -> String,
+) -> String {
     let whole = millis_between(begin, end).max(1);
     #[expect(clippy::cast_precision_loss, reason = "a share of a drawing")]
-    let share = |at: Timestamp| millis_between(begin, at) as f64 / whole as f64;
+    let share = |at: Timestamp| millis_between(begin, at.clamp(begin, end)) as f64 / whole as f64;
     let mut rows = String::new();
     for node in &rollout.nodes {
         let times = node.times;
         let mut bar = String::new();
         let mut draw = |class: &str, from: Option<Timestamp>, to: Option<Timestamp>, what: &str| {
-            if let (Some(from), Some(to)) = (from, to) {
+            if let (Some(from), Some(to)) = (from, to)
+                && from < end
+                && to > begin
+            {
                 let hint = format!("{what} for {}", milliseconds(millis_between(from, to)));
                 bar.push_str(&piece(class, share(from), share(to), "", &hint));
             }
@@ -160,17 +214,13 @@ fn plot(rollout: &Rollout) -> String {
         draw("solid-calm", times.restored, Some(end), "old release again");
         rows.push_str(&format!(
             "<span>{}</span><div class=\"bar\" role=\"img\" aria-label=\"{}\">{bar}</div>\n",
-            text(&node.node),
+            named(node),
             text(&describe(times, begin))
         ));
     }
     format!(
-        "<div class=\"box\"><div class=\"plot\">\n{rows}</div>\n\
-         <div class=\"axis\"><span>first stop</span><span>+ {}</span></div>\n\
-         <div class=\"legend\"><span><i class=\"solid-bad\"></i>stopped</span>\
-         <span><i class=\"solid-warn\"></i>new release, not healthy yet</span>\
-         <span><i class=\"solid-good\"></i>new release, healthy</span>\
-         <span><i class=\"solid-calm\"></i>old release again</span></div></div>\n",
+        "<div class=\"plot\">\n{rows}</div>\n\
+         <div class=\"axis\"><span>first stop</span><span>+ {}</span></div>\n",
         milliseconds(whole)
     )
 }
@@ -193,6 +243,7 @@ fn describe(times: Times, begin: Timestamp) -> String {
 }
 
 fn states(rollout: &Rollout) -> String {
+    let first = rollout.nodes.iter().filter_map(|node| node.times.switched).min();
     let row = |node: &NodeInRollout| {
         let time = |label: &str, from: Option<Timestamp>, to: Option<Timestamp>| match (from, to) {
             (Some(from), Some(to)) => {
@@ -204,6 +255,7 @@ fn states(rollout: &Rollout) -> String {
         vec![
             format!("<td>{}</td>", text(&node.node)),
             format!("<td>{}</td>", tag(node.tone, &node.state)),
+            time("behind the first", first, node.times.switched),
             time("stop to switch", node.times.stopped, node.times.switched),
             time("switch to healthy", node.times.switched, node.times.healthy),
             format!("<td class=\"reason\">{}</td>", text(node.reason.as_deref().unwrap_or(""))),
@@ -212,7 +264,10 @@ fn states(rollout: &Rollout) -> String {
     let rows: Vec<Vec<String>> = rollout.nodes.iter().map(row).collect();
     format!(
         "<br>{}",
-        stacking_table(&["node", "state", "stop to switch", "switch to healthy", "reason"], &rows)
+        stacking_table(
+            &["node", "state", "behind the first", "stop to switch", "switch to healthy", "reason"],
+            &rows
+        )
     )
 }
 
@@ -286,6 +341,10 @@ mod tests {
         {
             assert!(html.contains(wanted), "{wanted}");
         }
+        assert!(
+            html.contains("The switch, enlarged: first to last 12 ms") && html.contains(" +12 ms"),
+            "{html}"
+        );
         assert!(html.contains("stopped after 3 ms, switched after 52 ms, gone back after 2.0 s"), "{html}");
     }
 

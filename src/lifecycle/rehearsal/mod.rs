@@ -27,6 +27,7 @@ pub use host::Host;
 pub use names::Names;
 pub use private::Private;
 pub use settings::{Network, Settings};
+pub use unit::Unfit;
 pub use view::RehearsalView;
 pub use walls::Error as WallsError;
 

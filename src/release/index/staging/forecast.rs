@@ -103,7 +103,7 @@ fn pages_of<'a>(index: &'a Index<'_>, old: Option<&Index<'_>>) -> impl Iterator<
         old.iter().flat_map(|old| &old.root().pages).map(|page| page.digest).collect();
     let missing = index.root().pages.iter().filter(move |page| !here.contains(&page.digest));
     let size = index.source().size();
-    missing.map(|page| page.offset..page.offset + page.size).chain([index.tail_start()..size])
+    missing.map(|page| page.offset..page.offset + page.size).chain(std::iter::once(index.tail_start()..size))
 }
 
 fn merged(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {

@@ -1,0 +1,158 @@
+//! The words of the commands that look at releases, keep them, and make them.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::types::Version;
+
+/// Of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The release; absent: the active one
+    #[arg(value_name = "VERSION")]
+    pub version: Option<Version>,
+    /// Make the tree what it must be again; only what differs is fetched
+    #[arg(long)]
+    pub repair: bool,
+    /// Take what differs from this archive, not from the source
+    #[arg(long, value_name = "FILE", requires = "repair")]
+    pub from: Option<PathBuf>,
+    /// Take an archive that nobody has signed
+    #[arg(long, requires = "from")]
+    pub allow_unsigned: bool,
+}
+
+/// Of `diff`.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// The one
+    #[arg(value_name = "A")]
+    pub one: Version,
+    /// The other
+    #[arg(value_name = "B")]
+    pub other: Version,
+}
+
+/// Of `prune`.
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// Say what would go, and touch nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Of `log`.
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// At most so many
+    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 20)]
+    pub number: usize,
+    /// Only what happened since: RFC 3339, or a duration such as `2d`
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+}
+
+/// Of `recover`.
+#[derive(Debug, Args)]
+pub struct RecoverArgs {
+    /// At boot, before the application starts: settle pointer and data only; the rest follows once it runs
+    #[arg(long)]
+    pub boot: bool,
+}
+
+/// Of `adopt`.
+#[derive(Debug, Args)]
+pub struct AdoptArgs {
+    /// The directory, or a link to it
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// What the release shall be called; absent: the directory's name
+    #[arg(long, value_name = "VERSION")]
+    pub version: Option<Version>,
+}
+
+/// Of `pack`.
+#[derive(Debug, Args)]
+pub struct PackArgs {
+    /// The directory that holds what is released
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// The product's name
+    #[arg(long, value_name = "NAME")]
+    pub product: String,
+    /// The release's version
+    #[arg(long, value_name = "VERSION")]
+    pub version: Version,
+    /// The archive to write; its manifest is written beside it
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// The archive of the previous release: unchanged files keep their times, and updates fetch less
+    #[arg(long, value_name = "FILE")]
+    pub base: Option<PathBuf>,
+    /// Compression, 1 (fast) to 22 (small)
+    #[arg(long, value_name = "NUMBER", default_value_t = 9, value_parser = clap::value_parser!(i32).range(1..=22))]
+    pub level: i32,
+    /// The kinds of nodes that it is for, as in their `[source] compatible` (repeat the option); absent: all
+    #[arg(long, value_name = "NAME")]
+    pub compatible: Vec<String>,
+    /// Which data this release reads (numbers; repeat the option)
+    #[arg(long, value_name = "EPOCH")]
+    pub data_read: Vec<u64>,
+    /// Which data this release writes (a number)
+    #[arg(long, value_name = "EPOCH")]
+    pub data_write: Option<u64>,
+}
+
+/// Of `health`.
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// Wait until all pass, for as long as a new release may take (`deadline`)
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// Of `data`.
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// List what was set aside: by which rollback, when, how much, and where it is
+    List,
+    /// Delete what one rollback has set aside, for good
+    Drop(DropArgs),
+}
+
+/// Of `data drop`.
+#[derive(Debug, Args)]
+pub struct DropArgs {
+    /// The rollback, as `data list` names it
+    #[arg(value_name = "ID")]
+    pub id: String,
+}
+
+/// Of `config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Show the effective values, and the file that each comes from
+    Show,
+    /// Check the configuration, and say nothing if it is well
+    Check,
+}
+
+/// Of `report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// The file to write; `-` for standard output
+    #[arg(long, value_name = "FILE")]
+    pub html: PathBuf,
+    /// About the fleet that meets in this directory, instead of about this node
+    #[arg(long, value_name = "DIR")]
+    pub fleet: Option<PathBuf>,
+}
+
+/// Of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum, value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
