@@ -4,10 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use super::release_args::RecoverArgs;
 pub use super::release_args::{
     AdoptArgs, CompletionsArgs, ConfigCommand, DataCommand, DiffArgs, DropArgs, HealthArgs, LogArgs,
-    PackArgs, PruneArgs, ReportArgs, VerifyArgs,
+    PackArgs, PruneArgs, RecoverArgs, ReportArgs, VerifyArgs,
 };
 use super::signing_args::{KeygenArgs, PublishArgs, SignArgs, TrustCommand, VerifySignatureArgs};
 use crate::types::record::DataPolicy;
@@ -32,7 +31,7 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Begin with `cutover status`. `cutover adopt PATH` takes over what runs already, `cutover check` says what an update
-would take, `cutover update` makes it, `cutover rollback` goes back. `cutover help COMMAND` says more of each.
+would take, `cutover update` makes it, `cutover rollback` goes back. `cutover COMMAND --help` says more of each.
 
 Exit codes:
    0  done, or nothing to do                  12  refused: signature, content, format, banned

@@ -11,7 +11,7 @@ use super::staging::Error;
 use crate::release::index::{self, Index};
 use crate::release::resolve::Candidate;
 use crate::release::source::{self, Ranges};
-use crate::store::{Need, Store};
+use crate::store::{self, Need, Store};
 use crate::sys::ioctl;
 use crate::types::Version;
 use crate::types::record::{DataPolicy, DataSnapshot};
@@ -95,7 +95,13 @@ impl Node<'_> {
         let base = self.closest_base(&index)?;
         let base = base.as_ref().map(|(_, base)| base);
         let limits = self.settings.archive.limits(manifest.unpacked, manifest.entries);
-        Ok(Some(index::forecast(&index, base, self.method()?, &limits)?))
+        let method = match self.store.method_here(self.settings.store.method)? {
+            store::Method::Btrfs => index::Method::Btrfs,
+            store::Method::Auto | store::Method::Reflink | store::Method::Hardlink | store::Method::Copy => {
+                self.method()?
+            }
+        };
+        Ok(Some(index::forecast(&index, base, method, &limits)?))
     }
 }
 

@@ -120,7 +120,8 @@ fn update_check_and_status_name_the_same_policies() {
         let line = said.lines().find(|line| line.starts_with('{')).unwrap();
         serde_json::from_str::<Value>(line).unwrap()["blocked"].clone()
     };
-    let day = (jiff::Zoned::now().date() + jiff::Span::new().days(3)).weekday();
+    let in_three_days = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(72);
+    let day = in_three_days.to_zoned_datetime(jiff::tz::TimeZone::UTC).date().weekday();
     let day: String = format!("{day:?}").chars().take(3).collect();
     let text = fs::read_to_string(desk.path("node.toml")).unwrap();
     let policy = format!(

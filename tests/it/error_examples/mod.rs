@@ -21,14 +21,6 @@ use cutover::lifecycle::service::{Error as ServiceError, Invalid as ServiceInval
 use cutover::lifecycle::staging::Error as StagingError;
 use cutover::lifecycle::units::Error as UnitsError;
 use cutover::lifecycle::upstream::Error as UpstreamError;
-use cutover::release::archive::Error as ArchiveError;
-use cutover::release::index::Error as IndexError;
-use cutover::release::pack::Error as PackError;
-use cutover::release::publish::Error as PublishError;
-use cutover::release::resolve::Error as ResolveError;
-use cutover::release::source::Error as SourceError;
-use cutover::release::stage::Error as StageError;
-use cutover::release::trust::{Error as TrustError, SignError};
 use cutover::store::{Error as StoreError, Layout, Need, Settings, Store};
 use cutover::sys::disk::{Disk, Error as DiskError};
 use cutover::sys::lock::Holder;
