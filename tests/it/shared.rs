@@ -616,7 +616,11 @@ fn local_commands_do_not_wait_for_storage_that_hangs() {
     fleet.propose("2");
     // All have switched, and nobody has vouched; then the storage hangs.
     let mut running: Vec<_> = (0..3).map(|number| fleet.begin(number)).collect();
-    eventually(|| (fleet.all_run() == ["2"]).then_some(()));
+    let is_in_trial = |number: usize| {
+        let journal = std::fs::read_to_string(fleet.root(number).join(".cutover/journal.json"));
+        journal.is_ok_and(|text| text.contains("\"trial\""))
+    };
+    eventually(|| (0..3).all(is_in_trial).then_some(()));
     shell("CUTOVER_STORAGE_HANG");
     let limit = Duration::from_secs(1);
     let mut took = vec![without_storage(&fleet, 0, &["status"])];
