@@ -176,10 +176,18 @@ soak = "0s"
         assert_eq!(proposed.status.code(), Some(0), "{proposed:?}");
     }
 
-    fn outcome(&self) -> Option<String> {
+    fn status(&self, key: &str) -> Option<String> {
         let status = self.run(0, &["fleet", "status", "--json"]);
         let value: serde_json::Value = serde_json::from_slice(&status.stdout).ok()?;
-        value["outcome"].as_str().map(ToOwned::to_owned)
+        value[key].as_str().map(ToOwned::to_owned)
+    }
+
+    fn outcome(&self) -> Option<String> {
+        self.status("outcome")
+    }
+
+    pub fn reason(&self) -> String {
+        self.status("reason").unwrap_or_default()
     }
 
     pub fn active(&self, number: usize) -> String {
@@ -442,4 +450,26 @@ fn a_node_that_is_replaced_before_the_instant_switches_with_the_others() {
     });
     assert!(is_killed, "{}", fleet.why());
     assert_eq!((outcome.as_str(), fleet.all_run()), ("kept", vec!["2".to_owned()]), "{}", fleet.why());
+}
+
+/// Who is missed is named, and nobody else: an operator goes there.
+#[test]
+fn a_member_that_dies_before_the_instant_is_the_one_that_is_named() {
+    let fleet = Fleet::new(3, "synchronous", "late = \"1s\"\nstop = \"1s\"");
+    fleet.propose("2");
+    let gate = |name: &str| fleet.share().join(format!("rollouts/000001.{name}")).exists();
+    let mut is_killed = false;
+    let outcome = fleet.live(|nodes| {
+        if gate("go") && !is_killed {
+            let mut child = nodes.running.remove(&1).unwrap();
+            drop((child.kill(), child.wait()));
+            nodes.off.insert(1);
+            is_killed = true;
+        }
+        if gate("outcome") {
+            nodes.off.remove(&1);
+        }
+    });
+    assert_eq!((outcome.as_str(), fleet.all_run()), ("rolled back", vec!["1".to_owned()]), "{}", fleet.why());
+    assert_eq!(fleet.reason(), "not switched in time: n1");
 }

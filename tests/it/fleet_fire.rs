@@ -163,8 +163,12 @@ fn rollouts_under_fire(size: usize, rollouts: usize) {
         assert!(closed.iter().all(|running| running == expected), "{told}: closed on {closed:?}");
         assert!(!(is_sick && outcome == "kept"), "{told}: one of them was sick");
         drop(std::fs::remove_file(sick));
-        if is_sick {
+        // Who failed, or was killed too often in its trial, would vote no for ever.
+        if outcome == "rolled back" {
             (0..size).for_each(|number| drop(fleet.run(number, &["mark-good", wanted])));
+        }
+        if outcome == "aborted" {
+            eprintln!("{told}: {}", fleet.reason());
         }
         *tally.outcomes.entry(outcome).or_insert(0) += 1;
         if rollout % 20 == 0 {

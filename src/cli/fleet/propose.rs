@@ -92,7 +92,12 @@ fn release_of(node: &Node<'_>, version: &Version, digest: Option<Digest>) -> Res
     let digest = match (digest, node.store.release(version)) {
         (Some(digest), _) => digest,
         (None, Ok(sealed)) => sealed.release.digest,
-        (None, Err(_)) => node.look(Some(version))?.0.release.digest,
+        (None, Err(_)) => {
+            // Only to know its digest: nothing is remembered of it, so the node's own update is not in the way.
+            let (by, command) = (node.by.clone(), node.command.clone());
+            let looker = Node { is_dry: true, by, command, ..*node };
+            looker.look(Some(version))?.0.release.digest
+        }
     };
     Ok(ReleaseId { version: version.clone(), digest })
 }

@@ -308,8 +308,13 @@ impl<'a> Member<'a> {
             Decision::Outcome(Outcome::Keep) => "keep",
             Decision::Outcome(Outcome::Rollback { .. }) => "rollback",
         };
-        if !is_own && (!has_scanned || !self.is_my_turn(what, rank)) {
+        // Every second before a rollback is one of two releases in one fleet: nobody lets others go first.
+        let is_urgent = matches!(decision, Decision::Outcome(Outcome::Rollback { .. }));
+        if !is_own && (!has_scanned || !(is_urgent || self.is_my_turn(what, rank))) {
             return Ok(false);
+        }
+        if !is_own {
+            self.read_the_rest(decision);
         }
         let why = self.why(decision);
         let (by, now) = (node.as_str(), self.clock.wall());
@@ -325,6 +330,21 @@ impl<'a> Member<'a> {
         let heard = follow.decide(board.as_mut(), decision, now, by, &why);
         self.heed(&heard);
         Ok(heard.is_yes())
+    }
+
+    /// Of whom facts are missing is only known when all were looked for: the rules need the first that is missing.
+    fn read_the_rest(&mut self, decision: Decision) {
+        let whats: &[What] = match decision {
+            Decision::Plan(Plan::Abort) => &[What::Vote],
+            Decision::Go(Go::Cancel) => &[What::Armed],
+            Decision::Outcome(Outcome::Rollback { .. }) => &[What::Switched, What::Report],
+            Decision::Plan(Plan::Commit { .. }) | Decision::Go(Go::Go) | Decision::Outcome(Outcome::Keep) => {
+                return;
+            }
+        };
+        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else { return };
+        // A reason may be short of names; it is never waited for.
+        let _ = follow.scan_all(board.as_mut(), whats);
     }
 
     pub(super) fn moved_synchronous(&mut self, record: &Record) -> Result<(), Error> {
