@@ -37,7 +37,10 @@ all)
     ;;
 nodes)
     [ -x tests/nodes/run ] || { echo "SKIPPED nodes: this tree has no tests/nodes/run" >&2; exit 0; }
-    exec tests/nodes/run
+    status=0
+    tests/nodes/run || status=$?
+    tests/nodes/run fleet --short || status=$?
+    exit "$status"
     ;;
 storage)
     # Each on storage of its own, one after the other; those that are named, else all.
@@ -56,10 +59,15 @@ storage)
 fleet | model | crashes)
     name=$what
     [ "$what" != crashes ] || name=any_method
+    status=0
     if has_nextest; then
-        exec "$cargo" nextest run --locked --no-fail-fast --run-ignored all -E "test(/$name/)"
+        "$cargo" nextest run --locked --no-fail-fast --run-ignored all -E "test(/$name/)" || status=$?
+    else
+        "$cargo" test --locked --no-fail-fast "$name" -- --include-ignored || status=$?
     fi
-    exec "$cargo" test --locked --no-fail-fast "$name" -- --include-ignored
+    # Ten real nodes, where root may make them.
+    [ "$what" != fleet ] || tests/nodes/run fleet || status=$?
+    exit "$status"
     ;;
 *)
     echo "error: no group of tests is named \`$what\`" >&2

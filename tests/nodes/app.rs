@@ -7,6 +7,7 @@
 //! start-delay=1   is ready only then                    leave-behind=1   starts a process that outlives it
 //! second-port=9   listens there, too                    lose-records=1   makes older data anew without their records
 //! ```
+//! A node on which `/run/sick` names a release is sick of that one.
 //! Data: `schema` (a number) and `records` (a line each). It makes older data anew in its own form, and refuses to
 //! start on newer ones, as real applications do.
 
@@ -52,6 +53,10 @@ impl App {
         self.get(key).is_some_and(|seconds| self.started.elapsed().as_secs_f64() >= seconds)
     }
 
+    fn is_sick_here(&self) -> bool {
+        fs::read_to_string("/run/sick").is_ok_and(|version| version.trim() == self.version)
+    }
+
     fn open_data(&self) -> io::Result<()> {
         fs::create_dir_all(&self.data)?;
         let wanted = self.get("schema").unwrap_or(1.0);
@@ -76,7 +81,7 @@ impl App {
         let (path, query) = request.split_once('?').unwrap_or((request, ""));
         match path {
             "/version" => (200, self.version.clone()),
-            "/health" if self.is_past("sick-after") => (503, "sick".into()),
+            "/health" if self.is_past("sick-after") || self.is_sick_here() => (503, "sick".into()),
             "/health" => (200, "well".into()),
             "/add" => {
                 let add = || {

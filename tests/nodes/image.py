@@ -10,7 +10,8 @@ import sys
 TOOLS = {"systemd-nspawn": "systemd-container", "mmdebstrap": "mmdebstrap", "mkfs.ext4": "e2fsprogs",
          "mkfs.xfs": "xfsprogs", "mkfs.btrfs": "btrfs-progs", "unshare": "util-linux", "ip": "iproute2"}
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-PACKAGES = ["systemd", "systemd-sysv", "dbus", "busybox-static", "btrfs-progs", "util-linux", "procps"]
+PACKAGES = ["systemd", "systemd-sysv", "dbus", "busybox-static", "btrfs-progs", "util-linux", "procps",
+            "libfaketime"]
 # Means nothing in a container, or would disturb a test.
 MASKED = ["apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer",
           "e2scrub_reap.service", "fstrim.timer", "console-getty.service", "getty-static.service", "getty@.service",

@@ -5,6 +5,7 @@ loop devices. What is left then, empty control groups, is removed by `run`.
 
     root    overlay over the image, kept over crashes        /srv   ext4, xfs or btrfs on a loop device, likewise
     crash   SIGKILL for all processes of a node at once      files  copied from and to `node.root` and `node.srv`
+    /shared one directory for all, through a mount of each node's own that hangs or fails on command
 """
 
 import os
@@ -13,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 
@@ -64,10 +66,14 @@ class Lab:
         call("ip", "link", "set", "lo", "up")
         self.group = CGROUPS / name
         self.group.mkdir(exist_ok=True)
+        self.share = WORK / "share"
         self.nodes = []
 
-    def node(self, name, kind, size="1G"):
+    def node(self, name, kind, size="1G", is_sharing=False):
         node = Node(self, name, kind, size)
+        if is_sharing:
+            self.share.mkdir(exist_ok=True)
+            node.mount_share()
         self.nodes.append(node)
         return node
 
@@ -89,6 +95,7 @@ class Node:
         self.machine_id = os.urandom(16).hex()
         self.leader, self.process, self.watcher = None, None, None
         self.is_crashing, self.boots = False, 0
+        self.server = None
         self.ready = threading.Condition()
         self.is_ready = False
         for directory in ["upper/etc", "work", "root", "srv"]:
@@ -154,7 +161,8 @@ class Node:
         command = ["systemd-nspawn", "--quiet", "--keep-unit", "--register=no", "--settings=no",
                    f"--directory={self.root}", f"--machine={self.name}", f"--uuid={self.machine_id}",
                    "--private-network", "--system-call-filter=bpf", "--notify-ready=yes", "--link-journal=no",
-                   "--resolv-conf=off", "--timezone=off", "--console=read-only", f"--bind={self.srv}:/srv", "--boot"]
+                   "--resolv-conf=off", "--timezone=off", "--console=read-only", f"--bind={self.srv}:/srv",
+                   *([f"--bind={self.files}/mount:/shared"] if self.server else []), "--boot"]
         script = f'echo 0 >{self.group}/cgroup.procs && exec "$@"'
         with open(self.files / "console", "ab") as console:
             self.process = subprocess.Popen(
@@ -215,8 +223,33 @@ class Node:
         eventually(f"{self.name} boots", BOOT_SECONDS, lambda: self.is_ready)
 
     def unmount(self):
-        for path in [self.root, self.srv]:
+        if self.server:
+            self.server.kill()
+        for path in [self.root, self.srv, self.files / "mount"]:
             subprocess.run(["umount", "--lazy", str(path)], stdin=subprocess.DEVNULL)
+
+    # -- the shared directory
+
+    def mount_share(self):
+        (self.files / "mount").mkdir()
+        program = pathlib.Path(__file__).with_name("share.py")
+        command = [sys.executable, program, self.lab.share, self.files / "mount", self.files / "mode"]
+        self.server = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.PIPE, text=True)
+        if self.server.stdout.readline() != "mounted\n":
+            raise Failed(f"{self.name}: the shared directory cannot be mounted")
+
+    def cut_off(self, how="hang"):
+        """From now on the shared directory hangs, or every call fails with this error."""
+        if how == "hang":
+            self.server.send_signal(signal.SIGSTOP)
+        else:
+            (self.files / "mode").write_text(how)
+
+    def join(self):
+        """The shared directory is back."""
+        (self.files / "mode").write_text("")
+        self.server.send_signal(signal.SIGCONT)
 
     # -- commands
 

@@ -80,9 +80,13 @@ class NodeApp:
     def publish(self, units=(), files=(), **behaviour):
         """Makes a release of that behaviour and has the channel name it; its version."""
         self.count += 1
-        self.serial += 1
         version = f"1.{self.count}"
-        archive = f"app-{version}.tar.gz"
+        self.offer(version, self.pack(version, units, files, behaviour))
+        return version
+
+    def pack(self, version, units=(), files=(), behaviour=()):
+        """The archive of a release."""
+        behaviour = dict(behaviour)
         settings = "".join(f"{key.replace('_', '-')}={value}\n" for key, value in behaviour.items())
         program = open(self.program, "rb").read()
         content = {"VERSION": version.encode(), "etc/app.conf": settings.encode(), "bin/app": program,
@@ -98,7 +102,12 @@ class NodeApp:
                 entry = tarfile.TarInfo(name)
                 entry.size, entry.mode = len(data), 0o755 if name.startswith(("bin/", ".cutover/")) else 0o644
                 tar.addfile(entry, io.BytesIO(data))
-        data = stream.getvalue()
+        return stream.getvalue()
+
+    def offer(self, version, data):
+        """Puts an archive into the channel, and has it name that release."""
+        self.serial += 1
+        archive = f"app-{version}.tar.gz"
         self.node.path(f"/srv/channel/{archive}").write_bytes(data)
         manifest = (f"format = 1\nproduct = app\nversion = {version}\narchive = {archive}\nsize = {len(data)}\n"
                     f"sha256 = {hashlib.sha256(data).hexdigest()}\n")
@@ -110,7 +119,6 @@ class NodeApp:
                         f"format = 1\nproduct = app\nchannel = stable\nserial = {self.serial}\n"
                         f"issued = {stamp(now)}\nexpires = {stamp(now + datetime.timedelta(days=7))}\n"
                         f"release = {version} sha256:{digest}\n")
-        return version
 
     def update(self, expect, *options):
         """Runs an update that must end with this status; all that it said."""
