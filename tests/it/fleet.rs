@@ -473,3 +473,33 @@ fn a_member_that_dies_before_the_instant_is_the_one_that_is_named() {
     assert_eq!((outcome.as_str(), fleet.all_run()), ("rolled back", vec!["1".to_owned()]), "{}", fleet.why());
     assert_eq!(fleet.reason(), "not switched in time: n1");
 }
+
+/// A node in doubt, whose updater still waits, takes the outcome that somebody carries to it.
+#[test]
+fn an_outcome_that_is_carried_ends_the_doubt_of_a_node_at_work() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    let slow = std::fs::read_to_string(fleet.config(0)).unwrap().replace("\"300ms\"", "\"4s\"");
+    std::fs::write(fleet.config(0), slow).unwrap();
+    fleet.propose("2");
+    let mut both = [fleet.begin(0), fleet.begin(1)];
+    let await_name = |name: &str| {
+        let began = Instant::now();
+        while !fleet.share().join(name).exists() {
+            assert!(began.elapsed() < PATIENCE, "stuck: {}", fleet.why());
+            std::thread::sleep(LOOK / 4);
+        }
+    };
+    await_name("nodes/n1/000001.report");
+    fleet.unplug(1);
+    await_name("rollouts/000001.outcome");
+    drop(both[0].wait());
+    let exported = fleet.run(0, &["fleet", "export"]);
+    let file = fleet.path("carried");
+    std::fs::write(&file, &exported.stdout).unwrap();
+    let imported = fleet.run(1, &["fleet", "import", file.to_str().unwrap()]);
+    assert_eq!(imported.status.code(), Some(0), "{imported:?}");
+    drop(both[1].wait());
+    let history = std::fs::read_to_string(fleet.root(1).join(".cutover/history.jsonl")).unwrap();
+    assert!(history.lines().last().unwrap().contains("\"committed\""), "{history}");
+    assert_eq!(fleet.all_run(), ["2"]);
+}

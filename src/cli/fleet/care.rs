@@ -19,6 +19,7 @@ use crate::coord::operate;
 use crate::coord::rollout::numbers;
 use crate::coord::voice::Voice;
 use crate::lifecycle::fleet::believe;
+use crate::lifecycle::node;
 use crate::sys::disk;
 
 /// The longest file of exported facts.
@@ -73,7 +74,12 @@ pub fn import(context: &Context, args: &ImportArgs) -> Result<u8, Error> {
     let carried =
         carried.map_err(|error| Error::Fleet(format!("`{}` is damaged: {error}", args.file.display())))?;
     context.with_node("fleet import", |node, _| {
-        let _lock = node.lock()?;
+        let lock = match node.lock() {
+            Ok(lock) => Some(lock),
+            // It waits for this very outcome, most likely.
+            Err(node::Error::Busy(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
         let Some(mut kept) = kept(node.store)? else {
             return Err(Error::Fleet("this node has not joined a fleet".into()));
         };
@@ -92,18 +98,23 @@ pub fn import(context: &Context, args: &ImportArgs) -> Result<u8, Error> {
         let trust = Trust { keys: &keys, allow_unsigned: settings.fleet.allow_unsigned };
         let believed = believe(&part, facts, Voice { trust, signer: None })
             .map_err(|why| Error::Fleet(format!("`{}`: {why}", args.file.display())))?;
-        let taken: Vec<(String, String)> =
+        let taken: BTreeMap<String, String> =
             believed.into_iter().filter(|(gate, _)| !part.gates.contains_key(gate)).collect();
-        let gates: Vec<String> = taken.iter().map(|(gate, _)| gate.clone()).collect();
-        kept.change(|own| {
-            if let Some(part) = &mut own.part {
-                part.gates.extend(taken);
+        let gates: Vec<String> = taken.keys().cloned().collect();
+        let text = match lock {
+            _ if gates.is_empty() => "nothing new; everything was known already".to_owned(),
+            Some(_) => {
+                kept.change(|own| {
+                    if let Some(part) = &mut own.part {
+                        part.gates.extend(taken);
+                    }
+                })?;
+                format!("taken over: {}; `cutover recover` goes on", gates.join(", "))
             }
-        })?;
-        let text = if gates.is_empty() {
-            "nothing new; everything was known already".to_owned()
-        } else {
-            format!("taken over: {}; `cutover recover` goes on", gates.join(", "))
+            None => {
+                kept.carry(&taken)?;
+                format!("handed to the cutover that is at work here: {}", gates.join(", "))
+            }
         };
         context.output.result(&json!({"rollout": part.rollout, "gates": gates}), &text);
         Ok(0)

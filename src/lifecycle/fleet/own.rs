@@ -104,6 +104,14 @@ pub struct Soaking {
     pub until: Deadline,
 }
 
+/// What `fleet import` leaves for the process that follows the rollout.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Handed {
+    rollout: u64,
+    gates: BTreeMap<String, String>,
+}
+
 /// Where a node stands in a rollout of either kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "mode")]
@@ -179,6 +187,30 @@ impl Kept {
             return Ok(());
         }
         self.keep().inspect_err(|_| self.own = before)
+    }
+
+    /// Where gates are put that somebody has carried here while another process holds this file.
+    fn carried_path(&self) -> PathBuf {
+        self.path.with_file_name("fleet-carried.json")
+    }
+
+    /// Hands gates (name and file) to the process that follows the rollout.
+    pub fn carry(&self, gates: &BTreeMap<String, String>) -> Result<(), Error> {
+        let path = self.carried_path();
+        let handed = Handed { rollout: self.part().map_or(0, |part| part.rollout), gates: gates.clone() };
+        let bytes = serde_json::to_vec(&handed).map_err(|error| damaged(&path, &error.to_string()))?;
+        Ok(self.disk.replace(&path, &bytes, 0o600)?)
+    }
+
+    /// Gates that were handed over, once; what came too late for its rollout is nothing.
+    pub(super) fn take_carried(&self) -> Result<BTreeMap<String, String>, Error> {
+        let path = self.carried_path();
+        let Some(bytes) = disk::read_small(&path, OWN_BYTES_MAX)? else { return Ok(BTreeMap::new()) };
+        self.disk.remove_file(&path)?;
+        let handed: Handed =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(&path, &error.to_string()))?;
+        let is_ours = self.part().is_some_and(|part| part.rollout == handed.rollout);
+        Ok(if is_ours { handed.gates } else { BTreeMap::new() })
     }
 
     /// The part under way.

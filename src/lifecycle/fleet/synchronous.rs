@@ -160,6 +160,14 @@ impl<'a> Member<'a> {
 
     /// Reads what matters now. Says whether facts of members were read, and all that there are.
     fn refresh(&mut self, stage: Stage) -> Result<bool, Error> {
+        let carried = self.kept.take_carried()?;
+        if let Some(follow) = self.synchronous() {
+            for gate in ["plan", "go", "start", "outcome"] {
+                if let Some(text) = carried.get(gate) {
+                    follow.remember_gate(gate, text);
+                }
+            }
+        }
         self.beat();
         let now = self.now();
         let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else {
