@@ -5,6 +5,7 @@ What is looked at after each: the requests that failed, the data byte by byte, a
 
 import hashlib
 import json
+import os
 import statistics
 import time
 
@@ -202,8 +203,9 @@ def rehearsal_precedes_the_vote(app):
 def rehearsal_leaves_no_trace(app, step=None):
     """killed or crashed at any point of a rehearsal, a node is as before once `recover` has run, without a trace"""
     begin(app)
-    node, old, step = app.node, app.version(), step or len(KINDS)
-    first = KINDS.index(node.kind) if step > 1 else 0
+    # Each file system takes its share of the points; CUTOVER_NODES_ALL=1 has each take all.
+    step = step or (1 if os.environ.get("CUTOVER_NODES_ALL") else 2 * len(KINDS))
+    node, old, first = app.node, app.version(), 2 * KINDS.index(app.node.kind) % step
     before, stops, crashes = fingerprint(app), 0, 0
     sick = app.publish(schema=2, sick_after=0)
     node.call("cutover", "stage")
@@ -217,7 +219,7 @@ def rehearsal_leaves_no_trace(app, step=None):
             check(updater.returncode in (-9, 137), f"{where}: it ended with {updater.returncode}: {output}")
             check(fingerprint(app) == before, f"{where}: the live data have changed")
             stops += 1
-            if stops % 12 == 5:
+            if stops % 12 == 5 and crashes < 4:
                 crashes += 1
                 node.crash()
                 node.boot()
@@ -239,7 +241,7 @@ def rehearsal_leaves_no_trace(app, step=None):
     check(traces(app) != [], "nothing was left of a rehearsal that was killed")
     check(node.run("cutover", "recover")[0] in (0, 15), "recover ended badly")
     check(traces(app) == [] and fingerprint(app) == before, f"after recover there is {traces(app)}")
-    check(stops >= 60 // step, f"only {stops} points were tried")
+    check(stops >= 20, f"only {stops} points were tried")
     end(app)
     return f"{stops} points, {crashes} of them crashes of the node"
 
