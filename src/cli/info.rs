@@ -80,7 +80,7 @@ pub fn config(context: &Context, command: &ConfigCommand) -> Result<u8, Error> {
     let settings = context.settings();
     match command {
         ConfigCommand::Check => {
-            context.store()?;
+            context.with_node("config check", super::rehearse::check_configured)?;
             context.output.result(&json!({"ok": true, "app": context.app}), "");
         }
         ConfigCommand::Show => {

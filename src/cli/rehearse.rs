@@ -78,6 +78,15 @@ pub fn ensure_possible(locally: &Locally<'_>, settings: &Settings, version: &Ver
     Ok(possible(locally, settings, version)?)
 }
 
+/// `config check`: whether the release that serves could be rehearsed as configured. Who is not root cannot know.
+pub fn check_configured(node: &Node<'_>, locally: &Locally<'_>) -> Result<(), Error> {
+    let Some(version) = node.store.active()? else { return Ok(()) };
+    match possible(locally, node.settings, &version) {
+        Ok(()) | Err(rehearsal::Error::NotRoot) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The same, as something to show.
 pub fn possible(
     locally: &Locally<'_>,

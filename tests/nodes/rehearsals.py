@@ -65,7 +65,7 @@ def traces(app):
     mounts = app.node.call("sh", "-c", "cat /proc/[0-9]*/mountinfo 2>/dev/null | grep -c rehearsal || true").strip()
     found += [f"{mounts} mounts"] if mounts != "0" else []
     groups = app.node.call("sh", "-c", "find /sys/fs/cgroup -name '*rehearsal*'").split()
-    found += groups
+    found += groups + app.node.call("find", "/var/lib", "/srv", "-xdev", "-name", "*.cutover-rehearsal*").split()
     if app.node.kind == "btrfs":
         found += [line for line in app.node.call("btrfs", "subvolume", "list", "/srv").splitlines()
                   if "rehearsal" in line]
@@ -308,6 +308,60 @@ exec = { command = ["bash", "-c", "! : </dev/tcp/127.0.0.1/9200"] }
     node.call("systemctl", "start", "app.service")
 
 
+OWN_WAYS = """[Service]
+User=daemon
+RuntimeDirectory=app
+StateDirectory=app
+LogsDirectory=app
+ReadWritePaths=/srv/app/data
+EnvironmentFile=/srv/app/current/etc/app.env
+ExecStartPre=+/bin/sh -c 'echo %n >>/srv/app/data/starts'
+ExecStartPre=/bin/sh -c 'test -w /run/app && test -w "$LOGS_DIRECTORY" && echo $GREETING >>/var/lib/app/greetings'
+ExecStartPost=/bin/sh -c 'echo x >/run/app/up; echo x >$LOGS_DIRECTORY/log'
+ExecStopPost=/bin/sh -c 'echo stopped >>/var/lib/app/greetings'
+"""
+FORKER = """[Service]
+Type=forking
+PIDFile=/run/forker.pid
+ExecStart=/bin/sh -c 'sleep 1000 & echo $! >/run/forker.pid'
+"""
+
+
+def rehearsal_keeps_the_units_own_ways(app):
+    """users, directories, environment, root's commands and pid files of a unit are the rehearsal's own"""
+    node, drop_in = app.node, "/etc/systemd/system/app.service.d/own.conf"
+    node.write("/etc/systemd/system/forker.service", FORKER)
+    first = app.publish(files=[("etc/app.env", b"GREETING=first\n")])
+    app.update(0)
+    for more in ["", "DynamicUser=yes\nUser=\n"]:
+        node.write(drop_in, OWN_WAYS + more)
+        node.call("chmod", "-R", "a+rwX", "/srv/app/data")
+        node.call("systemctl", "daemon-reload")
+        node.call("systemctl", "restart", "app.service", "forker.service")
+        begin(app, '[rehearsal]\nunits = ["app.service", "forker.service"]\n')
+        version = app.publish(files=[("etc/app.env", b"GREETING=second\n")])
+        look = "cat /var/lib/app/greetings /srv/app/data/starts /run/forker.pid; ls /run/app /var/log/app; " \
+               "stat -c %u:%a /run/app /var/lib/app/ /var/log/app/"
+        before = node.call("sh", "-c", look)
+        told = json.loads(node.call("cutover", "rehearse", version, "--json"))
+        check(told["outcome"] == "well", f"{more}: {told}")
+        after = node.call("sh", "-c", look)
+        check(after == before, f"{more}: the rehearsal has changed what is the unit's: {before} became {after}")
+        check(traces(app) == [] and app.is_active("forker.service"), f"{more}: it leaves {traces(app)}")
+        check(app.version() == first, f"{more}: {app.version()} serves")
+        # Something that only the new release's environment brings is missed by its rehearsal.
+        broken = app.publish()
+        status, output, errors = node.run("cutover", "rehearse", broken)
+        check(status == 12 and "environment files" in output + errors, f"{more}: {status}: {output}{errors}")
+    node.path(drop_in).unlink()
+    node.call("systemctl", "stop", "forker.service")
+    node.path("/etc/systemd/system/forker.service").unlink()
+    node.call("chown", "-R", "root:", "/srv/app/data")
+    node.call("systemctl", "daemon-reload")
+    node.call("systemctl", "restart", "app.service")
+    end(app)
+
+
 TEMPLATE = UNIT.replace("/srv/app/current", "/srv/app/releases/%I").replace("[Service]", "[Service]\nEnvironment=PORT=8090")
 HOST = """
 [rehearsal]
@@ -350,7 +404,7 @@ def rehearsal_on_the_hosts_network(app):
 REHEARSALS = [rehearsal_refuses_a_crash, rehearsal_refuses_the_sick, rehearsal_refuses_lost_records,
               rehearsal_refuses_a_taken_port, rehearsal_refuses_what_hangs, rehearsal_precedes_the_switch,
               rehearsal_says_what_does_not_go, rehearsal_has_sockets_and_ways_out, rehearsal_on_the_hosts_network,
-              rehearsal_precedes_the_vote,
+              rehearsal_precedes_the_vote, rehearsal_keeps_the_units_own_ways,
               rehearsal_leaves_no_trace]
 
 
