@@ -183,6 +183,8 @@ pub fn journal_tail_since(unit: &str, lines: u32, since_us: i64) -> Vec<String> 
     let (seconds, rest) = (since_us.div_euclid(1_000_000), since_us.rem_euclid(1_000_000));
     let (lines, since) = (lines.to_string(), format!("--since=@{seconds}.{rest:06}"));
     let arguments = ["--unit", unit, "--lines", &lines, &since, "--output=cat", "--no-pager", "--quiet"];
+    // The journal takes lines in when it has time; on a busy machine the last ones would still be on their way.
+    tool("journalctl", ["--sync".into()], Duration::from_secs(2));
     let outcome = tool("journalctl", arguments.map(OsString::from), Duration::from_secs(5));
     if !outcome.is_success() {
         return Vec::new();
