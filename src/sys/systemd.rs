@@ -175,16 +175,20 @@ pub fn daemon_reload() -> Result<(), Error> {
 
 /// The last lines that a unit's processes wrote in their present or last run, for messages. Empty when there are none.
 pub fn journal_tail(unit: &str, lines: u32) -> Vec<String> {
-    journal_tail_since(unit, lines, 0)
+    journal_of(unit, &format!("--lines={lines}"))
 }
 
 /// The same, of what was written since this moment of the wall clock, in microseconds.
 pub fn journal_tail_since(unit: &str, lines: u32, since_us: i64) -> Vec<String> {
     let (seconds, rest) = (since_us.div_euclid(1_000_000), since_us.rem_euclid(1_000_000));
-    let (lines, since) = (lines.to_string(), format!("--since=@{seconds}.{rest:06}"));
-    let arguments = ["--unit", unit, "--lines", &lines, &since, "--output=cat", "--no-pager", "--quiet"];
-    // The journal takes lines in when it has time; on a busy machine the last ones would still be on their way.
-    tool("journalctl", ["--sync".into()], Duration::from_secs(2));
+    // Of `--since` and `--lines` together journalctl(1) shows the first lines, not the last.
+    let mut all = journal_of(unit, &format!("--since=@{seconds}.{rest:06}"));
+    let last = all.len().saturating_sub(usize::try_from(lines).unwrap_or(usize::MAX));
+    all.split_off(last)
+}
+
+fn journal_of(unit: &str, which: &str) -> Vec<String> {
+    let arguments = ["--unit", unit, which, "--output=cat", "--no-pager", "--quiet"];
     let outcome = tool("journalctl", arguments.map(OsString::from), Duration::from_secs(5));
     if !outcome.is_success() {
         return Vec::new();
