@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use cutover::sys::disk::Disk;
+
 use crate::filesystems::{METHODS, Mounted};
 use crate::node::{Health, TestNode};
 
@@ -134,7 +136,8 @@ impl Scenario {
 
     /// On real file systems, with each method that works there: killed, or refused, before each `step`th change.
     fn survives_everywhere(&self, test: &str, kind: &'static str, step: usize) {
-        let Some(mounted) = Mounted::new(test, kind) else { return };
+        // What is removed is free again only after a while.
+        let Some(mounted) = Mounted::sized(test, kind, 4 << 10) else { return };
         let methods = METHODS.iter().filter(|(on, _)| *on == kind);
         for (number, (_, method)) in methods.enumerate() {
             let begin = || self.begun(TestNode::new_in(&mounted.path(), self.releases).with_method(method));
@@ -147,6 +150,10 @@ impl Scenario {
                         self.is_honest(node, stop_before, code);
                     }
                     self.ends_well(node, stop_before);
+                    // Read-only subvolumes would stay, and fill the file system.
+                    for name in node.names("releases") {
+                        Disk::default().remove_tree(&node.root().join("releases").join(name)).unwrap();
+                    }
                 });
             }
         }
