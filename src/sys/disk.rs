@@ -79,11 +79,18 @@ const USUAL_BYTES: usize = 4096;
 pub trait Context<T> {
     /// Adds operation and path.
     fn context(self, action: &'static str, path: &Path) -> Result<T, Error>;
+
+    /// The same with a path that is made up only when it is needed.
+    fn context_at(self, action: &'static str, path: impl FnOnce() -> PathBuf) -> Result<T, Error>;
 }
 
 impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
     fn context(self, action: &'static str, path: &Path) -> Result<T, Error> {
         self.map_err(|source| Error::new(action, path, source))
+    }
+
+    fn context_at(self, action: &'static str, path: impl FnOnce() -> PathBuf) -> Result<T, Error> {
+        self.map_err(|source| Error::new(action, &path(), source))
     }
 }
 
@@ -104,6 +111,11 @@ impl Disk {
     pub fn with_reserve(mut self, directory: PathBuf) -> Self {
         self.reserve = Some(directory);
         self
+    }
+
+    /// Whether there is a probe to ask.
+    pub fn is_probed(&self) -> bool {
+        self.probe.is_some()
     }
 
     /// Asks the probe. For changes that are made elsewhere (unpacking makes thousands, each with few system calls).

@@ -61,7 +61,12 @@ pub struct Entry {
 /// The order of a tree's entries: component by component, bytewise. It is the order of a walk that visits each
 /// directory before its entries and these by name, so that trees are compared and hashed without holding them whole.
 pub fn path_order(one: &[u8], other: &[u8]) -> Ordering {
-    one.split(|byte| *byte == b'/').cmp(other.split(|byte| *byte == b'/'))
+    // A slash ends a component, so it comes before every byte that goes on with it.
+    let rank = |byte: &u8| if *byte == b'/' { 0 } else { u16::from(*byte) + 1 };
+    match one.iter().zip(other).find(|(one, other)| one != other) {
+        Some((one, other)) => rank(one).cmp(&rank(other)),
+        None => one.len().cmp(&other.len()),
+    }
 }
 
 /// Computes the digest of a tree from its entries, given in path order.
@@ -131,5 +136,14 @@ mod tests {
         let mut paths = ["a-b", "a/b", "a", "a/b/c", "a0"];
         paths.sort_by(|one, other| path_order(one.as_bytes(), other.as_bytes()));
         assert_eq!(paths, ["a", "a/b", "a/b/c", "a-b", "a0"]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn path_order_compares_component_by_component(one in "[a/!\\x00-]{0,6}", other in "[a/!\\x00-]{0,6}") {
+            let (one, other) = (one.as_bytes(), other.as_bytes());
+            let by_components = one.split(|byte| *byte == b'/').cmp(other.split(|byte| *byte == b'/'));
+            proptest::prop_assert_eq!(path_order(one, other), by_components);
+        }
     }
 }

@@ -98,10 +98,11 @@ impl Contents {
     /// Also when the file has not the size that it had.
     pub fn fill(&mut self, entry: &mut Entry) -> Result<(), Error> {
         let Kind::File { size, .. } = entry.kind else { return Ok(()) };
-        let path = self.root.path_of(&entry.path);
-        let file = self.file(&entry.path).context("open", &path)?;
-        entry.xattrs = attributes(&file).context("read", &path)?;
-        let content = content(&file, size, &mut self.buffer).context("read", &path)?;
+        let file = self.file(&entry.path).context_at("open", || self.root.path_of(&entry.path))?;
+        let path = || self.root.path_of(&entry.path);
+        let xattrs = attributes(&file).context_at("read", path)?;
+        let content = content(&file, size, &mut self.buffer).context_at("read", path)?;
+        entry.xattrs = xattrs;
         entry.kind = Kind::File { size, content };
         Ok(())
     }

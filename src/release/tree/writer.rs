@@ -69,7 +69,7 @@ impl TreeWriter {
     pub fn directory(&mut self, path: &[u8]) -> Result<(), Error> {
         self.root.ask(path)?;
         let made = self.beside(path).and_then(|(parent, name)| mkdirat(parent, name, Mode::S_IRWXU));
-        made.context("make the directory", &self.root.path_of(path))
+        made.context_at("make the directory", || self.root.path_of(path))
     }
 
     /// Makes an empty file; [`NewFile::finish`] completes it.
@@ -127,7 +127,7 @@ impl TreeWriter {
         self.root.ask(path)?;
         let made =
             self.beside(path).and_then(|(parent, new)| linkat(from, name, parent, new, AtFlags::empty()));
-        made.context("link", &self.root.path_of(path))
+        made.context_at("link", || self.root.path_of(path))
     }
 
     /// Makes a directory with its owner and mode, if these can be given at once; [`TreeWriter::finish_directory`] gives it
@@ -141,7 +141,7 @@ impl TreeWriter {
         let made = self
             .beside(path)
             .and_then(|(parent, name)| mkdirat(parent, name, Mode::from_bits_truncate(mode)));
-        made.context("make the directory", &self.root.path_of(path))
+        made.context_at("make the directory", || self.root.path_of(path))
     }
 
     /// Gives a directory its time that [`TreeWriter::directory_as`] made with this metadata, and what else it lacks.
@@ -215,7 +215,7 @@ impl TreeWriter {
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
             opened => opened.and_then(|directory| futimens(directory, &time, &time)),
         };
-        set.context("set the time of", &self.root.path_of(path))
+        set.context_at("set the time of", || self.root.path_of(path))
     }
 
     fn is_own(&self, meta: &Meta<'_>) -> bool {

@@ -83,24 +83,24 @@ impl<'a> Reuse<'a> {
         old: &Record,
         old_number: usize,
     ) -> Result<Option<u64>, Error> {
-        let path = self.root.path_of(&old.entry.path);
         let name = name_of(&old.entry.path);
         let parent = match self.directory(parent_of(&old.entry.path)) {
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(None),
-            opened => opened.context("open the directory of", &path)?,
+            opened => opened.context_at("open the directory of", || self.root.path_of(&old.entry.path))?,
         };
         let found = match fstatat(&parent.1, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Err(Errno::ENOENT) => return Ok(None),
-            found => found.context("look at", &path)?,
+            found => found.context_at("look at", || self.root.path_of(&old.entry.path))?,
         };
         if !self.is_untouched(&found, &old.entry, old_number) {
             self.parent = Some(parent);
             return Ok(None);
         }
         let parent = self.parent.insert(parent);
+        let path = || self.root.path_of(&old.entry.path);
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let open = || openat(&parent.1, name, flags, Mode::empty()).context("open", &path).map(File::from);
-        if self.is_suspect && !is_whole(&open()?, &old.entry).context("read", &path)? {
+        let open = || openat(&parent.1, name, flags, Mode::empty()).context_at("open", path).map(File::from);
+        if self.is_suspect && !is_whole(&open()?, &old.entry).context_at("read", path)? {
             return Ok(None);
         }
         if self.method == Method::Hardlink && has_same_metadata(&new.entry, &old.entry) {
@@ -110,7 +110,7 @@ impl<'a> Reuse<'a> {
                 made => return made.map(|()| Some(found.st_ino)).map_err(Error::from),
             }
         }
-        let source = open()?;
+        let (source, path) = (open()?, path());
         self.copy(writer, &new.entry, &source, &path)
     }
 
