@@ -2,7 +2,7 @@
 """What else cutover costs on a node. Needs root.
 
     costs.py fetched --inputs DIR   bytes read from archives for an update of 1 % and of 10 %, by strace
-    costs.py rollback               going back between two releases of 20,000 files: CPU, system calls that sync
+    costs.py rollback               going back between two releases of 10,000 files: CPU, system calls that sync
     costs.py memory                 the largest resident set for releases of 10 MB and 10 GB, 1000 files each
 
     options: [--fs ext4,btrfs] [--work DIR] [--program FILE]; fetched reads the archives that compare.py made in WORK

@@ -85,7 +85,7 @@ impl Offered {
             release: candidate.release.clone(),
             serial: candidate.serial,
             issued: None,
-            percent: Some(candidate.wave.percent).filter(|_| candidate.serial.is_some()),
+            percent: candidate.percent,
             waves: Vec::new(),
             archive_bytes: manifest.size,
             unpacked_bytes: manifest.unpacked,
@@ -155,7 +155,6 @@ impl Node<'_> {
             keyring: &self.keyring()?,
             settings: &self.settings.source,
             product: product.as_deref(),
-            node: self.name,
             now: self.clock.wall(),
         };
         work(&resolver)

@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use sha2::{Digest as _, Sha256};
 
 use super::channel::Channel;
 use super::manifest::Manifest;
@@ -323,39 +322,11 @@ impl Accepted {
         }
     }
 
-    /// Whether this node's turn has come for this release.
-    pub fn wave(&self, node: &str, release: &ReleaseId) -> Wave {
+    /// How many percent of the nodes may install this release by now.
+    pub fn percent(&self, release: &ReleaseId) -> u8 {
         // Who asks for another than the channel's release has chosen it himself.
-        let percent = if *release == self.channel.release { self.channel.percent_at(self.now) } else { 100 };
-        Wave { bucket: bucket(node, release.digest), percent }
+        if *release == self.channel.release { self.channel.percent_at(self.now) } else { 100 }
     }
-}
-
-/// A node's place among all nodes, and how far the rollout has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wave {
-    /// The node's place, in hundredths of a percent: 0 to 9999.
-    pub bucket: u16,
-    /// The part of the nodes whose turn has come.
-    pub percent: u8,
-}
-
-impl Wave {
-    /// Whether the node's turn has come.
-    pub fn has_come(self) -> bool {
-        u32::from(self.bucket) < u32::from(self.percent) * 100
-    }
-}
-
-/// The place of a node (or of a group of nodes) for one release: the same at every time, another for every release, and
-/// spread evenly. When the percentage grows, the nodes that were in stay in.
-pub fn bucket(node: &str, release: Digest) -> u16 {
-    let mut hasher = Sha256::new();
-    hasher.update(b"cutover-wave\0");
-    hasher.update(release.0);
-    hasher.update(node.as_bytes());
-    let first = hasher.finalize().iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
-    u16::try_from(first % 10_000).unwrap_or_default()
 }
 
 /// Judges a manifest whose signature was found good: `what` is its file, `release` what the channel says of it.
@@ -574,20 +545,12 @@ mod tests {
     }
 
     #[test]
-    fn waves_grow_evenly_and_groups_stay_together() {
+    fn a_release_that_somebody_asked_for_is_for_all() {
         let mut channel = stable(1);
-        let mut before = 0;
-        for percent in [0, 20, 50, 100] {
-            channel.percent = Some(percent);
-            let accepted = Node::trusting(&["a"]).sees(channel.clone(), &["a"]).unwrap();
-            let come = |node: usize| accepted.wave(&format!("node-{node}"), &id("2.0")).has_come();
-            let count = (0..1000).filter(|node| come(*node)).count();
-            assert!(count.abs_diff(usize::from(percent) * 10) < 50, "{percent} %: {count}");
-            assert!(count >= before);
-            before = count;
-            assert!(accepted.wave("node-1", &id("1.8")).has_come(), "asked for by name");
-        }
-        assert_ne!(bucket("a", Digest::of(b"1")), bucket("a", Digest::of(b"2")));
+        channel.percent = Some(20);
+        let accepted = Node::trusting(&["a"]).sees(channel, &["a"]).unwrap();
+        assert_eq!(accepted.percent(&id("2.0")), 20);
+        assert_eq!(accepted.percent(&id("1.8")), 100);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use super::channel::{CHANNEL_BYTES_MAX, Channel};
-use super::judge::{self, Accepted, Refused, Wants, Warning, Wave};
+use super::judge::{self, Accepted, Refused, Wants, Warning};
 use super::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use super::source::{self, LocalFile, Ranges, Settings, Source, local};
 use super::trust::{Keyring, Namespace, Refusal, SIGNATURES_BYTES_MAX, Signer};
@@ -50,8 +50,8 @@ pub struct Candidate {
     pub serial: Option<u64>,
     /// Who vouches for the release; empty: nobody, as allowed.
     pub signers: Vec<Signer>,
-    /// This node's place in the rollout.
-    pub wave: Wave,
+    /// How many percent of the nodes it is for by now, where it comes from a channel.
+    pub percent: Option<u8>,
     /// Where the archive is.
     pub archive: Box<dyn Ranges>,
     /// Whether nobody but root and the caller can change the archive where it is. Any other must be copied to a private
@@ -73,8 +73,6 @@ pub struct Resolver<'a> {
     pub settings: &'a Settings,
     /// The product, where `settings` names none and the application's name does.
     pub product: Option<&'a str>,
-    /// This node's name, for waves.
-    pub node: &'a str,
     /// The wall clock's time.
     pub now: Timestamp,
 }
@@ -140,13 +138,12 @@ impl Resolver<'_> {
         let signatures = self.source.small(&format!("{name}.sig"), SIGNATURES_BYTES_MAX)?;
         let (manifest, signers) =
             self.manifest(&name, &bytes, signatures.as_deref(), Some(release), accepted.now)?;
-        let node = self.settings.group.as_deref().unwrap_or(self.node);
         let mut warnings = accepted.warnings.clone();
         if signers.is_empty() {
             warnings.push(Warning::Unsigned(name));
         }
         Ok(Candidate {
-            wave: accepted.wave(node, release),
+            percent: Some(accepted.percent(release)),
             release: release.clone(),
             serial: Some(accepted.channel.serial),
             archive: self.source.archive(&manifest.archive)?,
@@ -245,7 +242,7 @@ impl LocalArchive<'_> {
         let what = escaped_path(self.file);
         let release = ReleaseId { version: manifest.version.clone(), digest };
         Ok(Candidate {
-            wave: Wave { bucket: 0, percent: 100 },
+            percent: None,
             release,
             serial: None,
             archive: Box::new(archive),
@@ -268,7 +265,6 @@ impl LocalArchive<'_> {
             keyring: self.keyring,
             settings: self.settings,
             product: self.product,
-            node: "",
             now: self.now,
         };
         let (manifest, signers) = resolver.manifest(&what, bytes, signatures.as_deref(), None, self.now)?;

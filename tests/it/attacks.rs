@@ -107,7 +107,6 @@ impl Shop {
             keyring: &keyring,
             settings: &self.settings,
             product: Some("shop"),
-            node: "node-1",
             now: self.now,
         };
         let accepted = resolver.channel(&self.memory)?;
@@ -144,7 +143,7 @@ fn what_was_published_is_taken() {
     let candidate = shop.node_asks(None).unwrap();
     assert_eq!((candidate.release.version.as_str(), candidate.serial), ("1.0", Some(1)));
     assert_eq!(candidate.signers[0].name, "release");
-    assert!(candidate.wave.has_come() && candidate.warnings.is_empty());
+    assert_eq!((candidate.percent, candidate.warnings.len()), (Some(100), 0));
     fetched(&candidate).unwrap();
     shop.publish("1.1");
     assert_eq!(shop.takes(), "1.1");

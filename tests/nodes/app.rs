@@ -6,8 +6,9 @@
 //! ignore-term=1   does not stop when it is told to      schema=2         form of the data that it writes
 //! start-delay=1   is ready only then                    leave-behind=1   starts a process that outlives it
 //! second-port=9   listens there, too                    lose-records=1   makes older data anew without their records
+//! ballast=64      takes so many MiB of memory
 //! ```
-//! A node on which `/run/sick` names a release is sick of that one.
+//! A node on which `/run/sick` names a release is sick of that one; with `/etc/sick` a rehearsal sees it, too.
 //! Data: `schema` (a number) and `records` (a line each). It makes older data anew in its own form, and refuses to
 //! start on newer ones, as real applications do.
 
@@ -54,7 +55,8 @@ impl App {
     }
 
     fn is_sick_here(&self) -> bool {
-        fs::read_to_string("/run/sick").is_ok_and(|version| version.trim() == self.version)
+        let names = |path| fs::read_to_string(path).is_ok_and(|version| version.trim() == self.version);
+        names("/run/sick") || names("/etc/sick")
     }
 
     fn open_data(&self) -> io::Result<()> {
@@ -154,6 +156,8 @@ fn main() -> io::Result<()> {
         Some(port) => Some(TcpListener::bind(("0.0.0.0", port as u16))?),
         None => None,
     };
+    // Written, since memory that nobody has touched is no memory.
+    let _ballast = vec![1_u8; app.get("ballast").unwrap_or(0.0) as usize * (1 << 20)];
     notify();
     let crashing = Arc::clone(&app);
     thread::spawn(move || {

@@ -286,6 +286,54 @@ def halts_after_failures(fleet):
     return f"tried by {', '.join(tried)} of {len(fleet.nodes)}; {said.splitlines()[-1]}"
 
 
+REHEARSED = '\n[rehearsal]\nnetwork = "private"\nmin_healthy = "300ms"\n'
+
+
+def rehearses_before_it_votes(fleet):
+    """with overlap `rehearsed` a release that is sick in one node's rehearsal is voted down, and no service was away"""
+    fleet.configure(more='overlap = "rehearsed"' + REHEARSED)
+    old, sick = fleet.apps[0].version(), fleet.publish()
+    fleet.sicken(fleet.apps[-1], sick, "/etc/sick")
+    try:
+        with Pinger(fleet.nodes, rate(fleet)) as pinger:
+            said = fleet.roll_out(sick, 13)
+            fleet.all_serve(old)
+        check("rehearsal failed" in said and fleet.nodes[-1].name in said, f"the reason names neither node nor rehearsal: {said}")
+        untouched(pinger, fleet.nodes, old)
+        new = fleet.publish()
+        with Pinger(fleet.nodes, rate(fleet)) as pinger:
+            fleet.roll_out(new, 0)
+            fleet.all_serve(new)
+        votes = [fleet.fact(f"{node.name}.vote") for node in fleet.nodes]
+        check(all(vote["beside"] == "rehearsed" for vote in votes), f"they voted {votes}")
+    finally:
+        fleet.configure()
+    return f"then a good one: mixed for {pinger.overlap(old, new) * 1000:.0f} ms, away for {pinger.longest() * 1000:.0f} ms at most"
+
+
+def rehearses_before_its_turn(fleet):
+    """rolling: a release that is sick in the first node's rehearsal halts, and no service was away"""
+    fleet.configure("rolling", f'at_once = {AT_ONCE}\nwaves = [{{ nodes = ["n2"] }}, {{ percent = 100 }}]' + REHEARSED)
+    old, sick = fleet.apps[0].version(), fleet.publish()
+    fleet.sicken(fleet.apps[1], sick, "/etc/sick")
+    try:
+        with Pinger(fleet.nodes, rate(fleet)) as pinger:
+            said = fleet.roll_out(sick, 13)
+            fleet.all_serve(old)
+    finally:
+        fleet.configure()
+    check("rehearsal failed" in said, f"the reason does not name the rehearsal: {said}")
+    untouched(pinger, fleet.nodes, old)
+    return said.splitlines()[-1]
+
+
+def untouched(pinger, nodes, old):
+    """Fails when any node was seen to be away, or to run something else."""
+    for node in nodes:
+        check(pinger.releases(node) == [old], f"{node.name} ran {pinger.releases(node)}")
+        check(all(release for _, _, release in pinger.seen[node.name]), f"{node.name} was away")
+
+
 def rate(fleet):
     """Questions per second and node, as many as two cores carry beside the fleet."""
     return min(50, 500 / len(fleet.nodes))
@@ -305,7 +353,8 @@ def started(node, version):
 
 SCENARIOS = [switches_together, goes_back_together, dies_before_it_holds, dies_before_the_switch, dies_after_the_switch,
              holds_while_storage_hangs, goes_back_by_hand_while_storage_hangs, learns_the_outcome_by_hand,
-             takes_one_of_two_proposals, refuses_a_wrong_clock, never_overlaps, rolls_few_at_once, halts_after_failures]
+             takes_one_of_two_proposals, refuses_a_wrong_clock, never_overlaps, rolls_few_at_once, halts_after_failures,
+             rehearses_before_it_votes, rehearses_before_its_turn]
 SHORT = [switches_together, goes_back_together, dies_before_it_holds]
 
 

@@ -149,9 +149,9 @@ class Fleet:
 
     # -- trouble
 
-    def sicken(self, app, version):
-        """On this node alone that release will be sick."""
-        app.node.call("sh", "-c", f"echo {version} >/run/sick")
+    def sicken(self, app, version, place="/run/sick"):
+        """On this node alone that release will be sick; with `/etc/sick` also in its rehearsal."""
+        app.node.call("sh", "-c", f"echo {version} >{place}")
 
     def slow(self, app, seconds):
         """This node alone watches a new release longer; None: as the others again."""

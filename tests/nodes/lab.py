@@ -225,7 +225,7 @@ class Node:
     def unmount(self):
         if self.server:
             self.server.kill()
-        for path in [self.root, self.srv, self.files / "mount"]:
+        for path in [self.root, self.srv, *([self.files / "mount"] if self.server else [])]:
             subprocess.run(["umount", "--lazy", str(path)], stdin=subprocess.DEVNULL)
 
     # -- the shared directory
