@@ -167,6 +167,10 @@ pub fn failure(error: &Error) -> Failure {
         Error::Operate(operate::Error::Refused(_)) | Error::Fleet(_) => {
             Failure::new(code::FAILED, error, Some("`cutover fleet status --why` shows how things stand"))
         }
+        Error::Operate(operate::Error::Lost { .. }) => {
+            let hint = "`cutover fleet status` shows the other; propose again when it has ended";
+            Failure::new(code::CALLED_OFF, error, Some(hint))
+        }
         Error::Agreement(agreement::Error::Disk(error)) => of_disk(error, code::FAILED),
         Error::Agreement(agreement::Error::Record { .. }) => {
             let hint = "move that file away, then `cutover fleet join` makes it anew";

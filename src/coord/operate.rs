@@ -27,6 +27,14 @@ pub enum Error {
     /// It cannot be done, because.
     #[error("{0}")]
     Refused(String),
+    /// Of two proposals at once the other was first.
+    #[error("rollout {number} was just proposed by {by}; yours was not created")]
+    Lost {
+        /// The other rollout.
+        number: u64,
+        /// Who proposed it.
+        by: String,
+    },
 }
 
 /// Who acts, and what they believe.
@@ -206,7 +214,7 @@ impl<'a> Operator<'a> {
                     Fact::Proposal(theirs) => theirs.by,
                     _ => "somebody else".into(),
                 };
-                return refused(format!("rollout {number} was just proposed by {by}; yours was not created"));
+                return Err(Error::Lost { number, by });
             }
             Look::Found(_) | Look::Absent | Look::Bad(_) => {}
         }

@@ -288,6 +288,32 @@ fn an_abort_leaves_everybody_on_the_old_release() {
 }
 
 #[test]
+fn of_two_proposals_at_once_one_is_made_and_the_other_is_told() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    let began = Instant::now();
+    loop {
+        let both = [0, 1].map(|number| {
+            let mut command = fleet.command(number, &["fleet", "propose", "2"]);
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        });
+        let ended = both.map(|child| child.wait_with_output().unwrap());
+        let made = ended.iter().filter(|output| output.status.success()).count();
+        assert_eq!(made, 1, "{ended:?}");
+        let lost = ended.iter().find(|output| !output.status.success()).unwrap();
+        let told = String::from_utf8_lossy(&lost.stderr);
+        if lost.status.code() == Some(13) {
+            assert!(told.contains("was just proposed by"), "{told}");
+            return;
+        }
+        // It came so late that it saw the other.
+        assert_eq!(lost.status.code(), Some(15), "{told}");
+        assert!(began.elapsed() < PATIENCE, "no two were ever made at once");
+        let aborted = fleet.run(0, &["fleet", "abort"]);
+        assert_eq!(aborted.status.code(), Some(0), "{aborted:?}");
+    }
+}
+
+#[test]
 fn a_rollout_that_demands_rehearsals_ends_where_none_are_configured() {
     let fleet = Fleet::new(2, "synchronous", "overlap = \"rehearsed\"");
     fleet.propose("2");

@@ -191,7 +191,7 @@ def takes_one_of_two_proposals(fleet):
         thread.join()
     codes = {version: status for version, (status, _, _) in ended.items()}
     winners = [version for version, code in codes.items() if code == 0]
-    check(len(winners) == 1 and set(codes.values()) <= {0, 13, 15}, f"they ended {ended}")
+    check(len(winners) == 1 and set(codes.values()) in ({0, 13}, {0, 15}), f"they ended {ended}")
     fleet.rollout += 1
     fleet.all_serve(winners[0])
     check(old != winners[0], "nothing has happened")

@@ -229,6 +229,7 @@ examples! { upstream_errors: UpstreamError {
 examples! { operate_errors: OperateError {
     Unreachable => [OperateError::Unreachable(text("no answer within 5s"))],
     Refused => [OperateError::Refused(text("rollout 17 is under way"))],
+    Lost => [OperateError::Lost { number: 17, by: text("anna") }],
 }}
 
 examples! { walls_errors: WallsError {
