@@ -308,9 +308,7 @@ impl Store {
 
     /// The update has ended.
     pub fn end_journal(&self) -> Result<(), Error> {
-        self.disk.remove_file(&self.layout.journal())?;
-        self.disk.remove_file(&self.layout.settings())?;
-        Ok(())
+        Ok(self.disk.remove_files(&[self.layout.journal(), self.layout.settings()])?)
     }
 
     /// What an operator wants of the update under way.

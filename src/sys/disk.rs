@@ -195,7 +195,7 @@ impl Disk {
     }
 
     /// The rest of [`Disk::point`] after [`Disk::prepare_link`]. `shown` is called as soon as everybody sees the new
-    /// link, which is before it is durable.
+    /// link, which is before it is durable. The private name may come back after a power cut, and does no harm then.
     pub fn show(&self, private: &Path, link: &Path, shown: impl Fn()) -> Result<(), Error> {
         let is_shown = std::cell::Cell::new(false);
         self.spending_reserve(|| {
@@ -206,8 +206,7 @@ impl Disk {
                 is_shown.set(true);
                 shown();
             }
-            self.sync_names(link)?;
-            if private.parent() == link.parent() { Ok(()) } else { self.sync_names(private) }
+            self.sync_names(link)
         })
     }
 
@@ -235,12 +234,20 @@ impl Disk {
 
     /// Removes a file or link, durably. One that is not there is no error.
     pub fn remove_file(&self, path: &Path) -> Result<(), Error> {
-        if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-            return Ok(());
+        self.remove_files(&[path.to_owned()])
+    }
+
+    /// Removes files of one directory in this order, and makes that durable at once. Those that are not there are no error.
+    pub fn remove_files(&self, paths: &[PathBuf]) -> Result<(), Error> {
+        let is_there = |path: &&PathBuf| {
+            !fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        };
+        let there: Vec<_> = paths.iter().filter(is_there).collect();
+        for path in &there {
+            self.ask("remove", path)?;
+            remove_if_there(path).context("remove", path)?;
         }
-        self.ask("remove", path)?;
-        remove_if_there(path).context("remove", path)?;
-        self.sync_names(path)
+        there.last().map_or(Ok(()), |path| self.sync_names(path))
     }
 
     /// Removes a directory and all that is in it, without following links; a subvolume at once. Not durable: what comes

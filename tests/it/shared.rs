@@ -7,6 +7,7 @@
 //!                             names a program, `{}` stands for what keeps several boards apart
 //! CUTOVER_STORAGE_ROUNDS      how many names are raced for
 //! CUTOVER_STORAGE_VISIBLE_MS  how long a new name may stay hidden from another client
+//! CUTOVER_STORAGE_HANG        a command that makes all mounts hang, and CUTOVER_STORAGE_RESUME one that ends it
 //! ```
 
 use std::collections::BTreeMap;
