@@ -61,9 +61,11 @@ fleet | model | crashes)
     [ "$what" != crashes ] || name=any_method
     status=0
     if has_nextest; then
-        "$cargo" nextest run --locked --no-fail-fast --run-ignored all -E "test(/$name/)" || status=$?
+        # What they found is said by the tests that pass, too: states, outcomes, seeds.
+        "$cargo" nextest run --locked --no-fail-fast --run-ignored all --success-output immediate -E "test(/$name/)" ||
+            status=$?
     else
-        "$cargo" test --locked --no-fail-fast "$name" -- --include-ignored || status=$?
+        "$cargo" test --locked --no-fail-fast "$name" -- --include-ignored --nocapture || status=$?
     fi
     # Ten real nodes, where root may make them.
     [ "$what" != fleet ] || tests/nodes/run fleet || status=$?
