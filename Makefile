@@ -31,7 +31,7 @@ test-nodes: ## Tests on real systemd nodes (root; skips out loud where the machi
 test-fleet: ## Tests of whole fleets on real storage and with whole processes
 	@tests/run.sh fleet
 
-test-storage: ## One suite on GlusterFS, sshfs, etcd, an object store (root; minutes each; KIND=sshfs for one)
+test-storage: ## One suite on NFS, GlusterFS, sshfs, etcd, an object store (root; minutes each; KIND=sshfs for one)
 	@tests/run.sh storage $(KIND)
 
 test-crashes: ## Updates stopped before each change, and full disks: every file system and method (root, half an hour)
