@@ -162,7 +162,7 @@ class Fleet:
 
     def is_at_rest(self, number):
         with open(f"{self.root(number)}/.cutover/fleet.json") as file:
-            is_over = json.load(file)["part"] is None
+            is_over = json.load(file)["body"]["part"] is None
         return is_over and not os.path.exists(f"{self.root(number)}/.cutover/journal.json")
 
     def end(self):

@@ -61,6 +61,8 @@ pub struct Wish {
     pub valid: SignedDuration,
     /// When it is made.
     pub now: Timestamp,
+    /// The newest rollout that its author has seen. It is for what the fleet runs after that one, and no other.
+    pub after: Option<u64>,
 }
 
 fn refused<T>(text: impl Into<String>) -> Result<T, Error> {
@@ -183,7 +185,7 @@ impl<'a> Operator<'a> {
         if let Some(stranger) = wish.only.iter().find(|node| !members.contains(node)) {
             return refused(format!("`{stranger}` is no member of the fleet"));
         }
-        let (number, prev) = self.next_number(&fleet)?;
+        let (number, prev) = self.next_number(&fleet, wish.after)?;
         let proposal = Proposal {
             fleet: fleet.id.clone(),
             rollout: number,
@@ -221,12 +223,15 @@ impl<'a> Operator<'a> {
         self.rollout(&fleet, number)
     }
 
-    /// The number after the newest proposal, and its digest. Files that are none do not count: nobody who can only write
-    /// there can use up the numbers.
-    fn next_number(&mut self, fleet: &Fleet) -> Result<(u64, Option<Digest>), Error> {
-        let newest = self.newest(fleet)?;
+    /// The number of a proposal that comes after `seen`, and the digest of that one. Files that are none do not count:
+    /// nobody who can only write there can use up the numbers. All rests on one listing: what is made after it takes the
+    /// same number, and one of both is told.
+    fn next_number(&mut self, fleet: &Fleet, seen: Option<u64>) -> Result<(u64, Option<Digest>), Error> {
+        let (newest, taken) = self.newest_of_all(fleet)?;
+        if let Some(newest) = newest.as_ref().filter(|newest| seen != Some(newest.number)) {
+            return Err(Error::Lost { number: newest.number, by: newest.proposal.by.clone() });
+        }
         let (mut number, prev) = newest.map_or((1, None), |newest| (newest.number + 1, Some(newest.digest)));
-        let taken = numbers(self.board).map_err(Error::Unreachable)?;
         while taken.contains(&number) {
             number += 1;
         }
@@ -248,14 +253,26 @@ impl<'a> Operator<'a> {
 
     /// The newest rollout, if there is any.
     pub fn newest(&mut self, fleet: &Fleet) -> Result<Option<Rollout>, Error> {
-        for number in numbers(self.board).map_err(Error::Unreachable)?.into_iter().rev() {
-            match look_rollout(self.board, number, &fleet.id, self.trust) {
-                Look::Found(rollout) => return Ok(Some(rollout)),
+        Ok(self.newest_of_all(fleet)?.0)
+    }
+
+    /// The newest rollout, and all numbers that are taken.
+    fn newest_of_all(&mut self, fleet: &Fleet) -> Result<(Option<Rollout>, Vec<u64>), Error> {
+        let taken = numbers(self.board).map_err(Error::Unreachable)?;
+        for number in taken.iter().rev() {
+            match look_rollout(self.board, *number, &fleet.id, self.trust) {
+                Look::Found(rollout) => return Ok((Some(rollout), taken)),
                 Look::Unreachable(why) => return Err(Error::Unreachable(why)),
-                Look::Absent | Look::Bad(_) => {}
+                // It may be one that has only just been made.
+                Look::Absent => {
+                    return Err(Error::Unreachable(format!(
+                        "rollout {number} is listed, and cannot be read yet"
+                    )));
+                }
+                Look::Bad(_) => {}
             }
         }
-        Ok(None)
+        Ok((None, taken))
     }
 
     /// Stops a rollout: by the first gate that is still open. Says what it came to.

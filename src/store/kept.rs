@@ -1,4 +1,5 @@
-//! Small files of ours that must survive power cuts and be noticed when they are broken: journal, settings, state.
+//! Small files of ours that must survive power cuts and be noticed when they are broken: journal, settings, state, and what
+//! a node must not forget of its fleet.
 //!
 //! ```json
 //! {"format":1,"sum":"sha256:<of the exact bytes of body>","body":{…}}
@@ -10,8 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::Error;
-use crate::sys::disk::{self, Disk};
+use crate::sys::disk::{self, Disk, Error};
 use crate::types::Digest;
 
 /// The format that this program writes, and the newest that it reads.
@@ -48,25 +48,25 @@ struct Reading<'a> {
 }
 
 /// Replaces the file by this value.
-pub(super) fn save<T: Serialize>(disk: &Disk, path: &Path, value: &T) -> Result<(), Error> {
+pub fn save<T: Serialize>(disk: &Disk, path: &Path, value: &T) -> Result<(), Error> {
     let text = || -> serde_json::Result<String> {
         let body = serde_json::value::to_raw_value(value)?;
         let sum = Digest::of(body.get().as_bytes());
         serde_json::to_string(&Writing { format: FORMAT, sum, body: &body })
     };
-    let text = text().map_err(|error| disk::Error::new("write", path, error))?;
-    Ok(disk.replace(path, (text + "\n").as_bytes(), 0o600)?)
+    let text = text().map_err(|error| Error::new("write", path, error))?;
+    disk.replace(path, (text + "\n").as_bytes(), 0o600)
 }
 
 /// Reads the file.
 ///
 /// # Errors
 /// Only when the disk refuses to say what is there: a link, a folder or a device in its place is damage.
-pub(super) fn load<T: DeserializeOwned>(path: &Path) -> Result<Kept<T>, Error> {
+pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Kept<T>, Error> {
     let bytes = match disk::read_own(path, BYTES_MAX) {
         Ok(None) => return Ok(Kept::Missing),
         Ok(Some(bytes)) => bytes,
-        Err(error) if error.source.raw_os_error().is_some() => return Err(error.into()),
+        Err(error) if error.source.raw_os_error().is_some() => return Err(error),
         Err(error) => return Ok(Kept::Damaged(error.source.to_string())),
     };
     Ok(parse(&bytes).map_or_else(Kept::Damaged, Kept::Whole))

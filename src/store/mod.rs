@@ -16,7 +16,7 @@
 //! The pointer is the truth about what is active. Any other file may be missing, broken or from another version.
 
 mod history;
-mod kept;
+pub mod kept;
 mod layout;
 mod pointer;
 mod retention;

@@ -37,12 +37,12 @@ pub struct Sealed {
 impl Store {
     /// What the tree of `version` must be.
     pub fn sealed(&self, version: &Version) -> Result<Kept<Sealed>, Error> {
-        kept::load(&self.layout.sealed(version))
+        Ok(kept::load(&self.layout.sealed(version))?)
     }
 
     /// Keeps what a tree must be. Comes before the tree is shown, so that no visible tree lacks it.
     pub fn keep_sealed(&self, sealed: &Sealed) -> Result<(), Error> {
-        kept::save(&self.disk, &self.layout.sealed(&sealed.release.version), sealed)
+        Ok(kept::save(&self.disk, &self.layout.sealed(&sealed.release.version), sealed)?)
     }
 
     /// The release of that name on this node: its tree must be there, and what it must be must be known.

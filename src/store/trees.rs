@@ -298,12 +298,12 @@ impl Store {
 
     /// The update under way.
     pub fn journal(&self) -> Result<Kept<Record>, Error> {
-        kept::load(&self.layout.journal())
+        Ok(kept::load(&self.layout.journal())?)
     }
 
     /// Keeps the update under way, before its next step is taken.
     pub fn keep_journal(&self, record: &Record) -> Result<(), Error> {
-        kept::save(&self.disk, &self.layout.journal(), record)
+        Ok(kept::save(&self.disk, &self.layout.journal(), record)?)
     }
 
     /// The update has ended.
@@ -324,7 +324,7 @@ impl Store {
 
     /// Tells the cutover that watches a trial what an operator wants.
     pub fn keep_request(&self, request: &Request) -> Result<(), Error> {
-        kept::save(&self.disk, &self.layout.request(), request)
+        Ok(kept::save(&self.disk, &self.layout.request(), request)?)
     }
 
     /// The request has been heard.
@@ -334,7 +334,7 @@ impl Store {
 
     /// What is remembered.
     pub fn state(&self) -> Result<Kept<State>, Error> {
-        kept::load(&self.layout.state())
+        Ok(kept::load(&self.layout.state())?)
     }
 
     /// What is remembered, or nothing when nothing was yet.
@@ -351,12 +351,12 @@ impl Store {
 
     /// Remembers.
     pub fn keep_state(&self, state: &State) -> Result<(), Error> {
-        kept::save(&self.disk, &self.layout.state(), state)
+        Ok(kept::save(&self.disk, &self.layout.state(), state)?)
     }
 
     /// The settings that the update under way was begun with.
     pub fn settings<T: DeserializeOwned>(&self) -> Result<Kept<T>, Error> {
-        kept::load(&self.layout.settings())
+        Ok(kept::load(&self.layout.settings())?)
     }
 
     /// Keeps the settings of an update, and says their digest.

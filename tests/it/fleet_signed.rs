@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use cutover::coord::board::directory::DirectoryBoard;
 use cutover::coord::facts::{self, Fact, Listed, Wanted, names};
 use cutover::coord::look::{Signer, Trust, seal_signed, seal_summed};
-use cutover::coord::operate::{Operator, Wish};
+use cutover::coord::operate::{Error as OperateError, Operator, Wish};
 use cutover::coord::rollout::Rollout;
 use cutover::coord::rules::Health;
 use cutover::coord::rules::synchronous::{Go, Outcome, Plan};
@@ -60,9 +60,13 @@ impl Fleet {
             not_before: None,
             valid: SignedDuration::from_hours(1),
             now: Timestamp::now(),
+            after: None,
         };
         let rollout = operator.propose(&settings, &wish).unwrap();
         assert_eq!(rollout.proposal.keys.len(), 3);
+        // Who has not seen it proposes nothing after it.
+        let lost = operator.propose(&settings, &wish);
+        assert!(matches!(lost, Err(OperateError::Lost { number: 1, .. })), "{lost:?}");
         Self { directory, keys, rollout }
     }
 

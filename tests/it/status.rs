@@ -8,7 +8,7 @@ use cutover::cli::status::screen;
 use cutover::lifecycle::settings::{Data, Settings};
 use cutover::lifecycle::status::status;
 use cutover::lifecycle::view::{Doing, Status, TrialView};
-use cutover::store::{Layout, Method, Sealed, Store};
+use cutover::store::{Layout, Method, Sealed, Store, kept};
 use cutover::sys::disk::Disk;
 use cutover::sys::lock::{Attempt, Holder, Lock, try_lock};
 use cutover::types::record::{Cause, DataPolicy, DataSnapshot, Deadline, Intent, Phase, Reason, Record};
@@ -379,7 +379,7 @@ fn a_decision_that_is_not_known() {
     place.store.keep_journal(&vote).unwrap();
     place.point_at("1.2.0");
     let own = json!({
-        "format": 1, "fleet": "0123456789abcdef", "node": "web-1", "instance": "fedcba9876543210", "done": 16,
+        "fleet": "0123456789abcdef", "node": "web-1", "instance": "fedcba9876543210", "done": 16,
         "part": {
             "rollout": 17, "proposal": "", "release": id("1.2.0"),
             "stage": {"mode": "synchronous", "stage": "vouching", "at": 1_795_608_000_000_u64},
@@ -387,7 +387,7 @@ fn a_decision_that_is_not_known() {
             "in_doubt_since": "2026-11-25T11:59:30Z", "moments": {}, "closed": false,
         },
     });
-    place.store.disk.replace(&place.store.layout.fleet(), own.to_string().as_bytes(), 0o600).unwrap();
+    kept::save(&place.store.disk, &place.store.layout.fleet(), &own).unwrap();
     let kept = cutover::lifecycle::fleet::Kept::load(&place.store.disk, &place.store.layout.fleet());
     assert!(kept.unwrap().unwrap().own.part.is_some());
     place.is_worked_on();

@@ -19,16 +19,16 @@ name = "shop"
 directory = "/shared/fleet"
 keys = ["/etc/cutover/operator.pub"]
 signing_key = "/etc/cutover/operator"
-poll = "500ms"
+poll = "{poll}"
 visibility = "500ms"
 lead = "{lead}s"
-late = "3s"
+late = "{late}s"
 stop = "2s"
-trial = "8s"
-settle = "4s"
-back = "2s"
+trial = "{trial}s"
+settle = "{settle}s"
+back = "{back}s"
 decider_step = "500ms"
-io = "2s"
+io = "{io}s"
 soak = "0s"
 {more}
 """
@@ -56,8 +56,10 @@ class Fleet:
         self.apps = [NodeApp(node, pathlib.Path(cutover), program) for node in self.nodes]
         self.board = lab.share / "fleet"
         self.pool = concurrent.futures.ThreadPoolExecutor(8)
-        # Deciders of a large fleet on two cores need longer to read all votes.
-        self.lead = 6 + size // 5
+        # On two cores a large fleet needs longer to read all votes, to start and watch its services, and to be heard.
+        few = {"poll": "500ms", "late": 3, "settle": 4, "back": 2, "io": 2}
+        many = {"poll": "1s", "late": 10, "settle": 10, "back": 4, "io": 5}
+        self.times = {**(few if size <= 20 else many), "lead": 6 + size // 5, "trial": 8 + size // 5}
         self.count, self.rollout = 0, 0
 
     def each(self, work, apps=None):
@@ -88,7 +90,8 @@ class Fleet:
 
     def configure(self, mode="synchronous", more=""):
         for node in self.nodes:
-            node.write("/etc/cutover/app.toml.d/fleet.toml", FLEET.format(mode=mode, more=more, lead=self.lead))
+            text = FLEET.format(mode=mode, more=more, **self.times)
+            node.write("/etc/cutover/app.toml.d/fleet.toml", text)
 
     # -- releases and rollouts
 
@@ -141,7 +144,7 @@ class Fleet:
         """Waits until nobody has anything left to do; then all must serve this release."""
         def rests(app):
             root = app.node.path("/srv/app/.cutover")
-            own = json.loads((root / "fleet.json").read_text())
+            own = json.loads((root / "fleet.json").read_text())["body"]
             return not (root / "journal.json").exists() and own["part"] is None and own["done"] >= self.rollout
         eventually(f"rollout {self.rollout} is over everywhere: {self.why()}", seconds,
                    lambda: all(rests(app) for app in self.apps))

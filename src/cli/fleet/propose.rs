@@ -53,14 +53,16 @@ pub fn propose(context: &Context, args: &ProposeArgs) -> Result<u8, Error> {
                 Some(release) => (release, args.only.clone()),
                 None => way_back(operator, &fleet, &args.only)?,
             };
+            let newest = operator.newest(&fleet)?;
             let wish = Wish {
                 release: Wanted { name, version: release.version.clone(), digest: release.digest },
                 only,
                 not_before,
                 valid: SignedDuration::try_from(args.valid.0).unwrap_or(SignedDuration::MAX),
                 now,
+                after: newest.as_ref().map(|rollout| rollout.number),
             };
-            if let Some(open) = operator.newest(&fleet)?
+            if let Some(open) = newest
                 && ended(operator, &open).map_err(Error::Unreachable)?.is_none()
             {
                 if !args.supersede {

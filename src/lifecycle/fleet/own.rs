@@ -9,19 +9,15 @@ use serde::{Deserialize, Serialize};
 use super::super::agreement::Error;
 use crate::coord::rules::{rolling, synchronous};
 use crate::coord::{NodeName, rollout::Rollout};
-use crate::sys::disk::{self, Disk};
+use crate::store::kept;
+use crate::sys::disk::Disk;
 use crate::types::record::{Deadline, Moments};
 use crate::types::{Digest, ReleaseId, Version};
-
-/// The longest file in bytes: a proposal and its gates, escaped.
-const OWN_BYTES_MAX: usize = 1 << 20;
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Own {
-    /// The format of this file.
-    pub format: u32,
     /// The fleet's id.
     pub fleet: String,
     /// This node's name.
@@ -159,24 +155,22 @@ pub struct Kept {
 impl Kept {
     /// Reads the file; `None` when the node has not joined.
     pub fn load(disk: &Disk, path: &Path) -> Result<Option<Self>, Error> {
-        let Some(bytes) = disk::read_own(path, OWN_BYTES_MAX)? else { return Ok(None) };
-        let own: Own = serde_json::from_slice(&bytes).map_err(|error| damaged(path, &error.to_string()))?;
-        if own.format != 1 {
-            return Err(damaged(path, "it is of another format"));
+        match kept::load(path)? {
+            kept::Kept::Missing => Ok(None),
+            kept::Kept::Whole(own) => Ok(Some(Self { disk: disk.clone(), path: path.to_owned(), own })),
+            kept::Kept::Damaged(why) => Err(damaged(path, why)),
         }
-        Ok(Some(Self { disk: disk.clone(), path: path.to_owned(), own }))
     }
 
     /// The file of a node that joins. Not yet written.
     pub fn new(disk: &Disk, path: &Path, fleet: String, node: NodeName, instance: String) -> Self {
-        let own = Own { format: 1, fleet, node, instance, key: None, done: 0, part: None, last: None };
+        let own = Own { fleet, node, instance, key: None, done: 0, part: None, last: None };
         Self { disk: disk.clone(), path: path.to_owned(), own }
     }
 
     /// Writes it down, durably.
     pub fn keep(&self) -> Result<(), Error> {
-        let bytes = serde_json::to_vec(&self.own).map_err(|error| damaged(&self.path, &error.to_string()))?;
-        Ok(self.disk.replace(&self.path, &bytes, 0o600)?)
+        Ok(kept::save(&self.disk, &self.path, &self.own)?)
     }
 
     /// Changes what is kept, and writes it down; on an error nothing has changed.
@@ -196,19 +190,20 @@ impl Kept {
 
     /// Hands gates (name and file) to the process that follows the rollout.
     pub fn carry(&self, gates: &BTreeMap<String, String>) -> Result<(), Error> {
-        let path = self.carried_path();
         let handed = Handed { rollout: self.part().map_or(0, |part| part.rollout), gates: gates.clone() };
-        let bytes = serde_json::to_vec(&handed).map_err(|error| damaged(&path, &error.to_string()))?;
-        Ok(self.disk.replace(&path, &bytes, 0o600)?)
+        Ok(kept::save(&self.disk, &self.carried_path(), &handed)?)
     }
 
     /// Gates that were handed over, once; what came too late for its rollout is nothing.
     pub(super) fn take_carried(&self) -> Result<BTreeMap<String, String>, Error> {
         let path = self.carried_path();
-        let Some(bytes) = disk::read_small(&path, OWN_BYTES_MAX)? else { return Ok(BTreeMap::new()) };
+        let found = kept::load(&path)?;
         self.disk.remove_file(&path)?;
-        let handed: Handed =
-            serde_json::from_slice(&bytes).map_err(|error| damaged(&path, &error.to_string()))?;
+        let handed: Handed = match found {
+            kept::Kept::Missing => return Ok(BTreeMap::new()),
+            kept::Kept::Whole(handed) => handed,
+            kept::Kept::Damaged(why) => return Err(damaged(&path, why)),
+        };
         let is_ours = self.part().is_some_and(|part| part.rollout == handed.rollout);
         Ok(if is_ours { handed.gates } else { BTreeMap::new() })
     }
@@ -224,6 +219,6 @@ impl Kept {
     }
 }
 
-fn damaged(path: &Path, why: &str) -> Error {
-    Error::Record { path: path.display().to_string(), why: why.to_owned() }
+fn damaged(path: &Path, why: String) -> Error {
+    Error::Record { path: path.display().to_string(), why }
 }

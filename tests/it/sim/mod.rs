@@ -188,12 +188,14 @@ impl Fleet {
         let wanted = release(version);
         let settings = self.settings.clone();
         self.operate(|operator, now| {
+            let made = cutover::coord::operate::fleet(operator.board, "simulated").unwrap();
             let wish = Wish {
                 release: Wanted { name: "app".into(), version: wanted.version, digest: wanted.digest },
                 only: Vec::new(),
                 not_before: later.map(|later| now + later),
                 valid: SignedDuration::from_secs(3600),
                 now,
+                after: operator.newest(&made).unwrap().map(|newest| newest.number),
             };
             operator.propose(&settings, &wish).unwrap()
         });
