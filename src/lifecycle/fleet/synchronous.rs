@@ -233,8 +233,6 @@ impl<'a> Member<'a> {
             Some(Plan::Commit { at }) if stage == Stage::Voting && now >= at - times.lead => at,
             Some(Plan::Commit { .. } | Plan::Abort) | None => return Some(true),
         };
-        let skew_ms = f64::from(follow.rollout.proposal.t.skew_ms);
-        let is_unchecked = self.settings.skew_check == SkewCheck::Unchecked;
         let seen = match self.clock_seen {
             Some(seen) => seen,
             None => match self.board.clock(&names::node(&self.kept.own.node)) {
@@ -242,16 +240,22 @@ impl<'a> Member<'a> {
                     *self.clock_seen.insert(facts::ClockSeen { offset_ms, error_ms })
                 }
                 // A board may have no clock at all.
-                ClockRead::Unknown if is_unchecked => return Some(true),
+                ClockRead::Unknown if self.settings.skew_check == SkewCheck::Unchecked => return Some(true),
                 ClockRead::Unknown => return (now > at - times.window()).then_some(false),
             },
         };
-        if is_unchecked {
-            return Some(true);
-        }
+        Some(!self.is_off(seen))
+    }
+
+    /// Whether a clock that was seen so may not hold an instant.
+    pub(super) fn is_off(&self, seen: facts::ClockSeen) -> bool {
+        let Some(Following::Synchronous(follow)) = &self.following else { return false };
+        let skew_ms = f64::from(follow.rollout.proposal.t.skew_ms);
         // Beyond what the storage's stamps can tell, the kernel's own word on its clock is asked for.
         let can_tell = seen.error_ms <= skew_ms;
-        Some(seen.offset_ms.abs() - seen.error_ms <= skew_ms && (can_tell || self.clock.is_synchronised()))
+        let agrees =
+            seen.offset_ms.abs() - seen.error_ms <= skew_ms && (can_tell || self.clock.is_synchronised());
+        self.settings.skew_check != SkewCheck::Unchecked && !agrees
     }
 
     /// Tells a fact of this node; whether storage heard it.
@@ -305,7 +309,8 @@ impl<'a> Member<'a> {
     /// Puts a decision when it is this node's turn; whether there is one on storage now.
     fn decide(&mut self, decision: Decision, stage: Stage, has_scanned: bool) -> Result<bool, Error> {
         // What nobody else can know is put at once; the rest only on what was read just now, and in order.
-        let is_own = matches!(stage, Stage::Failing { .. } | Stage::Left);
+        let is_clock = decision == Decision::Go(Go::Cancel) && self.clock_is_good(stage) == Some(false);
+        let is_own = is_clock || matches!(stage, Stage::Failing { .. } | Stage::Left);
         let node = self.node();
         let rank = self.synchronous().map_or(0, |follow| follow.rank);
         let what = match decision {

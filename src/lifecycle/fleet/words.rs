@@ -25,14 +25,9 @@ impl Member<'_> {
                 .failure()
                 .or_else(|| missing(follow.who(|member| member.vote.is_none()), "no vote in time"))
                 .unwrap_or_else(|| "not all voted in time".into()),
-            Decision::Go(Go::Cancel) => match self.clock_seen {
-                Some(seen) if !follow.view.members.get(follow.view.me).is_some_and(|me| me.armed) => {
-                    format!(
-                        "{}: its clock is {:.0} ms off, or it came too late",
-                        self.kept.own.node, seen.offset_ms
-                    )
-                }
-                _ => missing(follow.who(|member| !member.armed), "not armed in time")
+            Decision::Go(Go::Cancel) => match self.clock_seen.filter(|seen| self.is_off(*seen)) {
+                Some(seen) => format!("{}: its clock is {:.0} ms off", self.kept.own.node, seen.offset_ms),
+                None => missing(follow.who(|member| !member.armed), "not armed in time")
                     .unwrap_or_else(|| "too late to go".into()),
             },
             Decision::Outcome(Outcome::Rollback { .. }) => match own {
