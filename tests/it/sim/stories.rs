@@ -222,3 +222,16 @@ fn after_its_time_nobody_takes_a_ticket() {
     let outcome = fleet.storage.lock().unwrap().names["rollouts/000001.outcome"].0.clone();
     assert!(outcome.contains("\"partial\""), "{outcome}");
 }
+
+#[test]
+fn a_node_whose_clock_is_off_says_so_wherever_it_stands_in_the_order() {
+    for off in 0..12 {
+        let mut fleet = calm(Mode::Synchronous, 12);
+        fleet.nodes[off].life.set_skew(3000);
+        fleet.propose("2");
+        pass(&mut fleet, 10 * MINUTE);
+        let go = fleet.storage.lock().unwrap().names["rollouts/000001.go"].0.clone();
+        assert!(go.contains(&format!("n{off}: its clock is -3000 ms off")), "{go}");
+        assert!((0..12).all(|node| runs(&fleet, node) == "1"), "{}", fleet.why());
+    }
+}
