@@ -23,7 +23,7 @@ poll = "{poll}"
 visibility = "500ms"
 lead = "{lead}s"
 late = "{late}s"
-stop = "2s"
+stop = "{stop}s"
 trial = "{trial}s"
 settle = "{settle}s"
 back = "{back}s"
@@ -57,8 +57,8 @@ class Fleet:
         self.board = lab.share / "fleet"
         self.pool = concurrent.futures.ThreadPoolExecutor(8)
         # On two cores a large fleet needs longer to read all votes, to start and watch its services, and to be heard.
-        few = {"poll": "500ms", "late": 3, "settle": 4, "back": 2, "io": 2}
-        many = {"poll": "1s", "late": 10, "settle": 10, "back": 4, "io": 5}
+        few = {"poll": "500ms", "late": 3, "stop": 2, "settle": 4, "back": 2, "io": 2}
+        many = {"poll": "1s", "late": 10, "stop": 10, "settle": 10, "back": 4, "io": 5}
         self.times = {**(few if size <= 20 else many), "lead": 6 + size // 5, "trial": 8 + size // 5}
         self.count, self.rollout = 0, 0
 
