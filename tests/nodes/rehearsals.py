@@ -6,13 +6,12 @@ What is looked at after each: the requests that failed, the data byte by byte, a
 import hashlib
 import json
 import os
-import pathlib
 import statistics
-import threading
 import time
 
 from lab import Failed, eventually
 from load import Load
+from memory import Memory
 from node_app import UNIT
 
 SETTINGS = """
@@ -423,47 +422,6 @@ REHEARSALS = [rehearsal_refuses_a_crash, rehearsal_refuses_the_sick, rehearsal_r
               rehearsal_says_what_does_not_go, rehearsal_has_sockets_and_ways_out, rehearsal_on_the_hosts_network,
               rehearsal_precedes_the_vote, rehearsal_keeps_the_units_own_ways, rehearsal_of_a_command,
               rehearsal_leaves_no_trace]
-
-
-class Memory:
-    """The most memory that a node's processes had at once, in bytes, while it is asked: each page is shared out among
-    those who have it mapped (`Pss` of proc(5)), so that the sum counts it once. Control groups would tell as much, where
-    a node has their controller of memory."""
-
-    def __init__(self, node):
-        self.node, self.is_over = node, False
-        self.release, self.updater = 0, 0
-        self.thread = threading.Thread(target=self.watch)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.is_over = True
-        self.thread.join()
-
-    def watch(self):
-        while not self.is_over:
-            release, updater = 0, 0
-            for group in self.node.group.rglob("cgroup.procs"):
-                for pid in read(group).split():
-                    share = next((int(line.split()[1]) << 10 for line in read(f"/proc/{pid}/smaps_rollup").splitlines()
-                                  if line.startswith("Pss:")), 0)
-                    if "rehearsal" in group.parent.name:
-                        release += share
-                    elif read(f"/proc/{pid}/comm").startswith("cutover"):
-                        updater += share
-            self.release, self.updater = max(self.release, release), max(self.updater, updater)
-            time.sleep(0.005)
-
-
-def read(path):
-    """What it says, or nothing once whoever it tells of is gone."""
-    try:
-        return pathlib.Path(path).read_text()
-    except OSError:
-        return ""
 
 
 def measure_rehearsals(app):

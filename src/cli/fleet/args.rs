@@ -87,7 +87,7 @@ pub struct ProposeArgs {
     /// Its digest, where this machine knows neither
     #[arg(long, value_name = "DIGEST")]
     pub digest: Option<Digest>,
-    /// Wait for the outcome: exit 0 kept, 10 rolled back, 13 called off, 17 in doubt
+    /// Wait for the outcome: exit 0 kept, 10 rolled back, 13 called off or second to another proposal, 17 in doubt
     #[arg(long)]
     pub wait: bool,
     /// Stop the rollout under way first
