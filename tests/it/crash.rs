@@ -1,4 +1,4 @@
-//! Stopped before every single change of the disk: killed, or refused by the machine.
+//! Stopped before every single change of the disk: killed, refused by the machine, or without power.
 
 use std::ops::Range;
 
@@ -159,6 +159,28 @@ impl Scenario {
         }
     }
 
+    /// The power goes: right after the program has said how it ended, and when it was killed before each `step`th change.
+    fn survives_power_cuts(&self, test: &str, kind: &'static str, step: usize) {
+        let Some(mounted) = Mounted::sized(test, kind, 4 << 10) else { return };
+        let begin = || {
+            let node = self.begun(TestNode::new_in(&mounted.path(), self.releases));
+            mounted.sync();
+            node
+        };
+        let node = begin();
+        let words = (self.words)(&node);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        assert_eq!(node.code(&words), self.code);
+        mounted.cut_power();
+        assert_eq!(node.active().as_deref(), Some(self.after), "{kind}: what was said is not so");
+        assert!(!node.has_journal(), "{kind}: what was over is under way");
+        self.ends_well(&node, CHANGES_MAX);
+        self.at_changes(&begin, (0..CHANGES_MAX, step), "kill", |node, stop_before, _| {
+            mounted.cut_power();
+            self.ends_well(node, stop_before);
+        });
+    }
+
     /// A machine that refuses one change: the exit code tells what is.
     fn survives_refusals(&self, how: &str) {
         self.at_every_change(how, |node, stop_before, code| {
@@ -255,6 +277,29 @@ fn updates_on_btrfs_by_any_method_end_well() {
 }
 
 #[test]
+fn a_power_cut_takes_nothing_back_on_ext4() {
+    power_cuts_on("a_power_cut_takes_nothing_back_on_ext4", "ext4", STEP);
+}
+
+#[test]
+fn a_power_cut_takes_nothing_back_on_xfs() {
+    power_cuts_on("a_power_cut_takes_nothing_back_on_xfs", "xfs", STEP);
+}
+
+#[test]
+fn a_power_cut_takes_nothing_back_on_btrfs() {
+    power_cuts_on("a_power_cut_takes_nothing_back_on_btrfs", "btrfs", STEP);
+}
+
+#[test]
+#[ignore = "minutes; run by `make test-crashes`"]
+fn power_cuts_before_every_change_are_survived_by_any_method() {
+    for kind in ["ext4", "xfs", "btrfs"] {
+        power_cuts_on("power_cuts_before_every_change_are_survived_by_any_method", kind, 1);
+    }
+}
+
+#[test]
 #[ignore = "ten minutes each; run by `make test-crashes`"]
 fn everything_on_ext4_by_any_method_ends_well() {
     everything_on("everything_on_ext4_by_any_method_ends_well", "ext4");
@@ -270,6 +315,12 @@ fn everything_on_xfs_by_any_method_ends_well() {
 #[ignore = "ten minutes each; run by `make test-crashes`"]
 fn everything_on_btrfs_by_any_method_ends_well() {
     everything_on("everything_on_btrfs_by_any_method_ends_well", "btrfs");
+}
+
+fn power_cuts_on(test: &str, kind: &'static str, step: usize) {
+    for scenario in [UPDATE, SICK, ROLLBACK] {
+        scenario.survives_power_cuts(test, kind, step);
+    }
 }
 
 fn everything_on(test: &str, kind: &'static str) {

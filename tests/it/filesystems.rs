@@ -60,6 +60,25 @@ impl Mounted {
     pub fn path(&self) -> PathBuf {
         self.directory.path().join("place")
     }
+
+    /// Writes back all that waits for it.
+    pub fn sync(&self) {
+        assert!(Command::new("sync").arg("-f").arg(self.path()).status().unwrap().success());
+    }
+
+    /// What a power cut does: all that was not written to the device by now is gone. Every file system is then mounted
+    /// from what the device holds, and may replay its log.
+    pub fn cut_power(&self) {
+        let (image, held) = (self.directory.path().join("image"), self.directory.path().join("held"));
+        let run = |words: &[&std::ffi::OsStr]| {
+            let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
+            assert!(output.status.success(), "{words:?}: {output:?}");
+        };
+        run(&["cp".as_ref(), "--sparse=always".as_ref(), image.as_ref(), held.as_ref()]);
+        run(&["umount".as_ref(), self.path().as_ref()]);
+        fs::rename(&held, &image).unwrap();
+        run(&["mount".as_ref(), "-o".as_ref(), "loop".as_ref(), image.as_ref(), self.path().as_ref()]);
+    }
 }
 
 impl Drop for Mounted {
