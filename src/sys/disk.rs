@@ -430,6 +430,33 @@ mod tests {
     }
 
     #[test]
+    fn every_name_that_changes_is_synced_before_it_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let told = Arc::clone(&asked);
+        let disk = Disk::with_probe(Arc::new(move |change: Change<'_>| {
+            told.lock().unwrap().push((change.action, change.path.to_owned()));
+            Ok(())
+        }));
+        let last = |done: Result<(), Error>, name: &str| {
+            done.unwrap();
+            assert_eq!(asked.lock().unwrap().pop(), Some(("sync the directory of", at(name))));
+        };
+        last(disk.make_directory(&at("private"), 0o700), "private");
+        last(disk.replace(&at("one"), b"1", 0o600), "one");
+        disk.prepare_link(Path::new("one"), &at("private/link")).unwrap();
+        last(disk.show(&at("private/link"), &at("link"), || ()), "link");
+        last(disk.rename(&at("one"), &at("two")), "two");
+        last(disk.replace(&at("one"), b"1", 0o600), "one");
+        last(disk.exchange(&at("one"), &at("two")), "two");
+        last(disk.remove_files(&[at("one"), at("two")]), "two");
+        asked.lock().unwrap().clear();
+        disk.remove_file(&at("two")).unwrap();
+        assert!(asked.lock().unwrap().is_empty(), "what is not there is not removed");
+    }
+
+    #[test]
     fn only_small_regular_files_are_read() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
