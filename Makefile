@@ -34,7 +34,7 @@ test-fleet: ## Tests of whole fleets on real storage and with whole processes
 test-storage: ## One suite on NFS, GlusterFS, sshfs, etcd, an object store (root; minutes each; KIND=sshfs for one)
 	@tests/run.sh storage $(KIND)
 
-test-crashes: ## Updates stopped before each change, and full disks: every file system and method (root, half an hour)
+test-crashes: ## Updates stopped before each change, power cuts, full disks: every file system and method (root, half an hour)
 	@tests/run.sh crashes
 
 model: ## Explore the fleet protocol's states (minutes)
