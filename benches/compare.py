@@ -100,7 +100,7 @@ def main():
     parser.add_argument("--show", nargs="+")
     parser.add_argument("--label", default="inputs")
     parser.add_argument("--fs", default="ext4,xfs,btrfs")
-    parser.add_argument("--tools", default="cutover,cutover-tar,tar,bsdtar,rsync,ostree,casync,nix")
+    parser.add_argument("--tools", default="cutover,cutover-tar,tar,bsdtar,rsync,ostree,casync,nix,btrfs")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--size", type=int, default=8, help="GiB of each file system")
     parser.add_argument("--work", default="/var/tmp/cutover-bench")

@@ -2,7 +2,7 @@
 import os
 import subprocess
 
-from fs import sh
+from fs import Mounted, sh
 
 LEVEL = "9"
 # A user's store needs no build users, and nobody's configuration.
@@ -137,6 +137,7 @@ class Casync:
             yield name, f"casync extract --with=unix {seed} {self.store}/{name}.caidx {root}/{name} --store={self.store}/chunks"
         yield "remove", f"rm -rf {root}/{releases[-1]}"
 
+
 class Nix:
     """A store of its own, filled from a binary cache of zstd archives; each release is one path."""
 
@@ -168,6 +169,34 @@ class Nix:
         yield "remove", f"{NIX} nix-store --store {store} --delete {paths[-1]}"
 
 
+class Btrfs:
+    """Streams of `btrfs send`, the later ones with the first release as their parent; on btrfs only."""
+
+    def prepare(self, inputs, store, releases):
+        self.store = store
+        if os.path.exists(f"{store}/send-{releases[-1]}.zst"):
+            return
+        first = releases[0]
+        with Mounted("btrfs", f"{store}/sending", 8 << 30) as mounted:
+            for name in releases:
+                tree = f"{mounted.path}/{name}"
+                begin = f"create {tree}" if name == first else f"snapshot {mounted.path}/{first} {tree}"
+                parent = "" if name == first else f"-p {mounted.path}/{first}"
+                sh(f"btrfs subvolume {begin}; rsync -a --delete {inputs}/{name}/ {tree}/;"
+                   f"btrfs property set {tree} ro true; sync -f {tree};"
+                   f"btrfs send -q {parent} {tree} | zstd -q -{LEVEL} -T0 > {store}/send-{name}.zst",
+                   stdout=subprocess.DEVNULL)
+
+    def jobs(self, mounted, releases):
+        if mounted.kind != "btrfs":
+            return
+        root = f"{mounted.path}/btrfs"
+        os.makedirs(root)
+        for name in releases:
+            yield name, f"zstd -dcq {self.store}/send-{name}.zst | btrfs receive -q {root}"
+        yield "remove", f"btrfs subvolume delete {root}/{releases[-1]}"
+
+
 def tools(program):
     return {
         "cutover": Cutover(program),
@@ -178,4 +207,5 @@ def tools(program):
         "ostree": Ostree(),
         "casync": Casync(),
         "nix": Nix(),
+        "btrfs": Btrfs(),
     }
