@@ -163,7 +163,8 @@ impl View {
         }
     }
 
-    fn mine(&self) -> Member {
+    /// What was read of this node itself.
+    pub fn mine(&self) -> Member {
         self.members.get(self.me).copied().unwrap_or_default()
     }
 

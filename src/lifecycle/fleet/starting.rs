@@ -8,7 +8,7 @@ use crate::coord::rules::synchronous::{
 };
 use crate::coord::rules::{Checks, Ms};
 use crate::coord::settings::Overlap;
-use crate::coord::synchronous::What;
+use crate::coord::synchronous::{Heard, What};
 use crate::types::record::{Phase, Record};
 
 impl Member<'_> {
@@ -26,13 +26,10 @@ impl Member<'_> {
             Some(Outcome::Keep) | None if is_back => return Ok(Start::Now),
             Some(Outcome::Keep) | None => 0,
         };
+        let what = if is_back { What::Cleared } else { What::Stopped };
         for _ in 0..STEPS_MAX {
-            let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else { break };
-            let what = if is_back { What::Cleared } else { What::Stopped };
-            let mut heard = follow.read_gates(board.as_mut());
-            if heard.is_yes() {
-                heard = follow.scan(board.as_mut(), what);
-            }
+            let heard = self.read_steps(what);
+            let Some(follow) = self.synchronous() else { break };
             let (times, vote_by) = (follow.rollout.times(), follow.rollout.vote_by());
             let local = Local {
                 now,
@@ -61,6 +58,23 @@ impl Member<'_> {
             }
         }
         Ok(Start::Wait(self.wait("all members to stop")))
+    }
+
+    /// Reads the gates, and who else has come so far: when this node has said so itself. Before a start a gate tells those
+    /// who are not on duty; when going back, nothing does.
+    fn read_steps(&mut self, what: What) -> Heard {
+        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else {
+            return Heard::Yes;
+        };
+        let heard = follow.read_gates(board.as_mut());
+        let mine = follow.view.mine();
+        let (rank, members, poll) = (follow.rank, follow.view.members.len(), follow.rollout.times().poll);
+        let is_due = match what {
+            What::Cleared => mine.cleared,
+            _ => mine.stopped && self.may_scan("read stopped", poll, rank, members),
+        };
+        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else { return heard };
+        if heard.is_yes() && is_due { follow.scan(board.as_mut(), what) } else { heard }
     }
 
     fn decide_start(&mut self, gate: StartGate) -> bool {

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use cutover::coord::Settings;
-use cutover::coord::settings::Mode;
+use cutover::coord::settings::{Mode, Overlap};
 use cutover::types::Span;
 
 use super::Fleet;
@@ -50,9 +50,19 @@ fn sized(mode: Mode, size: usize) -> Fleet {
 
 #[test]
 fn a_node_of_a_large_fleet_asks_hardly_more_than_one_of_a_small_one() {
-    let of = |size| count(&mut sized(Mode::Synchronous, size));
-    let (small, large) = (of(10), of(80));
-    assert!(large <= 2.0 * small, "{small} operations a node with 10 nodes, {large} with 80");
+    for overlap in [Overlap::Brief, Overlap::None] {
+        let of = |size| {
+            let mut fleet = sized(Mode::Synchronous, size);
+            let settings = (*fleet.settings).clone();
+            fleet.change(Settings { overlap, ..settings });
+            count(&mut fleet)
+        };
+        let (small, large) = (of(10), of(80));
+        assert!(
+            large <= 2.0 * small,
+            "overlap {overlap:?}: {small} operations a node with 10 nodes, {large} with 80"
+        );
+    }
 }
 
 #[test]
