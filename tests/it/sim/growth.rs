@@ -25,9 +25,10 @@ fn count(fleet: &mut Fleet) -> f64 {
     let all = operations.values().sum::<u64>() as f64 / size;
     let each = |what| *operations.get(what).unwrap_or(&0) as f64 / size;
     eprintln!(
-        "{:?}, {size:>4} nodes: {all:>6.1} operations a node ({:.1} reads, {:.1} creates, {:.1} beats, {:.1} others) \
-         in {simulated} s of a rollout, {:.1} s here",
+        "{:?}, overlap {:?}, {size:>4} nodes: {all:>6.1} operations a node ({:.1} reads, {:.1} creates, {:.1} beats, \
+         {:.1} others) in {simulated} s of a rollout, {:.1} s here",
         fleet.settings.mode,
+        fleet.settings.overlap,
         each("read"),
         each("create"),
         each("beat"),
@@ -37,26 +38,21 @@ fn count(fleet: &mut Fleet) -> f64 {
     all
 }
 
-fn sized(mode: Mode, size: usize) -> Fleet {
+fn sized(mode: Mode, overlap: Overlap, size: usize) -> Fleet {
     let mut fleet = calm(mode, size);
     for (number, node) in (0..).zip(&mut fleet.nodes) {
         node.wake = number * 131 % 30_000;
     }
     let settings = (*fleet.settings).clone();
     let at_once = u32::try_from(size.div_ceil(20)).unwrap();
-    fleet.change(Settings { at_once, trial: Span::seconds(20), ..settings });
+    fleet.change(Settings { overlap, at_once, trial: Span::seconds(20), ..settings });
     fleet
 }
 
 #[test]
 fn a_node_of_a_large_fleet_asks_hardly_more_than_one_of_a_small_one() {
     for overlap in [Overlap::Brief, Overlap::None] {
-        let of = |size| {
-            let mut fleet = sized(Mode::Synchronous, size);
-            let settings = (*fleet.settings).clone();
-            fleet.change(Settings { overlap, ..settings });
-            count(&mut fleet)
-        };
+        let of = |size| count(&mut sized(Mode::Synchronous, overlap, size));
         let (small, large) = (of(10), of(80));
         assert!(
             large <= 2.0 * small,
@@ -68,9 +64,14 @@ fn a_node_of_a_large_fleet_asks_hardly_more_than_one_of_a_small_one() {
 #[test]
 #[ignore = "measures: `make test-fleet`"]
 fn fleet_growth_in_operations_and_time() {
-    for mode in [Mode::Synchronous, Mode::Rolling] {
+    let kinds = [
+        (Mode::Synchronous, Overlap::Brief),
+        (Mode::Synchronous, Overlap::None),
+        (Mode::Rolling, Overlap::Brief),
+    ];
+    for (mode, overlap) in kinds {
         for size in [3, 10, 50, 200, 1000] {
-            count(&mut sized(mode, size));
+            count(&mut sized(mode, overlap, size));
         }
     }
 }
@@ -79,7 +80,7 @@ fn fleet_growth_in_operations_and_time() {
 #[ignore = "measures: `make test-fleet`"]
 fn fleet_growth_in_the_time_of_status() {
     for size in [10, 200, 1000] {
-        let mut fleet = sized(Mode::Synchronous, size);
+        let mut fleet = sized(Mode::Synchronous, Overlap::Brief, size);
         count(&mut fleet);
         let directory = tempfile::tempdir().unwrap();
         let share = directory.path().join("share");
