@@ -528,8 +528,11 @@ fn told(storage: &Storage) -> String {
 #[ignore = "on real storage: `make test-storage`"]
 fn three_nodes_agree_over_this_storage() {
     let storage = Storage::new();
-    let settings = told(&storage) + "\nio = \"5s\"\nvisibility = \"500ms\"\nlead = \"8s\"";
-    let fleet = Fleet::new(3, "synchronous", &settings);
+    let times =
+        std::env::var("CUTOVER_STORAGE_TIMES").unwrap_or("io = 5s, visibility = 500ms, lead = 8s".into());
+    let times: String =
+        times.split(", ").map(|time| format!("\n{}\"", time.replace(" = ", " = \""))).collect();
+    let fleet = Fleet::new(3, "synchronous", &(told(&storage) + &times));
     fleet.propose("2");
     assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
     assert_eq!(fleet.all_run(), ["2"]);
