@@ -13,6 +13,8 @@ KINDS = ["ext4", "xfs", "btrfs"]
 FLEET = """
 [policy]
 jitter = "0s"
+[health]
+startup = "{startup}s"
 [fleet]
 mode = "{mode}"
 name = "shop"
@@ -57,8 +59,8 @@ class Fleet:
         self.board = lab.share / "fleet"
         self.pool = concurrent.futures.ThreadPoolExecutor(8)
         # On two cores a large fleet needs longer to read all votes, to start and watch its services, and to be heard.
-        few = {"poll": "500ms", "late": 3, "stop": 2, "settle": 4, "back": 2, "io": 2}
-        many = {"poll": "1s", "late": 10, "stop": 10, "settle": 10, "back": 4, "io": 5}
+        few = {"poll": "500ms", "late": 3, "stop": 2, "settle": 4, "back": 2, "io": 2, "startup": 3}
+        many = {"poll": "1s", "late": 10, "stop": 10, "settle": 10, "back": 4, "io": 5, "startup": 10}
         self.times = {**(few if size <= 20 else many), "lead": 6 + size // 5, "trial": 8 + size // 5}
         self.count, self.rollout = 0, 0
 
