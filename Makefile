@@ -22,7 +22,7 @@ test: ## Install what tests need (apt, when root) and run all tests that this ma
 check: ## Format, lints, tests, documentation, dependencies: what a change must pass
 	@.ci/run
 
-bench: ## Measure against tar, rsync, ostree and casync, side by side (root; an hour, 15 GB)
+bench: ## Measure against tar, rsync, ostree, casync, nix and btrfs receive, side by side (root; an hour, 25 GB)
 	@benches/run
 
 test-nodes: ## Tests on real systemd nodes (root; skips out loud where the machine can't)
