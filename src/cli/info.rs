@@ -80,6 +80,7 @@ pub fn config(context: &Context, command: &ConfigCommand) -> Result<u8, Error> {
     let settings = context.settings();
     match command {
         ConfigCommand::Check => {
+            super::fleet::check_configured(context)?;
             context.with_node("config check", super::rehearse::check_configured)?;
             context.output.result(&json!({"ok": true, "app": context.app}), "");
         }

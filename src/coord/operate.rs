@@ -169,6 +169,9 @@ impl<'a> Operator<'a> {
 
     /// Proposes a rollout. Of two who do at once, one is told that the other was first.
     pub fn propose(&mut self, settings: &Settings, wish: &Wish) -> Result<Rollout, Error> {
+        if let Some(why) = unworkable(settings) {
+            return refused(why);
+        }
         let fleet = fleet(self.board, &settings.name)?;
         let list = match self.members(&fleet)? {
             Some(list) => list,
@@ -396,8 +399,26 @@ fn rolling(settings: &Settings, list: &Members) -> facts::Rolling {
     }
 }
 
+/// Why no rollout can end well by these settings, whatever is proposed; each names its key.
+pub fn unworkable(settings: &Settings) -> Option<String> {
+    let times = Times::from(times(settings));
+    if settings.io.0.is_zero() {
+        return Some("`fleet.io` must be longer than zero".into());
+    }
+    if times.poll == 0 || times.lead < times.lead_min() {
+        let lead = times.lead_min();
+        return Some(format!(
+            "`fleet.poll` must be longer than zero, and `fleet.lead` at least {lead} ms, by `fleet.poll` and \
+             `fleet.visibility`"
+        ));
+    }
+    if settings.at_once == 0 || settings.max_failed == 0 {
+        return Some("`fleet.at_once` and `fleet.max_failed` must be at least 1".into());
+    }
+    None
+}
+
 fn check(proposal: &Proposal) -> Result<(), Error> {
-    let times = Times::from(proposal.t);
     if proposal.mode == Mode::Independent {
         return refused("`fleet.mode` is `independent`: set it to `synchronous` or `rolling`");
     }
@@ -405,15 +426,6 @@ fn check(proposal: &Proposal) -> Result<(), Error> {
         return refused(
             "nobody would take part: `cutover fleet join` on each node, then `fleet members --all`",
         );
-    }
-    if times.poll == 0 || times.lead < times.lead_min() {
-        return refused(format!(
-            "`fleet.lead` must be at least {} ms, by `fleet.poll` and `fleet.visibility`",
-            times.lead_min()
-        ));
-    }
-    if proposal.rolling.as_ref().is_some_and(|terms| terms.at_once == 0 || terms.max_failed == 0) {
-        return refused("`fleet.at_once` and `fleet.max_failed` must be at least 1");
     }
     Ok(())
 }

@@ -250,6 +250,29 @@ soak = "0s"
 pub fn calm(_: &mut Nodes) {}
 
 #[test]
+fn what_no_fleet_can_work_with_is_told_beforehand() {
+    let place = tempfile::tempdir().unwrap();
+    let config = place.path().join("shop.toml");
+    let check = |more: &str| {
+        let root = place.path().display();
+        let text = format!("root = \"{root}\"\n[fleet]\nmode = \"synchronous\"\n{more}\n");
+        std::fs::write(&config, text).unwrap();
+        let done =
+            Command::new(CUTOVER).arg("--config").arg(&config).args(["config", "check"]).output().unwrap();
+        (done.status.code(), String::from_utf8(done.stderr).unwrap())
+    };
+    let (code, said) = check("name = \"shop\"");
+    assert!(code == Some(2) && said.contains("`fleet.directory` is not set"), "{said}");
+    let whole = "name = \"shop\"\ndirectory = \"/nowhere\"\n";
+    assert_eq!(check(whole).0, Some(0));
+    for wrong in ["io = \"0s\"", "poll = \"0s\"", "lead = \"1s\"", "at_once = 0", "max_failed = 0"] {
+        let (code, said) = check(&format!("{whole}{wrong}"));
+        let key = format!("`fleet.{}`", wrong.split(' ').next().unwrap());
+        assert!(code == Some(2) && said.contains(&key), "{wrong}: {said}");
+    }
+}
+
+#[test]
 fn three_nodes_switch_together_and_go_back_together() {
     let fleet = Fleet::new(3, "synchronous", "");
     fleet.propose("2");

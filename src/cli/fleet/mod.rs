@@ -16,6 +16,7 @@ use jiff::Timestamp;
 
 use super::context::Context;
 use super::failure::Error;
+use crate::config::Problem;
 use crate::coord::Settings as FleetSettings;
 use crate::coord::alive::Alive;
 use crate::coord::board::directory::DirectoryBoard;
@@ -116,6 +117,17 @@ fn settings(context: &Context) -> Result<&FleetSettings, Error> {
     };
     let hint = Some("set `mode`, `name` and `directory` in the `[fleet]` table".to_owned());
     Err(Error::Usage { what: format!("no fleet is configured: `{missing}` is not set"), hint })
+}
+
+/// For `config check`: a fleet that is configured can be reached by these settings, and its rollouts can end well.
+pub fn check_configured(context: &Context) -> Result<(), Error> {
+    if context.settings().fleet.mode == Mode::Independent {
+        return Ok(());
+    }
+    match operate::unworkable(settings(context)?) {
+        Some(why) => Err(Problem::Contradiction { why }.into()),
+        None => Ok(()),
+    }
 }
 
 /// Calls `work` with an operator on the configured board.

@@ -200,8 +200,9 @@ impl<'a> Member<'a> {
         let shift = self.decider_step() * ON_DUTY as Ms;
         let waited = self.turns.wanted_for(what, now);
         let groups = members.div_ceil(ON_DUTY).max(1);
-        let shifts = if shift == 0 { 0 } else { usize::try_from(waited / shift).unwrap_or(0) };
-        if rank / ON_DUTY != shifts % groups {
+        // Where nobody waits for others, all are on duty.
+        let is_on_duty = |shifts: Ms| rank / ON_DUTY == usize::try_from(shifts).unwrap_or(0) % groups;
+        if !waited.checked_div(shift).is_none_or(is_on_duty) {
             return false;
         }
         let pause = poll * (rank % ON_DUTY) as Ms;

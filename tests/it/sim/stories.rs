@@ -3,6 +3,7 @@
 use cutover::coord::NodeName;
 use cutover::coord::operate;
 use cutover::coord::settings::{Mode, OnHalt, Overlap};
+use cutover::types::Span;
 use jiff::{SignedDuration, Timestamp};
 
 use super::node::{Luck, release};
@@ -60,6 +61,21 @@ fn a_waived_node_that_returns_catches_up_and_tries_until_it_has() {
         fleet.nodes[2].luck = Luck::Good;
         pass(&mut fleet, 10 * MINUTE);
         assert_eq!(runs(&fleet, 2), "2", "{mode:?}: {}", fleet.why());
+    }
+}
+
+#[test]
+fn where_nobody_waits_for_others_the_last_one_left_still_decides() {
+    for left in 0..6 {
+        let mut fleet = calm(Mode::Synchronous, 6);
+        let settings = (*fleet.settings).clone();
+        fleet.change(cutover::coord::Settings { decider_step: Span::seconds(0), ..settings });
+        fleet.propose("2");
+        for number in (0..6).filter(|number| *number != left) {
+            fleet.nodes[number].lose();
+        }
+        pass(&mut fleet, 10 * MINUTE);
+        assert!(fleet.has_outcome(), "n{left} waits for ever: {}", fleet.why());
     }
 }
 
