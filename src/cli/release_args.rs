@@ -135,6 +135,9 @@ pub enum ConfigCommand {
     /// Show the effective values, and the file that each comes from
     Show,
     /// Check the configuration, and say nothing if it is well
+    ///
+    /// Also whether a rehearsal that is configured can be had here, and whether a fleet's rollouts can end well by its
+    /// times. Nothing is started, and no storage is asked.
     Check,
 }
 
