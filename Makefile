@@ -3,6 +3,9 @@
 CARGO   ?= cargo
 PREFIX  ?= /usr/local
 DESTDIR ?=
+# How the program is built that is installed and packed: release, or dev (quick, for tests).
+PROFILE ?= release
+export PROFILE
 
 # Where cargo builds; follows CARGO_TARGET_DIR.
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
@@ -41,7 +44,7 @@ model: ## Explore the fleet protocol's states (minutes)
 	@tests/run.sh model
 
 build: ## The program, optimised
-	$(CARGO) build --release --locked
+	$(CARGO) build --profile $(PROFILE) --locked -p cutover
 
 man: ## Man pages and completions, into $(TARGET)/generated
 	@packaging/generate.sh "$(TARGET)/generated"

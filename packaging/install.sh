@@ -1,11 +1,14 @@
 #!/bin/sh
 # install.sh TARGET DESTDIR PREFIX: puts the program and what belongs to it in place. Starts and enables nothing.
+# PROFILE names the profile that the program was built with (release).
 set -eu
 cd "$(dirname "$0")/.."
 target=$1 destdir=$2 prefix=$3
 root=$destdir$prefix
+built=${PROFILE:-release}
+[ "$built" != dev ] || built=debug
 
-install -D -m 755 "$target/release/cutover" "$root/bin/cutover"
+install -D -m 755 "$target/$built/cutover" "$root/bin/cutover"
 for page in "$target"/generated/man/*.[1-8]; do
     install -D -m 644 "$page" "$root/share/man/man${page##*.}/$(basename "$page")"
 done
