@@ -25,12 +25,12 @@ use crate::types::record::{Reason, Record};
 /// The answer to "may the staged release be switched to?".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Clearance {
-    /// Yes: at this instant by the wall clock (sleep until then, with everything prepared), or now.
+    /// Yes: at this instant (sleep until then, with everything prepared), or now.
     Go {
         /// The instant that was agreed on; absent: now.
-        at: Option<Timestamp>,
-        /// After this it is too late for a node that was asleep: then it must not switch.
-        until: Option<Timestamp>,
+        at: Option<Instant>,
+        /// After this, by the boot clock, it is too late for a node that was asleep: then it must not switch.
+        until: Option<Duration>,
     },
     /// Not yet.
     Wait(Wait),
@@ -61,13 +61,23 @@ pub enum Verdict {
     Watch(Wait),
     /// The new release stays.
     Keep,
-    /// Go back, at this instant by the wall clock, or now.
+    /// Go back, at this instant, or now.
     RollBack {
         /// Why; `Cause::Fleet` when it was not this node's own failure.
         reason: Reason,
         /// The instant at which all go back together; absent or passed: now.
-        at: Option<Timestamp>,
+        at: Option<Instant>,
     },
+}
+
+/// A moment that a fleet has agreed on, as this node obeys it: by its own boot clock. A step of the wall clock does not
+/// move it, and whoever wrote it down cannot make a node sleep for longer than the rollout's own times allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instant {
+    /// As it was written down, for people.
+    pub wall: Timestamp,
+    /// When that is, by the boot clock of this node.
+    pub boot: Duration,
 }
 
 /// Ask again later.

@@ -22,7 +22,8 @@ pub(super) enum Services {
 impl Driver<'_> {
     /// `RollingBack`: old data, old pointer, old services, and a look whether all is well again.
     pub(super) fn restore(&mut self, record: &mut Record, reason: &Reason) -> Result<Did, Error> {
-        self.await_instant();
+        // Whoever does not want to wait for the instant goes back at once.
+        self.await_instant(record)?;
         let within = self.settings.service.stop_timeout.0 * 2 + self.settings.health.deadline.0 * 2;
         if let Err(reason) = self.application.arm(within) {
             self.narrator.remarks(record, &reason.text);

@@ -3,9 +3,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
-use super::agreement::{self, Agreement};
+use super::agreement::{self, Agreement, Instant};
 use super::application::{Application, Direction, Watch};
 use super::machine::{self, Illegal};
 use super::settings::Settings;
@@ -112,9 +110,9 @@ pub struct Driver<'a> {
     /// The trial under way, if this process began to watch it.
     pub(super) watching: Option<Watching>,
     /// The instant that was agreed on for the switch or the way back.
-    pub(super) instant: Option<Timestamp>,
-    /// After which the switch must not be made any more.
-    pub(super) latest: Option<Timestamp>,
+    pub(super) instant: Option<Instant>,
+    /// After which, by the boot clock, the switch must not be made any more.
+    pub(super) latest: Option<Duration>,
 }
 
 impl<'a> Driver<'a> {

@@ -72,7 +72,8 @@ impl Driver<'_> {
     fn within(&self) -> Duration {
         let service = &self.settings.service;
         let switch = service.stop_timeout.0 + service.start_timeout.0;
-        let until_instant = self.instant.map_or(Duration::ZERO, |instant| self.until(instant));
+        let until_instant =
+            self.instant.map_or(Duration::ZERO, |instant| instant.boot.saturating_sub(self.clock.boot()));
         until_instant + switch * 2 + self.settings.health.deadline.0 + self.settings.fleet_patience() + MARGIN
     }
 
@@ -84,15 +85,22 @@ impl Driver<'_> {
         Deadline { boot_id: self.clock.boot_id(), boot_ms, wall: wall.unwrap_or(Timestamp::MAX) }
     }
 
-    /// How long until an instant of the wall clock; nothing when it has passed.
-    fn until(&self, instant: Timestamp) -> Duration {
-        Duration::try_from(instant.duration_since(self.clock.wall())).unwrap_or_default()
-    }
-
-    /// Sleeps to the instant that was agreed on.
-    pub(super) fn await_instant(&mut self) {
-        if let Some(instant) = self.instant.take() {
-            self.clock.sleep_until(instant);
+    /// Sleeps to the instant that was agreed on. False: an operator wants this to end, and is not kept waiting.
+    pub(super) fn await_instant(&mut self, record: &Record) -> Result<bool, Error> {
+        let Some(instant) = self.instant.take() else { return Ok(true) };
+        loop {
+            let left = instant.boot.saturating_sub(self.clock.boot());
+            if left <= GLANCE {
+                self.clock.sleep_to(instant.boot);
+                return Ok(true);
+            }
+            let wants_back = |request: &crate::store::Request| {
+                request.transaction == record.transaction && !request.commit
+            };
+            if (self.is_interrupted)() || self.store.request()?.as_ref().is_some_and(wants_back) {
+                return Ok(false);
+            }
+            self.clock.sleep(GLANCE.min(left - GLANCE / 2));
         }
     }
 
@@ -110,8 +118,11 @@ impl Driver<'_> {
             Err(reason) => return Ok(Did::Event(Event::Failed(reason))),
         };
         let prompt = self.instant.and_then(|_| self.clock.be_prompt());
-        self.await_instant();
-        if self.latest.take().is_some_and(|latest| self.clock.wall() > latest) {
+        if !self.await_instant(record)? {
+            let text = "interrupted before anything was changed";
+            return Ok(Did::Event(Event::Failed(Reason::new(Cause::Operator, text))));
+        }
+        if self.latest.take().is_some_and(|latest| self.clock.boot() > latest) {
             let text = "the agreed instant is long past: this node was held up";
             return Ok(Did::Event(Event::Failed(Reason::new(Cause::NotNow, text))));
         }

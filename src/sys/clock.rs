@@ -22,6 +22,10 @@ pub trait Clock: Send + Sync {
     fn sleep(&self, duration: Duration);
     /// Waits until the wall clock says so, following its steps; not at all when it has passed.
     fn sleep_until(&self, instant: Timestamp);
+    /// Waits until the boot-time clock says so: no step of the wall clock moves that.
+    fn sleep_to(&self, boot: Duration) {
+        self.sleep(boot.saturating_sub(self.boot()));
+    }
     /// Asks to be woken on time, and not to be kept waiting, for as long as what it returns lives.
     fn be_prompt(&self) -> Option<Prompt> {
         None
@@ -62,6 +66,18 @@ impl Clock for SystemClock {
         while clock_nanosleep(ClockId::CLOCK_REALTIME, ClockNanosleepFlags::TIMER_ABSTIME, &instant)
             == Err(Errno::EINTR)
         {}
+    }
+
+    fn sleep_to(&self, boot: Duration) {
+        let seconds = i64::try_from(boot.as_secs()).unwrap_or(i64::MAX);
+        let instant = TimeSpec::new(seconds, boot.subsec_nanos().into());
+        while self.boot() < boot {
+            // Absolute, so that nothing is lost between reading the clock and going to sleep.
+            match clock_nanosleep(ClockId::CLOCK_BOOTTIME, ClockNanosleepFlags::TIMER_ABSTIME, &instant) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(_) => std::thread::sleep(boot.saturating_sub(self.boot())),
+            }
+        }
     }
 
     fn be_prompt(&self) -> Option<Prompt> {

@@ -1,6 +1,6 @@
 //! A member's part in a synchronous rollout.
 
-use super::super::agreement::{Clearance, Error, Own as OwnChecks, Verdict};
+use super::super::agreement::{Clearance, Error, Instant, Own as OwnChecks, Verdict};
 use super::{Following, Member, Stage as AnyStage, by_fleet};
 use crate::coord::board::ClockRead;
 use crate::coord::facts::{self, Fact, Yes, names};
@@ -35,7 +35,8 @@ impl<'a> Member<'a> {
         Ok(match self.advance(Checks::Watching)? {
             Next::Switch(at) => {
                 let late = self.synchronous().map_or(0, |follow| follow.rollout.times().late);
-                Clearance::Go { at: timestamp(at), until: timestamp(at + late) }
+                let until = self.instant(at + late).map(|instant| instant.boot);
+                Clearance::Go { at: self.instant(at), until }
             }
             Next::Wait => Clearance::Wait(self.wait(self.waits_for())),
             Next::Final(_) | Next::GoBack(_) | Next::Leave => Clearance::CalledOff(by_fleet(self.said())),
@@ -64,10 +65,22 @@ impl<'a> Member<'a> {
         self.asked = Some((now, checks));
         Ok(match self.advance(checks)? {
             Next::Final(Stage::Kept) => Verdict::Keep,
-            Next::GoBack(at) => Verdict::RollBack { reason: reason(self), at: timestamp(at) },
+            Next::GoBack(at) => {
+                // Its author's clock may be wrong: nobody waits longer than the rollout itself allows.
+                let back = self.synchronous().map_or(0, |follow| follow.rollout.times().back);
+                let at = at.min(self.now() + back);
+                Verdict::RollBack { reason: reason(self), at: self.instant(at) }
+            }
             Next::Leave | Next::Final(_) => Verdict::RollBack { reason: reason(self), at: None },
             Next::Switch(_) | Next::Wait => Verdict::Watch(self.wait(self.waits_for())),
         })
+    }
+
+    /// A moment of the fleet by this node's boot clock; nothing when it has passed.
+    fn instant(&self, at: Ms) -> Option<Instant> {
+        let left = u64::try_from(at - self.now()).ok()?;
+        let boot = self.clock.boot() + std::time::Duration::from_millis(left);
+        Some(Instant { wall: timestamp(at)?, boot })
     }
 
     pub(super) fn recalled_synchronous(&mut self) -> Option<Reason> {

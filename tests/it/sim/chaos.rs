@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
+use cutover::lifecycle::agreement::Instant;
 use cutover::sys::clock::Clock;
 use jiff::Timestamp;
 
@@ -134,7 +135,7 @@ impl Clock for Life {
     }
 }
 
-/// Simulated time of an instant, as a node with this skew would wake for it.
-pub fn simulated(instant: Timestamp, skew: i64) -> i64 {
-    instant.as_millisecond() - EPOCH - skew
+/// Simulated time of an instant.
+pub fn simulated(instant: Instant) -> i64 {
+    i64::try_from(instant.boot.as_millis()).unwrap()
 }

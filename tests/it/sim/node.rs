@@ -284,11 +284,10 @@ impl SimNode {
     }
 
     fn staged(&mut self, record: &Record) -> i64 {
-        let skew = self.life.skew_ms();
         let Some(member) = self.member() else { return 1000 };
         match member.clearance(record) {
             Ok(Clearance::Go { at, .. }) => {
-                self.instant = at.map(|at| simulated(at, skew));
+                self.instant = at.map(simulated);
                 self.moved(Event::Cleared { rehearse: false });
                 let wake = self.instant.unwrap_or(0);
                 self.wake = wake;
@@ -357,7 +356,6 @@ impl SimNode {
             _ if now - began >= healthy_after => Own::Healthy,
             _ => Own::Watching,
         };
-        let skew = self.life.skew_ms();
         let Some(member) = self.member() else { return 1000 };
         match member.outcome(record, &own) {
             Ok(Verdict::Keep) => {
@@ -367,7 +365,7 @@ impl SimNode {
             }
             Ok(Verdict::RollBack { reason, at }) => {
                 self.moved(Event::Failed(reason));
-                self.wake = at.map_or(0, |at| simulated(at, skew));
+                self.wake = at.map_or(0, simulated);
                 0
             }
             Ok(Verdict::Watch(wait)) => i64::try_from(wait.within.as_millis()).unwrap().min(1000),
