@@ -1,6 +1,7 @@
 //! What every command works with: the application's settings, its store, and who asks.
 
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -210,7 +211,12 @@ pub fn who() -> String {
     if let Ok(user) = std::env::var("SUDO_USER") {
         return crate::types::escaped(user.as_bytes());
     }
-    if std::env::var_os("INVOCATION_ID").is_some() && std::env::var_os("SSH_CONNECTION").is_none() {
+    // A login's shell, too, is in a unit of systemd's, and its children inherit the mark.
+    let is_person = std::env::var_os("SSH_CONNECTION").is_some()
+        || std::env::var_os(super::handover::HANDED_OVER).is_some()
+        || std::io::stdin().is_terminal()
+        || std::io::stderr().is_terminal();
+    if std::env::var_os("INVOCATION_ID").is_some() && !is_person {
         return "timer".to_owned();
     }
     name_of(getuid())

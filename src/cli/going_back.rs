@@ -10,6 +10,7 @@ use super::args::{RecoverArgs, RollbackArgs};
 use super::context::{Context, Locally};
 use super::failure::{Error, code};
 use super::update::{conclude, no_such};
+use crate::lifecycle::finish::BY_HAND;
 use crate::lifecycle::node::{self, Node, WayBack};
 use crate::store::Kept;
 use crate::sys::lock::Lock;
@@ -76,7 +77,7 @@ pub fn rollback(context: &Context, args: &RollbackArgs) -> Result<u8, Error> {
                 told
             }
             Err(node::Error::Busy(_)) if args.now => {
-                let record = node.ask_to_go_back(args.reason.as_deref().unwrap_or("by hand"))?;
+                let record = node.ask_to_go_back(args.reason.as_deref().unwrap_or(BY_HAND))?;
                 follow(context, node, &record.transaction)
                     .map(|code| if code == code::ROLLED_BACK { 0 } else { code })
             }

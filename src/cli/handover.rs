@@ -11,7 +11,7 @@ use super::output::say;
 use crate::sys::systemd;
 
 /// Set in the unit, so that it does the work itself.
-const HANDED_OVER: &str = "CUTOVER_HANDED_OVER";
+pub(super) const HANDED_OVER: &str = "CUTOVER_HANDED_OVER";
 /// What the unit learns of the caller: who it is, and how its terminal wants to be written to.
 const PASSED_ON: [&str; 6] = ["SUDO_USER", "USER", "TERM", "COLUMNS", "NO_COLOR", "CUTOVER_LOG"];
 /// The exit status of a shell's command that Ctrl-C ended.

@@ -9,7 +9,9 @@ use super::args::{ConfigCommand, Global, LogArgs};
 use super::context::Context;
 use super::failure::Error;
 use super::output::table;
+use crate::lifecycle::node::Node;
 use crate::lifecycle::settings::Settings;
+use crate::lifecycle::status::is_unadopted;
 use crate::store::{Kept, Pointer, read_history};
 use crate::sys::disk::Disk;
 use crate::types::record::Phase;
@@ -17,12 +19,20 @@ use crate::types::state::{HistoryEntry, Outcome};
 use crate::types::{Span, escaped};
 
 /// A moment as people say it: RFC 3339, `HH:MM` (UTC, the next one), or a duration from now (or, for the past, before).
+///
+/// # Errors
+/// When it cannot be read, or is over where one ahead is wanted: it would mean "at once", or "never".
 pub fn moment(text: &str, now: Timestamp, is_ahead: bool) -> Result<Timestamp, Error> {
+    let escaped = escaped(text.as_bytes());
     if let Ok(moment) = text.parse::<Timestamp>() {
+        if is_ahead && moment <= now {
+            let hint = Some(format!("it is {} now", now.strftime("%Y-%m-%dT%H:%M:%SZ")));
+            return Err(Error::Usage { what: format!("`{escaped}` is in the past"), hint });
+        }
         return Ok(moment);
     }
     let wrong = || Error::Usage {
-        what: format!("`{}` is not a moment", escaped(text.as_bytes())),
+        what: format!("`{escaped}` is not a moment"),
         hint: Some("write it as 2026-11-23T04:00:00Z, as 04:00, or as a duration such as 2h".into()),
     };
     if let Ok(Span(span)) = text.parse::<Span>() {
@@ -81,8 +91,15 @@ pub fn config(context: &Context, command: &ConfigCommand) -> Result<u8, Error> {
     match command {
         ConfigCommand::Check => {
             super::fleet::check_configured(context)?;
-            context.with_node("config check", super::rehearse::check_configured)?;
-            context.output.result(&json!({"ok": true, "app": context.app}), "");
+            let warnings = context.with_node("config check", |node, locally| {
+                super::rehearse::check_configured(node, locally)?;
+                unadopted(node)
+            })?;
+            for warning in &warnings {
+                context.output.say(&format!("warning: {warning}"));
+            }
+            let value = json!({"ok": true, "app": context.app, "warnings": warnings});
+            context.output.result(&value, "");
         }
         ConfigCommand::Show => {
             let value = json!({"app": context.app, "settings": settings, "origins": context.loaded.origins});
@@ -90,6 +107,19 @@ pub fn config(context: &Context, command: &ConfigCommand) -> Result<u8, Error> {
         }
     }
     Ok(0)
+}
+
+/// The settings are right, and there is something to do before the first update.
+fn unadopted(node: &Node<'_>) -> Result<Vec<String>, Error> {
+    let state = node.store.trusted_state()?;
+    if !is_unadopted(node.store, &state)? {
+        return Ok(Vec::new());
+    }
+    let current = node.store.layout.current();
+    let current = current.display();
+    Ok(vec![format!(
+        "`{current}` was installed by hand; take it over first: `cutover adopt {current} --version VERSION`"
+    )])
 }
 
 /// The effective configuration as TOML, each value with its file behind it.
@@ -122,6 +152,7 @@ pub fn state_line(global: &Global) -> Option<String> {
     let active = match store.pointer().ok()? {
         Pointer::Absent => "no release is active".to_owned(),
         Pointer::Release(version) => format!("release {version} is active"),
+        Pointer::Foreign(why) => format!("`current` was not made by cutover: {why}"),
         Pointer::Strange(why) => format!("the pointer is strange: {why}"),
     };
     let under_way = match store.journal() {
@@ -158,5 +189,9 @@ mod tests {
             assert_eq!(got.to_string(), wanted, "{text}");
         }
         assert!(moment("soon", now, true).is_err());
+        for past in ["2026-11-23T03:59:59Z", "2020-01-01T00:00:00Z"] {
+            assert!(moment(past, now, true).is_err(), "{past}");
+            assert!(moment(past, now, false).is_ok(), "{past}");
+        }
     }
 }

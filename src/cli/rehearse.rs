@@ -9,6 +9,7 @@ use super::update::bring;
 use crate::lifecycle::node::Node;
 use crate::lifecycle::rehearsal::{self, Network};
 use crate::lifecycle::settings::Settings;
+use crate::store::Pointer;
 use crate::types::record::Cause;
 use crate::types::{Size, Span, Version};
 
@@ -80,6 +81,10 @@ pub fn ensure_possible(locally: &Locally<'_>, settings: &Settings, version: &Ver
 
 /// `config check`: whether the release that serves could be rehearsed as configured. Who is not root cannot know.
 pub fn check_configured(node: &Node<'_>, locally: &Locally<'_>) -> Result<(), Error> {
+    // Before anything is adopted there is no release to look at.
+    if matches!(node.store.pointer()?, Pointer::Foreign(_)) {
+        return Ok(());
+    }
     let Some(version) = node.store.active()? else { return Ok(()) };
     match possible(locally, node.settings, &version) {
         Ok(()) | Err(rehearsal::Error::NotRoot) => Ok(()),

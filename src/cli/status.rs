@@ -317,6 +317,7 @@ fn at_rest(view: &Status, runs: &str) -> String {
     let held = view.hold.is_some();
     let is_expired = view.blocked.iter().any(|blocked| blocked.policy == "channel");
     match &view.channel {
+        _ if view.unadopted => "`current` was installed by hand, and is not taken over yet".to_owned(),
         _ if view.active.is_none() => "nothing is installed".to_owned(),
         _ if held => format!("{runs} runs; automatic switching is on hold"),
         _ if is_expired => format!("{runs} runs; its channel has expired, so nothing newer is taken"),

@@ -17,7 +17,7 @@ pub use merge::Origins;
 pub use problem::{Problem, nearest};
 
 use crate::lifecycle::settings::Settings;
-use crate::sys::owned;
+use crate::sys::{disk, owned};
 
 /// No fragment is longer.
 const BYTES_MAX: usize = 1 << 20;
@@ -98,10 +98,16 @@ fn fragments(places: &Places, app: &str) -> Result<Vec<PathBuf>, Problem> {
     let mut files: Vec<PathBuf> = [&places.vendor, &places.admin]
         .map(|place| place.join(&name))
         .into_iter()
-        .filter(|path| path.exists())
+        // A link that leads nowhere is a mistake, and not the wish to have defaults.
+        .filter(|path| path.symlink_metadata().is_ok())
         .collect();
     for place in [&places.admin, &places.runtime] {
-        files.extend(listed(&place.join(format!("{app}.toml.d"))));
+        let directory = place.join(format!("{app}.toml.d"));
+        match std::fs::read_dir(&directory) {
+            Ok(_) => files.extend(listed(&directory)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !directory.is_symlink() => {}
+            Err(error) => return Err(owned::Error::from(disk::Error::new("list", &directory, error)).into()),
+        }
     }
     Ok(files)
 }
@@ -215,6 +221,34 @@ mod tests {
             ["data", "/", "/srv", "/srv/shop", "/srv/shop/releases/1", "/srv/shop/.cutover", "/srv/x/../shop"]
         {
             assert!(unfit_data(Path::new(bad), root).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_there_and_cannot_be_read_is_no_default() {
+        let place = tempfile::tempdir().unwrap();
+        let places = Places {
+            vendor: place.path().join("vendor"),
+            admin: place.path().join("admin"),
+            runtime: place.path().join("runtime"),
+        };
+        let disk = disk::Disk::default();
+        let write = |name: &str, text: &str| disk.replace(&places.admin.join(name), text.as_bytes(), 0o644);
+        let link = |name: &str| {
+            disk.point(&places.admin.join(name), Path::new("/nowhere"), &place.path().join("private"))
+        };
+        disk.make_directory(&places.admin, 0o755).unwrap();
+        disk.make_directory(&places.admin.join("whole.toml.d"), 0o755).unwrap();
+        write("whole.toml", "root = '/srv/whole'\n").unwrap();
+        assert!(load(&places, "whole").is_ok());
+        link("dangling.toml").unwrap();
+        write("file.toml", "root = '/srv/file'\n").unwrap();
+        write("file.toml.d", "").unwrap();
+        write("link.toml", "root = '/srv/link'\n").unwrap();
+        link("link.toml.d").unwrap();
+        for app in ["dangling", "file", "link"] {
+            let problem = load(&places, app).unwrap_err();
+            assert!(!matches!(problem, Problem::NoSuchApp { .. }), "{app}: {problem}");
         }
     }
 

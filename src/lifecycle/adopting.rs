@@ -46,6 +46,10 @@ pub fn adopt(
     if tree.starts_with(store.layout.private()) || store.layout.root().starts_with(&tree) {
         return Err(refused("it holds the root itself").into());
     }
+    let releases = std::fs::canonicalize(store.layout.releases()).unwrap_or_else(|_| store.layout.releases());
+    if tree.strip_prefix(&releases).is_ok_and(|rest| rest.components().count() != 1) {
+        return Err(refused("it is a part of a release").into());
+    }
     let place = store.layout.tree(&version);
     if tree != place {
         if !disk::is_same_filesystem(&tree, store.layout.root())? {
@@ -109,7 +113,7 @@ fn move_in(node: &Node<'_>, tree: &Path, place: &Path) -> Result<(), Error> {
 fn point(node: &Node<'_>, sealed: &Sealed) -> Result<(), Error> {
     let store = node.store;
     match store.pointer()? {
-        Pointer::Strange(_) => {
+        Pointer::Foreign(_) | Pointer::Strange(_) => {
             // A link made by hand: absolute, or to where the tree was. It is replaced by one rename.
             let current = store.layout.current();
             let is_link =

@@ -61,6 +61,14 @@ fn line(command: &str, does: &str) -> String {
 }
 
 fn at_rest(status: &Status, lines: &mut Vec<String>) {
+    if status.unadopted {
+        let current = std::path::Path::new(&status.root).join("current");
+        lines.push(line(
+            &format!("adopt {} --version VERSION", current.display()),
+            "take over what was installed by hand",
+        ));
+        return;
+    }
     if status.active.is_none() {
         lines.push(line("update", "install the channel's release"));
         lines.push(line("adopt PATH", "take over what was installed by hand"));

@@ -9,6 +9,9 @@ use crate::types::{ReleaseId, Version};
 /// How many releases before the previous one are remembered.
 const EARLIER_MAX: usize = 16;
 
+/// The reason of a rollback for which nobody gave one.
+pub const BY_HAND: &str = "by hand";
+
 /// How an update ended, for exit code, history and status alike: one place, one truth.
 #[derive(Clone, Debug, PartialEq)]
 pub struct End {
@@ -213,7 +216,11 @@ fn went_back(state: &mut State, record: &Record, release: &ReleaseId, why: &str,
     state.previous = rest.next();
     state.earlier = rest.collect();
     if !record.no_rollback {
-        let reason = format!("rolled back by hand: {why}");
+        let reason = if why == BY_HAND {
+            "rolled back by hand".to_owned()
+        } else {
+            format!("rolled back by hand: {why}")
+        };
         state.hold = Some(Hold { since: now, until: None, reason, by: record.by.clone() });
     }
 }

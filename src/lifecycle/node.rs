@@ -427,7 +427,7 @@ impl Node<'_> {
 
     /// Goes back by hand. The caller holds the lock. An update that was interrupted is rolled back itself.
     pub fn roll_back(&self, lock: &Lock, way: &WayBack, parts: &dyn Parts) -> Result<Ended, Error> {
-        let why = way.reason.clone().unwrap_or_else(|| "by hand".into());
+        let why = way.reason.clone().unwrap_or_else(|| super::finish::BY_HAND.into());
         if let Kept::Whole(mut record) = self.store.journal()? {
             let settings = self.settings_of(&record)?;
             if let Some(version) = &way.version {

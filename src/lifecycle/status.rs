@@ -79,6 +79,7 @@ pub fn status(
         },
         rollout: record.as_ref().and_then(|record| record.rollout),
         needs_person: state.needs_person.clone(),
+        unadopted: is_unadopted(store, &state)?,
         active,
         staged,
         problems,
@@ -112,7 +113,8 @@ fn active(
     let version = match store.pointer()? {
         Pointer::Absent => return Ok(None),
         Pointer::Release(version) => version,
-        Pointer::Strange(why) => {
+        Pointer::Foreign(_) if is_unadopted(store, state)? => return Ok(None),
+        Pointer::Foreign(why) | Pointer::Strange(why) => {
             problems.push(format!(
                 "`current` is not a link to a release: {why}; `cutover adopt` takes over what was installed by hand"
             ));
@@ -132,6 +134,12 @@ fn active(
         signers: sealed.map(|sealed| sealed.signers).unwrap_or_default(),
         version,
     }))
+}
+
+/// Whether `current` was installed by hand, and nothing of cutover's has been active here yet.
+pub fn is_unadopted(store: &Store, state: &State) -> Result<bool, Error> {
+    let is_new = state.committed.is_none() && store.journal()? == Kept::Missing;
+    Ok(is_new && matches!(store.pointer()?, Pointer::Foreign(_)))
 }
 
 fn whole<T>(kept: Kept<T>) -> Option<T> {
@@ -248,9 +256,12 @@ fn disk_view(store: &Store, settings: &Settings, state: &State) -> Result<DiskVi
 fn data_view(store: &Store, active: Option<&Active>, state: &State) -> DataView {
     let sealed = active.and_then(|active| store.sealed(&active.version).ok()).and_then(whole);
     let copies = state.committed.iter().flat_map(|kept| &kept.data).next();
+    // Each set has its data and a list of them beside.
     let aside = std::fs::read_dir(store.layout.aside()).into_iter().flatten().flatten();
-    let mut aside: Vec<_> = aside.map(|entry| entry.path().display().to_string()).collect();
+    let mut aside: Vec<_> =
+        aside.map(|entry| entry.path().with_extension("").display().to_string()).collect();
     aside.sort();
+    aside.dedup();
     DataView {
         epoch: sealed.and_then(|sealed| sealed.data_write),
         snapshot: copies.map(|copy| copy.method.clone()),

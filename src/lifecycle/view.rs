@@ -92,6 +92,9 @@ pub struct Status {
     pub source: SourceView,
     /// The fleet's rollout that this node is in.
     pub rollout: Option<u64>,
+    /// Whether `current` was installed by hand and was not taken over yet.
+    #[serde(default)]
+    pub unadopted: bool,
     /// Why a person is needed.
     pub needs_person: Option<NeedsPerson>,
     /// What is wrong with files of ours, or with the pointer.

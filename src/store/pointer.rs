@@ -16,7 +16,9 @@ pub enum Pointer {
     Absent,
     /// A link to the tree of this release, which is there.
     Release(Version),
-    /// Something that this program did not make, and does not touch.
+    /// What was installed by hand: a directory, or a link to elsewhere. `cutover adopt` takes it over.
+    Foreign(String),
+    /// A link of ours that leads nowhere.
     Strange(String),
 }
 
@@ -51,12 +53,12 @@ impl Store {
             Ok(target) => target,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Pointer::Absent),
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                return Ok(Pointer::Strange("it is not a symbolic link".into()));
+                return Ok(Pointer::Foreign("it is not a symbolic link".into()));
             }
             Err(error) => return Err(disk::Error::new("read the link", &path, error).into()),
         };
         let Some(version) = version_in(&target) else {
-            return Ok(Pointer::Strange(format!("it points to `{}`", escaped_path(&target))));
+            return Ok(Pointer::Foreign(format!("it points to `{}`", escaped_path(&target))));
         };
         if !is_real_directory(&self.layout.tree(&version)) {
             return Ok(Pointer::Strange(format!("it names release {version}, whose tree is not there")));
@@ -72,7 +74,9 @@ impl Store {
         match self.pointer()? {
             Pointer::Absent => Ok(None),
             Pointer::Release(version) => Ok(Some(version)),
-            Pointer::Strange(why) => Err(Error::StrangePointer { path: self.layout.current(), why }),
+            Pointer::Foreign(why) | Pointer::Strange(why) => {
+                Err(Error::StrangePointer { path: self.layout.current(), why })
+            }
         }
     }
 

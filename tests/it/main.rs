@@ -9,6 +9,7 @@
     reason = "helpers of tests may fail loudly, and make what they need"
 )]
 mod attacks;
+mod before_adopting;
 mod corpus;
 mod crash;
 mod differential;

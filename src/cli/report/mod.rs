@@ -47,7 +47,7 @@ fn node_facts(context: &Context, now: Timestamp) -> Result<node::NodeReport, Err
     let store = context.store()?;
     let active = match store.pointer()? {
         Pointer::Release(version) => Some(version),
-        Pointer::Absent | Pointer::Strange(_) => None,
+        Pointer::Absent | Pointer::Foreign(_) | Pointer::Strange(_) => None,
     };
     let state = match store.state()? {
         Kept::Whole(state) => state,
