@@ -9,7 +9,7 @@ use super::failure::Error;
 use super::output::Output;
 use super::progress;
 use crate::release::manifest::Manifest;
-use crate::release::pack::{self, PackOrder};
+use crate::release::pack::{self, Owners, PackOrder};
 use crate::release::source::local;
 use crate::sys::disk::Disk;
 use crate::types::{Digest, Size};
@@ -39,6 +39,11 @@ pub fn pack(global: &Global, args: &PackArgs, disk: &Disk) -> Result<u8, Error> 
         base: args.base.clone(),
         level: args.level,
         jobs,
+        owners: match (args.keep_owner, args.owner) {
+            (true, _) => Owners::Kept,
+            (false, Some((uid, gid))) => Owners::These(uid, gid),
+            (false, None) => Owners::Root,
+        },
     };
     let packed = pack::pack(&order, disk, progress::shown(global).as_ref())?;
     manifest.size = packed.size;

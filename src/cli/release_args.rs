@@ -93,6 +93,12 @@ pub struct PackArgs {
     /// Compression, 1 (fast) to 22 (small)
     #[arg(long, value_name = "NUMBER", default_value_t = 9, value_parser = clap::value_parser!(i32).range(1..=22))]
     pub level: i32,
+    /// Whose all entries are on the nodes, as numbers; root's (0:0) unless told otherwise, whoever packs
+    #[arg(long, value_name = "USER:GROUP", value_parser = parse_owner, conflicts_with = "keep_owner")]
+    pub owner: Option<(u32, u32)>,
+    /// Record the owners that the files have here, by their numbers
+    #[arg(long)]
+    pub keep_owner: bool,
     /// The kinds of nodes that it is for, as in their `[source] compatible` (repeat the option); absent: all
     #[arg(long, value_name = "NAME")]
     pub compatible: Vec<String>,
@@ -102,6 +108,13 @@ pub struct PackArgs {
     /// Which data this release writes (a number)
     #[arg(long, value_name = "EPOCH")]
     pub data_write: Option<u64>,
+}
+
+fn parse_owner(text: &str) -> Result<(u32, u32), String> {
+    let numbers = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
+    // All ones mean "nobody in particular" to the kernel.
+    let numbers = numbers.filter(|(uid, gid)| ![*uid, *gid].contains(&u32::MAX));
+    numbers.ok_or_else(|| "say two numbers, such as `0:0` or `33:33`".to_owned())
 }
 
 /// Of `health`.

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Kept, Layout, Method, Sealed, Store, kept};
+use crate::sys::access_list;
 use crate::sys::disk::{self, Context, Disk};
 use crate::sys::ioctl;
 use crate::types::record::Record;
@@ -117,6 +118,9 @@ impl Store {
         if !self.makes_subvolumes(method)? || self.disk.make_subvolume(path, None).is_err() {
             self.disk.make_directory(path, 0o755)?;
         }
+        // What its parents hand on to all that is made in them is no part of any release.
+        access_list::remove(&File::open(path).context("open", path)?)
+            .context("take access lists off", path)?;
         // The mode given when it was made passed the umask.
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).context("set the mode of", path)?;
         Ok(staging)

@@ -1,5 +1,6 @@
 //! The machine: disk, clock, processes, systemd. Everything above asks these, and no other module changes anything.
 
+pub mod access_list;
 pub mod clock;
 pub mod deep;
 pub mod disk;

@@ -29,6 +29,7 @@ mod model_overlap;
 mod model_rolling;
 mod model_synchronous;
 mod node;
+mod owners;
 mod pack;
 mod plan;
 mod refusals;

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use cutover::release::index::{FrameKind, Index};
-use cutover::release::pack::{LEVEL, PackOrder, Packed, pack};
+use cutover::release::pack::{LEVEL, Owners, PackOrder, Packed, pack};
 use cutover::release::source::LocalFile;
 use cutover::sys::disk::Disk;
 use cutover::types::progress::Silent;
@@ -50,6 +50,7 @@ pub fn packed(directory: &Path, output: &Path, base: Option<&Path>) -> Packed {
         base: base.map(Path::to_owned),
         level: LEVEL,
         jobs: 0,
+        owners: Owners::Kept,
     };
     pack(&order, &Disk::default(), &Silent).unwrap()
 }

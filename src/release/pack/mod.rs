@@ -32,6 +32,7 @@ use super::index::member::{END, header, padding};
 use super::index::meta::{XATTRS_MAX, check_path};
 use super::index::{self, FrameKind, Record};
 use super::scan;
+use crate::sys::access_list;
 use crate::sys::disk::{self, Context as _, Disk};
 use crate::types::entry::{Entry, Kind, TreeDigest};
 use crate::types::progress::{Activity, Progress};
@@ -62,6 +63,40 @@ pub struct PackOrder {
     pub level: i32,
     /// Threads; 0 for as many as there are cores.
     pub jobs: usize,
+    /// Whose the entries are on the nodes.
+    pub owners: Owners,
+}
+
+/// Whose the entries of a release are: numbers, which mean somebody else on each machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owners {
+    /// All are root's.
+    Root,
+    /// All belong to this user and group.
+    These(u32, u32),
+    /// Each belongs to whom it belongs to here.
+    Kept,
+}
+
+impl Owners {
+    /// Gives an entry its owner on the nodes.
+    fn apply(self, entry: &mut Entry) -> Result<(), index::Error> {
+        let (uid, gid) = match self {
+            Self::Kept => return Ok(()),
+            Self::These(uid, gid) => (uid, gid),
+            Self::Root => {
+                let is_setid = matches!(entry.kind, Kind::File { .. }) && entry.mode & 0o6000 != 0;
+                if is_setid && (entry.uid, entry.gid) != (0, 0) {
+                    let rule = "it is setuid or setgid, and would become root's: say whose it is with `--owner U:G` \
+                         or `--keep-owner`";
+                    return Err(index::Error::Entry { path: entry.path.clone(), rule });
+                }
+                (0, 0)
+            }
+        };
+        (entry.uid, entry.gid) = (uid, gid);
+        Ok(())
+    }
 }
 
 /// What was packed: what a manifest says of it.
@@ -113,8 +148,9 @@ pub fn pack(order: &PackOrder, disk: &Disk, progress: &dyn Progress) -> Result<P
     progress.begin(Activity::Pack, None, None);
     let mut records = Vec::new();
     for entry in scan::walk(&order.directory)? {
-        let entry = entry?;
+        let mut entry = entry?;
         check_entry(&entry)?;
+        order.owners.apply(&mut entry)?;
         records.push(Record { entry, generation: 0 });
     }
     if let Some(base) = &mut base {
@@ -158,6 +194,12 @@ pub fn pack(order: &PackOrder, disk: &Disk, progress: &dyn Progress) -> Result<P
 fn check_entry(entry: &Entry) -> Result<(), index::Error> {
     check_path(&entry.path)?;
     let refuse = |rule| Err(index::Error::Entry { path: entry.path.clone(), rule });
+    if entry.xattrs.keys().any(|name| access_list::is_one(name)) {
+        return refuse(
+            "it has an access list (ACL), which no release carries: `setfacl -R -b` takes it off, or pack a copy \
+             without (`cp -r --no-preserve=all`)",
+        );
+    }
     let sizes = entry.xattrs.iter().map(|(name, value)| name.len() + value.len());
     if sizes.sum::<usize>() > XATTRS_MAX {
         return refuse("its extended attributes are longer than 64 KiB");

@@ -22,6 +22,7 @@ pub use self::content::Contents;
 use self::content::{Hashers, Pending};
 use self::first::FirstNames;
 use super::tree::Root;
+use crate::sys::access_list;
 use crate::sys::disk::{Context, Disk, Error};
 use crate::types::Digest;
 use crate::types::entry::{Entry, Kind, TreeDigest};
@@ -220,7 +221,8 @@ fn check_same(file: &File, found: &FileStat) -> io::Result<()> {
     }
 }
 
-/// The attributes that belong to a release: `user.*` and capabilities. Others are the machine's.
+/// The attributes that count: `user.*` and capabilities, which a release may have, and access lists, which none has.
+/// Others are the machine's.
 pub fn attributes(file: &File) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     let mut attributes = BTreeMap::new();
     let names = match file.list_xattr() {
@@ -228,7 +230,8 @@ pub fn attributes(file: &File) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
         names => names?,
     };
     for name in names {
-        if !name.as_bytes().starts_with(b"user.") && name != OsStr::new("security.capability") {
+        let is_own = name.as_bytes().starts_with(b"user.") || name == OsStr::new("security.capability");
+        if !is_own && !access_list::is_one(name.as_bytes()) {
             continue;
         }
         if let Some(value) = file.get_xattr(&name)? {

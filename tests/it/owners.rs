@@ -1,0 +1,100 @@
+//! Whose the files of a release are on a node, and that nobody else gets rights to them.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::filesystems::Mounted;
+use crate::node::{needs_root, text};
+
+fn cutover(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_cutover")).args(words).output().unwrap()
+}
+
+fn pack(tree: &Path, version: &str, more: &[&str]) -> Output {
+    let archive = tree.parent().unwrap().join(format!("app-{version}.tar.zst"));
+    let mut words =
+        vec!["-q", "pack", tree.to_str().unwrap(), "--product", "app", "--version", version, "-o"];
+    words.push(archive.to_str().unwrap());
+    words.extend(more);
+    cutover(&words)
+}
+
+/// Installs what was packed as this version below `root`.
+fn install(place: &Path, root: &Path, version: &str) -> Output {
+    let archive = place.join(format!("app-{version}.tar.zst"));
+    cutover(&["--root", root.to_str().unwrap(), "update", "--allow-unsigned", archive.to_str().unwrap()])
+}
+
+#[test]
+fn whoever_packs_the_code_is_roots_unless_told_otherwise() {
+    if !needs_root("whoever_packs_the_code_is_roots_unless_told_otherwise") {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let (tree, root) = (place.path().join("tree"), place.path().join("root"));
+    fs::create_dir_all(tree.join("lib")).unwrap();
+    fs::create_dir(&root).unwrap();
+    fs::write(tree.join("lib/code"), "code").unwrap();
+    for path in [tree.join("lib/code"), tree.join("lib")] {
+        chown(path, Some(1001), Some(1002)).unwrap();
+    }
+    for (version, more, owner) in [
+        ("1", &[][..], (0, 0)),
+        ("2", &["--owner", "33:34"][..], (33, 34)),
+        ("3", &["--keep-owner"][..], (1001, 1002)),
+    ] {
+        assert!(pack(&tree, version, more).status.success());
+        assert!(install(place.path(), &root, version).status.success());
+        for name in ["lib", "lib/code"] {
+            let found = fs::metadata(root.join("current").join(name)).unwrap();
+            assert_eq!((found.uid(), found.gid()), owner, "{version} {name}");
+        }
+    }
+    assert_eq!(pack(&tree, "4", &["--owner", "www-data"]).status.code(), Some(2));
+    fs::set_permissions(tree.join("lib/code"), fs::Permissions::from_mode(0o4755)).unwrap();
+    let refused = pack(&tree, "4", &[]);
+    assert!(text(&refused.stderr).contains("--keep-owner"), "{refused:?}");
+    assert!(pack(&tree, "4", &["--keep-owner"]).status.success());
+}
+
+#[test]
+fn access_lists_are_neither_packed_nor_inherited() {
+    for kind in ["ext4", "xfs", "btrfs"] {
+        let Some(mounted) = Mounted::new("access_lists_are_neither_packed_nor_inherited", kind) else {
+            return;
+        };
+        let place = mounted.path();
+        let (tree, root) = (place.join("tree"), place.join("root"));
+        fs::create_dir_all(&tree).unwrap();
+        fs::create_dir(&root).unwrap();
+        fs::write(tree.join("code"), "code").unwrap();
+        fs::set_permissions(tree.join("code"), fs::Permissions::from_mode(0o664)).unwrap();
+        let list = |words: &[&str], path: &Path| {
+            Command::new("setfacl").args(words).arg(path).status().is_ok_and(|status| status.success())
+        };
+        if !list(&["-m", "u:33:rwx"], &tree.join("code")) {
+            eprintln!("SKIPPED access_lists_are_neither_packed_nor_inherited: needs setfacl");
+            return;
+        }
+        let refused = pack(&tree, "1", &[]);
+        assert!(text(&refused.stderr).contains("setfacl"), "{kind}: {refused:?}");
+        assert!(list(&["-b"], &tree.join("code")));
+        assert!(list(&["-d", "-m", "u:33:rwx"], &root));
+        assert!(pack(&tree, "1", &[]).status.success());
+        assert!(install(&place, &root, "1").status.success());
+        let code = root.join("releases/1/code");
+        let names: Vec<_> = xattr::list(&code).unwrap().collect();
+        assert!(names.iter().all(|name| !name.to_str().unwrap().contains("acl")), "{kind}: {names:?}");
+
+        // One that somebody adds is seen.
+        let verify = || cutover(&["--root", root.to_str().unwrap(), "verify", "1"]).status.code();
+        assert_eq!(verify(), Some(0), "{kind}");
+        if list(&["-m", "u:33:rw"], &code) {
+            assert_eq!(verify(), Some(12), "{kind}");
+        } else {
+            assert_eq!(kind, "btrfs", "its trees are read-only");
+        }
+    }
+}
