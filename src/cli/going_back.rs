@@ -10,8 +10,10 @@ use super::args::{RecoverArgs, RollbackArgs};
 use super::context::{Context, Locally};
 use super::failure::{Error, code};
 use super::update::{conclude, no_such};
+use crate::lifecycle::driver::Ended;
 use crate::lifecycle::finish::BY_HAND;
 use crate::lifecycle::node::{self, Node, WayBack};
+use crate::lifecycle::outcome::end_of;
 use crate::store::Kept;
 use crate::sys::lock::Lock;
 use crate::types::record::{Phase, Record};
@@ -110,7 +112,12 @@ pub fn recover(context: &Context, args: &RecoverArgs) -> Result<u8, Error> {
         }
         match node.recover(&lock, locally) {
             Ok(None) => Ok(0),
-            Ok(Some(ended)) => conclude(context, node, Ok(ended)),
+            Ok(Some(ended)) => {
+                let is_undone =
+                    matches!(&ended, Ended::Finished(record) if end_of(record).is_some_and(|end| end.is_undone()));
+                let code = conclude(context, node, Ok(ended))?;
+                Ok(if is_undone { 0 } else { code })
+            }
             Err(error) => conclude(context, node, Err(error)),
         }
     })

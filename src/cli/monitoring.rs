@@ -2,8 +2,8 @@
 //! file for Prometheus.
 
 use super::context::Context;
-use crate::lifecycle::finish::verdict;
 use crate::lifecycle::metrics;
+use crate::lifecycle::outcome::describe;
 use crate::lifecycle::view::Status;
 use crate::store::{Kept, Store, read_history};
 use crate::sys::disk::Disk;
@@ -24,8 +24,8 @@ pub fn moved(record: &Record, phase: &str) {
     let (to, transaction) = (&record.to.version, &record.transaction);
     let (id, text) = match &record.phase {
         Phase::Trial { .. } => (SWITCHED, format!("release {to} runs and is watched")),
-        Phase::Committed => (COMMITTED, verdict(record)),
-        Phase::RolledBack { .. } => (ROLLED_BACK, verdict(record)),
+        Phase::Committed => (COMMITTED, describe(record)),
+        Phase::RolledBack { .. } => (ROLLED_BACK, describe(record)),
         Phase::Staged
         | Phase::Warming
         | Phase::Switching

@@ -62,13 +62,19 @@ pub fn rehearse(context: &Context, args: &RehearseArgs) -> Result<u8, Error> {
 fn code_of(cause: Cause) -> u8 {
     match cause {
         Cause::Rehearsal => code::REFUSED,
-        Cause::NotNow => code::NOT_NOW,
+        Cause::NotNow | Cause::Baseline => code::NOT_NOW,
         Cause::Unhealthy
         | Cause::Service
+        | Cause::Stop
         | Cause::Hook
+        | Cause::AdminHook
+        | Cause::Setup
         | Cause::Machine
         | Cause::Interrupted
+        | Cause::Killed
         | Cause::Deadline
+        | Cause::Unproven
+        | Cause::Unconfirmed
         | Cause::Operator
         | Cause::Fleet => code::FAILED,
     }

@@ -18,8 +18,8 @@ use crate::coord::settings::Mode;
 use crate::health::Baseline;
 use crate::lifecycle::application::Moment;
 use crate::lifecycle::driver::Ended;
-use crate::lifecycle::finish::{end_of, verdict};
 use crate::lifecycle::node::{self, Node, Wish};
+use crate::lifecycle::outcome::{describe, end_of};
 use crate::lifecycle::policy::{self, Offer};
 use crate::lifecycle::rehearsal;
 use crate::lifecycle::settings::Settings;
@@ -99,17 +99,8 @@ fn end_at_once(context: &Context) -> EndAtOnce {
 /// Runs the hooks around staging.
 fn hooks(node: &Node<'_>, locally: &Locally<'_>, moment: Moment, record: &Record) -> Result<(), Error> {
     let done = locally.application(node.settings, |application| application.hooks(moment, record));
-    done.map_err(|reason| match reason.kind {
-        Cause::NotNow => Error::NotNow(reason.text),
-        Cause::Unhealthy
-        | Cause::Service
-        | Cause::Hook
-        | Cause::Machine
-        | Cause::Interrupted
-        | Cause::Deadline
-        | Cause::Rehearsal
-        | Cause::Operator
-        | Cause::Fleet => Error::Hook(reason.text),
+    done.map_err(|reason| {
+        if reason.kind == Cause::NotNow { Error::NotNow(reason.text) } else { Error::Hook(reason.text) }
     })
 }
 
@@ -257,7 +248,7 @@ fn resume(context: &Context, node: &Node<'_>, locally: &Locally<'_>) -> Result<O
     match node.recover(&lock, locally)? {
         None => Ok(None),
         Some(Ended::Finished(record))
-            if end_of(&record).is_some_and(|end| [0, 15].contains(&end.exit_code)) =>
+            if end_of(&record).is_some_and(|end| end.exit_code == 0 || end.is_undone()) =>
         {
             Ok(None)
         }
@@ -345,9 +336,9 @@ pub fn conclude(context: &Context, node: &Node<'_>, ended: Result<Ended, node::E
     match ended {
         Ended::Finished(record) => {
             let Some(end) = end_of(&record) else { return Ok(code::NEEDS_PERSON) };
-            let text = verdict(&record);
+            let text = describe(&record);
             let value = json!({
-                "outcome": end.outcome, "exit_code": end.exit_code, "reason": end.reason,
+                "outcome": end.outcome, "exit_code": end.exit_code, "reason": end.reason, "blame": end.blame,
                 "from": record.from.as_ref().map(|from| &from.version), "to": record.to.version,
                 "transaction": record.transaction, "downtime_ms": record.downtime_ms,
             });

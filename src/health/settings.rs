@@ -220,6 +220,11 @@ pub enum Invalid {
 }
 
 impl Settings {
+    /// Whether the verdict depends on the check of this name; on those that are not configured (units, processes) it does.
+    pub fn is_required(&self, name: &str) -> bool {
+        self.check.iter().all(|check| check.name != name || check.required)
+    }
+
     /// Whether these settings can work.
     pub fn validate(&self) -> Result<(), Invalid> {
         for (name, span) in [("deadline", self.deadline), ("interval", self.interval)] {

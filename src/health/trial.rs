@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::settings::Settings;
-use super::{Answer, Observation};
+use super::{Answer, Observation, PROCESSES, UNITS};
 use crate::types::Span;
 
 /// What is known of the release by now.
@@ -18,6 +18,9 @@ pub enum Verdict {
     Healthy,
     /// It failed; why, with the last answer of the check.
     Failed(String),
+    /// Its time is over, and no check that is required has spoken for it: those that there are failed before the switch
+    /// already. That proves nothing against it either.
+    Unproven(String),
 }
 
 /// One check's part in the trial, as `status --json` shows it.
@@ -48,7 +51,12 @@ pub struct Trial {
     counted: BTreeMap<String, Counted>,
     /// Those that are only shown.
     shown: BTreeMap<String, Counted>,
+    /// All that are required, by name: ignored ones among them.
+    required: Vec<String>,
+    /// Those that failed before the switch already, and have not passed since.
     ignored: Vec<String>,
+    /// The checks of which one must have passed, because others that would count are ignored; empty: the verdict needs none.
+    proofs: Vec<String>,
     healthy_since: Option<Duration>,
     last_at: Duration,
 }
@@ -61,11 +69,28 @@ struct Counted {
 }
 
 impl Trial {
-    /// A trial that has seen nothing yet. `ignored` names checks that failed before the switch already.
+    /// A trial that has seen nothing yet. `ignored` names checks that failed before the switch already: they count from
+    /// their first pass on, and as long as one that is required has not passed, another must have.
     ///
     /// Where no check is configured, the first look at which the units are well ends it.
     pub fn new(settings: &Settings, ignored: &[String]) -> Self {
+        let is_required = |name: &&String| settings.is_required(name);
+        let required = settings.check.iter().filter(|check| check.required);
+        let proofs: Vec<_> = match ignored.iter().find(is_required) {
+            None => Vec::new(),
+            Some(_) if settings.check.iter().any(|check| check.required) => {
+                required.map(|check| check.name.clone()).collect()
+            }
+            Some(_) => vec![UNITS.into(), PROCESSES.into()],
+        };
+        Self { proofs, ..Self::of_old(settings, ignored) }
+    }
+
+    /// The same for the release before the switch: what failed then may still fail.
+    pub fn of_old(settings: &Settings, ignored: &[String]) -> Self {
         let (mut counted, mut shown) = (BTreeMap::new(), BTreeMap::new());
+        let configured = settings.check.iter().map(|check| &check.name).chain(ignored);
+        let required = configured.filter(|name| settings.is_required(name)).cloned().collect();
         for check in &settings.check {
             let counts = check.required && !ignored.contains(&check.name);
             let place = if counts { &mut counted } else { &mut shown };
@@ -79,7 +104,9 @@ impl Trial {
             fail_threshold: settings.fail_threshold,
             counted,
             shown,
+            required,
             ignored: ignored.to_vec(),
+            proofs: Vec::new(),
             healthy_since: None,
             last_at: Duration::ZERO,
         }
@@ -90,6 +117,7 @@ impl Trial {
         self.last_at = at;
         let is_startup = at < self.startup;
         for observation in observations {
+            self.count_again(observation);
             let is_shown =
                 self.ignored.contains(&observation.name) || self.shown.contains_key(&observation.name);
             let place = if is_shown { &mut self.shown } else { &mut self.counted };
@@ -98,7 +126,7 @@ impl Trial {
         if let Some(text) = self.failure() {
             return Verdict::Failed(text);
         }
-        if self.counted.values().all(Counted::is_healthy) {
+        if self.counted.values().all(Counted::is_healthy) && self.is_proven() {
             let since = *self.healthy_since.get_or_insert(at);
             if at.saturating_sub(since) >= self.min_healthy {
                 return Verdict::Healthy;
@@ -106,10 +134,51 @@ impl Trial {
         } else {
             self.healthy_since = None;
         }
-        if at >= self.deadline {
-            return Verdict::Failed(self.too_late());
+        if at < self.deadline {
+            Verdict::Watching
+        } else {
+            self.lacks_proof().map_or_else(|| Verdict::Failed(self.too_late()), Verdict::Unproven)
         }
-        Verdict::Watching
+    }
+
+    /// A check that failed before the switch counts again as soon as it passes.
+    fn count_again(&mut self, observation: &Observation) {
+        if !observation.ok.is_healthy() || !self.ignored.contains(&observation.name) {
+            return;
+        }
+        self.ignored.retain(|name| *name != observation.name);
+        if self.required.contains(&observation.name) {
+            let seen = self.shown.remove(&observation.name).unwrap_or_default();
+            self.counted.insert(observation.name.clone(), seen);
+        }
+    }
+
+    /// Whether somebody speaks for the release.
+    fn is_proven(&self) -> bool {
+        let has_passed = |name: &String| self.counted.get(name).is_some_and(|check| check.has_passed);
+        self.proofs.is_empty() || self.proofs.iter().any(has_passed)
+    }
+
+    /// Why nothing was proven, unless somebody has spoken for the release.
+    pub fn lacks_proof(&self) -> Option<String> {
+        if self.is_proven() {
+            return None;
+        }
+        let silent = self.proofs.iter().filter_map(|name| self.shown.get(name)?.last.as_ref());
+        let texts: Vec<_> = silent.map(ToString::to_string).collect();
+        let text = "no check that is required has passed";
+        Some(if texts.is_empty() { text.to_owned() } else { format!("{text}: {}", texts.join("; ")) })
+    }
+
+    /// Whether all that counts passed when it was last asked.
+    pub fn is_well(&self) -> bool {
+        self.healthy_since.is_some()
+    }
+
+    /// What speaks against the release by its checks' last answers, if anything does.
+    pub fn complaint(&self) -> Option<String> {
+        let sick = |check: &&Counted| check.last.as_ref().is_some_and(|last| last.ok == Answer::Sick);
+        self.counted.values().find(sick)?.last.as_ref().map(ToString::to_string)
     }
 
     /// How long all has been well, without a break.
@@ -258,7 +327,7 @@ mod tests {
 
     #[test]
     fn what_is_not_required_or_ignored_is_only_shown() {
-        let mut trial = Trial::new(&settings(), &["web".into()]);
+        let mut trial = Trial::of_old(&settings(), &["web".into()]);
         for second in 0..10 {
             let seen = [saw("web", Sick), saw("extra", Sick), saw("units", Healthy)];
             assert_eq!(trial.observe(Duration::from_secs(second), &seen), Verdict::Watching);
@@ -268,6 +337,49 @@ mod tests {
         let names: Vec<_> = reports.iter().map(|one| (one.name.as_str(), one.baseline, one.streak)).collect();
         assert_eq!(names, [("extra", true, -10), ("units", true, 10), ("web", false, -10)]);
         assert_eq!(trial.observe(Duration::from_secs(10), &[saw("units", Healthy)]), Verdict::Healthy);
+    }
+
+    /// The verdict on a release whose check `web` failed before the switch, after these answers, one a second.
+    fn after_an_outage(answers: &[Answer]) -> Verdict {
+        let mut trial = Trial::new(&settings(), &["web".into()]);
+        let mut verdict = Verdict::Watching;
+        for (second, &answer) in (0..).zip(answers) {
+            verdict =
+                trial.observe(Duration::from_secs(second), &[saw("web", answer), saw("units", Healthy)]);
+            if verdict != Verdict::Watching {
+                break;
+            }
+        }
+        verdict
+    }
+
+    #[test]
+    fn what_failed_before_the_switch_counts_from_its_first_pass_on() {
+        assert_eq!(after_an_outage(&[Healthy; 11]), Verdict::Healthy);
+        let mut late = vec![Sick; 20];
+        late.extend([Healthy; 10]);
+        assert_eq!(after_an_outage(&late), Verdict::Watching);
+        late.push(Healthy);
+        assert_eq!(after_an_outage(&late), Verdict::Healthy);
+        assert!(matches!(after_an_outage(&[Sick, Healthy, Sick, Sick, Sick]), Verdict::Failed(_)));
+    }
+
+    #[test]
+    fn with_no_required_check_that_passed_nothing_is_proven() {
+        let Verdict::Unproven(text) = after_an_outage(&[Sick; 61]) else { panic!("it was judged") };
+        assert_eq!(text, "no check that is required has passed: check `web` fails: words");
+        // Without checks it is the units that speak, and they were down.
+        let mut trial = Trial::new(&Settings::default(), &["units".into()]);
+        assert_eq!(trial.observe(Duration::ZERO, &[saw("units", Sick)]), Verdict::Watching);
+        let end = Settings::default().deadline.0;
+        assert!(matches!(trial.observe(end, &[saw("units", Sick)]), Verdict::Unproven(_)));
+        assert_eq!(trial.observe(end, &[saw("units", Healthy)]), Verdict::Healthy);
+        // The old release may be as it was.
+        let mut old = Trial::of_old(&settings(), &["web".into()]);
+        for second in 0..10 {
+            assert_eq!(old.observe(Duration::from_secs(second), &[saw("web", Sick)]), Verdict::Watching);
+        }
+        assert_eq!(old.observe(Duration::from_secs(10), &[saw("web", Sick)]), Verdict::Healthy);
     }
 
     #[test]

@@ -141,6 +141,11 @@ pub trait Agreement {
     /// not started once more. Never waits for storage longer than a boot may.
     fn recalled(&mut self, record: &Record) -> Result<Option<Reason>, Error>;
 
+    /// Whether this node has promised the fleet to wait for its outcome, so that it may not leave alone.
+    fn has_vouched(&self, _record: &Record) -> bool {
+        false
+    }
+
     /// The old release could not be brought back to health: this node stays as it is until somebody comes.
     fn gave_up(&mut self, record: &Record, why: &str) {
         let _ = (record, why);

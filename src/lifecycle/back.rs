@@ -88,12 +88,12 @@ impl Driver<'_> {
         let settings = Health { min_healthy: settle, ..health.clone() };
         let began = self.clock.boot();
         let mut watch = self.application.watch(&release.version, &self.tree(&release.version));
-        let mut trial = Trial::new(&settings, &record.ignored_checks);
+        let mut trial = Trial::of_old(&settings, &record.ignored_checks);
         loop {
             let at = self.clock.boot().saturating_sub(began);
             match trial.observe(at, &watch.observe(at)) {
                 Verdict::Healthy => return Ok(()),
-                Verdict::Failed(why) => return Err(why),
+                Verdict::Failed(why) | Verdict::Unproven(why) => return Err(why),
                 Verdict::Watching => self.clock.sleep(health.interval.0.min(Duration::from_millis(200))),
             }
         }

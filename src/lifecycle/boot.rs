@@ -16,9 +16,9 @@ impl Driver<'_> {
     /// Brings data and pointer in order, and has the timer go on with the rest. Starts and stops nothing.
     pub(super) fn settle_at_boot(&mut self) -> Result<Ended, Error> {
         let mut record = self.record()?;
-        if is_worn_out(&record) {
-            let text = format!("the trial was interrupted {} times", record.resumes + 1);
-            self.move_on(record, Event::Failed(Reason::new(Cause::Interrupted, text)))?;
+        if is_worn_out(&record) && !self.agreement.has_vouched(&record) {
+            let reason = worn_out(&record, "the trial");
+            self.move_on(record, Event::Failed(reason))?;
             record = self.record()?;
         }
         if matches!(record.phase, Phase::Switching | Phase::Trial { .. })
@@ -40,9 +40,15 @@ impl Driver<'_> {
     }
 }
 
-/// Whether the node goes down again and again under the new release: it is not started once more. A member of a fleet
-/// that has vouched for it may not leave alone.
+/// Whether the node goes down again and again under the new release: then it is not started once more.
 fn is_worn_out(record: &Record) -> bool {
     let is_tried = matches!(record.phase, Phase::Switching | Phase::Trial { .. });
-    is_tried && record.resumes >= RESUMES_MAX && record.rollout.is_none() && !record.no_rollback
+    is_tried && record.resumes > RESUMES_MAX && !record.no_rollback
+}
+
+/// An interruption too many. A release under which the node goes down again and again has failed; one whose updater was
+/// killed has not.
+pub(super) fn worn_out(record: &Record, what: &str) -> Reason {
+    let cause = if record.boots > RESUMES_MAX { Cause::Interrupted } else { Cause::Killed };
+    Reason::new(cause, format!("{what} was interrupted {} times", record.resumes))
 }

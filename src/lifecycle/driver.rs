@@ -11,7 +11,7 @@ use crate::health;
 use crate::store::{self, Kept, Store};
 use crate::sys::clock::Clock;
 use crate::types::Version;
-use crate::types::record::{Cause, Event, Phase, Reason, Record};
+use crate::types::record::{Cause, Event, Phase, Reason, Record, Stands};
 
 /// How often the trial may be begun again after an interruption.
 pub const RESUMES_MAX: u32 = 2;
@@ -230,15 +230,7 @@ impl<'a> Driver<'a> {
 
     /// Only a wait before anything was changed may be left to a later run.
     fn must_not_wait(&self, record: &Record) -> bool {
-        match record.phase {
-            Phase::Staged | Phase::Warming => true,
-            Phase::Switching
-            | Phase::Trial { .. }
-            | Phase::RollingBack { .. }
-            | Phase::Committed
-            | Phase::RolledBack { .. }
-            | Phase::Cancelled { .. } => false,
-        }
+        record.phase.stands() == Stands::Before
     }
 
     /// Tries the way back some times, then leaves it to a person.

@@ -2,7 +2,8 @@
 
 use super::application::Moment;
 use super::driver::{Driver, Ended, Error, chain};
-use crate::types::record::{Cause, Intent, Phase, Record};
+use super::outcome::{End, end_of};
+use crate::types::record::{Blame, Intent, Phase, Record};
 use crate::types::state::{Bad, HistoryEntry, Hold, Installed, Outcome, State};
 use crate::types::{ReleaseId, Version};
 
@@ -11,62 +12,6 @@ const EARLIER_MAX: usize = 16;
 
 /// The reason of a rollback for which nobody gave one.
 pub const BY_HAND: &str = "by hand";
-
-/// How an update ended, for exit code, history and status alike: one place, one truth.
-#[derive(Clone, Debug, PartialEq)]
-pub struct End {
-    /// The outcome.
-    pub outcome: Outcome,
-    /// The exit code that tells it.
-    pub exit_code: u8,
-    /// Why, when it is not a commit.
-    pub reason: Option<String>,
-}
-
-/// How this record ended, if it has.
-pub fn end_of(record: &Record) -> Option<End> {
-    let end = |outcome, exit_code, reason: Option<&str>| {
-        Some(End { outcome, exit_code, reason: reason.map(ToOwned::to_owned) })
-    };
-    match &record.phase {
-        Phase::Committed => end(Outcome::Committed, 0, None),
-        Phase::RolledBack { reason } => match (reason.kind, record.intent, &record.from) {
-            (_, Intent::Rollback, _) => end(Outcome::RolledBack, 0, Some(&reason.text)),
-            (_, Intent::Update, None) => end(Outcome::Failed, 1, Some(&reason.text)),
-            (Cause::Fleet, Intent::Update, Some(_)) => end(Outcome::RolledBack, 13, Some(&reason.text)),
-            (Cause::NotNow, Intent::Update, Some(_)) => end(Outcome::Failed, 1, Some(&reason.text)),
-            (
-                Cause::Unhealthy
-                | Cause::Service
-                | Cause::Hook
-                | Cause::Machine
-                | Cause::Interrupted
-                | Cause::Deadline
-                | Cause::Rehearsal
-                | Cause::Operator,
-                Intent::Update,
-                Some(_),
-            ) => end(Outcome::RolledBack, 10, Some(&reason.text)),
-        },
-        Phase::Cancelled { reason } => match reason.kind {
-            Cause::NotNow => end(Outcome::CalledOff, 15, Some(&reason.text)),
-            Cause::Fleet => end(Outcome::CalledOff, 13, Some(&reason.text)),
-            Cause::Rehearsal => end(Outcome::Refused, 12, Some(&reason.text)),
-            Cause::Unhealthy
-            | Cause::Service
-            | Cause::Hook
-            | Cause::Machine
-            | Cause::Interrupted
-            | Cause::Deadline
-            | Cause::Operator => end(Outcome::CalledOff, 1, Some(&reason.text)),
-        },
-        Phase::Staged
-        | Phase::Warming
-        | Phase::Switching
-        | Phase::Trial { .. }
-        | Phase::RollingBack { .. } => None,
-    }
-}
 
 impl Driver<'_> {
     /// Remembers the outcome, clears away, and ends the journal. Each part may be done twice. The outcome is in the
@@ -128,7 +73,7 @@ impl Driver<'_> {
                 }
             }
             Phase::RolledBack { reason } | Phase::Cancelled { reason } => {
-                if reason.kind.bans_release() {
+                if reason.kind.blame() == Blame::Release {
                     ban(&mut state, &record.to, &reason.text, self.clock.wall());
                 }
             }
@@ -229,34 +174,5 @@ fn went_back(state: &mut State, record: &Record, release: &ReleaseId, why: &str,
 pub fn ban(state: &mut State, release: &ReleaseId, why: &str, now: jiff::Timestamp) {
     if !state.bad.iter().any(|bad| bad.release.digest == release.digest) {
         state.bad.push(Bad { release: release.clone(), reason: why.to_owned(), since: now });
-    }
-}
-
-/// What a record that has ended says, in a few words.
-pub fn verdict(record: &Record) -> String {
-    let Some(end) = end_of(record) else { return format!("release {} is under way", record.to.version) };
-    let why = end.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-    let to = &record.to.version;
-    match (&record.phase, &record.from) {
-        (Phase::Committed, _) => format!("release {to} is committed"),
-        (Phase::RolledBack { .. }, Some(from)) if record.intent == Intent::Rollback => {
-            format!("went back from release {to} to {}", from.version)
-        }
-        (Phase::RolledBack { reason }, Some(from)) if reason.kind == Cause::NotNow => {
-            format!("release {to} was not switched to{why}; release {} serves and is healthy", from.version)
-        }
-        (Phase::RolledBack { .. }, Some(from)) => {
-            format!("release {to} was rolled back{why}; release {} serves again and is healthy", from.version)
-        }
-        (Phase::RolledBack { .. }, None) => format!("the first installation, of release {to}, failed{why}"),
-        (
-            Phase::Cancelled { .. }
-            | Phase::Staged
-            | Phase::Warming
-            | Phase::Switching
-            | Phase::Trial { .. }
-            | Phase::RollingBack { .. },
-            _,
-        ) => format!("release {to} was not switched to{why}"),
     }
 }

@@ -228,19 +228,20 @@ impl Driver<'_> {
             crate::health::Verdict::Watching => Own::Watching,
             crate::health::Verdict::Healthy => Own::Healthy,
             crate::health::Verdict::Failed(why) => Own::Failed(Reason::new(Cause::Unhealthy, why)),
+            crate::health::Verdict::Unproven(why) => Own::Failed(Reason::new(Cause::Unproven, why)),
         };
+        let is_well = watching.trial.is_well();
+        // A trial that a person must end has none of its own.
+        if record.confirm && is_well && matches!(own, Own::Failed(_)) {
+            own = Own::Watching;
+        }
         if record.resumes > RESUMES_MAX {
-            own = Own::Failed(Reason::new(
-                Cause::Interrupted,
-                format!("the trial was interrupted {} times", record.resumes),
-            ));
+            own = Own::Failed(super::boot::worn_out(record, "the trial"));
         }
         own = self.hear_operator(record, own)?;
         let remaining = until.remaining(&self.clock.boot_id(), self.clock.boot(), self.clock.wall());
         if own == Own::Watching && remaining.is_zero() {
-            let what =
-                if record.confirm { "nobody committed the release" } else { "the release was not healthy" };
-            own = Own::Failed(Reason::new(Cause::Deadline, format!("{what} before the deadline")));
+            own = Own::Failed(too_late(record, &watching.trial, is_well));
         }
         if let (Own::Failed(reason), true) = (&own, record.no_rollback && !is_operators(&own)) {
             self.narrator.remarks(record, &format!("{}; it stays all the same, as asked for", reason.text));
@@ -320,21 +321,45 @@ pub(super) fn judge_baseline(
     let mut watch = application.watch(&from.version, &store.layout.tree(&from.version));
     let sick: Vec<_> =
         watch.observe(Duration::ZERO).into_iter().filter(|seen| !seen.ok.is_healthy()).collect();
-    let is_required = |name: &str| health.check.iter().all(|check| check.name != name || check.required);
     match health.baseline {
         Baseline::Block => {
-            let Some(first) = sick.iter().find(|seen| is_required(&seen.name)) else { return Ok(()) };
+            let Some(first) = sick.iter().find(|seen| health.is_required(&seen.name)) else { return Ok(()) };
             let text = format!("release {} is not healthy before the switch: {first}", from.version);
-            Err(Reason::new(Cause::NotNow, text))
+            Err(Reason::new(Cause::Baseline, text))
         }
         Baseline::Ignore | Baseline::Off => {
             for seen in &sick {
-                narrator.remarks(record, &format!("{seen}, before the switch already: it will not count"));
+                narrator.remarks(
+                    record,
+                    &format!("{seen}, before the switch already: it counts from its first pass on"),
+                );
             }
             record.ignored_checks = sick.into_iter().map(|seen| seen.name).collect();
             Ok(())
         }
     }
+}
+
+/// The deadline has passed. Whose fault that is depends on what was seen until then.
+fn too_late(record: &Record, trial: &Trial, is_well: bool) -> Reason {
+    if record.confirm && is_well {
+        return Reason::new(Cause::Unconfirmed, "nobody committed the release before the deadline");
+    }
+    if let Some(silence) = trial.lacks_proof() {
+        return Reason::new(Cause::Unproven, format!("the deadline has passed, and {silence}"));
+    }
+    if let Some(complaint) = trial.complaint() {
+        let text = format!("the release was not healthy before the deadline: {complaint}");
+        return Reason::new(Cause::Unhealthy, text);
+    }
+    if record.resumes == 0 {
+        return Reason::new(
+            Cause::Unhealthy,
+            "the release was not healthy for long enough before the deadline",
+        );
+    }
+    let text = "the update was interrupted, and the deadline has passed before the release could show that it is healthy";
+    Reason::new(Cause::Deadline, text)
 }
 
 fn is_operators(own: &Own) -> bool {

@@ -74,7 +74,7 @@ impl<'a> Local<'a> {
             if let Some(rollout) = record.rollout {
                 variables.push(("ROLLOUT", rollout.to_string().into()));
             }
-            if let Some(reason) = super::finish::end_of(record).and_then(|end| end.reason) {
+            if let Some(reason) = super::outcome::end_of(record).and_then(|end| end.reason) {
                 variables.push(("REASON", reason.into()));
             }
         }
@@ -139,6 +139,24 @@ impl<'a> Local<'a> {
         self.store.layout.tree(&active.unwrap_or_else(|| record.to.version.clone()))
     }
 
+    /// A unit of the settings that systemd does not have, and that no release here was to bring: a slip of the admin's.
+    fn missing_unit(&self, tree: &Path) -> Option<String> {
+        let units = &self.settings.service.units;
+        if !self.has_units() || units.is_empty() {
+            return None;
+        }
+        let shipped = units::shipped(tree).unwrap_or_default();
+        let all = systemd::show(units, &["LoadState"]).ok()?;
+        let cannot_load = |state: &str| ["not-found", "masked", "bad-setting", "error"].contains(&state);
+        let found = units
+            .iter()
+            .zip(&all)
+            .find(|(unit, properties)| cannot_load(properties.get("LoadState")) && !shipped.contains(*unit));
+        found.map(|(unit, properties)| {
+            format!("unit `{unit}` of `[service] units` is {}", properties.get("LoadState"))
+        })
+    }
+
     fn last_words_of(&self, target: &Target) -> String {
         let words = self.services.last_words(target);
         if words.is_empty() { String::new() } else { format!("; its last words: {}", words.join(" | ")) }
@@ -169,16 +187,7 @@ impl Application for Local<'_> {
         };
         let tree = self.store.layout.tree(&tree.version);
         let run = hooks.run(moment, Some(&tree), &self.environment(moment.name(), Some(record)));
-        run.map_err(|error| {
-            let cause = match error {
-                hooks::Error::NotNow { .. } => Cause::NotNow,
-                hooks::Error::Failed { .. }
-                | hooks::Error::Untrusted { .. }
-                | hooks::Error::Unreadable { .. }
-                | hooks::Error::TooMany(_) => Cause::Hook,
-            };
-            Reason::new(cause, chain(&error))
-        })
+        run.map_err(|error| Reason::new(cause_of_hook(&error, &hooks), chain(&error)))
     }
 
     fn arm(&self, within: Duration) -> Result<(), Reason> {
@@ -219,26 +228,30 @@ impl Application for Local<'_> {
             self.services.forget_failures(&target);
         }
         self.services.ensure_stopped(&target).map_err(|error| {
-            Reason::new(Cause::Service, format!("{}{}", chain(&error), self.last_words_of(&target)))
+            Reason::new(Cause::Stop, format!("{}{}", chain(&error), self.last_words_of(&target)))
         })
     }
 
     fn start(&self, record: &Record, direction: Direction) -> Result<(), Reason> {
         let tree = self.active_tree(record);
         self.link_units(&tree, record, direction)
-            .map_err(|error| Reason::new(Cause::Service, chain(&error)))?;
+            .map_err(|error| Reason::new(cause_of_links(&error), chain(&error)))?;
         let target = self.target(tree, record);
         if direction == Direction::Back {
             self.services.forget_failures(&target);
         }
         self.services.ensure_running(&target).map_err(|error| {
-            Reason::new(Cause::Service, format!("{}{}", chain(&error), self.last_words_of(&target)))
+            let text = format!("{}{}", chain(&error), self.last_words_of(&target));
+            match self.missing_unit(&target.tree) {
+                Some(why) => Reason::new(Cause::Setup, format!("{why}: {text}")),
+                None => Reason::new(Cause::Service, text),
+            }
         })
     }
 
     fn prepare_boot(&self, record: &Record) -> Result<(), Reason> {
         self.link_units(&self.active_tree(record), record, Direction::Back)
-            .map_err(|error| Reason::new(Cause::Service, chain(&error)))
+            .map_err(|error| Reason::new(cause_of_links(&error), chain(&error)))
     }
 
     fn snapshot(&self, record: &Record) -> Result<Vec<DataSnapshot>, Reason> {
@@ -359,6 +372,33 @@ impl Local<'_> {
         let mut arguments = self.arguments.clone();
         arguments.push("recover".into());
         Deadline { app: self.app, program: self.program.clone(), arguments }
+    }
+}
+
+/// A hook of the admin's that fails speaks against the admin's set-up, one of the release's against the release.
+fn cause_of_hook(error: &hooks::Error, hooks: &Hooks) -> Cause {
+    let is_admins = |path: &Path| path.starts_with(&hooks.directory);
+    match error {
+        hooks::Error::NotNow { .. } => Cause::NotNow,
+        hooks::Error::Failed { hook, .. } | hooks::Error::Untrusted { hook, .. } if is_admins(hook) => {
+            Cause::AdminHook
+        }
+        hooks::Error::Failed { .. } => Cause::Hook,
+        hooks::Error::Unreadable { path, .. } | hooks::Error::TooMany(path) if is_admins(path) => {
+            Cause::AdminHook
+        }
+        // The tree was verified: whoever could make it so is on this node.
+        hooks::Error::Untrusted { .. } | hooks::Error::Unreadable { .. } | hooks::Error::TooMany(_) => {
+            Cause::Machine
+        }
+    }
+}
+
+fn cause_of_links(error: &units::Error) -> Cause {
+    match error {
+        units::Error::Taken { .. } => Cause::Setup,
+        units::Error::Disk(_) | units::Error::Systemd(systemd::Error::TimedOut { .. }) => Cause::Machine,
+        units::Error::TooMany(_) | units::Error::Systemd(systemd::Error::Refused { .. }) => Cause::Service,
     }
 }
 

@@ -6,7 +6,7 @@
 //! forward      clearance, switch, trial          back     the way back
 //! rehearsing   before the switch                 rehearsal  how a release runs beside the old one
 //! boot         what comes before services start  node     the ways to enter the loop
-//! finish       what is remembered at the end
+//! finish       what is remembered at the end     outcome  how it ended, and whose fault it was: pure
 //! ```
 
 pub mod adopting;
@@ -27,6 +27,7 @@ pub mod machine;
 pub mod metrics;
 pub mod node;
 pub mod offer;
+pub mod outcome;
 pub mod plan;
 pub mod policy;
 pub mod pruning;

@@ -12,7 +12,7 @@ use super::settings::Settings;
 use crate::store::{Kept, Sealed, Store};
 use crate::sys::clock::Clock;
 use crate::sys::lock::{self, Attempt, Holder, Lock};
-use crate::types::record::{Cause, DataPolicy, Intent, Phase, Reason, Record};
+use crate::types::record::{Cause, DataPolicy, Intent, Phase, Reason, Record, Stands};
 use crate::types::state::State;
 use crate::types::{ReleaseId, Version};
 
@@ -180,14 +180,7 @@ impl Node<'_> {
     /// Whether the journal says that something was changed, and not yet finished.
     fn is_half_way(&self) -> bool {
         match self.store.journal() {
-            Ok(Kept::Whole(record)) => match record.phase {
-                Phase::Switching | Phase::Trial { .. } | Phase::RollingBack { .. } => true,
-                Phase::Staged
-                | Phase::Warming
-                | Phase::Committed
-                | Phase::RolledBack { .. }
-                | Phase::Cancelled { .. } => false,
-            },
+            Ok(Kept::Whole(record)) => record.phase.stands() == Stands::Within,
             Ok(Kept::Missing | Kept::Damaged(_)) | Err(_) => false,
         }
     }
@@ -274,6 +267,8 @@ impl Node<'_> {
             moments: crate::types::record::Moments::default(),
             settings: None,
             rehearsed: None,
+            boots: 0,
+            counted_at_boot: false,
         }
     }
 
@@ -336,6 +331,7 @@ impl Node<'_> {
     pub fn settle_at_boot(&self, _lock: &Lock, parts: &dyn Parts) -> Result<Option<Ended>, Error> {
         let Some(record) = self.under_way()? else { return Ok(None) };
         let settings = self.settings_of(&record)?;
+        self.count_boot(record)?;
         let is_interrupted = || false;
         let settled = parts.with(&settings, &mut |application, agreement| {
             let (store, clock, narrator) = (self.store, self.clock, self.narrator);
@@ -345,19 +341,29 @@ impl Node<'_> {
         Ok(Some(settled?))
     }
 
+    /// Counts an interruption of what the new release may have caused. One that the recovery at boot has counted already
+    /// is not counted twice.
     fn count_interruption(&self, mut record: Record) -> Result<(), Error> {
-        match record.phase {
-            Phase::Warming | Phase::Trial { .. } | Phase::Switching => {
-                record.resumes += 1;
-                self.narrator.remarks(&record, "the update was interrupted and goes on");
-                Ok(self.store.keep_journal(&record)?)
-            }
-            Phase::Staged
-            | Phase::RollingBack { .. }
-            | Phase::Committed
-            | Phase::RolledBack { .. }
-            | Phase::Cancelled { .. } => Ok(()),
+        if !is_interruptible(&record.phase) {
+            return Ok(());
         }
+        if !std::mem::take(&mut record.counted_at_boot) {
+            record.resumes += 1;
+            record.boots += u32::from(record.boot_id != self.clock.boot_id());
+        }
+        self.narrator.remarks(&record, "the update was interrupted and goes on");
+        Ok(self.store.keep_journal(&record)?)
+    }
+
+    /// Counts a boot in the middle of an update, before the release is started once more.
+    fn count_boot(&self, mut record: Record) -> Result<(), Error> {
+        if !is_interruptible(&record.phase) {
+            return Ok(());
+        }
+        record.resumes += 1;
+        record.boots += 1;
+        record.counted_at_boot = true;
+        Ok(self.store.keep_journal(&record)?)
     }
 
     fn call_off(
@@ -444,7 +450,7 @@ impl Node<'_> {
                 }
                 ended @ (Phase::Committed | Phase::RolledBack { .. } | Phase::Cancelled { .. }) => ended,
             };
-            let has_ended = super::finish::end_of(&record).is_some();
+            let has_ended = super::outcome::end_of(&record).is_some();
             record.data_policy = Some(way.data);
             self.store.keep_journal(&record)?;
             let ended = self.drive(lock, &settings, true, parts)?;
@@ -478,6 +484,18 @@ impl Node<'_> {
             Driver::new(store, clock, application, agreement, settings, narrator, &is_interrupted, may_wait)
                 .run()
         })?)
+    }
+}
+
+/// Whether an interruption may be the new release's doing, and must have an end.
+fn is_interruptible(phase: &Phase) -> bool {
+    match phase {
+        Phase::Warming | Phase::Switching | Phase::Trial { .. } => true,
+        Phase::Staged
+        | Phase::RollingBack { .. }
+        | Phase::Committed
+        | Phase::RolledBack { .. }
+        | Phase::Cancelled { .. } => false,
     }
 }
 

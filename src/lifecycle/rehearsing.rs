@@ -12,7 +12,7 @@ use super::settings::Settings;
 use crate::health::{Trial, Verdict};
 use crate::sys::clock::Clock;
 use crate::sys::lock::Lock;
-use crate::types::record::{Cause, Deadline, Event, Phase, Reason, Record, Rehearsed};
+use crate::types::record::{Blame, Cause, Deadline, Event, Phase, Reason, Record, Rehearsed};
 use crate::types::{ReleaseId, Span};
 
 /// How long copying the data and clearing them away may take, beyond the deadline of the checks. Nobody is away meanwhile.
@@ -23,8 +23,7 @@ impl Driver<'_> {
     pub(super) fn warm(&mut self, record: &mut Record) -> Result<Did, Error> {
         if record.rehearsed.is_none() {
             if record.resumes > RESUMES_MAX {
-                let text = format!("the rehearsal was interrupted {} times", record.resumes);
-                return Ok(Did::Event(Event::Failed(Reason::new(Cause::Rehearsal, text))));
+                return Ok(Did::Event(Event::Failed(super::boot::worn_out(record, "the rehearsal"))));
             }
             let health = self.settings.rehearsal.health(&self.settings.health);
             let within = health.deadline.0 + PATIENCE;
@@ -99,13 +98,13 @@ impl Node<'_> {
         let seen = seeing.rehearse(&record);
         application.disarm();
         if let Err(reason) = &seen
-            && reason.kind.bans_release()
+            && reason.kind.blame() == Blame::Release
         {
             record.phase = Phase::Cancelled { reason: reason.clone() };
             let mut state = self.store.trusted_state()?;
             super::finish::ban(&mut state, release, &reason.text, clock.wall());
             self.store.keep_state(&state)?;
-            if let Some(end) = super::finish::end_of(&record) {
+            if let Some(end) = super::outcome::end_of(&record) {
                 self.store.remember(&super::finish::history_entry(clock.wall(), &record, &end))?;
             }
         }
@@ -170,6 +169,9 @@ impl Seeing<'_> {
                 Verdict::Healthy if at >= health.min_healthy.0 => break,
                 Verdict::Healthy | Verdict::Watching => {}
                 Verdict::Failed(why) => return Err(refusal(rehearsal, &why)),
+                Verdict::Unproven(why) => {
+                    return Err(Reason::new(Cause::NotNow, format!("the rehearsal shows nothing: {why}")));
+                }
             }
             if at >= health.deadline.0 {
                 let why = format!("not healthy within {}", Span(health.deadline.0));

@@ -368,7 +368,7 @@ fn a_rehearsal_that_fails_touches_nothing_and_bans_the_release() {
         let Phase::Cancelled { reason } = &record.phase else { panic!("{record:?}") };
         assert_eq!(reason.kind, Cause::Rehearsal);
         assert!(reason.text.contains(word) && reason.text.contains("no such table"), "{}", reason.text);
-        assert_eq!(super::finish::end_of(&record).unwrap().exit_code, 12);
+        assert_eq!(super::outcome::end_of(&record).unwrap().exit_code, 12);
         assert_eq!(bad, ["2"]);
         assert_eq!(done[..4], ["arm", "rehearse 2", "end rehearsal", "disarm"]);
         assert!(

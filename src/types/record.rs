@@ -76,21 +76,6 @@ pub struct Reason {
     pub text: String,
 }
 
-impl Cause {
-    /// Whether it speaks against the release itself, so that it is not tried again.
-    pub fn bans_release(self) -> bool {
-        match self {
-            Self::Unhealthy
-            | Self::Service
-            | Self::Hook
-            | Self::Interrupted
-            | Self::Deadline
-            | Self::Rehearsal => true,
-            Self::Machine | Self::Operator | Self::Fleet | Self::NotNow => false,
-        }
-    }
-}
-
 impl Reason {
     /// A reason of this kind with this text.
     pub fn new(kind: Cause, text: impl Into<String>) -> Self {
@@ -98,30 +83,97 @@ impl Reason {
     }
 }
 
-/// The kinds of reasons.
+/// The kinds of reasons. The names are those of the journal: old ones keep their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// A health check failed, or none passed in time.
     Unhealthy,
-    /// A unit or command did not stop or start.
+    /// The new release did not start.
     Service,
-    /// A hook failed.
+    /// What ran before did not stop.
+    Stop,
+    /// A hook of the release failed.
     Hook,
+    /// A hook of the admin failed, or cannot be run.
+    AdminHook,
+    /// A setting of the admin does not fit: a unit that is not there, a file where a unit is to be linked.
+    Setup,
     /// The machine or file system refused a step.
     Machine,
-    /// The update was interrupted too often.
+    /// The node went down under the new release too often.
     Interrupted,
+    /// The program that carried out the update ended too often before its time.
+    Killed,
     /// The deadline passed while nobody watched.
     Deadline,
+    /// No check was left that could speak for the release: those that there are failed before the switch already.
+    Unproven,
+    /// Nobody committed a release that a person must commit.
+    Unconfirmed,
     /// The rehearsal failed.
     Rehearsal,
     /// An operator wanted it.
     Operator,
     /// The fleet wanted it.
     Fleet,
+    /// The old release was not healthy before the switch.
+    Baseline,
     /// Something stands in the way for now; another try may do better.
     NotNow,
+}
+
+/// Whose fault it is that an update did not end with the new release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Blame {
+    /// The new release's: only this speaks against trying it again.
+    Release,
+    /// This machine's, or that of the release it ran before.
+    Node,
+    /// A person's, or that of something a person has set up.
+    Operator,
+    /// Others' in the fleet.
+    Fleet,
+    /// Nobody's.
+    Nobody,
+}
+
+impl Cause {
+    /// Whose fault it is.
+    pub fn blame(self) -> Blame {
+        match self {
+            Self::Unhealthy | Self::Service | Self::Hook | Self::Interrupted | Self::Rehearsal => {
+                Blame::Release
+            }
+            Self::Machine | Self::Stop | Self::Baseline => Blame::Node,
+            Self::Operator | Self::AdminHook | Self::Setup | Self::Unconfirmed => Blame::Operator,
+            Self::Fleet => Blame::Fleet,
+            Self::NotNow | Self::Killed | Self::Deadline | Self::Unproven => Blame::Nobody,
+        }
+    }
+}
+
+/// Where a phase stands, seen from what it has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stands {
+    /// Nothing was changed: the old release serves.
+    Before,
+    /// Something was changed, and must be finished or undone.
+    Within,
+    /// It has ended; only what is remembered and cleared away may be missing.
+    After,
+}
+
+impl Phase {
+    /// Whether anything has been changed yet, or still is.
+    pub fn stands(&self) -> Stands {
+        match self {
+            Self::Staged | Self::Warming => Stands::Before,
+            Self::Switching | Self::Trial { .. } | Self::RollingBack { .. } => Stands::Within,
+            Self::Committed | Self::RolledBack { .. } | Self::Cancelled { .. } => Stands::After,
+        }
+    }
 }
 
 /// A moment that survives a reboot and a wrong clock: whichever clock can be trusted decides.
@@ -197,8 +249,14 @@ pub struct Record {
     pub data: Vec<DataSnapshot>,
     /// The boot in which the record was last written.
     pub boot_id: String,
-    /// How often the trial was begun again.
+    /// How often the update was interrupted and went on.
     pub resumes: u32,
+    /// How many of these interruptions were reboots.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub boots: u32,
+    /// Whether the recovery at boot has counted the last interruption already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub counted_at_boot: bool,
     /// When the whole must have ended; armed as a timer before anything stops.
     pub deadline: Option<Deadline>,
     /// Checks that failed before the switch already, and therefore do not count.
@@ -217,6 +275,11 @@ pub struct Record {
     /// What the rehearsal came to, once it went well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rehearsed: Option<Rehearsed>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A rehearsal that went well, and what it cost.

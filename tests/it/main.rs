@@ -10,6 +10,7 @@
 )]
 mod attacks;
 mod before_adopting;
+mod blame;
 mod corpus;
 mod crash;
 mod differential;

@@ -54,6 +54,12 @@ impl TestNode {
         if health == Health::Good {
             fs::write(tree.join("well"), "").unwrap();
         }
+        self.repack(number);
+    }
+
+    /// Packs the tree of a release as it is now.
+    pub fn repack(&self, number: u32) {
+        let tree = self.path(&format!("tree-{number}"));
         let archive = self.archive(number);
         let words = ["pack", tree.to_str().unwrap(), "--product", "app", "--version"];
         let output = Command::new(env!("CARGO_BIN_EXE_cutover"))

@@ -208,6 +208,8 @@ fn record(intent: Intent, phase: Phase) -> Record {
         settings: None,
         moments: Default::default(),
         rehearsed: None,
+        boots: 0,
+        counted_at_boot: false,
     }
 }
 

@@ -357,6 +357,11 @@ impl Agreement for Member<'_> {
         }
     }
 
+    fn has_vouched(&self, record: &Record) -> bool {
+        self.is_mine(record)
+            && matches!(self.stage(), Some(crate::coord::rules::synchronous::Stage::Vouching { .. }))
+    }
+
     fn outcome(&mut self, record: &Record, own: &OwnChecks) -> Result<Verdict, Error> {
         if !self.is_mine(record) {
             return super::agreement::Alone.outcome(record, own);

@@ -9,7 +9,7 @@ use crate::coord::facts;
 use crate::coord::rolling::Rolling;
 use crate::coord::rules::Health;
 use crate::coord::rules::rolling::{Act, Decision, End, Local, Stage, act};
-use crate::types::record::{Cause, Deadline, Phase, Record};
+use crate::types::record::{Blame, Cause, Deadline, Phase, Record};
 
 /// So many members may wait before each of them looks less often,
 const CROWD: usize = 10;
@@ -236,12 +236,9 @@ impl<'a> Member<'a> {
             }
             Phase::Staged | Phase::Warming | Phase::Switching | Phase::RollingBack { .. } => return Ok(()),
             Phase::Committed => (Health::Good, None),
-            Phase::RolledBack { reason } if reason.kind == Cause::Operator => {
-                (Health::Left, Some(reason.text.clone()))
-            }
-            Phase::RolledBack { reason } => (Health::Failed, Some(reason.text.clone())),
+            Phase::RolledBack { reason } => (health_of(reason.kind), Some(reason.text.clone())),
             Phase::Cancelled { reason } => match (stage, reason.kind) {
-                (Stage::Waiting, Cause::NotNow | Cause::Operator) => return Ok(()),
+                (Stage::Waiting, Cause::NotNow | Cause::Baseline | Cause::Operator) => return Ok(()),
                 // Before its turn, but a failure like any other: it counts.
                 (Stage::Waiting, Cause::Rehearsal) => (Health::Failed, Some(reason.text.clone())),
                 (
@@ -252,7 +249,7 @@ impl<'a> Member<'a> {
                     | Stage::Returned { .. },
                     _,
                 ) => return self.close(),
-                (Stage::Taking { .. }, _) => (Health::Left, Some(reason.text.clone())),
+                (Stage::Taking { .. }, cause) => (health_of(cause), Some(reason.text.clone())),
             },
         };
         let running = match record.phase {
@@ -321,6 +318,14 @@ impl<'a> Member<'a> {
     /// Whether the rollout under way has come to its end.
     pub(super) fn has_ended_rolling(&mut self) -> bool {
         self.rolling().is_some_and(|follow| follow.is_settled())
+    }
+}
+
+/// What a node that did not stay on the release says of it: only the release's own fault counts against the rollout.
+fn health_of(cause: Cause) -> Health {
+    match cause.blame() {
+        Blame::Release | Blame::Fleet => Health::Failed,
+        Blame::Node | Blame::Operator | Blame::Nobody => Health::Left,
     }
 }
 

@@ -99,7 +99,7 @@ impl<'a> Member<'a> {
         }
     }
 
-    fn stage(&self) -> Option<Stage> {
+    pub(super) fn stage(&self) -> Option<Stage> {
         match self.kept.part()?.stage {
             AnyStage::Synchronous(stage) => Some(stage),
             AnyStage::Rolling(_) => None,
@@ -412,7 +412,7 @@ impl<'a> Member<'a> {
                 // Seen before this node votes: the others need not wait for it.
                 (Stage::Idle | Stage::Voting, Cause::Rehearsal) => self.refuse(&reason.text),
                 // Another try may do better, and the vote stands.
-                (Stage::Idle | Stage::Voting, Cause::NotNow | Cause::Operator) => Ok(()),
+                (Stage::Idle | Stage::Voting, Cause::NotNow | Cause::Baseline | Cause::Operator) => Ok(()),
                 _ if stage.is_final() => self.close(),
                 _ => {
                     let why = reason.text.clone();

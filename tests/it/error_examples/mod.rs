@@ -121,6 +121,8 @@ pub fn record() -> Record {
         settings: None,
         moments: Default::default(),
         rehearsed: None,
+        boots: 0,
+        counted_at_boot: false,
     }
 }
 

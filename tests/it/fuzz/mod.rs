@@ -239,6 +239,8 @@ fn journal_in_a_trial() -> Vec<u8> {
         moments: cutover::types::record::Moments::default(),
         settings: Some(Digest::of(b"")),
         rehearsed: None,
+        boots: 0,
+        counted_at_boot: false,
     };
     serde_json::to_vec(&record).unwrap()
 }

@@ -415,5 +415,7 @@ fn record(from: ReleaseId, to: ReleaseId, number: u64) -> Record {
         moments: cutover::types::record::Moments::default(),
         settings: None,
         rehearsed: None,
+        boots: 0,
+        counted_at_boot: false,
     }
 }
