@@ -17,6 +17,7 @@ pub use merge::Origins;
 pub use problem::{Problem, nearest};
 
 use crate::lifecycle::settings::Settings;
+use crate::release::source;
 use crate::sys::{disk, owned};
 
 /// No fragment is longer.
@@ -170,6 +171,9 @@ pub fn check(settings: &Settings) -> Result<(), Problem> {
     let contradiction = |why: String| Err(Problem::Contradiction { why });
     if !settings.root.as_os_str().is_empty() && !settings.root.is_absolute() {
         return contradiction(format!("`root` must be an absolute path, not `{}`", settings.root.display()));
+    }
+    if let Err(error) = source::check(&settings.source) {
+        return contradiction(format!("`source`: {error}"));
     }
     if settings.store.keep == 0 {
         return contradiction("`store.keep` must be at least 1: the active release stays in any case".into());

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::channel::{CHANNEL_BYTES_MAX, Channel};
 use super::judge::{self, Accepted, Refused, Wants, Warning};
 use super::manifest::{MANIFEST_BYTES_MAX, Manifest};
-use super::source::{self, LocalFile, Ranges, Settings, Source, local};
+use super::source::{self, Item, LocalFile, Of, Ranges, Settings, Source, local};
 use super::trust::{Keyring, Namespace, Refusal, SIGNATURES_BYTES_MAX, Signer};
 use crate::sys::disk::{self, Context as _};
 use crate::sys::owned;
@@ -104,9 +104,11 @@ impl Resolver<'_> {
     /// The channel's bytes and who signed them. A publisher replaces channel and signature one after the other: when they
     /// don't fit, both are read once more.
     fn signed_channel(&self, name: &str, at: Timestamp) -> Result<(Vec<u8>, Vec<Signer>), Error> {
+        let of = Of::Channel(&self.settings.channel);
         let read = || -> Result<_, Error> {
-            let bytes = self.need(name, CHANNEL_BYTES_MAX)?;
-            Ok((bytes, self.source.small(&format!("{name}.sig"), SIGNATURES_BYTES_MAX)?))
+            let bytes = self.need(Item { of, name }, CHANNEL_BYTES_MAX)?;
+            let signatures = Item { of, name: &format!("{name}.sig") };
+            Ok((bytes, self.source.small(signatures, SIGNATURES_BYTES_MAX)?))
         };
         let verify = |(bytes, signatures): &(Vec<u8>, Option<Vec<u8>>)| {
             self.verified(Namespace::Channel, name, bytes, signatures.as_deref(), at, 1)
@@ -130,12 +132,14 @@ impl Resolver<'_> {
     pub fn release(&self, accepted: &Accepted, version: Option<&Version>) -> Result<Candidate, Error> {
         let release = accepted.choose(version)?;
         let name = format!("{}-{}.manifest", accepted.channel.product, release.version);
-        let bytes = self.need(&name, MANIFEST_BYTES_MAX)?;
+        let of = Of::Release(release.version.as_str());
+        let bytes = self.need(Item { of, name: &name }, MANIFEST_BYTES_MAX)?;
         let digest = Digest::of(&bytes);
         if digest != release.digest {
             return Err(Refused::OtherManifest { what: name, found: digest, wanted: release.digest }.into());
         }
-        let signatures = self.source.small(&format!("{name}.sig"), SIGNATURES_BYTES_MAX)?;
+        let signature = Item { of, name: &format!("{name}.sig") };
+        let signatures = self.source.small(signature, SIGNATURES_BYTES_MAX)?;
         let (manifest, signers) =
             self.manifest(&name, &bytes, signatures.as_deref(), Some(release), accepted.now)?;
         let mut warnings = accepted.warnings.clone();
@@ -146,7 +150,7 @@ impl Resolver<'_> {
             percent: Some(accepted.percent(release)),
             release: release.clone(),
             serial: Some(accepted.channel.serial),
-            archive: self.source.archive(&manifest.archive)?,
+            archive: self.source.archive(Item { of, name: &manifest.archive }, manifest.size)?,
             is_ours: false,
             is_derived: false,
             manifest,
@@ -202,9 +206,9 @@ impl Resolver<'_> {
         }
     }
 
-    fn need(&self, name: &str, limit: usize) -> Result<Vec<u8>, Error> {
-        let missing = || source::Error::Missing(format!("{}/{name}", self.source.place()));
-        Ok(self.source.small(name, limit)?.ok_or_else(missing)?)
+    fn need(&self, item: Item<'_>, limit: usize) -> Result<Vec<u8>, Error> {
+        let missing = || source::Error::Missing(format!("{}/{}", self.source.place(), item.name));
+        Ok(self.source.small(item, limit)?.ok_or_else(missing)?)
     }
 }
 

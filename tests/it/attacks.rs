@@ -387,12 +387,12 @@ impl Source for Changed<'_> {
         "a test".into()
     }
 
-    fn small(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, source::Error> {
-        if name == self.name { Ok(Some(self.bytes.clone())) } else { self.inner.small(name, limit) }
+    fn small(&self, item: source::Item<'_>, limit: usize) -> Result<Option<Vec<u8>>, source::Error> {
+        if item.name == self.name { Ok(Some(self.bytes.clone())) } else { self.inner.small(item, limit) }
     }
 
-    fn archive(&self, name: &str) -> Result<Box<dyn source::Ranges>, source::Error> {
-        self.inner.archive(name)
+    fn archive(&self, item: source::Item<'_>, size: u64) -> Result<Box<dyn source::Ranges>, source::Error> {
+        self.inner.archive(item, size)
     }
 
     fn is_replaced_in_place(&self) -> bool {

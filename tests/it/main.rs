@@ -44,4 +44,5 @@ mod status;
 mod surroundings;
 mod terminal;
 mod web;
+mod web_faults;
 mod web_hook;

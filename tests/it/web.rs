@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use cutover::release::source::{self, Error, Settings, Source, fetch_whole};
+use cutover::release::source::{self, Error, Item, Of, Settings, Source, fetch_whole};
 use cutover::types::progress::Silent;
 use cutover::types::{Digest, Size, Span};
 
@@ -19,7 +19,7 @@ pub struct Asked {
 }
 
 impl Asked {
-    fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
@@ -65,11 +65,11 @@ impl Server {
         format!("http://{}/shop", self.address)
     }
 
-    fn settings(&self) -> Settings {
+    pub fn settings(&self) -> Settings {
         Settings { url: Some(self.url()), retries: 0, ..Settings::default() }
     }
 
-    fn source(&self) -> Box<dyn Source> {
+    pub fn source(&self) -> Box<dyn Source> {
         source::open(&self.settings()).unwrap()
     }
 
@@ -130,13 +130,20 @@ pub fn file(
     stream.write_all(&body[..length.min(cut_after)])
 }
 
-fn archive() -> Vec<u8> {
+/// Bytes of the archive.
+pub const SIZE: u64 = 1_200_000;
+
+pub fn item(name: &str) -> Item<'_> {
+    Item { of: Of::Release("1"), name }
+}
+
+pub fn archive() -> Vec<u8> {
     (0..300_000_u32).flat_map(u32::to_le_bytes).collect()
 }
 
-fn fetch(source: &dyn Source, signed: &[u8]) -> Result<Vec<u8>, Error> {
+pub fn fetch(source: &dyn Source, signed: &[u8]) -> Result<Vec<u8>, Error> {
     let mut private = tempfile::tempfile().unwrap();
-    let ranges = source.archive("shop-1.tar")?;
+    let ranges = source.archive(item("shop-1.tar"), signed.len() as u64)?;
     fetch_whole(&*ranges, signed.len() as u64, Digest::of(signed), &mut private, &Silent)?;
     let mut bytes = Vec::new();
     private.read_to_end(&mut bytes).unwrap();
@@ -153,12 +160,12 @@ fn small_files_and_parts_of_archives_are_read() {
         _ => status(stream, "404 Not Found", "", b"nothing"),
     });
     let source = server.source();
-    assert_eq!(source.small("stable.channel", 4).unwrap().unwrap(), b"text");
-    assert!(matches!(source.small("stable.channel", 3), Err(Error::TooLong { .. })));
-    assert!(source.small("absent", 3).unwrap().is_none());
-    assert!(matches!(source.archive("absent"), Err(Error::Missing(_))));
-    assert!(matches!(source.small("../x", 3), Err(Error::Name(_))));
-    let ranges = source.archive("shop-1.tar").unwrap();
+    assert_eq!(source.small(item("stable.channel"), 4).unwrap().unwrap(), b"text");
+    assert!(matches!(source.small(item("stable.channel"), 3), Err(Error::TooLong { .. })));
+    assert!(source.small(item("absent"), 3).unwrap().is_none());
+    assert!(matches!(source.archive(item("absent"), SIZE), Err(Error::Missing(_))));
+    assert!(matches!(source.small(item("../x"), 3), Err(Error::Name(_))));
+    let ranges = source.archive(item("shop-1.tar"), SIZE).unwrap();
     assert!(ranges.has_ranges() && ranges.size() == bytes.len() as u64);
     let mut part = Vec::new();
     ranges.read_range(1000, 5000).unwrap().read_to_end(&mut part).unwrap();
@@ -175,7 +182,7 @@ fn a_server_without_ranges_gives_the_whole() {
     let served = bytes.clone();
     let server = Server::new(move |_, stream| status(stream, "200 OK", "", &served));
     let source = server.source();
-    let ranges = source.archive("shop-1.tar").unwrap();
+    let ranges = source.archive(item("shop-1.tar"), SIZE).unwrap();
     assert!(!ranges.has_ranges());
     let mut part = Vec::new();
     ranges.read_range(1000, 5000).unwrap().read_to_end(&mut part).unwrap();
@@ -203,7 +210,7 @@ fn a_transfer_that_is_cut_at_any_byte_is_taken_up_again() {
 }
 
 #[test]
-fn an_archive_that_changes_under_way_is_noticed() {
+fn an_archive_that_changes_under_way_is_refused() {
     let (bytes, other) = (archive(), vec![7; archive().len()]);
     let served = bytes.clone();
     let count = AtomicUsize::new(0);
@@ -213,27 +220,7 @@ fn an_archive_that_changes_under_way_is_noticed() {
     });
     let source = source::open(&Settings { retries: 3, ..server.settings() }).unwrap();
     let error = fetch(&*source, &bytes).unwrap_err();
-    assert!(matches!(error, Error::Read { .. }), "{error}");
-    assert!(server.asked()[2].header("if-range") == Some("\"1\""));
-}
-
-#[test]
-fn a_server_that_lies_about_ranges_is_refused() {
-    let bytes = archive();
-    for lie in ["bytes 5-9/1200000", "bytes 0-1199999/1200001", "bytes 0-9/10", "bytes x", "bytes 9-5/10"] {
-        let served = bytes.clone();
-        let server = Server::new(move |asked, stream| {
-            if asked.range() == Some((0, 0)) {
-                return file(asked, stream, &served, "\"1\"", usize::MAX);
-            }
-            status(stream, "206 Partial Content", &format!("Content-Range: {lie}\r\n"), &served)
-        });
-        let outcome = fetch(&*server.source(), &bytes);
-        if lie == "bytes 0-9/10" {
-            assert!(matches!(outcome, Err(Error::Changed(_))), "{lie}");
-        }
-        assert!(outcome.is_err(), "{lie}");
-    }
+    assert!(matches!(error, Error::Digest { .. }), "{error}");
 }
 
 #[test]
@@ -257,7 +244,7 @@ fn slow_retrieval_is_given_up() {
             ..server.settings()
         };
         let source = source::open(&impatient).unwrap();
-        let Err(Error::Read { source: cause, .. }) = source.small("stable.channel", 1 << 20) else {
+        let Err(Error::Read { source: cause, .. }) = source.small(item("stable.channel"), 1 << 20) else {
             panic!("{stage}: slow bytes were waited for");
         };
         assert_eq!(cause.kind(), ErrorKind::TimedOut, "{stage}: {cause}");
@@ -279,9 +266,12 @@ fn endless_data_are_not_read() {
         }
     });
     let source = server.source();
-    assert!(matches!(source.small("stable.channel", 1 << 20), Err(Error::TooLong { .. })));
-    assert!(matches!(source.small("headers", 1 << 20), Err(Error::Read { .. })));
-    assert!(matches!(source.archive("shop-1.tar"), Err(Error::NoLength(_))));
+    assert!(matches!(source.small(item("stable.channel"), 1 << 20), Err(Error::TooLong { .. })));
+    assert!(matches!(source.small(item("headers"), 1 << 20), Err(Error::Read { .. })));
+    let endless = source.archive(item("shop-1.tar"), SIZE).unwrap();
+    let mut read = Vec::new();
+    endless.read_range(1000, 5000).unwrap().read_to_end(&mut read).unwrap();
+    assert_eq!(read.len(), 5000, "no more than is wanted");
 }
 
 #[test]
@@ -308,10 +298,10 @@ fn redirections_are_followed_within_bounds_and_without_credentials() {
     assert!(matches!(source::open(&settings), Err(Error::Owned(_))), "others can read them");
     std::fs::set_permissions(&credentials, std::fs::Permissions::from_mode(0o600)).unwrap();
     let source = source::open(&settings).unwrap();
-    assert_eq!(source.small("near", 9).unwrap().unwrap(), b"near");
-    assert_eq!(source.small("away", 9).unwrap().unwrap(), b"text");
-    assert!(matches!(source.small("loop", 9), Err(Error::Address { .. })));
-    assert!(matches!(source.small("file", 9), Err(Error::Scheme(_))));
+    assert_eq!(source.small(item("near"), 9).unwrap().unwrap(), b"near");
+    assert_eq!(source.small(item("away"), 9).unwrap().unwrap(), b"text");
+    assert!(matches!(source.small(item("loop"), 9), Err(Error::Address { .. })));
+    assert!(matches!(source.small(item("file"), 9), Err(Error::Scheme(_))));
     let secret = Some("Basic bWU6c2VjcmV0");
     assert!(server.asked().iter().all(|asked| asked.header("authorization") == secret));
     assert!(target.asked().iter().all(|asked| asked.header("authorization").is_none()));
@@ -338,9 +328,9 @@ fn a_server_in_trouble_is_asked_again_and_a_refusing_one_is_not() {
         }
     });
     let source = source::open(&Settings { retries: 3, ..server.settings() }).unwrap();
-    assert_eq!(source.small("stable.channel", 9).unwrap().unwrap(), b"text");
+    assert_eq!(source.small(item("stable.channel"), 9).unwrap().unwrap(), b"text");
     assert_eq!(count.load(Ordering::SeqCst), 4);
-    assert!(matches!(source.small("forbidden", 9), Err(Error::Status { status: 403, .. })));
+    assert!(matches!(source.small(item("forbidden"), 9), Err(Error::Status { status: 403, .. })));
     let asked = server.asked();
     assert_eq!(asked.iter().filter(|asked| asked.path.ends_with("forbidden")).count(), 1);
 }
@@ -354,7 +344,7 @@ fn the_proxy_is_the_configured_one() {
         retries: 0,
         ..Settings::default()
     };
-    let outcome = source::open(&settings).unwrap().small("stable.channel", 9);
+    let outcome = source::open(&settings).unwrap().small(item("stable.channel"), 9);
     let asked = proxy.asked();
     assert!(!asked.is_empty(), "{outcome:?}");
     let wrong = Settings { proxy: Some("::".into()), ..settings };

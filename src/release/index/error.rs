@@ -54,6 +54,16 @@ pub enum Error {
     Disk(#[from] disk::Error),
 }
 
+impl Error {
+    /// What went wrong while a part was read.
+    pub(super) fn reading(error: io::Error) -> Self {
+        match error.downcast::<source::Error>() {
+            Ok(error) => Self::Source(error),
+            Err(error) => Self::Read(error),
+        }
+    }
+}
+
 /// A rule of the format that a part breaks.
 pub(super) fn malformed(part: &'static str, rule: &'static str) -> Error {
     Error::Malformed { part, rule }

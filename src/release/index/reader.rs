@@ -220,7 +220,7 @@ pub fn check_digest(part: &'static str, bytes: &[u8], wanted: Digest) -> Result<
 /// Reads a part into memory.
 pub fn read_exactly(source: &dyn Ranges, start: u64, length: u64) -> Result<Vec<u8>, Error> {
     let mut bytes = vec![0; usize::try_from(length).map_err(|_| malformed(INDEX, "a part is too long"))?];
-    source.read_range(start, length)?.read_exact(&mut bytes).map_err(Error::Read)?;
+    source.read_range(start, length)?.read_exact(&mut bytes).map_err(Error::reading)?;
     Ok(bytes)
 }
 

@@ -9,14 +9,18 @@
 //! With size and time, which the index has, the inode number tells whether a file still is what staging made. A record
 //! that is broken in any way is no error: the release is just no base for others.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::Page;
 use super::codec::{Cursor, put, put_signed};
 use super::error::Error;
 use super::reader::{Index, read_exactly, verified};
+use super::staging::GAP;
 use crate::release::source::{LocalFile, Ranges};
 use crate::sys::disk::Context as _;
 use crate::types::Digest;
@@ -103,37 +107,80 @@ impl Seen {
     }
 }
 
+/// Pages of an index that are read at once: those that `is_here` does not have, with what lies in small gaps between
+/// them, since a further request costs more.
+pub fn page_runs(pages: &[Page], is_here: impl Fn(&Page) -> bool) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for (at, page) in pages.iter().enumerate().filter(|(_, page)| !is_here(page)) {
+        match runs.last_mut() {
+            Some(run) if page.offset <= end_of(&pages[run.end - 1]).saturating_add(GAP) => run.end = at + 1,
+            _ => runs.push(at..at + 1),
+        }
+    }
+    runs
+}
+
+fn end_of(page: &Page) -> u64 {
+    page.offset.saturating_add(page.size)
+}
+
 /// Writes the index of a release to `path`: pages that `base` has, too, come from there, the others from the archive.
 /// Gives the number of bytes read from the archive.
 pub fn keep_index(index: &Index<'_>, base: Option<&Installed>, path: &Path) -> Result<u64, Error> {
-    let here: std::collections::HashMap<Digest, &super::Page> =
+    let here: HashMap<Digest, &Page> =
         base.iter().flat_map(|base| base.index.root().pages.iter()).map(|page| (page.digest, page)).collect();
     let created = File::create(path).context("write", path)?;
     let mut file = std::io::BufWriter::with_capacity(256 << 10, created);
-    let mut fetched = 0;
     let pages = &index.root().pages;
-    let mut at = 0;
+    let mut runs = page_runs(pages, |page| here.contains_key(&page.digest)).into_iter().peekable();
+    let (mut fetched, mut at) = (0, 0);
     while let Some(page) = pages.get(at) {
-        if let (Some(old), Some(base)) = (here.get(&page.digest), base) {
-            let bytes = base.index.page_bytes(old)?;
-            file.write_all(&bytes).context("write", path)?;
+        if let Some(run) = runs.next_if(|run| run.start == at) {
+            let length = end_of(&pages[run.end - 1]) - page.offset;
+            let mut reader = index.source().read_range(page.offset, length)?;
+            for page in &pages[run.clone()] {
+                let mut bytes = vec![0; usize::try_from(page.size).unwrap_or(0)];
+                reader.read_exact(&mut bytes).map_err(Error::reading)?;
+                super::reader::check_digest("a page of the index", &bytes, page.digest)?;
+                file.write_all(&bytes).context("write", path)?;
+            }
+            fetched += length;
+            at = run.end;
+        } else if let (Some(old), Some(base)) = (here.get(&page.digest), base) {
+            file.write_all(&base.index.page_bytes(old)?).context("write", path)?;
             at += 1;
-            continue;
         }
-        let run = pages[at..].iter().take_while(|page| !here.contains_key(&page.digest)).count();
-        let some = &pages[at..at + run];
-        let length: u64 = some.iter().map(|page| page.size).sum();
-        let mut reader = index.source().read_range(page.offset, length)?;
-        for page in some {
-            let mut bytes = vec![0; usize::try_from(page.size).unwrap_or(0)];
-            reader.read_exact(&mut bytes).map_err(Error::Read)?;
-            super::reader::check_digest("a page of the index", &bytes, page.digest)?;
-            file.write_all(&bytes).context("write", path)?;
-        }
-        fetched += length;
-        at += run;
     }
     file.write_all(index.tail_bytes()).context("write", path)?;
     file.flush().context("write", path)?;
     Ok(fetched)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::PageKind;
+    use super::*;
+
+    #[test]
+    fn pages_in_small_gaps_are_read_along() {
+        let size = GAP / 2;
+        let page = |at: u64| Page {
+            kind: PageKind::Meta,
+            items: 1,
+            files: 1,
+            first: Vec::new(),
+            offset: at * size,
+            size,
+            plain: size,
+            digest: Digest::of(&at.to_le_bytes()),
+        };
+        let pages: Vec<Page> = (0..12).map(page).collect();
+        let runs = |missing: &[u64]| {
+            let missing: Vec<Digest> = missing.iter().map(|at| page(*at).digest).collect();
+            page_runs(&pages, |page| !missing.contains(&page.digest))
+        };
+        assert!(runs(&[]).is_empty());
+        assert_eq!(runs(&[0, 1, 4, 8, 11]), [0..5, 8..12]);
+        assert_eq!(runs(&[3, 7]), [3..4, 7..8]);
+    }
 }

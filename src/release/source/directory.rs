@@ -5,9 +5,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{Error, LocalFile, Ranges, Source};
-use crate::release::text::is_file_name;
-use crate::types::{escaped, escaped_path};
+use super::{Error, Item, LocalFile, Ranges, Source};
+use crate::types::escaped_path;
 
 /// A directory of releases. Others may write there while it is read.
 #[derive(Clone, Debug)]
@@ -21,11 +20,9 @@ impl Directory {
         Self { path: path.into() }
     }
 
-    fn open(&self, name: &str) -> Result<Option<(File, String)>, Error> {
-        if !is_file_name(name) {
-            return Err(Error::Name(escaped(name.as_bytes())));
-        }
-        let path = self.path.join(name);
+    fn open(&self, item: Item<'_>) -> Result<Option<(File, String)>, Error> {
+        item.check()?;
+        let path = self.path.join(item.name);
         let what = escaped_path(&path);
         match open_regular(&path) {
             Ok(file) => Ok(Some((file, what))),
@@ -64,14 +61,14 @@ impl Source for Directory {
         escaped_path(&self.path)
     }
 
-    fn small(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, Error> {
-        let Some((file, what)) = self.open(name)? else { return Ok(None) };
+    fn small(&self, item: Item<'_>, limit: usize) -> Result<Option<Vec<u8>>, Error> {
+        let Some((file, what)) = self.open(item)? else { return Ok(None) };
         read_bounded(file, limit, &what).map(Some)
     }
 
-    fn archive(&self, name: &str) -> Result<Box<dyn Ranges>, Error> {
-        let path = self.path.join(name);
-        let (file, _) = self.open(name)?.ok_or_else(|| Error::Missing(escaped_path(&path)))?;
+    fn archive(&self, item: Item<'_>, _: u64) -> Result<Box<dyn Ranges>, Error> {
+        let path = self.path.join(item.name);
+        let (file, _) = self.open(item)?.ok_or_else(|| Error::Missing(escaped_path(&path)))?;
         Ok(Box::new(LocalFile::new(file, &path)?))
     }
 }
@@ -80,7 +77,12 @@ impl Source for Directory {
 mod tests {
     use nix::sys::stat::Mode;
 
+    use super::super::Of;
     use super::*;
+
+    fn item(name: &str) -> Item<'_> {
+        Item { of: Of::Release("1"), name }
+    }
 
     #[test]
     fn only_regular_files_of_bounded_size_are_read() {
@@ -92,18 +94,18 @@ mod tests {
         nix::unistd::mkfifo(&path("fifo"), Mode::from_bits_truncate(0o600)).unwrap();
         nix::unistd::mkdir(&path("directory"), Mode::from_bits_truncate(0o700)).unwrap();
 
-        assert_eq!(source.small("file", 5).unwrap().unwrap(), b"12345");
-        assert!(matches!(source.small("file", 4), Err(Error::TooLong { .. })));
-        assert!(source.small("absent", 4).unwrap().is_none());
+        assert_eq!(source.small(item("file"), 5).unwrap().unwrap(), b"12345");
+        assert!(matches!(source.small(item("file"), 4), Err(Error::TooLong { .. })));
+        assert!(source.small(item("absent"), 4).unwrap().is_none());
         for name in ["link", "fifo", "directory"] {
-            assert!(matches!(source.small(name, 5), Err(Error::Read { .. })), "{name}");
-            assert!(source.archive(name).is_err(), "{name}");
+            assert!(matches!(source.small(item(name), 5), Err(Error::Read { .. })), "{name}");
+            assert!(source.archive(item(name), 10).is_err(), "{name}");
         }
         for name in ["../file", "/etc/passwd", "", ".", "a/b"] {
-            assert!(matches!(source.small(name, 5), Err(Error::Name(_))), "{name}");
+            assert!(matches!(source.small(item(name), 5), Err(Error::Name(_))), "{name}");
         }
         let unmounted = Directory::new(path("nowhere"));
-        assert!(unmounted.small("file", 5).is_err());
+        assert!(unmounted.small(item("file"), 5).is_err());
     }
 
     #[test]
@@ -111,7 +113,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.tar");
         std::io::Write::write_all(&mut File::create(path).unwrap(), b"0123456789").unwrap();
-        let archive = Directory::new(directory.path()).archive("a.tar").unwrap();
+        let archive = Directory::new(directory.path()).archive(item("a.tar"), 10).unwrap();
         assert_eq!(archive.size(), 10);
         let mut text = String::new();
         archive.read_range(3, 4).unwrap().read_to_string(&mut text).unwrap();

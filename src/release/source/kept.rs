@@ -168,6 +168,10 @@ impl Ranges for Kept<'_> {
         self.inner.size()
     }
 
+    fn is_far(&self) -> bool {
+        self.inner.is_far()
+    }
+
     fn read_range(&self, start: u64, length: u64) -> Result<Box<dyn Read + Send>, Error> {
         let end = start.checked_add(length).filter(|end| *end <= self.size());
         let Some(end) = end else { return self.inner.read_range(start, length) };

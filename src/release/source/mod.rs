@@ -5,6 +5,8 @@
 //! <url>/<release>.manifest  and .sig      what it is
 //! <url>/<release>.tar.zst                 itself
 //! ```
+//! In the address of a web server `{release}` and `{file}` may stand: see [`Item`].
+//!
 //! Everything here is in the hands of others: files are opened without following links and without waiting, must be
 //! regular, and are read into private copies up to a limit. What they say counts only after [`super::trust`].
 
@@ -16,8 +18,10 @@ mod settings;
 mod web;
 mod whole;
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use directory::Directory;
 pub use kept::Kept;
@@ -26,8 +30,45 @@ pub use settings::Settings;
 pub use web::Web;
 pub use whole::fetch_whole;
 
+use crate::release::text::is_file_name;
 use crate::sys::{disk, owned};
 use crate::types::{Digest, escaped, escaped_path};
+
+/// What a file of a source belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of<'a> {
+    /// The channel of this name.
+    Channel(&'a str),
+    /// The release of this version.
+    Release(&'a str),
+}
+
+/// A file of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Item<'a> {
+    /// What it belongs to: some places keep the files of each release by themselves.
+    pub of: Of<'a>,
+    /// Its name.
+    pub name: &'a str,
+}
+
+impl Item<'_> {
+    /// What stands for `{release}`: the version, or `channel-<name>`.
+    pub fn release(&self) -> Cow<'_, str> {
+        match self.of {
+            Of::Channel(name) => Cow::Owned(format!("channel-{name}")),
+            Of::Release(version) => Cow::Borrowed(version),
+        }
+    }
+
+    /// Refuses a name that is not one of a file, and nothing else.
+    fn check(&self) -> Result<(), Error> {
+        match is_file_name(self.name) && is_file_name(&self.release()) {
+            true => Ok(()),
+            false => Err(Error::Name(escaped(self.name.as_bytes()))),
+        }
+    }
+}
 
 /// A place that releases come from.
 pub trait Source: Send + Sync {
@@ -38,10 +79,14 @@ pub trait Source: Send + Sync {
     ///
     /// # Errors
     /// When it cannot be read, or is longer than `limit` bytes.
-    fn small(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, Error>;
+    fn small(&self, item: Item<'_>, limit: usize) -> Result<Option<Vec<u8>>, Error>;
 
-    /// An archive, to read parts of.
-    fn archive(&self, name: &str) -> Result<Box<dyn Ranges>, Error>;
+    /// An archive, to read parts of. It must have `size` bytes; of a place that does not tell, this is believed: no part
+    /// of it counts before its digest was compared.
+    ///
+    /// # Errors
+    /// When there is none, or when it cannot be read.
+    fn archive(&self, item: Item<'_>, size: u64) -> Result<Box<dyn Ranges>, Error>;
 
     /// Whether files may be replaced while they are read, so that two that don't fit are worth a second look.
     fn is_replaced_in_place(&self) -> bool {
@@ -49,19 +94,48 @@ pub trait Source: Send + Sync {
     }
 }
 
-/// Opens the source that the settings name. Nothing is read yet.
+/// Opens the source that the settings name. Nothing is read yet but the credentials.
 pub fn open(settings: &Settings) -> Result<Box<dyn Source>, Error> {
     let url = settings.url.as_deref().ok_or(Error::NoSource)?;
-    let path = match url.split_once("://") {
-        None => url,
-        Some(("file", path)) => path,
-        Some(("http" | "https", _)) => return Ok(Box::new(Web::new(url, settings)?)),
-        Some((scheme, _)) => return Err(Error::Scheme(escaped(scheme.as_bytes()))),
-    };
-    if !path.starts_with('/') {
-        return Err(Error::NotAbsolute(escaped(url.as_bytes())));
+    Ok(match Kind::of(url)? {
+        Kind::Directory(path) => Box::new(Directory::new(path)),
+        Kind::Web => Box::new(Web::new(url, settings)?),
+    })
+}
+
+/// Refuses a source that could never be opened. Looks at the settings only.
+///
+/// # Errors
+/// When the address, or that of the proxy, cannot be used.
+pub fn check(settings: &Settings) -> Result<(), Error> {
+    let Some(url) = settings.url.as_deref() else { return Ok(()) };
+    match Kind::of(url)? {
+        Kind::Directory(_) => Ok(()),
+        Kind::Web => Web::new(url, &Settings { credentials: None, ..settings.clone() }).map(drop),
     }
-    Ok(Box::new(Directory::new(path)))
+}
+
+/// Of which kind an address is.
+enum Kind<'a> {
+    Directory(&'a str),
+    Web,
+}
+
+impl<'a> Kind<'a> {
+    fn of(url: &'a str) -> Result<Self, Error> {
+        let path = match url.split_once("://") {
+            None => url,
+            Some((scheme, path)) => match scheme.to_ascii_lowercase().as_str() {
+                "file" => path,
+                "http" | "https" => return Ok(Self::Web),
+                _ => return Err(Error::Scheme(escaped(scheme.as_bytes()))),
+            },
+        };
+        match path.starts_with('/') {
+            true => Ok(Self::Directory(path)),
+            false => Err(Error::NotAbsolute(escaped(url.as_bytes()))),
+        }
+    }
 }
 
 /// Why something could not be had from a source.
@@ -120,19 +194,23 @@ pub enum Error {
     #[error("`[source] proxy` is not an address such as `http://proxy:3128`")]
     Proxy,
     /// The server refuses, or has trouble.
-    #[error("cannot read `{what}`: the server answers with status {status}")]
+    #[error("cannot read `{what}`: the server answers with status {status}{}", wait_text(*.retry_after))]
     Status {
         /// The file.
         what: String,
         /// The status.
         status: u16,
+        /// How long it wants to be left alone.
+        retry_after: Option<Duration>,
     },
-    /// The server does not say how long the file is.
-    #[error("cannot read `{0}`: the server does not say its size")]
-    NoLength(String),
-    /// The file is another one than a moment before.
-    #[error("`{0}` was changed while it was read")]
-    Changed(String),
+    /// The server's answer is none to what it was asked.
+    #[error("cannot read `{what}`: the server's answer cannot be used: {problem}")]
+    Answer {
+        /// The file.
+        what: String,
+        /// What is wrong with the answer.
+        problem: &'static str,
+    },
     /// It ended before its time.
     #[error("`{0}` ends too early")]
     Cut(String),
@@ -171,18 +249,38 @@ impl Error {
         Self::Cut(what.into())
     }
 
-    /// Whether it may well go better in a moment.
+    /// What went wrong while a part was read. An error of ours that had to pass as one of the machine is itself again.
+    pub fn reading(what: &str, error: io::Error) -> Self {
+        error.downcast().unwrap_or_else(|source| Self::Read { what: what.to_owned(), source })
+    }
+
+    /// The same, where only errors of the machine can pass: see [`Error::reading`].
+    fn into_io(self) -> io::Error {
+        match self {
+            Self::Read { what: _, source } if source.raw_os_error().is_some() => source,
+            error => io::Error::other(error),
+        }
+    }
+
+    /// Whether it may well go better in a moment, or with another server of the same name.
     fn is_passing(&self) -> bool {
         match self {
-            Self::Read { .. } | Self::Cut(_) => true,
-            Self::Status { status, .. } => *status == 429 || *status >= 500,
+            Self::Read { .. } | Self::Cut(_) | Self::Answer { .. } | Self::Size { .. } => true,
+            Self::Status { status, .. } => matches!(*status, 408 | 425 | 429 | 500..),
             _ => false,
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 
     /// Whether the bytes are not the ones that were signed: trying again will hardly help.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Size { .. } | Self::Digest { .. } | Self::TooLong { .. })
+        matches!(self, Self::Size { .. } | Self::Digest { .. } | Self::TooLong { .. } | Self::Answer { .. })
     }
 
     /// Whether the file system of the private copy has no room.
@@ -193,5 +291,12 @@ impl Error {
             Self::Disk(error) => error.is_no_space(),
             _ => false,
         }
+    }
+}
+
+fn wait_text(retry_after: Option<Duration>) -> String {
+    match retry_after.map(|pause| pause.as_secs()) {
+        Some(seconds @ 1..) => format!(", and wants to be left alone for {seconds} s"),
+        Some(0) | None => String::new(),
     }
 }

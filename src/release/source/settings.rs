@@ -8,7 +8,7 @@ use crate::types::{Size, Span};
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// A directory (`file:///mnt/releases/shop`, or its path), or `https://…`.
+    /// A directory (`file:///mnt/releases/shop`, or its path), or `https://…`, where `{release}` and `{file}` may stand.
     pub url: Option<String>,
     /// The channel to follow.
     pub channel: String,
@@ -28,7 +28,7 @@ pub struct Settings {
     pub group: Option<String>,
     /// `http://proxy:3128`; the environment's proxy is not used.
     pub proxy: Option<String>,
-    /// File with `user:password` for the server; mode 0600.
+    /// File with `user:password` or a token for the server; mode 0600.
     pub credentials: Option<String>,
     /// Bytes a second at most.
     pub rate_limit: Option<Size>,
@@ -38,7 +38,7 @@ pub struct Settings {
     pub stall_timeout: Span,
     /// See `stall_timeout`.
     pub stall_bytes: Size,
-    /// How often a transfer that was cut is taken up again.
+    /// How often a server that fails, or cuts a transfer, is asked again before it has brought anything more.
     pub retries: u32,
 }
 

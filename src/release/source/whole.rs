@@ -85,7 +85,7 @@ fn copy(
             Ok(0) => return Err(Error::cut("the archive")),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(source) => return Err(Error::Read { what: "the archive".to_owned(), source }),
+            Err(error) => return Err(Error::reading("the archive", error)),
         };
         hasher.update(&buffer[..read]);
         private.write_all(&buffer[..read]).map_err(Error::Write)?;

@@ -9,7 +9,7 @@ use crate::release::source::Ranges;
 use crate::types::progress::Progress;
 
 /// A gap up to this size is read along: a further request costs more.
-const GAP: u64 = 128 << 10;
+pub(in crate::release::index) const GAP: u64 = 128 << 10;
 
 /// Calls `found` with each frame that is needed, in the order of the archive. Gives the number of bytes read.
 pub fn fetch(
@@ -25,7 +25,7 @@ pub fn fetch(
         let mut reader = source.read_range(plan.starts[range.start], length)?;
         for number in range {
             let mut bytes = vec![0; plan.frames[number].size as usize];
-            reader.read_exact(&mut bytes).map_err(Error::Read)?;
+            reader.read_exact(&mut bytes).map_err(Error::reading)?;
             progress.advance(bytes.len() as u64, 0);
             if plan.work.contains_key(&number) {
                 found(number, bytes)?;

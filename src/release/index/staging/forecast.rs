@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
+use super::super::seen::page_runs;
 use super::super::{Error, Index};
 use super::join::{Pair, Shared, entries_of_old, join};
 use super::reuse::has_same_content;
@@ -97,13 +98,15 @@ fn frames_of(plan: &Plan) -> impl Iterator<Item = Range<u64>> {
     fetch::ranges(plan).into_iter().map(|range| plan.starts[range.start]..fetch::end_of(plan, range.end - 1))
 }
 
-/// The end of the archive, where root and footer are, and the pages that the base does not have.
+/// The end of the archive, where root and footer are, and the pages that are read.
 fn pages_of<'a>(index: &'a Index<'_>, old: Option<&Index<'_>>) -> impl Iterator<Item = Range<u64>> + 'a {
     let here: HashSet<Digest> =
         old.iter().flat_map(|old| &old.root().pages).map(|page| page.digest).collect();
-    let missing = index.root().pages.iter().filter(move |page| !here.contains(&page.digest));
+    let pages = &index.root().pages;
+    let runs = page_runs(pages, |page| here.contains(&page.digest)).into_iter();
+    let read = runs.map(|run| pages[run.start].offset..pages[run.end - 1].offset + pages[run.end - 1].size);
     let size = index.source().size();
-    missing.map(|page| page.offset..page.offset + page.size).chain(std::iter::once(index.tail_start()..size))
+    read.chain(std::iter::once(index.tail_start()..size))
 }
 
 fn merged(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {

@@ -29,6 +29,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
+pub(super) use fetch::GAP;
 pub use forecast::{Forecast, forecast};
 use join::{Pair, Shared};
 pub use owner::admit;

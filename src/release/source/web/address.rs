@@ -1,9 +1,16 @@
 //! Addresses of a web server, and where a redirection may lead.
 
-use super::super::Error;
+use super::super::{Error, Item};
 use crate::types::escaped;
 
+/// What may stand in the address of a source.
+const RELEASE: &str = "{release}";
+const FILE: &str = "{file}";
+
 /// `http://…` or `https://…`, without user, password and fragment.
+///
+/// That of a source is a directory, or a template such as `https://forge.example/shop/download/{release}/{file}`. What
+/// stands after a `?` (a token, as a rule) is sent with every file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     is_secure: bool,
@@ -36,10 +43,30 @@ impl Address {
         Ok(Self { is_secure, authority: authority.to_ascii_lowercase(), path })
     }
 
-    /// The file `name` in this directory.
-    pub fn file(&self, name: &str) -> Self {
-        let directory = self.path.split('?').next().unwrap_or_default().trim_end_matches('/');
-        Self { path: format!("{directory}/{name}"), ..self.clone() }
+    /// The address of a source: a directory or a template.
+    pub fn of_source(text: &str) -> Result<Self, Error> {
+        let address = Self::parse(text)?;
+        let rest = address.path.replace(RELEASE, "").replace(FILE, "");
+        if rest.contains(['{', '}']) || address.authority.contains(['{', '}']) {
+            let problem = "only `{release}` and `{file}` can stand in braces, and not in the host's name";
+            return Err(Error::Address { address: without_secrets(text), problem });
+        }
+        Ok(address)
+    }
+
+    /// A file of this source.
+    pub fn file(&self, item: Item<'_>) -> Self {
+        let (path, query) = match self.path.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (self.path.as_str(), None),
+        };
+        let mut path = match self.path.contains(FILE) {
+            true => path.to_owned(),
+            false => format!("{}/{FILE}", path.trim_end_matches('/')),
+        };
+        path.extend(query.iter().flat_map(|query| ["?", query]));
+        let path = path.replace(RELEASE, &quoted(&item.release())).replace(FILE, &quoted(item.name));
+        Self { path, ..self.clone() }
     }
 
     /// Where a redirection leads: absolute, or relative to this address. Never from `https` to anything else.
@@ -89,6 +116,19 @@ impl Address {
     }
 }
 
+/// A name as it stands in a path: some servers (S3) take a bare `+` for a blank.
+fn quoted(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
+}
+
 /// An address that could not be read, without what stands before an `@` and after a `?`.
 fn without_secrets(text: &str) -> String {
     let text = text.split('?').next().unwrap_or_default();
@@ -99,6 +139,7 @@ fn without_secrets(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::Of;
     use super::*;
 
     #[test]
@@ -124,7 +165,52 @@ mod tests {
             assert!(from.redirected(location).is_err(), "{location}");
         }
         assert_eq!(from.place(), "https://a.example/x/shop");
-        assert_eq!(from.file("f").text(), "https://a.example/x/shop/f");
+    }
+
+    #[test]
+    fn a_source_is_a_directory_or_a_template() {
+        let release = Item { of: Of::Release("1.0+b7"), name: "shop-1.0+b7.tar" };
+        let channel = Item { of: Of::Channel("stable"), name: "stable.channel" };
+        for (url, wanted) in [
+            (
+                "https://a.example/x/shop",
+                ["https://a.example/x/shop/shop-1.0%2Bb7.tar", "https://a.example/x/shop/stable.channel"],
+            ),
+            ("http://a.example", ["http://a.example/shop-1.0%2Bb7.tar", "http://a.example/stable.channel"]),
+            (
+                "https://a.example/x/?sv=T%2Fx&e=1",
+                [
+                    "https://a.example/x/shop-1.0%2Bb7.tar?sv=T%2Fx&e=1",
+                    "https://a.example/x/stable.channel?sv=T%2Fx&e=1",
+                ],
+            ),
+            (
+                "https://a.example/download/{release}/{file}",
+                [
+                    "https://a.example/download/1.0%2Bb7/shop-1.0%2Bb7.tar",
+                    "https://a.example/download/channel-stable/stable.channel",
+                ],
+            ),
+            (
+                "https://a.example/v{release}",
+                [
+                    "https://a.example/v1.0%2Bb7/shop-1.0%2Bb7.tar",
+                    "https://a.example/vchannel-stable/stable.channel",
+                ],
+            ),
+            (
+                "https://a.example/get?file={file}",
+                ["https://a.example/get?file=shop-1.0%2Bb7.tar", "https://a.example/get?file=stable.channel"],
+            ),
+        ] {
+            let address = Address::of_source(url).unwrap();
+            assert_eq!([address.file(release).text(), address.file(channel).text()], wanted, "{url}");
+        }
+        for url in
+            ["https://a.example/{tag}/{file}", "https://{release}.example/{file}", "https://a.example/{"]
+        {
+            assert!(Address::of_source(url).is_err(), "{url}");
+        }
     }
 
     #[test]

@@ -5,11 +5,12 @@
 //! and gives at most as many bytes as were asked for. The proxy is the configured one, never one of the environment.
 
 mod address;
+mod credentials;
 mod pace;
 mod part;
+mod retry;
 
 use std::io::{self, Read};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ureq::http::{HeaderMap, Response, StatusCode, header};
@@ -19,11 +20,9 @@ use ureq::{Agent, Body, Proxy};
 use self::address::Address;
 use self::pace::{RateLimit, StallWatch};
 use self::part::WebArchive;
+use self::retry::Attempts;
 use super::directory::read_bounded;
-use super::{Error, Ranges, Settings, Source};
-use crate::release::text::is_file_name;
-use crate::sys::owned;
-use crate::types::escaped;
+use super::{Error, Item, Ranges, Settings, Source};
 
 /// Redirections that are followed for one request.
 const REDIRECTIONS_MAX: u32 = 5;
@@ -34,10 +33,10 @@ const RATE_MIN: u64 = 64 << 10;
 /// Time allowed for a transfer, whatever its size.
 const GRACE: Duration = Duration::from_secs(600);
 
-/// The longest file of credentials in bytes.
-const CREDENTIALS_BYTES_MAX: usize = 4096;
+/// Time allowed for any transfer at most.
+const TRANSFER_MAX: Duration = Duration::from_secs(30 * 86_400);
 
-/// A web server's directory of releases. Cheap to clone.
+/// The releases on a web server. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Web {
     base: Address,
@@ -52,7 +51,7 @@ pub struct Web {
 impl Web {
     /// A source at `url`. Nothing is sent yet.
     pub fn new(url: &str, settings: &Settings) -> Result<Self, Error> {
-        let base = Address::parse(url)?;
+        let base = Address::of_source(url)?;
         let wrong_proxy = |_| Error::Proxy;
         let proxy = settings.proxy.as_deref().map(Proxy::new).transpose().map_err(wrong_proxy)?;
         let stall_timeout = settings.stall_timeout.0;
@@ -74,15 +73,24 @@ impl Web {
         Ok(Self {
             base,
             agent: config.new_agent(),
-            authorization: settings.credentials.as_deref().map(credentials).transpose()?,
+            authorization: settings.credentials.as_deref().map(credentials::authorization).transpose()?,
             rate: settings.rate_limit.map(|limit| RateLimit::new(limit.0)),
             stall: StallWatch::new(stall_timeout, settings.stall_bytes.0),
             retries: settings.retries,
         })
     }
 
-    fn file(&self, name: &str) -> Result<Address, Error> {
-        if is_file_name(name) { Ok(self.base.file(name)) } else { Err(Error::Name(escaped(name.as_bytes()))) }
+    fn file(&self, item: Item<'_>) -> Result<Address, Error> {
+        item.check()?;
+        Ok(self.base.file(item))
+    }
+
+    /// By when a transfer of so many bytes must have ended.
+    fn deadline(&self, bytes: u64) -> Instant {
+        // The limit may be below what is asked of a server; twice the time, for other transfers share it.
+        let rate =
+            self.rate.as_ref().map_or(RATE_MIN, |rate| (rate.bytes_per_second() / 2).clamp(1, RATE_MIN));
+        Instant::now() + GRACE + Duration::from_secs(bytes / rate).min(TRANSFER_MAX)
     }
 
     /// Asks for a file, through redirections. Gives whatever answer comes at last.
@@ -108,6 +116,15 @@ impl Web {
             let response = sent.map_err(|error| read_error(file, told(error)))?;
             let is_elsewhere = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
             if !is_elsewhere {
+                let is_led_elsewhere = address != *file;
+                let has_expired = matches!(response.status().as_u16(), 400 | 401 | 403);
+                if is_led_elsewhere && has_expired {
+                    // The address that was signed for this request holds no more; the next one gets another.
+                    return Err(Error::Answer {
+                        what: file.place(),
+                        problem: "it leads where it is refused",
+                    });
+                }
                 return Ok(response);
             }
             let location = text_of(response.headers(), header::LOCATION);
@@ -116,13 +133,13 @@ impl Web {
         Err(Error::Address { address: file.place(), problem: "it is redirected too often" })
     }
 
-    fn try_small(&self, file: &Address, limit: usize) -> Result<Option<Vec<u8>>, Error> {
-        let deadline = deadline(limit as u64);
-        let response = self.get(file, &[], deadline)?;
+    fn try_small(&self, file: &Address, limit: usize, deadline: Instant) -> Result<Option<Vec<u8>>, Error> {
+        // What a cache has of these files may be older than what the server has.
+        let response = self.get(file, &[(header::CACHE_CONTROL, "no-cache".to_owned())], deadline)?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND | StatusCode::GONE => return Ok(None),
-            status => return Err(Error::Status { what: file.place(), status: status.as_u16() }),
+            _ => return Err(status(file, &response)),
         }
         let length = content_length(response.headers());
         if length.is_some_and(|length| length > limit as u64) {
@@ -147,22 +164,20 @@ impl Source for Web {
         self.base.place().trim_end_matches('/').to_owned()
     }
 
-    fn small(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, Error> {
-        let file = self.file(name)?;
-        let mut attempt = 0;
+    fn small(&self, item: Item<'_>, limit: usize) -> Result<Option<Vec<u8>>, Error> {
+        let file = self.file(item)?;
+        let deadline = self.deadline(limit as u64);
+        let mut attempts = Attempts::new(self.retries, deadline);
         loop {
-            match self.try_small(&file, limit) {
-                Err(error) if error.is_passing() && attempt < self.retries => {
-                    std::thread::sleep(pause(attempt));
-                    attempt += 1;
-                }
+            match self.try_small(&file, limit, deadline) {
+                Err(error) if attempts.may_go_on(&error) => {}
                 result => return result,
             }
         }
     }
 
-    fn archive(&self, name: &str) -> Result<Box<dyn Ranges>, Error> {
-        Ok(Box::new(WebArchive::open(self.clone(), self.file(name)?)?))
+    fn archive(&self, item: Item<'_>, size: u64) -> Result<Box<dyn Ranges>, Error> {
+        Ok(Box::new(WebArchive::open(self.clone(), self.file(item)?, size)?))
     }
 }
 
@@ -176,23 +191,15 @@ struct Paced {
 impl Read for Paced {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let asked = Instant::now();
-        let read = self.reader.read(buffer)?;
+        // Little at a time where the rate is low: a server gives up who does not read for a minute.
+        let most = self.rate.as_ref().map_or(usize::MAX, RateLimit::bytes_at_once).min(buffer.len());
+        let read = self.reader.read(&mut buffer[..most])?;
         self.stall.came(read as u64, asked.elapsed())?;
         if let Some(rate) = &self.rate {
             std::thread::sleep(rate.wait_after(read as u64));
         }
         Ok(read)
     }
-}
-
-/// By when a transfer of so many bytes must have ended.
-fn deadline(bytes: u64) -> Instant {
-    Instant::now() + GRACE + Duration::from_secs((bytes / RATE_MIN).min(30 * 86_400))
-}
-
-/// How long to wait before the next attempt: longer every time, at most 16 s.
-fn pause(attempt: u32) -> Duration {
-    Duration::from_millis(250) * 2_u32.pow(attempt.min(6))
 }
 
 fn told(error: ureq::Error) -> io::Error {
@@ -208,59 +215,16 @@ fn read_error(file: &Address, source: io::Error) -> Error {
     Error::Read { what: file.place(), source }
 }
 
+/// What a server said in place of the file.
+fn status(file: &Address, response: &Response<Body>) -> Error {
+    let retry_after = retry::retry_after(response.headers());
+    Error::Status { what: file.place(), status: response.status().as_u16(), retry_after }
+}
+
 fn text_of(headers: &HeaderMap, name: header::HeaderName) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
     text_of(headers, header::CONTENT_LENGTH)?.trim().parse().ok()
-}
-
-/// Reads `user:password` from a file that only its owner can read, for the header `Authorization`.
-fn credentials(path: &str) -> Result<String, Error> {
-    use std::os::unix::fs::MetadataExt as _;
-    let path = Path::new(path);
-    let missing = || Error::Missing(crate::types::escaped_path(path));
-    let file = owned::open(path)?.ok_or_else(missing)?;
-    let unreadable = |source| Error::Read { what: crate::types::escaped_path(path), source };
-    let mode = file.metadata().map_err(unreadable)?.mode();
-    if mode & 0o077 != 0 {
-        return Err(
-            owned::Error::Not { path: path.to_owned(), wanted: "private: run `chmod 600` on it" }.into()
-        );
-    }
-    let bytes = read_bounded(file, CREDENTIALS_BYTES_MAX, &crate::types::escaped_path(path))?;
-    let text = bytes.trim_ascii();
-    if !text.contains(&b':') || text.iter().any(u8::is_ascii_control) {
-        return Err(owned::Error::Not { path: path.to_owned(), wanted: "of the form `user:password`" }.into());
-    }
-    Ok(format!("Basic {}", base64(text)))
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for group in bytes.chunks(3) {
-        let bits =
-            group.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
-        for place in 0..4 {
-            let digit = (bits >> (18 - 6 * place)) & 63;
-            text.push(if place <= group.len() { char::from(DIGITS[digit as usize]) } else { '=' });
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_is_that_of_rfc_4648() {
-        for (bytes, text) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
-        {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-    }
 }

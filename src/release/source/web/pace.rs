@@ -18,6 +18,16 @@ impl RateLimit {
         Self { bytes_per_second: bytes_per_second.max(1), paid_until: Arc::new(Mutex::new(Instant::now())) }
     }
 
+    /// The limit.
+    pub fn bytes_per_second(&self) -> u64 {
+        self.bytes_per_second
+    }
+
+    /// What is read at once, so that the wait after it stays below a quarter of a second.
+    pub fn bytes_at_once(&self) -> usize {
+        usize::try_from(self.bytes_per_second / 4).unwrap_or(usize::MAX).max(1)
+    }
+
     /// How long to wait after so many bytes.
     pub fn wait_after(&self, bytes: u64) -> Duration {
         let price = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
