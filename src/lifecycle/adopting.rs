@@ -95,6 +95,7 @@ fn seal(node: &Node<'_>, tree: &Path, version: Version, progress: &dyn Progress)
         bytes,
         staged: node.clock.wall(),
         signers: Vec::new(),
+        keys: Vec::new(),
         data_read: Vec::new(),
         data_write: None,
         links: Vec::new(),

@@ -11,6 +11,7 @@ use crate::release::archive::Limits;
 use crate::release::index::{self, Base, Index, Installed, Method, StageOrder, Staged};
 use crate::release::resolve::Candidate;
 use crate::release::source::{self, Ranges};
+use crate::release::trust::Signer;
 use crate::store::{self, Kept, Need, Sealed, Staging};
 use crate::sys::disk::Context as _;
 use crate::types::Version;
@@ -54,6 +55,10 @@ impl Node<'_> {
     ) -> Result<Option<Built>, Error> {
         let manifest = &candidate.manifest;
         let archive: Arc<dyn Ranges + '_> = Arc::new(candidate.archive.as_ref());
+        if manifest.index.is_none() && !is_ours {
+            // Its index could be exchanged between two readings: it is copied, and read as an ordinary archive.
+            return Ok(None);
+        }
         match manifest.index {
             // With a signed index every part that is read is compared with it, which is as safe, and costs no more than
             // what is read. Small archives are read whole all the same, so that damage is told early.
@@ -80,8 +85,8 @@ impl Node<'_> {
         let kept = source::Kept::open(Arc::clone(&archive), &path, manifest.sha256, disk)?;
         let had_parts = kept.kept_bytes() > 0;
         match self.build_from(candidate, Arc::new(kept), limits, damaged, progress) {
-            // What was kept may have been lost in a power cut: all is read once more.
-            Err(Error::Index(index::Error::Digest { .. })) if had_parts => {
+            // What was kept may be the reason: all is read once more.
+            Err(_) if had_parts => {
                 source::Kept::forget(&path, disk)?;
                 let kept = source::Kept::open(archive, &path, manifest.sha256, disk)?;
                 self.build_from(candidate, Arc::new(kept), limits, damaged, progress)
@@ -114,15 +119,12 @@ impl Node<'_> {
             Some(Base { tree: self.store.tree(version).ok()?, installed })
         });
         let mismatch = |what: String| Err(Error::Mismatch { version: version.clone(), what });
-        let Some(index) = Index::open(Arc::clone(&archive))? else {
+        let Some(index) = Index::open(Arc::clone(&archive), manifest.index)? else {
             return match manifest.index {
                 Some(_) => mismatch("its archive has no index, and its manifest says that it has".into()),
                 None => Ok(None),
             };
         };
-        if let Some(wanted) = manifest.index.filter(|wanted| *wanted != index.digest()) {
-            return mismatch(format!("its index is {}, and its manifest says {wanted}", index.digest()));
-        }
         if let Some(wanted) = manifest.tree.filter(|wanted| *wanted != index.root().tree) {
             return mismatch(format!(
                 "its tree has the digest {}, and its manifest says {wanted}",
@@ -134,7 +136,7 @@ impl Node<'_> {
                 (Some(base), self.store.stage(version, self.settings.store.method)?, self.method()?)
             }
             None => {
-                let base = self.closest_base(&index)?;
+                let base = self.closest_base(&index, &candidate.signers)?;
                 let (staging, method) = self.begin_tree(version, base.as_ref())?;
                 (base.map(|(_, base)| base), staging, method)
             }
@@ -167,6 +169,7 @@ impl Node<'_> {
         progress: &dyn Progress,
     ) -> Result<Staged, Error> {
         let disk = &self.store.disk;
+        self.store.ensure_space(Need { bytes: index.size(), entries: 1 }, &self.settings.store)?;
         let prepared = index::prepare(index, order.base, order.limits, order.record, disk)?;
         let (bytes, entries) = prepared.need(order.base, order.method)?;
         self.store.ensure_space(Need { bytes, entries }, &self.settings.store)?;
@@ -204,14 +207,21 @@ impl Node<'_> {
         Ok(self.store.forget_archive(version)?)
     }
 
-    /// The local release that shares most with an index.
-    pub(super) fn closest_base(&self, index: &Index<'_>) -> Result<Option<(Version, Base)>, Error> {
+    /// The local release that shares most with an index, of those that all `signers` of the new one vouch for: another's
+    /// contents would otherwise get into what they signed.
+    pub(super) fn closest_base(
+        &self,
+        index: &Index<'_>,
+        signers: &[Signer],
+    ) -> Result<Option<(Version, Base)>, Error> {
         let active = self.store.active()?;
         let mut versions = Vec::new();
         for version in self.store.releases()? {
             let staged = match self.store.sealed(&version)? {
-                Kept::Whole(sealed) => sealed.staged,
-                Kept::Missing | Kept::Damaged(_) => continue,
+                Kept::Whole(sealed) if signers.iter().all(|by| sealed.keys.contains(&by.fingerprint)) => {
+                    sealed.staged
+                }
+                Kept::Whole(_) | Kept::Missing | Kept::Damaged(_) => continue,
             };
             versions.push((Some(&version) == active.as_ref(), staged, version));
         }

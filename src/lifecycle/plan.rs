@@ -88,11 +88,11 @@ impl Node<'_> {
         if archive.size() != manifest.size || !archive.has_ranges() {
             return Ok(None);
         }
-        let Some(index) = Index::open(archive)?.filter(|index| index.digest() == wanted) else {
-            let what = "its index is not the one that its manifest names".to_owned();
+        let Some(index) = Index::open(archive, Some(wanted))? else {
+            let what = "its archive has no index, and its manifest says that it has".to_owned();
             return Err(Error::Mismatch { version: candidate.release.version.clone(), what });
         };
-        let base = self.closest_base(&index)?;
+        let base = self.closest_base(&index, &candidate.signers)?;
         let base = base.as_ref().map(|(_, base)| base);
         let limits = self.settings.archive.limits(manifest.unpacked, manifest.entries);
         let method = match self.store.method_here(self.settings.store.method)? {

@@ -134,6 +134,7 @@ impl Node<'_> {
             bytes,
             staged: self.clock.wall(),
             signers: candidate.signers.iter().map(|signer| signer.name.clone()).collect(),
+            keys: candidate.signers.iter().map(|signer| signer.fingerprint.clone()).collect(),
             data_read: manifest.data_read.clone(),
             data_write: manifest.data_write,
             links,

@@ -224,6 +224,7 @@ fn sealed(version: &str) -> Sealed {
         bytes: 0,
         staged: Timestamp::UNIX_EPOCH,
         signers: Vec::new(),
+        keys: Vec::new(),
         data_read: Vec::new(),
         data_write: None,
         links: Vec::new(),

@@ -26,6 +26,9 @@ pub struct Sealed {
     pub staged: Timestamp,
     /// Who vouched for it: names of keys; empty for an unsigned one.
     pub signers: Vec<String>,
+    /// Fingerprints of these keys. A release is no base for one that other keys vouch for.
+    #[serde(default)]
+    pub keys: Vec<String>,
     /// Which data this release reads (epochs).
     pub data_read: Vec<u64>,
     /// Which data it writes.

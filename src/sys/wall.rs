@@ -19,13 +19,18 @@ use landlock::{
 pub fn behind<T: Send>(directory: Option<&(dyn AsFd + Sync)>, work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let walled = scope.spawn(|| {
-            if let Err(error) = restrict(directory) {
-                tracing::debug!(%error, "no wall: this kernel has no Landlock, or an old one");
-            }
+            enter(directory);
             work()
         });
         walled.join().unwrap_or_else(|panic| resume_unwind(panic))
     })
+}
+
+/// Puts the calling thread behind the wall for the rest of its life: see [`behind`].
+pub fn enter(directory: Option<&(dyn AsFd + Sync)>) {
+    if let Err(error) = restrict(directory) {
+        tracing::debug!(%error, "no wall: this kernel has no Landlock, or an old one");
+    }
 }
 
 /// Whether this kernel can build the wall.

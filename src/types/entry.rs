@@ -13,6 +13,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::io::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
@@ -74,6 +75,7 @@ pub fn path_order(one: &[u8], other: &[u8]) -> Ordering {
 pub struct TreeDigest {
     hasher: Sha256,
     last: Vec<u8>,
+    bytes: Vec<u8>,
 }
 
 impl TreeDigest {
@@ -91,33 +93,34 @@ impl TreeDigest {
             Kind::File { .. } => b'f',
             Kind::Link { .. } => b'l',
         };
-        let hasher = &mut self.hasher;
-        hasher.update([kind]);
-        hasher.update(&entry.path);
+        // One call of the hasher an entry: with a call for each field its bookkeeping costs more than the hashing.
+        let bytes = &mut self.bytes;
+        bytes.clear();
+        bytes.push(kind);
+        bytes.extend_from_slice(&entry.path);
         let (seconds, nanoseconds) = entry.mtime;
-        hasher.update(format!(
-            "\0{:o}\0{}\0{}\0{seconds}.{nanoseconds:09}\0",
-            entry.mode, entry.uid, entry.gid
-        ));
+        put_text(bytes, format_args!("\0{:o}\0{}\0{}\0", entry.mode, entry.uid, entry.gid));
+        put_text(bytes, format_args!("{seconds}.{nanoseconds:09}\0"));
         match &entry.kind {
             Kind::Directory => {}
             Kind::File { size, content } => {
-                hasher.update(format!("{size}\0"));
-                hasher.update(content.0);
+                put_text(bytes, format_args!("{size}\0"));
+                bytes.extend_from_slice(&content.0);
             }
             Kind::Link { target } => {
-                hasher.update(target);
-                hasher.update([0]);
+                bytes.extend_from_slice(target);
+                bytes.push(0);
             }
         }
-        hasher.update(format!("{}\0", entry.xattrs.len()));
+        put_text(bytes, format_args!("{}\0", entry.xattrs.len()));
         for (name, value) in &entry.xattrs {
-            hasher.update(name);
-            hasher.update(format!("\0{}\0", value.len()));
-            hasher.update(value);
+            bytes.extend_from_slice(name);
+            put_text(bytes, format_args!("\0{}\0", value.len()));
+            bytes.extend_from_slice(value);
         }
-        hasher.update(entry.same_as.as_deref().unwrap_or_default());
-        hasher.update([0]);
+        bytes.extend_from_slice(entry.same_as.as_deref().unwrap_or_default());
+        bytes.push(0);
+        self.hasher.update(&bytes);
         self.last.clone_from(&entry.path);
     }
 
@@ -125,6 +128,11 @@ impl TreeDigest {
     pub fn finish(self) -> Digest {
         self.hasher.into()
     }
+}
+
+fn put_text(bytes: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    // Writing to a vector has no errors.
+    drop(bytes.write_fmt(text));
 }
 
 #[cfg(test)]

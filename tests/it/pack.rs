@@ -57,7 +57,7 @@ pub fn packed(directory: &Path, output: &Path, base: Option<&Path>) -> Packed {
 
 fn index(archive: &Path) -> Index<'static> {
     let file = LocalFile::new(fs::File::open(archive).unwrap(), archive).unwrap();
-    Index::open(Arc::new(file)).unwrap().unwrap()
+    Index::open(Arc::new(file), None).unwrap().unwrap()
 }
 
 fn run(command: &mut Command) {

@@ -18,7 +18,7 @@ use crate::pack::{make_tree, packed};
 
 pub fn open(archive: &Path) -> Index<'static> {
     let file = LocalFile::new(fs::File::open(archive).unwrap(), archive).unwrap();
-    Index::open(Arc::new(file)).unwrap().unwrap()
+    Index::open(Arc::new(file), None).unwrap().unwrap()
 }
 
 pub fn limits() -> Limits {
@@ -97,7 +97,7 @@ fn an_archive_that_was_changed_anywhere_is_refused() {
         let into = directory.path().join(format!("into-{at}"));
         let file = LocalFile::new(fs::File::open(&path).unwrap(), &path).unwrap();
         // Without an index at all it does not have the one that is signed.
-        let Ok(Some(index)) = Index::open(Arc::new(file)) else { continue };
+        let Ok(Some(index)) = Index::open(Arc::new(file), None) else { continue };
         let is_signed = index.digest() == open(&archive).digest();
         let result = staged(&path, &into, Method::Copy, None);
         assert!(!is_signed || result.is_err(), "byte {at}: {result:?}");
@@ -344,7 +344,7 @@ fn whatever_is_cut_off_is_read_once() {
             is_suspect: false,
             threads: 2,
         };
-        let index = match Index::open(Arc::new(kept)) {
+        let index = match Index::open(Arc::new(kept), None) {
             Ok(index) => index.unwrap(),
             Err(error) => {
                 assert!(matches!(error, index::Error::Read(_)), "{error}");

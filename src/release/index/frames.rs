@@ -7,6 +7,7 @@
 
 use super::codec::{Cursor, put, put_signed};
 use super::error::{Error, malformed};
+use super::verified::Verified;
 use crate::types::Digest;
 
 /// Plain bytes of a frame.
@@ -80,8 +81,8 @@ impl Frame {
 }
 
 /// Reads a page of exactly `count` frames.
-pub fn read_frames(page: &[u8], count: u64) -> Result<Vec<Frame>, Error> {
-    let mut cursor = Cursor::new(FRAMES, page);
+pub fn read_frames<B: AsRef<[u8]>>(page: &Verified<B>, count: u64) -> Result<Vec<Frame>, Error> {
+    let mut cursor = Cursor::new(FRAMES, page.as_ref());
     let mut frames = Vec::new();
     while !cursor.is_empty() {
         frames.push(Frame::read(&mut cursor)?);
@@ -104,8 +105,12 @@ pub fn put_locations(locations: &[u64]) -> Vec<u8> {
 }
 
 /// Reads a page of exactly `count` locations, each of which names one of `frames` frames.
-pub fn read_locations(page: &[u8], count: u64, frames: u64) -> Result<Vec<u64>, Error> {
-    let mut cursor = Cursor::new(LOCATIONS, page);
+pub fn read_locations<B: AsRef<[u8]>>(
+    page: &Verified<B>,
+    count: u64,
+    frames: u64,
+) -> Result<Vec<u64>, Error> {
+    let mut cursor = Cursor::new(LOCATIONS, page.as_ref());
     let mut locations = Vec::new();
     let mut last = 0u64;
     while !cursor.is_empty() {
@@ -125,19 +130,23 @@ pub fn read_locations(page: &[u8], count: u64, frames: u64) -> Result<Vec<u64>, 
 mod tests {
     use super::*;
 
+    fn verified(page: &[u8]) -> Verified<&[u8]> {
+        Verified::compare("a page", page, Digest::of(page)).unwrap()
+    }
+
     #[test]
     fn frames_and_locations_are_read_back() {
         let frame = Frame { size: 70, plain: 1024, kind: FrameKind::End, digest: Digest::of(b"") };
         let mut page = Vec::new();
         frame.put(&mut page);
         frame.put(&mut page);
-        assert_eq!(read_frames(&page, 2).unwrap(), [frame, frame]);
-        assert!(read_frames(&page, 1).is_err());
-        assert!(read_frames(&page[..page.len() - 1], 2).is_err());
+        assert_eq!(read_frames(&verified(&page), 2).unwrap(), [frame, frame]);
+        assert!(read_frames(&verified(&page), 1).is_err());
+        assert!(read_frames(&verified(&page[..page.len() - 1]), 2).is_err());
         let locations = [7, 7, 8, 2, 900];
         let page = put_locations(&locations);
-        assert_eq!(read_locations(&page, 5, 901).unwrap(), locations);
-        assert!(read_locations(&page, 5, 900).is_err());
-        assert!(read_locations(&page, 4, 901).is_err());
+        assert_eq!(read_locations(&verified(&page), 5, 901).unwrap(), locations);
+        assert!(read_locations(&verified(&page), 5, 900).is_err());
+        assert!(read_locations(&verified(&page), 4, 901).is_err());
     }
 }

@@ -3,6 +3,8 @@
 //! A POSIX header (`ustar`), before it an extended one (`pax`) where that does not suffice. Since there is one form
 //! only, a reader compares a member with its entry byte by byte and needs no parser.
 
+use std::borrow::Cow;
+
 use crate::types::entry::{Entry, Kind};
 
 /// Bytes of a block of a tar.
@@ -23,55 +25,99 @@ pub fn padding(size: u64) -> usize {
 
 /// All that comes before the content of an entry's member.
 pub fn header(entry: &Entry) -> Vec<u8> {
-    let mut name = entry.path.clone();
-    let (kind, size, link): (u8, u64, &[u8]) = match (&entry.kind, &entry.same_as) {
-        (Kind::Directory, _) => {
-            name.push(b'/');
-            (b'5', 0, b"")
-        }
-        (Kind::File { size, .. }, None) => (b'0', *size, b""),
-        (Kind::Link { target }, _) => (b'2', 0, target),
-        (Kind::File { .. }, Some(first)) => (b'1', 0, first),
-    };
-    let mut extended = Vec::new();
-    let (prefix, short) = match split(&name) {
-        Some(parts) => parts,
-        None => {
-            record(&mut extended, b"path", &name);
-            (&name[..0], &name[..NAME_BYTES.min(name.len())])
-        }
-    };
-    if link.len() > NAME_BYTES {
-        record(&mut extended, b"linkpath", link);
-    }
-    let (seconds, nanoseconds) = entry.mtime;
-    let plain_time = u64::try_from(seconds).ok().filter(|seconds| *seconds <= OCTAL11_MAX);
-    if plain_time.is_none() || nanoseconds != 0 {
-        record(&mut extended, b"mtime", decimal_time(seconds, nanoseconds).as_bytes());
-    }
-    let mut number = |keyword: &[u8], value: u64, limit: u64| {
-        if value > limit {
-            record(&mut extended, keyword, value.to_string().as_bytes());
-            return 0;
-        }
-        value
-    };
-    let uid = number(b"uid", entry.uid.into(), OCTAL7_MAX);
-    let gid = number(b"gid", entry.gid.into(), OCTAL7_MAX);
-    let octal_size = number(b"size", size, OCTAL11_MAX);
-    for (name, value) in &entry.xattrs {
-        record(&mut extended, &[b"SCHILY.xattr.", name.as_slice()].concat(), value);
-    }
+    let member = Member::of(entry);
     let mut bytes = Vec::with_capacity(BLOCK);
+    let mut extended = member.extended();
     if !extended.is_empty() {
         let length = extended.len();
         bytes.extend(block(b"", b"PaxHeaders", b'x', [0o644, 0, 0, length as u64, 0], b""));
         bytes.append(&mut extended);
         bytes.resize(bytes.len() + padding(length as u64), 0);
     }
-    let numbers = [u64::from(entry.mode), uid, gid, octal_size, plain_time.unwrap_or(0)];
-    bytes.extend(block(prefix, short, kind, numbers, &link[..NAME_BYTES.min(link.len())]));
+    let (prefix, short) =
+        split(&member.name).unwrap_or((b"", &member.name[..NAME_BYTES.min(member.name.len())]));
+    let fits = |value: u64, limit| if value > limit { 0 } else { value };
+    let numbers = [
+        u64::from(entry.mode),
+        fits(entry.uid.into(), OCTAL7_MAX),
+        fits(entry.gid.into(), OCTAL7_MAX),
+        fits(member.size, OCTAL11_MAX),
+        plain_time(entry.mtime.0).unwrap_or(0),
+    ];
+    bytes.extend(block(
+        prefix,
+        short,
+        member.kind,
+        numbers,
+        &member.link[..NAME_BYTES.min(member.link.len())],
+    ));
     bytes
+}
+
+/// How many bytes [`header`] gives.
+pub fn header_length(entry: &Entry) -> u64 {
+    match Member::of(entry).extended().len() as u64 {
+        0 => BLOCK as u64,
+        length => 2 * BLOCK as u64 + length + padding(length) as u64,
+    }
+}
+
+/// What a header says of an entry.
+struct Member<'a> {
+    entry: &'a Entry,
+    name: Cow<'a, [u8]>,
+    kind: u8,
+    size: u64,
+    link: &'a [u8],
+}
+
+impl<'a> Member<'a> {
+    fn of(entry: &'a Entry) -> Self {
+        let mut name = Cow::Borrowed(entry.path.as_slice());
+        let (kind, size, link): (u8, u64, &[u8]) = match (&entry.kind, &entry.same_as) {
+            (Kind::Directory, _) => {
+                name.to_mut().push(b'/');
+                (b'5', 0, b"")
+            }
+            (Kind::File { size, .. }, None) => (b'0', *size, b""),
+            (Kind::Link { target }, _) => (b'2', 0, target),
+            (Kind::File { .. }, Some(first)) => (b'1', 0, first),
+        };
+        Self { entry, name, kind, size, link }
+    }
+
+    /// The records of the extended header; none when the other header suffices.
+    fn extended(&self) -> Vec<u8> {
+        let entry = self.entry;
+        let mut extended = Vec::new();
+        if split(&self.name).is_none() {
+            record(&mut extended, b"path", &self.name);
+        }
+        if self.link.len() > NAME_BYTES {
+            record(&mut extended, b"linkpath", self.link);
+        }
+        let (seconds, nanoseconds) = entry.mtime;
+        if plain_time(seconds).is_none() || nanoseconds != 0 {
+            record(&mut extended, b"mtime", decimal_time(seconds, nanoseconds).as_bytes());
+        }
+        let numbers: [(&[u8], u64, u64); 3] = [
+            (b"uid", entry.uid.into(), OCTAL7_MAX),
+            (b"gid", entry.gid.into(), OCTAL7_MAX),
+            (b"size", self.size, OCTAL11_MAX),
+        ];
+        for (keyword, value, _) in numbers.into_iter().filter(|(_, value, limit)| value > limit) {
+            record(&mut extended, keyword, value.to_string().as_bytes());
+        }
+        for (name, value) in &entry.xattrs {
+            record(&mut extended, &[b"SCHILY.xattr.", name.as_slice()].concat(), value);
+        }
+        extended
+    }
+}
+
+/// A time that eleven octal digits hold.
+fn plain_time(seconds: i64) -> Option<u64> {
+    u64::try_from(seconds).ok().filter(|seconds| *seconds <= OCTAL11_MAX)
 }
 
 /// The path in the two fields of a `ustar` header, when it fits: the first `/` that leaves a name of at most 100 bytes.
@@ -148,6 +194,7 @@ mod tests {
         assert_eq!(bytes.len(), BLOCK);
         assert_eq!(&bytes[..9], b"bin/shop\0");
         assert_eq!(&bytes[124..136], b"00000000007\0");
+        assert_eq!(header_length(&entry("bin/shop")), BLOCK as u64);
     }
 
     #[test]
@@ -159,6 +206,7 @@ mod tests {
             wanted.mtime = (1_700_000_000, 120_000_000);
             wanted.xattrs.insert(b"user.a".to_vec(), b"12".to_vec());
             let mut bytes = header(&wanted);
+            assert_eq!(header_length(&wanted), bytes.len() as u64);
             bytes.extend_from_slice(b"content");
             bytes.resize(bytes.len() + padding(7) + END, 0);
             let mut archive = tar::Archive::new(bytes.as_slice());

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use super::codec::{Cursor, put, put_bytes, put_signed};
 use super::error::{Error, malformed};
+use super::verified::Verified;
 use crate::types::entry::{Entry, Kind, path_order};
 
 const DIRECTORY: u8 = 1;
@@ -105,6 +106,16 @@ impl PageWriter {
         self.bytes.is_empty()
     }
 
+    /// Reads what was written so far.
+    pub fn entries(&self) -> PageReader<Written<&[u8]>> {
+        PageReader::new(Written(&self.bytes))
+    }
+
+    /// Reads what was written; the next page begins.
+    pub fn take_entries(&mut self) -> PageReader<Written<Vec<u8>>> {
+        PageReader::new(Written(self.take()))
+    }
+
     /// The page; the next one begins.
     pub fn take(&mut self) -> Vec<u8> {
         self.last.clear();
@@ -112,77 +123,108 @@ impl PageWriter {
     }
 }
 
-/// Reads the entries of a page and checks the rules that each of them must keep.
-pub struct PageReader<'a> {
-    cursor: Cursor<'a>,
+/// What entries may be read of: a page that was verified, or one that this process wrote itself.
+pub trait Page: AsRef<[u8]> {}
+
+impl<B: AsRef<[u8]>> Page for Verified<B> {}
+
+/// A page of [`PageWriter`].
+pub struct Written<B>(B);
+
+impl<B: AsRef<[u8]>> AsRef<[u8]> for Written<B> {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_ref()
+    }
+}
+
+impl<B: AsRef<[u8]>> Page for Written<B> {}
+
+/// Reads the entries of a page one after the other, and checks the rules that each of them must keep.
+///
+/// A page of a few kilobytes may hold paths of many megabytes, since each shares what it can with the one before: so
+/// entries are never collected.
+pub struct PageReader<P> {
+    page: P,
+    at: usize,
     last: Vec<u8>,
 }
 
-impl<'a> PageReader<'a> {
+impl<P: Page> PageReader<P> {
     /// Reads `page`.
-    pub fn new(page: &'a [u8]) -> Self {
-        Self { cursor: Cursor::new(PART, page), last: Vec::new() }
+    pub fn new(page: P) -> Self {
+        Self { page, at: 0, last: Vec::new() }
     }
 
     fn read(&mut self) -> Result<Record, Error> {
-        let cursor = &mut self.cursor;
-        let kind = cursor.byte()?;
-        let shared = cursor.number_to(self.last.len() as u64, "a path shares more than there is")?;
-        let suffix = cursor.bytes(PATH_MAX, "a path is longer than 4095 bytes")?;
-        let mut path = self.last[..usize::try_from(shared).unwrap_or(0)].to_vec();
-        path.extend_from_slice(suffix);
-        check_path(&path)?;
-        if !self.last.is_empty() && path_order(&self.last, &path) != Ordering::Less {
-            return Err(Error::Entry { path, rule: "entries are not in path order" });
-        }
-        let mode = cursor.number32()?;
-        if mode > 0o7777 {
-            return Err(Error::Entry { path, rule: "the mode has more than permission bits" });
-        }
-        let (uid, gid) = (cursor.number32()?, cursor.number32()?);
-        let mtime = (cursor.signed()?, cursor.number32()?);
-        if mtime.1 > 999_999_999 {
-            return Err(Error::Entry { path, rule: "the time has more than 999999999 nanoseconds" });
-        }
-        let xattrs = read_xattrs(cursor)?;
-        let mut generation = 0;
-        let mut same_as = None;
-        let kind = match kind {
-            DIRECTORY => Kind::Directory,
-            FILE => {
-                let size = cursor.number()?;
-                generation = cursor.number()?;
-                Kind::File { size, content: cursor.digest()? }
-            }
-            LINK => Kind::Link { target: link_target(cursor, &path)? },
-            HARD_LINK => {
-                let (size, content) = (cursor.number()?, cursor.digest()?);
-                same_as = Some(first_name(cursor, &path)?);
-                Kind::File { size, content }
-            }
-            _ => return Err(malformed(PART, "an entry is of an unknown kind")),
-        };
-        if matches!(kind, Kind::Link { .. }) && mode != 0o777 {
-            return Err(Error::Entry { path, rule: "a symbolic link has a mode of its own" });
-        }
-        self.last.clone_from(&path);
-        Ok(Record { entry: Entry { path, kind, mode, uid, gid, mtime, xattrs, same_as }, generation })
+        let bytes = self.page.as_ref();
+        let mut cursor = Cursor::new(PART, &bytes[self.at..]);
+        let record = read_record(&mut cursor, &self.last)?;
+        self.at = bytes.len() - cursor.left();
+        self.last.clone_from(&record.entry.path);
+        Ok(record)
     }
 }
 
-impl Iterator for PageReader<'_> {
+impl<P: Page> Iterator for PageReader<P> {
     type Item = Result<Record, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.cursor.is_empty() {
+        let length = self.page.as_ref().len();
+        if self.at >= length {
             return None;
         }
         let record = self.read();
         if record.is_err() {
-            self.cursor = Cursor::new(PART, &[]);
+            self.at = length;
         }
         Some(record)
     }
+}
+
+fn read_record(cursor: &mut Cursor<'_>, last: &[u8]) -> Result<Record, Error> {
+    let kind = cursor.byte()?;
+    let shared = cursor.number_to(last.len() as u64, "a path shares more than there is")?;
+    let suffix = cursor.bytes(PATH_MAX, "a path is longer than 4095 bytes")?;
+    let mut path = last[..usize::try_from(shared).unwrap_or(0)].to_vec();
+    path.extend_from_slice(suffix);
+    check_path(&path)?;
+    if !last.is_empty() && path_order(last, &path) != Ordering::Less {
+        return Err(Error::Entry { path, rule: "entries are not in path order" });
+    }
+    let mode = cursor.number32()?;
+    if mode > 0o7777 {
+        return Err(Error::Entry { path, rule: "the mode has more than permission bits" });
+    }
+    let (uid, gid) = (cursor.number32()?, cursor.number32()?);
+    if uid == u32::MAX || gid == u32::MAX {
+        return Err(Error::Entry { path, rule: "owner or group is 4294967295, which no file can have" });
+    }
+    let mtime = (cursor.signed()?, cursor.number32()?);
+    if mtime.1 > 999_999_999 {
+        return Err(Error::Entry { path, rule: "the time has more than 999999999 nanoseconds" });
+    }
+    let xattrs = read_xattrs(cursor)?;
+    let mut generation = 0;
+    let mut same_as = None;
+    let kind = match kind {
+        DIRECTORY => Kind::Directory,
+        FILE => {
+            let size = cursor.number()?;
+            generation = cursor.number()?;
+            Kind::File { size, content: cursor.digest()? }
+        }
+        LINK => Kind::Link { target: link_target(cursor, &path)? },
+        HARD_LINK => {
+            let (size, content) = (cursor.number()?, cursor.digest()?);
+            same_as = Some(first_name(cursor, &path)?);
+            Kind::File { size, content }
+        }
+        _ => return Err(malformed(PART, "an entry is of an unknown kind")),
+    };
+    if matches!(kind, Kind::Link { .. }) && mode != 0o777 {
+        return Err(Error::Entry { path, rule: "a symbolic link has a mode of its own" });
+    }
+    Ok(Record { entry: Entry { path, kind, mode, uid, gid, mtime, xattrs, same_as }, generation })
 }
 
 fn read_xattrs(cursor: &mut Cursor<'_>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Error> {
@@ -325,18 +367,22 @@ mod tests {
         writer.take()
     }
 
+    fn read(page: &[u8]) -> PageReader<Written<&[u8]>> {
+        PageReader::new(Written(page))
+    }
+
     #[test]
     fn a_page_is_read_back_as_it_was_written() {
         let records = samples();
-        let read: Vec<_> = PageReader::new(&page(&records)).map(Result::unwrap).collect();
-        assert_eq!(read, records);
+        let found: Vec<_> = read(&page(&records)).map(Result::unwrap).collect();
+        assert_eq!(found, records);
     }
 
     #[test]
     fn a_page_cut_short_is_refused() {
         let page = page(&samples());
         let accepted = (1..page.len())
-            .filter(|length| PageReader::new(&page[..*length]).all(|record: Result<_, _>| record.is_ok()))
+            .filter(|length| read(&page[..*length]).all(|record: Result<_, _>| record.is_ok()))
             .count();
         assert_eq!(accepted, samples().len() - 1, "only at the end of an entry may a page end");
     }

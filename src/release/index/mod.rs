@@ -18,6 +18,7 @@ pub mod root;
 pub mod seek;
 pub mod seen;
 pub mod staging;
+mod verified;
 
 pub use error::Error;
 pub use frames::{Frame, FrameKind};
@@ -26,6 +27,7 @@ pub use reader::Index;
 pub use root::{Page, PageKind, Root};
 pub use seen::Installed;
 pub use staging::{Base, Forecast, Method, Prepared, StageOrder, Staged, closest, forecast, prepare, stage};
+pub use verified::Verified;
 
 /// Magic number of the skippable frame with the index.
 pub const INDEX_MAGIC: u32 = 0x184D_2A5B;

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use super::error::{Error, malformed};
 use super::frames::{self, Frame};
 use super::meta::{PageReader, Record, Sequence};
-use super::root::{FOOTER_BYTES, Footer, Page, PageKind, Root};
+use super::root::{FOOTER_BYTES, FRAMES_MAX, Footer, Page, PageKind, Root};
 use super::seek::Surroundings;
+use super::verified::Verified;
 use super::{SEEK_END, SEEK_MAGIC};
 use crate::release::source::Ranges;
+use crate::sys::wall;
 use crate::types::Digest;
 
 /// What is read at once from the end of an archive: normally footer and root are in it.
@@ -27,6 +29,8 @@ pub struct Index<'s> {
     digest: Digest,
     /// By how much offsets in `source` are smaller than in the archive.
     shift: u64,
+    /// Where what was read of the archive's end begins.
+    tail_start: u64,
     /// What is outside of the digests, in an archive.
     surroundings: Option<Surroundings>,
 }
@@ -34,13 +38,17 @@ pub struct Index<'s> {
 impl<'s> Index<'s> {
     /// Reads footer and root. `None` when the archive has no index.
     ///
-    /// Whether the root is the one that was published is for the caller to compare: see [`Index::digest`].
-    pub fn open(source: Arc<dyn Ranges + 's>) -> Result<Option<Self>, Error> {
-        let tail = Tail::read(&*source)?;
-        let Some((footer, index_end)) = tail.footer()? else { return Ok(None) };
+    /// `signed` is the digest of the root that a manifest vouches for. Without it the caller has compared the whole
+    /// archive with a digest, and nobody can have changed it since: then its own footer says what its root is.
+    ///
+    /// # Errors
+    /// When the root is not the one that is vouched for, breaks a rule, or cannot be read.
+    pub fn open(source: Arc<dyn Ranges + 's>, signed: Option<Digest>) -> Result<Option<Self>, Error> {
+        let mut tail = Tail::read(&*source)?;
+        let Some((footer, index_end)) = tail.footer(&*source)? else { return Ok(None) };
         let root = tail.bytes(&*source, footer.offset, footer.size.into())?;
         let size = source.size();
-        let mut index = Self::new(source, &footer, root, index_end, 0)?;
+        let mut index = Self::new(source, &footer, root, index_end, 0, signed)?;
         let start = index.root.compressed;
         // The head is not worth a request of its own to a source that is far.
         let head = match tail.read_already(start, 8) {
@@ -50,10 +58,11 @@ impl<'s> Index<'s> {
         let table = tail.bytes(&*index.source, index_end, size - index_end)?;
         let length = index_end.saturating_sub(start + 8);
         index.surroundings = Some(Surroundings { head, table, index: length });
+        index.tail_start = index.tail_start.min(tail.start);
         Ok(Some(index))
     }
 
-    /// Opens an index that is kept without its archive and ends at `end` of `source`.
+    /// Opens an index that this node keeps without its archive, and that ends at `end` of `source`.
     pub(super) fn open_kept(source: Arc<dyn Ranges + 's>, end: u64) -> Result<Self, Error> {
         let start = end.checked_sub(FOOTER_BYTES as u64).ok_or(malformed(INDEX, "it ends too early"))?;
         let bytes = read_exactly(&*source, start, FOOTER_BYTES as u64)?;
@@ -64,7 +73,7 @@ impl<'s> Index<'s> {
         let root_start =
             start.checked_sub(footer.size.into()).ok_or(malformed(INDEX, "it ends too early"))?;
         let root = read_exactly(&*source, root_start, footer.size.into())?;
-        Self::new(source, &footer, root, index_end, shift)
+        Self::new(source, &footer, root, index_end, shift, None)
     }
 
     fn new(
@@ -73,19 +82,25 @@ impl<'s> Index<'s> {
         mut compressed: Vec<u8>,
         index_end: u64,
         shift: u64,
+        signed: Option<Digest>,
     ) -> Result<Self, Error> {
         let root_end = footer.offset.checked_add(footer.size.into());
         if root_end.and_then(|end| end.checked_add(FOOTER_BYTES as u64)) != Some(index_end) {
             return Err(malformed(INDEX, "root and footer do not follow each other"));
         }
-        let plain = verified("the root of the index", &compressed, footer.plain.into(), footer.digest)?;
-        let root = Root::read(&plain)?;
+        let digest = signed.unwrap_or(footer.digest);
+        let verified = Verified::compare("the root of the index", compressed.as_slice(), digest)?;
+        if footer.digest != digest {
+            return Err(malformed("the footer of the index", "it names another root"));
+        }
+        let root = wall::behind(None, || Root::read(&verified.decompress(footer.plain.into())?))?;
         let pages_end = root.pages.last().map_or(root.compressed + 8, |page| page.offset + page.size);
         if root.compressed != footer.frames || pages_end != footer.offset {
             return Err(malformed(INDEX, "frames, pages and root do not follow each other"));
         }
         compressed.extend(footer.write());
-        Ok(Self { source, root, tail: compressed, digest: footer.digest, shift, surroundings: None })
+        let tail_start = pages_end;
+        Ok(Self { source, root, tail: compressed, digest, shift, tail_start, surroundings: None })
     }
 
     /// SHA-256 of the compressed root: what a manifest signs as `index`.
@@ -110,13 +125,12 @@ impl<'s> Index<'s> {
 
     /// Where what [`Index::open`] reads of an archive begins: its end, with root and footer in it.
     pub(super) fn tail_start(&self) -> u64 {
-        let root = self.root.pages.last().map_or(self.root.compressed + 8, |page| page.offset + page.size);
-        root.min(self.source.size().saturating_sub(TAIL_BYTES))
+        self.tail_start
     }
 
     /// Reads and verifies one page.
-    pub fn page(&self, page: &Page) -> Result<Vec<u8>, Error> {
-        verified("a page of the index", &self.page_bytes(page)?, page.plain, page.digest)
+    pub fn page(&self, page: &Page) -> Result<Verified, Error> {
+        Verified::compare("a page of the index", self.page_bytes(page)?, page.digest)?.decompress(page.plain)
     }
 
     /// Reads one page as it is, compressed and not verified.
@@ -125,12 +139,17 @@ impl<'s> Index<'s> {
         read_exactly(&*self.source, start, page.size)
     }
 
+    /// Bytes that the index takes on this node.
+    pub fn size(&self) -> u64 {
+        self.root.pages.iter().map(|page| page.size).sum::<u64>() + self.tail.len() as u64
+    }
+
     /// All entries in path order, read page by page.
     pub fn records(&self) -> Records<'_> {
         Records {
             index: self,
             pages: self.root.of_kind(PageKind::Meta),
-            read: Vec::new().into_iter(),
+            open: None,
             sequence: Sequence::default(),
         }
     }
@@ -142,8 +161,9 @@ impl<'s> Index<'s> {
             frames.extend(frames::read_frames(&self.page(page)?, page.items)?);
         }
         let sum: u64 = frames.iter().map(|frame| u64::from(frame.size)).sum();
-        if sum != self.root.compressed {
-            return Err(malformed(INDEX, "the frames have another size than the root says"));
+        let largest = frames.iter().map(|frame| u64::from(frame.plain)).max().unwrap_or(0);
+        if sum != self.root.compressed || largest != self.root.largest {
+            return Err(malformed(INDEX, "the frames have other sizes than the root says"));
         }
         Ok(frames)
     }
@@ -151,6 +171,11 @@ impl<'s> Index<'s> {
     /// Compares what surrounds the index in its archive with its frames.
     pub(super) fn check_surroundings(&self, frames: &[Frame]) -> Result<(), Error> {
         self.surroundings.as_ref().map_or(Ok(()), |surroundings| surroundings.check(frames))
+    }
+
+    /// Takes over what surrounds the same index in its archive.
+    pub(super) fn surround_as(&mut self, other: &Index<'_>) {
+        self.surroundings.clone_from(&other.surroundings);
     }
 
     /// The number of the first frame of each file, in path order, of one page of locations.
@@ -163,58 +188,66 @@ impl<'s> Index<'s> {
 pub struct Records<'a> {
     index: &'a Index<'a>,
     pages: &'a [Page],
-    read: std::vec::IntoIter<Record>,
+    open: Option<PageEntries<'a>>,
     sequence: Sequence,
+}
+
+impl Records<'_> {
+    fn read(&mut self) -> Result<Option<Record>, Error> {
+        loop {
+            if let Some(open) = &mut self.open
+                && let Some(record) = open.read()?
+            {
+                self.sequence.check(&record.entry)?;
+                return Ok(Some(record));
+            }
+            let Some((page, rest)) = self.pages.split_first() else { return Ok(None) };
+            self.open = Some(PageEntries::open(self.index, page)?);
+            self.pages = rest;
+        }
+    }
 }
 
 impl Iterator for Records<'_> {
     type Item = Result<Record, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(record) = self.read.next() {
-                return Some(self.sequence.check(&record.entry).map(|()| record));
-            }
-            let (page, rest) = self.pages.split_first()?;
-            self.pages = rest;
-            match self.index.page(page).and_then(|bytes| read_page(page, &bytes)) {
-                Ok(records) => self.read = records.into_iter(),
-                Err(error) => {
-                    self.pages = &[];
-                    return Some(Err(error));
-                }
-            }
+        let read = self.read();
+        if read.is_err() {
+            (self.pages, self.open) = (&[], None);
         }
+        read.transpose()
     }
 }
 
-/// The entries of a page of metadata, which must be as many as the root says.
-pub fn read_page(page: &Page, bytes: &[u8]) -> Result<Vec<Record>, Error> {
-    let records = PageReader::new(bytes).collect::<Result<Vec<_>, _>>()?;
-    let files = records.iter().filter(|record| record.has_content()).count() as u64;
-    let first = records.first().map(|record| record.entry.path.as_slice());
-    if records.len() as u64 != page.items || files != page.files || first != Some(&page.first) {
-        return Err(malformed("a page of metadata", "it has other entries than the root says"));
-    }
-    Ok(records)
+/// The entries of one page of metadata, which must be those that the root says.
+pub struct PageEntries<'a> {
+    page: &'a Page,
+    reader: PageReader<Verified>,
+    items: u64,
+    files: u64,
 }
 
-/// Decompresses bytes that are exactly `plain` long, after their digest was compared.
-pub fn verified(part: &'static str, bytes: &[u8], plain: u64, wanted: Digest) -> Result<Vec<u8>, Error> {
-    check_digest(part, bytes, wanted)?;
-    let plain = usize::try_from(plain).map_err(|_| malformed(part, "it is too long"))?;
-    let decompressed = zstd::bulk::decompress(bytes, plain).map_err(Error::Read)?;
-    if decompressed.len() == plain {
-        Ok(decompressed)
-    } else {
-        Err(malformed(part, "it is shorter than its index says"))
+impl<'a> PageEntries<'a> {
+    /// Opens a page.
+    pub fn open(index: &Index<'_>, page: &'a Page) -> Result<Self, Error> {
+        Ok(Self { page, reader: PageReader::new(index.page(page)?), items: 0, files: 0 })
     }
-}
 
-/// Compares the digest of bytes with the one that was published.
-pub fn check_digest(part: &'static str, bytes: &[u8], wanted: Digest) -> Result<(), Error> {
-    let found = Digest::of(bytes);
-    if found == wanted { Ok(()) } else { Err(Error::Digest { part, found, wanted }) }
+    /// The next entry.
+    pub fn read(&mut self) -> Result<Option<Record>, Error> {
+        let other = || malformed("a page of metadata", "it has other entries than the root says");
+        let Some(record) = self.reader.next().transpose()? else {
+            let is_right = (self.items, self.files) == (self.page.items, self.page.files);
+            return if is_right { Ok(None) } else { Err(other()) };
+        };
+        if self.items == 0 && record.entry.path != self.page.first {
+            return Err(other());
+        }
+        self.items += 1;
+        self.files += u64::from(record.has_content());
+        Ok(Some(record))
+    }
 }
 
 /// Reads a part into memory.
@@ -236,28 +269,38 @@ impl Tail {
         Ok(Self { start, bytes: read_exactly(source, start, source.size() - start)? })
     }
 
-    /// The footer of the index, and where it ends.
-    fn footer(&self) -> Result<Option<(Footer, u64)>, Error> {
+    /// Reads more, so that it begins at `start` at the latest.
+    fn reach(&mut self, source: &dyn Ranges, start: u64) -> Result<(), Error> {
+        if start < self.start {
+            let mut bytes = read_exactly(source, start, self.start - start)?;
+            bytes.append(&mut self.bytes);
+            *self = Self { start, bytes };
+        }
+        Ok(())
+    }
+
+    /// The footer of the index, and where it ends. The seek table behind it may be of any length that fits its frames.
+    fn footer(&mut self, source: &dyn Ranges) -> Result<Option<(Footer, u64)>, Error> {
         let size = self.start + self.bytes.len() as u64;
         let Some((_, seek)) = self.bytes.split_last_chunk::<{ SEEK_FOOTER as usize }>() else {
             return Ok(None);
         };
         let [a, b, c, d, _, end @ ..] = *seek;
-        if u32::from_le_bytes(end) != SEEK_END {
+        let count = u64::from(u32::from_le_bytes([a, b, c, d]));
+        if u32::from_le_bytes(end) != SEEK_END || count > FRAMES_MAX + 1 {
             return Ok(None);
         }
-        let table = 8 + 8 * u64::from(u32::from_le_bytes([a, b, c, d])) + SEEK_FOOTER;
-        let Some(index_end) = size.checked_sub(table) else { return Ok(None) };
-        let at = |offset: u64| usize::try_from(offset.checked_sub(self.start)?).ok();
-        let found = at(index_end).and_then(|end| Some((end, end.checked_sub(FOOTER_BYTES)?)));
-        let Some((end, start)) = found else { return Ok(None) };
-        let Some(footer) = self.bytes.get(start..end).and_then(|bytes| bytes.first_chunk()) else {
-            return Ok(None);
-        };
-        if self.bytes.get(end..end + 4) != Some(&SEEK_MAGIC.to_le_bytes()) {
+        let Some(index_end) = size.checked_sub(8 + 8 * count + SEEK_FOOTER) else { return Ok(None) };
+        let Some(start) = index_end.checked_sub(FOOTER_BYTES as u64) else { return Ok(None) };
+        if start < self.start {
+            self.reach(source, index_end.saturating_sub(TAIL_BYTES))?;
+        }
+        if self.read_already(index_end, 4).as_deref() != Some(&SEEK_MAGIC.to_le_bytes()) {
             return Ok(None);
         }
-        Ok(Footer::read(footer)?.map(|footer| (footer, index_end)))
+        let bytes = self.read_already(start, FOOTER_BYTES as u64).unwrap_or_default();
+        let footer = bytes.first_chunk().map(Footer::read).transpose()?.flatten();
+        Ok(footer.map(|footer| (footer, index_end)))
     }
 
     /// A part that may lie in it.

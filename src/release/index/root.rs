@@ -14,6 +14,7 @@ use super::codec::{Cursor, put, put_bytes};
 use super::error::{Error, malformed};
 use super::frames::FRAME_MAX;
 use super::meta::PATH_MAX;
+use super::verified::Verified;
 use crate::types::Digest;
 
 /// The first bytes of a footer.
@@ -26,6 +27,8 @@ pub const ROOT_MAX: u64 = 16 << 20;
 pub const PAGE_MAX: u64 = 1 << 20;
 /// Entries of a release.
 pub const ENTRIES_MAX: u64 = 4 << 20;
+/// Frames of a release; at a mebibyte each, half a tebibyte.
+pub const FRAMES_MAX: u64 = 1 << 19;
 const FORMAT: u64 = 1;
 const SHA256: u64 = 1;
 const PART: &str = "the root of the index";
@@ -120,8 +123,8 @@ impl Root {
     }
 
     /// Reads a root, and checks that its numbers agree with each other.
-    pub fn read(bytes: &[u8]) -> Result<Self, Error> {
-        let mut cursor = Cursor::new(PART, bytes);
+    pub fn read<B: AsRef<[u8]>>(bytes: &Verified<B>) -> Result<Self, Error> {
+        let mut cursor = Cursor::new(PART, bytes.as_ref());
         if cursor.number()? != FORMAT || cursor.number()? != SHA256 {
             return Err(malformed(PART, "its format is newer than this program"));
         }
@@ -131,7 +134,7 @@ impl Root {
             plain: cursor.number()?,
             compressed: cursor.number()?,
             largest: cursor.number_to(FRAME_MAX, "a frame is longer than 16 MiB")?,
-            frames: cursor.number_to(u64::from(u32::MAX), "it has too many frames")?,
+            frames: cursor.number_to(FRAMES_MAX, "it has more than 524288 frames")?,
             generation: cursor.number()?,
             tree: cursor.digest()?,
             pages: Vec::new(),
@@ -279,12 +282,16 @@ mod tests {
         }
     }
 
+    fn read(bytes: &[u8]) -> Result<Root, Error> {
+        Root::read(&Verified::compare(PART, bytes, Digest::of(bytes)).unwrap())
+    }
+
     #[test]
     fn a_root_is_read_back_as_it_was_written() {
         let bytes = root().write();
-        assert_eq!(Root::read(&bytes).unwrap(), root());
+        assert_eq!(read(&bytes).unwrap(), root());
         for length in 0..bytes.len() {
-            assert!(Root::read(&bytes[..length]).is_err(), "cut at {length}");
+            assert!(read(&bytes[..length]).is_err(), "cut at {length}");
         }
     }
 
@@ -300,7 +307,7 @@ mod tests {
         for (number, change) in wrong.iter().enumerate() {
             let mut root = root();
             change(&mut root);
-            assert!(Root::read(&root.write()).is_err(), "change {number}");
+            assert!(read(&root.write()).is_err(), "change {number}");
         }
     }
 

@@ -19,14 +19,17 @@ use std::sync::Arc;
 use super::Page;
 use super::codec::{Cursor, put, put_signed};
 use super::error::Error;
-use super::reader::{Index, read_exactly, verified};
+use super::reader::{Index, read_exactly};
 use super::staging::GAP;
+use super::verified::Verified;
 use crate::release::source::{LocalFile, Ranges};
 use crate::sys::disk::Context as _;
 use crate::types::Digest;
 
 const IDENT: [u8; 8] = *b"CUTSEEN\x01";
 const TRAILER: u64 = 32 + 8 + 8 + 8;
+/// Plain bytes of what staging saw: a number of ten bytes at most for each file.
+const SEEN_MAX: u64 = 10 * (super::root::ENTRIES_MAX + 1);
 const PART: &str = "the record of a staged release";
 const LEVEL: i32 = 1;
 
@@ -60,9 +63,9 @@ impl Installed {
         let compressed = cursor.little64()?;
         let plain = cursor.little64()?;
         let end = (cursor.take(8)? == IDENT).then(|| size.checked_sub(TRAILER + compressed)).flatten();
-        let end = end.ok_or(super::error::malformed(PART, "it is none"))?;
-        let bytes = verified(PART, &read_exactly(&file, end, compressed)?, plain, digest)?;
-        let seen = Seen::read(&bytes)?;
+        let end = end.filter(|_| plain <= SEEN_MAX).ok_or(super::error::malformed(PART, "it is none"))?;
+        let bytes = Verified::compare(PART, read_exactly(&file, end, compressed)?, digest)?;
+        let seen = Seen::read(&bytes.decompress(plain)?)?;
         let index = Index::open_kept(Arc::new(file), end)?;
         if index.root().files == seen.inodes.len() as u64 {
             Ok(Self { index, seen })
@@ -93,8 +96,8 @@ impl Seen {
         Ok(())
     }
 
-    fn read(plain: &[u8]) -> Result<Self, Error> {
-        let mut cursor = Cursor::new(PART, plain);
+    fn read(plain: &Verified) -> Result<Self, Error> {
+        let mut cursor = Cursor::new(PART, plain.as_ref());
         let count = cursor.number_to(super::root::ENTRIES_MAX, "it has too many files")?;
         let mut inodes = Vec::new();
         let mut last = 0u64;
@@ -141,8 +144,8 @@ pub fn keep_index(index: &Index<'_>, base: Option<&Installed>, path: &Path) -> R
             for page in &pages[run.clone()] {
                 let mut bytes = vec![0; usize::try_from(page.size).unwrap_or(0)];
                 reader.read_exact(&mut bytes).map_err(Error::reading)?;
-                super::reader::check_digest("a page of the index", &bytes, page.digest)?;
-                file.write_all(&bytes).context("write", path)?;
+                let page = Verified::compare("a page of the index", bytes, page.digest)?;
+                file.write_all(page.as_ref()).context("write", path)?;
             }
             fetched += length;
             at = run.end;

@@ -24,7 +24,7 @@ impl Base {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let file = File::open(path).context("open", path)?;
         let source = LocalFile::new(file, path).map_err(index::Error::from)?;
-        let index = Index::open(Arc::new(source))?;
+        let index = Index::open(Arc::new(source), None)?;
         Ok(Self { index: index.ok_or_else(|| Error::BaseWithoutIndex(path.to_owned()))? })
     }
 

@@ -11,7 +11,7 @@ use cutover::coord::facts::{Fact, seal};
 use cutover::lifecycle::settings::Settings;
 use cutover::release::archive::{Limits, measure};
 use cutover::release::channel::Channel;
-use cutover::release::index::{Index, PageKind, Root, frames, meta::PageReader};
+use cutover::release::index::{Index, PageKind, Root, Verified, frames, meta::PageReader};
 use cutover::release::manifest::Manifest;
 use cutover::release::trust::{KeyPair, Keyring, Namespace, Revoked, TrustedKey, parse_keys, sign};
 use cutover::store::{Kept, Layout, Store, read_history};
@@ -166,18 +166,21 @@ fn fuzz_index() {
     crate::pack::make_tree(&tree);
     crate::pack::packed(&tree, &archive, None);
     let bytes = fs::read(&archive).unwrap();
-    let index = Index::open(Arc::new(bytes.clone())).unwrap().unwrap();
+    let index = Index::open(Arc::new(bytes.clone()), None).unwrap().unwrap();
     // The end of the archive, with index and seek table; and the pages of the index as they are after decompression.
     let mut good = vec![bytes[bytes.len() - 128.min(bytes.len())..].to_vec(), index.root().write()];
-    good.extend(index.root().pages.iter().map(|page| index.page(page).unwrap()));
+    good.extend(index.root().pages.iter().map(|page| index.page(page).unwrap().as_ref().to_vec()));
     let tail = bytes.len().saturating_sub(60 << 10);
     good.push(bytes[tail..].to_vec());
     let counts: Vec<_> = index.root().pages.iter().map(|page| (page.kind, page.items)).collect();
     fuzz("index", MANY, good, |bytes| {
-        let opened = Index::open(Arc::new(bytes.to_vec()));
+        let opened = Index::open(Arc::new(bytes.to_vec()), None);
         let opened = opened.map(|index| index.map(|index| index.records().take(1000).count()));
+        let bytes = &Verified::compare("nothing", bytes, Digest::of(bytes)).unwrap();
         let root = Root::read(bytes);
-        let entries = PageReader::new(bytes).collect::<Result<Vec<_>, _>>();
+        let entries =
+            PageReader::new(Verified::compare("nothing", bytes, Digest::of(bytes.as_ref())).unwrap());
+        let entries = entries.collect::<Result<Vec<_>, _>>();
         let mut parts = vec![told(opened), told(root), told(entries)];
         for (kind, count) in &counts {
             match kind {

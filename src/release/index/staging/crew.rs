@@ -8,6 +8,7 @@ use std::thread::{Scope, available_parallelism};
 use super::super::error::malformed;
 use super::super::{Error, Record};
 use super::failure::Failure;
+use super::maker::{BATCH_BYTES, weight};
 use super::reuse::{Reuse, note};
 use crate::release::tree::TreeWriter;
 
@@ -64,15 +65,15 @@ impl<'a> Taker<'a> {
 pub struct Taken {
     /// Files that were taken over.
     pub count: u64,
-    /// Those that the base has no more as it was, with their numbers, in path order.
-    pub missed: Vec<(Record, usize)>,
+    /// The numbers of those that the base has no more as it was, in path order.
+    pub missed: Vec<usize>,
 }
 
 /// What the threads share.
 #[derive(Default)]
 pub struct Shared {
     count: AtomicU64,
-    missed: Mutex<Vec<(Record, usize)>>,
+    missed: Mutex<Vec<usize>>,
     failure: Failure,
 }
 
@@ -82,7 +83,7 @@ impl Shared {
             if taker.take(&new, number, old.as_ref().unwrap_or(&new), old_number)? {
                 self.count.fetch_add(1, Ordering::Relaxed);
             } else {
-                self.missed.lock().unwrap_or_else(PoisonError::into_inner).push((new, number));
+                self.missed.lock().unwrap_or_else(PoisonError::into_inner).push(number);
             }
         }
         Ok(())
@@ -103,7 +104,7 @@ impl Shared {
     pub fn finish(self) -> Result<Taken, Error> {
         self.failure.into_result()?;
         let mut missed = self.missed.into_inner().unwrap_or_else(PoisonError::into_inner);
-        missed.sort_by_key(|(_, number)| *number);
+        missed.sort_unstable();
         Ok(Taken { count: self.count.into_inner(), missed })
     }
 }
@@ -112,6 +113,7 @@ impl Shared {
 pub struct Crew<'env, 'a> {
     shared: &'env Shared,
     batch: Vec<Take>,
+    bytes: usize,
     give: Option<SyncSender<Vec<Take>>>,
     own: Taker<'a>,
 }
@@ -119,7 +121,7 @@ pub struct Crew<'env, 'a> {
 impl<'env, 'a> Crew<'env, 'a> {
     /// One for few files: the caller does it.
     pub fn alone(shared: &'env Shared, own: Taker<'a>) -> Self {
-        Self { shared, batch: Vec::new(), give: None, own }
+        Self { shared, batch: Vec::new(), bytes: 0, give: None, own }
     }
 
     /// Several threads. They end with the scope, after the crew.
@@ -139,17 +141,19 @@ impl<'env, 'a> Crew<'env, 'a> {
             let (take, taker) = (Arc::clone(&take), taker()?);
             scope.spawn(move || shared.work(taker, &take));
         }
-        Ok(Self { shared, batch: Vec::new(), give: Some(give), own: taker()? })
+        Ok(Self { shared, batch: Vec::new(), bytes: 0, give: Some(give), own: taker()? })
     }
 
     /// Has a file taken over, now or soon. Its directory must be there.
     pub fn add(&mut self, take: Take) -> Result<(), Error> {
+        self.bytes += weight(&take.new) + take.old.as_ref().map_or(0, weight);
         self.batch.push(take);
-        if self.batch.len() < BATCH { Ok(()) } else { self.flush() }
+        if self.batch.len() < BATCH && self.bytes < BATCH_BYTES { Ok(()) } else { self.flush() }
     }
 
     /// Gives away what is left.
     pub fn flush(&mut self) -> Result<(), Error> {
+        self.bytes = 0;
         let batch = std::mem::take(&mut self.batch);
         match &self.give {
             Some(_) if self.shared.failure.is_set() => Err(malformed("the work", "it was given up")),

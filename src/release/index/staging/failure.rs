@@ -26,6 +26,16 @@ impl Failure {
         self.is_set.load(Ordering::Acquire)
     }
 
+    /// Has the others give up, though nobody failed here: the caller has the error.
+    pub fn give_up(&self) {
+        self.is_set.store(true, Ordering::Release);
+    }
+
+    /// The error, once all threads have ended.
+    pub fn result(&self) -> Result<(), Error> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+    }
+
     /// The error.
     pub fn into_result(self) -> Result<(), Error> {
         self.error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)

@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use super::super::meta::{Record, Sequence};
-use super::super::reader::read_page;
+use super::super::reader::PageEntries;
 use super::super::{Error, Index, Page, PageKind};
 use crate::types::Digest;
 use crate::types::entry::path_order;
@@ -38,7 +38,7 @@ struct Entries<'a> {
     pages: &'a [Page],
     shared: &'a SharedPages,
     are_read: bool,
-    read: std::vec::IntoIter<Record>,
+    open: Option<PageEntries<'a>>,
     file: usize,
     /// The number of the next file in the old release, on a page that both have.
     twin: Option<usize>,
@@ -48,14 +48,16 @@ struct Entries<'a> {
 impl<'a> Entries<'a> {
     fn new(index: &'a Index<'a>, shared: &'a SharedPages, are_read: bool) -> Self {
         let pages = index.root().of_kind(PageKind::Meta);
-        let (read, sequence) = (Vec::new().into_iter(), Sequence::default());
-        Self { index, pages, shared, are_read, read, file: 0, twin: None, sequence }
+        let (open, sequence) = (None, Sequence::default());
+        Self { index, pages, shared, are_read, open, file: 0, twin: None, sequence }
     }
 
     /// The next entry, and the number of its file in the old release, if it is known to be the same there.
     fn next(&mut self) -> Result<Option<(Numbered, Option<usize>)>, Error> {
         loop {
-            if let Some(record) = self.read.next() {
+            if let Some(open) = &mut self.open
+                && let Some(record) = open.read()?
+            {
                 if self.shared.is_empty() || self.are_read {
                     self.sequence.check(&record.entry)?;
                 }
@@ -69,9 +71,10 @@ impl<'a> Entries<'a> {
             let twin = self.shared.get(&page.digest).copied();
             if twin.is_some() && !self.are_read {
                 self.file += usize::try_from(page.files).unwrap_or(0);
+                self.open = None;
             } else {
                 self.twin = twin;
-                self.read = read_page(page, &self.index.page(page)?)?.into_iter();
+                self.open = Some(PageEntries::open(self.index, page)?);
             }
         }
     }

@@ -1,27 +1,30 @@
 //! Lays out a tree: everything but the contents that must come from the archive.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::sys::stat::fstat;
 
-use super::super::meta::{PageReader, PageWriter, Record, parent_of};
+use super::super::meta::{PageWriter, Record, parent_of};
 use super::super::{Error, Index, PageKind};
+use super::consistency::Trees;
 use super::crew::{self, Crew, Take, Taken, Taker};
+use super::directories::{Directories, Touched};
 use super::join::{Numbered, Pair, Shared, entries_of_old, join, shared_pages};
-use super::maker::{self, Maker};
-use super::owner::{Owner, admit};
+use super::maker::{self, Maker, weight};
+use super::owner::Owner;
 use super::reuse::{Base, Method, Reuse, has_same_content, note};
 use super::wanted::Wanted;
 use super::work::Plan;
 use super::{StageOrder, Staged};
 use crate::release::tree::{Root, TreeWriter};
-use crate::sys::disk::{Context as _, Disk};
+use crate::sys::disk::Disk;
 use crate::types::Digest;
-use crate::types::entry::{Kind, TreeDigest};
+use crate::types::entry::Kind;
+
+/// Memory for files of the base that the release has under another name; with more of them its index is read again.
+const SOURCES_BYTES: usize = 16 << 20;
 
 /// Who helps: with a whole tree, or with one that has a base.
 enum Hands<'h, 'scope, 'env, 'a> {
@@ -48,12 +51,10 @@ pub struct Layout<'a> {
     /// Entries of each kind, written like pages.
     pub(super) links: PageWriter,
     pub(super) hard_links: PageWriter,
-    pub(super) directories: PageWriter,
+    pub(super) directories: Directories,
     /// Directories of the base in which something changes, with their times.
-    touched: BTreeMap<Vec<u8>, (i64, u32)>,
+    touched: Touched,
     pub(super) inodes: Arc<[AtomicU64]>,
-    declared: TreeDigest,
-    here: TreeDigest,
     reused: u64,
 }
 
@@ -61,7 +62,7 @@ impl<'a> Layout<'a> {
     /// Nothing is made yet.
     pub fn new(index: &'a Index<'a>, order: &'a StageOrder<'a>, disk: &'a Disk) -> Result<Self, Error> {
         let root = Arc::new(Root::open(order.into, disk)?);
-        let owner = Owner::of(&root);
+        let owner = Owner::of_process();
         let files = usize::try_from(index.root().files).unwrap_or(0);
         Ok(Self {
             index,
@@ -76,11 +77,9 @@ impl<'a> Layout<'a> {
             waiting: 0,
             links: PageWriter::default(),
             hard_links: PageWriter::default(),
-            directories: PageWriter::default(),
-            touched: BTreeMap::new(),
+            directories: Directories::default(),
+            touched: Touched::default(),
             inodes: (0..files).map(|_| AtomicU64::default()).collect(),
-            declared: TreeDigest::default(),
-            here: TreeDigest::default(),
             reused: 0,
         })
     }
@@ -127,7 +126,7 @@ impl<'a> Layout<'a> {
         }
         let Taken { count, missed } = shared.finish()?;
         self.reused += count;
-        self.want_missed(missed)
+        self.want_missed(&missed)
     }
 
     fn taker(&self, base: &'a Base) -> Result<Taker<'a>, Error> {
@@ -138,18 +137,13 @@ impl<'a> Layout<'a> {
     fn pair(&mut self, pair: Pair, hands: &mut Hands<'_, '_, '_, 'a>) -> Result<(), Error> {
         match pair {
             Pair::New(new) => {
-                self.take_notice(&new)?;
                 if self.is_snapshot {
                     self.make_way(&new.record)?;
                 }
                 self.make(new, None, hands)
             }
-            Pair::Same(new, old_number) => {
-                self.take_notice(&new)?;
-                self.make(new, Some((None, old_number)), hands)
-            }
+            Pair::Same(new, old_number) => self.make(new, Some((None, old_number)), hands),
             Pair::Both(new, old) => {
-                self.take_notice(&new)?;
                 if self.is_snapshot {
                     if new.record.entry == old.record.entry {
                         self.see_same(&new, &old);
@@ -169,18 +163,6 @@ impl<'a> Layout<'a> {
         }
     }
 
-    fn take_notice(&mut self, new: &Numbered) -> Result<(), Error> {
-        let entry = &new.record.entry;
-        admit(entry, self.order.limits)?;
-        if !self.is_snapshot {
-            self.declared.add(entry);
-            if self.owner.is_kept() {
-                self.here.add(&self.owner.as_here(entry.clone()));
-            }
-        }
-        Ok(())
-    }
-
     /// A directory that changed. Attributes that it has no more must be taken off.
     fn refresh_directory(&mut self, new: &Numbered, old: &Numbered) -> Result<(), Error> {
         if new.record.entry.xattrs != old.record.entry.xattrs {
@@ -194,9 +176,9 @@ impl<'a> Layout<'a> {
     fn make_way(&mut self, record: &Record) -> Result<(), Error> {
         let path = &record.entry.path;
         let parent = parent_of(path);
-        if !parent.is_empty() && !self.touched.contains_key(parent) {
+        if !parent.is_empty() && !self.touched.contains(parent) {
             match self.writer.time_of_parent(path) {
-                Ok(time) => drop(self.touched.insert(parent.to_vec(), time)),
+                Ok(time) => self.touched.add(parent, time),
                 // The directory itself has gone already, or is something else now.
                 Err(error) if is_no_directory(&error) => return Ok(()),
                 Err(error) => return Err(error.into()),
@@ -246,20 +228,17 @@ impl<'a> Layout<'a> {
         }
     }
 
-    /// Plans what must come from the archive, in path order.
-    fn want_missed(&mut self, missed: Vec<(Record, usize)>) -> Result<(), Error> {
-        let wanted = std::mem::take(&mut self.wanted);
-        self.waiting += wanted.len() + missed.len() as u64;
-        let mut missed = missed.into_iter().peekable();
+    /// Plans what must come from the archive, in path order. `missed` are numbers of files that the base has no more.
+    fn want_missed(&mut self, missed: &[usize]) -> Result<(), Error> {
+        let mut wanted = std::mem::take(&mut self.wanted);
+        if !missed.is_empty() {
+            let files =
+                self.index.records().filter(|record| record.as_ref().map_or(true, Record::has_content));
+            wanted = wanted.merged(missed, files)?;
+        }
+        self.waiting += wanted.len();
         let (plan, index) = (&mut self.plan, self.index);
-        let mut add = |record: &Record, number| plan.add(index, record, number, false);
-        wanted.each(&mut |record, number| {
-            while let Some((missed, before)) = missed.next_if(|(_, before)| *before < number) {
-                add(&missed, before)?;
-            }
-            add(&record, number)
-        })?;
-        missed.try_for_each(|(record, number)| add(&record, number))
+        wanted.each(&mut |record, number| plan.add(index, &record, number, false))
     }
 
     fn see_same(&mut self, new: &Numbered, old: &Numbered) {
@@ -290,92 +269,73 @@ impl<'a> Layout<'a> {
     /// Takes over files that the base has under another name.
     pub fn take_moved(&mut self) -> Result<(), Error> {
         let Some(base) = self.order.base else { return Ok(()) };
-        let needed = self.plan.contents()?;
-        if needed.is_empty() {
-            return Ok(());
-        }
-        let shared = if self.is_snapshot { Shared::Skipped } else { Shared::Read };
-        let mut sources: HashMap<Digest, Numbered> = HashMap::new();
-        entries_of_old(self.index, &base.installed.index, shared, &mut |old| {
-            if let Kind::File { content, .. } = &old.record.entry.kind
-                && old.record.has_content()
-                && needed.contains(content)
-            {
-                sources.entry(*content).or_insert(old);
+        let mut needed = self.plan.contents()?;
+        while !needed.is_empty() {
+            let sources = self.sources(base, &needed)?;
+            if sources.is_empty() {
+                break;
             }
-        })?;
-        if sources.is_empty() {
-            return Ok(());
-        }
-        let mut taker = self.taker(base)?;
-        let (reused, waiting) = (&mut self.reused, &mut self.waiting);
-        self.plan.reduce(&mut |record, number| {
-            let Kind::File { content, .. } = &record.entry.kind else { return Ok(false) };
-            let Some(old) = sources.get(content) else { return Ok(false) };
-            let is_taken = taker.take(record, number, &old.record, old.file)?;
-            *reused += u64::from(is_taken);
-            *waiting -= u64::from(is_taken);
-            Ok(is_taken)
-        })
-    }
-
-    /// Makes further hard links, and gives directories their metadata.
-    pub fn finish(&mut self) -> Result<(), Error> {
-        let page = self.hard_links.take();
-        for record in PageReader::new(&page) {
-            let entry = record?.entry;
-            let Some(first) = &entry.same_as else { continue };
-            self.writer.hard_link(&entry.path, first)?;
-            self.check_link(&entry)?;
-        }
-        for (path, time) in std::mem::take(&mut self.touched) {
-            self.writer.set_time(&path, time)?;
-        }
-        let page = self.directories.take();
-        let directories: Vec<Record> = PageReader::new(&page).collect::<Result<_, _>>()?;
-        for record in directories.iter().rev() {
-            let (path, meta) = (&record.entry.path, self.owner.meta(&record.entry));
-            if self.is_snapshot {
-                self.writer.finish_directory(path, &meta)?;
-            } else {
-                self.writer.finish_directory_as(path, &meta)?;
-            }
+            needed.retain(|content| !sources.contains_key(content));
+            let mut taker = self.taker(base)?;
+            let (reused, waiting) = (&mut self.reused, &mut self.waiting);
+            self.plan.reduce(&mut |record, number| {
+                let Kind::File { content, .. } = &record.entry.kind else { return Ok(false) };
+                let Some(old) = sources.get(content) else { return Ok(false) };
+                let is_taken = taker.take(record, number, &old.record, old.file)?;
+                *reused += u64::from(is_taken);
+                *waiting -= u64::from(is_taken);
+                Ok(is_taken)
+            })?;
         }
         Ok(())
     }
 
-    /// That a further name says the same of its file as the first.
-    fn check_link(&self, entry: &crate::types::entry::Entry) -> Result<(), Error> {
-        let path = self.root.path_of(&entry.path);
-        let opened = self.root.open_beneath(&entry.path, OFlag::O_PATH).context("open", &path)?;
-        let found = fstat(opened).context("look at", &path)?;
-        let meta = self.owner.meta(entry);
-        let Kind::File { size, .. } = entry.kind else { return Ok(()) };
-        let is_same = u64::try_from(found.st_size) == Ok(size)
-            && (found.st_mode & 0o7777, found.st_uid, found.st_gid) == (meta.mode, meta.uid, meta.gid)
-            && (found.st_mtime, found.st_mtime_nsec) == (meta.mtime.0, i64::from(meta.mtime.1));
-        let rule = "it differs from the file that it is a further name of";
-        if is_same { Ok(()) } else { Err(Error::Differs { path: entry.path.clone(), rule }) }
+    /// Files of the base with contents that are needed: as many as memory has room for.
+    fn sources(&self, base: &Base, needed: &HashSet<Digest>) -> Result<HashMap<Digest, Numbered>, Error> {
+        let shared = if self.is_snapshot { Shared::Skipped } else { Shared::Read };
+        let mut sources: HashMap<Digest, Numbered> = HashMap::new();
+        let mut bytes = 0;
+        entries_of_old(self.index, &base.installed.index, shared, &mut |old| {
+            if let Kind::File { content, .. } = &old.record.entry.kind
+                && bytes < SOURCES_BYTES
+                && old.record.has_content()
+                && needed.contains(content)
+            {
+                bytes += weight(&old.record);
+                sources.entry(*content).or_insert(old);
+            }
+        })?;
+        Ok(sources)
+    }
+
+    /// Makes further hard links, and gives directories their metadata.
+    pub fn finish(&mut self) -> Result<(), Error> {
+        for record in self.hard_links.take_entries() {
+            let entry = record?.entry;
+            if let Some(first) = &entry.same_as {
+                self.writer.hard_link(&entry.path, first)?;
+            }
+        }
+        let writer = &mut self.writer;
+        std::mem::take(&mut self.touched).each(|path, time| writer.set_time(path, time))?;
+        let (owner, is_snapshot) = (self.owner, self.is_snapshot);
+        self.directories.each_reversed(&mut |record| {
+            let (path, meta) = (&record.entry.path, owner.meta(&record.entry));
+            if is_snapshot {
+                writer.finish_directory(path, &meta)?;
+            } else {
+                writer.finish_directory_as(path, &meta)?;
+            }
+            Ok(())
+        })
     }
 
     /// What was built, and the inode of each file.
-    pub fn built(self, fetched: u64) -> Result<(Staged, Vec<u64>), Error> {
+    pub fn built(self, trees: Trees, fetched: u64) -> (Staged, Vec<u64>) {
         let root = self.index.root();
-        let (declared, tree) = if self.is_snapshot {
-            // Not all entries were read; the root, which is verified, says what they are.
-            (root.tree, root.tree)
-        } else {
-            let declared = self.declared.finish();
-            let here = if self.owner.is_kept() { self.here.finish() } else { declared };
-            (declared, here)
-        };
-        if declared != root.tree {
-            let (found, wanted) = (declared, root.tree);
-            return Err(Error::Digest { part: "the tree", found, wanted });
-        }
         let staged = Staged {
-            tree,
-            declared,
+            tree: trees.here,
+            declared: trees.declared,
             entries: root.entries,
             files: root.files,
             bytes: root.plain,
@@ -383,7 +343,7 @@ impl<'a> Layout<'a> {
             fetched,
             kept_owner: self.owner.is_kept(),
         };
-        Ok((staged, self.inodes.iter().map(|inode| inode.load(Ordering::Relaxed)).collect()))
+        (staged, self.inodes.iter().map(|inode| inode.load(Ordering::Relaxed)).collect())
     }
 }
 

@@ -11,8 +11,18 @@ use crate::types::entry::Kind;
 
 /// So many entries are given at once.
 const BATCH: usize = 128;
+/// Or entries of so many bytes.
+pub const BATCH_BYTES: usize = 256 << 10;
 /// Batches that wait.
 const WAITING: usize = 8;
+
+/// How many bytes of memory an entry takes, about.
+pub fn weight(record: &Record) -> usize {
+    let entry = &record.entry;
+    let target = if let Kind::Link { target } = &entry.kind { target.len() } else { 0 };
+    let xattrs: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+    size_of::<Record>() + entry.path.len() + target + xattrs
+}
 
 /// Makes a directory or a symbolic link.
 pub fn make(writer: &mut TreeWriter, owner: Owner, record: &Record) -> Result<(), Error> {
@@ -28,6 +38,7 @@ pub fn make(writer: &mut TreeWriter, owner: Owner, record: &Record) -> Result<()
 /// A thread that makes what it is given.
 pub struct Maker<'scope> {
     batch: Vec<Record>,
+    bytes: usize,
     give: SyncSender<Vec<Record>>,
     thread: ScopedJoinHandle<'scope, Result<(), Error>>,
 }
@@ -39,16 +50,18 @@ impl<'scope> Maker<'scope> {
         let thread = scope.spawn(move || {
             take.into_iter().flatten().try_for_each(|record| make(&mut writer, owner, &record))
         });
-        Self { batch: Vec::new(), give, thread }
+        Self { batch: Vec::new(), bytes: 0, give, thread }
     }
 
     /// Has an entry made; its parents were given before.
     pub fn add(&mut self, record: Record) -> Result<(), Error> {
+        self.bytes += weight(&record);
         self.batch.push(record);
-        if self.batch.len() < BATCH { Ok(()) } else { self.flush() }
+        if self.batch.len() < BATCH && self.bytes < BATCH_BYTES { Ok(()) } else { self.flush() }
     }
 
     fn flush(&mut self) -> Result<(), Error> {
+        self.bytes = 0;
         let batch = std::mem::take(&mut self.batch);
         self.give.send(batch).map_err(|_| malformed("the work", "it was given up"))
     }

@@ -1,7 +1,8 @@
 //! Builds a tree of an indexed archive, reading no more of it than this node lacks.
 //!
 //! ```text
-//! keep     the index is verified and kept: pages that the base has, too, are not read
+//! keep     the index is verified and kept: pages that the base has, too, are not read again
+//! check    it agrees with itself in every entry, and with the limits: nothing was written before
 //! lay out  both releases side by side: directories, links, and files that the base has
 //! move     files that the base has under another name
 //! unpack   the frames that are left, by several threads
@@ -10,12 +11,15 @@
 //! Memory is bounded by the frames under way and by a few bytes for each file that must be read. Nothing is synced at
 //! the end; a descriptor opened before the first write is for that.
 
+mod consistency;
 mod crew;
+mod directories;
 mod failure;
 mod fetch;
 mod forecast;
 mod join;
 mod lay;
+mod locations;
 mod maker;
 mod names;
 mod owner;
@@ -29,9 +33,11 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
+use consistency::Trees;
 pub(super) use fetch::GAP;
 pub use forecast::{Forecast, forecast};
 use join::{Pair, Shared};
+use owner::Owner;
 pub use owner::admit;
 use reuse::has_same_content;
 pub use reuse::{Base, Method, closest};
@@ -43,6 +49,7 @@ use super::seen::{Seen, keep_index};
 use crate::release::archive::Limits;
 use crate::release::source::{LocalFile, Ranges};
 use crate::sys::disk::{Context as _, Disk};
+use crate::sys::wall;
 use crate::types::Digest;
 use crate::types::entry::Kind;
 use crate::types::progress::{Activity, Progress};
@@ -91,11 +98,12 @@ pub struct Staged {
 /// A release whose index is verified and kept, before anything of its tree is made.
 pub struct Prepared {
     index: Index<'static>,
+    trees: Trees,
     fetched: u64,
 }
 
-/// Reads the index of a release, but for pages that `base` has, too, and keeps it in the file `record`. That `index` is
-/// the one that was published, the caller has checked by its digest.
+/// Reads the index of a release, but for pages that `base` has, too, keeps it in the file `record`, and checks that it
+/// agrees with itself.
 ///
 /// # Errors
 /// When the index breaks a rule, the release is larger than this node allows, or the machine refuses.
@@ -111,9 +119,10 @@ pub fn prepare(
     let fetched = keep_index(index, base.map(|base| &base.installed), record)?;
     let file = File::open(record).context("open", record)?;
     let size = fs::metadata(record).context("look at", record)?.len();
-    let kept = Index::open_kept(Arc::new(LocalFile::new(file, record)?), size)?;
-    index.check_surroundings(&kept.frames()?)?;
-    Ok(Prepared { index: kept, fetched })
+    let mut kept = Index::open_kept(Arc::new(LocalFile::new(file, record)?), size)?;
+    kept.surround_as(index);
+    let trees = wall::behind(None, || consistency::check(&kept, limits, Owner::of_process()))?;
+    Ok(Prepared { index: kept, trees, fetched })
 }
 
 impl Prepared {
@@ -169,7 +178,7 @@ impl Prepared {
         let fetched = run::run(archive, order, &mut layout, &filesystem, disk, progress);
         let fetched = fetched.and_then(|fetched| layout.finish().map(|()| fetched));
         progress.end();
-        let (staged, inodes) = layout.built(self.fetched + fetched?)?;
+        let (staged, inodes) = layout.built(self.trees, self.fetched + fetched?);
         Seen { inodes }.append(order.record)?;
         Ok(staged)
     }

@@ -2,21 +2,20 @@
 
 use super::super::error::malformed;
 use super::super::member::{self, END};
-use super::super::meta::PageReader;
-use super::super::{Error, FrameKind};
+use super::super::{Error, FrameKind, Record};
 
 const FRAME: &str = "a frame of the archive";
 
 /// Entries of one kind, in the order in which their members must come.
 pub struct Names<'a> {
-    entries: PageReader<'a>,
+    entries: Box<dyn Iterator<Item = Result<Record, Error>> + Send + 'a>,
     has_ended: bool,
 }
 
 impl<'a> Names<'a> {
-    /// Of the entries of a page.
-    pub fn new(page: &'a [u8]) -> Self {
-        Self { entries: PageReader::new(page), has_ended: false }
+    /// Of these entries.
+    pub fn new(entries: impl Iterator<Item = Result<Record, Error>> + Send + 'a) -> Self {
+        Self { entries: Box::new(entries), has_ended: false }
     }
 
     /// Compares the members of the next frame.

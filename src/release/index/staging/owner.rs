@@ -1,8 +1,10 @@
 //! Who owns what is made, and what this node lets in.
 
+use nix::unistd::{getegid, geteuid};
+
 use super::super::Error;
 use crate::release::archive::Limits;
-use crate::release::tree::{Meta, Root};
+use crate::release::tree::Meta;
 use crate::types::entry::{Entry, Kind};
 
 /// The owner of what this process makes, where it cannot give it away.
@@ -11,8 +13,9 @@ pub struct Owner(Option<(u32, u32)>);
 
 impl Owner {
     /// What holds for this process.
-    pub fn of(root: &Root) -> Self {
-        Self((!root.may_give_away()).then(|| root.owner()))
+    pub fn of_process() -> Self {
+        let (user, group) = (geteuid(), getegid());
+        Self((!user.is_root()).then(|| (user.as_raw(), group.as_raw())))
     }
 
     /// Whether all belongs to whom the process runs as, whatever the archive says.

@@ -17,7 +17,7 @@ use super::work::Plan;
 use crate::release::source::Ranges;
 use crate::release::tree::flush_behind;
 use crate::sys::disk::{Context as _, Disk};
-use crate::sys::ioctl;
+use crate::sys::{ioctl, wall};
 use crate::types::progress::Progress;
 
 /// More threads than these gain nothing: they wait for the same directories.
@@ -41,17 +41,21 @@ pub fn run(
         return Ok(0);
     }
     let (written, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let failure = Failure::default();
     let shared = Shared {
         root: Arc::clone(&layout.root),
         owner: layout.owner,
         is_complete,
         inodes: &layout.inodes[..],
+        failure: &failure,
         written: &written,
         progress,
     };
-    let pages =
-        [layout.links.clone().take(), layout.hard_links.clone().take(), layout.directories.clone().take()];
-    let names = pages.each_ref().map(|page| Names::new(page));
+    let names = [
+        Names::new(layout.links.entries()),
+        Names::new(layout.hard_links.entries()),
+        Names::new(layout.directories.entries()),
+    ];
     // On btrfs the time goes to the kernel's own threads: early syncs only make it write its metadata more often.
     let is_flushed = !ioctl::is_btrfs(order.into).context("look at", order.into)?;
     std::thread::scope(|scope| {
@@ -68,49 +72,68 @@ pub fn run(
     })
 }
 
+/// Frames are read here, and looked into behind a wall: by threads that can change nothing but the tree.
 fn unpack(
     archive: &dyn Ranges,
     order: &StageOrder<'_>,
     plan: &mut Plan,
     shared: &Shared<'_>,
-    mut names: [Names<'_>; 3],
+    names: [Names<'_>; 3],
 ) -> Result<u64, Error> {
     let threads = threads(order.threads).min(plan.work.len());
     let (give, take) = sync_channel::<Job>(threads);
+    let (give_names, take_names) = sync_channel::<Job>(1);
     let take = Mutex::new(take);
-    let failure = Failure::default();
-    let mut own = Unpacker::new(shared)?;
+    let failure = shared.failure;
     let mut work = std::mem::take(&mut plan.work);
     plan.work = work.keys().map(|number| (*number, super::work::Work::default())).collect();
     let fetched = std::thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(|| failure.keep(work_off(shared, &take, &failure)));
+            scope.spawn(|| {
+                wall::enter(Some(&*shared.root));
+                failure.keep(work_off(shared, &take));
+            });
         }
+        scope.spawn(move || {
+            wall::enter(None);
+            failure.keep(compare_names(shared, take_names, names));
+        });
         // Owned here, so that the threads end when the last frame was given.
-        let give = give;
+        let (give, give_names) = (give, give_names);
         fetch(archive, plan, shared.progress, &mut |number, bytes| {
             if failure.is_set() {
                 return Err(malformed("the work", "it was given up"));
             }
             let frame = plan.frames[number];
-            if let Some(names) = names_of(&mut names, frame.kind) {
-                let plain = own.decompress(&frame, &bytes)?;
-                return names.check(frame.kind, &plain);
-            }
             let Some(work) = work.remove(&number) else { return Ok(()) };
             let job = Job { frame, bytes, plain_start: plan.plain_starts[number], work };
-            give.send(job).map_err(|_| malformed("the work", "it was given up"))
+            let has_files = matches!(frame.kind, FrameKind::Group | FrameKind::Chunk);
+            let given = if has_files { give.send(job) } else { give_names.send(job) };
+            given.map_err(|_| malformed("the work", "it was given up"))
         })
+        // Threads that wait for a frame that will not come look whether somebody has failed.
+        .inspect_err(|_| failure.give_up())
     });
-    failure.into_result()?;
-    let fetched = fetched?;
-    if shared.is_complete {
+    failure.result()?;
+    fetched
+}
+
+/// Compares the members without content with the index.
+fn compare_names(shared: &Shared<'_>, take: Receiver<Job>, mut names: [Names<'_>; 3]) -> Result<(), Error> {
+    let mut unpacker = Unpacker::new(shared)?;
+    for Job { frame, bytes, .. } in take {
+        if let Some(names) = names_of(&mut names, frame.kind) {
+            let plain = unpacker.decompress(&frame, &bytes)?;
+            names.check(frame.kind, &plain)?;
+        }
+    }
+    if shared.is_complete && !shared.failure.is_set() {
         let kinds = [FrameKind::Links, FrameKind::HardLinks, FrameKind::End];
         for (names, kind) in names.into_iter().zip(kinds) {
             names.finish(kind)?;
         }
     }
-    Ok(fetched)
+    Ok(())
 }
 
 fn names_of<'a, 'b>(names: &'a mut [Names<'b>; 3], kind: FrameKind) -> Option<&'a mut Names<'b>> {
@@ -122,7 +145,8 @@ fn names_of<'a, 'b>(names: &'a mut [Names<'b>; 3], kind: FrameKind) -> Option<&'
     }
 }
 
-fn work_off(shared: &Shared<'_>, take: &Mutex<Receiver<Job>>, failure: &Failure) -> Result<(), Error> {
+fn work_off(shared: &Shared<'_>, take: &Mutex<Receiver<Job>>) -> Result<(), Error> {
+    let failure = shared.failure;
     let mut unpacker = Unpacker::new(shared)?;
     loop {
         let job = take.lock().unwrap_or_else(PoisonError::into_inner).recv();

@@ -5,22 +5,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::Digest as _;
 
 use super::super::error::malformed;
 use super::super::member::{self, BLOCK, padding};
 use super::super::meta::Record;
-use super::super::reader::check_digest;
-use super::super::{Error, Frame, FrameKind};
+use super::super::{Error, Frame, FrameKind, Verified};
+use super::failure::Failure;
 use super::owner::Owner;
 use super::work::{Large, Work};
 use crate::release::tree::{NewFile, Root, TreeWriter};
 use crate::sys::disk::Context as _;
+use crate::types::Digest;
 use crate::types::entry::{Entry, Kind};
 use crate::types::progress::Progress;
 
 const FRAME: &str = "a frame of the archive";
 /// Zeros of so many bytes become a hole.
 const HOLE: usize = 64 << 10;
+/// Who waits for another thread looks so often whether that one has failed.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A frame as it came from the archive, and what is to be made of it.
 pub struct Job {
@@ -44,6 +50,8 @@ pub struct Shared<'a> {
     pub is_complete: bool,
     /// The inode of each file.
     pub inodes: &'a [AtomicU64],
+    /// Whether a thread has failed.
+    pub failure: &'a Failure,
     /// Bytes written so far.
     pub written: &'a AtomicU64,
     /// Who wants to know.
@@ -83,20 +91,18 @@ impl<'a> Unpacker<'a> {
 
     /// The plain bytes of a frame that is what it must be.
     pub fn decompress(&mut self, frame: &Frame, bytes: &[u8]) -> Result<Vec<u8>, Error> {
-        check_digest(FRAME, bytes, frame.digest)?;
-        let length = frame.plain as usize;
+        let verified = Verified::compare(FRAME, bytes, frame.digest)?;
         let mut plain = std::mem::take(&mut self.plain);
-        plain.clear();
-        plain.reserve_exact(length);
-        let got = self.decompressor.decompress_to_buffer(bytes, &mut plain).map_err(Error::Read)?;
-        if got == length { Ok(plain) } else { Err(malformed(FRAME, "it is shorter than the index says")) }
+        verified.decompress_into(&mut self.decompressor, &mut plain, frame.plain as usize)?;
+        Ok(plain)
     }
 
     fn group(&mut self, plain: &[u8], plain_start: u64, mut work: Work) -> Result<(), Error> {
         let header = work.header.take();
         let mut rest = skip_zeros(plain, padding(plain_start))?;
         let (mut bytes, mut files) = (0, 0);
-        for (record, number) in work.files()? {
+        for file in work.files() {
+            let (record, number) = file?;
             let content;
             (content, rest) = self.find(rest, &record.entry)?;
             self.small(&record, number, content)?;
@@ -139,6 +145,7 @@ impl<'a> Unpacker<'a> {
     }
 
     fn small(&mut self, record: &Record, number: usize, content: &[u8]) -> Result<(), Error> {
+        check_content(&record.entry, Digest::of(content))?;
         let meta = self.shared.owner.meta(&record.entry);
         let mut file = self.writer.file(&record.entry.path, &meta)?;
         if !content.is_empty() {
@@ -156,11 +163,20 @@ impl<'a> Unpacker<'a> {
         Ok(())
     }
 
+    /// Writes a chunk when all before it have been written. These are in other hands already, since frames are given
+    /// away in their order.
     fn chunk(&mut self, large: &Large, offset: u64, plain: &[u8]) -> Result<(), Error> {
         let entry = &large.record.entry;
         let meta = self.shared.owner.meta(entry);
-        let mut open = large.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = match open.take() {
+        let mut progress = large.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        while progress.written != offset {
+            if self.shared.failure.is_set() {
+                return Ok(());
+            }
+            let waited = large.was_written.wait_timeout(progress, LOOK_AGAIN);
+            (progress, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        let mut file = match progress.file.take() {
             Some(file) => file,
             None => {
                 let file = self.writer.file(&entry.path, &meta)?;
@@ -168,14 +184,31 @@ impl<'a> Unpacker<'a> {
                 file
             }
         };
-        let file = open.insert(file);
-        write_with_holes(file, plain, offset)?;
-        let is_last = large.is_last(plain.len() as u64);
-        if let Some(file) = open.take_if(|_| is_last) {
+        write_with_holes(&mut file, plain, offset)?;
+        progress.hasher.update(plain);
+        progress.written += plain.len() as u64;
+        let is_last = progress.written == large.size;
+        if is_last {
+            check_content(entry, std::mem::take(&mut progress.hasher).into())?;
             file.finish(large.size, &meta)?;
+        } else {
+            progress.file = Some(file);
         }
+        drop(progress);
+        large.was_written.notify_all();
         self.done(plain.len() as u64, u64::from(is_last));
         Ok(())
+    }
+}
+
+/// Compares a content with its entry: it is taken over into later releases by its digest, whoever vouches for this one.
+fn check_content(entry: &Entry, found: Digest) -> Result<(), Error> {
+    match &entry.kind {
+        Kind::File { content, .. } if *content == found => Ok(()),
+        _ => {
+            let rule = "its content has another digest than the index says";
+            Err(Error::Differs { path: entry.path.clone(), rule })
+        }
     }
 }
 

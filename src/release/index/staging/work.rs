@@ -1,12 +1,14 @@
 //! What is to be made of each frame.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+
+use sha2::Sha256;
 
 use super::super::error::malformed;
-use super::super::meta::{PageReader, PageWriter, Record};
-use super::super::{Error, Frame, FrameKind, Index, PageKind};
+use super::super::meta::{PageWriter, Record};
+use super::super::{Error, Frame, FrameKind, Index};
+use super::locations::Locations;
 use crate::release::tree::NewFile;
 use crate::types::Digest;
 use crate::types::entry::Kind;
@@ -21,10 +23,21 @@ pub struct Large {
     pub number: usize,
     /// How many bytes it has.
     pub size: u64,
-    /// Bytes yet to be written.
-    pub left: AtomicU64,
-    /// Opened by whoever comes first, finished by whoever comes last.
-    pub file: Mutex<Option<NewFile>>,
+    /// What has been written.
+    pub progress: Mutex<LargeProgress>,
+    /// Tells the threads that wait with a later chunk that one was written.
+    pub was_written: Condvar,
+}
+
+/// How far the writing of a large file is. Its chunks are written one after the other, since they are hashed.
+#[derive(Default)]
+pub struct LargeProgress {
+    /// Opened by whoever comes first.
+    pub file: Option<NewFile>,
+    /// Of all bytes that were written.
+    pub hasher: Sha256,
+    /// How many they are.
+    pub written: u64,
 }
 
 /// What is to be made of one frame.
@@ -42,11 +55,10 @@ pub struct Work {
 
 impl Work {
     /// The small files with their numbers.
-    pub fn files(self) -> Result<Vec<(Record, usize)>, Error> {
+    pub fn files(self) -> impl Iterator<Item = Result<(Record, usize), Error>> {
         let mut writer = self.files;
-        let page = writer.take();
         let numbers = self.numbers.into_iter().map(|number| number as usize);
-        PageReader::new(&page).zip(numbers).map(|(record, number)| Ok((record?, number))).collect()
+        writer.take_entries().zip(numbers).map(|(record, number)| Ok((record?, number)))
     }
 }
 
@@ -138,8 +150,7 @@ impl Plan {
         };
         for work in self.work.values() {
             work.chunk.iter().for_each(|(large, _)| add(&large.record));
-            let page = work.files.clone().take();
-            for record in PageReader::new(&page) {
+            for record in work.files.entries() {
                 add(&record?);
             }
         }
@@ -162,9 +173,8 @@ impl Plan {
                 Some((large, _)) if done_large.contains(&large.number) => None,
                 chunk => chunk,
             };
-            let page = files.take();
             let mut left = Work { header, chunk, ..Work::default() };
-            for (record, number) in PageReader::new(&page).zip(numbers) {
+            for (record, number) in files.take_entries().zip(numbers) {
                 let record = record?;
                 if !is_done(&record, number as usize)? {
                     left.files.add(&record);
@@ -183,8 +193,8 @@ impl Plan {
             record: record.clone(),
             number,
             size,
-            left: AtomicU64::new(size),
-            file: Mutex::new(None),
+            progress: Mutex::default(),
+            was_written: Condvar::new(),
         });
         let mut offset = 0;
         for at in first.. {
@@ -203,45 +213,6 @@ impl Plan {
             Ok(())
         } else {
             Err(malformed(PART, "the chunks of a large file have another size"))
-        }
-    }
-}
-
-impl Large {
-    /// Whether these were the last bytes of the file.
-    pub fn is_last(&self, bytes: u64) -> bool {
-        self.left.fetch_sub(bytes, Ordering::AcqRel) == bytes
-    }
-}
-
-/// The first frame of each file; files are asked for in rising order, and a page is read when it is needed.
-#[derive(Default)]
-struct Locations {
-    page: usize,
-    /// The number of the first file of the page.
-    first: usize,
-    read: Option<Vec<u64>>,
-}
-
-impl Locations {
-    fn get(&mut self, index: &Index<'_>, file: usize) -> Result<usize, Error> {
-        let missing = malformed(PART, "a file has no location");
-        loop {
-            let pages = index.root().of_kind(PageKind::Locations);
-            let Some(page) = pages.get(self.page) else { return Err(missing) };
-            let count = usize::try_from(page.items).unwrap_or(usize::MAX);
-            let Some(at) = file.checked_sub(self.first) else { return Err(missing) };
-            if at >= count {
-                (self.page, self.first, self.read) = (self.page + 1, self.first + count, None);
-                continue;
-            }
-            let read = match self.read.take() {
-                Some(read) => read,
-                None => index.locations(page)?,
-            };
-            let location = read.get(at).copied();
-            self.read = Some(read);
-            return location.and_then(|location| usize::try_from(location).ok()).ok_or(missing);
         }
     }
 }
