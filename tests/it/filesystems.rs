@@ -156,6 +156,7 @@ impl Node {
             bytes: staged.bytes,
             staged: jiff::Timestamp::UNIX_EPOCH,
             signers: Vec::new(),
+            keys: Vec::new(),
             data_read: Vec::new(),
             data_write: None,
             links: Vec::new(),

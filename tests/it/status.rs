@@ -80,6 +80,7 @@ impl Place {
             bytes: 5 << 20,
             staged: at(staged),
             signers: vec!["team".into()],
+            keys: Vec::new(),
             data_read: Vec::new(),
             data_write: None,
             links: Vec::new(),
