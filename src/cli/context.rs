@@ -152,6 +152,18 @@ impl Locally<'_> {
     }
 }
 
+impl Locally<'_> {
+    /// Refuses units that systemd does not know, or that cannot be started again.
+    pub fn check_units(&self, settings: &Settings) -> Result<(), Error> {
+        let context = self.context;
+        let local = Local::new(&context.app, &context.node, settings, self.store, context.arguments());
+        match local.check_units() {
+            None => Ok(()),
+            Some(why) => Err(config::Problem::Contradiction { why }.into()),
+        }
+    }
+}
+
 impl Parts for Locally<'_> {
     fn with(&self, settings: &Settings, work: &mut Work<'_>) -> Result<driver::Ended, driver::Error> {
         self.application(settings, |application| match settings.fleet.mode {

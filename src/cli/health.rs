@@ -21,7 +21,7 @@ pub fn health(context: &Context, args: &HealthArgs) -> Result<u8, Error> {
         let began = node.clock.boot();
         let (seen, is_healthy) = loop {
             let seen = locally.application(node.settings, |application| {
-                application.watch(&version, &tree).observe(Duration::ZERO)
+                application.watch(&version, &tree, None).observe(Duration::ZERO)
             });
             let is_healthy = seen.iter().all(|seen| seen.ok.is_healthy() || !is_required(&seen.name));
             let is_over = node.clock.boot().saturating_sub(began) >= health.deadline.0;

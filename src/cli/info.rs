@@ -92,6 +92,8 @@ pub fn config(context: &Context, command: &ConfigCommand) -> Result<u8, Error> {
         ConfigCommand::Check => {
             super::fleet::check_configured(context)?;
             let warnings = context.with_node("config check", |node, locally| {
+                // Before rehearsals, whose trouble with a unit that is not there says less.
+                locally.check_units(node.settings)?;
                 super::rehearse::check_configured(node, locally)?;
                 unadopted(node)
             })?;

@@ -1,15 +1,17 @@
 //! Asks all checks that are due, side by side, and remembers what must be compared between two looks.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use super::processes::{self, Group};
 use super::settings::{Check, Kind, Settings};
-use super::{Answer, Observation, PROCESSES, Processes, UNITS, probes, processes};
+use super::{Answer, Observation, PROCESSES, Processes, UNITS, probes, web};
 use crate::sys::namespace::Namespaces;
-use crate::sys::systemd::{self, Properties};
+use crate::sys::unit::{self, Kind as UnitKind, Load, Unit};
 
 /// How much longer than its own time limit a check is waited for.
 const GRACE: Duration = Duration::from_secs(1);
@@ -21,8 +23,14 @@ pub struct Context {
     pub tree: PathBuf,
     /// The directory of all trees.
     pub releases: PathBuf,
-    /// The declared units; none on a machine without systemd.
+    /// The units that must be up; none on a machine without systemd.
     pub units: Vec<String>,
+    /// What else belongs to the application: it may be down, but must not run old code. May name templates.
+    pub others: Vec<String>,
+    /// When the pointer was moved, as time from boot, where that is known.
+    pub since: Option<Duration>,
+    /// Whether units are told to reload: their main processes may be older than the switch.
+    pub reloads: bool,
     /// Variables for commands: `CUTOVER_*`.
     pub env: Vec<(String, OsString)>,
     /// Where they are asked, when not in our own namespaces: a rehearsed release is to be seen there only.
@@ -36,7 +44,7 @@ pub struct Checks {
     /// When each check is asked again, since the start.
     due: Vec<Duration>,
     /// How often systemd had restarted a unit when it was first looked at.
-    restarts: BTreeMap<String, u64>,
+    restarts: RefCell<BTreeMap<String, u64>>,
     processes: Processes,
 }
 
@@ -49,7 +57,7 @@ impl Checks {
     /// Checks that have not been asked yet.
     pub fn new(settings: Settings, context: Context) -> Self {
         let due = vec![Duration::ZERO; settings.check.len()];
-        Self { settings, context, due, restarts: BTreeMap::new(), processes: Processes::default() }
+        Self { settings, context, due, restarts: RefCell::default(), processes: Processes::default() }
     }
 
     /// Asks those that are due, side by side. `at` is the time since the release was started; it never goes back.
@@ -100,27 +108,38 @@ impl Checks {
 
     fn observe_units(&mut self, observations: &mut Vec<Observation>) {
         let begin = Instant::now();
-        let units = self.context.units.clone();
-        let (ok, detail) = self.look_at_units(&units);
+        let names: Vec<_> = self.context.units.iter().chain(&self.context.others).cloned().collect();
+        let family = unit::family(&names);
+        let (ok, detail) = match &family {
+            Ok(family) => {
+                self.judge_units(family.iter().filter(|unit| self.context.units.contains(&unit.name)))
+            }
+            Err(error) => (Answer::CannotRun, error.to_string()),
+        };
         observations.push(Observation { name: UNITS.into(), ok, detail, took: begin.elapsed() });
         if self.settings.process_check {
             let begin = Instant::now();
-            let (ok, detail) = self.look_at_processes(&units);
+            let (ok, detail) = match &family {
+                Ok(family) => self.look_at_processes(family),
+                Err(error) => (Answer::CannotRun, error.to_string()),
+            };
             observations.push(Observation { name: PROCESSES.into(), ok, detail, took: begin.elapsed() });
         }
     }
 
     fn look_at_units(&mut self, units: &[String]) -> (Answer, String) {
-        let wanted = ["ActiveState", "SubState", "Result", "NRestarts", "Type", "Job"];
-        let all = match systemd::show(units, &wanted) {
-            Ok(all) => all,
-            Err(error) => return (Answer::CannotRun, error.to_string()),
-        };
+        match unit::look(units) {
+            Ok(units) => self.judge_units(units.iter()),
+            Err(error) => (Answer::CannotRun, error.to_string()),
+        }
+    }
+
+    fn judge_units<'u>(&self, units: impl Iterator<Item = &'u Unit>) -> (Answer, String) {
         let mut told = (Answer::Healthy, "all units are active".to_owned());
-        for (unit, properties) in units.iter().zip(&all) {
-            let restarts = properties.get("NRestarts").parse().unwrap_or(0);
-            let first = *self.restarts.entry(unit.clone()).or_insert(restarts);
-            let (answer, detail) = judge_unit(unit, properties, first);
+        let mut first = self.restarts.borrow_mut();
+        for unit in units {
+            let first = *first.entry(unit.name.clone()).or_insert(unit.restarts());
+            let (answer, detail) = judge_unit(unit, first);
             match (told.0, answer) {
                 (_, Answer::Healthy) | (Answer::Sick, Answer::NotYet) => {}
                 _ => told = (answer, detail),
@@ -129,52 +148,79 @@ impl Checks {
         told
     }
 
-    fn look_at_processes(&mut self, units: &[String]) -> (Answer, String) {
-        let groups: Vec<_> = match systemd::show(units, &["ControlGroup"]) {
-            Ok(all) => {
-                let groups = all.iter().map(|properties| properties.get("ControlGroup").to_owned());
-                units.iter().cloned().zip(groups).collect()
-            }
-            Err(error) => return (Answer::CannotRun, error.to_string()),
+    fn look_at_processes(&mut self, family: &[Unit]) -> (Answer, String) {
+        let group = |unit: &Unit| Group {
+            unit: unit.name.clone(),
+            path: unit.get("ControlGroup").to_owned(),
+            may_be_older: unit.get("MainPID").parse().ok().filter(|_| self.context.reloads),
+            is_own: unit.kind != UnitKind::Slice,
         };
-        self.processes = processes::of_groups(&groups, &self.context.releases, &self.context.tree);
-        match self.processes.old.as_slice() {
-            [] => (Answer::Healthy, "no process runs from another release".into()),
-            [first, rest @ ..] => {
-                let more = if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };
-                let text =
-                    format!("process {} of `{}` runs from `{}`{more}", first.pid, first.unit, first.path);
-                // Right after a reload old workers may still be finishing.
-                (Answer::NotYet, text)
-            }
+        let groups: Vec<_> = family.iter().map(group).collect();
+        let Context { releases, tree, since, .. } = &self.context;
+        self.processes = processes::of_groups(&groups, releases, tree, *since);
+        judge_processes(&self.processes)
+    }
+}
+
+fn judge_processes(seen: &Processes) -> (Answer, String) {
+    let list = |pids: &[u32]| pids.iter().take(5).map(u32::to_string).collect::<Vec<_>>().join(", ");
+    if let [first, rest @ ..] = seen.old.as_slice() {
+        let more = if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };
+        let what = match first.path.as_str() {
+            "" => "is older than the switch and runs the old code".to_owned(),
+            path => format!("runs from `{path}`"),
+        };
+        // Right after a reload old workers may still be finishing.
+        return (Answer::NotYet, format!("process {} of `{}` {what}{more}", first.pid, first.unit));
+    }
+    if !seen.hidden.is_empty() {
+        let text = format!("processes of the units may not be looked at: {}", list(&seen.hidden));
+        return (Answer::CannotRun, text);
+    }
+    let known = "no process runs from another release".to_owned();
+    match seen.unknown.len() {
+        0 => (Answer::Healthy, known),
+        count => {
+            let text = format!(
+                "{known}, as far as can be told: {count} use no file of any: {}",
+                list(&seen.unknown)
+            );
+            (Answer::Healthy, text)
         }
     }
 }
 
-fn judge_unit(unit: &str, properties: &Properties, restarts_first: u64) -> (Answer, String) {
-    let restarts: u64 = properties.get("NRestarts").parse().unwrap_or(0);
-    let [active, sub, result] = ["ActiveState", "SubState", "Result"].map(|name| properties.get(name));
-    if restarts > restarts_first {
-        let times = restarts - restarts_first;
+fn judge_unit(unit: &Unit, restarts_first: u64) -> (Answer, String) {
+    let name = &unit.name;
+    let [active, sub, result] = ["ActiveState", "SubState", "Result"].map(|property| unit.get(property));
+    if unit.restarts() > restarts_first {
+        let times = unit.restarts() - restarts_first;
         return (
             Answer::Sick,
-            format!("`{unit}` was restarted {times} times by systemd; last result: {result}"),
+            format!("`{name}` was restarted {times} times by systemd; last result: {result}"),
         );
     }
+    let sick = |what: &str| (Answer::Sick, format!("`{name}` {what}"));
     match (active, sub) {
+        ("active", _) if unit.load == Load::Masked => sick("is masked, and runs"),
         ("active", _) => (Answer::Healthy, String::new()),
-        ("activating", "auto-restart") => (Answer::Sick, format!("`{unit}` ended: {result}")),
-        _ if !["", "0"].contains(&properties.get("Job")) => {
-            (Answer::NotYet, format!("`{unit}` waits for its turn"))
-        }
+        ("activating", "auto-restart") => (Answer::Sick, format!("`{name}` ended: {result}")),
+        _ if unit.has_job() => (Answer::NotYet, format!("`{name}` waits for its turn")),
         ("activating" | "reloading" | "refreshing", _) => {
-            (Answer::NotYet, format!("`{unit}` is {active} ({sub})"))
+            (Answer::NotYet, format!("`{name}` is {active} ({sub})"))
         }
-        // Work that was done and left nothing running.
-        ("inactive", _) if properties.get("Type") == "oneshot" && result == "success" => {
-            (Answer::Healthy, String::new())
-        }
-        _ => (Answer::Sick, format!("`{unit}` is {active} ({sub}); last result: {result}")),
+        ("inactive", _) => match &unit.load {
+            Load::Missing => sick("is not there: systemd finds no such unit"),
+            Load::Masked => sick("is masked"),
+            Load::Broken(why) => sick(&format!("cannot be loaded: {why}")),
+            // Work that was done and left nothing running.
+            Load::Loaded if unit.is_oneshot() && result == "success" => (Answer::Healthy, String::new()),
+            Load::Loaded if result == "success" && unit.get("ConditionResult") == "no" => {
+                sick("was not started: its conditions are not met")
+            }
+            Load::Loaded => (Answer::Sick, format!("`{name}` is {active} ({sub}); last result: {result}")),
+        },
+        _ => (Answer::Sick, format!("`{name}` is {active} ({sub}); last result: {result}")),
     }
 }
 
@@ -188,7 +234,7 @@ fn ask(check: Check, context: &Context) -> (Check, mpsc::Receiver<Observation>) 
         let entered = context.there.as_ref().map_or(Ok(()), |there| there.enter());
         let (ok, detail) = match asked.kind() {
             _ if entered.is_err() => (Answer::CannotRun, told(entered)),
-            Ok(Kind::Http(http)) => probes::http(http, limit),
+            Ok(Kind::Http(http)) => web::http(http, limit),
             Ok(Kind::Tcp(tcp)) => probes::tcp(tcp, limit),
             Ok(Kind::Exec(exec)) => probes::exec(exec, limit, &context.tree, &context.env),
             Ok(Kind::File(file)) => probes::file(file, &context.tree),
@@ -209,9 +255,14 @@ fn told(entered: std::io::Result<()>) -> String {
 mod tests {
     use super::*;
 
+    fn unit_of(name: &str, pairs: &[(&str, &str)]) -> Answer {
+        let unit =
+            Unit::new(name, crate::sys::systemd::Properties::from_pairs(pairs.iter().copied())).unwrap();
+        judge_unit(&unit, 2).0
+    }
+
     fn unit(active: &str, sub: &str, restarts: &str) -> Answer {
-        let pairs = [("ActiveState", active), ("SubState", sub), ("NRestarts", restarts)];
-        judge_unit("shop.service", &Properties::from_pairs(pairs), 2).0
+        unit_of("shop.service", &[("ActiveState", active), ("SubState", sub), ("NRestarts", restarts)])
     }
 
     #[test]
@@ -222,6 +273,48 @@ mod tests {
         assert_eq!(unit("activating", "auto-restart", "2"), Answer::Sick);
         assert_eq!(unit("failed", "failed", "2"), Answer::Sick);
         assert_eq!(unit("inactive", "dead", "2"), Answer::Sick);
+    }
+
+    #[test]
+    fn units_of_every_kind_can_be_healthy() {
+        for (name, sub) in [
+            ("a.service", "running"),
+            ("a.socket", "listening"),
+            ("a.timer", "waiting"),
+            ("a.path", "waiting"),
+            ("a.target", "active"),
+            ("a.slice", "active"),
+            ("a.mount", "mounted"),
+            ("a.automount", "waiting"),
+        ] {
+            assert_eq!(
+                unit_of(name, &[("ActiveState", "active"), ("SubState", sub)]),
+                Answer::Healthy,
+                "{name}"
+            );
+            assert_eq!(unit_of(name, &[("ActiveState", "failed")]), Answer::Sick, "{name}");
+            for load in ["not-found", "masked", "bad-setting"] {
+                let pairs = [("ActiveState", "inactive"), ("LoadState", load), ("Type", "oneshot")];
+                assert_eq!(unit_of(name, &pairs), Answer::Sick, "{name} {load}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_process_is_not_told_as_well() {
+        let old =
+            |path: &str| super::super::OldProcess { pid: 7, unit: "a.service".into(), path: path.into() };
+        let told = |seen: Processes| judge_processes(&seen);
+        assert_eq!(
+            told(Processes::default()),
+            (Answer::Healthy, "no process runs from another release".into())
+        );
+        let (answer, text) = told(Processes { unknown: vec![7], ..Processes::default() });
+        assert!(answer == Answer::Healthy && text.ends_with("1 use no file of any: 7"), "{text}");
+        assert_eq!(told(Processes { hidden: vec![7], ..Processes::default() }).0, Answer::CannotRun);
+        let (answer, text) = told(Processes { old: vec![old("")], ..Processes::default() });
+        assert!(answer == Answer::NotYet && text.contains("older than the switch"), "{text}");
+        assert!(told(Processes { old: vec![old("/srv/1")], ..Processes::default() }).1.contains("`/srv/1`"));
     }
 
     #[test]

@@ -8,74 +8,42 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::Answer;
-use super::settings::{Exec, File, Http, Tcp};
+use super::settings::{Exec, File, Tcp};
 use crate::sys::process::{self, Command, End};
 use crate::types::{Span, escaped, escaped_path};
 
 /// How much of a page or file is read, in bytes.
-const READ_MAX: u64 = 64 << 10;
+pub(super) const READ_MAX: u64 = 64 << 10;
 /// How much of an answer is shown, in bytes.
-const SHOWN_MAX: usize = 200;
+pub(super) const SHOWN_MAX: usize = 200;
 
-type Told = (Answer, String);
+pub(super) type Told = (Answer, String);
 
-/// Asks a web server. Redirections are not followed and proxies not used: the answer of this very server counts.
-pub fn http(check: &Http, limit: Duration) -> Told {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_global(Some(limit))
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_idle_connections(0)
-        .proxy(None)
-        .user_agent("cutover")
-        .build()
-        .into();
-    let mut response = match agent.get(&check.url).call() {
-        Ok(response) => response,
-        Err(error) => return (unanswered(&error), error.to_string()),
+/// What an error of a connection says of the server: one that does not answer yet is not sick.
+pub(super) fn not_yet(error: &io::Error) -> Answer {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, NotFound, TimedOut, WouldBlock,
     };
-    let status = response.status().as_u16();
-    let mut page = Vec::new();
-    // A page that breaks off still shows what it began with.
-    let broke_off = response.body_mut().as_reader().take(READ_MAX).read_to_end(&mut page).err();
-    let begin = escaped(page.trim_ascii().get(..SHOWN_MAX).unwrap_or(page.trim_ascii()));
-    if status != check.status {
-        return (Answer::Sick, format!("status {status} instead of {}: {begin}", check.status));
-    }
-    let has_text = |text: &str| memory_contains(&page, text.as_bytes());
-    match (&check.text, broke_off) {
-        (Some(text), _) if has_text(text) => (Answer::Healthy, format!("status {status}")),
-        (_, Some(error)) => (Answer::Sick, format!("status {status}, then {error}")),
-        (Some(text), None) => {
-            (Answer::Sick, format!("status {status} without `{}`: {begin}", escaped(text.as_bytes())))
-        }
-        (None, None) => (Answer::Healthy, format!("status {status}")),
-    }
-}
-
-fn unanswered(error: &ureq::Error) -> Answer {
-    match error {
-        ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed => Answer::NotYet,
-        ureq::Error::Io(error) => not_yet(error),
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) => Answer::CannotRun,
-        _ => Answer::Sick,
-    }
-}
-
-fn not_yet(error: &io::Error) -> Answer {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, TimedOut, WouldBlock};
     match error.kind() {
-        ConnectionRefused | ConnectionReset | ConnectionAborted | TimedOut | WouldBlock => Answer::NotYet,
+        // A Unix socket that is not there yet is a port that is closed.
+        ConnectionRefused | ConnectionReset | ConnectionAborted | NotFound | TimedOut | WouldBlock => {
+            Answer::NotYet
+        }
         _ => Answer::Sick,
     }
 }
 
 /// Connects, to any of the host's addresses.
 pub fn tcp(check: &Tcp, limit: Duration) -> Told {
-    let addresses: Vec<_> = match check.address.to_socket_addrs() {
+    let mut addresses: Vec<_> = match check.address.to_socket_addrs() {
         Ok(addresses) => addresses.collect(),
         Err(error) => return (Answer::CannotRun, error.to_string()),
     };
+    if let Some(("localhost", port)) = check.host_and_port() {
+        addresses.extend(super::web::loopbacks(port));
+        let mut seen = std::collections::BTreeSet::new();
+        addresses.retain(|address| seen.insert(*address));
+    }
     let mut told = (Answer::CannotRun, "the host has no address".to_owned());
     let share = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     for address in addresses {
@@ -149,52 +117,29 @@ pub fn file(check: &File, tree: &Path) -> Told {
         if let Err(error) = file.take(READ_MAX).read_to_end(&mut bytes) {
             return (Answer::CannotRun, format!("`{shown}`: {error}"));
         }
-        if !memory_contains(&bytes, text.as_bytes()) {
+        if !contains(&bytes, text.as_bytes()) {
             return (Answer::Sick, format!("`{shown}` does not contain `{}`", escaped(text.as_bytes())));
         }
     }
     (Answer::Healthy, format!("`{shown}` is there"))
 }
 
-fn memory_contains(bytes: &[u8], wanted: &[u8]) -> bool {
+pub(super) fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
     wanted.is_empty() || bytes.windows(wanted.len()).any(|window| window == wanted)
+}
+
+/// The begin of a page, safe to print.
+pub(super) fn shown(page: &[u8]) -> String {
+    escaped(page.trim_ascii().get(..SHOWN_MAX).unwrap_or(page.trim_ascii()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
     use std::net::TcpListener;
 
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(10);
-
-    fn served_once(answer: &'static str) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut request = [0; 1024];
-            let _ = stream.read(&mut request).unwrap();
-            stream.write_all(answer.as_bytes()).unwrap();
-        });
-        format!("http://{address}/up")
-    }
-
-    fn ask(answer: &'static str, text: Option<&str>) -> Told {
-        http(&Http { url: served_once(answer), status: 200, text: text.map(str::to_owned) }, LIMIT)
-    }
-
-    #[test]
-    fn a_page_must_have_the_status_and_the_text() {
-        assert_eq!(ask("HTTP/1.0 200 OK\r\n\r\nup 2.4.1", Some("2.4.1")).0, Answer::Healthy);
-        let (answer, detail) = ask("HTTP/1.0 200 OK\r\n\r\nup 2.4.0", Some("2.4.1"));
-        assert_eq!(answer, Answer::Sick, "{detail}");
-        let (answer, detail) = ask("HTTP/1.1 500 Oops\r\nContent-Length: 5\r\n\r\nno db", None);
-        assert_eq!((answer, detail.as_str()), (Answer::Sick, "status 500 instead of 200: no db"));
-        assert_eq!(ask("HTTP/1.0 302 Go\r\nLocation: http://127.0.0.1:1/\r\n\r\n", None).0, Answer::Sick);
-        assert_eq!(ask("nonsense", None).0, Answer::Sick);
-    }
 
     #[test]
     fn a_closed_port_is_not_yet_an_answer() {
@@ -202,8 +147,9 @@ mod tests {
         let address = listener.local_addr().unwrap().to_string();
         assert_eq!(tcp(&Tcp { address: address.clone() }, LIMIT).0, Answer::Healthy);
         drop(listener);
-        let check = Http { url: format!("http://{address}/"), status: 200, text: None };
-        assert_eq!(http(&check, LIMIT).0, Answer::NotYet, "{:?}", http(&check, LIMIT));
+        let check: super::super::Http = toml::from_str(&format!("url = \"http://{address}/\"")).unwrap();
+        let told = super::super::web::http(&check, LIMIT);
+        assert_eq!(told.0, Answer::NotYet, "{told:?}");
         assert_eq!(tcp(&Tcp { address }, LIMIT).0, Answer::NotYet);
         assert_eq!(tcp(&Tcp { address: "nonsense".into() }, LIMIT).0, Answer::CannotRun);
     }

@@ -101,7 +101,7 @@ fn yes() -> bool {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
-    /// `http://` or `https://`.
+    /// `http://` or `https://`; `http+unix://` for a Unix socket.
     pub url: String,
     /// The status expected.
     #[serde(default = "ok")]
@@ -109,6 +109,119 @@ pub struct Http {
     /// A text that the first 64 KiB of the answer must contain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+    /// The `Host` header, where the application answers to its own name only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Further headers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// The Unix socket that the server listens on; the URL then says host and path only.
+    #[serde(default, alias = "socket", skip_serializing_if = "Option::is_none")]
+    pub unix: Option<PathBuf>,
+    /// Certificates (PEM) of the authorities that are trusted, in place of the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// Our own certificate (PEM), and its private key if that is in the same file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert: Option<PathBuf>,
+    /// The private key (PEM) of our certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// Takes any certificate: for a server whose certificate nobody signed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub insecure: bool,
+}
+
+impl Http {
+    /// The URL to ask, and the Unix socket if it is asked there; or what is wrong.
+    pub(super) fn target(&self) -> Result<(String, Option<PathBuf>), String> {
+        let wrong = |why: &str| Err(format!("`{}` {why}", self.url));
+        let (url, socket) = match socket_of(&self.url) {
+            Some((socket, path)) => (format!("http://localhost{path}"), Some(socket)),
+            None => (self.url.clone(), self.unix.clone()),
+        };
+        let is_web = |scheme: &str| scheme == "http" || (scheme == "https" && socket.is_none());
+        match url.parse::<ureq::http::Uri>() {
+            Ok(uri) if uri.host().is_some_and(|host| !host.is_empty()) => {
+                if !uri.scheme_str().is_some_and(is_web) {
+                    return wrong(
+                        "is not a URL that begins with `http://` or `https://` (on a Unix socket `http://`)",
+                    );
+                }
+            }
+            _ => return wrong("is not a URL that begins with `http://` or `https://`"),
+        }
+        if socket.as_ref().is_some_and(|socket| !socket.is_absolute()) {
+            return wrong("is asked on a Unix socket, whose path must be absolute");
+        }
+        Ok((url, socket))
+    }
+
+    /// All headers, the host among them.
+    pub(super) fn all_headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        let host = self.host.iter().map(|host| ("host", host.as_str()));
+        host.chain(self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+    }
+
+    /// What cannot work, in words.
+    fn flaw(&self) -> Option<String> {
+        if let Err(why) = self.target() {
+            return Some(why);
+        }
+        if self.unix.is_some() && socket_of(&self.url).is_some() {
+            return Some("the Unix socket stands in `url` and in `unix`".to_owned());
+        }
+        for (name, value) in self.all_headers() {
+            let is_good = name.parse::<ureq::http::HeaderName>().is_ok()
+                && value.parse::<ureq::http::HeaderValue>().is_ok();
+            if !is_good {
+                return Some(format!("`{}` is not a header", name.escape_debug()));
+            }
+        }
+        let hosts = self.all_headers().filter(|(name, _)| name.eq_ignore_ascii_case("host")).count();
+        if hosts > 1 {
+            return Some("`host` stands twice".to_owned());
+        }
+        let files = [("ca", &self.ca), ("cert", &self.cert), ("key", &self.key)];
+        if let Some((name, _)) =
+            files.iter().find(|(_, file)| file.as_ref().is_some_and(|file| !file.is_absolute()))
+        {
+            return Some(format!("`{name}` must be an absolute path"));
+        }
+        let is_tls = self.url.starts_with("https://");
+        let wants_tls = self.insecure || files.iter().any(|(_, file)| file.is_some());
+        if wants_tls && !is_tls {
+            return Some(
+                "`ca`, `cert`, `key` and `insecure` need a URL that begins with `https://`".to_owned(),
+            );
+        }
+        if self.key.is_some() && self.cert.is_none() {
+            return Some("`key` needs `cert`".to_owned());
+        }
+        (self.insecure && self.ca.is_some())
+            .then(|| "`insecure` takes any certificate: `ca` has no use".to_owned())
+    }
+}
+
+/// The socket and the path of a URL such as `http+unix://%2Frun%2Fapp.sock/up`, `http+unix:///run/app.sock/up` or
+/// `http://unix:/run/app.sock:/up`.
+fn socket_of(url: &str) -> Option<(PathBuf, String)> {
+    let rest = ["http://unix:", "http+unix://", "unix://", "unix:"]
+        .iter()
+        .find_map(|begin| url.strip_prefix(begin))?;
+    let or_root = |path: &str| if path.is_empty() { "/".to_owned() } else { path.to_owned() };
+    if let Some((socket, path)) = rest.split_once(":/") {
+        return Some((socket.into(), format!("/{path}")));
+    }
+    if !rest.starts_with('/') {
+        let (socket, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+        return Some((socket.replace("%2F", "/").replace("%2f", "/").into(), or_root(path)));
+    }
+    // The socket's name ends where the path begins: people call it so.
+    let end =
+        [".sock/", ".socket/"].iter().find_map(|ending| rest.find(ending).map(|at| at + ending.len() - 1));
+    let (socket, path) = rest.split_at(end.unwrap_or(rest.len()));
+    Some((socket.into(), or_root(path)))
 }
 
 fn ok() -> u16 {
@@ -121,6 +234,23 @@ fn ok() -> u16 {
 pub struct Tcp {
     /// Host and port.
     pub address: String,
+}
+
+impl Tcp {
+    /// The host, without the brackets of an IPv6 address, and the port.
+    pub(super) fn host_and_port(&self) -> Option<(&str, u16)> {
+        let (host, port) = self.address.rsplit_once(':')?;
+        let port = port.parse().ok().filter(|port| *port != 0)?;
+        let plain = match host.strip_prefix('[') {
+            Some(inner) => {
+                inner.strip_suffix(']').filter(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())?
+            }
+            None => host,
+        };
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._%".contains(&byte) || !byte.is_ascii();
+        let is_host = !plain.is_empty() && (host.starts_with('[') || plain.bytes().all(is_name));
+        is_host.then_some((plain, port))
+    }
 }
 
 /// A command ends with status 0 (healthy), 75 (not yet) or another (sick).
@@ -190,13 +320,21 @@ pub enum Invalid {
     /// No program.
     #[error("check `{0}` has an empty command")]
     Command(String),
-    /// Not a URL for us.
-    #[error("check `{name}`: `{url}` is not a URL that begins with `http://` or `https://`")]
-    Url {
+    /// Something of an `http` check.
+    #[error("check `{name}`: {why}")]
+    Http {
+        /// The check.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// No host, or no port.
+    #[error("check `{name}`: `{address}` is not a host and a port, such as `127.0.0.1:8080` or `[::1]:8080`")]
+    Address {
         /// The check.
         name: String,
         /// What it says.
-        url: String,
+        address: String,
     },
     /// Not a unit.
     #[error("check `{name}`: `{unit}` is not the name of a unit")]
@@ -276,8 +414,12 @@ impl Check {
     fn validate(&self) -> Result<(), Invalid> {
         let name = || self.name.clone();
         match self.kind()? {
-            Kind::Http(http) if !["http://", "https://"].iter().any(|begin| http.url.starts_with(begin)) => {
-                Err(Invalid::Url { name: name(), url: http.url.clone() })
+            Kind::Http(http) => match http.flaw() {
+                Some(why) => Err(Invalid::Http { name: name(), why }),
+                None => Ok(()),
+            },
+            Kind::Tcp(tcp) if tcp.host_and_port().is_none() => {
+                Err(Invalid::Address { name: name(), address: tcp.address.clone() })
             }
             Kind::Exec(exec) if exec.command.first().is_none_or(String::is_empty) => {
                 Err(Invalid::Command(name()))
@@ -288,7 +430,7 @@ impl Check {
                     None => Ok(()),
                 }
             }
-            Kind::Http(_) | Kind::Tcp(_) | Kind::Exec(_) | Kind::File(_) => Ok(()),
+            Kind::Tcp(_) | Kind::Exec(_) | Kind::File(_) => Ok(()),
         }
     }
 }
@@ -318,6 +460,17 @@ mod tests {
     }
 
     #[test]
+    fn sockets_are_named_as_people_name_them() {
+        let split = |url: &str| socket_of(url).map(|(socket, path)| (socket.display().to_string(), path));
+        let wanted = |path: &str| Some(("/run/a.sock".to_owned(), path.to_owned()));
+        assert_eq!(split("http+unix:///run/a.sock/up"), wanted("/up"));
+        assert_eq!(split("http+unix://%2Frun%2Fa.sock/up"), wanted("/up"));
+        assert_eq!(split("http://unix:/run/a.sock:/up"), wanted("/up"));
+        assert_eq!(split("unix:///run/a.sock"), wanted("/"));
+        assert_eq!(split("http://unix/up"), None);
+    }
+
+    #[test]
     fn tables_that_cannot_work_are_refused() {
         for text in [
             "deadline = \"10s\"",
@@ -327,6 +480,19 @@ mod tests {
             "[[check]]\nname = \"units\"\ntcp = { address = \"a:1\" }",
             "[[check]]\nname = \"a\"\ntcp = { address = \"a:1\" }\nhttp = { url = \"http://a\" }",
             "[[check]]\nname = \"a\"\nhttp = { url = \"ftp://a\" }",
+            "[[check]]\nname = \"a\"\nhttp = { url = \"http://\" }",
+            "[[check]]\nname = \"a\"\nhttp = { url = \"http://a\", headers = { \"a b\" = \"c\" } }",
+            "[[check]]\nname = \"a\"\nhttp = { url = \"http://a\", host = \"b\", headers = { Host = \"c\" } }",
+            "[[check]]\nname = \"a\"\nhttp = { url = \"http://a\", insecure = true }",
+            "[[check]]\nname = \"a\"\nhttp = { url = \"https://a\", ca = \"ca.pem\" }",
+            "[[check]]\nname = \"a\"\nhttp = { url = \"https://a\", unix = \"/run/a\" }",
+            "[[check]]\nname = \"a\"\nhttp = { url = \"http://a\", unix = \"a\" }",
+            "[[check]]\nname = \"a\"\ntcp = { address = \"a\" }",
+            "[[check]]\nname = \"a\"\ntcp = { address = \"a:http\" }",
+            "[[check]]\nname = \"a\"\ntcp = { address = \"a:0\" }",
+            "[[check]]\nname = \"a\"\ntcp = { address = \":80\" }",
+            "[[check]]\nname = \"a\"\ntcp = { address = \"::1:80\" }",
+            "[[check]]\nname = \"a\"\ntcp = { address = \"http://a:80\" }",
             "[[check]]\nname = \"a\"\nexec = { command = [] }",
             "[[check]]\nname = \"a\"\nsystemd = { units = [\"--now\"] }",
         ] {

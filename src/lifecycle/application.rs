@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::rehearsal::{self, Rehearsal};
 use crate::health::Observation;
 use crate::types::Version;
-use crate::types::record::{Cause, DataSnapshot, Reason, Record};
+use crate::types::record::{Cause, DataSnapshot, Reason, Record, UnitsBefore};
 
 /// Moments of an update at which hooks run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,11 +75,18 @@ pub trait Application {
     /// Disarms it.
     fn disarm(&self);
 
+    /// Looks at what runs, before anything is stopped. Refuses to go forward where it could not be started again; going
+    /// back, what is wrong is left alone.
+    fn look_before(&self, _record: &Record, _direction: Direction) -> Result<UnitsBefore, Reason> {
+        Ok(UnitsBefore::default())
+    }
+
     /// Stops what runs of either release; sockets stay open.
     fn stop(&self, record: &Record) -> Result<(), Reason>;
 
-    /// Starts what belongs to the release that the pointer names, and waits until it is up.
-    fn start(&self, record: &Record, direction: Direction) -> Result<(), Reason>;
+    /// Starts what belongs to the release that the pointer names, and waits until it is up. Says what of others is down
+    /// that ran before.
+    fn start(&self, record: &Record, direction: Direction) -> Result<Vec<String>, Reason>;
 
     /// Prepares the boot of the release that the pointer names, before any service starts: unit files only.
     fn prepare_boot(&self, _record: &Record) -> Result<(), Reason> {
@@ -95,8 +102,9 @@ pub trait Application {
     /// Drops copies that no way back needs any more.
     fn drop_snapshots(&self, keep: &[DataSnapshot]) -> Result<(), Reason>;
 
-    /// Watches the release that the pointer names.
-    fn watch(&self, version: &Version, tree: &Path) -> Box<dyn Watch>;
+    /// Watches the release that the pointer names. The record of an update says what is left alone, and when the pointer
+    /// was moved; without one, all units must be up.
+    fn watch(&self, version: &Version, tree: &Path, record: Option<&Record>) -> Box<dyn Watch>;
 
     /// Says whether the new release can be rehearsed here, as configured. Starts and changes nothing.
     fn can_rehearse(&self, _version: &Version) -> Result<(), rehearsal::Error> {

@@ -6,7 +6,7 @@ use super::agreement::Start;
 use super::application::{Direction, Moment};
 use super::driver::{Did, Driver, Ended, Error};
 use crate::health::{Settings as Health, Trial, Verdict};
-use crate::types::record::{Event, Reason, Record};
+use crate::types::record::{Event, Reason, Record, UnitsBefore};
 use crate::types::state::NeedsPerson;
 use crate::types::{ReleaseId, Span};
 
@@ -31,17 +31,22 @@ impl Driver<'_> {
         if let Err(hook) = self.application.hooks(Moment::PreRollback, record) {
             self.narrator.remarks(record, &format!("{}; going back all the same", hook.text));
         }
+        self.look_before_going_back(record)?;
         let stopped = self.clock.boot();
         self.restore_disk(record, Services::MayRun)?;
+        self.note_moved(record, self.clock.boot());
         let Some(from) = record.from.clone() else { return Ok(Did::Event(Event::Restored)) };
         while let Start::Wait(wait) = self.agreement.may_start(record)? {
             self.clock.sleep(wait.within);
         }
-        if let Err(failure) = self.application.start(record, Direction::Back) {
-            return Ok(Did::GiveUp(format!(
-                "{}; release {} does not start either: {}",
-                reason.text, from.version, failure.text
-            )));
+        match self.application.start(record, Direction::Back) {
+            Ok(remarks) => remarks.iter().for_each(|text| self.narrator.remarks(record, text)),
+            Err(failure) => {
+                return Ok(Did::GiveUp(format!(
+                    "{}; release {} does not start either: {}",
+                    reason.text, from.version, failure.text
+                )));
+            }
         }
         let away = u64::try_from(self.clock.boot().saturating_sub(stopped).as_millis()).unwrap_or(u64::MAX);
         record.downtime_ms = Some(record.downtime_ms.unwrap_or(0).saturating_add(away));
@@ -51,6 +56,24 @@ impl Driver<'_> {
                 Did::GiveUp(format!("{}; release {} is not healthy either: {why}", reason.text, from.version))
             }
         })
+    }
+
+    /// A rollback by hand begins here: what runs is written down before anything is stopped. An update has done so.
+    fn look_before_going_back(&self, record: &mut Record) -> Result<(), Error> {
+        if record.units.is_some() {
+            return Ok(());
+        }
+        match self.application.look_before(record, Direction::Back) {
+            Ok(before) => {
+                let is_worth_keeping = before != UnitsBefore::default();
+                record.units = Some(before);
+                if is_worth_keeping { self.keep(record) } else { Ok(()) }
+            }
+            Err(reason) => {
+                self.narrator.remarks(record, &format!("{}; going back all the same", reason.text));
+                Ok(())
+            }
+        }
     }
 
     /// The part of the way back that a node does at boot, before its services start: data and pointer.
@@ -87,7 +110,7 @@ impl Driver<'_> {
         let settle = health.min_healthy.min(Span(health.interval.0 * 2));
         let settings = Health { min_healthy: settle, ..health.clone() };
         let began = self.clock.boot();
-        let mut watch = self.application.watch(&release.version, &self.tree(&release.version));
+        let mut watch = self.application.watch(&release.version, &self.tree(&release.version), Some(record));
         let mut trial = Trial::of_old(&settings, &record.ignored_checks);
         loop {
             let at = self.clock.boot().saturating_sub(began);

@@ -11,7 +11,7 @@ use crate::health;
 use crate::store::{self, Kept, Store};
 use crate::sys::clock::Clock;
 use crate::types::Version;
-use crate::types::record::{Cause, Event, Phase, Reason, Record, Stands};
+use crate::types::record::{BootMoment, Cause, Event, Phase, Reason, Record, Stands};
 
 /// How often the trial may be begun again after an interruption.
 pub const RESUMES_MAX: u32 = 2;
@@ -160,8 +160,9 @@ impl<'a> Driver<'a> {
         let Ok(record) = self.record() else { return };
         if matches!(record.phase, Phase::Switching | Phase::RollingBack { .. }) {
             self.narrator.remarks(&record, &format!("the update stops here: {}", chain(error)));
-            if let Err(reason) = self.application.start(&record, Direction::Back) {
-                self.narrator.remarks(&record, &reason.text);
+            let remarks = self.application.start(&record, Direction::Back);
+            for text in remarks.unwrap_or_else(|reason| vec![reason.text]) {
+                self.narrator.remarks(&record, &text);
             }
         }
     }
@@ -246,6 +247,13 @@ impl<'a> Driver<'a> {
                 done => return done,
             }
         }
+    }
+
+    /// Says from when on processes belong to the release that the pointer names now.
+    pub(super) fn note_moved(&self, record: &mut Record, at: Duration) {
+        let boot_ms = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+        let since = Some(BootMoment { boot_id: self.clock.boot_id(), boot_ms });
+        record.units.get_or_insert_default().since = since;
     }
 
     /// Turns a refusal of the machine into the event that leads back.

@@ -12,7 +12,6 @@ use super::settings::Settings;
 use crate::health::{Baseline, Trial};
 use crate::store::{ReadyPointer, Store};
 use crate::sys::ioctl::Prompt;
-use crate::types::Version;
 use crate::types::record::{Cause, Deadline, Event, Reason, Record};
 
 /// Beyond the time that stop, start and trial may take: for snapshots and slow disks.
@@ -46,6 +45,10 @@ impl Driver<'_> {
         let off = |reason| Ok(Some(Did::Event(Event::CalledOff(reason))));
         if let Err(reason) = self.judge_baseline(record) {
             return off(reason);
+        }
+        match self.application.look_before(record, Direction::Forward) {
+            Ok(before) => record.units = Some(before),
+            Err(reason) => return off(reason),
         }
         match self.agreement.clearance(record)? {
             Clearance::CalledOff(reason) => return off(reason),
@@ -185,10 +188,13 @@ impl Driver<'_> {
         let prompt = Cell::new(prompt);
         let switched = Cell::new(None);
         let pointed = ready.point(|| {
-            switched.set(Some(self.clock.wall()));
+            switched.set(Some((self.clock.wall(), self.clock.boot())));
             drop(prompt.take());
         });
-        record.moments.switched = switched.get();
+        if let Some((wall, boot)) = switched.get() {
+            record.moments.switched = Some(wall);
+            self.note_moved(record, boot);
+        }
         Ok(Self::or_failed(pointed))
     }
 
@@ -206,7 +212,11 @@ impl Driver<'_> {
         {
             self.narrator.remarks(record, &reason.text);
         }
-        Ok(started)
+        Ok(started.map(|remarks| {
+            for text in remarks {
+                self.narrator.remarks(record, &text);
+            }
+        }))
     }
 
     /// Whether another process, or another boot, left the record in this phase.
@@ -219,7 +229,7 @@ impl Driver<'_> {
         let now = self.clock.boot();
         let mut watching = match self.watching.take() {
             Some(watching) => watching,
-            None => self.begin_watching(&record.to.version, &record.ignored_checks, now),
+            None => self.begin_watching(record, now),
         };
         let at = now.saturating_sub(watching.began);
         let observations = watching.watch.observe(at);
@@ -264,11 +274,12 @@ impl Driver<'_> {
         }
     }
 
-    fn begin_watching(&self, version: &Version, ignored: &[String], now: Duration) -> Watching {
+    fn begin_watching(&self, record: &Record, now: Duration) -> Watching {
+        let version = &record.to.version;
         Watching {
             began: now,
-            watch: self.application.watch(version, &self.tree(version)),
-            trial: Trial::new(&self.settings.health, ignored),
+            watch: self.application.watch(version, &self.tree(version), Some(record)),
+            trial: Trial::new(&self.settings.health, &record.ignored_checks),
             hooks: None,
         }
     }
@@ -318,7 +329,7 @@ pub(super) fn judge_baseline(
     let Some(from) = record.from.clone().filter(|_| health.baseline != Baseline::Off) else {
         return Ok(());
     };
-    let mut watch = application.watch(&from.version, &store.layout.tree(&from.version));
+    let mut watch = application.watch(&from.version, &store.layout.tree(&from.version), None);
     let sick: Vec<_> =
         watch.observe(Duration::ZERO).into_iter().filter(|seen| !seen.ok.is_healthy()).collect();
     match health.baseline {

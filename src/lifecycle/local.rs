@@ -19,7 +19,9 @@ use crate::health::{Checks, Context, Observation};
 use crate::store::Store;
 use crate::sys::systemd::{self, Deadline};
 use crate::types::Version;
-use crate::types::record::{Cause, DataSnapshot, Phase, Reason, Record};
+use crate::types::record::{Cause, DataSnapshot, Phase, Reason, Record, UnitsBefore};
+
+mod own_units;
 
 /// The application on this machine.
 pub struct Local<'a> {
@@ -81,43 +83,6 @@ impl<'a> Local<'a> {
         variables.into_iter().map(|(name, value)| (format!("CUTOVER_{name}"), value)).collect()
     }
 
-    /// What is started with the tree: the declared units, and those that it ships.
-    fn target(&self, tree: PathBuf, record: &Record) -> Target {
-        Target { units: self.units_of(&tree), tree, env: self.environment("service", Some(record)) }
-    }
-
-    fn units_of(&self, tree: &Path) -> Vec<String> {
-        let mut units = self.settings.service.units.clone();
-        if self.has_units() {
-            // Unit files that cannot be read are told by the step that links them.
-            let shipped = units::started(tree).unwrap_or_default();
-            units.extend(shipped.into_iter().filter(|unit| !self.settings.service.units.contains(unit)));
-        }
-        units
-    }
-
-    /// Whether systemd runs the application.
-    fn has_units(&self) -> bool {
-        let service = &self.settings.service;
-        systemd::is_booted() && service.command.is_none() && service.action != service::Action::None
-    }
-
-    fn links(&self) -> units::Links {
-        units::Links::new(self.store.layout.root(), self.settings.service.stop_timeout.0)
-    }
-
-    /// Links the unit files of the tree that the pointer names.
-    fn link_units(&self, tree: &Path, record: &Record, direction: Direction) -> Result<(), units::Error> {
-        if !self.has_units() || !nix::unistd::geteuid().is_root() {
-            return Ok(());
-        }
-        // Only on the first way forward it is sure what systemd has read.
-        let is_first = direction == Direction::Forward && record.resumes == 0;
-        let known =
-            record.from.as_ref().filter(|_| is_first).map(|from| self.store.layout.tree(&from.version));
-        self.links().ensure(&self.store.disk, tree, known.as_deref())
-    }
-
     fn data(&self) -> Data {
         Data {
             disk: self.store.disk.clone(),
@@ -137,24 +102,6 @@ impl<'a> Local<'a> {
     fn active_tree(&self, record: &Record) -> PathBuf {
         let active = self.store.active().ok().flatten();
         self.store.layout.tree(&active.unwrap_or_else(|| record.to.version.clone()))
-    }
-
-    /// A unit of the settings that systemd does not have, and that no release here was to bring: a slip of the admin's.
-    fn missing_unit(&self, tree: &Path) -> Option<String> {
-        let units = &self.settings.service.units;
-        if !self.has_units() || units.is_empty() {
-            return None;
-        }
-        let shipped = units::shipped(tree).unwrap_or_default();
-        let all = systemd::show(units, &["LoadState"]).ok()?;
-        let cannot_load = |state: &str| ["not-found", "masked", "bad-setting", "error"].contains(&state);
-        let found = units
-            .iter()
-            .zip(&all)
-            .find(|(unit, properties)| cannot_load(properties.get("LoadState")) && !shipped.contains(*unit));
-        found.map(|(unit, properties)| {
-            format!("unit `{unit}` of `[service] units` is {}", properties.get("LoadState"))
-        })
     }
 
     fn last_words_of(&self, target: &Target) -> String {
@@ -205,22 +152,17 @@ impl Application for Local<'_> {
         }
     }
 
+    fn look_before(&self, record: &Record, direction: Direction) -> Result<UnitsBefore, Reason> {
+        self.look_at_units(record, direction)
+    }
+
     fn stop(&self, record: &Record) -> Result<(), Reason> {
         // A fleet may want all to have stopped before any starts.
         let must_stop = !self.settings.data.is_empty() || record.rollout.is_some();
         if !self.services.stops_first(must_stop) {
             return Ok(());
         }
-        let mut target = self.target(self.active_tree(record), record);
-        if self.has_units() {
-            // All that may run: also what another release ships, and what a timer of it has started.
-            let linked = self.links().ours().unwrap_or_default();
-            target
-                .units
-                .extend(linked.into_iter().filter(|unit| !self.settings.service.units.contains(unit)));
-            target.units.sort();
-            target.units.dedup();
-        }
+        let target = self.target(self.active_tree(record), record);
         if let Err(error) = self.services.drain(&target) {
             tracing::warn!("{}", chain(&error));
         }
@@ -232,7 +174,7 @@ impl Application for Local<'_> {
         })
     }
 
-    fn start(&self, record: &Record, direction: Direction) -> Result<(), Reason> {
+    fn start(&self, record: &Record, direction: Direction) -> Result<Vec<String>, Reason> {
         let tree = self.active_tree(record);
         self.link_units(&tree, record, direction)
             .map_err(|error| Reason::new(cause_of_links(&error), chain(&error)))?;
@@ -242,11 +184,15 @@ impl Application for Local<'_> {
         }
         self.services.ensure_running(&target).map_err(|error| {
             let text = format!("{}{}", chain(&error), self.last_words_of(&target));
-            match self.missing_unit(&target.tree) {
+            match self.missing_unit(&target) {
                 Some(why) => Reason::new(Cause::Setup, format!("{why}: {text}")),
                 None => Reason::new(Cause::Service, text),
             }
-        })
+        })?;
+        let dependants = record.units.as_ref().map(|before| before.dependants.as_slice()).unwrap_or_default();
+        let mut remarks = self.services.bring_back(dependants);
+        remarks.extend(self.not_linked(&target.tree));
+        Ok(remarks)
     }
 
     fn prepare_boot(&self, record: &Record) -> Result<(), Reason> {
@@ -288,14 +234,25 @@ impl Application for Local<'_> {
         self.data().prune_snapshots(keep).map_err(|error| Reason::new(Cause::Machine, chain(&error)))
     }
 
-    fn watch(&self, version: &Version, tree: &Path) -> Box<dyn Watch> {
+    fn watch(&self, version: &Version, tree: &Path, record: Option<&Record>) -> Box<dyn Watch> {
         let layout = &self.store.layout;
         let mut env = self.environment("check", None);
         env.push(("CUTOVER_TO_VERSION".into(), version.as_str().into()));
+        let left = record.and_then(|record| record.units.as_ref()).map(|before| before.left.as_slice());
+        let is_left = |unit: &String| left.is_some_and(|left| left.contains(unit));
+        let mut units = if self.has_units() { self.units_of(tree) } else { Vec::new() };
+        units.retain(|unit| !is_left(unit));
         let context = Context {
             tree: tree.to_owned(),
             releases: layout.releases(),
-            units: if self.has_units() { self.units_of(tree) } else { Vec::new() },
+            others: self
+                .linked()
+                .into_iter()
+                .filter(|unit| !is_left(unit) && !units.contains(unit))
+                .collect(),
+            units,
+            since: record.and_then(Self::moved_at),
+            reloads: self.settings.service.action == service::Action::ReloadOrRestart,
             env,
             there: None,
         };
@@ -332,7 +289,7 @@ impl Application for Local<'_> {
         let active = self.store.active().ok().flatten();
         let tree = active
             .map_or_else(|| self.store.layout.root().to_owned(), |version| self.store.layout.tree(&version));
-        self.services.last_words(&Target { units: self.units_of(&tree), tree, env: Vec::new() })
+        self.services.last_words(&Target { units: self.units_of(&tree), tree, ..Target::default() })
     }
 }
 

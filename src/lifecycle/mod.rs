@@ -36,6 +36,7 @@ mod rehearsing;
 mod requests;
 pub mod service;
 pub mod settings;
+mod shipped;
 pub mod staging;
 pub mod status;
 #[cfg(test)]

@@ -269,6 +269,7 @@ impl Node<'_> {
             rehearsed: None,
             boots: 0,
             counted_at_boot: false,
+            units: None,
         }
     }
 

@@ -119,14 +119,14 @@ impl Application for FakeApplication<'_> {
         self.note("stop");
         Ok(())
     }
-    fn start(&self, _: &Record, _: Direction) -> Result<(), Reason> {
+    fn start(&self, _: &Record, _: Direction) -> Result<Vec<String>, Reason> {
         let active = self.store.active().unwrap().unwrap();
         self.note(format!("start {active}"));
         if self.broken.contains(&active.as_str()) {
             return Err(Reason::new(Cause::Service, "it does not start"));
         }
         self.running.set(true);
-        Ok(())
+        Ok(Vec::new())
     }
     fn snapshot(&self, _: &Record) -> Result<Vec<DataSnapshot>, Reason> {
         Ok(Vec::new())
@@ -137,7 +137,7 @@ impl Application for FakeApplication<'_> {
     fn drop_snapshots(&self, _: &[DataSnapshot]) -> Result<(), Reason> {
         Ok(())
     }
-    fn watch(&self, version: &Version, _: &Path) -> Box<dyn Watch> {
+    fn watch(&self, version: &Version, _: &Path, _: Option<&Record>) -> Box<dyn Watch> {
         Box::new(FakeWatch(!self.sick.contains(&version.as_str())))
     }
     fn rehearse(&self, record: &Record) -> Result<Box<dyn Rehearsal>, Reason> {

@@ -1,8 +1,9 @@
-//! Unit files that a release ships: linked through the pointer, so that they move and revert with it.
+//! Unit files and drop-ins that a release ships: linked through the pointer, so that they move and revert with it.
 //!
 //! ```text
 //! <tree>/systemd/shop-worker.service                      in the release
 //! /etc/systemd/system/shop-worker.service -> <root>/current/systemd/shop-worker.service
+//! /etc/systemd/system/shop.service.d/memory.conf -> <root>/current/systemd/shop.service.d/memory.conf
 //! ```
 //! Only links of this shape are ever touched; a file of the admin's with the same name is an error, not replaced.
 
@@ -12,16 +13,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::shipped::{self, Shipped, has_install_section, install_links, is_equal, listed};
 use crate::sys::disk::{self, Disk};
 use crate::sys::systemd;
+use crate::sys::unit::{self, is_template};
 use crate::types::escaped_path;
 
-/// Where a release keeps its unit files, in its tree.
-const SHIPPED: &str = "systemd";
-/// The largest unit file that is compared.
-const UNIT_BYTES_MAX: usize = 1 << 20;
 /// How many unit files one release may ship.
-const UNITS_MAX: usize = 200;
+pub(super) const UNITS_MAX: usize = 200;
 
 /// The unit files of a release cannot be put in place.
 #[derive(Debug, thiserror::Error)]
@@ -45,33 +44,6 @@ pub enum Error {
     TooMany(PathBuf),
 }
 
-/// Names of the unit files that a tree ships, sorted. Other files there are left alone.
-pub fn shipped(tree: &Path) -> Result<BTreeSet<String>, Error> {
-    let directory = tree.join(SHIPPED);
-    let cannot = |error| disk::Error::new("read", &directory, error);
-    let entries = match fs::read_dir(&directory) {
-        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => {
-            return Ok(BTreeSet::new());
-        }
-        entries => entries.map_err(cannot)?,
-    };
-    let mut names = BTreeSet::new();
-    for entry in entries {
-        let entry = entry.map_err(cannot)?;
-        let is_file = entry.file_type().map_err(cannot)?.is_file();
-        if let Some(name) = entry.file_name().to_str().filter(|name| is_file && systemd::is_unit_name(name)) {
-            names.insert(name.to_owned());
-        }
-    }
-    if names.len() > UNITS_MAX { Err(Error::TooMany(directory)) } else { Ok(names) }
-}
-
-/// The shipped units that are started with the release: those with an `[Install]` section. The others are for somebody
-/// else to start (a timer, a socket), and are only stopped.
-pub fn started(tree: &Path) -> Result<BTreeSet<String>, Error> {
-    Ok(shipped(tree)?.into_iter().filter(|unit| has_install_section(tree, unit)).collect())
-}
-
 /// The links to unit files of one application.
 #[derive(Clone, Debug)]
 pub struct Links {
@@ -81,41 +53,74 @@ pub struct Links {
     pub root: PathBuf,
     /// How long a unit that goes may take to stop.
     pub stop_timeout: Duration,
+    /// Units that the settings name: drop-ins may be for these, and for those that the release ships.
+    pub declared: Vec<String>,
 }
 
 impl Links {
     /// The links of the application at `root`, where this systemd looks for units that outlive a reboot.
-    pub fn new(root: &Path, stop_timeout: Duration) -> Self {
-        Self { directory: "/etc/systemd/system".into(), root: root.to_owned(), stop_timeout }
+    pub fn new(root: &Path, stop_timeout: Duration, declared: &[String]) -> Self {
+        Self {
+            directory: "/etc/systemd/system".into(),
+            root: root.to_owned(),
+            stop_timeout,
+            declared: declared.to_vec(),
+        }
+    }
+
+    /// Says what would keep the units of `tree` from being linked. Changes nothing. Masked ones are in nobody's way: they
+    /// stay masked.
+    pub fn check(&self, tree: &Path) -> Result<(), Error> {
+        let wanted = shipped::of(tree, &self.declared)?;
+        for file in wanted.files() {
+            let path = self.directory.join(file);
+            if !self.is_ours(file) && !is_mask(&path) && fs::symlink_metadata(&path).is_ok() {
+                return Err(Error::Taken { unit: file.to_owned(), path });
+            }
+        }
+        Ok(())
     }
 
     /// Makes sure that exactly the units that `tree` ships are linked and known to systemd. Call it when the pointer
     /// names `tree`. Units that only another release has are stopped, disabled and removed; new ones are enabled as their
-    /// `[Install]` section says.
+    /// `[Install]` section says. Those in `left` are not linked anew: an admin took them away.
     ///
     /// `known` is a tree whose units systemd surely has read, if there is one: a reload is spared when they are equal.
-    pub fn ensure(&self, disk: &Disk, tree: &Path, known: Option<&Path>) -> Result<(), Error> {
-        let wanted = shipped(tree)?;
-        let ours = self.ours()?;
+    pub fn ensure(
+        &self,
+        disk: &Disk,
+        tree: &Path,
+        known: Option<&Path>,
+        left: &[String],
+    ) -> Result<(), Error> {
+        let Shipped { units, drop_ins, .. } = shipped::of(tree, &self.declared)?;
+        let wanted: BTreeSet<_> = units
+            .into_iter()
+            .chain(drop_ins)
+            .filter(|file| {
+                self.is_ours(file) || !(left.contains(file) || is_mask(&self.directory.join(file)))
+            })
+            .collect();
+        let ours = self.linked()?;
         let gone: Vec<_> = ours.difference(&wanted).cloned().collect();
         let new: Vec<_> = wanted.difference(&ours).cloned().collect();
         self.remove(disk, &gone)?;
-        for unit in &new {
-            self.link(disk, unit)?;
+        for file in &new {
+            self.link(disk, file)?;
         }
-        let is_known = known.is_some_and(|known| wanted.iter().all(|unit| is_equal(known, tree, unit)));
+        let is_known = known.is_some_and(|known| wanted.iter().all(|file| is_equal(known, tree, file)));
         if gone.is_empty() && new.is_empty() && (wanted.is_empty() || is_known) {
             return Ok(());
         }
-        systemd::daemon_reload()?;
-        let installable: Vec<_> = new.into_iter().filter(|unit| has_install_section(tree, unit)).collect();
-        systemd::enable(&installable)?;
-        Ok(())
+        for unit in new.iter().filter(|file| is_unit_file(file) && has_install_section(tree, file)) {
+            self.enable(disk, tree, unit)?;
+        }
+        Ok(systemd::daemon_reload()?)
     }
 
     /// Takes all links away: for a first installation that failed, and when an application is removed.
     pub fn remove_all(&self, disk: &Disk) -> Result<(), Error> {
-        let ours: Vec<_> = self.ours()?.into_iter().collect();
+        let ours: Vec<_> = self.linked()?.into_iter().collect();
         if ours.is_empty() {
             return Ok(());
         }
@@ -123,96 +128,161 @@ impl Links {
         Ok(systemd::daemon_reload()?)
     }
 
-    /// The units that are linked now.
+    /// The units that are linked now; may name templates.
     pub fn ours(&self) -> Result<BTreeSet<String>, Error> {
-        let cannot = |error| disk::Error::new("read", &self.directory, error);
-        let entries = match fs::read_dir(&self.directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
-            entries => entries.map_err(cannot)?,
-        };
-        let mut names = BTreeSet::new();
-        for entry in entries {
-            let name = entry.map_err(cannot)?.file_name();
-            if let Some(name) = name.to_str().filter(|name| self.is_ours(name)) {
-                names.insert(name.to_owned());
+        Ok(self.linked()?.into_iter().filter(|file| is_unit_file(file)).collect())
+    }
+
+    /// The files that are linked now: units, and drop-ins in their directories.
+    fn linked(&self) -> Result<BTreeSet<String>, Error> {
+        let mut files = BTreeSet::new();
+        for name in listed(&self.directory)? {
+            if name.strip_suffix(".d").is_some_and(systemd::is_unit_name) {
+                let inner = listed(&self.directory.join(&name))?;
+                files.extend(
+                    inner.into_iter().map(|file| format!("{name}/{file}")).filter(|file| self.is_ours(file)),
+                );
+            } else if self.is_ours(&name) {
+                files.insert(name);
             }
         }
-        Ok(names)
+        Ok(files)
     }
 
-    fn is_ours(&self, unit: &str) -> bool {
-        fs::read_link(self.directory.join(unit)).is_ok_and(|target| target == self.target(unit))
+    fn is_ours(&self, file: &str) -> bool {
+        fs::read_link(self.directory.join(file)).is_ok_and(|target| target == self.target(file))
     }
 
-    fn target(&self, unit: &str) -> PathBuf {
-        self.root.join("current").join(SHIPPED).join(unit)
+    fn target(&self, file: &str) -> PathBuf {
+        self.root.join("current").join(shipped::DIRECTORY).join(file)
     }
 
-    fn link(&self, disk: &Disk, unit: &str) -> Result<(), Error> {
-        let path = self.directory.join(unit);
+    fn link(&self, disk: &Disk, file: &str) -> Result<(), Error> {
+        let path = self.directory.join(file);
         if fs::symlink_metadata(&path).is_ok() {
-            return Err(Error::Taken { unit: unit.to_owned(), path });
+            return Err(Error::Taken { unit: file.to_owned(), path });
         }
+        self.put(disk, &path, &self.target(file))
+    }
+
+    /// Makes a link, and its directory.
+    fn put(&self, disk: &Disk, path: &Path, target: &Path) -> Result<(), Error> {
+        let directory = path.parent().unwrap_or(&self.directory);
         disk.make_directory(&self.directory, 0o755)?;
+        disk.make_directory(directory, 0o755)?;
         // The private name ends in no kind of unit: systemd does not look at it.
-        let private = self.directory.join(format!(".{unit}.cutover-new"));
-        Ok(disk.point(&path, &self.target(unit), &private)?)
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        Ok(disk.point(path, target, &directory.join(format!(".{name}.cutover-new")))?)
     }
 
-    fn remove(&self, disk: &Disk, units: &[String]) -> Result<(), Error> {
-        if units.is_empty() {
-            return Ok(());
+    /// Makes the links that the `[Install]` section wants. systemctl(1) would make them to the tree of this very release.
+    fn enable(&self, disk: &Disk, tree: &Path, unit: &str) -> Result<(), Error> {
+        for link in install_links(tree, unit) {
+            let path = self.directory.join(&link);
+            if fs::symlink_metadata(&path).is_err() {
+                let up = if link.contains('/') { Path::new("..") } else { Path::new("") };
+                self.put(disk, &path, &up.join(unit))?;
+            }
         }
-        match systemd::stop(units, self.stop_timeout) {
-            Err(systemd::Error::TimedOut { .. }) => systemd::kill(units)?,
-            // A unit that is not loaded, since its file went with the pointer, does not run.
-            Err(systemd::Error::Refused { answer, .. }) if answer.contains("not loaded") => {}
-            stopped => stopped?,
-        }
+        Ok(())
+    }
+
+    fn remove(&self, disk: &Disk, files: &[String]) -> Result<(), Error> {
+        let units: Vec<_> = files.iter().filter(|file| is_unit_file(file)).cloned().collect();
+        self.stop(&units)?;
         // By the links alone: the file that says where to be enabled may be gone already.
-        for unit in units {
-            self.disable(disk, unit)?;
-            disk.remove_file(&self.directory.join(unit))?;
+        for file in files {
+            if is_unit_file(file) {
+                self.disable(disk, file)?;
+            }
+            disk.remove_file(&self.directory.join(file))?;
+            if let Some((directory, _)) = file.split_once('/') {
+                // The admin may have drop-ins there, too.
+                let directory = self.directory.join(directory);
+                if listed(&directory)?.is_empty() {
+                    disk.remove_tree(&directory)?;
+                }
+            }
         }
         Ok(())
     }
 
-    /// Removes the links that enable a unit: `<directory>/<other>.{wants,requires,upholds}/<unit>`.
+    /// Stops units that go, and all instances of templates among them.
+    fn stop(&self, units: &[String]) -> Result<(), Error> {
+        let named = |unit: &unit::Unit| {
+            let is_of = |template: String| units.contains(&template);
+            units.contains(&unit.name) || unit::instance_of(&unit.name).is_some_and(is_of)
+        };
+        let up = |family: Vec<unit::Unit>| -> Vec<String> {
+            family.into_iter().filter(|unit| unit.is_up() && named(unit)).map(|unit| unit.name).collect()
+        };
+        let running = up(unit::family(units)?);
+        match systemd::stop(&running, self.stop_timeout) {
+            Err(systemd::Error::TimedOut { .. }) => Ok(systemd::kill(&running)?),
+            // It may have ended by itself meanwhile.
+            Err(refused) if !up(unit::family(units)?).is_empty() => Err(refused.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the links that enable a unit, `<directory>/<other>.{wants,requires,upholds}/<unit>`, and its aliases.
+    /// Links to instances of a template stay: an admin made them, and the template may come back.
     fn disable(&self, disk: &Disk, unit: &str) -> Result<(), Error> {
-        let entries = fs::read_dir(&self.directory)
-            .map_err(|error| disk::Error::new("read", &self.directory, error))?;
-        for entry in entries.flatten() {
-            let directory = entry.path();
-            let kind = directory.extension().and_then(|kind| kind.to_str()).unwrap_or_default();
-            if !["wants", "requires", "upholds"].contains(&kind) {
-                continue;
+        let file = self.target(unit);
+        let names_it = |path: &Path, target: &Path| {
+            let is_own_name = path.file_name().is_some_and(|name| name == unit);
+            is_own_name
+                || (!is_template(unit)
+                    && (target == file || target.file_name().is_some_and(|name| name == unit)))
+        };
+        let remove_from = |directory: &Path| -> Result<(), Error> {
+            for name in listed(directory)? {
+                let path = directory.join(&name);
+                let is_link = fs::read_link(&path).is_ok_and(|target| names_it(&path, &target));
+                if is_link && path != self.directory.join(unit) {
+                    disk.remove_file(&path)?;
+                }
             }
-            let link = directory.join(unit);
-            if fs::symlink_metadata(&link).is_ok_and(|found| found.is_symlink()) {
-                disk.remove_file(&link)?;
+            Ok(())
+        };
+        remove_from(&self.directory)?;
+        for name in listed(&self.directory)? {
+            let kind = Path::new(&name).extension().and_then(|kind| kind.to_str()).unwrap_or_default();
+            if ["wants", "requires", "upholds"].contains(&kind) {
+                remove_from(&self.directory.join(&name))?;
             }
         }
         Ok(())
     }
 }
 
-fn is_equal(one: &Path, other: &Path, unit: &str) -> bool {
-    let read = |tree: &Path| disk::read_small(&tree.join(SHIPPED).join(unit), UNIT_BYTES_MAX).ok().flatten();
-    read(one).is_some_and(|bytes| read(other) == Some(bytes))
+/// Whether this names a unit, and not a drop-in.
+fn is_unit_file(file: &str) -> bool {
+    !file.contains('/')
 }
 
-fn has_install_section(tree: &Path, unit: &str) -> bool {
-    let bytes = disk::read_small(&tree.join(SHIPPED).join(unit), UNIT_BYTES_MAX).ok().flatten();
-    bytes
-        .is_some_and(|bytes| bytes.split(|byte| *byte == b'\n').any(|line| line.trim_ascii() == b"[Install]"))
+/// Whether an admin has masked the unit here.
+fn is_mask(path: &Path) -> bool {
+    fs::read_link(path).is_ok_and(|target| target == Path::new("/dev/null"))
+}
+
+/// What is not there holds nothing.
+pub(super) fn not_there(error: &io::Error) -> bool {
+    [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_links_through_the_pointer_are_ours() {
+    struct Place {
+        _directory: tempfile::TempDir,
+        disk: Disk,
+        tree: PathBuf,
+        links: Links,
+    }
+
+    fn place(files: &[(&str, &str)]) -> Place {
         let directory = tempfile::tempdir().unwrap();
         let disk = Disk::default();
         let (root, etc) = (directory.path().join("shop"), directory.path().join("system"));
@@ -220,37 +290,64 @@ mod tests {
         for path in [&root, &root.join("releases"), &tree, &tree.join("systemd"), &etc] {
             disk.make_directory(path, 0o755).unwrap();
         }
-        for name in ["a.service", "b.socket", "README", "-x.service"] {
-            disk.replace(&tree.join("systemd").join(name), b"[Unit]\n", 0o644).unwrap();
+        for (name, text) in files {
+            let path = tree.join("systemd").join(name);
+            disk.make_directory(path.parent().unwrap(), 0o755).unwrap();
+            disk.replace(&path, text.as_bytes(), 0o644).unwrap();
         }
-        assert_eq!(shipped(&tree).unwrap().into_iter().collect::<Vec<_>>(), ["a.service", "b.socket"]);
-        assert!(shipped(&root).unwrap().is_empty());
-        let links =
-            Links { directory: etc.clone(), root: root.clone(), stop_timeout: Duration::from_secs(1) };
-        links.link(&disk, "a.service").unwrap();
-        disk.replace(&etc.join("b.socket"), b"[Unit]\n", 0o644).unwrap();
-        assert!(matches!(links.link(&disk, "b.socket"), Err(Error::Taken { .. })));
-        assert_eq!(links.ours().unwrap().into_iter().collect::<Vec<_>>(), ["a.service"]);
-        let wants = etc.join("multi-user.target.wants");
-        disk.make_directory(&wants, 0o755).unwrap();
-        disk.point(&wants.join("a.service"), Path::new("../a.service"), &wants.join("new")).unwrap();
-        links.disable(&disk, "a.service").unwrap();
-        assert!(!wants.join("a.service").is_symlink());
+        let declared = vec!["app.service".to_owned()];
+        let links = Links { directory: etc, root, stop_timeout: Duration::from_secs(1), declared };
+        Place { _directory: directory, disk, tree, links }
     }
 
     #[test]
-    fn equal_units_need_no_reload() {
-        let directory = tempfile::tempdir().unwrap();
-        let disk = Disk::default();
-        let trees = ["1", "2", "3"].map(|name| directory.path().join(name));
-        for (tree, text) in trees.iter().zip(["[Install]", "[Install]", "[Unit]"]) {
-            disk.make_directory(tree, 0o755).unwrap();
-            disk.make_directory(&tree.join("systemd"), 0o755).unwrap();
-            disk.replace(&tree.join("systemd/a.service"), text.as_bytes(), 0o644).unwrap();
+    fn only_links_through_the_pointer_are_ours() {
+        let Place { _directory, disk, tree, links } = place(&[
+            ("a.service", "[Unit]\n"),
+            ("b.socket", "[Unit]\n"),
+            ("app.service.d/m.conf", "[Service]\n"),
+        ]);
+        links.check(&tree).unwrap();
+        links.link(&disk, "a.service").unwrap();
+        links.link(&disk, "app.service.d/m.conf").unwrap();
+        disk.replace(&links.directory.join("b.socket"), b"[Unit]\n", 0o644).unwrap();
+        assert!(matches!(links.check(&tree), Err(Error::Taken { .. })));
+        assert!(matches!(links.link(&disk, "b.socket"), Err(Error::Taken { .. })));
+        assert_eq!(links.ours().unwrap().into_iter().collect::<Vec<_>>(), ["a.service"]);
+        assert_eq!(
+            links.linked().unwrap().into_iter().collect::<Vec<_>>(),
+            ["a.service", "app.service.d/m.conf"]
+        );
+    }
+
+    #[test]
+    fn what_an_admin_masked_is_in_nobodys_way_and_not_ours() {
+        let Place { _directory, disk, tree, links } = place(&[("a.service", "[Unit]\n")]);
+        let path = links.directory.join("a.service");
+        disk.point(&path, Path::new("/dev/null"), &links.directory.join(".new")).unwrap();
+        links.check(&tree).unwrap();
+        assert!(links.linked().unwrap().is_empty());
+    }
+
+    #[test]
+    fn enabling_names_the_unit_and_not_a_release() {
+        let text = "[Install]\nWantedBy=multi-user.target\nAlias=b.service\n";
+        let template = "[Install]\nWantedBy=multi-user.target\nDefaultInstance=main\n";
+        let Place { _directory, disk, tree, links } = place(&[("a.service", text), ("t@.service", template)]);
+        for unit in ["a.service", "t@.service"] {
+            links.link(&disk, unit).unwrap();
+            links.enable(&disk, &tree, unit).unwrap();
         }
-        assert!(is_equal(&trees[0], &trees[1], "a.service"));
-        assert!(!is_equal(&trees[0], &trees[2], "a.service"));
-        assert!(!is_equal(&trees[0], &trees[1], "b.service"));
-        assert!(has_install_section(&trees[0], "a.service") && !has_install_section(&trees[2], "a.service"));
+        let target = |path: &str| fs::read_link(links.directory.join(path)).unwrap();
+        assert_eq!(target("multi-user.target.wants/a.service"), Path::new("../a.service"));
+        assert_eq!(target("multi-user.target.wants/t@main.service"), Path::new("../t@.service"));
+        assert_eq!(target("b.service"), Path::new("a.service"));
+        links.disable(&disk, "a.service").unwrap();
+        links.disable(&disk, "t@.service").unwrap();
+        assert!(!links.directory.join("multi-user.target.wants/a.service").is_symlink());
+        assert!(!links.directory.join("b.service").is_symlink());
+        assert!(links.directory.join("a.service").is_symlink());
+        // An admin may have enabled instances.
+        assert!(links.directory.join("multi-user.target.wants/t@main.service").is_symlink());
     }
 }

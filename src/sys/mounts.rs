@@ -25,7 +25,7 @@ fn points(table: &[u8]) -> impl Iterator<Item = PathBuf> + '_ {
     words.map(|word| OsString::from_vec(unescaped(word)).into())
 }
 
-fn unescaped(word: &[u8]) -> Vec<u8> {
+pub(super) fn unescaped(word: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(word.len());
     let mut rest = word;
     while let Some((first, after)) = rest.split_first() {

@@ -5,7 +5,7 @@
 //! out and is left to the kernel. Of the output the last 64 KiB are kept.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader, Read, Seek, SeekFrom};
@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Pid, User};
+use nix::unistd::{Pid, User, getgrouplist};
 
 use crate::types::escaped;
 
-/// How much of a command's output is kept, in bytes: the end of it.
+/// How much of a command's output is kept where nothing else is said, in bytes: the end of it.
 pub const OUTPUT_BYTES_MAX: usize = 64 << 10;
 /// The exit status by which checks and hooks say "not now" (EX_TEMPFAIL of sysexits.h).
 pub const NOT_NOW: i32 = 75;
@@ -42,13 +42,15 @@ pub struct Command {
     pub env: Vec<(String, OsString)>,
     /// Where it runs; `/` when absent.
     pub directory: Option<PathBuf>,
-    /// As whom: without other groups than the user's own, and without a way to gain privileges.
+    /// As whom: with all groups of that user, and without a way to gain privileges.
     pub user: Option<String>,
     /// After this long its whole process group is killed.
     pub timeout: Duration,
     /// For commands that leave a service behind: a file that takes the output in place of a pipe, which would break
     /// when we end. It is made anew.
     pub output: Option<PathBuf>,
+    /// How much of the output is kept, in bytes: the end of it.
+    pub output_bytes_max: usize,
 }
 
 impl Command {
@@ -56,7 +58,15 @@ impl Command {
     pub fn new<Word: Into<OsString>>(argv: impl IntoIterator<Item = Word>) -> Self {
         let argv = argv.into_iter().map(Into::into).collect();
         let timeout = Duration::from_secs(60);
-        Self { argv, env: Vec::new(), directory: None, user: None, timeout, output: None }
+        Self {
+            argv,
+            env: Vec::new(),
+            directory: None,
+            user: None,
+            timeout,
+            output: None,
+            output_bytes_max: OUTPUT_BYTES_MAX,
+        }
     }
 
     /// The same with another time limit.
@@ -129,7 +139,7 @@ impl Outcome {
 
 /// Runs a command to its end, or to its time limit.
 pub fn run(command: &Command) -> Outcome {
-    let mut output = Tail::default();
+    let mut output = Tail { bytes: VecDeque::new(), length_max: command.output_bytes_max };
     let end = match start(command) {
         Err(error) => End::CannotStart(error.to_string()),
         Ok((mut child, pipe)) => match follow(&mut child, pipe, command.timeout, &mut output) {
@@ -190,16 +200,19 @@ fn start(command: &Command) -> io::Result<(Child, PipeReader)> {
     Ok((child, reader))
 }
 
-/// Starts the process as another user. The standard library drops all further groups when it changes the user.
+/// Starts the process as another user. The standard library would drop the user's further groups, so a thread becomes
+/// that user, and the process inherits from it.
 fn spawn_as(mut process: std::process::Command, name: &str) -> io::Result<Child> {
     let user =
         User::from_name(name)?.ok_or_else(|| io::Error::other(format!("there is no user `{name}`")))?;
-    if user.uid != nix::unistd::geteuid() {
-        process.uid(user.uid.as_raw()).gid(user.gid.as_raw());
-    }
+    let groups = getgrouplist(&CString::new(name)?, user.gid)?;
     process.env("HOME", &user.dir).env("USER", &user.name).env("LOGNAME", &user.name);
-    // The attribute belongs to a thread and is inherited by its children: a thread of its own keeps it from us.
+    let is_other = user.uid != nix::unistd::geteuid();
+    // Attribute and user belong to a thread and are inherited by its children: a thread of its own keeps them from us.
     let spawn = move || {
+        if is_other {
+            super::ioctl::become_user(user.uid, user.gid, &groups)?;
+        }
         nix::sys::prctl::set_no_new_privs()?;
         process.spawn()
     };
@@ -255,18 +268,18 @@ fn kill_group(child: &mut Child) {
 }
 
 /// The end of a stream of bytes.
-#[derive(Default)]
 struct Tail {
     bytes: VecDeque<u8>,
+    length_max: usize,
 }
 
 impl Tail {
     fn take_file(&mut self, path: &Path) -> io::Result<()> {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(OUTPUT_BYTES_MAX as u64)))?;
+        file.seek(SeekFrom::Start(length.saturating_sub(self.length_max as u64)))?;
         let mut bytes = Vec::new();
-        file.take(OUTPUT_BYTES_MAX as u64).read_to_end(&mut bytes)?;
+        file.take(self.length_max as u64).read_to_end(&mut bytes)?;
         self.bytes = bytes.into();
         Ok(())
     }
@@ -281,7 +294,7 @@ impl Tail {
                 Ok(0) => return Ok(false),
                 Ok(count) => {
                     self.bytes.extend(&buffer[..count]);
-                    let surplus = self.bytes.len().saturating_sub(OUTPUT_BYTES_MAX);
+                    let surplus = self.bytes.len().saturating_sub(self.length_max);
                     self.bytes.drain(..surplus);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -381,5 +394,34 @@ mod tests {
         let text = run(&command).text();
         assert_eq!(text.split_whitespace().collect::<Vec<_>>(), ["65534", "65534", "NoNewPrivs:", "1"]);
         assert!(matches!(nix::sys::prctl::get_no_new_privs(), Ok(false)));
+        assert!(nix::unistd::geteuid().is_root());
+    }
+
+    #[test]
+    fn another_user_has_all_of_its_groups() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED another_user_has_all_of_its_groups: needs root");
+            return;
+        }
+        // Somebody whom the system has put into a further group.
+        let groups = std::fs::read_to_string("/etc/group").unwrap();
+        let member = groups.lines().find_map(|line| {
+            let (_, members) = line.rsplit_once(':')?;
+            let first = members.split(',').next().filter(|name| !name.is_empty())?;
+            User::from_name(first).ok().flatten().filter(|user| !user.uid.is_root()).map(|_| first.to_owned())
+        });
+        let Some(name) = member else {
+            eprintln!("SKIPPED another_user_has_all_of_its_groups: nobody is in a further group");
+            return;
+        };
+        let wanted = run(&Command::new(["id", "-G", &name])).text();
+        let mut command = Command::new(["id", "-G"]);
+        command.user = Some(name);
+        let sorted = |text: &str| {
+            let mut groups: Vec<_> = text.split_whitespace().map(str::to_owned).collect();
+            groups.sort();
+            groups
+        };
+        assert_eq!(sorted(&run(&command).text()), sorted(&wanted));
     }
 }

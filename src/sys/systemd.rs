@@ -12,6 +12,8 @@ use super::process::{self, Command, End, Outcome};
 
 /// How long systemd may take for an answer that needs no job.
 const ANSWER: Duration = Duration::from_secs(20);
+/// How much of an answer is read, in bytes: hundreds of units, one for each connection of a socket.
+const OUTPUT_MAX: usize = 16 << 20;
 /// The longest name of a unit that systemd takes.
 const UNIT_LENGTH_MAX: usize = 255;
 
@@ -83,28 +85,36 @@ fn version_in(text: &str) -> Option<u32> {
 
 /// Whether the name can be handed to `systemctl` as a unit: no option, no path, no pattern.
 pub fn is_unit_name(name: &str) -> bool {
-    const KINDS: [&str; 8] =
-        [".service", ".socket", ".target", ".timer", ".path", ".mount", ".slice", ".automount"];
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
     name.len() <= UNIT_LENGTH_MAX
         && !name.starts_with(['-', '.'])
         && name.bytes().all(allowed)
-        && KINDS.iter().any(|kind| name.ends_with(kind))
+        && super::unit::Kind::of(name).is_some()
 }
 
-/// Asks for properties of units, in the order of `units`.
+/// Asks for properties of units, in the order of `units`. Each must be one unit, under its name or an alias.
 pub fn show(units: &[String], properties: &[&str]) -> Result<Vec<Properties>, Error> {
-    if units.is_empty() {
+    let blocks = show_matching(units, properties)?;
+    let find = |unit: &String| {
+        let is_it =
+            |block: &&Properties| block.get("Id") == unit || block.words("Names").any(|name| name == unit);
+        blocks.iter().find(is_it).cloned().ok_or_else(|| Error::Refused {
+            action: "look at",
+            subject: unit.clone(),
+            answer: "systemctl does not show it".to_owned(),
+        })
+    };
+    units.iter().map(find).collect()
+}
+
+/// Asks for properties of units that match names or patterns, in systemd's order. Each says its `Id` and its `Names`.
+pub fn show_matching(patterns: &[String], properties: &[&str]) -> Result<Vec<Properties>, Error> {
+    if patterns.is_empty() {
         return Ok(Vec::new());
     }
-    let wanted = format!("--property={}", properties.join(","));
-    let text = call("look at", units, &["show", &wanted], ANSWER)?;
-    let blocks: Vec<_> = text.split("\n\n").filter(|block| !block.trim().is_empty()).collect();
-    if blocks.len() != units.len() {
-        let answer = format!("{} answers for {} units", blocks.len(), units.len());
-        return Err(Error::Refused { action: "look at", subject: units.join(", "), answer });
-    }
-    Ok(blocks.into_iter().map(read_properties).collect())
+    let wanted = format!("--property=Id,Names,{}", properties.join(","));
+    let text = call("look at", patterns, &["show", &wanted], ANSWER)?;
+    Ok(text.split("\n\n").map(read_properties).filter(|block| !block.get("Id").is_empty()).collect())
 }
 
 /// The addresses and paths that socket units listen on, as systemd shows them: `127.0.0.1:8080 (Stream)`.
@@ -141,9 +151,19 @@ pub fn restart(units: &[String], limit: Duration) -> Result<(), Error> {
     act("restart", units, &["restart"], limit)
 }
 
-/// Has units reload, or restarts those that cannot; starts those that do not run.
-pub fn reload_or_restart(units: &[String], limit: Duration) -> Result<(), Error> {
-    act("reload", units, &["reload-or-restart"], limit)
+/// Has units start again, and does not wait for them.
+pub fn begin_restart(units: &[String]) -> Result<(), Error> {
+    act("restart", units, &["restart", "--no-block"], ANSWER)
+}
+
+/// Starts units alone, without what they need or want.
+pub fn start_alone(units: &[String], limit: Duration) -> Result<(), Error> {
+    act("start", units, &["start", "--job-mode=ignore-dependencies"], limit)
+}
+
+/// Has units reload, and waits until they have.
+pub fn reload(units: &[String], limit: Duration) -> Result<(), Error> {
+    act("reload", units, &["reload"], limit)
 }
 
 /// Kills all processes of units.
@@ -156,16 +176,6 @@ pub fn reset_failed(units: &[String]) -> Result<(), Error> {
     act("clear the failures of", units, &["reset-failed"], ANSWER)
 }
 
-/// Enables units as their `[Install]` section says, without starting them.
-pub fn enable(units: &[String]) -> Result<(), Error> {
-    act("enable", units, &["enable", "--quiet", "--no-reload"], ANSWER)
-}
-
-/// Removes the links that enable units.
-pub fn disable(units: &[String]) -> Result<(), Error> {
-    act("disable", units, &["disable", "--quiet", "--no-reload"], ANSWER)
-}
-
 /// Reads all unit files again.
 pub fn daemon_reload() -> Result<(), Error> {
     /// With many units and generators this takes seconds.
@@ -173,27 +183,49 @@ pub fn daemon_reload() -> Result<(), Error> {
     done("reload", "systemd", &tool("systemctl", ["daemon-reload".into()], RELOAD)).map(|_| ())
 }
 
-/// The last lines that a unit's processes wrote in their present or last run, for messages. Empty when there are none.
+/// The last lines that a unit's processes wrote, for messages. Empty when there are none.
 pub fn journal_tail(unit: &str, lines: u32) -> Vec<String> {
-    journal_of(unit, &format!("--lines={lines}"))
+    journal_of(unit, &[format!("--lines={lines}"), "--output=cat".into()]).lines().map(shown).collect()
 }
 
 /// The same, of what was written since this moment of the wall clock, in microseconds.
 pub fn journal_tail_since(unit: &str, lines: u32, since_us: i64) -> Vec<String> {
+    journal_tail_of_others(unit, lines, since_us, &[])
+}
+
+/// The same, without what earlier runs of the unit wrote, which are known by their `InvocationID`.
+pub fn journal_tail_of_others(unit: &str, lines: u32, since_us: i64, earlier: &[String]) -> Vec<String> {
     let (seconds, rest) = (since_us.div_euclid(1_000_000), since_us.rem_euclid(1_000_000));
     // Of `--since` and `--lines` together journalctl(1) shows the first lines, not the last.
-    let mut all = journal_of(unit, &format!("--since=@{seconds}.{rest:06}"));
+    let options = [
+        format!("--since=@{seconds}.{rest:06}"),
+        "--output=json".into(),
+        "--output-fields=MESSAGE,_SYSTEMD_INVOCATION_ID,INVOCATION_ID".into(),
+    ];
+    let text = journal_of(unit, &options);
+    let mut all: Vec<_> = text.lines().filter_map(|line| message_of(line, earlier)).collect();
     let last = all.len().saturating_sub(usize::try_from(lines).unwrap_or(usize::MAX));
     all.split_off(last)
 }
 
-fn journal_of(unit: &str, which: &str) -> Vec<String> {
-    let arguments = ["--unit", unit, which, "--output=cat", "--no-pager", "--quiet"];
-    let outcome = tool("journalctl", arguments.map(OsString::from), Duration::from_secs(5));
-    if !outcome.is_success() {
-        return Vec::new();
-    }
-    outcome.text().lines().map(|line| crate::types::escaped(line.as_bytes())).collect()
+/// The text of one entry of the journal; `None` when one of these runs wrote it, or it is no text.
+fn message_of(line: &str, earlier: &[String]) -> Option<String> {
+    let entry: serde_json::Value = serde_json::from_str(line).ok()?;
+    let is_earlier = ["_SYSTEMD_INVOCATION_ID", "INVOCATION_ID"]
+        .iter()
+        .any(|field| entry[field].as_str().is_some_and(|run| earlier.iter().any(|other| other == run)));
+    if is_earlier { None } else { entry["MESSAGE"].as_str().map(shown) }
+}
+
+fn journal_of(unit: &str, options: &[String]) -> String {
+    let arguments = ["--unit", unit, "--no-pager", "--quiet"].map(OsString::from).into_iter();
+    let outcome =
+        tool("journalctl", arguments.chain(options.iter().map(OsString::from)), Duration::from_secs(5));
+    if outcome.is_success() { outcome.text() } else { String::new() }
+}
+
+fn shown(line: &str) -> String {
+    crate::types::escaped(line.as_bytes())
 }
 
 /// A command that systemd runs later, whatever becomes of this process: the dead man's switch of an update.
@@ -266,6 +298,9 @@ impl Gate {
 
     /// Closes the gate before `units`, for at most `limit`. One that is closed already stays so.
     pub fn close(&self, units: &[String], limit: Duration) -> Result<(), Error> {
+        if self.is_closed()? {
+            return Ok(());
+        }
         let arguments = [
             "--quiet".to_owned(),
             "--collect".to_owned(),
@@ -278,23 +313,32 @@ impl Gate {
             "sleep".to_owned(),
             limit.as_secs().max(1).to_string(),
         ];
-        match done("close", &self.unit, &tool("systemd-run", arguments.map(OsString::from), ANSWER)) {
-            Err(Error::Refused { answer, .. }) if answer.contains("already") => Ok(()),
-            closed => closed.map(|_| ()),
-        }
+        done("close", &self.unit, &tool("systemd-run", arguments.map(OsString::from), ANSWER)).map(|_| ())
     }
 
     /// Opens the gate: start jobs that wait go on. One that is open stays so.
     pub fn open(&self) -> Result<(), Error> {
-        match act("open", std::slice::from_ref(&self.unit), &["stop"], ANSWER) {
-            Err(Error::Refused { answer, .. }) if answer.contains("not loaded") => Ok(()),
-            opened => opened,
+        if self.is_closed()? {
+            act("open", std::slice::from_ref(&self.unit), &["stop"], ANSWER)
+        } else {
+            Ok(())
         }
+    }
+
+    fn is_closed(&self) -> Result<bool, Error> {
+        let shown = show(std::slice::from_ref(&self.unit), &["ActiveState", "Job"])?;
+        let is_there = |gate: &Properties| {
+            !["inactive", "failed"].contains(&gate.get("ActiveState"))
+                || !["", "0"].contains(&gate.get("Job"))
+        };
+        Ok(shown.iter().any(is_there))
     }
 }
 
+/// Templates are left out: they are no units, and systemctl(1) would refuse the whole call for one of them.
 fn act(action: &'static str, units: &[String], words: &[&str], limit: Duration) -> Result<(), Error> {
-    if units.is_empty() { Ok(()) } else { call(action, units, words, limit).map(|_| ()) }
+    let units: Vec<_> = units.iter().filter(|unit| !super::unit::is_template(unit)).cloned().collect();
+    if units.is_empty() { Ok(()) } else { call(action, &units, words, limit).map(|_| ()) }
 }
 
 fn call(action: &'static str, units: &[String], words: &[&str], limit: Duration) -> Result<String, Error> {
@@ -306,6 +350,7 @@ fn tool(program: &str, arguments: impl IntoIterator<Item = OsString>, limit: Dur
     let mut command = Command::new([OsString::from(program)].into_iter().chain(arguments)).timeout(limit);
     command.env.push(("SYSTEMD_PAGER".into(), "".into()));
     command.env.push(("SYSTEMD_COLORS".into(), "0".into()));
+    command.output_bytes_max = OUTPUT_MAX;
     process::run(&command)
 }
 
@@ -347,5 +392,15 @@ mod tests {
         assert_eq!(properties.get("ExecStart"), "x=y");
         assert_eq!(properties.words("TriggeredBy").collect::<Vec<_>>(), ["a.socket", "b.path"]);
         assert_eq!(properties.get("NRestarts"), "");
+    }
+
+    #[test]
+    fn lines_of_an_earlier_run_are_left_out() {
+        let line = |field: &str| format!(r#"{{"MESSAGE":"bye","{field}":"aa"}}"#);
+        for field in ["_SYSTEMD_INVOCATION_ID", "INVOCATION_ID"] {
+            assert_eq!(message_of(&line(field), &["aa".into()]), None);
+            assert_eq!(message_of(&line(field), &["bb".into()]).as_deref(), Some("bye"));
+        }
+        assert_eq!(message_of(r#"{"MESSAGE":[1,2]}"#, &[]), None);
     }
 }

@@ -275,6 +275,37 @@ pub struct Record {
     /// What the rehearsal came to, once it went well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rehearsed: Option<Rehearsed>,
+    /// What ran before anything was stopped; absent until it was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub units: Option<UnitsBefore>,
+}
+
+/// What ran of an application, and what ran with it, before an update or a rollback stopped anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UnitsBefore {
+    /// Units of the application that an admin has stopped or masked: they are left so.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<String>,
+    /// What ran besides the units that every start names: instances of templates, jobs of timers, and the like.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
+    /// Units of others that ran, and that systemd stops with the application's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dependants: Vec<String>,
+    /// When the pointer was moved: processes that are older belong to the release that went.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<BootMoment>,
+}
+
+/// A moment of one boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootMoment {
+    /// The boot in which `boot_ms` counts.
+    pub boot_id: String,
+    /// Milliseconds of `CLOCK_BOOTTIME`.
+    pub boot_ms: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

@@ -211,6 +211,7 @@ fn record(intent: Intent, phase: Phase) -> Record {
         rehearsed: None,
         boots: 0,
         counted_at_boot: false,
+        units: None,
     }
 }
 

@@ -85,7 +85,7 @@ impl Host<'_> {
             releases: layout.releases(),
             units: vec![unit.clone()],
             env,
-            there: None,
+            ..Context::default()
         };
         let health = self.settings.rehearsal.health(&self.settings.health);
         Ok(RunningHost { checks: Checks::new(health, context), units: vec![unit], copies, began })

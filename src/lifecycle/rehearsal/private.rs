@@ -153,6 +153,7 @@ impl Private<'_> {
             units: units.to_vec(),
             env,
             there: Some(Arc::new(there)),
+            ..Context::default()
         };
         Checks::new(health, context)
     }

@@ -3,10 +3,12 @@
 //! Every operation may be done twice: "make sure that it runs" rather than "start". Each is bounded; a service that does
 //! not stop is killed after `stop_timeout`.
 
+mod before;
 mod command;
 mod settings;
 mod units;
 
+pub use before::{Before, Objection, ensure_usable};
 pub use command::CommandServices;
 pub use settings::{Action, Commands, Invalid, Settings, Words};
 pub use units::UnitServices;
@@ -46,12 +48,31 @@ pub enum Error {
 /// What an operation is about.
 #[derive(Clone, Debug, Default)]
 pub struct Target {
-    /// The units: the declared ones, and those that the releases in question ship.
+    /// The units that are to be up: the declared ones, and those that the release ships.
     pub units: Vec<String>,
+    /// What else belongs to the application: stopped with it, restarted when it runs, never started for its own sake.
+    /// May name templates.
+    pub others: Vec<String>,
+    /// Units among these that ran before: they are started again if systemd still knows them.
+    pub again: Vec<String>,
+    /// Units that are neither stopped nor started.
+    pub left: Vec<String>,
     /// The tree that serves, or is to serve: commands run there.
     pub tree: PathBuf,
     /// Variables for commands: `CUTOVER_*`.
     pub env: Vec<(String, OsString)>,
+}
+
+impl Target {
+    /// All that belongs to the application, but for what is left alone.
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> =
+            [&self.units, &self.others, &self.again].into_iter().flatten().cloned().collect();
+        names.retain(|name| !self.left.contains(name));
+        names.sort();
+        names.dedup();
+        names
+    }
 }
 
 /// What an update may ask of services. Tests and the simulator have services of their own.
@@ -73,7 +94,13 @@ pub trait Services: Send + Sync {
     /// Forgets failures and start limits, so that a rollback's start is not refused for the failed release's sins.
     fn forget_failures(&self, target: &Target);
 
-    /// The last lines that the services wrote, for messages.
+    /// Starts units of others that ran before and are down now. Says of each that does not start why not.
+    fn bring_back(&self, dependants: &[String]) -> Vec<String> {
+        let _ = dependants;
+        Vec::new()
+    }
+
+    /// The last lines that the services wrote since they were started last, for messages.
     fn last_words(&self, target: &Target) -> Vec<String>;
 }
 

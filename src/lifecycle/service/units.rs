@@ -1,19 +1,24 @@
 //! Services that systemd runs.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::command::drain;
 use super::settings::{Action, Settings};
 use super::{Error, Services, Target};
-use crate::sys::systemd::{self, Gate, Properties};
+use crate::sys::clock::{Clock as _, SystemClock};
+use crate::sys::systemd::{self, Gate};
+use crate::sys::unit::{self, Kind, Load, Unit};
 
 /// How long systemd may take to see a killed unit end.
 const AFTER_KILL: Duration = Duration::from_secs(10);
 /// How much longer than stop and start the gate holds back starts, should nobody open it.
 const GATE_GRACE: Duration = Duration::from_secs(300);
-/// How long a socket may take to come back.
+/// How long a socket, or a unit of somebody else's, may take to come back.
 const REVIVE: Duration = Duration::from_secs(10);
+/// How often a unit that is slow is looked at again.
+const GLANCE: Duration = Duration::from_millis(50);
 /// How many lines of the journal are shown.
 const LAST_WORDS: u32 = 10;
 
@@ -28,6 +33,17 @@ pub struct UnitServices {
     are_untriggered: AtomicBool,
     /// Whether this process has cleared the start limits since.
     has_forgotten: AtomicBool,
+    /// The last start, if this process made it.
+    last_start: Mutex<Option<LastStart>>,
+}
+
+/// What tells the words of what was started from those of what ran before.
+#[derive(Clone, Debug)]
+struct LastStart {
+    /// By the wall clock, in microseconds.
+    at_us: i64,
+    /// The runs that were to end.
+    earlier: Vec<String>,
 }
 
 impl UnitServices {
@@ -39,17 +55,16 @@ impl UnitServices {
             are_stopped: AtomicBool::new(false),
             are_untriggered: AtomicBool::new(false),
             has_forgotten: AtomicBool::new(false),
+            last_start: Mutex::new(None),
         }
     }
 
     /// Holds back starts of units that a socket, path or timer may start again as soon as they are stopped.
-    fn close_gate(&self, units: &[String]) -> Result<(), Error> {
-        let all = systemd::show(units, &["TriggeredBy"])?;
+    fn close_gate(&self, units: &[Unit]) -> Result<(), Error> {
         let triggered: Vec<_> = units
             .iter()
-            .zip(&all)
-            .filter(|(_, properties)| properties.words("TriggeredBy").next().is_some())
-            .map(|(unit, _)| unit.clone())
+            .filter(|unit| unit.kind.is_restarted() && unit.triggers().next().is_some())
+            .map(|unit| unit.name.clone())
             .collect();
         self.are_untriggered.store(triggered.is_empty(), Ordering::SeqCst);
         if triggered.is_empty() {
@@ -60,75 +75,124 @@ impl UnitServices {
     }
 
     /// Kills what has not stopped in time, and waits for the end of it.
-    fn finish_stop(&self, units: &[String], said: systemd::Error) -> Result<(), Error> {
-        let running = |all: &[Properties]| -> Vec<String> {
-            let states = units.iter().zip(all);
-            states.filter(|(_, properties)| !is_down(properties)).map(|(unit, _)| unit.clone()).collect()
+    fn finish_stop(units: &[String], said: systemd::Error) -> Result<(), Error> {
+        let left = || -> Result<Vec<Unit>, Error> {
+            Ok(unit::look(units)?.into_iter().filter(Unit::is_up).collect())
         };
-        let left = running(&systemd::show(units, &["ActiveState"])?);
-        if left.is_empty() {
+        let running = left()?;
+        if running.is_empty() {
             return Ok(());
         }
         if !matches!(said, systemd::Error::TimedOut { .. }) {
             return Err(said.into());
         }
-        tracing::warn!(units = left.join(", "), "services do not stop and are killed");
-        systemd::kill(&left)?;
+        kill(&running)?;
         let begin = Instant::now();
         loop {
-            let all = systemd::show(units, &["ActiveState"])?;
-            let left = running(&all);
-            if left.is_empty() {
+            let running = left()?;
+            if running.is_empty() {
                 return Ok(());
             }
             if begin.elapsed() >= AFTER_KILL {
-                let state = all.iter().map(|properties| properties.get("ActiveState")).collect::<Vec<_>>();
-                return Err(Error::Unstoppable { units: left.join(", "), state: state.join(", ") });
+                let states: Vec<_> = running.iter().map(|unit| unit.get("ActiveState")).collect();
+                return Err(Error::Unstoppable {
+                    units: names(&running).join(", "),
+                    state: states.join(", "),
+                });
             }
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(GLANCE);
         }
     }
 
-    fn start(&self, units: &[String]) -> Result<(), Error> {
-        let limit = self.settings.start_timeout.0;
-        match systemd::start(units, limit) {
+    /// Starts units, in no more than `left`: what is left of the time that they have.
+    fn start(&self, units: &[String], left: Duration) -> Result<(), Error> {
+        let start = || match systemd::start(units, left) {
+            Err(systemd::Error::TimedOut { action, subject, .. }) => {
+                Err(systemd::Error::TimedOut { action, subject, limit: self.settings.start_timeout.0 })
+            }
+            started => started,
+        };
+        match start() {
             Err(refused @ systemd::Error::Refused { .. }) if hit_start_limit(units) => {
                 tracing::debug!(%refused, "the start limit is cleared");
                 systemd::reset_failed(units)?;
-                Ok(systemd::start(units, limit)?)
+                Ok(start()?)
             }
             started => Ok(started?),
         }
     }
 
-    /// Replaces what runs. Units that do not stop in time are killed, and so come to their start.
-    fn replace(&self, units: &[String]) -> Result<(), Error> {
-        let running = units.iter().zip(systemd::show(units, &["ActiveState"])?);
-        let running: Vec<_> =
-            running.filter(|(_, state)| !is_down(state)).map(|(unit, _)| unit.clone()).collect();
-        if !running.is_empty() {
-            let limit = self.settings.stop_timeout.0;
-            match systemd::restart(&running, limit) {
-                Err(systemd::Error::TimedOut { .. }) => {
-                    let all = systemd::show(&running, &["ActiveState", "SubState"])?;
-                    let states = running.iter().zip(&all);
-                    let stuck: Vec<_> = states
-                        .filter(|(_, state)| state.get("ActiveState") == "deactivating")
-                        .map(|(unit, _)| unit.clone())
-                        .collect();
-                    if !stuck.is_empty() {
-                        tracing::warn!(units = stuck.join(", "), "services do not stop and are killed");
-                        systemd::kill(&stuck)?;
-                    }
-                }
-                Err(systemd::Error::Refused { .. }) if hit_start_limit(&running) => {
-                    systemd::reset_failed(&running)?;
-                }
-                done => done?,
-            }
+    /// Has units that run stop and start. Those that do not stop in time are killed, and so come to their start. Says how
+    /// much of the time to start is left.
+    fn replace(&self, running: &[Unit]) -> Result<Duration, Error> {
+        let (stop, start) = (self.settings.stop_timeout.0, self.settings.start_timeout.0);
+        if running.is_empty() {
+            return Ok(start);
         }
-        // Those that were down, and the rest of restarts that were slow: a start waits for a job that runs already.
-        self.start(units)
+        let begin = Instant::now();
+        // What is done within the shorter of both has kept to both.
+        match systemd::restart(&names(running), stop.min(start)) {
+            Err(systemd::Error::TimedOut { .. }) => {}
+            Err(systemd::Error::Refused { .. }) if hit_start_limit(&names(running)) => {
+                systemd::reset_failed(&names(running))?;
+                return Ok(start);
+            }
+            done => return Ok(done.map(|()| start)?),
+        }
+        let mut was_killed = false;
+        loop {
+            let now = unit::look(&names(running))?;
+            let stopping: Vec<_> = now
+                .iter()
+                .zip(running)
+                .filter(|(now, old)| still_runs(now, old))
+                .map(|(now, _)| now.clone())
+                .collect();
+            if stopping.is_empty() {
+                // Those that wait for others have not begun; the last one to begin has the most time left.
+                let since = now.iter().filter(|unit| unit.is_up()).map(Unit::began).max();
+                let gone = since.map_or(Duration::ZERO, |since| monotonic().saturating_sub(since));
+                return Ok(start.saturating_sub(gone));
+            }
+            if begin.elapsed() >= stop && !was_killed {
+                kill(&stopping)?;
+                was_killed = true;
+            }
+            if begin.elapsed() >= stop + AFTER_KILL {
+                let state =
+                    stopping.iter().map(|unit| unit.get("ActiveState")).collect::<Vec<_>>().join(", ");
+                return Err(Error::Unstoppable { units: names(&stopping).join(", "), state });
+            }
+            std::thread::sleep(GLANCE);
+        }
+    }
+
+    /// Brings what runs to the new release, without stopping more of it than must be.
+    fn renew(&self, family: &[Unit], units: &[String]) -> Result<Duration, Error> {
+        let up = || family.iter().filter(|unit| unit.is_up() && unit.kind.is_restarted());
+        let connections: Vec<_> =
+            up().filter(|unit| unit.is_connection()).map(|unit| unit.name.clone()).collect();
+        // A job that a timer has begun is begun again, and not waited for: only its timer knows how long it may take.
+        let is_job = |unit: &Unit| !units.contains(&unit.name) && unit.is_oneshot();
+        let jobs: Vec<_> = up().filter(|unit| is_job(unit)).map(|unit| unit.name.clone()).collect();
+        let rest: Vec<_> = up().filter(|unit| !unit.is_connection() && !is_job(unit)).cloned().collect();
+        let reloads = self.settings.action == Action::ReloadOrRestart;
+        let (reloaded, replaced): (Vec<_>, Vec<_>) = rest.into_iter().partition(|unit| {
+            reloads && unit.get("CanReload") == "yes" && unit.get("ActiveState") == "active"
+        });
+        systemd::reload(&names(&reloaded), self.settings.start_timeout.0)?;
+        if let Err(said) = systemd::stop(&connections, self.settings.stop_timeout.0) {
+            Self::finish_stop(&connections, said)?;
+        }
+        systemd::begin_restart(&jobs)?;
+        self.replace(&replaced)
+    }
+
+    fn note_start(&self, family: &[Unit]) {
+        let earlier =
+            family.iter().filter(|unit| unit.is_up()).map(|unit| unit.get("InvocationID").to_owned());
+        let start = LastStart { at_us: SystemClock.wall().as_microsecond(), earlier: earlier.collect() };
+        *self.last_start.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(start);
     }
 }
 
@@ -146,41 +210,52 @@ impl Services for UnitServices {
     }
 
     fn ensure_stopped(&self, target: &Target) -> Result<(), Error> {
-        let units = services_of(&target.units);
-        self.close_gate(&units)?;
-        match systemd::stop(&units, self.settings.stop_timeout.0) {
-            Ok(()) => {}
-            Err(said) => self.finish_stop(&units, said)?,
+        let family = unit::family(&target.names())?;
+        self.close_gate(&family)?;
+        // A socket that starts a service for each connection cannot keep them waiting: it stops as well.
+        let running: Vec<_> = family
+            .into_iter()
+            .filter(|unit| unit.is_up() && (unit.kind.is_restarted() || unit.accepts()))
+            .filter(|unit| !target.left.contains(&unit.name))
+            .collect();
+        let units = names(&running);
+        if let Err(said) = systemd::stop(&units, self.settings.stop_timeout.0) {
+            Self::finish_stop(&units, said)?;
         }
         self.are_stopped.store(true, Ordering::SeqCst);
         Ok(())
     }
 
     fn ensure_running(&self, target: &Target) -> Result<(), Error> {
-        let units = &target.units;
+        let family = unit::family(&target.names())?;
+        let family: Vec<_> = family.into_iter().filter(|unit| !target.left.contains(&unit.name)).collect();
         if !self.are_untriggered.swap(false, Ordering::SeqCst) {
             self.gate.open()?;
-            revive_triggers(units)?;
+            revive_triggers(&family)?;
         }
         self.has_forgotten.store(false, Ordering::SeqCst);
-        if self.are_stopped.swap(false, Ordering::SeqCst) {
-            return self.start(units);
-        }
-        match self.settings.action {
-            Action::Restart => {
-                // Sockets and the like stay up: a restart would refuse connections.
-                let (services, others): (Vec<_>, Vec<_>) =
-                    units.iter().cloned().partition(|unit| unit.ends_with(".service"));
-                self.start(&others)?;
-                self.replace(&services)
+        self.note_start(&family);
+        let units: Vec<_> = target.units.iter().filter(|unit| !target.left.contains(unit)).cloned().collect();
+        let mut limit = self.settings.start_timeout.0;
+        if !self.are_stopped.swap(false, Ordering::SeqCst) {
+            match self.settings.action {
+                Action::Restart | Action::ReloadOrRestart | Action::StopStart => {
+                    // Sockets and the like stay up: a restart would refuse connections.
+                    limit = self.renew(&family, &units)?;
+                }
+                Action::None => return Ok(()),
             }
-            Action::ReloadOrRestart => {
-                let limit = self.settings.stop_timeout.0 + self.settings.start_timeout.0;
-                Ok(systemd::reload_or_restart(units, limit)?)
-            }
-            Action::StopStart => self.replace(units),
-            Action::None => Ok(()),
         }
+        // Those that were down, and the rest of restarts that were slow: a start waits for a job that runs already.
+        self.start(&units, limit)?;
+        let again: Vec<_> = family
+            .iter()
+            .filter(|unit| target.again.contains(&unit.name) && !units.contains(&unit.name))
+            .filter(|unit| unit.load == Load::Loaded)
+            .collect();
+        let (jobs, again): (Vec<_>, Vec<_>) = again.into_iter().partition(|unit| unit.is_oneshot());
+        systemd::begin_start(&jobs.into_iter().map(|unit| unit.name.clone()).collect::<Vec<_>>())?;
+        self.start(&again.into_iter().map(|unit| unit.name.clone()).collect::<Vec<_>>(), limit)
     }
 
     fn forget_failures(&self, target: &Target) {
@@ -188,46 +263,74 @@ impl Services for UnitServices {
             return;
         }
         // Units that are not loaded have no failures to forget.
-        if let Err(error) = systemd::reset_failed(&target.units) {
+        if let Err(error) = systemd::reset_failed(&target.names()) {
             tracing::debug!(%error, "start limits are left as they are");
         }
     }
 
-    fn last_words(&self, target: &Target) -> Vec<String> {
-        target.units.iter().flat_map(|unit| systemd::journal_tail(unit, LAST_WORDS)).collect()
+    fn bring_back(&self, dependants: &[String]) -> Vec<String> {
+        let look = || unit::look(dependants).unwrap_or_default();
+        let down: Vec<_> =
+            look().into_iter().filter(|unit| !unit.is_up() && unit.load == Load::Loaded).collect();
+        // A target would start all that it wants, also what somebody has stopped.
+        let (targets, others): (Vec<_>, Vec<_>) =
+            down.into_iter().partition(|unit| unit.kind == Kind::Target);
+        let limit = self.settings.start_timeout.0;
+        let _ = systemd::reset_failed(&names(&others));
+        let started =
+            systemd::start(&names(&others), limit).and(systemd::start_alone(&names(&targets), REVIVE));
+        let why = started.err().map(|error| format!(": {error}")).unwrap_or_default();
+        look()
+            .iter()
+            .filter(|unit| !unit.is_up())
+            .map(|unit| {
+                format!("`{}`, which ran before and depends on the application, is down{why}", unit.name)
+            })
+            .collect()
     }
-}
 
-/// Units to stop: sockets, paths and timers stay up.
-fn services_of(units: &[String]) -> Vec<String> {
-    let stays = |unit: &String| [".socket", ".path", ".timer"].iter().any(|kind| unit.ends_with(kind));
-    units.iter().filter(|unit| !stays(unit)).cloned().collect()
+    fn last_words(&self, target: &Target) -> Vec<String> {
+        let start = self.last_start.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let words = |unit: &String| match &start {
+            Some(start) => systemd::journal_tail_of_others(unit, LAST_WORDS, start.at_us, &start.earlier),
+            None => systemd::journal_tail(unit, LAST_WORDS),
+        };
+        target.units.iter().filter(|unit| !target.left.contains(unit)).flat_map(words).collect()
+    }
 }
 
 /// Starts sockets, paths and timers that failed with the service that they trigger: systemd closes a socket whose service
 /// crashes again and again.
-fn revive_triggers(units: &[String]) -> Result<(), Error> {
-    let all = systemd::show(units, &["TriggeredBy"])?;
-    let mut triggers: Vec<_> =
-        all.iter().flat_map(|properties| properties.words("TriggeredBy").map(str::to_owned)).collect();
+fn revive_triggers(units: &[Unit]) -> Result<(), Error> {
+    let mut triggers: Vec<_> = units.iter().flat_map(|unit| unit.triggers().map(str::to_owned)).collect();
     triggers.sort();
     triggers.dedup();
-    let states = systemd::show(&triggers, &["ActiveState"])?;
-    let failed: Vec<_> = triggers
-        .into_iter()
-        .zip(&states)
-        .filter(|(_, state)| state.get("ActiveState") == "failed")
-        .map(|(unit, _)| unit)
-        .collect();
-    systemd::reset_failed(&failed)?;
-    Ok(systemd::start(&failed, REVIVE)?)
+    let failed: Vec<_> = unit::look(&triggers)?.into_iter().filter(Unit::has_failed).collect();
+    systemd::reset_failed(&names(&failed))?;
+    Ok(systemd::start(&names(&failed), REVIVE)?)
 }
 
-fn is_down(properties: &Properties) -> bool {
-    ["inactive", "failed"].contains(&properties.get("ActiveState"))
+/// Whether this is the run that was to end.
+fn still_runs(now: &Unit, before: &Unit) -> bool {
+    now.is_up()
+        && (now.get("ActiveState") == "deactivating" || now.get("InvocationID") == before.get("InvocationID"))
+}
+
+fn kill(units: &[Unit]) -> Result<(), Error> {
+    tracing::warn!(units = names(units).join(", "), "services do not stop and are killed");
+    Ok(systemd::kill(&names(units))?)
+}
+
+fn names(units: &[Unit]) -> Vec<String> {
+    units.iter().map(|unit| unit.name.clone()).collect()
 }
 
 fn hit_start_limit(units: &[String]) -> bool {
-    systemd::show(units, &["Result"])
-        .is_ok_and(|all| all.iter().any(|properties| properties.get("Result") == "start-limit-hit"))
+    unit::look(units).is_ok_and(|all| all.iter().any(|unit| unit.get("Result") == "start-limit-hit"))
+}
+
+/// The clock of systemd's time stamps.
+fn monotonic() -> Duration {
+    use nix::time::{ClockId, clock_gettime};
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
 }

@@ -123,6 +123,7 @@ pub fn record() -> Record {
         rehearsed: None,
         boots: 0,
         counted_at_boot: false,
+        units: None,
     }
 }
 
@@ -327,7 +328,8 @@ examples! { health_invalid: HealthInvalid {
     Kind => [HealthInvalid::Kind(text("a"))],
     Name => [HealthInvalid::Name(text("units"))],
     Command => [HealthInvalid::Command(text("a"))],
-    Url => [HealthInvalid::Url { name: text("a"), url: text("ftp://x") }],
+    Http => [HealthInvalid::Http { name: text("a"), why: text("`ftp://x` is not a URL that begins with `http://` or `https://`") }],
+    Address => [HealthInvalid::Address { name: text("a"), address: text("127.0.0.1") }],
     Unit => [HealthInvalid::Unit { name: text("a"), unit: text("x") }],
     Zero => [HealthInvalid::Zero("interval")],
     Deadline => [HealthInvalid::Deadline { min_healthy: Span::seconds(9), deadline: Span::seconds(1) }],

@@ -244,6 +244,7 @@ fn journal_in_a_trial() -> Vec<u8> {
         rehearsed: None,
         boots: 0,
         counted_at_boot: false,
+        units: None,
     };
     serde_json::to_vec(&record).unwrap()
 }

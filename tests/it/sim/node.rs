@@ -417,5 +417,6 @@ fn record(from: ReleaseId, to: ReleaseId, number: u64) -> Record {
         rehearsed: None,
         boots: 0,
         counted_at_boot: false,
+        units: None,
     }
 }

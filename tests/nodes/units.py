@@ -1,0 +1,333 @@
+"""The table of docs/systemd.md, walked on a real node: every kind of unit, in every operation."""
+
+import time
+
+from lab import Failed, eventually
+from node_app import WORKER
+
+SLEEP = "ExecStart=/bin/sleep 1000000\n"
+SERVICE = f"[Service]\nWorkingDirectory=/srv/app/current\n{SLEEP}"
+# Units of the admin's: name and text. What is named in `units` is in KINDS.
+ADMINS = {
+    "k.service": SERVICE,
+    "k-once.service": "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'readlink /srv/app/current >>/run/once'\n",
+    "k.socket": "[Socket]\nListenStream=127.0.0.1:7001\n[Unit]\n",
+    "k-accept.socket": "[Socket]\nListenStream=127.0.0.1:7002\nAccept=yes\n",
+    "k-accept@.service": "[Service]\nWorkingDirectory=/srv/app/current\nExecStart=/bin/cat\nStandardInput=socket\n",
+    "k.timer": "[Timer]\nOnCalendar=yearly\nUnit=k-tick.service\n",
+    "k-tick.service": SERVICE,
+    "k.path": "[Path]\nPathExists=/run/never\nUnit=k-tick.service\n",
+    "k.target": "[Unit]\nWants=k-part.service\n",
+    "k-part.service": f"[Unit]\nPartOf=k.target\n{SERVICE}",
+    "k.slice": "[Slice]\n",
+    "k-inside.service": f"{SERVICE}Slice=k.slice\n",
+    "mnt-k.mount": "[Mount]\nWhat=tmpfs\nWhere=/mnt/k\nType=tmpfs\n",
+    "mnt-auto.mount": "[Mount]\nWhat=tmpfs\nWhere=/mnt/auto\nType=tmpfs\n",
+    "mnt-auto.automount": "[Automount]\nWhere=/mnt/auto\n",
+    "k-job@.service": SERVICE,
+}
+KINDS = ["app.service", "k.service", "k-once.service", "k.socket", "k-accept.socket", "k.timer", "k.path", "k.target",
+         "k.slice", "mnt-k.mount", "mnt-auto.automount", "k-job@.service"]
+RESTARTED = ["app.service", "k.service", "k-part.service", "k-inside.service", "k.target", "k-job@a.service"]
+STAYING = ["k.socket", "k.timer", "k.path", "mnt-k.mount", "mnt-auto.automount"]
+UP = RESTARTED + STAYING + ["k-accept.socket", "k.slice"]
+DEPENDANTS = {
+    "d-requires.service": "Requires=app.service\nAfter=app.service\n",
+    "d-binds.service": "BindsTo=app.service\nAfter=app.service\n",
+    "d-part.service": "PartOf=app.service\nAfter=app.service\n",
+    "d-further.service": "Requires=d-requires.service\nAfter=d-requires.service\n",
+}
+
+
+def check(is_so, text):
+    if not is_so:
+        raise Failed(text)
+
+
+class Setting:
+    """Units of the admin's and a fragment of the configuration; both go when it ends."""
+
+    def __init__(self, app, units, declared, more=""):
+        self.app, self.units, self.node = app, units, app.node
+        self.text = f"[service]\nunits = [{', '.join(f'{chr(34)}{unit}{chr(34)}' for unit in declared)}]\n{more}"
+
+    def __enter__(self):
+        for name, text in self.units.items():
+            self.node.write(f"/etc/systemd/system/{name}", text)
+        self.fragment(self.text)
+        self.node.call("systemctl", "daemon-reload")
+        return self
+
+    def fragment(self, text):
+        self.node.write("/etc/cutover/app.toml.d/units.toml", text)
+
+    def __exit__(self, kind, *_):
+        if kind:
+            return
+        self.node.path("/etc/cutover/app.toml.d/units.toml").unlink()
+        names = [name for name in self.units if "@." not in name]
+        instances = [f"{name.split('@')[0]}@*" for name in self.units if "@." in name]
+        self.node.run("systemctl", "stop", *names, *instances)
+        self.node.run("systemctl", "unmask", *names)
+        for name in self.units:
+            self.node.path(f"/etc/systemd/system/{name}").unlink(missing_ok=True)
+        self.node.call("systemctl", "daemon-reload")
+
+
+def runs(app, units):
+    """The run of each unit, by its name; fails for one that is not up."""
+    found = {}
+    for unit in units:
+        seen = app.properties(unit, "ActiveState", "SubState", "InvocationID")
+        check(seen["ActiveState"] == "active", f"{unit} is {seen['ActiveState']} ({seen['SubState']})")
+        found[unit] = seen["InvocationID"]
+    return found
+
+
+def compare(app, before, what):
+    after = runs(app, UP)
+    for unit in RESTARTED:
+        check(after[unit] != before[unit], f"{what}: {unit} still is what ran before")
+    for unit in STAYING:
+        check(after[unit] == before[unit], f"{what}: {unit} was restarted")
+    return after
+
+
+def brings_every_kind_over(app):
+    """units of every kind are healthy, and come over an update, a failed one and a rollback, with and without data"""
+    with Setting(app, ADMINS, KINDS) as setting:
+        check(app.node.run("cutover", "config", "check")[0] == 0, "config check refuses the units")
+        app.node.call("systemctl", "start", *[unit for unit in KINDS if "@." not in unit], "k-inside.service",
+                      "k-job@a.service")
+        for more in ["data = []\n", ""]:
+            setting.fragment(more + setting.text)
+            before, old = runs(app, UP), app.version()
+            once = len(app.node.call("cat", "/run/once").splitlines())
+            version = app.publish()
+            app.update(0)
+            app.serves(version)
+            before = compare(app, before, "update")
+            count = len(app.node.call("cat", "/run/once").splitlines())
+            check(count == once + 1, f"the job ran {count - once} times")
+            app.publish(sick_after=0.2)
+            app.update(10)
+            app.serves(version)
+            before = compare(app, before, "failed update")
+            app.node.call("cutover", "rollback", "--no-hold")
+            app.serves(old)
+            compare(app, before, "rollback")
+
+
+def ships_every_kind(app):
+    """units, a template and a drop-in come with a release, go with the next, and come back when that fails"""
+    install = "[Install]\nWantedBy=multi-user.target\n"
+    shipped = {
+        "s.service": SERVICE + install,
+        "s.socket": f"[Socket]\nListenStream=127.0.0.1:7101\nService=s.service\n{install}",
+        "s.timer": f"[Timer]\nOnCalendar=yearly\nUnit=s-idle.service\n{install}",
+        "s-idle.service": SERVICE,
+        "s.path": f"[Path]\nPathExists=/run/never\nUnit=s-idle.service\n{install}",
+        "s.target": f"[Unit]\nDescription=s\n{install}",
+        "s.slice": f"[Slice]\n{install}",
+        "s-job@.service": f"{SERVICE}{install}DefaultInstance=main\n",
+        "app.service.d/limit.conf": "[Service]\nLimitNOFILE=12345\n",
+        "sshd.service.d/limit.conf": "[Service]\nLimitNOFILE=12345\n",
+    }
+    started = ["s.service", "s.socket", "s.timer", "s.path", "s.target", "s.slice", "s-job@main.service"]
+
+    def is_there():
+        runs(app, started)
+        limit = app.properties("app.service", "LimitNOFILE")["LimitNOFILE"]
+        check(limit == "12345", f"the drop-in does not count: {limit}")
+
+    def is_gone():
+        for unit in started + ["s-idle.service", "s-job@a.service"]:
+            seen = app.properties(unit, "LoadState", "ActiveState")
+            check(seen["ActiveState"] == "inactive", f"{unit} still is {seen}")
+            # A slice needs no file.
+            check(seen["LoadState"] == "not-found" or unit == "s.slice", f"{unit} still is {seen}")
+        left = app.node.call("find", "/etc/systemd/system", "-name", "s.*", "-o", "-name", "s-*", "-o", "-name", "limit.conf")
+        # An admin's instance would stay enabled; the default one is no different.
+        left = [path for path in left.split() if "s-job@main" not in path]
+        check(not left, f"left behind: {left}")
+        limit = app.properties("app.service", "LimitNOFILE")["LimitNOFILE"]
+        check(limit != "12345", "the drop-in still counts")
+
+    shipping = app.publish(units=list(shipped.items()))
+    said = app.update(0)
+    check("sshd.service.d" in said, f"a drop-in that is not used is not told: {said}")
+    app.serves(shipping)
+    is_there()
+    app.node.call("systemctl", "start", "s-job@a.service")
+    app.publish(sick_after=0.2)
+    app.update(10)
+    app.serves(shipping)
+    is_there()
+    runs(app, ["s-job@a.service"])
+    version = app.publish()
+    app.update(0)
+    app.serves(version)
+    is_gone()
+    app.node.call("cutover", "rollback", "--no-hold")
+    app.serves(shipping)
+    is_there()
+    # A disabled one stays away, here and in the next release.
+    app.node.call("systemctl", "disable", "--now", "s.service")
+    next_one = app.publish(units=list(shipped.items()))
+    app.update(0)
+    app.serves(next_one)
+    check(not app.is_active("s.service"), "a disabled unit was started")
+    app.publish()
+    app.update(0)
+    is_gone()
+
+
+def leaves_down_what_is_down(app):
+    """what an admin has stopped or masked blocks an update by the timer, and is left so by one with --now"""
+    with Setting(app, {"w.service": SERVICE, "m.service": SERVICE}, ["app.service", "w.service", "m.service"]):
+        app.node.call("systemctl", "start", "w.service", "m.service")
+        for stop, state in [(["systemctl", "stop", "w.service"], "w.service"),
+                            (["systemctl", "mask", "--now", "--runtime", "m.service"], "m.service")]:
+            app.node.call(*stop)
+            version = app.publish()
+            status = app.node.run("cutover", "update")[0]
+            check(status == 15, f"{state}: the update ended with {status}")
+            app.update(0)
+            app.serves(version)
+            check(not app.is_active(state), f"{state} was started")
+            app.publish(sick_after=0.2)
+            app.update(10)
+            app.serves(version)
+            check(not app.is_active(state), f"{state} was started by the way back")
+            app.node.call("cutover", "rollback", "--no-hold")
+            check(not app.is_active(state), f"{state} was started by a rollback")
+        app.node.call("systemctl", "unmask", "--runtime", "m.service")
+        # The whole application is down: then somebody wants it up.
+        app.node.call("systemctl", "stop", "app.service", "w.service", "m.service")
+        version = app.publish()
+        app.update(0)
+        app.serves(version)
+        check(app.is_active("w.service"), "a part of an application that was down is not started")
+
+
+def refuses_what_cannot_be_brought_back(app):
+    """units that are missing, broken, transient, or masked and running are refused before anything is stopped"""
+    node = app.node
+    with Setting(app, {"x.service": SERVICE}, ["app.service", "x.service"]) as setting:
+        node.call("systemctl", "start", "x.service")
+        before = runs(app, ["app.service"])
+        version = app.publish()
+
+        def is_refused(word, by_check=2):
+            status, _, said = node.run("cutover", "config", "check")
+            check(status == by_check, f"{word}: config check ended with {status}: {said}")
+            status, output, said = node.run("cutover", "update", "--now")
+            check(status == 15 and word in output + said, f"{word}: update ended with {status}: {output}{said}")
+            check(runs(app, ["app.service"]) == before, f"{word}: the application was stopped")
+            check(not app.status()["bad"], f"{word}: the release is banned")
+
+        setting.fragment(setting.text.replace("x.service", "typo.service"))
+        is_refused("typo.service")
+        setting.fragment(setting.text)
+        node.call("systemctl", "mask", "--runtime", "x.service")
+        is_refused("masked", by_check=0)
+        node.call("systemctl", "unmask", "--runtime", "x.service")
+        node.call("systemctl", "stop", "x.service")
+        node.path("/etc/systemd/system/x.service").unlink()
+        node.call("systemctl", "daemon-reload")
+        node.call("systemd-run", "--unit=x", "sleep", "1000000")
+        is_refused("transient")
+        node.call("systemctl", "stop", "x.service")
+        node.write("/etc/systemd/system/x.service", "[Service]\nType=oneshot\n")
+        node.call("systemctl", "daemon-reload")
+        is_refused("x.service")
+        node.write("/etc/systemd/system/x.service", SERVICE)
+        node.call("systemctl", "daemon-reload")
+        app.update(0)
+        app.serves(version)
+        # A file of the admin's with a shipped unit's name.
+        node.write("/etc/systemd/system/app-worker.service", WORKER)
+        app.publish(units=[("app-worker.service", WORKER)])
+        said = app.update(15)
+        check("app-worker.service" in said, f"the file in the way is not named: {said}")
+        app.serves(version)
+        node.path("/etc/systemd/system/app-worker.service").unlink()
+
+
+def brings_dependants_back(app):
+    """what ran and depends on the application is up again after an update, a failed one and a rollback"""
+    units = {name: f"[Unit]\n{unit}{SERVICE}".replace("WorkingDirectory=/srv/app/current\n", "")
+             for name, unit in DEPENDANTS.items()}
+    with Setting(app, {**units, "d-down.service": units["d-requires.service"]}, ["app.service"]) as setting:
+        app.node.call("systemctl", "start", *DEPENDANTS)
+        for more in ["data = []\n", ""]:
+            setting.fragment(more + setting.text)
+            old, version = app.version(), app.publish()
+            app.update(0)
+            app.serves(version)
+            runs(app, DEPENDANTS)
+            app.publish(sick_after=0.2)
+            app.update(10)
+            runs(app, DEPENDANTS)
+            app.node.call("cutover", "rollback", "--no-hold")
+            app.serves(old)
+            runs(app, DEPENDANTS)
+            check(not app.is_active("d-down.service"), "a unit that was down was started")
+        # One that cannot come back changes nothing of the end, and is named.
+        app.node.write("/etc/systemd/system/d-binds.service.d/no.conf", "[Service]\nExecStartPre=/bin/test ! -e /run/no\n")
+        app.node.call("systemctl", "daemon-reload")
+        app.node.call("touch", "/run/no")
+        app.publish()
+        said = app.update(0)
+        check("d-binds.service" in said, f"the end does not say what is down: {said}")
+        app.node.call("rm", "-r", "/run/no", "/etc/systemd/system/d-binds.service.d")
+
+
+def sees_old_code(app):
+    """old code is seen in an interpreter that was left behind, in a bind mount of a service, and in a connection"""
+    left = ("[Service]\nKillMode=process\nExecStart=/bin/sh -c 'cd /; (exec sleep 1000000) & exec sleep 1000000'\n")
+    with Setting(app, {"old.service": left}, ["app.service", "old.service"]):
+        app.node.call("systemctl", "start", "old.service")
+        app.publish()
+        said = app.update(10)
+        check("older than the switch" in said and "old.service" in said, f"no word of the old process: {said}")
+        app.node.call("systemctl", "kill", "--signal=KILL", "old.service")
+    bound = ("[Service]\nBindReadOnlyPaths=/srv/app/current:/opt\nExecStart=/opt/bin/worker\nExecReload=/bin/true\n")
+    with Setting(app, {"bound.service": bound}, ["app.service", "bound.service"], "action = \"reload-or-restart\"\n"
+                 ) as setting:
+        app.node.call("systemctl", "start", "bound.service")
+        old = app.version()
+        setting.fragment("data = []\n" + setting.text)
+        app.publish()
+        said = app.update(10)
+        check(f"/releases/{old}" in said and "bound.service" in said, f"no word of the old mount: {said}")
+    accept = {name: ADMINS[name] for name in ["k-accept.socket", "k-accept@.service"]}
+    with Setting(app, accept, ["app.service", "k-accept.socket"]):
+        app.node.call("systemctl", "start", "k-accept.socket")
+        client = app.node.spawn("sh", "-c", "sleep 60 | busybox nc 127.0.0.1 7002")
+        eventually("a connection is served", 10, lambda: app.node.run("pidof", "cat")[0] == 0)
+        version = app.publish()
+        app.update(0)
+        app.serves(version)
+        check(app.node.run("pidof", "cat")[0] != 0, "a connection of the old release is still served")
+        runs(app, ["k-accept.socket"])
+        client.kill()
+
+
+def bounds_the_start(app):
+    """a start may take `start_timeout` and no longer, also in a restart"""
+    with Setting(app, {}, ["app.service"]) as setting:
+        setting.fragment("data = []\n[service]\nstop_timeout = \"4s\"\nstart_timeout = \"2s\"\n")
+        app.publish(start_delay=3)
+        began = time.monotonic()
+        said = app.update(10)
+        check("not done after 2s" in said, f"the reason is another one: {said}")
+        setting.fragment("data = []\n[service]\nstop_timeout = \"1s\"\nstart_timeout = \"6s\"\n")
+        version = app.publish(start_delay=3)
+        app.update(0)
+        app.serves(version)
+        return f"{time.monotonic() - began:.0f} s"
+
+
+UNITS = [brings_every_kind_over, ships_every_kind, leaves_down_what_is_down, refuses_what_cannot_be_brought_back,
+         brings_dependants_back, sees_old_code, bounds_the_start]
