@@ -9,7 +9,7 @@ use crate::refusals::Desk;
 use crate::web::{Asked, Server, file, status};
 
 /// Bytes that do not compress, the same for the same seed.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let next = || {
         state ^= state << 13;
@@ -21,7 +21,7 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
 }
 
 /// Serves the desk's source over HTTP, with ranges, and has the node follow it there.
-fn served(desk: &Desk) -> Server {
+pub fn served(desk: &Desk) -> Server {
     let directory = desk.path("source");
     let server = Server::new(move |asked, stream| {
         let name = asked.path.rsplit('/').next().unwrap_or_default();

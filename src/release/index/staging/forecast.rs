@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::super::seen::page_runs;
 use super::super::{Error, Index};
+use super::chunks::Candidates;
 use super::join::{Pair, Shared, entries_of_old, join};
 use super::reuse::has_same_content;
 use super::work::Plan;
@@ -35,17 +36,36 @@ pub fn forecast(
     limits: &Limits,
 ) -> Result<Forecast, Error> {
     check_totals(index, limits)?;
+    let (plan, mut write_bytes) = plan(index, base, method)?;
+    if method == Method::Copy {
+        write_bytes = index.root().plain;
+    }
+    let old = base.map(|base| &base.installed.index);
+    let ranges = merged(frames_of(&plan).chain(pages_of(index, old)).collect());
+    Ok(Forecast { ranges, write_bytes, entries: index.root().entries })
+}
+
+/// What must come from the archive, and the bytes of the files that are new.
+pub(super) fn plan(index: &Index<'_>, base: Option<&Base>, method: Method) -> Result<(Plan, u64), Error> {
     let old = base.map(|base| &base.installed.index);
     let mut plan = Plan::new(index)?;
     let mut needed: HashSet<Digest> = HashSet::new();
+    let mut candidates = Candidates::default();
     let mut write_bytes = 0;
     join(index, old, Shared::Skipped, &mut |pair| {
         let (new, old) = match &pair {
             Pair::New(new) => (new, None),
             Pair::Both(new, old) => (new, Some(old)),
-            Pair::Gone(_) | Pair::Same(..) => return Ok(()),
+            Pair::Gone(old) => {
+                candidates.add(old);
+                return Ok(());
+            }
+            Pair::Same(..) => return Ok(()),
         };
         let entry = &new.record.entry;
+        if let Some(old) = old.filter(|old| !has_same_content(&old.record.entry, entry)) {
+            candidates.add(old);
+        }
         let Kind::File { size, content } = entry.kind else { return Ok(()) };
         let is_here =
             old.is_some_and(|old| old.record.has_content() && has_same_content(&old.record.entry, entry));
@@ -62,13 +82,12 @@ pub fn forecast(
             // A snapshot of the base brings what both have, and nobody looks for it there.
             let shared = if method == Method::Btrfs { Shared::Skipped } else { Shared::Read };
             leave_out_moved(index, old, shared, &needed, &mut plan)?;
+            for frame in candidates.find(&plan, old)?.keys() {
+                plan.work.remove(frame);
+            }
         }
     }
-    if method == Method::Copy {
-        write_bytes = index.root().plain;
-    }
-    let ranges = merged(frames_of(&plan).chain(pages_of(index, old)).collect());
-    Ok(Forecast { ranges, write_bytes, entries: index.root().entries })
+    Ok((plan, write_bytes))
 }
 
 /// Files that the base has under another name are not read.

@@ -1,6 +1,7 @@
 //! Lays out a tree: everything but the contents that must come from the archive.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,6 +9,7 @@ use nix::errno::Errno;
 
 use super::super::meta::{PageWriter, Record, parent_of};
 use super::super::{Error, Index, PageKind};
+use super::chunks::{Candidates, Here, Place};
 use super::consistency::Trees;
 use super::crew::{self, Crew, Take, Taken, Taker};
 use super::directories::{Directories, Touched};
@@ -44,6 +46,8 @@ pub struct Layout<'a> {
     is_snapshot: bool,
     /// Files that the base does not have under the same name.
     wanted: Wanted,
+    /// Files of the base that may have chunks of the release's.
+    candidates: Candidates,
     /// What must come from the archive.
     pub(super) plan: Plan,
     /// How many files must come from it, those not counted that the base has under another name.
@@ -73,6 +77,7 @@ impl<'a> Layout<'a> {
             disk,
             is_snapshot: order.base.is_some() && order.method == Method::Btrfs,
             wanted: Wanted::default(),
+            candidates: Candidates::default(),
             plan: Plan::new(index)?,
             waiting: 0,
             links: PageWriter::default(),
@@ -144,6 +149,9 @@ impl<'a> Layout<'a> {
             }
             Pair::Same(new, old_number) => self.make(new, Some((None, old_number)), hands),
             Pair::Both(new, old) => {
+                if !has_same_content(&old.record.entry, &new.record.entry) {
+                    self.candidates.add(&old);
+                }
                 if self.is_snapshot {
                     if new.record.entry == old.record.entry {
                         self.see_same(&new, &old);
@@ -158,8 +166,10 @@ impl<'a> Layout<'a> {
                     old.record.has_content() && has_same_content(&old.record.entry, &new.record.entry);
                 self.make(new, has_same.then_some((Some(old.record), old.file)), hands)
             }
-            Pair::Gone(old) if self.is_snapshot => self.make_way(&old.record),
-            Pair::Gone(_) => Ok(()),
+            Pair::Gone(old) => {
+                self.candidates.add(&old);
+                if self.is_snapshot { self.make_way(&old.record) } else { Ok(()) }
+            }
         }
     }
 
@@ -306,6 +316,34 @@ impl<'a> Layout<'a> {
             }
         })?;
         Ok(sources)
+    }
+
+    /// Takes over chunks of large files that other files of the base have, too.
+    pub fn take_chunks(&mut self) -> Result<(), Error> {
+        // A tree that is being repaired is the one that cannot be believed.
+        let Some(base) = self.order.base.filter(|_| !self.order.is_suspect) else { return Ok(()) };
+        let places = self.candidates.find(&self.plan, &base.installed.index)?;
+        let mut reuse = Reuse::new(base, self.order, self.owner, self.disk)?;
+        let mut files: HashMap<usize, Option<Arc<File>>> = HashMap::new();
+        for (frame, Place { candidate, offset }) in places {
+            let file = match files.get(&candidate) {
+                Some(file) => file.clone(),
+                None => {
+                    let old = self.candidates.get(candidate);
+                    let opened =
+                        old.map(|old| reuse.open_whole(&old.record, old.file)).transpose()?.flatten();
+                    let file = opened.map(Arc::new);
+                    files.insert(candidate, file.clone());
+                    file
+                }
+            };
+            if let Some(file) = file
+                && let Some(work) = self.plan.work.remove(&frame)
+            {
+                self.plan.here.insert(frame, (work, Here { file, offset }));
+            }
+        }
+        Ok(())
     }
 
     /// Makes further hard links, and gives directories their metadata.

@@ -4,13 +4,14 @@
 //! keep     the index is verified and kept: pages that the base has, too, are not read again
 //! check    it agrees with itself in every entry, and with the limits: nothing was written before
 //! lay out  both releases side by side: directories, links, and files that the base has
-//! move     files that the base has under another name
+//! move     files that the base has under another name, and chunks that its large files have
 //! unpack   the frames that are left, by several threads
 //! finish   hard links, times and modes of directories, the record
 //! ```
 //! Memory is bounded by the frames under way and by a few bytes for each file that must be read. Nothing is synced at
 //! the end; a descriptor opened before the first write is for that.
 
+mod chunks;
 mod consistency;
 mod crew;
 mod directories;
@@ -157,6 +158,11 @@ impl Prepared {
         Ok((bytes, entries))
     }
 
+    /// Bytes of frames that will be read from the archive, if the base is what it was.
+    pub fn frame_bytes(&self, base: Option<&Base>, method: Method) -> Result<u64, Error> {
+        Ok(fetch::bytes(&forecast::plan(&self.index, base, method)?.0))
+    }
+
     /// Builds the tree.
     ///
     /// # Errors
@@ -173,6 +179,7 @@ impl Prepared {
         let mut layout = lay::Layout::new(&self.index, order, disk)?;
         layout.lay_out()?;
         layout.take_moved()?;
+        layout.take_chunks()?;
         let to_fetch = fetch::bytes(&layout.plan);
         progress.begin(Activity::Unpack, Some(to_fetch), Some(layout.waiting));
         let fetched = run::run(archive, order, &mut layout, &filesystem, disk, progress);

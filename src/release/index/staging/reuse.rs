@@ -114,6 +114,22 @@ impl<'a> Reuse<'a> {
         self.copy(writer, &new.entry, &source, &path)
     }
 
+    /// Opens a file of the base that still has its content, read from one end to the other.
+    pub fn open_whole(&mut self, old: &Record, old_number: usize) -> Result<Option<File>, Error> {
+        let path = || self.root.path_of(&old.entry.path);
+        let (name, flags) =
+            (name_of(&old.entry.path), OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC);
+        let Ok(parent) = self.root.directory(parent_of(&old.entry.path)) else { return Ok(None) };
+        let Ok(opened) = openat(&parent, name, flags | OFlag::O_NONBLOCK, Mode::empty()) else {
+            return Ok(None);
+        };
+        let found = fstat(&opened).context_at("look at", path)?;
+        let file = File::from(opened);
+        let is_good = self.is_untouched(&found, &old.entry, old_number)
+            && is_whole(&file, &old.entry).context_at("read", path)?;
+        Ok(is_good.then_some(file))
+    }
+
     fn directory(&mut self, path: &[u8]) -> Result<(Vec<u8>, OwnedFd), Errno> {
         match self.parent.take() {
             Some((last, descriptor)) if last == path => Ok((last, descriptor)),

@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::fetch::fetch;
 use super::lay::Layout;
 use super::names::Names;
-use super::unpack::{Job, Shared, Unpacker};
+use super::unpack::{Bytes, Job, Shared, Unpacker};
 use super::work::Plan;
 use crate::release::source::Ranges;
 use crate::release::tree::flush_behind;
@@ -37,7 +37,7 @@ pub fn run(
         layout.plan.add_names()?;
     }
     let mut plan = std::mem::replace(&mut layout.plan, Plan::empty());
-    if plan.work.is_empty() {
+    if plan.work.is_empty() && plan.here.is_empty() {
         return Ok(0);
     }
     let (written, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
@@ -80,12 +80,13 @@ fn unpack(
     shared: &Shared<'_>,
     names: [Names<'_>; 3],
 ) -> Result<u64, Error> {
-    let threads = threads(order.threads).min(plan.work.len());
+    let threads = threads(order.threads).min(plan.work.len() + plan.here.len());
     let (give, take) = sync_channel::<Job>(threads);
     let (give_names, take_names) = sync_channel::<Job>(1);
     let take = Mutex::new(take);
     let failure = shared.failure;
     let mut work = std::mem::take(&mut plan.work);
+    let mut here = std::mem::take(&mut plan.here);
     plan.work = work.keys().map(|number| (*number, super::work::Work::default())).collect();
     let fetched = std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -100,17 +101,30 @@ fn unpack(
         });
         // Owned here, so that the threads end when the last frame was given.
         let (give, give_names) = (give, give_names);
-        fetch(archive, plan, shared.progress, &mut |number, bytes| {
+        let send = |number: usize, bytes, work| {
             if failure.is_set() {
                 return Err(malformed("the work", "it was given up"));
             }
             let frame = plan.frames[number];
-            let Some(work) = work.remove(&number) else { return Ok(()) };
             let job = Job { frame, bytes, plain_start: plan.plain_starts[number], work };
             let has_files = matches!(frame.kind, FrameKind::Group | FrameKind::Chunk);
             let given = if has_files { give.send(job) } else { give_names.send(job) };
             given.map_err(|_| malformed("the work", "it was given up"))
+        };
+        // The chunks of a file are written one after the other, whatever they come from.
+        let mut send_here_before = |end: usize| {
+            while let Some(first) = here.first_entry().filter(|first| *first.key() < end) {
+                let (number, (work, here)) = first.remove_entry();
+                send(number, Bytes::Here(here), work)?;
+            }
+            Ok(())
+        };
+        fetch(archive, plan, shared.progress, &mut |number, bytes| {
+            send_here_before(number)?;
+            let Some(work) = work.remove(&number) else { return Ok(()) };
+            send(number, Bytes::Read(bytes), work)
         })
+        .and_then(|fetched| send_here_before(usize::MAX).map(|()| fetched))
         // Threads that wait for a frame that will not come look whether somebody has failed.
         .inspect_err(|_| failure.give_up())
     });
@@ -122,7 +136,7 @@ fn unpack(
 fn compare_names(shared: &Shared<'_>, take: Receiver<Job>, mut names: [Names<'_>; 3]) -> Result<(), Error> {
     let mut unpacker = Unpacker::new(shared)?;
     for Job { frame, bytes, .. } in take {
-        if let Some(names) = names_of(&mut names, frame.kind) {
+        if let (Some(names), Bytes::Read(bytes)) = (names_of(&mut names, frame.kind), bytes) {
             let plain = unpacker.decompress(&frame, &bytes)?;
             names.check(frame.kind, &plain)?;
         }

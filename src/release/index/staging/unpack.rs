@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::super::error::malformed;
 use super::super::member::{self, BLOCK, padding};
 use super::super::meta::Record;
 use super::super::{Error, Frame, FrameKind, Verified};
+use super::chunks::Here;
 use super::failure::Failure;
 use super::owner::Owner;
 use super::work::{Large, Work};
@@ -33,11 +35,19 @@ pub struct Job {
     /// What it must be.
     pub frame: Frame,
     /// Its bytes.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
     /// Where it begins in the tar.
     pub plain_start: u64,
     /// What is to be made.
     pub work: Work,
+}
+
+/// Where the bytes of a frame are.
+pub enum Bytes {
+    /// Here, as they came from the archive.
+    Read(Vec<u8>),
+    /// Here, not compressed, in a file whose content was compared.
+    Here(Here),
 }
 
 /// What all threads share.
@@ -76,8 +86,10 @@ impl<'a> Unpacker<'a> {
 
     /// Makes the files of one frame.
     pub fn unpack(&mut self, mut job: Job) -> Result<(), Error> {
-        let plain = self.decompress(&job.frame, &job.bytes)?;
-        drop(std::mem::take(&mut job.bytes));
+        let plain = match job.bytes {
+            Bytes::Read(bytes) => self.decompress(&job.frame, &bytes)?,
+            Bytes::Here(here) => self.copy(&job.frame, &here)?,
+        };
         let made = match job.frame.kind {
             FrameKind::Chunk => match job.work.chunk.take() {
                 Some((large, offset)) => self.chunk(&large, offset, &plain),
@@ -94,6 +106,14 @@ impl<'a> Unpacker<'a> {
         let verified = Verified::compare(FRAME, bytes, frame.digest)?;
         let mut plain = std::mem::take(&mut self.plain);
         verified.decompress_into(&mut self.decompressor, &mut plain, frame.plain as usize)?;
+        Ok(plain)
+    }
+
+    /// The plain bytes of a chunk that is in a file.
+    fn copy(&mut self, frame: &Frame, here: &Here) -> Result<Vec<u8>, Error> {
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.resize(frame.plain as usize, 0);
+        here.file.read_exact_at(&mut plain, here.offset).map_err(Error::Read)?;
         Ok(plain)
     }
 

@@ -8,6 +8,7 @@ use sha2::Sha256;
 use super::super::error::malformed;
 use super::super::meta::{PageWriter, Record};
 use super::super::{Error, Frame, FrameKind, Index};
+use super::chunks::Here;
 use super::locations::Locations;
 use crate::release::tree::NewFile;
 use crate::types::Digest;
@@ -72,6 +73,8 @@ pub struct Plan {
     pub plain_starts: Vec<u64>,
     /// The frames that are needed.
     pub work: BTreeMap<usize, Work>,
+    /// Chunks that are needed, and are in files of this node.
+    pub here: BTreeMap<usize, (Work, Here)>,
     locations: Locations,
 }
 
@@ -88,7 +91,7 @@ impl Plan {
             frames.iter().map(&mut start).collect()
         };
         let (starts, plain_starts) = (sums(|frame| frame.size), sums(|frame| frame.plain));
-        Ok(Self { frames, starts, plain_starts, work: BTreeMap::new(), locations: Locations::default() })
+        Ok(Self { frames, starts, plain_starts, ..Self::empty() })
     }
 
     /// Adds a file that is to be read from the archive. With `all`, so are all others: then headers of large files are
@@ -124,6 +127,7 @@ impl Plan {
             starts: Vec::new(),
             plain_starts: Vec::new(),
             work: BTreeMap::new(),
+            here: BTreeMap::new(),
             locations: Locations::default(),
         }
     }
