@@ -23,6 +23,25 @@ const BASES_MAX: usize = 6;
 /// An archive that is not longer, and not far, is compared with its manifest as a whole.
 const SMALL_BYTES: u64 = 8 << 20;
 
+/// What is read of an archive that is far before it is known how much is needed of it.
+const FIRST_BYTES: u64 = 512 << 10;
+
+/// Whether something may have been refused because of parts of the archive that were damaged while they were kept.
+fn may_come_of_parts(error: &Error) -> bool {
+    match error {
+        Error::Index(error) => match error {
+            index::Error::Source(_) | index::Error::Disk(_) => false,
+            index::Error::Malformed { .. }
+            | index::Error::Digest { .. }
+            | index::Error::Differs { .. }
+            | index::Error::Entry { .. }
+            | index::Error::Read(_) => true,
+        },
+        Error::Mismatch { .. } => true,
+        Error::Store(_) | Error::Stage(_) | Error::Archive(_) | Error::Source(_) | Error::Disk(_) => false,
+    }
+}
+
 /// A tree that was built from an index, not yet published.
 pub struct Built {
     /// Where it is.
@@ -82,11 +101,12 @@ impl Node<'_> {
             return self.build_from(candidate, archive, limits, damaged, progress);
         }
         let (path, disk) = (self.store.layout.parts(&candidate.release.version), &self.store.disk);
+        self.ensure_room(manifest.size.min(FIRST_BYTES), 2)?;
         let kept = source::Kept::open(Arc::clone(&archive), &path, manifest.sha256, disk)?;
         let had_parts = kept.kept_bytes() > 0;
         match self.build_from(candidate, Arc::new(kept), limits, damaged, progress) {
             // What was kept may be the reason: all is read once more.
-            Err(_) if had_parts => {
+            Err(error) if had_parts && may_come_of_parts(&error) => {
                 source::Kept::forget(&path, disk)?;
                 let kept = source::Kept::open(archive, &path, manifest.sha256, disk)?;
                 self.build_from(candidate, Arc::new(kept), limits, damaged, progress)
@@ -169,11 +189,19 @@ impl Node<'_> {
         progress: &dyn Progress,
     ) -> Result<Staged, Error> {
         let disk = &self.store.disk;
-        self.store.ensure_space(Need { bytes: index.size(), entries: 1 }, &self.settings.store)?;
+        let is_kept = archive.is_far();
+        // The index is written once as a record, and once with the parts that are kept of the archive.
+        self.ensure_room(index.size().saturating_mul(if is_kept { 2 } else { 1 }), 1)?;
         let prepared = index::prepare(index, order.base, order.limits, order.record, disk)?;
         let (bytes, entries) = prepared.need(order.base, order.method)?;
-        self.store.ensure_space(Need { bytes, entries }, &self.settings.store)?;
+        let parts = if is_kept { prepared.frame_bytes(order.base, order.method)? } else { 0 };
+        self.ensure_room(bytes.saturating_add(parts), entries)?;
         Ok(prepared.stage(archive, order, disk, progress)?)
+    }
+
+    /// Asks for room for what is about to be written: bytes, and entries of directories.
+    pub(super) fn ensure_room(&self, bytes: u64, entries: u64) -> Result<(), store::Error> {
+        self.store.ensure_space(Need { bytes, entries }, &self.settings.store)
     }
 
     /// Puts a whole tree in place of one that differs from what it must be; only what differs is read from the archive,

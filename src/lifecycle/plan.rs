@@ -11,7 +11,7 @@ use super::staging::Error;
 use crate::release::index::{self, Index};
 use crate::release::resolve::Candidate;
 use crate::release::source::{self, Ranges};
-use crate::store::{self, Need, Store};
+use crate::store::{self, Store};
 use crate::sys::ioctl;
 use crate::types::Version;
 use crate::types::record::{DataPolicy, DataSnapshot};
@@ -56,16 +56,15 @@ impl Node<'_> {
         let forecast = self.forecast(candidate)?;
         let mut plan = match forecast {
             Some(forecast) => {
-                let need = Need { bytes: forecast.write_bytes, entries: forecast.entries };
-                self.store.ensure_space(need, &self.settings.store)?;
+                let fetched: u64 = forecast.ranges.iter().map(|range| range.end - range.start).sum();
+                let kept = if archive.is_far() { fetched } else { 0 };
+                self.ensure_room(forecast.write_bytes.saturating_add(kept), forecast.entries)?;
                 StagingPlan { ranges: forecast.ranges, write_bytes: Some(forecast.write_bytes) }
             }
             None => {
-                let need = Need {
-                    bytes: manifest.unpacked.unwrap_or(manifest.size),
-                    entries: manifest.entries.unwrap_or(0),
-                };
-                self.store.ensure_space(need, &self.settings.store)?;
+                let copied = if is_named && candidate.is_ours { 0 } else { manifest.size };
+                let tree = manifest.unpacked.unwrap_or(manifest.size);
+                self.ensure_room(copied.saturating_add(tree), manifest.entries.unwrap_or(0))?;
                 StagingPlan { ranges: whole(manifest.size), write_bytes: manifest.unpacked }
             }
         };

@@ -16,7 +16,7 @@ use crate::release::archive;
 use crate::release::resolve::Candidate;
 use crate::release::source::{LocalFile, Ranges};
 use crate::release::{check, index, source, stage};
-use crate::store::{self, Kept, Need, Sealed, Store};
+use crate::store::{self, Kept, Sealed, Store};
 use crate::sys::disk::{self, Context, Disk};
 use crate::types::entry::Entry;
 use crate::types::progress::{Activity, Progress};
@@ -53,6 +53,23 @@ pub enum Error {
     Disk(#[from] disk::Error),
 }
 
+impl Error {
+    /// Whether there is no room for the release.
+    fn is_no_space(&self) -> bool {
+        match self {
+            Self::Store(store::Error::NoSpace(_)) => true,
+            Self::Store(store::Error::Disk(error))
+            | Self::Stage(stage::Error::Disk(error))
+            | Self::Index(index::Error::Disk(error))
+            | Self::Disk(error) => error.is_no_space(),
+            Self::Index(index::Error::Source(error)) | Self::Source(error) => error.is_no_space(),
+            Self::Store(_) | Self::Stage(_) | Self::Index(_) | Self::Archive(_) | Self::Mismatch { .. } => {
+                false
+            }
+        }
+    }
+}
+
 /// What staging came to.
 #[derive(Clone, Debug)]
 pub struct Staged {
@@ -76,6 +93,20 @@ impl Node<'_> {
         if let Some(sealed) = here(self.store, &candidate.release)? {
             return Ok(Staged { sealed, was_here: true });
         }
+        let staged = self.stage_aside(candidate, is_named, progress);
+        if staged.as_ref().is_err_and(Error::is_no_space) {
+            // There is no room, and nothing of it is taken. The first error is the one to tell.
+            drop(self.store.forget_archive(&candidate.release.version));
+        }
+        staged
+    }
+
+    fn stage_aside(
+        &self,
+        candidate: &Candidate,
+        is_named: bool,
+        progress: &dyn Progress,
+    ) -> Result<Staged, Error> {
         let manifest = &candidate.manifest;
         let version = candidate.release.version.clone();
         let limits = self.settings.archive.limits(manifest.unpacked, manifest.entries);
@@ -96,12 +127,12 @@ impl Node<'_> {
             &fetched
         };
         let totals = archive::measure(whole(archive)?, &manifest.archive, &limits)?;
-        self.store
-            .ensure_space(Need { bytes: totals.allocated, entries: totals.entries }, &self.settings.store)?;
+        self.ensure_room(totals.allocated, totals.entries)?;
         let staging = self.store.stage(&version, self.settings.store.method)?;
         let disk = &self.store.disk;
-        let built =
-            stage::unpack(whole(archive)?, &manifest.archive, &staging.path, &limits, disk, progress)?;
+        let built = stage::unpack(whole(archive)?, &manifest.archive, &staging.path, &limits, disk, progress)
+            // The first error is the one to tell; what is left is swept later.
+            .inspect_err(|_| drop(self.store.abandon(&staging)))?;
         if let Some(promised) = manifest.tree.filter(|promised| *promised != built.declared) {
             let what =
                 format!("its tree has the digest {}, and its manifest says {promised}", built.declared);

@@ -219,7 +219,8 @@ impl Read for Reader {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if reader.is_some() {
-            self.file.write_all_at(&buffer[..got], piece.start)?;
+            let written = self.file.write_all_at(&buffer[..got], piece.start);
+            written.map_err(|error| Error::Write(error).into_io())?;
             let start = self.noted.map_or(piece.start, |(start, _)| start);
             self.noted = Some((start, piece.start + got as u64));
         }
