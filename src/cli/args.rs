@@ -8,7 +8,7 @@ pub use super::release_args::{
     AdoptArgs, CompletionsArgs, ConfigCommand, DataCommand, DiffArgs, DropArgs, HealthArgs, LogArgs,
     PackArgs, PruneArgs, RecoverArgs, ReportArgs, VerifyArgs,
 };
-use super::signing_args::{KeygenArgs, PublishArgs, SignArgs, TrustCommand, VerifySignatureArgs};
+use super::signing_args::{CopyArgs, KeygenArgs, PublishArgs, SignArgs, TrustCommand, VerifySignatureArgs};
 use crate::types::record::DataPolicy;
 use crate::types::{Span, Version};
 
@@ -225,6 +225,12 @@ pub enum Command {
     /// Makes manifests for archives that have none, signs the release's manifest if it is not signed, and writes the
     /// channel with the next serial. Run it again, without a version, before the channel expires.
     Publish(PublishArgs),
+    /// Copy a channel and its releases from one place to another
+    ///
+    /// Places are what `[source] url` takes: directories, web servers, registries, buckets. What is there already is left,
+    /// archives come before manifests, and the channel comes last. Nothing is signed, and nobody is trusted: nodes judge
+    /// for themselves. For nodes without a network, copy to a directory on a stick.
+    Copy(CopyArgs),
     /// Whose releases are taken, and what was seen of channels
     #[command(subcommand)]
     Trust(TrustCommand),

@@ -75,6 +75,8 @@ impl Context {
         let node = Some(loaded.settings.fleet.node.clone())
             .filter(|node| !node.is_empty())
             .unwrap_or_else(host_name);
+        // Whatever was installed at its path meanwhile: the child is this very program.
+        loaded.settings.source.reader = Some("/proc/self/exe".into());
         let output = Output::new(global);
         Ok(Self { app, node, loaded, output, global: global.clone(), interrupted, disk })
     }

@@ -336,6 +336,12 @@ fn of_source(error: &source::Error) -> Failure {
     if error.is_refusal() {
         return Failure::new(code::REFUSED, error, Some("ask who published it for the right files"));
     }
+    if matches!(error, source::Error::Overtaken(_)) {
+        return Failure::new(code::FAILED, error, Some("publish again: it goes on from what is there now"));
+    }
+    if matches!(error, source::Error::Exists(_)) {
+        return Failure::new(code::REFUSED, error, Some("publish it under a new version"));
+    }
     if matches!(error, source::Error::NoSource) {
         return Failure::new(code::USAGE, error, Some("set it in the configuration, or name an archive"));
     }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::args::Global;
 use super::context::Context;
+use super::copying::{Target, told};
 use super::failure::Error;
 use super::info::moment;
 use super::output::Output;
@@ -135,18 +136,21 @@ pub fn publish(global: &Global, args: &PublishArgs, disk: &Disk) -> Result<u8, E
         serial: args.serial,
         now,
     };
+    let target = args.to.as_deref().map(|to| Target::open(to, args.credentials.as_deref(), &args.channel));
+    let target = target.transpose()?;
+    let before = target.as_ref().map(|target| target.take_channel(&order.directory, disk)).transpose()?;
     let published = publish::publish(&order, disk)?;
     let output = Output::new(global);
     let channel = &published.channel;
     if order.channel_key.is_none() {
         output.say("warning: the channel is not signed; only nodes with `allow_unsigned` take it");
     }
-    let value = json!({
+    let mut value = json!({
         "channel": channel.channel, "file": published.path, "serial": channel.serial, "version": channel.release.version,
         "digest": channel.release.digest, "issued": channel.issued, "expires": channel.expires,
         "written": published.written,
     });
-    let text = format!(
+    let mut text = format!(
         "channel {} of {}: release {}, serial {}, until {}\n  {}",
         channel.channel,
         channel.product,
@@ -155,6 +159,12 @@ pub fn publish(global: &Global, args: &PublishArgs, disk: &Disk) -> Result<u8, E
         channel.expires,
         published.written.iter().map(|path| escaped_path(path)).collect::<Vec<_>>().join("\n  "),
     );
+    if let (Some(target), Some(before), Some(to)) = (target, before, &args.to) {
+        let copied = target.publish(global, &order.directory, before)?;
+        let (brought, line) = told(&copied, to, false);
+        value["brought"] = brought;
+        text = format!("{text}\n{line}");
+    }
     output.result(&value, &text);
     Ok(0)
 }

@@ -112,6 +112,40 @@ pub struct PublishArgs {
     /// Begin with this serial, and don't read the channel that is there
     #[arg(long, value_name = "NUMBER")]
     pub serial: Option<u64>,
+    /// Bring it to where nodes read it: https://…, oci://…, s3://…, gs://…, or another directory
+    ///
+    /// The channel that is there is the ground for the next one, and is replaced last, if nobody else was quicker.
+    #[arg(long, value_name = "URL")]
+    pub to: Option<String>,
+    /// The file with `user:password`, a token or a key for that place; mode 0600
+    #[arg(long, value_name = "FILE", requires = "to")]
+    pub credentials: Option<PathBuf>,
+}
+
+/// Of `copy`.
+#[derive(Debug, Args)]
+pub struct CopyArgs {
+    /// The place that has them
+    #[arg(value_name = "FROM")]
+    pub from: String,
+    /// The place that shall have them
+    #[arg(value_name = "TO")]
+    pub to: String,
+    /// The channel
+    #[arg(long, value_name = "NAME", default_value = "stable")]
+    pub channel: String,
+    /// All releases that the channel names, not only the one to run
+    #[arg(long)]
+    pub all: bool,
+    /// Say what would be copied, and bring nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The file with `user:password`, a token or a key for TO; mode 0600
+    #[arg(long, value_name = "FILE")]
+    pub credentials: Option<PathBuf>,
+    /// The same for FROM
+    #[arg(long, value_name = "FILE")]
+    pub from_credentials: Option<PathBuf>,
 }
 
 /// Of `trust`.

@@ -148,7 +148,7 @@ impl Node<'_> {
     }
 
     fn with_resolver<T>(&self, work: impl FnOnce(&Resolver<'_>) -> Result<T, Error>) -> Result<T, Error> {
-        let source = source::open(&self.settings.source)?;
+        let source = source::open_apart(&self.settings.source)?;
         let product = self.product_here();
         let resolver = Resolver {
             source: source.as_ref(),
@@ -211,6 +211,17 @@ impl Node<'_> {
     pub fn fetch(&self, candidate: &Candidate, progress: &dyn Progress) -> Result<LocalFile, staging::Error> {
         let manifest = &candidate.manifest;
         let path = self.store.layout.archive(&candidate.release.version);
+        let had = std::fs::metadata(&path).map_or(0, |found| found.len());
+        let missing = manifest.size.saturating_sub(had);
+        let (bytes, entries) = match manifest.index {
+            // What its tree takes depends on what is here; it is asked for when that is known.
+            Some(_) => (missing, 1),
+            None => {
+                let tree = manifest.unpacked.unwrap_or(manifest.size);
+                (missing.saturating_add(tree), manifest.entries.unwrap_or(1))
+            }
+        };
+        self.ensure_room(bytes, entries)?;
         self.store.disk.ask("fetch into", &path)?;
         let mut file = std::fs::OpenOptions::new()
             .read(true)

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod channel;
 pub mod check;
+pub mod copy;
 pub mod index;
 pub mod judge;
 pub mod manifest;

@@ -4,13 +4,14 @@
 //! Should a decompressor or a reader ever be tricked, it can then write where it was to write anyway. Descriptors that
 //! are open already stay usable. The restriction ends with the thread, and its threads share it.
 
+use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::panic::resume_unwind;
 use std::thread;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetError, Scope,
+    RulesetCreatedAttr, RulesetError, Scope, path_beneath_rules,
 };
 
 /// Does the work behind the wall, where the kernel has one: see [`is_there`].
@@ -70,6 +71,24 @@ fn access() -> BitFlags<AccessFs> {
         | AccessFs::MakeReg
         | AccessFs::MakeSym
         | AccessFs::Refer
+}
+
+/// Leaves the calling thread, and all that it starts, nothing but to read what is at or beneath these places. Others
+/// are not there for it; TCP it may speak, to whom it calls.
+///
+/// # Errors
+/// When the kernel has no wall.
+pub fn leave_only(readable: impl Iterator<Item = OsString>) -> Result<(), RulesetError> {
+    let access = AccessFs::ReadFile | AccessFs::ReadDir;
+    let ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(ABI::V1))?
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(ABI::V5))?
+        .handle_access(AccessNet::BindTcp)?
+        .scope(Scope::AbstractUnixSocket | Scope::Signal)?;
+    ruleset.create()?.add_rules(path_beneath_rules(readable, access))?.restrict_self()?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,9 +8,11 @@
     clippy::disallowed_methods,
     reason = "helpers of tests may fail loudly, and make what they need"
 )]
+mod apart;
 mod attacks;
 mod before_adopting;
 mod blame;
+mod ci;
 mod corpus;
 mod crash;
 mod differential;
@@ -32,8 +34,11 @@ mod model_synchronous;
 mod node;
 mod owners;
 mod pack;
+mod partial;
+mod places;
 mod plan;
 mod refusals;
+mod room;
 mod schema;
 mod security_page;
 mod shared;

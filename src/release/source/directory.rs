@@ -1,12 +1,18 @@
 //! A source that is a directory, local or mounted.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{Error, Item, LocalFile, Ranges, Source};
-use crate::types::escaped_path;
+use sha2::{Digest as _, Sha256};
+
+use super::{Before, Error, Item, LocalFile, Of, Ranges, Sink, Source, Upload};
+use crate::sys::disk::Disk;
+use crate::types::{Digest, escaped_path};
+
+/// A file that is replaced only if it is what it was may not be longer.
+const REPLACED_BYTES_MAX: usize = 1 << 20;
 
 /// A directory of releases. Others may write there while it is read.
 #[derive(Clone, Debug)]
@@ -73,11 +79,55 @@ impl Source for Directory {
     }
 }
 
+impl Sink for Directory {
+    fn put(&self, of: Of<'_>, files: &[Upload<'_>], before: Before) -> Result<(), Error> {
+        files.iter().try_for_each(|file| Item { of, name: file.name }.check())?;
+        let disk = Disk::default();
+        for (number, file) in files.iter().enumerate() {
+            let path = self.path.join(file.name);
+            if number + 1 == files.len() && before != Before::Any {
+                let there = self.small(Item { of, name: file.name }, REPLACED_BYTES_MAX)?;
+                before.check(there.as_deref().map(Digest::of), || escaped_path(&path))?;
+            }
+            let private = self.path.join(format!(".{}.part", file.name));
+            if let Err(error) = write(file, &private) {
+                // What went wrong is the one to tell.
+                drop(disk.remove_file(&private));
+                return Err(error);
+            }
+            disk.rename(&private, &path)?;
+            disk.sync_names(&path)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a whole file, on disk when this returns, if it has the digest that it must have.
+fn write(file: &Upload<'_>, path: &Path) -> Result<(), Error> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(0o644).custom_flags(libc::O_NOFOLLOW);
+    let mut to = options.open(path).map_err(Error::Write)?;
+    let mut from = file.content.read_range(0, file.content.size())?;
+    let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 256 << 10]);
+    loop {
+        let read = from.read(&mut buffer).map_err(|error| Error::reading(file.name, error))?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&buffer[..read]);
+        to.write_all(&buffer[..read]).map_err(Error::Write)?;
+    }
+    let found = Digest::from(hasher);
+    if found != file.sha256 {
+        return Err(Error::Digest { found, signed: file.sha256 });
+    }
+    to.sync_all().map_err(Error::Write)
+}
+
 #[cfg(test)]
 mod tests {
     use nix::sys::stat::Mode;
 
-    use super::super::Of;
     use super::*;
 
     fn item(name: &str) -> Item<'_> {

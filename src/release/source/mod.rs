@@ -10,9 +10,11 @@
 //! Everything here is in the hands of others: files are opened without following links and without waiting, must be
 //! regular, and are read into private copies up to a limit. What they say counts only after [`super::trust`].
 
+mod child;
 mod directory;
 mod kept;
 pub mod local;
+mod put;
 pub mod ranges;
 mod settings;
 mod web;
@@ -23,8 +25,10 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use child::{COMMAND as READ_COMMAND, serve};
 pub use directory::Directory;
 pub use kept::Kept;
+pub use put::{Before, Sink, Upload};
 pub use ranges::{LocalFile, Ranges};
 pub use settings::Settings;
 pub use web::Web;
@@ -103,6 +107,25 @@ pub fn open(settings: &Settings) -> Result<Box<dyn Source>, Error> {
     })
 }
 
+/// Opens the source that the settings name; one that is reached by the network is read by a process without rights, if
+/// they name the program for that.
+pub fn open_apart(settings: &Settings) -> Result<Box<dyn Source>, Error> {
+    let is_web = settings.url.as_deref().is_some_and(|url| matches!(Kind::of(url), Ok(Kind::Web)));
+    match settings.reader.as_deref().filter(|_| is_web) {
+        Some(program) => child::open(program, settings),
+        None => open(settings),
+    }
+}
+
+/// Opens the place that the settings name, to bring releases there. Nothing is sent yet.
+pub fn open_sink(settings: &Settings) -> Result<Box<dyn Sink>, Error> {
+    let url = settings.url.as_deref().ok_or(Error::NoSource)?;
+    Ok(match Kind::of(url)? {
+        Kind::Directory(path) => Box::new(Directory::new(path)),
+        Kind::Web => Box::new(Web::new(url, settings)?),
+    })
+}
+
 /// Refuses a source that could never be opened. Looks at the settings only.
 ///
 /// # Errors
@@ -127,7 +150,7 @@ impl<'a> Kind<'a> {
             None => url,
             Some((scheme, path)) => match scheme.to_ascii_lowercase().as_str() {
                 "file" => path,
-                "http" | "https" => return Ok(Self::Web),
+                scheme if web::SCHEMES.contains(&scheme) => return Ok(Self::Web),
                 _ => return Err(Error::Scheme(escaped(scheme.as_bytes()))),
             },
         };
@@ -145,7 +168,9 @@ pub enum Error {
     #[error("no source is configured: `[source] url` is not set")]
     NoSource,
     /// The address is of a kind that is not known.
-    #[error("cannot read from `{0}://`: a source is `file:///directory`, `https://…` or `http://…`")]
+    #[error(
+        "cannot read from `{0}://`: a source is `file:///directory`, `https://…`, `http://…` or `oci://…`"
+    )]
     Scheme(String),
     /// The path is relative.
     #[error("`{0}` is not an absolute path")]
@@ -238,6 +263,20 @@ pub enum Error {
         /// What must be.
         signed: Digest,
     },
+    /// What the process that reads the source says of it.
+    #[error("{text}")]
+    Told {
+        /// The whole error.
+        text: String,
+        /// See [`Error::is_refusal`].
+        is_refusal: bool,
+    },
+    /// Somebody else was quicker.
+    #[error("`{0}` is not what it was a moment ago: somebody else publishes there")]
+    Overtaken(String),
+    /// A release that was published never changes.
+    #[error("`{0}` is there already, and is another release")]
+    Exists(String),
     /// The private copy could not be written.
     #[error("cannot write the private copy of the archive")]
     Write(#[source] io::Error),
@@ -280,7 +319,11 @@ impl Error {
 
     /// Whether the bytes are not the ones that were signed: trying again will hardly help.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Size { .. } | Self::Digest { .. } | Self::TooLong { .. } | Self::Answer { .. })
+        match self {
+            Self::Told { is_refusal, .. } => *is_refusal,
+            Self::Size { .. } | Self::Digest { .. } | Self::TooLong { .. } | Self::Answer { .. } => true,
+            _ => false,
+        }
     }
 
     /// Whether the file system of the private copy has no room.

@@ -1,5 +1,7 @@
 //! The table `[source]`.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::types::{Size, Span};
@@ -40,6 +42,10 @@ pub struct Settings {
     pub stall_bytes: Size,
     /// How often a server that fails, or cuts a transfer, is asked again before it has brought anything more.
     pub retries: u32,
+    /// The program that reads sources of the network, as a process of its own; it is this program itself. Without it,
+    /// this process does.
+    #[serde(skip)]
+    pub reader: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -61,6 +67,7 @@ impl Default for Settings {
             stall_timeout: Span::seconds(60),
             stall_bytes: Size(4096),
             retries: 5,
+            reader: None,
         }
     }
 }

@@ -69,6 +69,26 @@ impl Address {
         Self { path, ..self.clone() }
     }
 
+    /// What lies below this directory.
+    pub fn below(&self, names: &[&str]) -> Self {
+        let path = names.iter().fold(self.path.trim_end_matches('/').to_owned(), |path, name| {
+            // A digest keeps its colon: some registries know it by that only.
+            path + "/" + &quoted(name).replace("%3A", ":")
+        });
+        Self { path, ..self.clone() }
+    }
+
+    /// The same with a query, after whatever it has of one.
+    pub fn with_query(&self, pairs: &[(&str, &str)]) -> Self {
+        let query = form(pairs);
+        let joint = match (query.is_empty(), self.path.contains('?')) {
+            (true, _) => "",
+            (false, true) => "&",
+            (false, false) => "?",
+        };
+        Self { path: format!("{}{joint}{query}", self.path), ..self.clone() }
+    }
+
     /// Where a redirection leads: absolute, or relative to this address. Never from `https` to anything else.
     pub fn redirected(&self, location: &str) -> Result<Self, Error> {
         let scheme = if self.is_secure { "https" } else { "http" };
@@ -101,6 +121,16 @@ impl Address {
         self.is_secure == other.is_secure && bare(&self.authority) == bare(&other.authority)
     }
 
+    /// Host and port.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// What follows the host, in two parts.
+    pub fn path_and_query(&self) -> (&str, &str) {
+        self.path.split_once('?').unwrap_or((&self.path, ""))
+    }
+
     /// The address as a request needs it.
     pub fn text(&self) -> String {
         format!("{}{}", self.server(), self.path)
@@ -114,6 +144,12 @@ impl Address {
     fn server(&self) -> String {
         format!("{}://{}", if self.is_secure { "https" } else { "http" }, self.authority)
     }
+}
+
+/// Pairs as they stand in a query or a form.
+pub fn form(pairs: &[(&str, &str)]) -> String {
+    let pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={}", quoted(value))).collect();
+    pairs.join("&")
 }
 
 /// A name as it stands in a path: some servers (S3) take a bare `+` for a blank.

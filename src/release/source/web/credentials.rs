@@ -1,7 +1,11 @@
 //! What a server is told of who asks: a file that only its owner can read.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
 
 use super::super::Error;
 use super::super::directory::read_bounded;
@@ -43,13 +47,134 @@ pub fn authorization(path: &str) -> Result<String, Error> {
             Ok(format!("Bearer {token}"))
         }
         Some(_) => Err(wrong().into()),
-        None => Ok(format!("Basic {}", base64(text.as_bytes()))),
+        None => Ok(basic(text)),
     }
 }
 
+/// The header `Authorization` for a user and a password.
+pub fn basic(pair: &str) -> String {
+    format!("Basic {}", base64(pair.as_bytes()))
+}
+
+/// Who we are for a registry.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Login {
+    /// `user:password`.
+    Password(String),
+    /// A token that the registry takes as it is.
+    Token(String),
+    /// A token for which others are given.
+    Refresh(String),
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Login(…)")
+    }
+}
+
+/// The login for a registry: of the file that the settings name, else where docker and podman keep theirs.
+pub fn login(host: &str, path: Option<&str>) -> Result<Option<Login>, Error> {
+    if let Some(path) = path {
+        let bytes = read(path)?;
+        if bytes.starts_with(b"{") {
+            return Ok(of_auth_file(&bytes, host));
+        }
+        let authorization = authorization(path)?;
+        return Ok(match authorization.strip_prefix("Bearer ") {
+            Some(token) => Some(Login::Token(token.to_owned())),
+            None => String::from_utf8(bytes).ok().map(Login::Password),
+        });
+    }
+    for path in auth_files() {
+        // A file that is not there, or not ours, is one that nobody named.
+        let Ok(Some(file)) = owned::open(&path) else { continue };
+        let bytes = read_bounded(file, BYTES_MAX, &escaped_path(&path))?;
+        if let Some(login) = of_auth_file(&bytes, host) {
+            return Ok(Some(login));
+        }
+    }
+    Ok(None)
+}
+
+/// Where docker and podman keep their logins.
+fn auth_files() -> Vec<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = variable("HOME");
+    let config = variable("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
+    let candidates = [
+        variable("REGISTRY_AUTH_FILE"),
+        variable("XDG_RUNTIME_DIR").map(|path| path.join("containers/auth.json")),
+        Some(format!("/run/containers/{}/auth.json", nix::unistd::getuid()).into()),
+        config.map(|path| path.join("containers/auth.json")),
+        variable("DOCKER_CONFIG").map(|path| path.join("config.json")),
+        home.map(|path| path.join(".docker/config.json")),
+    ];
+    candidates.into_iter().flatten().collect()
+}
+
+/// The login for a registry in an `auth.json`.
+fn of_auth_file(bytes: &[u8], host: &str) -> Option<Login> {
+    #[derive(Deserialize)]
+    struct File {
+        #[serde(default)]
+        auths: BTreeMap<String, Auth>,
+    }
+    #[derive(Deserialize)]
+    struct Auth {
+        auth: Option<String>,
+        username: Option<String>,
+        password: Option<String>,
+        identitytoken: Option<String>,
+        registrytoken: Option<String>,
+    }
+    let file: File = serde_json::from_slice(bytes).ok()?;
+    let names = match host {
+        "docker.io" => &["https://index.docker.io/v1/", "docker.io"][..],
+        host => &[host][..],
+    };
+    let bare = |name: &str| {
+        let name = name.trim_start_matches("https://").trim_start_matches("http://");
+        name.split('/').next().unwrap_or_default().to_owned()
+    };
+    let found = names.iter().find_map(|name| file.auths.get(*name));
+    let auth =
+        found.or_else(|| file.auths.iter().find(|(name, _)| bare(name) == host).map(|(_, auth)| auth))?;
+    let full = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    if let Some(token) = full(&auth.registrytoken) {
+        return Some(Login::Token(token));
+    }
+    if let Some(token) = full(&auth.identitytoken) {
+        return Some(Login::Refresh(token));
+    }
+    let pair = match (full(&auth.auth), &auth.username, &auth.password) {
+        (Some(text), _, _) => String::from_utf8(from_base64(&text)?).ok()?,
+        (None, Some(user), Some(password)) => format!("{user}:{password}"),
+        _ => return None,
+    };
+    Some(Login::Password(pair.trim_end_matches('\0').to_owned()))
+}
+
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let digits = text.trim().trim_end_matches('=');
+    let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
+    let (mut bits, mut count) = (0_u32, 0);
+    for digit in digits.bytes() {
+        let value = DIGITS.iter().position(|known| *known == digit)?;
+        bits = bits << 6 | u32::try_from(value).ok()?;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push(u8::try_from(bits >> count & 0xff).ok()?);
+        }
+    }
+    Some(bytes)
+}
+
+const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
 /// Base64 of RFC 4648, with padding.
 pub fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for group in bytes.chunks(3) {
         let bits =
@@ -75,7 +200,25 @@ mod tests {
             [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
         {
             assert_eq!(base64(bytes.as_bytes()), text);
+            assert_eq!(from_base64(text).unwrap(), bytes.as_bytes());
         }
+    }
+
+    #[test]
+    fn the_logins_of_docker_and_podman_are_found() {
+        let file = br#"{"auths": {
+            "registry.example": {"auth": "bWU6c2VjcmV0"},
+            "https://other.example/v1/": {"username": "you", "password": "word"},
+            "https://index.docker.io/v1/": {"identitytoken": "T"},
+            "empty.example": {}
+        }, "credsStore": "x"}"#;
+        let password = |pair: &str| Some(Login::Password(pair.to_owned()));
+        assert_eq!(of_auth_file(file, "registry.example"), password("me:secret"));
+        assert_eq!(of_auth_file(file, "other.example"), password("you:word"));
+        assert_eq!(of_auth_file(file, "docker.io"), Some(Login::Refresh("T".to_owned())));
+        assert_eq!(of_auth_file(file, "empty.example"), None);
+        assert_eq!(of_auth_file(file, "nowhere.example"), None);
+        assert_eq!(of_auth_file(b"{", "registry.example"), None);
     }
 
     #[test]

@@ -1,16 +1,30 @@
-//! A source on a web server.
+//! A source that is reached by HTTP: a web server, a registry (OCI), an object store (S3).
 //!
+//! ```text
+//! mod          small files and archives, whoever gives them
+//! dialect      where on the server a file is, and what the server is told of who asks: plain, registry, bucket
+//! request      one request, through redirections
+//! retry, pace  when it is asked again; how fast, and how slow
+//! part         a part of an archive, taken up again where it was cut
+//! put          files brought there, by whoever publishes
+//! ```
 //! Trust comes from signatures and digests; TLS keeps out those who only listen or cut. The server may be hostile all
 //! the same: it is followed through few redirections, never to a weaker or another scheme, is waited for within bounds,
 //! and gives at most as many bytes as were asked for. The proxy is the configured one, never one of the environment.
 
 mod address;
+mod bucket;
 mod credentials;
+mod dialect;
 mod pace;
 mod part;
+mod put;
+mod registry;
+mod request;
 mod retry;
 
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ureq::http::{HeaderMap, Response, StatusCode, header};
@@ -18,14 +32,14 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body, Proxy};
 
 use self::address::Address;
+use self::bucket::Bucket;
+use self::dialect::{Dialect, Plain};
 use self::pace::{RateLimit, StallWatch};
 use self::part::WebArchive;
+use self::registry::Registry;
 use self::retry::Attempts;
 use super::directory::read_bounded;
-use super::{Error, Item, Ranges, Settings, Source};
-
-/// Redirections that are followed for one request.
-const REDIRECTIONS_MAX: u32 = 5;
+use super::{Before, Error, Item, Of, Ranges, Settings, Sink, Source, Upload};
 
 /// A transfer of so many bytes a second in the long run is fast enough; with [`GRACE`] it gives the time allowed.
 const RATE_MIN: u64 = 64 << 10;
@@ -36,22 +50,30 @@ const GRACE: Duration = Duration::from_secs(600);
 /// Time allowed for any transfer at most.
 const TRANSFER_MAX: Duration = Duration::from_secs(30 * 86_400);
 
-/// The releases on a web server. Cheap to clone.
+/// The releases on a server. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Web {
-    base: Address,
+    dialect: Arc<dyn Dialect>,
     agent: Agent,
-    /// The value of the header `Authorization`, sent to this server only.
-    authorization: Option<String>,
     rate: Option<RateLimit>,
     stall: StallWatch,
     retries: u32,
 }
 
+/// The addresses that lead here.
+pub const SCHEMES: [&str; 6] = ["https", "http", "oci", "oci+http", "s3", "gs"];
+
 impl Web {
-    /// A source at `url`. Nothing is sent yet.
+    /// A source at `url`. Nothing is sent yet; the credentials are read.
     pub fn new(url: &str, settings: &Settings) -> Result<Self, Error> {
-        let base = Address::of_source(url)?;
+        let dialect: Arc<dyn Dialect> = match url.split_once("://") {
+            Some((scheme, _)) => match scheme.to_ascii_lowercase().as_str() {
+                "oci" | "oci+http" => Arc::new(Registry::new(url, settings)?),
+                "s3" | "gs" => Arc::new(Bucket::new(url, settings)?),
+                _ => Arc::new(Plain::new(url, settings)?),
+            },
+            None => Arc::new(Plain::new(url, settings)?),
+        };
         let wrong_proxy = |_| Error::Proxy;
         let proxy = settings.proxy.as_deref().map(Proxy::new).transpose().map_err(wrong_proxy)?;
         let stall_timeout = settings.stall_timeout.0;
@@ -71,18 +93,18 @@ impl Web {
             .timeout_per_write(Some(stall_timeout))
             .build();
         Ok(Self {
-            base,
+            dialect,
             agent: config.new_agent(),
-            authorization: settings.credentials.as_deref().map(credentials::authorization).transpose()?,
             rate: settings.rate_limit.map(|limit| RateLimit::new(limit.0)),
             stall: StallWatch::new(stall_timeout, settings.stall_bytes.0),
             retries: settings.retries,
         })
     }
 
-    fn file(&self, item: Item<'_>) -> Result<Address, Error> {
+    /// Where a file is; `None` where the server has to be asked for that, and has none.
+    fn locate(&self, item: Item<'_>) -> Result<Option<Address>, Error> {
         item.check()?;
-        Ok(self.base.file(item))
+        self.dialect.locate(self, item)
     }
 
     /// By when a transfer of so many bytes must have ended.
@@ -93,49 +115,30 @@ impl Web {
         Instant::now() + GRACE + Duration::from_secs(bytes / rate).min(TRANSFER_MAX)
     }
 
-    /// Asks for a file, through redirections. Gives whatever answer comes at last.
-    fn get(
-        &self,
-        file: &Address,
-        headers: &[(header::HeaderName, String)],
-        deadline: Instant,
-    ) -> Result<Response<Body>, Error> {
-        let mut address = file.clone();
-        for _ in 0..=REDIRECTIONS_MAX {
-            let mut request = self.agent.get(address.text());
-            for (name, value) in headers {
-                request = request.header(name, value);
+    /// A whole small file, however often it must be asked for.
+    fn read_small(&self, file: &Address, limit: usize) -> Result<Option<Vec<u8>>, Error> {
+        // What a cache has of these files may be older than what the server has.
+        let fresh = (header::CACHE_CONTROL, "no-cache".to_owned());
+        let accept = self.dialect.accepts(file).map(|kinds| (header::ACCEPT, kinds.to_owned()));
+        let headers: Vec<_> = std::iter::once(fresh).chain(accept).collect();
+        let deadline = self.deadline(limit as u64);
+        let mut attempts = Attempts::new(self.retries, deadline);
+        loop {
+            let answer =
+                self.get(file, &headers, deadline).and_then(|answer| self.body_of(answer, file, limit));
+            match answer {
+                Err(error) if attempts.may_go_on(&error) => {}
+                result => return result,
             }
-            if let Some(authorization) =
-                self.authorization.as_ref().filter(|_| self.base.is_same_server(&address))
-            {
-                request = request.header(header::AUTHORIZATION, authorization);
-            }
-            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            let sent = request.config().timeout_global(Some(left)).build().call();
-            let response = sent.map_err(|error| read_error(file, told(error)))?;
-            let is_elsewhere = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
-            if !is_elsewhere {
-                let is_led_elsewhere = address != *file;
-                let has_expired = matches!(response.status().as_u16(), 400 | 401 | 403);
-                if is_led_elsewhere && has_expired {
-                    // The address that was signed for this request holds no more; the next one gets another.
-                    return Err(Error::Answer {
-                        what: file.place(),
-                        problem: "it leads where it is refused",
-                    });
-                }
-                return Ok(response);
-            }
-            let location = text_of(response.headers(), header::LOCATION);
-            address = address.redirected(&location.unwrap_or_default())?;
         }
-        Err(Error::Address { address: file.place(), problem: "it is redirected too often" })
     }
 
-    fn try_small(&self, file: &Address, limit: usize, deadline: Instant) -> Result<Option<Vec<u8>>, Error> {
-        // What a cache has of these files may be older than what the server has.
-        let response = self.get(file, &[(header::CACHE_CONTROL, "no-cache".to_owned())], deadline)?;
+    fn body_of(
+        &self,
+        response: Response<Body>,
+        file: &Address,
+        limit: usize,
+    ) -> Result<Option<Vec<u8>>, Error> {
         match response.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND | StatusCode::GONE => return Ok(None),
@@ -161,23 +164,31 @@ impl Web {
 
 impl Source for Web {
     fn place(&self) -> String {
-        self.base.place().trim_end_matches('/').to_owned()
+        self.dialect.place()
     }
 
     fn small(&self, item: Item<'_>, limit: usize) -> Result<Option<Vec<u8>>, Error> {
-        let file = self.file(item)?;
-        let deadline = self.deadline(limit as u64);
-        let mut attempts = Attempts::new(self.retries, deadline);
-        loop {
-            match self.try_small(&file, limit, deadline) {
-                Err(error) if attempts.may_go_on(&error) => {}
-                result => return result,
-            }
+        match self.locate(item)? {
+            Some(file) => self.read_small(&file, limit),
+            None => Ok(None),
         }
     }
 
     fn archive(&self, item: Item<'_>, size: u64) -> Result<Box<dyn Ranges>, Error> {
-        Ok(Box::new(WebArchive::open(self.clone(), self.file(item)?, size)?))
+        let missing = || Error::Missing(format!("{}/{}", self.place(), item.name));
+        let file = self.locate(item)?.ok_or_else(missing)?;
+        Ok(Box::new(WebArchive::open(self.clone(), file, size)?))
+    }
+
+    fn is_replaced_in_place(&self) -> bool {
+        self.dialect.is_replaced_in_place()
+    }
+}
+
+impl Sink for Web {
+    fn put(&self, of: Of<'_>, files: &[Upload<'_>], before: Before) -> Result<(), Error> {
+        files.iter().try_for_each(|file| Item { of, name: file.name }.check())?;
+        self.dialect.put(self, of, files, before)
     }
 }
 
@@ -199,15 +210,6 @@ impl Read for Paced {
             std::thread::sleep(rate.wait_after(read as u64));
         }
         Ok(read)
-    }
-}
-
-fn told(error: ureq::Error) -> io::Error {
-    match error {
-        ureq::Error::Timeout(_) => {
-            io::Error::new(io::ErrorKind::TimedOut, "the server does not answer in time")
-        }
-        other => other.into_io(),
     }
 }
 

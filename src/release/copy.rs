@@ -1,0 +1,292 @@
+//! Copies a channel and its releases from one place to another: to where nodes read, or to where no network leads.
+//!
+//! Of each release the archive comes first, then its manifest and signature: who finds a manifest finds all. The channel
+//! comes last, and only if it is there what it was when it was looked at. So a copy that was interrupted is begun again,
+//! and of two at once one is told. Nothing is signed and nobody is trusted here: nodes judge for themselves. But what is
+//! damaged, or does not fit together, is not copied.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
+
+use super::channel::{CHANNEL_BYTES_MAX, Channel};
+use super::judge::Refused;
+use super::manifest::{MANIFEST_BYTES_MAX, Manifest};
+use super::resolve;
+use super::source::{self, Before, Item, LocalFile, Of, Ranges, Sink, Source, Upload, fetch_whole};
+use super::trust::SIGNATURES_BYTES_MAX;
+use crate::types::progress::{Activity, Progress};
+use crate::types::{Digest, ReleaseId, Version};
+
+/// What is copied, and from where to where.
+pub struct CopyOrder<'a> {
+    /// Where it is.
+    pub from: &'a dyn Source,
+    /// What is there already.
+    pub there: &'a dyn Source,
+    /// Where it shall be.
+    pub to: &'a dyn Sink,
+    /// The channel's name.
+    pub channel: &'a str,
+    /// All releases that the channel names, not only the one to run.
+    pub is_complete: bool,
+    /// The channel that the copy goes on from; without it, the one that is there.
+    pub before: Option<Before>,
+    /// Nothing is brought there; it is only said what would be.
+    pub is_dry: bool,
+}
+
+/// What a copy came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// The release to run.
+    pub release: ReleaseId,
+    /// The channel's serial.
+    pub serial: u64,
+    /// Releases that were not there.
+    pub releases: Vec<Version>,
+    /// Bytes of their archives.
+    pub bytes: u64,
+    /// Whether the channel was not there as it is.
+    pub is_channel_new: bool,
+}
+
+/// A small file and its signature.
+struct Signed {
+    name: String,
+    bytes: Vec<u8>,
+    signature: Option<Vec<u8>>,
+}
+
+impl Signed {
+    fn read(
+        source: &dyn Source,
+        of: Of<'_>,
+        name: &str,
+        limit: usize,
+    ) -> Result<Option<Self>, source::Error> {
+        let Some(bytes) = source.small(Item { of, name }, limit)? else { return Ok(None) };
+        let signature = source.small(Item { of, name: &format!("{name}.sig") }, SIGNATURES_BYTES_MAX)?;
+        Ok(Some(Self { name: name.to_owned(), bytes, signature }))
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.bytes == other.bytes && self.signature == other.signature
+    }
+}
+
+/// Copies.
+///
+/// # Errors
+/// When something is missing or does not fit together, when the place has another release of the same version or a newer
+/// channel, or when somebody else is at work there. The channel that is there is then as it was.
+pub fn copy(order: &CopyOrder<'_>, progress: &dyn Progress) -> Result<Copied, resolve::Error> {
+    let (of, name) = (Of::Channel(order.channel), format!("{}.channel", order.channel));
+    let missing = || source::Error::Missing(format!("{}/{name}", order.from.place()));
+    let new = Signed::read(order.from, of, &name, CHANNEL_BYTES_MAX)?.ok_or_else(missing)?;
+    let channel = parse_channel(&new)?;
+    let old = Signed::read(order.there, of, &name, CHANNEL_BYTES_MAX)?;
+    let found = Before::of(old.as_ref().map(|old| Digest::of(&old.bytes)));
+    let is_channel_new = old.as_ref().is_none_or(|old| !old.is_same(&new));
+    let serial_there = old.as_ref().and_then(|old| parse_channel(old).ok()).map(|channel| channel.serial);
+    let is_overtaken = order.before.is_some_and(|before| before != found)
+        || serial_there.is_some_and(|there| there > channel.serial);
+    if is_channel_new && is_overtaken {
+        return Err(source::Error::Overtaken(format!("{}/{name}", order.there.place())).into());
+    }
+    let mut copied = Copied {
+        release: channel.release.clone(),
+        serial: channel.serial,
+        releases: Vec::new(),
+        bytes: 0,
+        is_channel_new,
+    };
+    for release in channel.releases().filter(|release| order.is_complete || **release == channel.release) {
+        if let Some(bytes) = copy_release(order, &channel.product, release, progress)? {
+            copied.releases.push(release.version.clone());
+            copied.bytes += bytes;
+        }
+    }
+    if is_channel_new && !order.is_dry {
+        put(order, of, &new, None, found)?;
+    }
+    Ok(copied)
+}
+
+fn parse_channel(signed: &Signed) -> Result<Channel, Refused> {
+    let what = signed.name.clone();
+    Channel::parse(&signed.bytes).map_err(|malformed| Refused::Malformed { what, malformed })
+}
+
+/// Copies one release; gives the bytes of its archive, if it was not there.
+fn copy_release(
+    order: &CopyOrder<'_>,
+    product: &str,
+    release: &ReleaseId,
+    progress: &dyn Progress,
+) -> Result<Option<u64>, resolve::Error> {
+    let of = Of::Release(release.version.as_str());
+    let name = format!("{product}-{}.manifest", release.version);
+    let missing = || source::Error::Missing(format!("{}/{name}", order.from.place()));
+    let new = Signed::read(order.from, of, &name, MANIFEST_BYTES_MAX)?.ok_or_else(missing)?;
+    let found = Digest::of(&new.bytes);
+    if found != release.digest {
+        return Err(Refused::OtherManifest { what: name, found, wanted: release.digest }.into());
+    }
+    match Signed::read(order.there, of, &name, MANIFEST_BYTES_MAX)? {
+        Some(old) if old.is_same(&new) => return Ok(None),
+        Some(old) if old.bytes != new.bytes => {
+            return Err(source::Error::Exists(format!("{}/{name}", order.there.place())).into());
+        }
+        Some(_) | None => {}
+    }
+    let manifest =
+        Manifest::parse(&new.bytes).map_err(|malformed| Refused::Malformed { what: name, malformed })?;
+    if !order.is_dry {
+        let archive = whole_archive(order.from, of, &manifest, progress)?;
+        put(order, of, &new, Some((&manifest, archive.as_ref())), Before::Any)?;
+    }
+    Ok(Some(manifest.size))
+}
+
+/// The archive, as it must be, in a file that nobody else changes or that is nobody else's.
+fn whole_archive(
+    from: &dyn Source,
+    of: Of<'_>,
+    manifest: &Manifest,
+    progress: &dyn Progress,
+) -> Result<Box<dyn Ranges>, resolve::Error> {
+    let archive = from.archive(Item { of, name: &manifest.archive }, manifest.size)?;
+    if archive.is_far() {
+        let place = std::env::temp_dir();
+        let unnamed = File::options().read(true).write(true).custom_flags(libc::O_TMPFILE).open(&place);
+        let mut file = unnamed.map_err(source::Error::Write)?;
+        fetch_whole(archive.as_ref(), manifest.size, manifest.sha256, &mut file, progress)?;
+        return Ok(Box::new(LocalFile::new(file, Path::new(&manifest.archive))?));
+    }
+    progress.begin(Activity::Verify, Some(manifest.size), None);
+    let digest = hash(archive.as_ref(), progress);
+    progress.end();
+    let (found, size) = (digest?, archive.size());
+    if size != manifest.size {
+        return Err(source::Error::Size { found: size, signed: manifest.size }.into());
+    }
+    if found != manifest.sha256 {
+        return Err(source::Error::Digest { found, signed: manifest.sha256 }.into());
+    }
+    Ok(archive)
+}
+
+fn hash(archive: &dyn Ranges, progress: &dyn Progress) -> Result<Digest, source::Error> {
+    let mut reader = archive.read_range(0, archive.size())?;
+    let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 256 << 10]);
+    loop {
+        match reader.read(&mut buffer).map_err(|error| source::Error::reading("the archive", error))? {
+            0 => return Ok(hasher.into()),
+            read => {
+                hasher.update(&buffer[..read]);
+                progress.advance(read as u64, 0);
+            }
+        }
+    }
+}
+
+/// Brings a small file, its signature, and what it describes. The last one shown is the one that others look for first:
+/// a channel; of a release its manifest, once the archive is there.
+fn put(
+    order: &CopyOrder<'_>,
+    of: Of<'_>,
+    small: &Signed,
+    archive: Option<(&Manifest, &dyn Ranges)>,
+    before: Before,
+) -> Result<(), source::Error> {
+    let signature_name = format!("{}.sig", small.name);
+    let mut files = Vec::new();
+    if let Some((manifest, archive)) = archive {
+        files.push(Upload { name: &manifest.archive, content: archive, sha256: manifest.sha256 });
+    }
+    if let Some(signature) = &small.signature {
+        files.push(Upload { name: &signature_name, content: signature, sha256: Digest::of(signature) });
+    }
+    files.push(Upload { name: &small.name, content: &small.bytes, sha256: Digest::of(&small.bytes) });
+    order.to.put(of, &files, before)
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests arrange files themselves")]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::release::source::Directory;
+    use crate::types::progress::Silent;
+
+    fn write(directory: &Path, name: &str, bytes: &[u8]) {
+        File::create(directory.join(name)).unwrap().write_all(bytes).unwrap();
+    }
+
+    /// A directory with a channel of this serial that names this release.
+    fn publish(directory: &Path, version: &str, serial: u64) {
+        let archive = format!("archive of {version}").into_bytes();
+        write(directory, &format!("shop-{version}.tar"), &archive);
+        let manifest = format!(
+            "format = 1\nproduct = shop\nversion = {version}\narchive = shop-{version}.tar\nsize = {}\nsha256 = {}\n",
+            archive.len(),
+            Digest::of(&archive).hex()
+        );
+        write(directory, &format!("shop-{version}.manifest"), manifest.as_bytes());
+        let channel = format!(
+            "format = 1\nproduct = shop\nchannel = stable\nserial = {serial}\nissued = 2026-01-01T00:00:00Z\n\
+             expires = 2036-01-01T00:00:00Z\nrelease = {version} {}\n",
+            Digest::of(manifest.as_bytes())
+        );
+        write(directory, "stable.channel", channel.as_bytes());
+    }
+
+    #[test]
+    fn a_copy_has_all_and_is_made_once() {
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (from, to) = (Directory::new(here.path()), Directory::new(there.path()));
+        let copied = |before, is_dry| {
+            let order = CopyOrder {
+                from: &from,
+                there: &to,
+                to: &to,
+                channel: "stable",
+                is_complete: false,
+                before,
+                is_dry,
+            };
+            copy(&order, &Silent)
+        };
+        assert!(copied(None, false).is_err(), "there is no channel");
+        publish(here.path(), "1", 1);
+        let dry = copied(None, true).unwrap();
+        assert_eq!(std::fs::read_dir(there.path()).unwrap().count(), 0);
+        let done = copied(None, false).unwrap();
+        assert_eq!((&done, done.bytes, done.is_channel_new), (&dry, 12, true));
+        assert_eq!(std::fs::read_dir(there.path()).unwrap().count(), 3);
+        let again = copied(None, false).unwrap();
+        assert!(again.releases.is_empty() && !again.is_channel_new, "{again:?}");
+
+        publish(here.path(), "2", 2);
+        let stranger = copied(Some(Before::Absent), false).unwrap_err();
+        assert!(matches!(stranger, resolve::Error::Source(source::Error::Overtaken(_))), "{stranger}");
+        publish(there.path(), "3", 3);
+        let older = copied(None, false).unwrap_err();
+        assert!(matches!(older, resolve::Error::Source(source::Error::Overtaken(_))), "{older}");
+        publish(there.path(), "1", 1);
+        write(there.path(), "shop-2.manifest", b"another");
+        let other = copied(None, false).unwrap_err();
+        assert!(matches!(other, resolve::Error::Source(source::Error::Exists(_))), "{other}");
+        std::fs::remove_file(there.path().join("shop-2.manifest")).unwrap();
+        write(here.path(), "shop-2.tar", b"archive of X");
+        let damaged = copied(None, false).unwrap_err();
+        assert!(matches!(damaged, resolve::Error::Source(source::Error::Digest { .. })), "{damaged}");
+        write(here.path(), "shop-2.tar", b"archive of 2");
+        assert_eq!(copied(None, false).unwrap().serial, 2);
+    }
+}

@@ -1,0 +1,75 @@
+//! Files brought to a server by `PUT`, each by itself: web servers that take them, forges, object stores.
+
+use ureq::http::{Method, StatusCode, header};
+
+use super::super::{Before, Error, Item, Of, Upload};
+use super::address::Address;
+use super::request::{Content, Header};
+use super::retry::Attempts;
+use super::{Web, text_of};
+use crate::types::Digest;
+
+/// A file that is replaced only if it is what it was may not be longer.
+const REPLACED_BYTES_MAX: usize = 1 << 20;
+
+impl Web {
+    /// Puts one file after the other.
+    pub(super) fn put_each(&self, of: Of<'_>, files: &[Upload<'_>], before: Before) -> Result<(), Error> {
+        for (number, file) in files.iter().enumerate() {
+            let item = Item { of, name: file.name };
+            let Some(address) = self.locate(item)? else { continue };
+            let is_last = number + 1 == files.len();
+            let condition = if is_last { self.condition(&address, before)? } else { Vec::new() };
+            self.put_file(&Method::PUT, &address, &condition, file)?;
+        }
+        Ok(())
+    }
+
+    /// The header by which a server replaces a file only if it is what it was. Not every server heeds it, so it is
+    /// looked at, too.
+    fn condition(&self, address: &Address, before: Before) -> Result<Vec<Header>, Error> {
+        if before == Before::Any {
+            return Ok(Vec::new());
+        }
+        let fresh = [(header::CACHE_CONTROL, "no-cache".to_owned())];
+        let response = self.get(address, &fresh, self.deadline(REPLACED_BYTES_MAX as u64))?;
+        let tag = text_of(response.headers(), header::ETAG).filter(|tag| !tag.starts_with("W/"));
+        let found = self.body_of(response, address, REPLACED_BYTES_MAX)?;
+        before.check(found.as_deref().map(Digest::of), || address.place())?;
+        Ok(match (before, tag) {
+            (Before::Absent, _) => vec![(header::IF_NONE_MATCH, "*".to_owned())],
+            (_, Some(tag)) => vec![(header::IF_MATCH, tag)],
+            (_, None) => Vec::new(),
+        })
+    }
+
+    /// Sends a file, however often it must be sent.
+    pub(super) fn put_file(
+        &self,
+        method: &Method,
+        address: &Address,
+        headers: &[Header],
+        file: &Upload<'_>,
+    ) -> Result<(), Error> {
+        let size = file.content.size();
+        let open = || file.content.read_range(0, size);
+        let content = Content { open: &open, size, sha256: file.sha256 };
+        let deadline = self.deadline(size);
+        let mut attempts = Attempts::new(self.retries, deadline);
+        loop {
+            let sent = self.send(method, address, headers, Some(&content), deadline).and_then(|response| {
+                match response.status() {
+                    status if status.is_success() => Ok(()),
+                    StatusCode::PRECONDITION_FAILED | StatusCode::CONFLICT => {
+                        Err(Error::Overtaken(address.place()))
+                    }
+                    _ => Err(super::status(address, &response)),
+                }
+            });
+            match sent {
+                Err(error) if attempts.may_go_on(&error) => {}
+                result => return result,
+            }
+        }
+    }
+}
