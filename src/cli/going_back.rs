@@ -1,22 +1,19 @@
 //! `commit`, `rollback` and `recover`: the ways to end what was begun.
 
-use std::time::Duration;
-
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::json;
 
 use super::args::{RecoverArgs, RollbackArgs};
 use super::context::{Context, Locally};
 use super::failure::{Error, code};
 use super::update::{conclude, no_such};
+use super::watching::lock_even_if_hung;
 use crate::lifecycle::driver::Ended;
 use crate::lifecycle::finish::BY_HAND;
 use crate::lifecycle::node::{self, Node, WayBack};
 use crate::lifecycle::outcome::end_of;
 use crate::store::Kept;
 use crate::sys::lock::Lock;
-use crate::types::record::{Phase, Record};
+use crate::types::record::Record;
 use crate::types::state::Outcome;
 
 /// `commit`
@@ -88,14 +85,12 @@ pub fn rollback(context: &Context, args: &RollbackArgs) -> Result<u8, Error> {
     })
 }
 
-/// How long after its deadline a cutover that still holds the lock counts as hung.
-const HUNG_AFTER: Duration = Duration::from_secs(5);
-/// How long the kernel may take to let go of a killed process's lock.
-const LET_GO: Duration = Duration::from_secs(5);
-
 /// `recover`
 pub fn recover(context: &Context, args: &RecoverArgs) -> Result<u8, Error> {
     context.with_node("recover", |node, locally| {
+        if args.watch {
+            return super::watching::watch(context, node, locally);
+        }
         // The usual case at boot, in a few milliseconds: nothing is written, and no lock is taken.
         if node.store.journal()? == Kept::Missing {
             if node.has_rehearsal_left() {
@@ -134,51 +129,4 @@ fn at_boot(context: &Context, node: &Node<'_>, locally: &Locally<'_>, lock: &Loc
         if settled.is_some() { "data and pointer fit together; the rest follows after the boot" } else { "" };
     context.output.result(&json!({"outcome": "settled", "active": active}), text);
     Ok(0)
-}
-
-/// The lock; taken from a cutover that still holds it long after the deadline of its update, by killing that.
-fn lock_even_if_hung(node: &Node<'_>) -> Result<Lock, Error> {
-    let busy = match node.lock() {
-        Err(node::Error::Busy(Some(holder))) => holder,
-        taken => return Ok(taken?),
-    };
-    let deadline = under_way(node)?.and_then(|record| {
-        let until = match &record.phase {
-            Phase::Trial { until } => Some(until.clone()),
-            Phase::Staged
-            | Phase::Warming
-            | Phase::Switching
-            | Phase::RollingBack { .. }
-            | Phase::Committed
-            | Phase::RolledBack { .. }
-            | Phase::Cancelled { .. } => None,
-        };
-        record.deadline.or(until)
-    });
-    let clock = node.clock;
-    let is_hung = deadline.is_some_and(|deadline| {
-        let boot = clock.boot().saturating_sub(HUNG_AFTER);
-        deadline.remaining(&clock.boot_id(), boot, clock.wall()).is_zero()
-    });
-    let holder_pid = i32::try_from(busy.pid).ok().filter(|pid| *pid > 1 && is_hung && is_cutover(busy.pid));
-    let Some(pid) = holder_pid else { return Err(node::Error::Busy(Some(busy)).into()) };
-    tracing::warn!("`{}` (pid {pid}) is past its deadline and is killed", busy.command);
-    if let Err(errno) = kill(Pid::from_raw(pid), Signal::SIGKILL) {
-        tracing::warn!("cannot kill process {pid}: {errno}");
-    }
-    let began = clock.boot();
-    loop {
-        match node.lock() {
-            Err(node::Error::Busy(_)) if clock.boot().saturating_sub(began) < LET_GO => {
-                clock.sleep(Duration::from_millis(20));
-            }
-            taken => return Ok(taken?),
-        }
-    }
-}
-
-/// Whether the process is one of this program: the number may belong to another by now.
-fn is_cutover(pid: u32) -> bool {
-    let name = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    name(&format!("/proc/{pid}/comm")) == name("/proc/self/comm")
 }

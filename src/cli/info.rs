@@ -9,6 +9,7 @@ use super::args::{ConfigCommand, Global, LogArgs};
 use super::context::Context;
 use super::failure::Error;
 use super::output::table;
+use crate::lifecycle::deadline::Bounds;
 use crate::lifecycle::node::Node;
 use crate::lifecycle::settings::Settings;
 use crate::lifecycle::status::is_unadopted;
@@ -104,8 +105,11 @@ pub fn config(context: &Context, command: &ConfigCommand) -> Result<u8, Error> {
             context.output.result(&value, "");
         }
         ConfigCommand::Show => {
-            let value = json!({"app": context.app, "settings": settings, "origins": context.loaded.origins});
-            context.output.result(&value, &effective(settings, context));
+            let bounds = bounds(context);
+            let value = json!({"app": context.app, "settings": settings, "origins": context.loaded.origins,
+                "bounds_ms": as_json(&bounds)});
+            let text = format!("{}\n\n{}", effective(settings, context), in_words(&bounds));
+            context.output.result(&value, &text);
         }
     }
     Ok(0)
@@ -125,6 +129,37 @@ fn unadopted(node: &Node<'_>) -> Result<Vec<String>, Error> {
 }
 
 /// The effective configuration as TOML, each value with its file behind it.
+/// How long each phase of an update may take here, with the hooks and the data that there are now.
+fn bounds(context: &Context) -> Bounds {
+    let settings = context.settings();
+    let copied = context
+        .with_node("config show", |_, locally| {
+            Ok(locally.application(settings, |application| application.bytes_to_copy()))
+        })
+        .unwrap_or(0);
+    Bounds::of(&context.app, settings, copied)
+}
+
+fn as_json(bounds: &Bounds) -> serde_json::Value {
+    let ms = |bound: std::time::Duration| u64::try_from(bound.as_millis()).unwrap_or(u64::MAX);
+    json!({
+        "switch": ms(bounds.switch), "trial": ms(bounds.trial), "back": ms(bounds.back), "end": ms(bounds.end),
+        "whole": ms(bounds.whole()),
+    })
+}
+
+fn in_words(bounds: &Bounds) -> String {
+    format!(
+        "# How long it may take, by these settings: the switch {}, the trial {}, going back {}, the end {}.\n\
+         # Within {} of its begin an update is settled, also if the program that carries it out is stopped or hangs.",
+        Span(bounds.switch),
+        Span(bounds.trial),
+        Span(bounds.back),
+        Span(bounds.end),
+        Span(bounds.whole())
+    )
+}
+
 fn effective(settings: &Settings, context: &Context) -> String {
     let text = toml::to_string_pretty(settings).unwrap_or_default();
     let mut table = String::new();

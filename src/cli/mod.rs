@@ -27,6 +27,7 @@ pub mod status;
 mod stop;
 mod trees;
 mod update;
+mod watching;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -142,7 +143,7 @@ fn long_work(command: &Command) -> Option<&'static str> {
         Command::Rehearse(_) => Some("rehearse"),
         Command::Update(args) if !args.dry_run => Some("update"),
         Command::Rollback(args) if !args.check && !args.now => Some("rollback"),
-        Command::Recover(args) if !args.boot => Some("recover"),
+        Command::Recover(args) if !args.boot && !args.watch => Some("recover"),
         _ => None,
     }
 }

@@ -59,6 +59,9 @@ pub struct RecoverArgs {
     /// At boot, before the application starts: settle pointer and data only; the rest follows once it runs
     #[arg(long)]
     pub boot: bool,
+    /// For the timer: look after the update under way, and see that it ends even if whoever carries it out does not
+    #[arg(long, hide = true, conflicts_with = "boot")]
+    pub watch: bool,
 }
 
 /// Of `adopt`.

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::deadline::Bounds;
 use super::rehearsal::{self, Rehearsal};
 use crate::health::Observation;
 use crate::types::Version;
@@ -69,16 +70,35 @@ pub trait Application {
     /// Runs the hooks of a moment. `Cause::NotNow` when one says so.
     fn hooks(&self, moment: Moment, record: &Record) -> Result<(), Reason>;
 
-    /// Arms the timer that recovers this node should this process be gone by then.
-    fn arm(&self, within: Duration) -> Result<(), Reason>;
+    /// How long each phase of this update may take.
+    fn bounds(&self, record: &Record) -> Bounds;
 
-    /// Disarms it.
+    /// How many bytes of data a switch would copy one by one, as far as that can be measured.
+    fn bytes_to_copy(&self) -> u64 {
+        0
+    }
+
+    /// Arms the timer that looks after this update until it has ended, whatever becomes of this process. It may run
+    /// already.
+    fn arm(&self) -> Result<(), Reason>;
+
+    /// Has the timer's work begin as soon as the node has booted.
+    fn recover_soon(&self) -> Result<(), Reason> {
+        Ok(())
+    }
+
+    /// Disarms the timer: the update has ended.
     fn disarm(&self);
 
     /// Looks at what runs, before anything is stopped. Refuses to go forward where it could not be started again; going
     /// back, what is wrong is left alone.
     fn look_before(&self, _record: &Record, _direction: Direction) -> Result<UnitsBefore, Reason> {
         Ok(UnitsBefore::default())
+    }
+
+    /// Whether this machine is going down: what fails now may do so because it is stopped.
+    fn is_going_down(&self) -> bool {
+        false
     }
 
     /// Stops what runs of either release; sockets stay open.

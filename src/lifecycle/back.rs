@@ -24,10 +24,6 @@ impl Driver<'_> {
     pub(super) fn restore(&mut self, record: &mut Record, reason: &Reason) -> Result<Did, Error> {
         // Whoever does not want to wait for the instant goes back at once.
         self.await_instant(record)?;
-        let within = self.settings.service.stop_timeout.0 * 2 + self.settings.health.deadline.0 * 2;
-        if let Err(reason) = self.application.arm(within) {
-            self.narrator.remarks(record, &reason.text);
-        }
         if let Err(hook) = self.application.hooks(Moment::PreRollback, record) {
             self.narrator.remarks(record, &format!("{}; going back all the same", hook.text));
         }

@@ -3,14 +3,9 @@
 //! The rest (the trial of a release that had just been switched to, the look at one that was brought back) needs services
 //! that run. It is left to the timer, which is armed to fire when the boot has finished.
 
-use std::time::Duration;
-
 use super::back::Services;
 use super::driver::{Driver, Ended, Error, RESUMES_MAX};
 use crate::types::record::{Cause, Event, Phase, Reason, Record};
-
-/// When the timer fires; its service waits for the end of the boot besides.
-const SOON: Duration = Duration::from_secs(1);
 
 impl Driver<'_> {
     /// Brings data and pointer in order, and has the timer go on with the rest. Starts and stops nothing.
@@ -33,7 +28,8 @@ impl Driver<'_> {
                 self.narrator.remarks(&record, &reason.text);
             }
         }
-        if let Err(reason) = self.application.arm(SOON) {
+        let armed = self.application.arm().and_then(|()| self.application.recover_soon());
+        if let Err(reason) = armed {
             self.narrator.remarks(&record, &format!("{}; run `cutover recover` after the boot", reason.text));
         }
         Ok(Ended::Waiting(Box::new(record), "the update goes on when the node has booted".into()))

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::agreement::{self, Agreement, Instant};
 use super::application::{Application, Direction, Watch};
+use super::deadline;
 use super::machine::{self, Illegal};
 use super::settings::Settings;
 use crate::health;
@@ -15,6 +16,8 @@ use crate::types::record::{BootMoment, Cause, Event, Phase, Reason, Record, Stan
 
 /// How often the trial may be begun again after an interruption.
 pub const RESUMES_MAX: u32 = 2;
+/// How long to wait for the end when the machine goes down, before looking again.
+const GOING_DOWN: Duration = Duration::from_secs(1);
 /// How often a step back is tried again when the machine refuses it.
 const TRIES_BACK: u32 = 3;
 
@@ -147,6 +150,11 @@ impl<'a> Driver<'a> {
     pub fn run(&mut self) -> Result<Ended, Error> {
         let record = self.record()?;
         self.agreement.moved(&record);
+        if record.phase.stands() == Stands::Within
+            && let Err(reason) = self.application.arm()
+        {
+            self.narrator.remarks(&record, &reason.text);
+        }
         let ended = self.go_on();
         if let Err(error) = &ended {
             self.leave_running(error);
@@ -172,6 +180,11 @@ impl<'a> Driver<'a> {
             let mut record = self.record()?;
             match self.step(&mut record)? {
                 None => return self.finish(record),
+                Some(did) if self.is_cut_short(&record, &did) => {
+                    self.narrator
+                        .waits(&record, "the machine goes down; the update goes on when it has booted");
+                    self.clock.sleep(GOING_DOWN);
+                }
                 Some(Did::Event(event)) => self.move_on(record, event)?,
                 Some(Did::GiveUp(why)) => return self.give_up(record, why),
                 Some(Did::Wait(_, why)) if !self.may_wait && self.must_not_wait(&record) => {
@@ -183,6 +196,25 @@ impl<'a> Driver<'a> {
                 }
             }
         }
+    }
+
+    /// Whether something failed while the machine is going down: that says nothing of a release, old or new.
+    fn is_cut_short(&self, record: &Record, did: &Did) -> bool {
+        let has_failed = match did {
+            Did::Event(Event::Failed(reason) | Event::CalledOff(reason)) => {
+                !matches!(reason.kind, Cause::Operator | Cause::Fleet)
+            }
+            Did::GiveUp(_) => true,
+            Did::Event(
+                Event::Cleared { .. }
+                | Event::Ready
+                | Event::Switched { .. }
+                | Event::Passed
+                | Event::Restored,
+            )
+            | Did::Wait(..) => false,
+        };
+        has_failed && record.phase.stands() == Stands::Within && self.application.is_going_down()
     }
 
     /// The work of the recorded phase; `None` when it is a last one.
@@ -200,11 +232,20 @@ impl<'a> Driver<'a> {
     /// Records the phase that the event leads to. The journal comes first; everybody else is told after.
     pub(super) fn move_on(&mut self, mut record: Record, event: Event) -> Result<(), Error> {
         record.phase = machine::next(record.phase, event)?;
+        self.renew_deadline(&mut record);
         self.keep(&mut record)?;
         self.watching = None;
         self.narrator.moved(&record);
         self.agreement.moved(&record);
         Ok(())
+    }
+
+    /// Each phase has a deadline of its own. The one of the switch is there already: it began with the clearance.
+    fn renew_deadline(&self, record: &mut Record) {
+        let bound = self.application.bounds(record).of_phase(&record.phase);
+        if let Some(within) = bound.filter(|_| record.phase != Phase::Switching) {
+            record.deadline = Some(deadline::after(self.clock, self.until_instant() + within));
+        }
     }
 
     /// Writes the record down. A disk that refuses once is asked again: to stop between stop and start helps nobody.

@@ -26,7 +26,6 @@ impl Driver<'_> {
 
     fn try_finish(&mut self, record: &Record) -> Result<(), Error> {
         let Some(end) = end_of(record) else { return Ok(()) };
-        self.application.disarm();
         let state = self.remember(record)?;
         let is_quiet = end.exit_code == 15;
         if !is_quiet {
@@ -58,6 +57,7 @@ impl Driver<'_> {
         }
         self.store.end_request()?;
         self.store.end_journal()?;
+        self.application.disarm();
         Ok(())
     }
 

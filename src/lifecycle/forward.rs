@@ -3,10 +3,9 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use super::agreement::{Clearance, Own, Start, Verdict};
 use super::application::{Application, Direction, Moment};
+use super::deadline;
 use super::driver::{Did, Driver, Error, Narrator, RESUMES_MAX, Watching};
 use super::settings::Settings;
 use crate::health::{Baseline, Trial};
@@ -14,8 +13,6 @@ use crate::store::{ReadyPointer, Store};
 use crate::sys::ioctl::Prompt;
 use crate::types::record::{Cause, Deadline, Event, Reason, Record};
 
-/// Beyond the time that stop, start and trial may take: for snapshots and slow disks.
-const MARGIN: Duration = Duration::from_secs(60);
 /// The longest sleep while a trial is watched, so that requests and signals are noticed.
 pub(super) const GLANCE: Duration = Duration::from_millis(200);
 
@@ -39,10 +36,14 @@ impl Driver<'_> {
         })
     }
 
-    /// What must be so before anything stops: the old release is well, others agree, hooks do not object. Then the timer is
-    /// armed. `None`: nothing is in the way.
+    /// What must be so before anything stops: the old release is well, others agree, hooks do not object. The timer runs
+    /// before; with others it runs once they have agreed, since that may take long. `None`: nothing is in the way.
     pub(super) fn clear(&mut self, record: &mut Record) -> Result<Option<Did>, Error> {
         let off = |reason| Ok(Some(Did::Event(Event::CalledOff(reason))));
+        let is_alone = record.rollout.is_none();
+        if is_alone && let Err(reason) = self.arm(record)? {
+            return off(reason);
+        }
         if let Err(reason) = self.judge_baseline(record) {
             return off(reason);
         }
@@ -55,37 +56,27 @@ impl Driver<'_> {
             Clearance::Wait(wait) => return Ok(Some(Did::Wait(wait.within, wait.why))),
             Clearance::Go { at, until } => (self.instant, self.latest) = (at, until),
         }
-        let within = self.within();
-        record.deadline = Some(self.deadline(within));
-        if let Err(reason) = self.application.arm(within) {
+        if !is_alone && let Err(reason) = self.arm(record)? {
             return off(reason);
         }
-        if let Err(reason) = self.application.hooks(Moment::PreSwitch, record) {
-            self.application.disarm();
-            return off(reason);
-        }
-        Ok(None)
+        self.application.hooks(Moment::PreSwitch, record).map_or_else(off, |()| Ok(None))
     }
 
     fn judge_baseline(&self, record: &mut Record) -> Result<(), Reason> {
         judge_baseline(self.application, self.store, self.settings, self.narrator, record)
     }
 
-    /// How long the rest may take at the most.
-    fn within(&self) -> Duration {
-        let service = &self.settings.service;
-        let switch = service.stop_timeout.0 + service.start_timeout.0;
-        let until_instant =
-            self.instant.map_or(Duration::ZERO, |instant| instant.boot.saturating_sub(self.clock.boot()));
-        until_instant + switch * 2 + self.settings.health.deadline.0 + self.settings.fleet_patience() + MARGIN
+    /// Writes down until when what comes next must have ended, and sees that the timer runs.
+    fn arm(&self, record: &mut Record) -> Result<Result<(), Reason>, Error> {
+        let within = self.until_instant() + self.application.bounds(record).switch;
+        record.deadline = Some(deadline::after(self.clock, within));
+        self.keep(record)?;
+        Ok(self.application.arm())
     }
 
-    /// The moment so far from now, by every clock.
-    pub(super) fn deadline(&self, within: Duration) -> Deadline {
-        let boot_ms = u64::try_from((self.clock.boot() + within).as_millis()).unwrap_or(u64::MAX);
-        let wall =
-            self.clock.wall().saturating_add(jiff::SignedDuration::try_from(within).unwrap_or_default());
-        Deadline { boot_id: self.clock.boot_id(), boot_ms, wall: wall.unwrap_or(Timestamp::MAX) }
+    /// How long it is to the instant that was agreed on.
+    pub(super) fn until_instant(&self) -> Duration {
+        self.instant.map_or(Duration::ZERO, |instant| instant.boot.saturating_sub(self.clock.boot()))
     }
 
     /// Sleeps to the instant that was agreed on. False: an operator wants this to end, and is not kept waiting.
@@ -142,7 +133,7 @@ impl Driver<'_> {
         if let Err(reason) = self.application.hooks(Moment::PostSwitch, record) {
             return Ok(Did::Event(Event::Failed(reason)));
         }
-        let until = self.deadline(self.settings.health.deadline.0);
+        let until = deadline::after(self.clock, self.settings.health.deadline.0);
         Ok(Did::Event(Event::Switched { until }))
     }
 
@@ -262,7 +253,19 @@ impl Driver<'_> {
         }
         self.narrator.watched(record, &watching.trial, &own);
         self.watching = Some(watching);
+        self.show_alive(record)?;
         self.judge(record, &own, remaining)
+    }
+
+    /// Whoever waits for a fleet may do so for longer than any node's own work takes, and shows meanwhile that it lives.
+    fn show_alive(&self, record: &mut Record) -> Result<(), Error> {
+        let patience = self.settings.fleet_patience();
+        let left = record.deadline.as_ref().map(|deadline| deadline::remaining(self.clock, deadline));
+        if patience.is_zero() || left.is_some_and(|left| left > patience / 2) {
+            return Ok(());
+        }
+        record.deadline = Some(deadline::after(self.clock, patience));
+        self.keep(record)
     }
 
     /// The hooks have a word before others are told that all is well here: afterwards it would come too late.

@@ -110,6 +110,12 @@ impl Hooks {
         Ok(())
     }
 
+    /// How many hooks a moment may have: the admin's that there are, and one of the release.
+    pub fn count(&self, moment: Moment) -> u32 {
+        let admins = admins(&self.directory.join(format!("{}.d", moment.name()))).unwrap_or_default();
+        u32::try_from(admins.len()).unwrap_or(u32::MAX).saturating_add(u32::from(self.settings.release))
+    }
+
     fn run_one(&self, hook: &Path, tree: Option<&Path>, env: &[(String, OsString)]) -> Result<(), Error> {
         let unreadable = |source| Error::Unreadable { path: hook.to_owned(), source };
         // The file that a link leads to, with all directories above it, may be changed by root and us only.

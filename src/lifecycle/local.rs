@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::application::{Application, Direction, Moment, Watch};
 use super::data::{Data, Decision, Restore};
+use super::deadline::Bounds;
 use super::driver::chain;
 use super::hooks::{self, Hooks};
 use super::plan::DataBack;
@@ -17,9 +18,10 @@ use super::settings::Settings;
 use super::units;
 use crate::health::{Checks, Context, Observation};
 use crate::store::Store;
-use crate::sys::systemd::{self, Deadline};
+use crate::sys;
+use crate::sys::systemd::{self, DeadMansSwitch};
 use crate::types::Version;
-use crate::types::record::{Cause, DataSnapshot, Phase, Reason, Record, UnitsBefore};
+use crate::types::record::{Cause, DataSnapshot, Phase, Reason, Record, Stands, UnitsBefore};
 
 mod own_units;
 
@@ -46,7 +48,7 @@ impl<'a> Local<'a> {
     ) -> Self {
         let log = store.layout.private().join("service.log");
         let services = service::from_settings(&settings.service, app, &log);
-        let program = std::env::current_exe().unwrap_or_else(|_| "cutover".into());
+        let program = sys::process::own_program();
         Self { app, node, settings, store, services, program, arguments }
     }
 
@@ -137,16 +139,36 @@ impl Application for Local<'_> {
         run.map_err(|error| Reason::new(cause_of_hook(&error, &hooks), chain(&error)))
     }
 
-    fn arm(&self, within: Duration) -> Result<(), Reason> {
+    fn bounds(&self, record: &Record) -> Bounds {
+        let copied = if record.phase.stands() == Stands::Before { self.bytes_to_copy() } else { 0 };
+        Bounds::of(self.app, self.settings, copied)
+    }
+
+    fn bytes_to_copy(&self) -> u64 {
+        self.data().bytes_to_copy(&self.settings.data).unwrap_or(0)
+    }
+
+    fn arm(&self) -> Result<(), Reason> {
         if !has_timers() {
             return Ok(());
         }
-        self.deadline().arm(within).map_err(|error| Reason::new(Cause::Machine, chain(&error)))
+        self.switch().arm().map_err(|error| Reason::new(Cause::Machine, chain(&error)))
+    }
+
+    fn recover_soon(&self) -> Result<(), Reason> {
+        if !has_timers() {
+            return Ok(());
+        }
+        self.switch().run_soon().map_err(|error| Reason::new(Cause::Machine, chain(&error)))
+    }
+
+    fn is_going_down(&self) -> bool {
+        systemd::is_going_down()
     }
 
     fn disarm(&self) {
         if has_timers()
-            && let Err(error) = self.deadline().disarm()
+            && let Err(error) = self.switch().disarm()
         {
             tracing::warn!("{}", chain(&error));
         }
@@ -325,10 +347,11 @@ impl Local<'_> {
         }
     }
 
-    fn deadline(&self) -> Deadline<'_> {
+    fn switch(&self) -> DeadMansSwitch<'_> {
         let mut arguments = self.arguments.clone();
-        arguments.push("recover".into());
-        Deadline { app: self.app, program: self.program.clone(), arguments }
+        arguments.extend(["recover".into(), "--watch".into()]);
+        let disk = &self.store.disk;
+        DeadMansSwitch { disk, app: self.app, program: self.program.clone(), arguments }
     }
 }
 

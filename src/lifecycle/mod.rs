@@ -6,6 +6,7 @@
 //! forward      clearance, switch, trial          back     the way back
 //! rehearsing   before the switch                 rehearsal  how a release runs beside the old one
 //! boot         what comes before services start  node     the ways to enter the loop
+//! deadline     how long each phase may take
 //! finish       what is remembered at the end     outcome  how it ended, and whose fault it was: pure
 //! ```
 
@@ -16,6 +17,7 @@ pub mod application;
 mod back;
 mod boot;
 pub mod data;
+pub mod deadline;
 pub mod driver;
 pub mod finish;
 pub mod fleet;

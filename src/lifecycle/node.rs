@@ -7,12 +7,13 @@ use jiff::Timestamp;
 
 use super::agreement::Agreement;
 use super::application::Application;
+use super::deadline::{self, Bounds};
 use super::driver::{self, Driver, Ended, Narrator};
 use super::settings::Settings;
 use crate::store::{Kept, Sealed, Store};
 use crate::sys::clock::Clock;
 use crate::sys::lock::{self, Attempt, Holder, Lock};
-use crate::types::record::{Cause, DataPolicy, Intent, Phase, Reason, Record, Stands};
+use crate::types::record::{Cause, DataPolicy, Deadline, Intent, Phase, Reason, Record, Stands};
 use crate::types::state::State;
 use crate::types::{ReleaseId, Version};
 
@@ -323,7 +324,7 @@ impl Node<'_> {
         if state.needs_person.take().is_some() {
             self.store.keep_state(&state)?;
         }
-        self.count_interruption(record)?;
+        self.take_up(record, &settings)?;
         self.drive(lock, &settings, true, parts).map(Some)
     }
 
@@ -342,18 +343,31 @@ impl Node<'_> {
         Ok(Some(settled?))
     }
 
-    /// Counts an interruption of what the new release may have caused. One that the recovery at boot has counted already
-    /// is not counted twice.
-    fn count_interruption(&self, mut record: Record) -> Result<(), Error> {
+    /// Goes on with an update that another process has left: its phase has all of its time again. Counts the interruption
+    /// if the new release may have caused it, and the recovery at boot has not counted it already.
+    fn take_up(&self, mut record: Record, settings: &Settings) -> Result<(), Error> {
+        let Some(deadline) = self.deadline_of(&record, settings) else {
+            return self.count_interruption(&mut record).map(drop);
+        };
+        record.deadline = Some(deadline);
+        if !self.count_interruption(&mut record)? {
+            self.store.keep_journal(&record)?;
+        }
+        Ok(())
+    }
+
+    /// Whether it was counted, and written down.
+    fn count_interruption(&self, record: &mut Record) -> Result<bool, Error> {
         if !is_interruptible(&record.phase) {
-            return Ok(());
+            return Ok(false);
         }
         if !std::mem::take(&mut record.counted_at_boot) {
             record.resumes += 1;
             record.boots += u32::from(record.boot_id != self.clock.boot_id());
         }
-        self.narrator.remarks(&record, "the update was interrupted and goes on");
-        Ok(self.store.keep_journal(&record)?)
+        self.narrator.remarks(record, "the update was interrupted and goes on");
+        self.store.keep_journal(record)?;
+        Ok(true)
     }
 
     /// Counts a boot in the middle of an update, before the release is started once more.
@@ -453,6 +467,7 @@ impl Node<'_> {
             };
             let has_ended = super::outcome::end_of(&record).is_some();
             record.data_policy = Some(way.data);
+            record.deadline = self.deadline_of(&record, &settings);
             self.store.keep_journal(&record)?;
             let ended = self.drive(lock, &settings, true, parts)?;
             if !has_ended {
@@ -467,8 +482,15 @@ impl Node<'_> {
         record.rollout = way.rollout;
         record.data_policy = Some(way.data);
         record.data = route.data;
+        record.deadline = self.deadline_of(&record, self.settings);
         self.begin(&mut record)?;
         self.drive(lock, self.settings, true, parts)
+    }
+
+    /// When the phase must have ended that begins now.
+    fn deadline_of(&self, record: &Record, settings: &Settings) -> Option<Deadline> {
+        let within = Bounds::of(self.app, settings, 0).of_phase(&record.phase)?;
+        Some(deadline::after(self.clock, within))
     }
 
     /// Goes on with the journal's update.

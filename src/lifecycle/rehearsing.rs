@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::application::Application;
+use super::deadline;
 use super::driver::{Did, Driver, Error, Narrator, RESUMES_MAX, chain};
 use super::forward::{GLANCE, judge_baseline};
 use super::node::{self, Node};
@@ -12,7 +13,7 @@ use super::settings::Settings;
 use crate::health::{Trial, Verdict};
 use crate::sys::clock::Clock;
 use crate::sys::lock::Lock;
-use crate::types::record::{Blame, Cause, Deadline, Event, Phase, Reason, Record, Rehearsed};
+use crate::types::record::{Blame, Cause, Event, Phase, Reason, Record, Rehearsed};
 use crate::types::{ReleaseId, Span};
 
 /// How long copying the data and clearing them away may take, beyond the deadline of the checks. Nobody is away meanwhile.
@@ -27,9 +28,9 @@ impl Driver<'_> {
             }
             let health = self.settings.rehearsal.health(&self.settings.health);
             let within = health.deadline.0 + PATIENCE;
-            record.deadline = Some(self.deadline(within));
+            record.deadline = Some(deadline::after(self.clock, within));
             self.keep(record)?;
-            if let Err(reason) = self.application.arm(within) {
+            if let Err(reason) = self.application.arm() {
                 return Ok(Did::Event(Event::CalledOff(reason)));
             }
             let seeing = Seeing {
@@ -41,7 +42,6 @@ impl Driver<'_> {
                 is_for_a_switch: true,
             };
             let seen = seeing.rehearse(record);
-            self.application.disarm();
             match seen {
                 Ok(rehearsed) => record.rehearsed = Some(rehearsed),
                 Err(reason) => return Ok(Did::Event(Event::Failed(reason))),
@@ -75,15 +75,8 @@ impl Node<'_> {
         }
         let is_interrupted = || self.interrupted.load(Ordering::Relaxed);
         let within = self.settings.rehearsal.health(&self.settings.health).deadline.0 + PATIENCE;
-        let wall =
-            self.clock.wall().saturating_add(jiff::SignedDuration::try_from(within).unwrap_or_default());
-        let boot_ms = u64::try_from((self.clock.boot() + within).as_millis()).unwrap_or(u64::MAX);
-        record.deadline = Some(Deadline {
-            boot_id: self.clock.boot_id(),
-            boot_ms,
-            wall: wall.unwrap_or(jiff::Timestamp::MAX),
-        });
-        if let Err(reason) = application.arm(within) {
+        record.deadline = Some(deadline::after(self.clock, within));
+        if let Err(reason) = application.arm() {
             return Ok(Err(reason));
         }
         let (clock, settings, narrator) = (self.clock, self.settings, self.narrator);

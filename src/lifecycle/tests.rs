@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::agreement::{Agreement, Alone, Own};
 use super::application::{Application, Direction, Moment, Watch};
+use super::deadline::Bounds;
 use super::driver::{self, Ended, Narrator};
 use super::node::{Node, Parts, Wish, Work};
 use super::rehearsal::{Cost, Network, Rehearsal};
@@ -107,7 +108,10 @@ impl Application for FakeApplication<'_> {
         self.note(moment.name());
         Ok(())
     }
-    fn arm(&self, _: Duration) -> Result<(), Reason> {
+    fn bounds(&self, _: &Record) -> Bounds {
+        Bounds::new(&Settings::default(), |_| 0, 0)
+    }
+    fn arm(&self) -> Result<(), Reason> {
         self.note("arm");
         Ok(())
     }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, User, getgrouplist};
 
 use crate::types::escaped;
@@ -135,6 +135,46 @@ impl Outcome {
         let line = self.last_line();
         if line.is_empty() { self.end.to_string() } else { format!("{}: {line}", self.end) }
     }
+}
+
+/// This program's file, to be run again later: the one of this name, should an upgrade have replaced it meanwhile.
+pub fn own_program() -> PathBuf {
+    let path = std::env::current_exe().unwrap_or_else(|_| "cutover".into());
+    // The kernel's word for a file that has no name any more (proc_pid_exe(5)).
+    let replaced = path.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map(PathBuf::from);
+    replaced.filter(|_| !path.exists()).unwrap_or(path)
+}
+
+/// Ends a process of ours, and all that it has started and not let go: hooks, checks, helpers.
+pub fn kill_with_children(pid: Pid) -> nix::Result<()> {
+    let children = descendants(pid);
+    let killed = kill(pid, Signal::SIGKILL);
+    for child in children {
+        // Hooks have process groups of their own, and lead them.
+        let _ = killpg(child, Signal::SIGKILL).or_else(|_| kill(child, Signal::SIGKILL));
+    }
+    killed
+}
+
+/// The children of a process, and theirs.
+fn descendants(pid: Pid) -> Vec<Pid> {
+    let mut parents = Vec::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(child) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        // proc_pid_stat(5): the name in brackets may hold anything; state and parent follow.
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+        parents.push((child, parent.unwrap_or(0)));
+    }
+    let (mut found, mut next) = (Vec::new(), vec![pid.as_raw()]);
+    while let Some(parent) = next.pop() {
+        let children = parents.iter().filter(|(child, of)| *of == parent && *child != parent);
+        next.extend(children.clone().map(|(child, _)| *child));
+        found.extend(children.map(|(child, _)| Pid::from_raw(*child)));
+    }
+    found
 }
 
 /// Runs a command to its end, or to its time limit.

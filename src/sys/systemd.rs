@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::disk::{self, Disk};
 use super::process::{self, Command, End, Outcome};
 
 /// How long systemd may take for an answer that needs no job.
@@ -228,10 +230,16 @@ fn shown(line: &str) -> String {
     crate::types::escaped(line.as_bytes())
 }
 
-/// A command that systemd runs later, whatever becomes of this process: the dead man's switch of an update.
-#[derive(Clone, Debug)]
-pub struct Deadline<'a> {
-    /// The application; names the timer.
+/// A command that systemd runs again and again, whatever becomes of this process, until somebody takes it down: the
+/// dead man's switch of an update.
+///
+/// Timer and service are unit files of ours in [`RUNTIME_UNITS`]. Their content depends on the command alone, so that
+/// arming again, also from within the service itself, is to start a timer that runs already.
+#[derive(Clone)]
+pub struct DeadMansSwitch<'a> {
+    /// Writes the unit files.
+    pub disk: &'a Disk,
+    /// The application; names the units.
     pub app: &'a str,
     /// The program, for example `/usr/bin/cutover`.
     pub program: PathBuf,
@@ -239,46 +247,105 @@ pub struct Deadline<'a> {
     pub arguments: Vec<OsString>,
 }
 
-impl Deadline<'_> {
-    /// Arms the timer to fire after `delay` (suspend included), replacing an earlier one. It does not survive a reboot.
-    pub fn arm(&self, delay: Duration) -> Result<(), Error> {
-        self.disarm()?;
-        let unit = self.unit();
-        let mut arguments: Vec<OsString> = [
-            "--quiet".to_owned(),
-            "--collect".to_owned(),
-            format!("--unit={unit}"),
-            format!("--description=Ends the update of {} should nobody else", self.app),
-            format!("--on-active={}ms", delay.as_millis()),
-            "--timer-property=AccuracySec=100ms".to_owned(),
-            // Else it could not be armed early in the boot, when it is waited for.
-            "--timer-property=DefaultDependencies=no".to_owned(),
-            "--property=Type=oneshot".to_owned(),
-            "--property=SuccessExitStatus=10 11 13 15".to_owned(),
-            // Armed while the node boots, it looks at services that had their turn.
-            "--property=After=multi-user.target".to_owned(),
-            "--".to_owned(),
-        ]
-        .map(OsString::from)
-        .into();
-        arguments.push(self.program.clone().into());
-        arguments.extend(self.arguments.iter().cloned());
-        done("arm", &unit, &tool("systemd-run", arguments, ANSWER)).map(|_| ())
+impl DeadMansSwitch<'_> {
+    /// Makes sure that the timer runs. It does not survive a reboot.
+    pub fn arm(&self) -> Result<(), Error> {
+        let service = self.ensure_file("service", &self.service())?;
+        let timer = self.ensure_file("timer", &self.timer())?;
+        if service || timer {
+            daemon_reload()?;
+        }
+        match self.start("timer", &["start"]) {
+            // Old systemds look for new files only when they are told to.
+            Err(Error::Refused { .. }) if !service && !timer => {
+                daemon_reload()?;
+                self.start("timer", &["start"])
+            }
+            started => started,
+        }
+    }
+
+    /// Has systemd run the command now, or as soon as the node has booted.
+    pub fn run_soon(&self) -> Result<(), Error> {
+        self.start("service", &["start", "--no-block"])
     }
 
     /// Stops the timer. The command, if it runs already, goes on.
     pub fn disarm(&self) -> Result<(), Error> {
-        let timer = format!("{}.timer", self.unit());
-        match act("stop", std::slice::from_ref(&timer), &["stop"], ANSWER) {
+        match self.start("timer", &["stop"]) {
             // "Unit … not loaded": there is none.
             Err(Error::Refused { answer, .. }) if answer.contains("not loaded") => Ok(()),
             stopped => stopped,
         }
     }
 
-    fn unit(&self) -> String {
-        format!("cutover-deadline-{}", self.app)
+    fn start(&self, kind: &str, words: &[&str]) -> Result<(), Error> {
+        let action = if words.contains(&"stop") { "stop" } else { "arm" };
+        act(action, &[self.unit(kind)], words, ANSWER)
     }
+
+    fn unit(&self, kind: &str) -> String {
+        format!("cutover-deadline-{}.{kind}", self.app)
+    }
+
+    /// Whether there was another file of that name.
+    fn ensure_file(&self, kind: &str, text: &str) -> Result<bool, Error> {
+        let path = Path::new(RUNTIME_UNITS).join(self.unit(kind));
+        let there = fs::read(&path).ok();
+        if there.as_deref() == Some(text.as_bytes()) {
+            return Ok(false);
+        }
+        let refused = |error: disk::Error| {
+            let answer = format!("{error}: {}", error.source);
+            Error::Refused { action: "arm", subject: self.unit(kind), answer }
+        };
+        self.disk.replace(&path, text.as_bytes(), 0o644).map_err(refused)?;
+        Ok(there.is_some())
+    }
+
+    fn service(&self) -> String {
+        let words: Vec<_> = std::iter::once(self.program.as_os_str())
+            .chain(self.arguments.iter().map(OsString::as_os_str))
+            .map(|word| quoted(&word.to_string_lossy()))
+            .collect();
+        // While the node boots it waits for services that have had their turn; and the boot does not wait for its end.
+        // What it begins outlives it: the next run watches that, too.
+        format!(
+            "[Unit]\nDescription=Ends the update of {} should nobody else\nAfter=multi-user.target\n\
+             StartLimitIntervalSec=0\n[Service]\nType=simple\nExecStart={}\nKillMode=process\n\
+             RuntimeMaxSec=5min\nOOMScoreAdjust=-500\n",
+            self.app,
+            words.join(" ")
+        )
+    }
+
+    fn timer(&self) -> String {
+        // Without dependencies: it is armed early in the boot, and waited for then.
+        format!(
+            "[Unit]\nDescription=Looks after the update of {}\nDefaultDependencies=no\n[Timer]\n\
+             OnActiveSec=30s\nOnUnitInactiveSec=10s\nAccuracySec=1s\n",
+            self.app
+        )
+    }
+}
+
+/// A word of a command line in a unit file (systemd.service(5)).
+fn quoted(word: &str) -> String {
+    let mut text = String::from("\"");
+    for sign in word.chars() {
+        match sign {
+            '"' | '\\' => text.extend(['\\', sign]),
+            '%' | '$' => text.extend([sign, sign]),
+            _ => text.push(sign),
+        }
+    }
+    text.push('"');
+    text
+}
+
+/// Whether this machine is going down: units are stopped then, and not because they failed.
+pub fn is_going_down() -> bool {
+    is_booted() && tool("systemctl", ["is-system-running".into()], ANSWER).text().trim() == "stopping"
 }
 
 /// Holds back start jobs of units while it is closed: systemd orders them behind this transient unit's own job.
@@ -376,6 +443,12 @@ mod tests {
         for bad in ["", "shop", "--force.service", "/etc/x.service", "a b.service", "*.service", ".service"] {
             assert!(!is_unit_name(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn words_reach_the_command_as_they_are() {
+        assert_eq!(quoted("/etc/a b.toml"), "\"/etc/a b.toml\"");
+        assert_eq!(quoted("50%\"$x\\"), "\"50%%\\\"$$x\\\\\"");
     }
 
     #[test]

@@ -207,6 +207,17 @@ impl Data {
         if need > free { Err(Error::NoSpace { path: path.to_owned(), need, free }) } else { Ok(()) }
     }
 
+    /// How many bytes the snapshots of a switch would copy one by one.
+    pub fn bytes_to_copy(&self, entries: &[Entry]) -> Result<u64, Error> {
+        let mut bytes = 0_u64;
+        for entry in entries.iter().filter(|entry| entry.on_rollback != DataPolicy::Keep) {
+            if self.method(&entry.path)? == Method::Copy {
+                bytes = bytes.saturating_add(copy::size_bytes(&entry.path)?);
+            }
+        }
+        Ok(bytes)
+    }
+
     /// The snapshots that there are, in order of transactions.
     pub fn snapshots(&self) -> Result<Vec<SnapshotSet>, Error> {
         self.read_indexes(Kind::Snapshots)
