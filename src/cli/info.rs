@@ -137,7 +137,7 @@ fn bounds(context: &Context) -> Bounds {
             Ok(locally.application(settings, |application| application.bytes_to_copy()))
         })
         .unwrap_or(0);
-    Bounds::of(&context.app, settings, copied)
+    Bounds::of(&context.app, settings, &[], copied)
 }
 
 fn as_json(bounds: &Bounds) -> serde_json::Value {

@@ -80,11 +80,12 @@ impl Bounds {
         }
     }
 
-    /// The same for the application `app` on this node, with the hooks that it has now.
-    pub fn of(app: &str, settings: &Settings, copied: u64) -> Self {
+    /// The same for the application `app` on this node, with the hooks that the admin has now, and that these releases
+    /// bring; without releases, for any that may come.
+    pub fn of(app: &str, settings: &Settings, releases: &[PathBuf], copied: u64) -> Self {
         let directory = PathBuf::from(format!("/etc/cutover/{app}.hooks"));
         let hooks = Hooks { settings: settings.hooks.clone(), directory };
-        Self::new(settings, |moment| hooks.count(moment), copied)
+        Self::new(settings, |moment| hooks.count(moment, releases), copied)
     }
 
     /// From the clearance to rest at the longest, when the program that does it is stopped once, in the last moment of

@@ -110,10 +110,13 @@ impl Hooks {
         Ok(())
     }
 
-    /// How many hooks a moment may have: the admin's that there are, and one of the release.
-    pub fn count(&self, moment: Moment) -> u32 {
+    /// How many hooks a moment has: the admin's, and one of these releases, if any of them brings one. Without releases
+    /// one is counted for those that may come.
+    pub fn count(&self, moment: Moment, trees: &[PathBuf]) -> u32 {
         let admins = admins(&self.directory.join(format!("{}.d", moment.name()))).unwrap_or_default();
-        u32::try_from(admins.len()).unwrap_or(u32::MAX).saturating_add(u32::from(self.settings.release))
+        let brings_one = |tree: &PathBuf| tree.join(RELEASE_HOOKS).join(moment.name()).exists();
+        let is_there = self.settings.release && (trees.is_empty() || trees.iter().any(brings_one));
+        u32::try_from(admins.len()).unwrap_or(u32::MAX).saturating_add(u32::from(is_there))
     }
 
     fn run_one(&self, hook: &Path, tree: Option<&Path>, env: &[(String, OsString)]) -> Result<(), Error> {

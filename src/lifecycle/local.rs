@@ -141,7 +141,7 @@ impl Application for Local<'_> {
 
     fn bounds(&self, record: &Record) -> Bounds {
         let copied = if record.phase.stands() == Stands::Before { self.bytes_to_copy() } else { 0 };
-        Bounds::of(self.app, self.settings, copied)
+        Bounds::of(self.app, self.settings, &self.store.layout.trees_of(record), copied)
     }
 
     fn bytes_to_copy(&self) -> u64 {

@@ -489,7 +489,8 @@ impl Node<'_> {
 
     /// When the phase must have ended that begins now.
     fn deadline_of(&self, record: &Record, settings: &Settings) -> Option<Deadline> {
-        let within = Bounds::of(self.app, settings, 0).of_phase(&record.phase)?;
+        let releases = self.store.layout.trees_of(record);
+        let within = Bounds::of(self.app, settings, &releases, 0).of_phase(&record.phase)?;
         Some(deadline::after(self.clock, within))
     }
 

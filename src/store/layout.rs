@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::types::Version;
+use crate::types::record::Record;
 
 /// The paths of one root.
 #[derive(Clone, Debug)]
@@ -34,6 +35,11 @@ impl Layout {
     /// The tree of a release.
     pub fn tree(&self, version: &Version) -> PathBuf {
         self.releases().join(version)
+    }
+
+    /// The trees that an update goes between.
+    pub fn trees_of(&self, record: &Record) -> Vec<PathBuf> {
+        std::iter::once(&record.to).chain(&record.from).map(|release| self.tree(&release.version)).collect()
     }
 
     /// Everything else that is ours.

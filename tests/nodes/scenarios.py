@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 
+from deadlines import DEADLINES
 from lab import Failed, Lab, eventually
 from load import Load
 from node_app import UNIT, WORKER, NodeApp
@@ -395,7 +396,7 @@ SCENARIOS = [installs_by_timer, updates, rolls_back_sick, rolls_back_crashing, r
              rolls_back_restarting, stops_what_hangs, restarts_where_no_data_are, brings_data_back, moves_units_with_the_release,
              names_old_processes, needs_no_terminal, ends_without_its_updater, refuses_no_connection,
              updates_itself, runs_hooks, keeps_trees_in_use, has_sound_units,
-             *UNITS, *REHEARSALS, leaves_what_takes_the_node_down, survives_crashes]
+             *UNITS, *REHEARSALS, *DEADLINES, leaves_what_takes_the_node_down, survives_crashes]
 
 
 def measure_downtime(app):

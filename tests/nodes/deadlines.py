@@ -1,0 +1,121 @@
+"""Updates whose program is killed, stands still, or is caught by a reboot: each ends by itself, within its bound."""
+
+import json
+import os
+import time
+
+from lab import Failed, eventually
+
+# The moments at which the updater stands still, each in another phase.
+MOMENTS = ["pre-switch", "post-switch", "healthy", "pre-rollback", "committed"]
+# One or two on each kind of node; all of them with CUTOVER_NODES_ALL=1.
+SAMPLE = {"ext4": ["healthy"], "xfs": ["pre-rollback"], "btrfs": ["post-switch"]}
+QUICK = '[hooks]\ntimeout = "1s"\n[health]\nmin_healthy = "800ms"\ndeadline = "3s"\n'
+STANDS_STILL = "#!/bin/sh\n[ -e /srv/stand-still ] || exit 0\nrm /srv/stand-still\nkill -STOP $PPID\n"
+
+
+def check(is_so, text):
+    if not is_so:
+        raise Failed(text)
+
+
+def at_rest_within(app, seconds):
+    began = time.monotonic()
+    app.at_rest(seconds)
+    return time.monotonic() - began
+
+
+def bound(app):
+    """What `config show` says that an update may take, in seconds."""
+    return json.loads(app.node.call("cutover", "config", "show", "--json"))["bounds_ms"]["whole"] / 1000
+
+
+def ends_what_stands_still(app):
+    """an updater that stands still in any phase is ended, and its update finished, within the bound that is printed"""
+    node, took = app.node, []
+    node.write("/etc/cutover/app.toml.d/quick.toml", QUICK)
+    for moment in MOMENTS if os.environ.get("CUTOVER_NODES_ALL") else SAMPLE[node.kind]:
+        hook = f"/etc/cutover/app.hooks/{moment}.d/10-stands-still"
+        node.write(hook, STANDS_STILL, 0o755)
+        within = bound(app)
+        old = app.version()
+        version = app.publish(**({"sick_after": 0} if moment == "pre-rollback" else {}))
+        node.write("/srv/stand-still", "")
+        updater = node.spawn("cutover", "update", "--now")
+        eventually(f"the updater stands still in {moment}", 30, lambda: not node.path("/srv/stand-still").exists())
+        seconds = at_rest_within(app, within + 30)
+        updater.wait(20)
+        app.serves(app.active())
+        status = app.status()
+        check(status["state"] == "idle", f"after {moment} the node is {status['state']}")
+        wanted = [version] if moment == "committed" else [old] if moment == "pre-rollback" else [old, version]
+        check(app.active() in wanted, f"after {moment} {app.active()} runs")
+        check([bad["release"]["version"] for bad in status["bad"]] == ([version] if moment == "pre-rollback" else []),
+              f"after {moment} banned are {status['bad']}")
+        timer = app.properties("cutover-deadline-app.timer", "ActiveState")
+        check(timer["ActiveState"] == "inactive", f"after {moment} the timer is {timer}")
+        took.append(f"{moment} {seconds:.0f} s of {within:.0f}")
+        node.path(hook).unlink()
+        node.run("cutover", "mark-good", version)
+    node.path("/etc/cutover/app.toml.d/quick.toml").unlink()
+    return ", ".join(took)
+
+
+def recovers_although_killed(app):
+    """a recovery that is killed is begun again by the timer, before and after a reboot"""
+    node = app.node
+    node.write("/etc/cutover/app.toml.d/slow.toml", '[health]\nmin_healthy = "8s"\ndeadline = "60s"\n')
+    version = app.publish()
+    node.spawn("cutover", "update", "--now")
+    eventually("the trial begins", 20, lambda: app.active() == version and app.version() == version)
+    node.crash()
+    node.boot()
+    journal = node.path("/srv/app/.cutover/journal.json")
+    eventually("the recovery watches", 30, lambda: node.run("pgrep", "-f", "cutover --app app recover$")[0] == 0)
+    node.call("pkill", "-KILL", "-x", "cutover")
+    check(journal.exists(), "the update has ended already")
+    timer = app.properties("cutover-deadline-app.timer", "ActiveState")
+    check(timer["ActiveState"] == "active", f"nothing is armed after the boot: {timer}")
+    app.at_rest(60)
+    app.serves(version)
+    check(app.history()[-1]["outcome"] == "committed", f"it ended {app.history()[-1]}")
+    node.path("/etc/cutover/app.toml.d/slow.toml").unlink()
+
+
+def bans_nothing_for_a_reboot(app):
+    """a clean reboot in a trial speaks against nobody: the trial goes on after it"""
+    node = app.node
+    node.write("/etc/cutover/app.toml.d/slow.toml", '[health]\nmin_healthy = "6s"\ndeadline = "60s"\n')
+    version = app.publish()
+    node.spawn("cutover", "update", "--now")
+    eventually("the trial begins", 20, lambda: app.active() == version and app.version() == version)
+    node.reboot()
+    app.at_rest(60)
+    app.serves(version)
+    check(app.history()[-1]["outcome"] == "committed", f"it ended {app.history()[-1]}")
+    check(not app.status()["bad"], f"banned: {app.status()['bad']}")
+    node.path("/etc/cutover/app.toml.d/slow.toml").unlink()
+
+
+def leaves_a_rollback_alone(app):
+    """going back has a time of its own: a recovery, past the deadline of the trial, leaves it alone"""
+    node = app.node
+    node.write("/etc/cutover/app.toml.d/quick.toml", QUICK.replace('"1s"', '"60s"'))
+    hook = "/etc/cutover/app.hooks/pre-rollback.d/10-slow"
+    node.write(hook, "#!/bin/sh\necho begun >>/srv/began\nsleep 12\n", 0o755)
+    old = app.version()
+    app.publish(sick_after=0)
+    updater = node.spawn("cutover", "update", "--now")
+    eventually("going back begins", 30, lambda: node.path("/srv/began").exists())
+    time.sleep(9)
+    status = node.run("cutover", "recover")[0]
+    check(status == 11, f"recover ended with {status}")
+    check(updater.wait(60) == 10, f"the updater ended with {updater.returncode}")
+    check(node.path("/srv/began").read_text() == "begun\n", "the hook ran twice")
+    app.serves(old)
+    node.path(hook).unlink()
+    node.path("/srv/began").unlink()
+    node.path("/etc/cutover/app.toml.d/quick.toml").unlink()
+
+
+DEADLINES = [ends_what_stands_still, recovers_although_killed, bans_nothing_for_a_reboot, leaves_a_rollback_alone]
