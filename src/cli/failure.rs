@@ -17,6 +17,7 @@ use crate::release::trust::SignError;
 use crate::release::{archive, index, pack, publish, resolve, source, stage};
 use crate::store;
 use crate::sys::{disk, owned};
+use crate::types::escaped_path;
 
 /// Exit codes, as the design and the manual have them.
 pub mod code {
@@ -242,6 +243,7 @@ fn of_node(error: &node::Error) -> Failure {
             &format!("if it is good after all: `cutover mark-good {}`", bad.release.version),
         ),
         E::ActiveAlready(_) => Failure::new(code::FAILED, error, None),
+        E::Data(error) => of_data(error),
     }
 }
 
@@ -259,16 +261,20 @@ fn of_rehearsal(error: &rehearsal::Error) -> Failure {
         ),
         E::Walls(W::Absent(_)) => told(code::USAGE, "make it, owned by the service's user, then try again"),
         E::Walls(W::Name(_) | W::TooMany(_)) => told(code::USAGE, "set `network = \"off\"` in `[rehearsal]`"),
-        E::Data(data::Error::NoSpace { .. }) => told(
+        E::Data(data::Error::NoSpace { .. } | data::Error::NoInodes { .. }) => told(
             code::NO_SPACE,
             "make room, put the data on a file system that shares blocks, or use `--no-rehearsal`",
         ),
         E::Data(data::Error::Disk(error)) | E::Walls(W::Disk(error)) | E::Disk(error) => {
             of_disk(error, code::FAILED)
         }
-        E::Data(data::Error::Unfit { .. } | data::Error::Index { .. }) => {
-            told(code::USAGE, "set `network = \"off\"` in `[rehearsal]`, or name other `[[data]]`")
-        }
+        E::Data(
+            error @ (data::Error::Unfit { .. }
+            | data::Error::Index { .. }
+            | data::Error::Border { .. }
+            | data::Error::Nested { .. }
+            | data::Error::WayBack { .. }),
+        ) => of_data(error),
         E::Systemd(_) => told(code::FAILED, "look at the log: `journalctl -u 'cutover-rehearsal-*'`"),
     }
 }
@@ -418,7 +424,29 @@ fn of_data(error: &data::Error) -> Failure {
         E::NoSpace { .. } => {
             Failure::new(code::NO_SPACE, error, Some("make room, then run the same command again"))
         }
-        E::Unfit { .. } => Failure::new(code::FAILED, error, Some("name another path in `[[data]]`")),
+        E::NoInodes { .. } => {
+            let hint = "remove files that nobody needs, or put the data on a file system with more inodes";
+            Failure::new(code::NO_SPACE, error, Some(hint))
+        }
+        E::Unfit { .. } => {
+            Failure::new(code::USAGE, error, Some("mend that, or name other `[[data]]`; nothing was stopped"))
+        }
+        E::Border { within, .. } => {
+            let hint = format!(
+                "declare it with `leave = [\"{}\"]` in that `[[data]]`: it then stays where it is",
+                escaped_path(within)
+            );
+            Failure::new(code::USAGE, error, Some(&hint))
+        }
+        E::Nested { .. } => {
+            let hint = "name one of them only, or two directories beside each other; what a rollback is to keep can be \
+                        in `leave` of the outer one";
+            Failure::new(code::USAGE, error, Some(hint))
+        }
+        E::WayBack { .. } => {
+            let hint = "let data and root be on one mount, with rights to write in both; nothing was stopped";
+            Failure::new(code::USAGE, error, Some(hint))
+        }
         E::Index { .. } => {
             let hint = "move that file away: the data that it lists stay where they are";
             Failure::new(code::FAILED, error, Some(hint))

@@ -9,12 +9,15 @@ use super::args::{ConfigCommand, Global, LogArgs};
 use super::context::Context;
 use super::failure::Error;
 use super::output::table;
+use crate::config::Problem;
+use crate::lifecycle::data::{self, Probing};
 use crate::lifecycle::deadline::Bounds;
 use crate::lifecycle::node::Node;
 use crate::lifecycle::settings::Settings;
 use crate::lifecycle::status::is_unadopted;
 use crate::store::{Kept, Pointer, read_history};
 use crate::sys::disk::Disk;
+use crate::sys::owned;
 use crate::types::record::Phase;
 use crate::types::state::{HistoryEntry, Outcome};
 use crate::types::{Span, escaped};
@@ -93,6 +96,8 @@ pub fn config(context: &Context, command: &ConfigCommand) -> Result<u8, Error> {
         ConfigCommand::Check => {
             super::fleet::check_configured(context)?;
             let warnings = context.with_node("config check", |node, locally| {
+                check_owners(node)?;
+                check_data(node)?;
                 // Before rehearsals, whose trouble with a unit that is not there says less.
                 locally.check_units(node.settings)?;
                 super::rehearse::check_configured(node, locally)?;
@@ -128,7 +133,30 @@ fn unadopted(node: &Node<'_>) -> Result<Vec<String>, Error> {
     )])
 }
 
-/// The effective configuration as TOML, each value with its file behind it.
+/// Whether nobody else can put another directory in the root's place: whoever may write to a parent can.
+fn check_owners(node: &Node<'_>) -> Result<(), Error> {
+    let root = node.store.layout.root();
+    owned::directory(root).map(drop).map_err(|error| Error::Config(Problem::Owned(error)))
+}
+
+/// Whether the data can be copied and brought back. Who is not root may not know.
+fn check_data(node: &Node<'_>) -> Result<(), Error> {
+    if node.store.prepare().is_err() {
+        return Ok(());
+    }
+    let (data, entries) = (node.data(), &node.settings.data);
+    let checked = data.check(entries, Probing::Tried).and_then(|()| data.try_way_back(entries));
+    match checked {
+        Err(data::Error::Disk(error))
+            if error.source.kind() == std::io::ErrorKind::PermissionDenied
+                && !nix::unistd::geteuid().is_root() =>
+        {
+            Ok(())
+        }
+        checked => Ok(checked?),
+    }
+}
+
 /// How long each phase of an update may take here, with the hooks and the data that there are now.
 fn bounds(context: &Context) -> Bounds {
     let settings = context.settings();
@@ -160,6 +188,7 @@ fn in_words(bounds: &Bounds) -> String {
     )
 }
 
+/// The effective configuration as TOML, each value with its file behind it.
 fn effective(settings: &Settings, context: &Context) -> String {
     let text = toml::to_string_pretty(settings).unwrap_or_default();
     let mut table = String::new();

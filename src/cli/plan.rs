@@ -8,16 +8,17 @@ use super::failure::{Error, code};
 use super::rehearse::possible;
 use super::update::{Named, blocked, named, nothing_newer};
 use crate::coord::settings::Mode;
-use crate::lifecycle::data::Decision;
+use crate::lifecycle::data::{Decision, Probing};
 use crate::lifecycle::node::{self, Node, phase_name};
 use crate::lifecycle::plan::{self, DataBack, StagingPlan};
 use crate::lifecycle::policy;
 use crate::lifecycle::rehearsal;
 use crate::lifecycle::service;
-use crate::lifecycle::settings::Settings;
+use crate::lifecycle::settings::{Data as Entry, Settings};
 use crate::lifecycle::upstream::Offered;
 use crate::lifecycle::view::BlockedView;
 use crate::release::resolve::Candidate;
+use crate::types::record::DataSnapshot;
 use crate::types::{Digest, ReleaseId, Size, Version, escaped_path};
 
 /// What is in the way, as JSON.
@@ -45,6 +46,9 @@ impl Plan {
             None => StagingPlan { ranges: Vec::new(), write_bytes: Some(0) },
         };
         let from = node.active_release(&node.store.trusted_state()?)?;
+        if from.as_ref().is_none_or(|from| from.digest != offered.release.digest) {
+            node.data().check(&node.settings.data, Probing::Guessed)?;
+        }
         let in_the_way = blocked(node, &offered, is_urgent)?;
         Ok(Self { offered, from, staging, in_the_way })
     }
@@ -265,6 +269,10 @@ pub fn rollback_check(context: &Context, node: &Node<'_>, args: &RollbackArgs) -
         Decision::Keep => "keep",
         Decision::Restore => "restore",
     };
+    let coming = node.coming_back(&route, args.data.into());
+    node.data().check_way_back(&coming)?;
+    let entries: Vec<_> = coming.iter().filter_map(|copy| entry_of(settings, copy)).collect();
+    node.data().try_way_back(&entries)?;
     let data = match (settings.data.is_empty(), back.restores(&route.data)) {
         (true, _) => "none",
         (false, true) => "restore",
@@ -277,6 +285,11 @@ pub fn rollback_check(context: &Context, node: &Node<'_>, args: &RollbackArgs) -
     });
     context.output.result(&value, &back_text(settings, &decided, (from, to), !args.no_hold));
     Ok(0)
+}
+
+/// The settings of data that were copied.
+fn entry_of(settings: &Settings, copy: &DataSnapshot) -> Option<Entry> {
+    settings.data.iter().find(|entry| entry.path.as_os_str() == copy.path.as_str()).cloned()
 }
 
 fn back_text(

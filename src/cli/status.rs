@@ -144,10 +144,13 @@ fn what_runs(view: &Status, now: Timestamp) -> Vec<Vec<String>> {
     }
     if let Some(previous) = &view.previous {
         let way = match (previous.rollback.possible, previous.rollback.data.as_str()) {
-            (false, _) => "its tree is gone, so there is no way back to it",
-            (true, "restore") => "going back is possible, with the data as before the switch",
-            (true, "keep") => "going back is possible, and the data stay",
-            (true, _) => "going back is possible",
+            (false, _) => match &previous.rollback.why_not {
+                Some(why) => format!("there is no way back to it: {why}"),
+                None => "its tree is gone, so there is no way back to it".to_owned(),
+            },
+            (true, "restore") => "going back is possible, with the data as before the switch".to_owned(),
+            (true, "keep") => "going back is possible, and the data stay".to_owned(),
+            (true, _) => "going back is possible".to_owned(),
         };
         rows.push(row("previous", format!("{}: {way}", previous.version)));
     }

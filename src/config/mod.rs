@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 pub use merge::Origins;
 pub use problem::{Problem, nearest};
 
+use crate::lifecycle::data::leave::is_within;
 use crate::lifecycle::settings::Settings;
 use crate::release::source;
 use crate::sys::{disk, owned};
@@ -196,6 +197,13 @@ pub fn check(settings: &Settings) -> Result<(), Problem> {
     for data in &settings.data {
         if let Some(why) = unfit_data(&data.path, &settings.root) {
             return contradiction(format!("`data.path` {why}, not `{}`", data.path.display()));
+        }
+        if let Some(left) = data.leave.iter().find(|left| !is_within(left)) {
+            return contradiction(format!(
+                "`data.leave` must have paths within `{}`, not `{}`",
+                data.path.display(),
+                left.display()
+            ));
         }
     }
     for (name, target) in &settings.links {

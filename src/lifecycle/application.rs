@@ -113,6 +113,11 @@ pub trait Application {
         Ok(())
     }
 
+    /// Looks at the data before anything stops, and plans how they are copied: what cannot be done is said now.
+    fn plan_data(&self, _record: &Record) -> Result<(), Reason> {
+        Ok(())
+    }
+
     /// Copies the data as they are, with everything stopped. The same transaction is copied once.
     fn snapshot(&self, record: &Record) -> Result<Vec<DataSnapshot>, Reason>;
 

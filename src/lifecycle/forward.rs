@@ -47,6 +47,9 @@ impl Driver<'_> {
         if let Err(reason) = self.judge_baseline(record) {
             return off(reason);
         }
+        if let Err(reason) = self.application.plan_data(record) {
+            return off(reason);
+        }
         match self.application.look_before(record, Direction::Forward) {
             Ok(before) => record.units = Some(before),
             Err(reason) => return off(reason),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::application::{Application, Direction, Moment, Watch};
-use super::data::{Data, Decision, Restore};
+use super::data::{self, Data, Decision, Probing, Restore, Writers};
 use super::deadline::Bounds;
 use super::driver::chain;
 use super::hooks::{self, Hooks};
@@ -86,11 +86,7 @@ impl<'a> Local<'a> {
     }
 
     fn data(&self) -> Data {
-        Data {
-            disk: self.store.disk.clone(),
-            private: self.store.layout.private(),
-            reserve: self.store.reserve_bytes(&self.settings.store).unwrap_or(0),
-        }
+        Data::of(self.store, self.settings)
     }
 
     /// What becomes of one path's data on the way back, and why.
@@ -114,12 +110,10 @@ impl<'a> Local<'a> {
 
 impl Application for Local<'_> {
     fn hooks(&self, moment: Moment, record: &Record) -> Result<(), Reason> {
-        if moment == Moment::PreSwitch {
-            // What does not fit is found before anything stops.
-            let (release, entries) = (record.from.as_ref(), &self.settings.data);
-            self.data()
-                .plan_snapshots(&record.transaction, release, Timestamp::now(), entries)
-                .map_err(|error| Reason::new(Cause::Machine, chain(&error)))?;
+        if moment == Moment::PreSwitch && record.rollout.is_some() {
+            // Others may have been waited for since it was planned.
+            let checked = self.data().check(&self.settings.data, Probing::Guessed);
+            checked.map_err(|error| unfit_data(&error))?;
         }
         let directory = PathBuf::from(format!("/etc/cutover/{}.hooks", self.app));
         let hooks = Hooks { settings: self.settings.hooks.clone(), directory };
@@ -225,8 +219,14 @@ impl Application for Local<'_> {
     fn snapshot(&self, record: &Record) -> Result<Vec<DataSnapshot>, Reason> {
         let (release, entries) = (record.from.as_ref(), &self.settings.data);
         self.data()
-            .ensure_snapshots(&record.transaction, release, Timestamp::now(), entries)
+            .ensure_snapshots(&record.transaction, release, Timestamp::now(), entries, self.writers())
             .map_err(|error| Reason::new(Cause::Machine, chain(&error)))
+    }
+
+    fn plan_data(&self, record: &Record) -> Result<(), Reason> {
+        let (release, entries) = (record.from.as_ref(), &self.settings.data);
+        let planned = self.data().plan_snapshots(&record.transaction, release, Timestamp::now(), entries);
+        planned.map(drop).map_err(|error| unfit_data(&error))
     }
 
     fn restore(&self, record: &Record) -> Result<Vec<String>, Reason> {
@@ -316,6 +316,11 @@ impl Application for Local<'_> {
 }
 
 impl Local<'_> {
+    /// Whether services may write to the data while they are copied.
+    fn writers(&self) -> Writers {
+        if self.services.stops_first(true) { Writers::Stopped } else { Writers::Running }
+    }
+
     fn rehearsal_environment(&self, version: &Version) -> Vec<(String, OsString)> {
         let mut env = self.environment("rehearsal", None);
         env.push(("CUTOVER_TO_VERSION".into(), version.as_str().into()));
@@ -380,6 +385,20 @@ fn cause_of_links(error: &units::Error) -> Cause {
         units::Error::Disk(_) | units::Error::Systemd(systemd::Error::TimedOut { .. }) => Cause::Machine,
         units::Error::TooMany(_) | units::Error::Systemd(systemd::Error::Refused { .. }) => Cause::Service,
     }
+}
+
+/// Data that cannot be copied or brought back: nothing was stopped.
+fn unfit_data(error: &data::Error) -> Reason {
+    let cause = match error {
+        data::Error::Disk(_) | data::Error::Index { .. } => Cause::Machine,
+        data::Error::NoSpace { .. }
+        | data::Error::NoInodes { .. }
+        | data::Error::Unfit { .. }
+        | data::Error::Border { .. }
+        | data::Error::Nested { .. }
+        | data::Error::WayBack { .. } => Cause::NotNow,
+    };
+    Reason::new(cause, chain(error))
 }
 
 /// Whether systemd takes timers from us. Without it nobody ends an update that was interrupted but the next run.

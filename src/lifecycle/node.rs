@@ -7,13 +7,17 @@ use jiff::Timestamp;
 
 use super::agreement::Agreement;
 use super::application::Application;
+use super::data::{self, Data, Decision};
 use super::deadline::{self, Bounds};
 use super::driver::{self, Driver, Ended, Narrator};
+use super::plan::DataBack;
 use super::settings::Settings;
 use crate::store::{Kept, Sealed, Store};
 use crate::sys::clock::Clock;
 use crate::sys::lock::{self, Attempt, Holder, Lock};
-use crate::types::record::{Cause, DataPolicy, Deadline, Intent, Phase, Reason, Record, Stands};
+use crate::types::record::{
+    Cause, DataPolicy, DataSnapshot, Deadline, Intent, Phase, Reason, Record, Stands,
+};
 use crate::types::state::State;
 use crate::types::{ReleaseId, Version};
 
@@ -80,6 +84,9 @@ pub enum Error {
     /// It is active already.
     #[error("release {0} is active already")]
     ActiveAlready(Version),
+    /// The data cannot be copied, or not be brought back.
+    #[error(transparent)]
+    Data(#[from] data::Error),
 }
 
 impl From<crate::sys::disk::Error> for Error {
@@ -219,8 +226,33 @@ impl Node<'_> {
         record.confirm = wish.confirm;
         record.no_rollback = wish.no_rollback;
         record.rollout = wish.rollout;
+        if wish.rollout.is_none() {
+            // Before anything is written down: what cannot be done is told with its own exit code. In a rollout the
+            // others must hear of it, so it is found when the node is asked.
+            let (transaction, from) = (&record.transaction, record.from.as_ref());
+            self.data().plan_snapshots(transaction, from, record.started, &self.settings.data)?;
+        }
         self.begin(&mut record)?;
         self.drive(lock, self.settings, wish.may_wait, parts)
+    }
+
+    /// The application's data.
+    pub fn data(&self) -> Data {
+        Data::of(self.store, self.settings)
+    }
+
+    /// Refuses a way back on which data would have to come back that cannot.
+    fn check_way_back(&self, route: &Route, asked: DataPolicy) -> Result<(), Error> {
+        Ok(self.data().check_way_back(&self.coming_back(route, asked))?)
+    }
+
+    /// The copies of data that would come back.
+    pub fn coming_back(&self, route: &Route, asked: DataPolicy) -> Vec<DataSnapshot> {
+        let (settings, store) = (self.settings, self.store);
+        let (old, new) = (Some(&route.back_to.version), &route.from.version);
+        let back = DataBack { settings, store, asked: Some(asked), old, new };
+        let is_wanted = |copy: &&DataSnapshot| back.decide(&copy.path) == Decision::Restore;
+        route.data.iter().filter(is_wanted).cloned().collect()
     }
 
     /// Writes down settings and record of a new update.
@@ -475,6 +507,7 @@ impl Node<'_> {
             }
         }
         let route = self.route(way.version.as_ref())?;
+        self.check_way_back(&route, way.data)?;
         let cause = if way.rollout.is_some() { Cause::Fleet } else { Cause::Operator };
         let phase = Phase::RollingBack { reason: Reason::new(cause, why) };
         let mut record = self.new_record(Intent::Rollback, Some(route.back_to), route.from, phase);

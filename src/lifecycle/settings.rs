@@ -55,6 +55,9 @@ pub struct Data {
     /// What a rollback does with it.
     #[serde(default)]
     pub on_rollback: DataPolicy,
+    /// Paths within it that stay where they are: mounts, subvolumes, or what no release brings back.
+    #[serde(default)]
+    pub leave: Vec<PathBuf>,
 }
 
 /// The `[metrics]` table.

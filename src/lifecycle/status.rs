@@ -2,6 +2,8 @@
 
 use jiff::Timestamp;
 
+use super::data::{Data, Decision};
+use super::driver::chain;
 use super::fleet;
 use super::node::{Error, phase_name};
 use super::offer;
@@ -151,17 +153,30 @@ fn whole<T>(kept: Kept<T>) -> Option<T> {
 
 fn previous(store: &Store, settings: &Settings, state: &State) -> Option<Previous> {
     let Installed { release, serial, since, .. } = state.previous.clone()?;
-    let possible = store.tree(&release.version).is_ok();
-    let restores = state.committed.as_ref().is_some_and(|kept| {
+    let mut coming = Vec::new();
+    if let Some(kept) = &state.committed {
         let (old, new) = (Some(&release.version), &kept.release.version);
-        DataBack { settings, store, asked: None, old, new }.restores(&kept.data)
-    });
+        let back = DataBack { settings, store, asked: None, old, new };
+        coming = kept.data.clone();
+        coming.retain(|copy| back.decide(&copy.path) == Decision::Restore);
+    }
+    let restores = !coming.is_empty();
+    // Only who may look into `.cutover` can tell.
+    let is_seen = std::fs::read_dir(store.layout.private()).is_ok();
+    let why_not = match store.tree(&release.version) {
+        Err(error) => Some(chain(&error)),
+        Ok(_) if is_seen => {
+            Data::of(store, settings).check_way_back(&coming).err().map(|error| chain(&error))
+        }
+        Ok(_) => None,
+    };
+    let possible = why_not.is_none();
     let data = match (settings.data.is_empty(), restores) {
         (true, _) => "none",
         (false, true) => "restore",
         (false, false) => "keep",
     };
-    let rollback = RollbackView { possible, data: data.to_owned() };
+    let rollback = RollbackView { possible, data: data.to_owned(), why_not };
     Some(Previous { version: release.version, serial, digest: release.digest, since, rollback })
 }
 

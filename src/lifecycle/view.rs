@@ -138,10 +138,13 @@ pub struct Previous {
 /// Whether going back is possible.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RollbackView {
-    /// Its tree is here.
+    /// Its tree is here, and the data that would come back can.
     pub possible: bool,
     /// What would happen to the data: `none`, `keep` or `restore`.
     pub data: String,
+    /// Why it is not possible.
+    #[serde(default)]
+    pub why_not: Option<String>,
 }
 
 /// A newer release that lies ready.

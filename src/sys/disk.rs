@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
+use super::deep::Fixed;
 use super::ioctl;
 use crate::types::escaped_path;
 
@@ -250,9 +251,25 @@ impl Disk {
     /// # Errors
     /// Also when something is mounted in there; then nothing is removed.
     pub fn remove_tree(&self, path: &Path) -> Result<(), Error> {
+        self.remove_all(path, Fixed::Stays)
+    }
+
+    /// The same for data, of which also goes what nobody may change (`chattr +i`). What is not there is no error.
+    pub fn remove_data(&self, path: &Path) -> Result<(), Error> {
+        match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            found => {
+                found.context("look at", path)?;
+                self.remove_all(path, Fixed::Goes)
+            }
+        }
+    }
+
+    /// What is mounted is found before anything is removed; what comes to be mounted meanwhile stops the work.
+    fn remove_all(&self, path: &Path, fixed: Fixed) -> Result<(), Error> {
         ensure_no_mount(path)?;
         self.ask("remove", path)?;
-        super::remove::remove_all(path).context("remove", path)
+        super::remove::remove_all(path, fixed)
     }
 
     /// Lets two names change places, so that each is there at any moment, and makes both directories durable.
@@ -365,6 +382,10 @@ pub fn is_same_filesystem(one: &Path, other: &Path) -> Result<bool, Error> {
 
 /// Refuses a tree in which something is mounted.
 pub fn ensure_no_mount(path: &Path) -> Result<(), Error> {
+    // What a link leads to is not removed with it.
+    if fs::symlink_metadata(path).context("look at", path)?.is_symlink() {
+        return Ok(());
+    }
     match super::mounts::within(path).context("look at", path)? {
         Some(point) => {
             let why = format!("`{}` is mounted there", crate::types::escaped_path(&point));

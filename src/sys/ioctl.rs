@@ -7,7 +7,7 @@
 //! [`Disk::ask`]: super::disk::Disk::ask
 #![expect(unsafe_code, reason = "ioctl has no safe form; each call's argument is a plain C struct")]
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -21,6 +21,8 @@ use nix::unistd::{Gid, Uid};
 /// linux/magic.h
 const BTRFS_SUPER_MAGIC: i64 = 0x9123_683e;
 const XFS_SUPER_MAGIC: i64 = 0x5846_5342;
+const EXT4_SUPER_MAGIC: i64 = 0xef53;
+const TMPFS_MAGIC: i64 = 0x0102_1994;
 /// A subvolume's root always has this inode number, and no other directory of btrfs has it.
 const SUBVOLUME_INODE: u64 = 256;
 /// linux/btrfs.h: BTRFS_SUBVOL_RDONLY
@@ -66,6 +68,46 @@ mod raw {
     nix::ioctl_read!(get_flags, 0x94, 25, u64);
     nix::ioctl_read!(get_information, 0x94, 60, SubvolumeInformation);
     nix::ioctl_write_ptr!(set_flags, 0x94, 26, u64);
+    // linux/fs.h: FS_IOC_GETFLAGS and FS_IOC_SETFLAGS; the kernel reads and writes an int, whatever the header says.
+    nix::ioctl_read!(get_file_flags, b'f', 1, libc::c_long);
+    nix::ioctl_write_ptr!(set_file_flags, b'f', 2, libc::c_long);
+}
+
+/// What the kernel says of `name` in an open directory, or with an empty name of what is open itself. No link is followed,
+/// and nothing is mounted for it.
+pub fn statx(directory: impl AsFd, name: &CStr) -> io::Result<libc::statx> {
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT | libc::AT_EMPTY_PATH;
+    let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID;
+    // SAFETY: every field of the C struct may be zero; the name ends in a zero byte; the kernel fills in the struct only.
+    let (answer, found) = unsafe {
+        let mut found: libc::statx = std::mem::zeroed();
+        let directory = directory.as_fd().as_raw_fd();
+        (libc::statx(directory, name.as_ptr(), flags, mask, &raw mut found), found)
+    };
+    Errno::result(answer)?;
+    Ok(found)
+}
+
+/// The flags of an open file or directory that `chattr` shows; none where the file system has none.
+pub fn file_flags(file: impl AsFd) -> io::Result<i32> {
+    let mut flags: libc::c_long = 0;
+    // SAFETY: the kernel writes at most one long to where the pointer shows.
+    match unsafe { raw::get_file_flags(file.as_fd().as_raw_fd(), &raw mut flags) } {
+        Err(Errno::ENOTTY | Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(0),
+        Err(error) => Err(error.into()),
+        // The kernel writes an int to the start of it.
+        Ok(_) => Ok(i32::from_ne_bytes([0, 1, 2, 3].map(|at| flags.to_ne_bytes()[at]))),
+    }
+}
+
+/// Sets them.
+pub fn set_file_flags(file: impl AsFd, flags: i32) -> io::Result<()> {
+    let mut bytes = [0; size_of::<libc::c_long>()];
+    bytes[..4].copy_from_slice(&flags.to_ne_bytes());
+    let flags = libc::c_long::from_ne_bytes(bytes);
+    // SAFETY: the kernel reads one int from where the pointer shows, which is a whole long.
+    unsafe { raw::set_file_flags(file.as_fd().as_raw_fd(), &raw const flags) }?;
+    Ok(())
 }
 
 /// Makes `to`, an empty file, share all blocks of `from` (reflink). Both must be on one file system that can do it:
@@ -91,6 +133,12 @@ pub fn is_btrfs(path: &Path) -> io::Result<bool> {
 /// Whether `path` lies on xfs.
 pub fn is_xfs(path: &Path) -> io::Result<bool> {
     Ok(nix::sys::statfs::statfs(path)?.filesystem_type().0 == XFS_SUPER_MAGIC)
+}
+
+/// Whether `path` lies on a file system of which it is known that files never share blocks there.
+pub fn never_shares_blocks(path: &Path) -> io::Result<bool> {
+    let kind = nix::sys::statfs::statfs(path)?.filesystem_type().0;
+    Ok([EXT4_SUPER_MAGIC, TMPFS_MAGIC].contains(&kind))
 }
 
 /// Whether `path` is the root of a subvolume of btrfs.

@@ -4,6 +4,7 @@ pub mod access_list;
 pub mod clock;
 pub mod deep;
 pub mod disk;
+pub mod inode;
 pub mod ioctl;
 pub mod lock;
 pub mod mounts;

@@ -11,11 +11,20 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// When the mounts cannot be read.
 pub fn within(path: &Path) -> io::Result<Option<PathBuf>> {
+    Ok(all_within(path)?.into_iter().next())
+}
+
+/// All places within `path`, or `path` itself, where something is mounted.
+///
+/// # Errors
+/// When the mounts cannot be read.
+pub fn all_within(path: &Path) -> io::Result<Vec<PathBuf>> {
+    // The table has the kernel's own paths: no links, however somebody has written this one.
     let real = fs::canonicalize(path)?;
     match fs::read("/proc/self/mountinfo") {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
-        Ok(table) => Ok(points(&table).find(|point| point.starts_with(&real))),
+        Ok(table) => Ok(points(&table).filter(|point| point.starts_with(&real)).collect()),
     }
 }
 

@@ -219,6 +219,9 @@ pub struct DataSnapshot {
     pub name: String,
     /// How it was made: `btrfs`, `reflink` or `copy`.
     pub method: String,
+    /// Paths within the data that are not in it, and stay where they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leave: Vec<std::path::PathBuf>,
 }
 
 /// One update, from its first to its last phase.

@@ -15,6 +15,7 @@ mod blame;
 mod ci;
 mod corpus;
 mod crash;
+mod data;
 mod differential;
 mod docs;
 mod error_examples;

@@ -98,3 +98,26 @@ fn access_lists_are_neither_packed_nor_inherited() {
         }
     }
 }
+
+#[test]
+fn nobody_else_may_put_another_root_in_place() {
+    if !needs_root("nobody_else_may_put_another_root_in_place") {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let (parent, root) = (place.path().join("parent"), place.path().join("parent/root"));
+    fs::create_dir_all(&root).unwrap();
+    let config = place.path().join("app.toml");
+    fs::write(&config, format!("root = '{}'\n", root.display())).unwrap();
+    let check = || cutover(&["--config", config.to_str().unwrap(), "config", "check"]);
+    assert!(check().status.success());
+    fs::set_permissions(&parent, fs::Permissions::from_mode(0o777)).unwrap();
+    let refused = check();
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert!(text(&refused.stderr).contains("/parent"), "{refused:?}");
+    fs::set_permissions(&parent, fs::Permissions::from_mode(0o1777)).unwrap();
+    assert!(check().status.success(), "what is in a sticky directory is its owner's");
+    fs::set_permissions(&parent, fs::Permissions::from_mode(0o755)).unwrap();
+    chown(&parent, Some(1001), None).unwrap();
+    assert_eq!(check().status.code(), Some(2));
+}

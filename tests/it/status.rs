@@ -266,9 +266,14 @@ fn a_node_with_marks_data_and_surplus() {
     }
     place.settings.store.keep = 2;
     place.settings.source.allow_unsigned = true;
-    place.settings.data = vec![Data { path: "/srv/shop/data".into(), on_rollback: DataPolicy::Auto }];
-    let copy =
-        DataSnapshot { path: "/srv/shop/data".into(), name: "t/0-data.copy".into(), method: "copy".into() };
+    place.settings.data =
+        vec![Data { path: "/srv/shop/data".into(), on_rollback: DataPolicy::Auto, leave: Vec::new() }];
+    let copy = DataSnapshot {
+        path: "/srv/shop/data".into(),
+        name: "t/0-data.copy".into(),
+        method: "copy".into(),
+        leave: Vec::new(),
+    };
     place.state.committed =
         Some(Installed { data: vec![copy], ..installed("1.1.0", "2026-11-20T04:00:00Z") });
     place.state.pins = vec!["0.8.0".parse().unwrap()];

@@ -1,7 +1,8 @@
-//! Copies, measures and removes data by descriptors: no link is ever followed, whoever may write to the data.
+//! Copies and measures data by descriptors: no link is ever followed, whoever may write to the data, and nothing is
+//! looked at beyond a border to another mount or subvolume.
 //!
-//! Copied are content (sharing blocks where the file system can), holes, modes, owners, times, extended attributes, links
-//! and hard links. Sockets are left out: their programs make them anew.
+//! Copied are content (sharing blocks where the file system can), holes, modes, owners, times, extended attributes, flags
+//! (`chattr`), links and hard links. Sockets are left out: their programs make them anew.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -13,225 +14,266 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstatat, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, UnlinkatFlags, Whence, fchownat, linkat, lseek, symlinkat, unlinkat};
+use nix::unistd::{Gid, Uid, Whence, fchownat, linkat, lseek, symlinkat};
 use xattr::FileExt as _;
 
+use super::leave::Leave;
 use crate::sys::disk::{self, Context as _};
-use crate::sys::ioctl;
+use crate::sys::inode::{self, Inode, names};
+use crate::sys::{access_list, ioctl};
 
 /// How deep directories may be in each other: each level costs descriptors.
-const DEPTH_MAX: usize = 200;
+pub(super) const DEPTH_MAX: usize = 200;
+/// linux/fs.h: FS_NOCOW_FL. Blocks can be shared only between two files that both have it, or both have not.
+const NO_COPY_ON_WRITE: i32 = 0x0080_0000;
+/// linux/fs.h: FS_SYNC_FL, FS_IMMUTABLE_FL, FS_APPEND_FL, FS_NODUMP_FL, FS_NOATIME_FL, FS_DIRSYNC_FL
+const KEPT_FLAGS: i32 = 0x08 | 0x10 | 0x20 | 0x40 | 0x80 | 0x1_0000;
 
-/// Copies `from`, a directory or file, to `to`, which must not exist. Nothing is synced.
-pub fn copy(from: &Path, to: &Path) -> Result<(), disk::Error> {
+/// Copies `from`, a directory or file, to `to`, which must not exist, but for what is left in place. Nothing is synced.
+pub fn copy(from: &Path, to: &Path, leave: Leave<'_>) -> Result<(), disk::Error> {
     let (from_parent, from_name) = opened(from)?;
     let (to_parent, to_name) = opened(to)?;
-    let mut links = HashMap::new();
-    let mut job = Job { links: &mut links, depth: 0, path: PathBuf::new(), to };
-    let here = Place { from: &from_parent, to: &to_parent };
-    job.entry(&here, &from_name, &to_name).context("copy", &from.join(&job.path))
+    let mut job = Job {
+        links: HashMap::new(),
+        flags: Vec::new(),
+        depth: 0,
+        path: PathBuf::new(),
+        to,
+        leave,
+        top: inode::look(&from_parent, &from_name).context("look at", from)?,
+    };
+    let here = Ends { from: &from_parent, to: &to_parent };
+    job.entry(&here, &from_name, &to_name).context_at("copy", || from.join(&job.path))?;
+    for (path, flags) in &job.flags {
+        let file = File::open(path).context("open", path)?;
+        // Who is not root may not set all of them.
+        drop(ioctl::file_flags(&file).and_then(|now| ioctl::set_file_flags(&file, now | flags)));
+    }
+    Ok(())
 }
 
-/// Bytes that a copy would take, holes left out. Zero for what is not there.
+/// Bytes on disk, holes left out. Zero for what is not there.
 pub fn size_bytes(path: &Path) -> Result<u64, disk::Error> {
-    let (parent, name) = match opened(path) {
-        Err(error) if error.source.kind() == io::ErrorKind::NotFound => return Ok(0),
-        opened => opened?,
-    };
     let mut total = 0;
-    walk(&parent, &name, 0, &mut |_, _, found, is_after| {
-        if !is_after {
-            total += u64::try_from(found.st_blocks).unwrap_or(0) * 512;
-        }
-        Ok(())
-    })
-    .context("measure", path)?;
+    walk(path, &mut |_, found| total += u64::try_from(found.st_blocks).unwrap_or(0) * 512)?;
     Ok(total)
 }
 
 /// A number that is another one when anything below `path` was changed, came or went meanwhile.
 pub fn fingerprint(path: &Path) -> Result<u64, disk::Error> {
-    let (parent, name) = opened(path)?;
     let mut hasher = DefaultHasher::new();
-    walk(&parent, &name, 0, &mut |_, name, found, is_after| {
-        if !is_after {
-            let times = (found.st_mtime, found.st_mtime_nsec, found.st_ctime, found.st_ctime_nsec);
-            (name, found.st_ino, found.st_mode, found.st_size, times).hash(&mut hasher);
-        }
-        Ok(())
-    })
-    .context("look at", path)?;
+    walk(path, &mut |name, found| {
+        let times = (found.st_mtime, found.st_mtime_nsec, found.st_ctime, found.st_ctime_nsec);
+        (name, found.st_ino, found.st_mode, found.st_size, times).hash(&mut hasher);
+    })?;
     Ok(hasher.finish())
-}
-
-/// Removes a tree, a file or a subvolume of btrfs. What is not there is no error. Not durable.
-pub fn remove(path: &Path) -> Result<(), disk::Error> {
-    if ioctl::is_subvolume(path).unwrap_or(false) && ioctl::delete_subvolume(path).is_ok() {
-        return Ok(());
-    }
-    let (parent, name) = opened(path)?;
-    walk(&parent, &name, 0, &mut |directory, name, found, is_after| {
-        let flag = match (is_directory(found), is_after) {
-            (true, false) => return Ok(()),
-            (true, true) => UnlinkatFlags::RemoveDir,
-            (false, _) => UnlinkatFlags::NoRemoveDir,
-        };
-        Ok(unlinkat(directory, name, flag)?)
-    })
-    .context("remove", path)
 }
 
 /// The opened parent directory, and the name in it.
 fn opened(path: &Path) -> Result<(OwnedFd, CString), disk::Error> {
-    let name = path.file_name().unwrap_or_default();
-    let parent = File::open(super::parent_of(path)).context("open", super::parent_of(path))?;
-    let name = CString::new(name.as_bytes()).map_err(io::Error::other).context("open", path)?;
-    Ok((parent.into(), name))
+    inode::open_parent(path).context("open", super::parent_of(path))
 }
 
-fn is_directory(found: &FileStat) -> bool {
-    SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR
+type Visit<'a> = dyn FnMut(&CStr, &FileStat) + 'a;
+
+/// Visits what is at `path`, and all that is in it, up to borders. What is not there, or goes meanwhile, is left out.
+fn walk(path: &Path, visit: &mut Visit<'_>) -> Result<(), disk::Error> {
+    let (parent, name) = match opened(path) {
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    match inode::look(&parent, &name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        top => top.and_then(|top| walk_from(&parent, &name, 0, &top, visit)).context("look at", path),
+    }
 }
 
-type Visit<'a> = dyn FnMut(&OwnedFd, &CStr, &FileStat, bool) -> io::Result<()> + 'a;
-
-/// Visits an entry, and a directory's entries: directories twice, before and after.
-fn walk(parent: &OwnedFd, name: &CStr, depth: usize, visit: &mut Visit<'_>) -> io::Result<()> {
+fn walk_from(
+    parent: &OwnedFd,
+    name: &CStr,
+    depth: usize,
+    top: &Inode,
+    visit: &mut Visit<'_>,
+) -> io::Result<()> {
     let found = match fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Err(Errno::ENOENT) => return Ok(()),
         found => found?,
     };
-    visit(parent, name, &found, false)?;
-    if is_directory(&found) {
-        let directory = open_directory(parent, name, depth)?;
-        for inner in names(&directory)? {
-            walk(&directory, &inner, depth + 1, visit)?;
-        }
-        visit(parent, name, &found, true)?;
+    visit(name, &found);
+    if SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT != SFlag::S_IFDIR {
+        return Ok(());
+    }
+    let directory = match open_directory(parent, name, depth) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    if depth > 0 && inode::of(&directory)?.border_to(top).is_some() {
+        return Ok(());
+    }
+    for inner in names(&directory)? {
+        walk_from(&directory, &inner, depth + 1, top, visit)?;
     }
     Ok(())
 }
 
-fn open_directory(parent: &OwnedFd, name: &CStr, depth: usize) -> io::Result<OwnedFd> {
+pub(super) fn open_directory(parent: &OwnedFd, name: &CStr, depth: usize) -> io::Result<OwnedFd> {
     if depth >= DEPTH_MAX {
         return Err(io::Error::other(format!("directories are more than {DEPTH_MAX} deep")));
     }
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    Ok(openat(parent, name, flags, Mode::empty())?)
+    inode::open_directory(parent, name)
 }
 
-fn names(directory: &OwnedFd) -> io::Result<Vec<CString>> {
-    let mut names = Vec::new();
-    for entry in Dir::from_fd(directory.try_clone()?)?.iter() {
-        let entry = entry?;
-        if ![c".", c".."].contains(&entry.file_name()) {
-            names.push(entry.file_name().to_owned());
-        }
-    }
-    Ok(names)
-}
-
-struct Place<'a> {
+struct Ends<'a> {
     from: &'a OwnedFd,
     to: &'a OwnedFd,
 }
 
 struct Job<'a> {
     /// The first copy of each file that has several names.
-    links: &'a mut HashMap<(u64, u64), PathBuf>,
+    links: HashMap<(u64, u64), PathBuf>,
+    /// Flags that some copies are to have: set last, since they forbid what comes before.
+    flags: Vec<(PathBuf, i32)>,
     depth: usize,
-    /// What is being copied, for the message.
+    /// What is being copied.
     path: PathBuf,
     to: &'a Path,
+    leave: Leave<'a>,
+    /// What is copied must be on its mount and device.
+    top: Inode,
 }
 
 impl Job<'_> {
-    fn entry(&mut self, place: &Place<'_>, name: &CStr, new: &CStr) -> io::Result<()> {
-        let found = fstatat(place.from, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    fn entry(&mut self, ends: &Ends<'_>, name: &CStr, new: &CStr) -> io::Result<()> {
+        let found = fstatat(ends.from, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         let kind = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT;
         match kind {
-            SFlag::S_IFDIR => return self.directory(place, name, new, &found),
+            SFlag::S_IFDIR => return self.directory(ends, name, new, &found),
             SFlag::S_IFREG => {
-                if self.is_linked(place, new, &found)? {
+                if self.is_linked(ends, new, &found)? {
                     return Ok(());
                 }
-                file(place, name, new, &found)?;
+                self.file(ends, name, new, &found)?;
             }
             SFlag::S_IFLNK => {
-                let target = readlinkat(place.from, name)?;
-                symlinkat(target.as_os_str(), place.to, new)?;
-                own(place.to, new, &found)?;
+                let target = readlinkat(ends.from, name)?;
+                symlinkat(target.as_os_str(), ends.to, new)?;
+                own(ends.to, new, &found)?;
             }
             SFlag::S_IFIFO => {
-                mknodat(place.to, new, SFlag::S_IFIFO, Mode::from_bits_truncate(found.st_mode & 0o7777), 0)?;
-                own(place.to, new, &found)?;
+                mknodat(ends.to, new, SFlag::S_IFIFO, Mode::from_bits_truncate(found.st_mode & 0o7777), 0)?;
+                own(ends.to, new, &found)?;
             }
             SFlag::S_IFSOCK => return Ok(()),
             _ => return Err(io::Error::other("it is a device")),
         }
-        times(place.to, new, &found)
+        times(ends.to, new, &found)
     }
 
-    fn directory(&mut self, place: &Place<'_>, name: &CStr, new: &CStr, found: &FileStat) -> io::Result<()> {
-        let from = open_directory(place.from, name, self.depth)?;
-        mkdirat(place.to, new, Mode::S_IRWXU)?;
-        let to = open_directory(place.to, new, self.depth)?;
+    /// Where the copy of what is being copied is.
+    fn copy_path(&self) -> PathBuf {
+        if self.path.as_os_str().is_empty() { self.to.to_owned() } else { self.to.join(&self.path) }
+    }
+
+    fn note_flags(&mut self, from: &File) -> io::Result<()> {
+        let flags = ioctl::file_flags(from)? & KEPT_FLAGS;
+        if flags != 0 {
+            // Directories come after what is in them.
+            self.flags.push((self.copy_path(), flags));
+        }
+        Ok(())
+    }
+
+    fn directory(&mut self, ends: &Ends<'_>, name: &CStr, new: &CStr, found: &FileStat) -> io::Result<()> {
+        let from = File::from(open_directory(ends.from, name, self.depth)?);
+        if self.depth > 0
+            && let Some(border) = inode::of(&from)?.border_to(&self.top)
+        {
+            return Err(io::Error::other(format!("it is {}, and not left in place", border.name())));
+        }
+        mkdirat(ends.to, new, Mode::S_IRWXU)?;
+        let to = File::from(open_directory(ends.to, new, self.depth)?);
+        if self.depth == 0 {
+            // What its new parents hand on is nothing that the data have.
+            access_list::remove(&to)?;
+        }
+        share_flag(&from, &to)?;
+        let (from, to) = (OwnedFd::from(from), OwnedFd::from(to));
         self.depth += 1;
-        let inner = Place { from: &from, to: &to };
+        let inner = Ends { from: &from, to: &to };
         for name in names(&from)? {
             self.path.push(std::ffi::OsStr::from_bytes(name.to_bytes()));
             // After an error the path stays as it is: the message names it.
-            self.entry(&inner, &name, &name)?;
+            if !self.leave.is(&self.path) {
+                self.entry(&inner, &name, &name)?;
+            }
             self.path.pop();
         }
         self.depth -= 1;
         let (from, to) = (File::from(from), File::from(to));
+        self.note_flags(&from)?;
         attributes(&from, &to)?;
-        own(place.to, new, found)?;
+        own(ends.to, new, found)?;
         fchmod(&to, Mode::from_bits_truncate(found.st_mode & 0o7777))?;
-        times(place.to, new, found)
+        times(ends.to, new, found)
     }
 
     /// Links to the copy that was made for another name of the same file.
-    fn is_linked(&mut self, place: &Place<'_>, new: &CStr, found: &FileStat) -> io::Result<bool> {
+    fn is_linked(&mut self, ends: &Ends<'_>, new: &CStr, found: &FileStat) -> io::Result<bool> {
         if found.st_nlink < 2 {
             return Ok(false);
         }
         let id = (found.st_dev, found.st_ino);
         if let Some(first) = self.links.get(&id) {
             // Only we write to the copy: its paths can be trusted.
-            linkat(AT_FDCWD, first.as_path(), place.to, new, AtFlags::empty())?;
+            linkat(AT_FDCWD, first.as_path(), ends.to, new, AtFlags::empty())?;
             return Ok(true);
         }
-        let is_top = self.path.as_os_str().is_empty();
-        self.links.insert(id, if is_top { self.to.to_owned() } else { self.to.join(&self.path) });
+        let path = self.copy_path();
+        self.links.insert(id, path);
         Ok(false)
+    }
+
+    fn file(&mut self, ends: &Ends<'_>, name: &CStr, new: &CStr, found: &FileStat) -> io::Result<()> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let from = File::from(openat(ends.from, name, flags, Mode::empty())?);
+        let metadata = from.metadata()?;
+        if metadata.ino() != found.st_ino {
+            return Err(io::Error::other("it changes while it is copied"));
+        }
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let to = File::from(openat(ends.to, new, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+        if self.depth == 0 {
+            access_list::remove(&to)?;
+        }
+        share_flag(&from, &to)?;
+        match ioctl::clone_file(from.as_fd(), to.as_fd()) {
+            Ok(()) => {}
+            Err(error) if ioctl::is_unsupported(&error) => content(&from, &to, metadata.len())?,
+            Err(error) => return Err(error),
+        }
+        self.note_flags(&from)?;
+        attributes(&from, &to)?;
+        own(ends.to, new, found)?;
+        // After the owner, whose change takes setuid away.
+        Ok(fchmod(&to, Mode::from_bits_truncate(found.st_mode & 0o7777))?)
     }
 }
 
-fn file(place: &Place<'_>, name: &CStr, new: &CStr, found: &FileStat) -> io::Result<()> {
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let from = File::from(openat(place.from, name, flags, Mode::empty())?);
-    let metadata = from.metadata()?;
-    if metadata.ino() != found.st_ino {
-        return Err(io::Error::other("it changes while it is copied"));
+/// Gives a new file, which is still empty, or a directory the one flag that decides whether blocks can be shared.
+fn share_flag(from: &File, to: &File) -> io::Result<()> {
+    let (wanted, now) = (ioctl::file_flags(from)?, ioctl::file_flags(to)?);
+    if (wanted ^ now) & NO_COPY_ON_WRITE == 0 {
+        return Ok(());
     }
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let to = File::from(openat(place.to, new, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
-    match ioctl::clone_file(from.as_fd(), to.as_fd()) {
-        Ok(()) => {}
-        Err(error) if ioctl::is_unsupported(&error) => content(&from, &to, metadata.len())?,
-        Err(error) => return Err(error),
+    let flags = (now & !NO_COPY_ON_WRITE) | (wanted & NO_COPY_ON_WRITE);
+    match ioctl::set_file_flags(to, flags) {
+        Err(error) if !ioctl::is_unsupported(&error) => Err(error),
+        _ => Ok(()),
     }
-    attributes(&from, &to)?;
-    own(place.to, new, found)?;
-    // After the owner, whose change takes setuid away.
-    Ok(fchmod(&to, Mode::from_bits_truncate(found.st_mode & 0o7777))?)
 }
 
 /// Copies what is between the holes.
@@ -265,7 +307,7 @@ fn unsigned(offset: i64) -> io::Result<u64> {
     u64::try_from(offset).map_err(io::Error::other)
 }
 
-fn attributes(from: &File, to: &File) -> io::Result<()> {
+pub(super) fn attributes(from: &File, to: &File) -> io::Result<()> {
     let names = match from.list_xattr() {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(()),
         names => names?,
@@ -278,7 +320,7 @@ fn attributes(from: &File, to: &File) -> io::Result<()> {
     Ok(())
 }
 
-fn own(directory: &OwnedFd, name: &CStr, found: &FileStat) -> io::Result<()> {
+pub(super) fn own(directory: &OwnedFd, name: &CStr, found: &FileStat) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(found.st_uid), Gid::from_raw(found.st_gid));
     match fchownat(directory, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW) {
         // Who is not root owns all copies, as all that can be read is.
@@ -287,7 +329,7 @@ fn own(directory: &OwnedFd, name: &CStr, found: &FileStat) -> io::Result<()> {
     }
 }
 
-fn times(directory: &OwnedFd, name: &CStr, found: &FileStat) -> io::Result<()> {
+pub(super) fn times(directory: &OwnedFd, name: &CStr, found: &FileStat) -> io::Result<()> {
     let accessed = TimeSpec::new(found.st_atime, found.st_atime_nsec);
     let modified = TimeSpec::new(found.st_mtime, found.st_mtime_nsec);
     Ok(utimensat(directory, name, &accessed, &modified, UtimensatFlags::NoFollowSymlink)?)
@@ -318,14 +360,14 @@ mod tests {
         assert!(
             Command::new("sh").args(["-c", script]).current_dir(directory.path()).status().unwrap().success()
         );
-        copy(&from, &to).unwrap();
+        copy(&from, &to, Leave::NOTHING).unwrap();
         assert_eq!(listing(&from), listing(&to));
         let blocks = |path: PathBuf| std::fs::metadata(path).unwrap().blocks();
         assert!(blocks(to.join("hole")) < 100, "holes were filled");
         assert!(size_bytes(&to).unwrap() < 1 << 20);
-        remove(&to).unwrap();
+        Disk::default().remove_data(&to).unwrap();
         assert!(!to.exists());
-        remove(&to).unwrap();
+        Disk::default().remove_data(&to).unwrap();
         assert_eq!(size_bytes(&to).unwrap(), 0);
     }
 
@@ -339,9 +381,9 @@ mod tests {
         let from = directory.path().join("from");
         disk.make_directory(&from, 0o755).unwrap();
         disk.point(&from.join("a"), &secret, &from.join("new")).unwrap();
-        copy(&from, &directory.path().join("to")).unwrap();
+        copy(&from, &directory.path().join("to"), Leave::NOTHING).unwrap();
         assert!(directory.path().join("to/a").is_symlink());
-        remove(&from).unwrap();
+        disk.remove_data(&from).unwrap();
         assert!(secret.join("key").exists());
     }
 
@@ -353,7 +395,7 @@ mod tests {
         disk.make_directory(&data, 0o755).unwrap();
         disk.replace(&data.join("a"), b"1", 0o600).unwrap();
         let before = fingerprint(&data).unwrap();
-        copy(&data, &directory.path().join("to")).unwrap();
+        copy(&data, &directory.path().join("to"), Leave::NOTHING).unwrap();
         assert_eq!(fingerprint(&data).unwrap(), before, "to read is no change");
         disk.append(&data.join("a"), b"2", 0o600).unwrap();
         assert_ne!(fingerprint(&data).unwrap(), before);
@@ -370,7 +412,7 @@ mod tests {
         Disk::default().make_directory(&from, 0o755).unwrap();
         Disk::default().replace(&from.join("x"), b"", 0o000).unwrap();
         std::fs::set_permissions(from.join("x"), std::fs::Permissions::from_mode(0o000)).unwrap();
-        let error = copy(&from, &directory.path().join("to")).unwrap_err();
+        let error = copy(&from, &directory.path().join("to"), Leave::NOTHING).unwrap_err();
         assert!(error.path.ends_with("from/x"), "{error}");
     }
 }

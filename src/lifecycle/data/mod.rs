@@ -16,21 +16,27 @@
 //! Whether a step was done is seen on the disk, so each can be repeated after any interruption.
 
 mod copy;
+mod exchange;
+mod inventory;
+pub mod leave;
 mod rehearsal;
 mod restore;
 mod snapshot;
+mod way_back;
 
+pub use inventory::Probing;
 pub use rehearsal::{Copies, Copy};
 pub use restore::{AsideItem, AsideSet, Restore};
-pub use snapshot::SnapshotSet;
+pub use snapshot::{SnapshotSet, Writers};
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::settings::Data as Entry;
+use super::settings::{Data as Entry, Settings};
+use crate::store::Store;
 use crate::sys::disk::{self, Context as _, Disk};
+use crate::sys::inode;
 use crate::types::record::DataPolicy;
 use crate::types::{Size, escaped_path};
 
@@ -56,6 +62,19 @@ pub enum Error {
         /// Bytes that are free, less the reserve.
         free: u64,
     },
+    /// There are no names left for a copy.
+    #[error(
+        "a copy of the data in `{}` needs {need} files and directories, and the file system has room for {free}",
+        escaped_path(path)
+    )]
+    NoInodes {
+        /// Where the copy would be.
+        path: PathBuf,
+        /// What it takes.
+        need: u64,
+        /// What is free.
+        free: u64,
+    },
     /// It cannot be what it is.
     #[error("cannot copy data `{}`: {why}", escaped_path(path))]
     Unfit {
@@ -63,6 +82,51 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong.
         why: &'static str,
+    },
+    /// Something below the data is no part of them.
+    #[error(
+        "cannot copy data `{}`: `{}` in it is {what}, which a rollback would carry away",
+        escaped_path(data),
+        escaped_path(path)
+    )]
+    Border {
+        /// The data.
+        data: PathBuf,
+        /// What is in them.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+        /// Its path within the data.
+        within: PathBuf,
+    },
+    /// Data are within other data.
+    #[error(
+        "the data `{}` are within the data `{}`, or the same: what a rollback does would depend on the order",
+        escaped_path(inner),
+        escaped_path(outer)
+    )]
+    Nested {
+        /// What holds the others.
+        outer: PathBuf,
+        /// The others.
+        inner: PathBuf,
+    },
+    /// A rename that a rollback needs does not work.
+    #[error(
+        "the data `{}` could not be brought back: a rename between `{}` and `{}` does not work",
+        escaped_path(path),
+        escaped_path(here),
+        escaped_path(away)
+    )]
+    WayBack {
+        /// The data.
+        path: PathBuf,
+        /// Where it was tried.
+        here: PathBuf,
+        /// The other place.
+        away: PathBuf,
+        /// What the machine said.
+        source: std::io::Error,
     },
     /// An index that cannot be read.
     #[error("cannot read `{}`: {why}", escaped_path(path))]
@@ -107,13 +171,32 @@ pub struct Data {
 }
 
 impl Data {
+    /// The data of an application with these settings.
+    pub fn of(store: &Store, settings: &Settings) -> Self {
+        Self {
+            disk: store.disk.clone(),
+            private: store.layout.private(),
+            reserve: store.reserve_bytes(&settings.store).unwrap_or(0),
+        }
+    }
+
     /// Where the snapshot or the newer data of `path` belong. `name` is `<transaction>/<name>`.
     fn place(&self, kind: Kind, path: &Path, name: &str) -> Result<PathBuf, Error> {
         let parent = parent_of(path);
-        let device = |path: &Path| std::fs::metadata(path).map(|found| found.dev()).context("look at", path);
-        if device(parent)? == device(&self.private)? {
+        // A rename works within one mount and one device.
+        let volume = |path: &Path| {
+            let found = std::fs::File::open(path).and_then(|directory| inode::of(&directory));
+            found.map(|found| (found.mount, found.device)).context("look at", path)
+        };
+        if volume(parent)? == volume(&self.private)? {
             return Ok(self.private.join(kind.directory()).join(name));
         }
+        Ok(self.place_beside(kind, path, name))
+    }
+
+    /// The same for data on another mount than `.cutover`.
+    #[expect(clippy::unused_self, reason = "it is read beside the other places")]
+    fn place_beside(&self, kind: Kind, path: &Path, name: &str) -> PathBuf {
         let own = path.file_name().unwrap_or_default().to_string_lossy();
         let name = name.replace('/', ".");
         let infix = match kind {
@@ -121,7 +204,7 @@ impl Data {
             Kind::Aside => "aside-",
             Kind::Rehearsals => "rehearsal-",
         };
-        Ok(parent.join(format!(".{own}.cutover-{infix}{name}")))
+        parent_of(path).join(format!(".{own}.cutover-{infix}{name}"))
     }
 
     fn index(&self, kind: Kind, transaction: &str) -> PathBuf {
@@ -169,8 +252,7 @@ impl Data {
         if std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
             return Ok(());
         }
-        self.disk.ask("remove", path)?;
-        copy::remove(path)?;
+        self.disk.remove_data(path)?;
         Ok(self.disk.sync_names(path)?)
     }
 
@@ -253,7 +335,11 @@ mod tests {
             disk.make_directory(&root.join(".cutover"), 0o700).unwrap();
             disk.make_directory(&root.join("data"), 0o755).unwrap();
             disk.replace(&root.join("data/db"), b"old", 0o600).unwrap();
-            let entry = |name: &str| Entry { path: root.join(name), on_rollback: DataPolicy::Auto };
+            let entry = |name: &str| Entry {
+                path: root.join(name),
+                on_rollback: DataPolicy::Auto,
+                leave: Vec::new(),
+            };
             let entries = vec![entry("data"), entry("later")];
             let data = Data { disk, private: root.join(".cutover"), reserve: 0 };
             let version = "2".parse().unwrap();
@@ -274,7 +360,7 @@ mod tests {
         }
 
         fn snapshot(&self, data: &Data) -> Result<Vec<crate::types::record::DataSnapshot>, Error> {
-            data.ensure_snapshots("t1", None, jiff::Timestamp::UNIX_EPOCH, &self.entries)
+            data.ensure_snapshots("t1", None, jiff::Timestamp::UNIX_EPOCH, &self.entries, Writers::Stopped)
         }
 
         fn restore(&self, data: &Data, items: &[crate::types::record::DataSnapshot]) -> Result<(), Error> {

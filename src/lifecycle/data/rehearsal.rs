@@ -8,14 +8,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::snapshot::Method;
-use super::{Data, Error, Kind, copy};
+use super::inventory::{Planned, Probing};
+use super::leave::Leave;
+use super::snapshot::{Method, Writers};
+use super::{Data, Entry, Error, Kind, copy, exchange};
 use crate::sys::disk::Context as _;
 use crate::sys::ioctl;
-use crate::types::record::DataSnapshot;
-
-/// How often a copy is made anew when the data have changed meanwhile.
-const TRIES: u32 = 5;
+use crate::types::record::{DataPolicy, DataSnapshot};
 
 /// The copies of one rehearsal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,73 +52,64 @@ impl Data {
         self.private.join(Kind::Rehearsals.directory()).join(transaction)
     }
 
-    /// Says whether there is room for copies of `paths`, without trying what the file system can do.
-    pub fn check_copies(&self, paths: &[PathBuf]) -> Result<(), Error> {
-        for path in paths {
-            let shares = ioctl::is_btrfs(path).unwrap_or(false) || ioctl::is_xfs(path).unwrap_or(false);
-            if !shares {
-                self.check_room(path, Method::Copy)?;
-            }
-        }
-        Ok(())
+    /// Says whether copies for a rehearsal can be made, without trying what the file system can do.
+    pub fn check_copies(&self, entries: &[Entry]) -> Result<(), Error> {
+        self.check(&all_copied(entries), Probing::Guessed)
     }
 
-    /// Copies `paths` for a rehearsal; those that are not there are left out.
-    pub fn make_copies(&self, transaction: &str, paths: &[PathBuf]) -> Result<Copies, Error> {
+    /// Copies data for a rehearsal; those that are not there are left out. What is left in place stays out of the copies:
+    /// an empty directory stands there.
+    pub fn make_copies(&self, transaction: &str, entries: &[Entry]) -> Result<Copies, Error> {
         let (mut planned, mut items) = (Vec::new(), Vec::new());
-        for (number, path) in paths.iter().enumerate() {
-            let method = self.method(path)?;
-            self.check_room(path, method)?;
+        let entries = all_copied(entries);
+        for (number, Planned { entry, method }) in
+            self.inventory(&entries, Probing::Tried)?.into_iter().enumerate()
+        {
+            let path = &entry.path;
             let own = path.file_name().unwrap_or_default().to_string_lossy();
             let name = format!("{transaction}/data/{number}-{own}");
             let place = self.place(Kind::Rehearsals, path, &name)?;
             if method != Method::Absent {
-                let path_text = path.to_string_lossy().into_owned();
-                items.push(DataSnapshot { path: path_text, name, method: method.name().to_owned() });
-                planned.push((path, place, method));
+                let path = path.to_string_lossy().into_owned();
+                let leave = Vec::new();
+                items.push(DataSnapshot { path, name, method: method.name().to_owned(), leave });
+                planned.push((entry, place, method));
             }
         }
         let set = Set { transaction: transaction.to_owned(), items };
         self.write_index(Kind::Rehearsals, transaction, &set)?;
         self.make_parents(&self.rehearsal_directory(transaction).join("x"))?;
         let mut copies = Copies::default();
-        for (path, place, method) in planned {
+        for (entry, place, method) in planned {
             self.make_parents(&place)?;
-            if !self.copy_for_rehearsal(path, &place, method)? {
-                copies.changing.push(path.clone());
+            if !self.copy_for_rehearsal(entry, &place, method)? {
+                copies.changing.push(entry.path.clone());
             }
             if method == Method::Copy {
                 copies.copied_bytes += copy::size_bytes(&place)?;
             }
-            copies.items.push(Copy { path: path.clone(), place, method: method.name() });
+            copies.items.push(Copy { path: entry.path.clone(), place, method: method.name() });
         }
         Ok(copies)
     }
 
     /// Makes one copy; whether it is of one moment.
-    fn copy_for_rehearsal(&self, path: &Path, place: &Path, method: Method) -> Result<bool, Error> {
+    fn copy_for_rehearsal(&self, entry: &Entry, place: &Path, method: Method) -> Result<bool, Error> {
+        let (path, leave) = (&entry.path, Leave::of(&entry.leave));
+        let mut is_whole = true;
         if method == Method::Btrfs {
             self.disk.ask("take a snapshot of", path)?;
             ioctl::snapshot(path, place, false).context("take a snapshot of", path)?;
-            return Ok(true);
-        }
-        for _ in 0..TRIES {
-            self.remove(place)?;
-            self.disk.ask("copy data to", place)?;
-            let before = copy::fingerprint(path)?;
-            let copied = copy::copy(path, place);
-            let is_same = copy::fingerprint(path)? == before;
-            match copied {
-                Ok(()) if is_same => return Ok(true),
-                // Files that go while they are copied are no failure of the copy.
-                Ok(()) | Err(_) if !is_same => {}
-                copied => copied?,
+        } else {
+            is_whole = self.copy_whole(path, place, leave, Writers::Running)?;
+            if !is_whole {
+                // It changes all the time: what can be had is a copy of no single moment.
+                self.remove(place)?;
+                copy::copy(path, place, leave)?;
             }
         }
-        // It changes all the time: what can be had is a copy of no single moment.
-        self.remove(place)?;
-        copy::copy(path, place)?;
-        Ok(false)
+        exchange::stand_for_left(path, place, leave).context("make what is left in", place)?;
+        Ok(is_whole)
     }
 
     /// Removes all that rehearsals have left. Says whether there was anything.
@@ -139,6 +129,11 @@ impl Data {
     }
 }
 
+/// Copied are also data that a rollback would keep: the new release writes to them.
+fn all_copied(entries: &[Entry]) -> Vec<Entry> {
+    entries.iter().map(|entry| Entry { on_rollback: DataPolicy::Auto, ..entry.clone() }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -155,11 +150,15 @@ mod tests {
         Data { disk, private: root.join(".cutover"), reserve: 0 }
     }
 
+    fn entry(root: &Path, name: &str) -> Entry {
+        Entry { path: root.join(name), on_rollback: DataPolicy::Keep, leave: Vec::new() }
+    }
+
     #[test]
     fn a_copy_is_written_to_and_thrown_away() {
         let directory = tempfile::tempdir().unwrap();
         let data = data(directory.path());
-        let paths = ["data", "absent"].map(|name| directory.path().join(name));
+        let paths = ["data", "absent"].map(|name| entry(directory.path(), name));
         let copies = data.make_copies("t1", &paths).unwrap();
         let [copy] = &copies.items[..] else { panic!("{copies:?}") };
         assert!(copies.changing.is_empty());
@@ -183,7 +182,7 @@ mod tests {
                 Ok(())
             };
             let failing = Data { disk: Disk::with_probe(Arc::new(probe)), ..data.clone() };
-            let paths = [directory.path().join("data")];
+            let paths = [entry(directory.path(), "data")];
             let made = failing.make_copies("t1", &paths).and_then(|_| failing.remove_rehearsals());
             data.remove_rehearsals().unwrap();
             let left = directory.path().join(".cutover/rehearsal");

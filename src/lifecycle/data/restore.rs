@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::leave::Leave;
 use super::{Data, Error, Kind, copy};
 use crate::types::ReleaseId;
 use crate::types::record::DataSnapshot;
@@ -64,6 +65,13 @@ impl Data {
             let set = AsideSet { transaction, release, at: wish.at, items };
             self.write_index(Kind::Aside, wish.transaction, &set)?;
         }
+        for (item, _) in &moves {
+            let snapshot = self.snapshot_place(item)?;
+            if is_there(&snapshot) {
+                // Before anything is moved: what somebody has mounted meanwhile must not be carried away.
+                self.refuse_borders(item, &snapshot)?;
+            }
+        }
         for (item, aside) in moves {
             self.ensure_moved(item, &aside)?;
         }
@@ -73,8 +81,21 @@ impl Data {
     /// The snapshot goes last: while it is there, the work is not done.
     fn ensure_moved(&self, item: &DataSnapshot, aside: &AsideItem) -> Result<(), Error> {
         let snapshot = self.snapshot_place(item)?;
+        let leave = Leave::of(&item.leave);
+        let is_directory = fs::symlink_metadata(&aside.path).is_ok_and(|found| found.is_dir());
+        let is_by_content = !leave.is_nothing() && ["reflink", "copy"].contains(&item.method.as_str());
+        let has_begun = is_there(&back_name(&snapshot));
+        if is_by_content && (has_begun || (is_directory && is_there(&snapshot) && snapshot.is_dir())) {
+            self.disk.make_directory(&aside.path, 0o700)?;
+            self.exchange_contents(&aside.path, &snapshot, &aside.stored, leave)?;
+            tracing::info!(path = %aside.path.display(), "data are as before the switch, but for what is left in place");
+            return Ok(());
+        }
         if !is_there(&snapshot) {
             return Ok(());
+        }
+        if is_directory && item.method == "btrfs" {
+            self.move_left(&aside.path, &snapshot, leave)?;
         }
         if is_there(&aside.path) {
             let free = first_free(&aside.stored);
@@ -124,12 +145,19 @@ impl Data {
     }
 }
 
-fn is_there(path: &Path) -> bool {
+/// The name of a snapshot whose content is being moved to where it was.
+pub(super) fn back_name(snapshot: &Path) -> PathBuf {
+    let mut name = snapshot.to_owned().into_os_string();
+    name.push(".back");
+    name.into()
+}
+
+pub(super) fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
 /// The path itself, or with a number when somebody made the data anew between two tries.
-fn first_free(path: &Path) -> PathBuf {
+pub(super) fn first_free(path: &Path) -> PathBuf {
     let mut free = path.to_owned();
     for number in 1.. {
         if !is_there(&free) {

@@ -7,11 +7,26 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::inventory::{Planned, Probing};
+use super::leave::Leave;
+use super::restore::{back_name, is_there};
 use super::{Data, Entry, Error, Kind, copy, parent_of, read_index};
 use crate::sys::disk::Context as _;
 use crate::sys::ioctl;
 use crate::types::ReleaseId;
 use crate::types::record::{DataPolicy, DataSnapshot};
+
+/// How often a copy is made anew when the data have changed meanwhile.
+const TRIES: u32 = 5;
+
+/// Whether somebody may write to data while they are copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writers {
+    /// All services that do are stopped.
+    Stopped,
+    /// They run.
+    Running,
+}
 
 /// How data are copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,15 +83,15 @@ impl Data {
             return Ok(set.items);
         }
         let mut items = Vec::new();
-        let wanted = entries.iter().filter(|entry| entry.on_rollback != DataPolicy::Keep);
-        for (number, entry) in wanted.enumerate() {
-            let method = self.method(&entry.path)?;
-            self.check_room(&entry.path, method)?;
+        let planned = self.inventory(entries, Probing::Tried)?;
+        self.try_way_back(entries)?;
+        for (number, Planned { entry, method }) in planned.into_iter().enumerate() {
             let own = entry.path.file_name().unwrap_or_default().to_string_lossy();
             items.push(DataSnapshot {
                 path: entry.path.to_string_lossy().into_owned(),
                 name: format!("{transaction}/{number}-{own}.{}", method.name()),
                 method: method.name().to_owned(),
+                leave: entry.leave.clone(),
             });
         }
         if !items.is_empty() {
@@ -87,26 +102,27 @@ impl Data {
         Ok(items)
     }
 
-    /// Makes sure that there are snapshots of all entries, as planned. Services must be stopped. One that is there is left
-    /// as it is, whatever the data are by now.
+    /// Makes sure that there are snapshots of all entries, as planned. One that is there is left as it is, whatever the data
+    /// are by now. Where services run on, a copy counts only if nothing changed while it was made.
     pub fn ensure_snapshots(
         &self,
         transaction: &str,
         release: Option<&ReleaseId>,
         at: Timestamp,
         entries: &[Entry],
+        writers: Writers,
     ) -> Result<Vec<DataSnapshot>, Error> {
         let items = self.plan_snapshots(transaction, release, at, entries)?;
         for item in &items {
             let place = self.snapshot_place(item)?;
             if fs::symlink_metadata(&place).is_err() {
-                self.take(item, &place)?;
+                self.take(item, &place, writers)?;
             }
         }
         Ok(items)
     }
 
-    fn take(&self, item: &DataSnapshot, place: &Path) -> Result<(), Error> {
+    fn take(&self, item: &DataSnapshot, place: &Path, writers: Writers) -> Result<(), Error> {
         let path = Path::new(&item.path);
         self.make_parents(place)?;
         let is_there = fs::symlink_metadata(path).is_ok();
@@ -117,7 +133,7 @@ impl Data {
                 // The one change here that is durable by itself.
                 ioctl::snapshot(path, place, false).context("take a snapshot of", path)?;
             }
-            Some(Method::Reflink | Method::Copy) if is_there => self.copy(path, place)?,
+            Some(Method::Reflink | Method::Copy) if is_there => self.copy(item, place, writers)?,
             Some(Method::Absent | Method::Btrfs | Method::Reflink | Method::Copy) | None => {
                 return Err(Error::Unfit {
                     path: path.to_owned(),
@@ -129,46 +145,67 @@ impl Data {
         Ok(())
     }
 
-    /// Where a snapshot is.
+    /// Where a snapshot is: where it was made, also when mounts have changed since.
     pub fn snapshot_place(&self, item: &DataSnapshot) -> Result<PathBuf, Error> {
-        self.place(Kind::Snapshots, Path::new(&item.path), &item.name)
+        let path = Path::new(&item.path);
+        let places = [
+            self.private.join(Kind::Snapshots.directory()).join(&item.name),
+            self.place_beside(Kind::Snapshots, path, &item.name),
+        ];
+        match places.into_iter().find(|place| is_there(place) || is_there(&back_name(place))) {
+            Some(place) => Ok(place),
+            None => self.place(Kind::Snapshots, path, &item.name),
+        }
     }
 
-    fn copy(&self, path: &Path, place: &Path) -> Result<(), Error> {
+    fn copy(&self, item: &DataSnapshot, place: &Path, writers: Writers) -> Result<(), Error> {
+        let path = Path::new(&item.path);
         let mut private = place.to_owned().into_os_string();
         private.push(".part");
         let private = PathBuf::from(private);
-        if fs::symlink_metadata(&private).is_ok() {
-            self.remove(&private)?;
-        }
         // Opened before the first write, to learn of all that go wrong.
         let filesystem = File::open(parent_of(&private)).context("open", parent_of(&private))?;
-        self.disk.ask("copy data to", &private)?;
-        copy::copy(path, &private)?;
+        let leave = Leave::of(&item.leave);
+        if !self.copy_whole(path, &private, leave, writers)? {
+            let why = "it changed each time while it was copied: services that write to it must be stopped, so \
+                       `action = \"none\"` does not go with it";
+            self.remove(&private)?;
+            return Err(Error::Unfit { path: path.to_owned(), why });
+        }
         self.disk.sync_filesystem(&filesystem, &private)?;
         Ok(self.disk.rename(&private, place)?)
     }
 
-    pub(super) fn method(&self, path: &Path) -> Result<Method, Error> {
-        let unfit = |why| Err(Error::Unfit { path: path.to_owned(), why });
-        let found = match fs::symlink_metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Method::Absent),
-            found => found.context("look at", path)?,
-        };
-        if !found.is_dir() && !found.is_file() {
-            return unfit("it is neither a directory nor a regular file");
+    /// Copies data to a place that is cleared first; whether the copy is of one moment.
+    pub(super) fn copy_whole(
+        &self,
+        path: &Path,
+        place: &Path,
+        leave: Leave<'_>,
+        writers: Writers,
+    ) -> Result<bool, Error> {
+        for _ in 0..TRIES {
+            self.remove(place)?;
+            self.disk.ask("copy data to", place)?;
+            if writers == Writers::Stopped {
+                copy::copy(path, place, leave)?;
+                return Ok(true);
+            }
+            let before = copy::fingerprint(path)?;
+            let copied = copy::copy(path, place, leave);
+            let is_same = copy::fingerprint(path)? == before;
+            match copied {
+                Ok(()) if is_same => return Ok(true),
+                // Files that go while they are copied are no failure of the copy.
+                Ok(()) | Err(_) if !is_same => {}
+                copied => copied?,
+            }
         }
-        if is_mount_point(path) {
-            return unfit("it is a mount point, which cannot be exchanged: name a directory below it");
-        }
-        if ioctl::is_subvolume(path).context("look at", path)? {
-            return Ok(Method::Btrfs);
-        }
-        Ok(if self.can_clone(path)? { Method::Reflink } else { Method::Copy })
+        Ok(false)
     }
 
     /// Whether files beside `path` can share blocks: tried, since only that is sure.
-    fn can_clone(&self, path: &Path) -> Result<bool, Error> {
+    pub(super) fn can_clone(&self, path: &Path) -> Result<bool, Error> {
         let directory = self.place(Kind::Snapshots, path, "probe/probe")?;
         self.make_parents(&directory)?;
         let [from, to] = ["from", "to"].map(|end| {
@@ -184,10 +221,10 @@ impl Data {
         self.disk.ask("try a clone at", &from)?;
         let cloned = clone();
         for file in [&from, &to] {
-            copy::remove(file)?;
+            self.disk.remove_data(file)?;
         }
         if directory.starts_with(&self.private) {
-            copy::remove(parent_of(&directory))?;
+            self.disk.remove_data(parent_of(&directory))?;
         }
         match cloned {
             Ok(()) => Ok(true),
@@ -196,22 +233,11 @@ impl Data {
         }
     }
 
-    pub(super) fn check_room(&self, path: &Path, method: Method) -> Result<(), Error> {
-        if method != Method::Copy {
-            return Ok(());
-        }
-        let need = copy::size_bytes(path)?;
-        let found = nix::sys::statvfs::statvfs(parent_of(path)).context("look at", path)?;
-        let free = (found.blocks_available() as u64).saturating_mul(found.fragment_size() as u64);
-        let free = free.saturating_sub(self.reserve);
-        if need > free { Err(Error::NoSpace { path: path.to_owned(), need, free }) } else { Ok(()) }
-    }
-
     /// How many bytes the snapshots of a switch would copy one by one.
     pub fn bytes_to_copy(&self, entries: &[Entry]) -> Result<u64, Error> {
         let mut bytes = 0_u64;
         for entry in entries.iter().filter(|entry| entry.on_rollback != DataPolicy::Keep) {
-            if self.method(&entry.path)? == Method::Copy {
+            if self.method(entry, Probing::Tried)? == Method::Copy {
                 bytes = bytes.saturating_add(copy::size_bytes(&entry.path)?);
             }
         }
@@ -234,11 +260,4 @@ impl Data {
         }
         Ok(())
     }
-}
-
-fn is_mount_point(path: &Path) -> bool {
-    // proc_pid_mountinfo(5): the fifth word is the mount point, with blanks as \040.
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let wanted = path.to_string_lossy().replace('\\', "\\134").replace(' ', "\\040");
-    mounts.lines().any(|line| line.split(' ').nth(4) == Some(&wanted))
 }

@@ -40,11 +40,8 @@ impl Host<'_> {
     }
 
     /// The data that are copied: a release that is promoted has the real ones.
-    fn copied(&self) -> Vec<std::path::PathBuf> {
-        if self.settings.rehearsal.promote {
-            return Vec::new();
-        }
-        self.settings.data.iter().map(|entry| entry.path.clone()).collect()
+    fn copied(&self) -> &[crate::lifecycle::settings::Data] {
+        if self.settings.rehearsal.promote { &[] } else { &self.settings.data }
     }
 
     /// Says whether a rehearsal of the release can be had here. Starts and changes nothing.
@@ -61,7 +58,7 @@ impl Host<'_> {
         if state("LoadState") != "loaded" {
             return Err(Error::NotLoaded { unit, state: state("LoadState") });
         }
-        Ok(self.data.check_copies(&self.copied())?)
+        Ok(self.data.check_copies(self.copied())?)
     }
 
     /// Begins a rehearsal of the release. What an earlier one has left is removed.
@@ -70,7 +67,7 @@ impl Host<'_> {
         names.sweep(&self.store.disk, &self.data)?;
         self.check(version)?;
         let unit = self.instance(version)?;
-        let copies = self.data.make_copies(transaction, &self.copied())?;
+        let copies = self.data.make_copies(transaction, self.copied())?;
         self.show_drop_in(&names, &unit, &self.drop_in(version, &copies)?)?;
         let slice = Path::new(RUNTIME_UNITS).join(names.slice());
         let text = slice_text(self.app, &self.settings.rehearsal);

@@ -84,8 +84,8 @@ impl Private<'_> {
 
     /// Says whether a rehearsal of the release can be had here. Starts and changes nothing.
     pub fn check(&self, version: &Version) -> Result<(), Error> {
-        let plan = self.plan(version)?;
-        Ok(self.data.check_copies(&plan.copied)?)
+        self.plan(version)?;
+        Ok(self.data.check_copies(&self.settings.data)?)
     }
 
     /// Begins a rehearsal of the release. What an earlier one has left is removed.
@@ -94,7 +94,7 @@ impl Private<'_> {
         let disk = &self.store.disk;
         names.sweep(disk, &self.data)?;
         let plan = self.plan(version)?;
-        let copies = self.data.make_copies(transaction, &plan.copied)?;
+        let copies = self.data.make_copies(transaction, &self.settings.data)?;
         let directory = self.data.rehearsal_directory(transaction);
         let lines = walls::build(
             disk,

@@ -16,7 +16,7 @@ use xattr::FileExt;
 
 use super::root::open_directory;
 use super::{NewFile, Root};
-use crate::sys::deep;
+use crate::sys::deep::{self, Fixed};
 use crate::sys::disk::{Context, Error};
 
 /// The metadata of an entry, as it is to be on disk.
@@ -177,12 +177,14 @@ impl TreeWriter {
             Err(Errno::EISDIR | Errno::EPERM) => {
                 // The directory that is kept open may be the one that goes.
                 self.parent = None;
-                let removed = self.root.directory(path).and_then(|directory| {
-                    deep::empty(&directory)?;
-                    let (parent, name) = self.beside(path)?;
-                    unlinkat(parent, name, UnlinkatFlags::RemoveDir)
-                });
-                removed.context("remove", &self.root.path_of(path))
+                let full_path = self.root.path_of(path);
+                let directory = self.root.directory(path).context("remove", &full_path)?;
+                deep::empty(&directory, Fixed::Stays)
+                    .map_err(|failure| Error::new("remove", &full_path.join(failure.path), failure.source))?;
+                let removed = self
+                    .beside(path)
+                    .and_then(|(parent, name)| unlinkat(parent, name, UnlinkatFlags::RemoveDir));
+                removed.context("remove", &full_path)
             }
             removed => removed.context("remove", &self.root.path_of(path)),
         }

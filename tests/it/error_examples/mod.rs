@@ -202,6 +202,7 @@ examples! { node_errors: NodeError {
     NoTrial => [NodeError::NoTrial],
     Banned => [NodeError::Banned(Bad { release: release(), reason: text("it was sick"), since: now() })],
     ActiveAlready => [NodeError::ActiveAlready(version())],
+    Data => each(data_errors(), NodeError::Data),
 }}
 
 examples! { staging_errors: StagingError {
@@ -218,6 +219,20 @@ examples! { data_errors: DataError {
     Disk => each(disk_errors(), DataError::Disk),
     NoSpace => [DataError::NoSpace { path: "/srv/shop/data".into(), need: 2 << 30, free: 1 << 30 }],
     Unfit => [DataError::Unfit { path: "/srv/shop/data".into(), why: "it is a mount point" }],
+    NoInodes => [DataError::NoInodes { path: "/srv/shop/.cutover".into(), need: 100_000, free: 12 }],
+    Border => [DataError::Border {
+        data: "/srv/shop/data".into(),
+        path: "/srv/shop/data/uploads".into(),
+        what: "a mount point",
+        within: "uploads".into(),
+    }],
+    Nested => [DataError::Nested { outer: "/srv/shop/data".into(), inner: "/srv/shop/data/db".into() }],
+    WayBack => [DataError::WayBack {
+        path: "/srv/shop/data".into(),
+        here: "/srv/shop".into(),
+        away: "/srv/shop/.cutover/aside".into(),
+        source: broken(),
+    }],
     Index => [DataError::Index { path: "/srv/shop/.cutover/aside/t.json".into(), why: text("it is cut") }],
 }}
 

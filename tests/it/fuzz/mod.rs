@@ -231,7 +231,12 @@ fn journal_in_a_trial() -> Vec<u8> {
         confirm: false,
         no_rollback: false,
         data_policy: Some(DataPolicy::Restore),
-        data: vec![DataSnapshot { path: "/srv/shop/data".into(), name: "0".into(), method: "btrfs".into() }],
+        data: vec![DataSnapshot {
+            path: "/srv/shop/data".into(),
+            name: "0".into(),
+            method: "btrfs".into(),
+            leave: Vec::new(),
+        }],
         boot_id: "b".into(),
         resumes: 1,
         deadline: Some(until),

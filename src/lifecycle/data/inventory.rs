@@ -1,0 +1,308 @@
+//! What the data are, looked at before anything is stopped: what could not be copied or brought back, what does not belong
+//! to them though it is below them, and what a copy costs by the method that will really be used.
+//!
+//! The kernel is asked about each entry (mount, device, inode); what paths look like decides nothing.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::{CStr, OsStr};
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, SFlag};
+
+use super::copy::{DEPTH_MAX, open_directory};
+use super::leave::Leave;
+use super::snapshot::Method;
+use super::{Data, Entry, Error, Kind, parent_of};
+use crate::sys::disk::Context as _;
+use crate::sys::inode::{self, Inode};
+use crate::sys::ioctl;
+use crate::types::record::DataPolicy;
+
+/// How it is found out whether blocks can be shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probing {
+    /// By trying: only that is sure.
+    Tried,
+    /// By the kind of the file system; nothing is written.
+    Guessed,
+}
+
+/// Data that are to be copied, and how.
+pub(super) struct Planned<'a> {
+    pub entry: &'a Entry,
+    pub method: Method,
+}
+
+/// An entry and where it is.
+struct Top<'a> {
+    entry: &'a Entry,
+    /// Its path without links on the way.
+    real: PathBuf,
+    /// Absent when there are no such data yet.
+    id: Option<(u64, u64)>,
+    /// The directories above.
+    above: Vec<(u64, u64)>,
+}
+
+impl Data {
+    /// Looks at all data. Those that are always kept are not copied, and so not looked into.
+    pub(super) fn inventory<'a>(
+        &self,
+        entries: &'a [Entry],
+        probing: Probing,
+    ) -> Result<Vec<Planned<'a>>, Error> {
+        let tops = entries.iter().map(top).collect::<Result<Vec<_>, _>>()?;
+        refuse_nested(&tops)?;
+        let mut planned = Vec::new();
+        let mut needs: BTreeMap<PathBuf, (u64, u64)> = BTreeMap::new();
+        for entry in entries.iter().filter(|entry| entry.on_rollback != DataPolicy::Keep) {
+            let method = self.method(entry, probing)?;
+            if method != Method::Absent {
+                let (bytes, names) = inspect(entry, method)?;
+                let need = needs.entry(self.filesystem_of(&entry.path)?).or_default();
+                need.0 += if method == Method::Copy { bytes } else { 0 };
+                need.1 += if method == Method::Btrfs { 0 } else { names };
+            }
+            planned.push(Planned { entry, method });
+        }
+        for (path, (bytes, names)) in needs {
+            self.check_room(&path, bytes, names)?;
+        }
+        Ok(planned)
+    }
+
+    /// Says what stands in the way of copying the data and of bringing them back, as far as looking tells.
+    pub fn check(&self, entries: &[Entry], probing: Probing) -> Result<(), Error> {
+        self.inventory(entries, probing).map(drop)
+    }
+
+    /// One path for all data whose copies are on the same file system.
+    fn filesystem_of(&self, path: &Path) -> Result<PathBuf, Error> {
+        let is_ours = self.place(Kind::Snapshots, path, "x/x")?.starts_with(&self.private);
+        Ok(if is_ours { self.private.clone() } else { parent_of(path).to_owned() })
+    }
+
+    /// How data are copied.
+    pub(super) fn method(&self, entry: &Entry, probing: Probing) -> Result<Method, Error> {
+        let path = &entry.path;
+        let unfit = |why| Err(Error::Unfit { path: path.clone(), why });
+        let parent = match fs::File::open(parent_of(path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return unfit("the directory that is to hold it is not there: make it first");
+            }
+            parent => parent.context("open", parent_of(path))?,
+        };
+        let above = inode::of(&parent).context("look at", parent_of(path))?;
+        let found = match inode::of_path(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Method::Absent),
+            found => found.context("look at", path)?,
+        };
+        match found.kind {
+            SFlag::S_IFDIR | SFlag::S_IFREG => {}
+            SFlag::S_IFLNK => return unfit("it is a symbolic link: name what it leads to"),
+            _ => return unfit("it is neither a directory nor a regular file"),
+        }
+        if found.is_fixed || above.is_fixed {
+            return unfit(
+                "nobody may rename it (`lsattr` shows `i` or `a`): take that off with `chattr -i -a`",
+            );
+        }
+        match found.border_to(&above) {
+            None => {}
+            Some(inode::Border::Subvolume) => return Ok(Method::Btrfs),
+            Some(inode::Border::Mount) => {
+                return unfit("it is a mount point, which cannot be exchanged: name a directory below it");
+            }
+        }
+        let shares = match probing {
+            Probing::Tried => self.can_clone(path)?,
+            Probing::Guessed => !ioctl::never_shares_blocks(path).context("look at", path)?,
+        };
+        Ok(if shares { Method::Reflink } else { Method::Copy })
+    }
+
+    fn check_room(&self, path: &Path, bytes: u64, names: u64) -> Result<(), Error> {
+        let found = nix::sys::statvfs::statvfs(path).context("look at", path)?;
+        let free = (found.blocks_available() as u64).saturating_mul(found.fragment_size() as u64);
+        let free = free.saturating_sub(self.reserve);
+        if bytes > free {
+            return Err(Error::NoSpace { path: path.to_owned(), need: bytes, free });
+        }
+        let inodes = found.files_available() as u64;
+        // Some file systems have as many as they want, and say 0.
+        if found.files() as u64 > 0 && names > inodes {
+            return Err(Error::NoInodes { path: path.to_owned(), need: names, free: inodes });
+        }
+        Ok(())
+    }
+}
+
+fn top(entry: &Entry) -> Result<Top<'_>, Error> {
+    let parent = parent_of(&entry.path);
+    let above = match fs::canonicalize(parent) {
+        // It has no directory yet: `method` says so where that matters.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => parent.to_owned(),
+        real => real.context("look at", parent)?,
+    };
+    let real = above.join(entry.path.file_name().unwrap_or_default());
+    let id = |path: &Path| match inode::of_path(path) {
+        Ok(found) => Some((found.device, found.inode)),
+        Err(_) => None,
+    };
+    let ids = above.ancestors().filter_map(id).collect();
+    Ok(Top { entry, id: id(&real), above: ids, real })
+}
+
+/// Data within other data would be copied and brought back twice, by two wills.
+fn refuse_nested(tops: &[Top<'_>]) -> Result<(), Error> {
+    for (at, outer) in tops.iter().enumerate() {
+        for (other, inner) in tops.iter().enumerate() {
+            let is_within = outer.id.is_some_and(|id| inner.above.contains(&id));
+            let is_same =
+                at < other && (inner.real == outer.real || (inner.id.is_some() && inner.id == outer.id));
+            if at == other || !(is_within || is_same) {
+                continue;
+            }
+            let is_declared = inner.entry.on_rollback == DataPolicy::Keep
+                && inner
+                    .real
+                    .strip_prefix(&outer.real)
+                    .is_ok_and(|within| Leave::of(&outer.entry.leave).is(within));
+            if !is_declared {
+                let (outer, inner) = (outer.entry.path.clone(), inner.entry.path.clone());
+                return Err(Error::Nested { outer, inner });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Walks over the data; bytes and entries of a copy.
+fn inspect(entry: &Entry, method: Method) -> Result<(u64, u64), Error> {
+    let path = &entry.path;
+    let (parent, name) = inode::open_parent(path).context("open", parent_of(path))?;
+    let top = inode::look(&parent, &name).context("look at", path)?;
+    let leave = Leave::of(&entry.leave);
+    let is_root = nix::unistd::geteuid().is_root();
+    let mut walk = Walk { entry, method, leave, top, is_root, links: HashSet::new(), bytes: 0, names: 0 };
+    walk.visit(&parent, &name, &mut PathBuf::new(), 0)?;
+    Ok((walk.bytes, walk.names))
+}
+
+struct Walk<'a> {
+    entry: &'a Entry,
+    method: Method,
+    leave: Leave<'a>,
+    top: Inode,
+    is_root: bool,
+    /// Files with several names that were counted.
+    links: HashSet<(u64, u64)>,
+    bytes: u64,
+    names: u64,
+}
+
+impl Walk<'_> {
+    fn unfit(&self, within: &Path, why: &'static str) -> Error {
+        Error::Unfit { path: self.entry.path.join(within), why }
+    }
+
+    fn visit(
+        &mut self,
+        parent: &OwnedFd,
+        name: &CStr,
+        within: &mut PathBuf,
+        depth: usize,
+    ) -> Result<(), Error> {
+        let at = |within: &Path| self.entry.path.join(within);
+        let found = match inode::look(parent, name) {
+            // The service runs: what goes meanwhile is no loss.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            found => found.context_at("look at", || at(within))?,
+        };
+        if depth > 0 {
+            if self.leave.is(within) {
+                return self.check_left(&found, within);
+            }
+            if let Some(border) = found.border_to(&self.top) {
+                let (data, path) = (self.entry.path.clone(), at(within));
+                return Err(Error::Border { data, path, what: border.name(), within: within.clone() });
+            }
+            let is_moved = within.parent().is_some_and(|parent| self.leave.is_below(parent));
+            if is_moved && self.method != Method::Btrfs && found.is_fixed {
+                return Err(self.unfit(
+                    within,
+                    "nobody may rename it (`lsattr` shows `i` or `a`), and what lies beside what is left in place must \
+                     be moved: take that off with `chattr -i -a`",
+                ));
+            }
+        }
+        self.names += 1;
+        match found.kind {
+            SFlag::S_IFDIR => self.directory(parent, name, within, depth),
+            SFlag::S_IFREG => {
+                if found.links < 2 || self.links.insert((found.device, found.inode)) {
+                    self.bytes += found.bytes;
+                }
+                self.check_readable(parent, name, within)
+            }
+            SFlag::S_IFCHR | SFlag::S_IFBLK if self.method != Method::Btrfs => Err(self.unfit(
+                within,
+                "it is a device, which is not copied: remove it, or leave it in place with `leave`",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn directory(
+        &mut self,
+        parent: &OwnedFd,
+        name: &CStr,
+        within: &mut PathBuf,
+        depth: usize,
+    ) -> Result<(), Error> {
+        if depth >= DEPTH_MAX {
+            let why = "directories are more than 200 deep there: move it out of the data, or leave its top in place \
+                       with `leave`";
+            return Err(self.unfit(within, why));
+        }
+        let data = &self.entry.path;
+        let directory = match open_directory(parent, name, depth) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened.context_at("open", || data.join(&*within))?,
+        };
+        for inner in inode::names(&directory).context_at("list", || data.join(&*within))? {
+            within.push(OsStr::from_bytes(inner.to_bytes()));
+            self.visit(&directory, &inner, within, depth + 1)?;
+            within.pop();
+        }
+        Ok(())
+    }
+
+    /// What is left in a subvolume must be one itself: only they can be moved to the subvolume that comes back.
+    fn check_left(&self, found: &Inode, within: &Path) -> Result<(), Error> {
+        if self.method != Method::Btrfs || found.is_subvolume_of(&self.top) {
+            return Ok(());
+        }
+        Err(self.unfit(
+            within,
+            "the data are a subvolume, in which only subvolumes can be left in place: make it one, mount it beside the \
+             data, or keep the data in a plain directory",
+        ))
+    }
+
+    fn check_readable(&self, parent: &OwnedFd, name: &CStr, within: &Path) -> Result<(), Error> {
+        if self.is_root || self.method == Method::Btrfs {
+            return Ok(());
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        match openat(parent, name, flags, Mode::empty()) {
+            Ok(_) | Err(nix::errno::Errno::ENOENT) => Ok(()),
+            Err(error) => Err(error).context_at("open", || self.entry.path.join(within))?,
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Whether data could be brought back, tried or looked at before anybody counts on it.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, renameat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, mkdir, unlinkat};
+
+use super::leave::Leave;
+use super::restore::{back_name, is_there};
+use super::snapshot::Method;
+use super::{Data, Entry, Error, Kind, parent_of};
+use crate::sys::disk::Context as _;
+use crate::sys::{inode, mounts};
+use crate::types::record::{DataPolicy, DataSnapshot};
+
+/// The name of the empty directories.
+const TRY: &str = ".cutover-try";
+
+impl Data {
+    /// Tries the renames that going back will need, on empty directories in the very places. Services may run.
+    pub fn try_way_back(&self, entries: &[Entry]) -> Result<(), Error> {
+        for entry in entries.iter().filter(|entry| entry.on_rollback != DataPolicy::Keep) {
+            for kind in [Kind::Snapshots, Kind::Aside] {
+                let place = self.place(kind, &entry.path, "try/try")?;
+                let away = if place.starts_with(&self.private) {
+                    let away = self.private.join(kind.directory());
+                    self.make_parents(&away.join("x"))?;
+                    away
+                } else {
+                    parent_of(&place).to_owned()
+                };
+                for here in spots(entry) {
+                    self.try_between(&entry.path, &here, &away)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn try_between(&self, data: &Path, here: &Path, away: &Path) -> Result<(), Error> {
+        let (one, other) = (here.join(TRY), away.join(TRY));
+        self.disk.ask("try a rename at", &one)?;
+        let forget = |path: &Path| match unlinkat(AT_FDCWD, path, UnlinkatFlags::RemoveDir) {
+            Err(Errno::ENOENT) | Ok(()) => Ok(()),
+            Err(error) => Err(error),
+        };
+        let tried = || -> nix::Result<()> {
+            forget(&one)?;
+            forget(&other)?;
+            if one == other {
+                mkdir(&one, Mode::S_IRWXU)?;
+                return forget(&one);
+            }
+            // What is set aside goes one way, what comes back was made there.
+            for (from, to) in [(&one, &other), (&other, &one)] {
+                mkdir(from, Mode::S_IRWXU)?;
+                renameat(AT_FDCWD, from.as_path(), AT_FDCWD, to.as_path())?;
+                forget(to)?;
+            }
+            Ok(())
+        };
+        tried().map_err(|errno| {
+            // The first error is the one to tell.
+            for path in [&one, &other] {
+                forget(path).unwrap_or_default();
+            }
+            Error::WayBack {
+                path: data.to_owned(),
+                here: here.to_owned(),
+                away: away.to_owned(),
+                source: errno.into(),
+            }
+        })
+    }
+
+    /// What is in the way of bringing these snapshots back, as far as looking tells. Cheap: nothing is walked over.
+    pub fn check_way_back(&self, items: &[DataSnapshot]) -> Result<(), Error> {
+        for item in items {
+            let path = Path::new(&item.path);
+            let snapshot = self.snapshot_place(item)?;
+            if !is_there(&snapshot) && !is_there(&back_name(&snapshot)) {
+                return Err(Error::Unfit {
+                    path: snapshot,
+                    why: "it is the copy that would come back, and it is gone",
+                });
+            }
+            self.refuse_borders(item, &snapshot)?;
+            let parent = File::open(parent_of(path)).context("open", parent_of(path))?;
+            let above = inode::of(&parent).context("look at", parent_of(path))?;
+            let is_fixed = inode::of_path(path).is_ok_and(|found| found.is_fixed);
+            if is_fixed || above.is_fixed {
+                let why =
+                    "nobody may rename it (`lsattr` shows `i` or `a`): take that off with `chattr -i -a`";
+                return Err(Error::Unfit { path: path.to_owned(), why });
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses data that are a mount point by now, in which something is mounted that nobody declared, or that cannot be
+    /// exchanged with their snapshot by a rename.
+    pub(super) fn refuse_borders(&self, item: &DataSnapshot, snapshot: &Path) -> Result<(), Error> {
+        let path = Path::new(&item.path);
+        let unfit = |why| Err(Error::Unfit { path: path.to_owned(), why });
+        if !is_there(path) {
+            return Ok(());
+        }
+        // Its own name may be a link that somebody put there: that is exchanged itself.
+        if inode::of_path(path).context("look at", path)?.kind == nix::sys::stat::SFlag::S_IFLNK {
+            return Ok(());
+        }
+        let real = std::fs::canonicalize(path).context("look at", path)?;
+        for point in mounts::all_within(&real).context("look at", path)? {
+            let within = point.strip_prefix(&real).unwrap_or(Path::new("")).to_owned();
+            if within.as_os_str().is_empty() {
+                return unfit(
+                    "something is mounted there by now: unmount it first, or keep the data as they are",
+                );
+            }
+            if !within.ancestors().any(|part| Leave::of(&item.leave).is(part)) {
+                let (data, path) = (path.to_owned(), point);
+                return Err(Error::Border { data, path, what: inode::Border::Mount.name(), within });
+            }
+        }
+        let open = |path: &Path| -> io::Result<inode::Inode> { inode::of(File::open(path)?) };
+        let here = open(parent_of(path)).context("look at", parent_of(path))?;
+        let there = open(parent_of(snapshot)).context("look at", parent_of(snapshot))?;
+        if (here.mount, here.device) == (there.mount, there.device) || item.method == Method::Btrfs.name() {
+            return Ok(());
+        }
+        unfit("it is on another mount than its copy by now, so that they cannot be exchanged")
+    }
+}
+
+/// Where names come and go when these data are brought back.
+fn spots(entry: &Entry) -> Vec<PathBuf> {
+    let leave = Leave::of(&entry.leave);
+    let is_directory =
+        |path: &Path| inode::of_path(path).is_ok_and(|found| found.is_directory() && !found.is_mount_root);
+    let is_subvolume = crate::sys::ioctl::is_subvolume(&entry.path).unwrap_or(false);
+    let mut spots = vec![parent_of(&entry.path).to_owned()];
+    if leave.is_nothing() || is_subvolume || !is_directory(&entry.path) {
+        return spots;
+    }
+    let mut within: Vec<PathBuf> =
+        leave.paths().flat_map(Path::ancestors).skip(1).map(|part| entry.path.join(part)).collect();
+    within.push(entry.path.clone());
+    within.sort();
+    within.dedup();
+    within.retain(|path| is_directory(path) && !leave.paths().any(|left| entry.path.join(left) == *path));
+    spots.extend(within);
+    spots
+}
