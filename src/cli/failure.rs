@@ -507,11 +507,13 @@ fn of_disk(error: &disk::Error, otherwise: u8) -> Failure {
         return Failure::new(code::NO_SPACE, error, Some("make room, then run the same command again"));
     }
     if error.is_read_only() {
-        return Failure::new(
-            otherwise,
-            error,
-            Some("make the file system writable, then run `cutover recover`"),
-        );
+        let hint = if error.is_walled_off() {
+            "`ProtectHome=` of the unit keeps cutover from writing there: `systemctl edit cutover@<app>.service`, and \
+             under `[Service]` `ProtectHome=no`"
+        } else {
+            "make the file system writable, then run `cutover recover`"
+        };
+        return Failure::new(otherwise, error, Some(hint));
     }
     let hint = if otherwise == code::NEEDS_PERSON {
         "when the disk works again: `cutover recover`"

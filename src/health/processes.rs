@@ -72,7 +72,7 @@ pub fn of_groups(groups: &[Group], releases: &Path, active: &Path, since: Option
             let seen = look.at_process(pid);
             let is_older = || {
                 let since = since.filter(|_| group.is_own && group.may_be_older != Some(pid));
-                since.is_some_and(|since| began(pid).is_some_and(|began| began < since))
+                since.is_some_and(|since| Began::of(pid).is_some_and(|began| began.latest() < since))
             };
             let old = |path: String| OldProcess { pid, unit: group.unit.clone(), path };
             match seen {
@@ -240,15 +240,41 @@ fn for_each_mapped(process: &Path, take: &mut impl FnMut(&Path)) -> io::Result<(
     Ok(())
 }
 
-/// The latest moment, from boot, at which a process can have begun. `None` when it is gone.
-fn began(pid: u32) -> Option<Duration> {
-    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    // proc_pid_stat(5): the name, in brackets, may hold anything; the time is the 22nd word, in ticks.
-    let after = text.iter().rposition(|byte| *byte == b')')? + 1;
-    let ticks: u64 = std::str::from_utf8(&text[after..]).ok()?.split_whitespace().nth(19)?.parse().ok()?;
-    let each = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();
-    let each = each.and_then(|each| u64::try_from(each).ok()).filter(|each| *each > 0).unwrap_or(100);
-    Some(Duration::from_millis((ticks + 1) * 1000 / each))
+/// A process, told from later ones of the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Began {
+    pid: u32,
+    ticks: u64,
+}
+
+impl Began {
+    /// The processes of control groups that were started at this time from boot, or later.
+    pub fn since(groups: &[Group], since: Duration) -> Vec<Self> {
+        let pids = groups.iter().filter(|group| group.is_own).flat_map(|group| pids_of(&group.path));
+        pids.filter_map(Self::of).filter(|began| began.latest() >= since).collect()
+    }
+
+    fn of(pid: u32) -> Option<Self> {
+        let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        // proc_pid_stat(5): the name, in brackets, may hold anything; the time is the 22nd word, in ticks.
+        let after = text.iter().rposition(|byte| *byte == b')')? + 1;
+        let mut words = std::str::from_utf8(&text[after..]).ok()?.split_whitespace();
+        Some(Self { pid, ticks: words.nth(19)?.parse().ok()? })
+    }
+
+    /// Kills it, if it is still there. Says whether it was.
+    pub fn kill(self) -> bool {
+        let pid = i32::try_from(self.pid).map(nix::unistd::Pid::from_raw);
+        Self::of(self.pid) == Some(self)
+            && pid.is_ok_and(|pid| nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).is_ok())
+    }
+
+    /// The latest moment, from boot, at which it can have been started.
+    fn latest(self) -> Duration {
+        let each = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();
+        let each = each.and_then(|each| u64::try_from(each).ok()).filter(|each| *each > 0).unwrap_or(100);
+        Duration::from_millis((self.ticks + 1) * 1000 / each)
+    }
 }
 
 #[cfg(test)]
@@ -339,7 +365,9 @@ mod tests {
         let before = SystemClock.boot();
         let sleeper = Sleeper::in_directory(Path::new("/"));
         let tick = Duration::from_millis(20);
-        let began = began(sleeper.0.id()).unwrap();
-        assert!(began + tick >= before && began <= SystemClock.boot() + tick, "{before:?} {began:?}");
+        let began = Began::of(sleeper.0.id()).unwrap();
+        let latest = began.latest();
+        assert!(latest + tick >= before && latest <= SystemClock.boot() + tick, "{before:?} {latest:?}");
+        assert!(!Began { ticks: began.ticks + 1, ..began }.kill() && began.kill());
     }
 }

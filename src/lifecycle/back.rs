@@ -30,7 +30,6 @@ impl Driver<'_> {
         self.look_before_going_back(record)?;
         let stopped = self.clock.boot();
         self.restore_disk(record, Services::MayRun)?;
-        self.note_moved(record, self.clock.boot());
         let Some(from) = record.from.clone() else { return Ok(Did::Event(Event::Restored)) };
         while let Start::Wait(wait) = self.agreement.may_start(record)? {
             self.clock.sleep(wait.within);

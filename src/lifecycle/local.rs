@@ -182,10 +182,14 @@ impl Application for Local<'_> {
         if let Err(error) = self.services.drain(&target) {
             tracing::warn!("{}", chain(&error));
         }
-        if matches!(record.phase, Phase::RollingBack { .. }) {
+        if is_going_back(record) {
             self.services.forget_failures(&target);
         }
-        self.services.ensure_stopped(&target).map_err(|error| {
+        let stopped = self.services.ensure_stopped(&target);
+        if is_going_back(record) {
+            self.end_left_behind(self.of_failed(&target, record));
+        }
+        stopped.map_err(|error| {
             Reason::new(Cause::Stop, format!("{}{}", chain(&error), self.last_words_of(&target)))
         })
     }
@@ -198,7 +202,10 @@ impl Application for Local<'_> {
         if direction == Direction::Back {
             self.services.forget_failures(&target);
         }
-        self.services.ensure_running(&target).map_err(|error| {
+        let failed = if direction == Direction::Back { self.of_failed(&target, record) } else { Vec::new() };
+        let started = self.services.ensure_running(&target);
+        self.end_left_behind(failed);
+        started.map_err(|error| {
             let text = format!("{}{}", chain(&error), self.last_words_of(&target));
             match self.missing_unit(&target) {
                 Some(why) => Reason::new(Cause::Setup, format!("{why}: {text}")),
@@ -273,7 +280,8 @@ impl Application for Local<'_> {
                 .filter(|unit| !is_left(unit) && !units.contains(unit))
                 .collect(),
             units,
-            since: record.and_then(Self::moved_at),
+            // Going back, what is older than the switch belongs to the release that comes back.
+            since: record.filter(|record| !is_going_back(record)).and_then(Self::moved_at),
             reloads: self.settings.service.action == service::Action::ReloadOrRestart,
             env,
             there: None,
@@ -404,6 +412,10 @@ fn unfit_data(error: &data::Error) -> Reason {
 /// Whether systemd takes timers from us. Without it nobody ends an update that was interrupted but the next run.
 fn has_timers() -> bool {
     systemd::is_booted() && nix::unistd::geteuid().is_root()
+}
+
+fn is_going_back(record: &Record) -> bool {
+    matches!(record.phase, Phase::RollingBack { .. })
 }
 
 struct Looking(Checks);

@@ -67,6 +67,12 @@ impl Error {
     pub fn is_read_only(&self) -> bool {
         self.source.raw_os_error() == Some(Errno::EROFS as i32)
     }
+
+    /// Whether our own unit keeps us from writing there (`ProtectHome=`), and not the file system.
+    pub fn is_walled_off(&self) -> bool {
+        let is_home = ["/home", "/root", "/run/user"].iter().any(|home| self.path.starts_with(home));
+        is_home && self.is_read_only() && std::env::var_os("INVOCATION_ID").is_some()
+    }
 }
 
 fn is_no_space(error: &io::Error) -> bool {

@@ -11,7 +11,7 @@ SERVICE = f"[Service]\nWorkingDirectory=/srv/app/current\n{SLEEP}"
 ADMINS = {
     "k.service": SERVICE,
     "k-once.service": "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'readlink /srv/app/current >>/run/once'\n",
-    "k.socket": "[Socket]\nListenStream=127.0.0.1:7001\n[Unit]\n",
+    "k.socket": "[Socket]\nListenStream=127.0.0.1:7001\nService=k-tick.service\n",
     "k-accept.socket": "[Socket]\nListenStream=127.0.0.1:7002\nAccept=yes\n",
     "k-accept@.service": "[Service]\nWorkingDirectory=/srv/app/current\nExecStart=/bin/cat\nStandardInput=socket\n",
     "k.timer": "[Timer]\nOnCalendar=yearly\nUnit=k-tick.service\n",
@@ -22,14 +22,12 @@ ADMINS = {
     "k.slice": "[Slice]\n",
     "k-inside.service": f"{SERVICE}Slice=k.slice\n",
     "mnt-k.mount": "[Mount]\nWhat=tmpfs\nWhere=/mnt/k\nType=tmpfs\n",
-    "mnt-auto.mount": "[Mount]\nWhat=tmpfs\nWhere=/mnt/auto\nType=tmpfs\n",
-    "mnt-auto.automount": "[Automount]\nWhere=/mnt/auto\n",
     "k-job@.service": SERVICE,
 }
 KINDS = ["app.service", "k.service", "k-once.service", "k.socket", "k-accept.socket", "k.timer", "k.path", "k.target",
-         "k.slice", "mnt-k.mount", "mnt-auto.automount", "k-job@.service"]
+         "k.slice", "mnt-k.mount", "k-job@.service"]
 RESTARTED = ["app.service", "k.service", "k-part.service", "k-inside.service", "k.target", "k-job@a.service"]
-STAYING = ["k.socket", "k.timer", "k.path", "mnt-k.mount", "mnt-auto.automount"]
+STAYING = ["k.socket", "k.timer", "k.path", "mnt-k.mount"]
 UP = RESTARTED + STAYING + ["k-accept.socket", "k.slice"]
 DEPENDANTS = {
     "d-requires.service": "Requires=app.service\nAfter=app.service\n",
@@ -53,7 +51,7 @@ class Setting:
 
     def __enter__(self):
         for name, text in self.units.items():
-            self.node.write(f"/etc/systemd/system/{name}", text)
+            self.node.write(f"/usr/local/lib/systemd/system/{name}", text)
         self.fragment(self.text)
         self.node.call("systemctl", "daemon-reload")
         return self
@@ -70,7 +68,7 @@ class Setting:
         self.node.run("systemctl", "stop", *names, *instances)
         self.node.run("systemctl", "unmask", *names)
         for name in self.units:
-            self.node.path(f"/etc/systemd/system/{name}").unlink(missing_ok=True)
+            self.node.path(f"/usr/local/lib/systemd/system/{name}").unlink(missing_ok=True)
         self.node.call("systemctl", "daemon-reload")
 
 
@@ -187,7 +185,7 @@ def leaves_down_what_is_down(app):
     with Setting(app, {"w.service": SERVICE, "m.service": SERVICE}, ["app.service", "w.service", "m.service"]):
         app.node.call("systemctl", "start", "w.service", "m.service")
         for stop, state in [(["systemctl", "stop", "w.service"], "w.service"),
-                            (["systemctl", "mask", "--now", "--runtime", "m.service"], "m.service")]:
+                            (["systemctl", "mask", "--now", "m.service"], "m.service")]:
             app.node.call(*stop)
             version = app.publish()
             status = app.node.run("cutover", "update")[0]
@@ -201,7 +199,7 @@ def leaves_down_what_is_down(app):
             check(not app.is_active(state), f"{state} was started by the way back")
             app.node.call("cutover", "rollback", "--no-hold")
             check(not app.is_active(state), f"{state} was started by a rollback")
-        app.node.call("systemctl", "unmask", "--runtime", "m.service")
+        app.node.call("systemctl", "unmask", "m.service")
         # The whole application is down: then somebody wants it up.
         app.node.call("systemctl", "stop", "app.service", "w.service", "m.service")
         version = app.publish()
@@ -229,19 +227,19 @@ def refuses_what_cannot_be_brought_back(app):
         setting.fragment(setting.text.replace("x.service", "typo.service"))
         is_refused("typo.service")
         setting.fragment(setting.text)
-        node.call("systemctl", "mask", "--runtime", "x.service")
+        node.call("systemctl", "mask", "x.service")
         is_refused("masked", by_check=0)
-        node.call("systemctl", "unmask", "--runtime", "x.service")
+        node.call("systemctl", "unmask", "x.service")
         node.call("systemctl", "stop", "x.service")
-        node.path("/etc/systemd/system/x.service").unlink()
+        node.path("/usr/local/lib/systemd/system/x.service").unlink()
         node.call("systemctl", "daemon-reload")
         node.call("systemd-run", "--unit=x", "sleep", "1000000")
         is_refused("transient")
         node.call("systemctl", "stop", "x.service")
-        node.write("/etc/systemd/system/x.service", "[Service]\nType=oneshot\n")
+        node.write("/usr/local/lib/systemd/system/x.service", "[Service]\nType=oneshot\n")
         node.call("systemctl", "daemon-reload")
         is_refused("x.service")
-        node.write("/etc/systemd/system/x.service", SERVICE)
+        node.write("/usr/local/lib/systemd/system/x.service", SERVICE)
         node.call("systemctl", "daemon-reload")
         app.update(0)
         app.serves(version)

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Local;
+use crate::health::Began;
 use crate::lifecycle::application::Direction;
 use crate::lifecycle::driver::chain;
 use crate::lifecycle::service::{self, Before, Target};
@@ -121,6 +122,27 @@ impl Local<'_> {
             record.from.as_ref().filter(|_| is_first).map(|from| self.store.layout.tree(&from.version));
         let left = record.units.as_ref().map(|before| before.left.as_slice()).unwrap_or_default();
         self.links().ensure(&self.store.disk, tree, known.as_deref(), left)
+    }
+
+    /// The processes that the release has started which is being left. Of a rollback by hand nobody knows when that was
+    /// started: what its units leave behind is their own business.
+    pub(super) fn of_failed(&self, target: &Target, record: &Record) -> Vec<Began> {
+        // Where units reload, a process that goes on may be the one that serves the old release again.
+        let is_replaced = self.settings.service.action != service::Action::ReloadOrRestart;
+        let since = Self::moved_at(record).filter(|_| record.intent == Intent::Update && is_replaced);
+        since.map(|since| self.services.started_since(target, since)).unwrap_or_default()
+    }
+
+    /// Kills what a failed release has left behind (`KillMode=process`): it would go on beside the old one.
+    pub(super) fn end_left_behind(&self, processes: Vec<Began>) {
+        let killed = processes.into_iter().filter(|process| process.kill()).count();
+        if killed > 0 {
+            tracing::warn!(
+                app = self.app,
+                killed,
+                "processes that the failed release had left behind were killed"
+            );
+        }
     }
 
     /// A unit of the settings that systemd does not have, and that no release here was to bring: a slip of the admin's.

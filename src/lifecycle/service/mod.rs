@@ -17,6 +17,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::health::Began;
 use crate::sys::systemd;
 
 /// A service did not do as told.
@@ -93,6 +94,12 @@ pub trait Services: Send + Sync {
 
     /// Forgets failures and start limits, so that a rollback's start is not refused for the failed release's sins.
     fn forget_failures(&self, target: &Target);
+
+    /// The processes of the target that were started at this time from boot, or later.
+    fn started_since(&self, target: &Target, since: Duration) -> Vec<Began> {
+        let _ = (target, since);
+        Vec::new()
+    }
 
     /// Starts units of others that ran before and are down now. Says of each that does not start why not.
     fn bring_back(&self, dependants: &[String]) -> Vec<String> {

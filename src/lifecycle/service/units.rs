@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::command::drain;
 use super::settings::{Action, Settings};
 use super::{Error, Services, Target};
+use crate::health::{Began, Group};
 use crate::sys::clock::{Clock as _, SystemClock};
 use crate::sys::systemd::{self, Gate};
 use crate::sys::unit::{self, Kind, Load, Unit};
@@ -247,7 +248,11 @@ impl Services for UnitServices {
             }
         }
         // Those that were down, and the rest of restarts that were slow: a start waits for a job that runs already.
-        self.start(&units, limit)?;
+        // A socket whose service runs already refuses to listen.
+        let (first, then): (Vec<_>, Vec<_>) =
+            units.iter().cloned().partition(|unit| Kind::of(unit).is_some_and(|kind| !kind.is_restarted()));
+        self.start(&first, limit)?;
+        self.start(&then, limit)?;
         let again: Vec<_> = family
             .iter()
             .filter(|unit| target.again.contains(&unit.name) && !units.contains(&unit.name))
@@ -266,6 +271,15 @@ impl Services for UnitServices {
         if let Err(error) = systemd::reset_failed(&target.names()) {
             tracing::debug!(%error, "start limits are left as they are");
         }
+    }
+
+    fn started_since(&self, target: &Target, since: Duration) -> Vec<Began> {
+        let family = unit::family(&target.names()).unwrap_or_default();
+        let own = family.iter().filter(|unit| unit.kind != Kind::Slice && !target.left.contains(&unit.name));
+        let groups: Vec<_> = own
+            .map(|unit| Group { path: unit.get("ControlGroup").to_owned(), is_own: true, ..Group::default() })
+            .collect();
+        Began::since(&groups, since)
     }
 
     fn bring_back(&self, dependants: &[String]) -> Vec<String> {
