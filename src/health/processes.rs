@@ -343,6 +343,28 @@ mod tests {
     }
 
     #[test]
+    fn a_mount_of_a_service_alone_hides_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = tree_in(directory.path());
+        let point = directory.path().join("app");
+        crate::sys::disk::Disk::default().make_directory(&point, 0o755).unwrap();
+        let script = "mount --bind \"$0\" \"$1\" && echo ready && exec sleep 60 >/dev/null";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", script]).args([&tree, &point]);
+        let mut sleeper = Sleeper(command.stdout(Stdio::piped()).spawn().unwrap());
+        let mut line = String::new();
+        BufReader::new(sleeper.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        if line != "ready\n" {
+            eprintln!("SKIPPED a_mount_of_a_service_alone_hides_nothing: may not mount here");
+            return;
+        }
+        let releases = tree.parent().unwrap();
+        assert_eq!(in_use(releases), [("1.0".into(), vec![sleeper.0.id()])].into());
+        let groups = Look::at(releases).at_process(sleeper.0.id()).unwrap();
+        assert_eq!(groups, [tree].into());
+    }
+
+    #[test]
     fn open_files_count() {
         let directory = tempfile::tempdir().unwrap();
         let tree = tree_in(directory.path());

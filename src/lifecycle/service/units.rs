@@ -16,7 +16,9 @@ use crate::sys::unit::{self, Kind, Load, Unit};
 const AFTER_KILL: Duration = Duration::from_secs(10);
 /// How much longer than stop and start the gate holds back starts, should nobody open it.
 const GATE_GRACE: Duration = Duration::from_secs(300);
-/// How long a socket, or a unit of somebody else's, may take to come back.
+/// How long units of others may be waited for.
+const DEPENDANTS: Duration = Duration::from_secs(30);
+/// How long a socket may take to come back.
 const REVIVE: Duration = Duration::from_secs(10);
 /// How often a unit that is slow is looked at again.
 const GLANCE: Duration = Duration::from_millis(50);
@@ -228,39 +230,44 @@ impl Services for UnitServices {
     }
 
     fn ensure_running(&self, target: &Target) -> Result<(), Error> {
-        let family = unit::family(&target.names())?;
+        let were_stopped = self.are_stopped.swap(false, Ordering::SeqCst);
+        let are_untriggered = self.are_untriggered.swap(false, Ordering::SeqCst);
+        // Nothing to renew, and nothing else to start: then nobody waits for the answer.
+        let is_known = were_stopped && are_untriggered && target.again.is_empty();
+        let family = if is_known { Vec::new() } else { unit::family(&target.names())? };
         let family: Vec<_> = family.into_iter().filter(|unit| !target.left.contains(&unit.name)).collect();
-        if !self.are_untriggered.swap(false, Ordering::SeqCst) {
+        if !are_untriggered {
             self.gate.open()?;
             revive_triggers(&family)?;
         }
         self.has_forgotten.store(false, Ordering::SeqCst);
         self.note_start(&family);
         let units: Vec<_> = target.units.iter().filter(|unit| !target.left.contains(unit)).cloned().collect();
-        let mut limit = self.settings.start_timeout.0;
-        if !self.are_stopped.swap(false, Ordering::SeqCst) {
+        let left = if were_stopped {
+            self.settings.start_timeout.0
+        } else {
             match self.settings.action {
+                // Sockets and the like stay up: a restart would refuse connections.
                 Action::Restart | Action::ReloadOrRestart | Action::StopStart => {
-                    // Sockets and the like stay up: a restart would refuse connections.
-                    limit = self.renew(&family, &units)?;
+                    self.renew(&family, &units)?
                 }
                 Action::None => return Ok(()),
             }
-        }
-        // Those that were down, and the rest of restarts that were slow: a start waits for a job that runs already.
-        // A socket whose service runs already refuses to listen.
+        };
+        let begin = Instant::now();
+        let left = || left.saturating_sub(begin.elapsed()).max(GLANCE);
+        // Those that were down, and the rest of restarts that were slow: a start waits for a job that runs already. A
+        // socket comes first: it refuses to listen when its service runs.
         let (first, then): (Vec<_>, Vec<_>) =
             units.iter().cloned().partition(|unit| Kind::of(unit).is_some_and(|kind| !kind.is_restarted()));
-        self.start(&first, limit)?;
-        self.start(&then, limit)?;
-        let again: Vec<_> = family
-            .iter()
-            .filter(|unit| target.again.contains(&unit.name) && !units.contains(&unit.name))
-            .filter(|unit| unit.load == Load::Loaded)
-            .collect();
-        let (jobs, again): (Vec<_>, Vec<_>) = again.into_iter().partition(|unit| unit.is_oneshot());
-        systemd::begin_start(&jobs.into_iter().map(|unit| unit.name.clone()).collect::<Vec<_>>())?;
-        self.start(&again.into_iter().map(|unit| unit.name.clone()).collect::<Vec<_>>(), limit)
+        self.start(&first, left())?;
+        self.start(&then, left())?;
+        let ran =
+            family.iter().filter(|unit| target.again.contains(&unit.name) && !units.contains(&unit.name));
+        let (jobs, again): (Vec<_>, Vec<_>) =
+            ran.filter(|unit| unit.load == Load::Loaded).cloned().partition(Unit::is_oneshot);
+        systemd::begin_start(&names(&jobs))?;
+        self.start(&names(&again), left())
     }
 
     fn forget_failures(&self, target: &Target) {
@@ -289,7 +296,7 @@ impl Services for UnitServices {
         // A target would start all that it wants, also what somebody has stopped.
         let (targets, others): (Vec<_>, Vec<_>) =
             down.into_iter().partition(|unit| unit.kind == Kind::Target);
-        let limit = self.settings.start_timeout.0;
+        let limit = self.settings.start_timeout.0.min(DEPENDANTS);
         let _ = systemd::reset_failed(&names(&others));
         let started =
             systemd::start(&names(&others), limit).and(systemd::start_alone(&names(&targets), REVIVE));
