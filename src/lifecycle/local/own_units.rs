@@ -75,7 +75,11 @@ impl Local<'_> {
             Intent::Rollback => record.from.as_ref().map(|from| &from.version),
         };
         let tree = |version: &Version| self.store.layout.tree(version);
-        let shipped = serves.as_ref().map(|serves| shipped::started(&tree(serves))).transpose()?;
+        // Of a release that was adopted nothing has ever been linked.
+        let state = self.store.trusted_state().unwrap_or_default();
+        let is_adopted = state.committed.is_some_and(|committed| committed.transaction.is_none());
+        let shipped = serves.as_ref().filter(|_| !is_adopted);
+        let shipped = shipped.map(|serves| shipped::started(&tree(serves))).transpose()?;
         let declared = self.settings.service.units.clone();
         let coming = comes.map(|comes| shipped::of(&tree(comes), &declared)).transpose()?;
         let coming = coming.map(|coming| coming.units).unwrap_or_default();

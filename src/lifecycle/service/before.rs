@@ -113,6 +113,11 @@ impl Before {
         self.declared.iter().any(|own| own == name) || self.shipped.contains(name)
     }
 
+    fn is_linked(&self, name: &str) -> bool {
+        self.linked.contains(name)
+            || unit::instance_of(name).is_some_and(|template| self.linked.contains(&template))
+    }
+
     /// What ran, and what was down and stays so.
     fn stands(&self, family: &[Unit]) -> UnitsBefore {
         let own = || family.iter().filter(|unit| self.is_own(&unit.name));
@@ -120,8 +125,11 @@ impl Before {
         let left = own().filter(|unit| match unit.load {
             Load::Masked => true,
             Load::Loaded => !self.is_first && runs && was_stopped(unit),
-            // It comes with the release, or was taken away.
-            Load::Missing | Load::Broken(_) => !self.is_first && !self.coming.contains(&unit.name),
+            // `systemctl disable` takes the link away; what comes only now has none yet.
+            Load::Missing | Load::Broken(_) => {
+                let was_taken_away = self.shipped.contains(&unit.name) && !self.is_linked(&unit.name);
+                !self.is_first && (was_taken_away || !self.coming.contains(&unit.name))
+            }
         });
         let left: Vec<_> = left.map(|unit| unit.name.clone()).collect();
         let others = family.iter().filter(|unit| {
@@ -227,6 +235,21 @@ mod tests {
         assert!(left(unit("b.service", "inactive", &[])));
         // It waits for its time: an update is none.
         assert!(left(unit("b.service", "inactive", &[("Type", "oneshot"), ("TriggeredBy", "b.timer")])));
+    }
+
+    #[test]
+    fn a_shipped_unit_that_was_disabled_stays_away() {
+        let missing = [("LoadState", "not-found")];
+        let asked = Before {
+            shipped: ["a.service".into()].into(),
+            coming: ["a.service".into(), "b.service".into()].into(),
+            ..before(&["app.service"])
+        };
+        let family = [unit("app.service", "active", &[]), unit("a.service", "inactive", &missing)];
+        assert_eq!(asked.judge(&family).unwrap().left, ["a.service"]);
+        // While its link is there, systemd has only not read it yet.
+        let linked = Before { linked: ["a.service".into()].into(), ..asked };
+        assert!(linked.judge(&family).unwrap().left.is_empty());
     }
 
     #[test]
