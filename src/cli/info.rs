@@ -8,7 +8,7 @@ use serde_json::json;
 use super::args::{ConfigCommand, Global, LogArgs};
 use super::context::Context;
 use super::failure::Error;
-use super::output::table;
+use super::output::{milliseconds, table};
 use crate::config::Problem;
 use crate::lifecycle::data::{self, Probing};
 use crate::lifecycle::deadline::Bounds;
@@ -77,12 +77,22 @@ fn row(entry: &HistoryEntry) -> Vec<String> {
         Outcome::CalledOff => "called off",
     };
     let from = entry.from.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
-    let downtime = entry.downtime_ms.map(|away| format!("away {away} ms")).unwrap_or_default();
+    let what = match entry.outcome {
+        Outcome::RolledBack => format!("{}, back to {from}", entry.to),
+        Outcome::Committed | Outcome::Failed | Outcome::Refused | Outcome::CalledOff => {
+            format!("{from} -> {}", entry.to)
+        }
+    };
+    let downtime = match (entry.unanswered_ms, entry.downtime_ms) {
+        (Some(silent), _) => format!("no answer for {}", milliseconds(silent)),
+        (None, Some(stopped)) => format!("stopped for {}", milliseconds(stopped)),
+        (None, None) => String::new(),
+    };
     let reason = entry.reason.as_deref().map(|reason| escaped(reason.as_bytes())).unwrap_or_default();
     vec![
         entry.at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
         outcome.to_owned(),
-        format!("{from} -> {}", entry.to),
+        what,
         format!("by {}", entry.by),
         downtime,
         reason,

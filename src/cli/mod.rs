@@ -119,7 +119,9 @@ fn dispatch(cli: &Cli, interrupted: Arc<AtomicBool>) -> Result<u8, Error> {
         Command::Config(command) => info::config(&context()?, command),
         Command::Report(args) => report::report(args, &cli.global, &disk, &context),
         Command::Completions(args) => {
-            clap_complete::generate(args.shell, &mut Cli::command(), "cutover", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "cutover", &mut script);
+            output::print_bytes(&script);
             Ok(0)
         }
     }

@@ -2,12 +2,13 @@
 //! file for Prometheus.
 
 use super::context::Context;
+use super::logging::EVENT;
 use crate::lifecycle::metrics;
 use crate::lifecycle::outcome::describe;
 use crate::lifecycle::view::Status;
 use crate::store::{Kept, Store, read_history};
 use crate::sys::disk::Disk;
-use crate::types::record::{Phase, Record};
+use crate::types::record::{Cause, Intent, Phase, Record};
 
 /// The pointer has moved to a new release, and its trial begins.
 const SWITCHED: &str = "1872863bca924a5aa7573101809e7db0";
@@ -18,34 +19,62 @@ const ROLLED_BACK: &str = "02542f20111a4b09a3fdd092e2b79511";
 /// Going back did not succeed.
 const NEEDS_PERSON: &str = "6c1a23d351234d2fad9a0353522a4b79";
 
-/// Logs that an update has come to another phase, under the id of that event where it has one.
-pub fn moved(record: &Record, phase: &str) {
+/// The update was given up before anything changed, or a first installation failed.
+const GIVEN_UP: &str = "7f6c2d9a1b7e4a0c9d33c0a6f1b25e84";
+
+/// Logs that an update has come to another phase, under the id of that event where it has one. Says it in words.
+pub fn moved(record: &Record, phase: &str) -> String {
     let from = record.from.as_ref().map(|from| from.version.to_string()).unwrap_or_default();
-    let (to, transaction) = (&record.to.version, &record.transaction);
-    let (id, text) = match &record.phase {
-        Phase::Trial { .. } => (SWITCHED, format!("release {to} runs and is watched")),
-        Phase::Committed => (COMMITTED, describe(record)),
-        Phase::RolledBack { .. } => (ROLLED_BACK, describe(record)),
+    let (to, transaction, by) = (&record.to.version, &record.transaction, &record.by);
+    let text = words(record);
+    let id = match &record.phase {
+        Phase::Trial { .. } => Some(SWITCHED),
+        Phase::Committed => Some(COMMITTED),
+        Phase::RolledBack { .. } => Some(ROLLED_BACK),
+        Phase::Cancelled { reason } if !matches!(reason.kind, Cause::NotNow | Cause::Baseline) => {
+            Some(GIVEN_UP)
+        }
         Phase::Staged
         | Phase::Warming
         | Phase::Switching
         | Phase::RollingBack { .. }
-        | Phase::Cancelled { .. } => {
-            tracing::info!(FROM = %from, TO = %to, PHASE = phase, TRANSACTION = %transaction, "update moved");
-            return;
-        }
+        | Phase::Cancelled { .. } => None,
     };
-    tracing::info!(
-        MESSAGE_ID = id, FROM = %from, TO = %to, PHASE = phase, TRANSACTION = %transaction, "{text}"
-    );
+    match id {
+        Some(id) => tracing::info!(
+            target: EVENT, MESSAGE_ID = id, FROM = %from, TO = %to, PHASE = phase, TRANSACTION = %transaction,
+            BY = %by, "{text}"
+        ),
+        None => tracing::info!(
+            target: EVENT, FROM = %from, TO = %to, PHASE = phase, TRANSACTION = %transaction, BY = %by, "{text}"
+        ),
+    }
+    text
 }
 
-/// The run is over: tells the journal when a person is needed, and writes the text file where one is configured.
-pub fn ended(context: &Context, store: &Store, view: &Status) {
-    // On a terminal the error message says it; twice would be once too many.
-    if let Some(needs) = view.needs_person.as_ref().filter(|_| super::logging::is_under_systemd()) {
-        tracing::error!(MESSAGE_ID = NEEDS_PERSON, "this node needs a person: {}", needs.reason);
+/// What a phase means, for people.
+fn words(record: &Record) -> String {
+    let to = &record.to.version;
+    let back =
+        record.from.as_ref().map_or_else(|| "nothing".to_owned(), |from| format!("release {}", from.version));
+    match (&record.phase, record.intent) {
+        (Phase::Staged, _) => format!("release {to} is ready; the switch begins"),
+        (Phase::Warming, _) => format!("release {to} is rehearsed beside the running one"),
+        (Phase::Switching, _) => format!("switching to release {to}"),
+        (Phase::Trial { .. }, _) => format!("release {to} is on trial"),
+        (Phase::RollingBack { reason }, Intent::Update) => format!("going back to {back}: {}", reason.text),
+        (Phase::RollingBack { .. }, Intent::Rollback) => format!("going back to {back}"),
+        (Phase::Committed | Phase::RolledBack { .. } | Phase::Cancelled { .. }, _) => describe(record),
     }
+}
+
+/// Tells the journal that nothing automatic happens any more.
+pub fn needs_person(why: &str) {
+    tracing::error!(target: EVENT, MESSAGE_ID = NEEDS_PERSON, "this node needs a person: {why}");
+}
+
+/// The run is over: writes the text file where one is configured.
+pub fn ended(context: &Context, store: &Store, view: &Status) {
     let Some(path) = &context.settings().metrics.textfile else { return };
     let state = match store.state() {
         Ok(Kept::Whole(state)) => state,

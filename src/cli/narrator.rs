@@ -1,38 +1,51 @@
 //! What the loop does, told as it happens: to the log, and to `/run/cutover/<app>/status.json` for monitoring.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
 
 use super::context::Context;
-use super::monitoring;
 use super::output::say;
+use super::{logging, monitoring};
 use crate::health;
 use crate::lifecycle::agreement::Own;
 use crate::lifecycle::driver::Narrator;
 use crate::lifecycle::node::phase_name;
 use crate::lifecycle::rehearsal::RehearsalView;
+use crate::lifecycle::running::running;
 use crate::lifecycle::status;
-use crate::lifecycle::view::{Doing, Status, TrialView};
+use crate::lifecycle::view::{Doing, Status, TrialView, UnitView};
 use crate::store::Store;
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::disk::Disk;
-use crate::types::record::{Intent, Phase, Record};
+use crate::types::record::{Phase, Record};
 
 /// Tells people and monitoring.
 pub struct Told<'a> {
     context: &'a Context,
     store: &'a Store,
     last: RefCell<String>,
+    /// The application's units as they were lately, and when: watching a trial asks often.
+    units: RefCell<Option<(Duration, Vec<UnitView>)>>,
 }
+
+/// How long what was seen of units is told again.
+const UNITS_FRESH: Duration = Duration::from_secs(2);
 
 impl<'a> Told<'a> {
     /// Tells of this node.
     pub fn new(context: &'a Context, store: &'a Store) -> Self {
-        Self { context, store, last: RefCell::default() }
+        Self { context, store, last: RefCell::default(), units: RefCell::default() }
     }
 
     fn say(&self, text: &str) {
-        if !self.context.output.quiet && self.last.replace(text.to_owned()) != text {
+        // Where the journal reads what is printed, it has the same as a message with fields.
+        if !self.context.output.quiet
+            && !logging::is_under_systemd()
+            && self.last.replace(text.to_owned()) != text
+        {
             say(text);
         }
     }
@@ -49,9 +62,28 @@ impl<'a> Told<'a> {
         let (app, node) = (&self.context.app, &self.context.node);
         let view = status::status(app, node, self.context.settings(), self.store, SystemClock.wall());
         let mut view = view.ok()?;
+        if let Some(channel) = view.channel.as_mut() {
+            channel.looked = last_look(app);
+        }
+        view.add_running(self.units(&view));
         change(&mut view);
         publish(app, &view);
         Some(view)
+    }
+
+    fn units(&self, view: &Status) -> Vec<UnitView> {
+        let now = SystemClock.boot();
+        let is_watching = matches!(view.state, Doing::Trial | Doing::Warming);
+        if let Some((at, units)) = &*self.units.borrow()
+            && is_watching
+            && now.saturating_sub(*at) < UNITS_FRESH
+        {
+            return units.clone();
+        }
+        let active = view.active.as_ref().map(|active| &active.version);
+        let units = running(self.context.settings(), self.store, active);
+        *self.units.borrow_mut() = Some((now, units.clone()));
+        units
     }
 }
 
@@ -60,36 +92,51 @@ pub fn status_path(app: &str) -> PathBuf {
     PathBuf::from("/run/cutover").join(app).join("status.json")
 }
 
+/// When the source last answered this node, and its channel was accepted. Kept in `/run`: an idle run writes nothing to
+/// the disk.
+pub fn last_look(app: &str) -> Option<Timestamp> {
+    let found = std::fs::metadata(status_path(app).with_file_name("looked")).ok()?;
+    Timestamp::try_from(found.modified().ok()?).ok()
+}
+
+/// The source has answered, and its channel was accepted.
+pub fn note_look(app: &str) {
+    let path = status_path(app).with_file_name("looked");
+    let disk = Disk::default();
+    let noted = make_folders(&disk, &path).and_then(|()| disk.replace(&path, b"", 0o644));
+    if let Err(error) = noted {
+        tracing::debug!(%error, "the look is not noted");
+    }
+}
+
+fn make_folders(disk: &Disk, path: &Path) -> Result<(), crate::sys::disk::Error> {
+    let folders = path.ancestors().skip(1).take(2).collect::<Vec<_>>();
+    folders.iter().rev().try_for_each(|folder| disk.make_directory(folder, 0o755))
+}
+
 /// Writes the status where monitoring looks for it. Without the right to (an ordinary user) nothing is written.
 pub fn publish(app: &str, view: &Status) {
     let path = status_path(app);
     let disk = Disk::default();
     let Ok(text) = serde_json::to_string(view) else { return };
-    let folders = path.ancestors().skip(1).take(2).collect::<Vec<_>>();
-    let made = folders.iter().rev().try_for_each(|folder| disk.make_directory(folder, 0o755));
-    if let Err(error) = made.and_then(|()| disk.replace(&path, (text + "\n").as_bytes(), 0o644)) {
+    if let Err(error) =
+        make_folders(&disk, &path).and_then(|()| disk.replace(&path, (text + "\n").as_bytes(), 0o644))
+    {
         tracing::debug!(%error, "status not published");
     }
 }
 
 impl Narrator for Told<'_> {
     fn moved(&self, record: &Record) {
-        let (to, phase) = (&record.to.version, phase_name(&record.phase));
-        monitoring::moved(record, phase);
-        let back = record
-            .from
-            .as_ref()
-            .map_or_else(|| "nothing".to_owned(), |from| format!("release {}", from.version));
-        match (&record.phase, record.intent) {
-            (Phase::Staged, _) => self.say(&format!("release {to} is ready; the switch begins")),
-            (Phase::Warming, _) => self.say(&format!("release {to} is rehearsed beside the running one")),
-            (Phase::Switching, _) => self.say(&format!("switching to release {to}")),
-            (Phase::Trial { .. }, _) => self.say(&format!("release {to} runs and is watched")),
-            (Phase::RollingBack { reason }, Intent::Update) => {
-                self.say(&format!("going back to {back}: {}", reason.text));
-            }
-            (Phase::RollingBack { .. }, Intent::Rollback) => self.say(&format!("going back to {back}")),
-            (Phase::Committed | Phase::RolledBack { .. } | Phase::Cancelled { .. }, _) => {}
+        let text = monitoring::moved(record, phase_name(&record.phase));
+        match record.phase {
+            // The verdict is the command's result.
+            Phase::Committed | Phase::RolledBack { .. } | Phase::Cancelled { .. } => {}
+            Phase::Staged
+            | Phase::Warming
+            | Phase::Switching
+            | Phase::Trial { .. }
+            | Phase::RollingBack { .. } => self.say(&text),
         }
         self.publish(None);
     }
@@ -121,6 +168,7 @@ impl Narrator for Told<'_> {
             need_s: trial.need().as_secs(),
             checks: checks_of(trial),
             confirm: record.confirm,
+            back_to: record.from.as_ref().map(|from| from.version.clone()),
             ..TrialView::default()
         }));
     }

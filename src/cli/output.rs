@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 
 use super::args::{Color, Global};
+use super::logging::is_journal;
 
 /// Where and how results are printed.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,18 @@ impl Output {
             print(&serde_json::to_string(value).unwrap_or_default());
         } else if !text.is_empty() {
             print(text.trim_end_matches('\n'));
+        }
+    }
+
+    /// Prints how an update ended. Why it did not end well is worth a line on stderr even for those who want quiet; and
+    /// where the journal reads what is printed, it has the same as a message with fields already.
+    pub fn outcome(&self, value: &impl Serialize, text: &str, exit_code: u8) {
+        if self.json || !is_journal(io::stdout()) {
+            self.result(value, text);
+        }
+        let is_shown = !self.json && io::stdout().is_terminal();
+        if exit_code != 0 && self.quiet && !is_shown {
+            say(text);
         }
     }
 
@@ -117,10 +130,15 @@ impl Output {
 /// Whether a result could not be written: there is one stdout in a process, and so one such fact.
 static IS_LOST: AtomicBool = AtomicBool::new(false);
 
-/// One line, or several, on stdout. A reader that has gone away is no error; what is lost otherwise is told, once.
+/// One line, or several, on stdout.
 pub fn print(text: &str) {
+    print_bytes(format!("{text}\n").as_bytes());
+}
+
+/// These bytes on stdout. A reader that has gone away is no error; what is lost otherwise is told, once.
+pub fn print_bytes(bytes: &[u8]) {
     let mut stdout = io::stdout().lock();
-    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             if !IS_LOST.swap(true, Ordering::Relaxed) {
                 say(&format!("error: cannot write the result: {error}"));
@@ -140,6 +158,16 @@ pub fn say(text: &str) {
     drop(writeln!(io::stderr().lock(), "{text}"));
 }
 
+/// A duration in the unit that a person would use.
+pub fn milliseconds(milliseconds: u64) -> String {
+    match milliseconds {
+        0..1_000 => format!("{milliseconds} ms"),
+        1_000..60_000 => format!("{}.{} s", milliseconds / 1000, milliseconds % 1000 / 100),
+        60_000..7_200_000 => format!("{} min {} s", milliseconds / 60_000, milliseconds % 60_000 / 1000),
+        _ => format!("{} h {} min", milliseconds / 3_600_000, milliseconds % 3_600_000 / 60_000),
+    }
+}
+
 /// Columns, each as wide as its widest cell.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -157,6 +185,12 @@ pub fn table(rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_have_the_unit_that_a_person_would_use() {
+        let all = [592, 8_353, 59_999, 125_000, 7_260_000].map(milliseconds);
+        assert_eq!(all, ["592 ms", "8.3 s", "59.9 s", "2 min 5 s", "2 h 1 min"]);
+    }
 
     #[test]
     fn long_texts_go_on_below_themselves() {

@@ -18,7 +18,7 @@ use crate::lifecycle::settings::{Data as Entry, Settings};
 use crate::lifecycle::upstream::Offered;
 use crate::lifecycle::view::BlockedView;
 use crate::release::resolve::Candidate;
-use crate::types::record::DataSnapshot;
+use crate::types::record::{DataSnapshot, Intent};
 use crate::types::{Digest, ReleaseId, Size, Version, escaped_path};
 
 /// What is in the way, as JSON.
@@ -257,9 +257,28 @@ pub fn dry_run(
     Ok(if plan.in_the_way.is_empty() { 0 } else { code::NOT_NOW })
 }
 
+/// Where a rollback would lead now: out of the trial that is under way, else from the committed release.
+fn route(node: &Node<'_>, version: Option<&Version>) -> Result<node::Route, Error> {
+    let active = node.store.active()?;
+    let on_trial = node
+        .under_way()?
+        .filter(|record| record.intent == Intent::Update && active.as_ref() == Some(&record.to.version));
+    match on_trial.and_then(|record| Some((record.from.clone()?, record))) {
+        Some((back_to, record)) if version.is_none_or(|version| *version == back_to.version) => {
+            Ok(node::Route {
+                from: record.to,
+                back_to,
+                data: record.data,
+                transaction: Some(record.transaction),
+            })
+        }
+        Some(_) | None => Ok(node.route(version)?),
+    }
+}
+
 /// `rollback --check`
 pub fn rollback_check(context: &Context, node: &Node<'_>, args: &RollbackArgs) -> Result<u8, Error> {
-    let route = node.route(args.version.as_ref())?;
+    let route = route(node, args.version.as_ref())?;
     let (from, to) = (&route.from.version, &route.back_to.version);
     let (settings, store) = (node.settings, node.store);
     let back = DataBack { settings, store, asked: Some(args.data.into()), old: Some(to), new: from };

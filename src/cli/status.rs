@@ -9,15 +9,19 @@ use jiff::{SignedDuration, SpanRound, Timestamp, Unit};
 use super::args::{Global, StatusArgs};
 use super::context::Context;
 use super::failure::Error;
-use super::narrator::status_path;
-use super::output::{Output, Tone, print};
+use super::narrator::{last_look, status_path};
+use super::output::{Output, Tone, milliseconds, print};
 use crate::config::{self, Places};
+use crate::lifecycle::running::running;
 use crate::lifecycle::status::status as look;
-use crate::lifecycle::view::{Doing, Last, Status, UpdateView};
+use crate::lifecycle::view::{DiskView, Doing, Last, Status, UnitView, UpdateView};
 use crate::sys::disk;
 use crate::types::record::Intent;
 use crate::types::state::Outcome;
 use crate::types::{Size, Version, escaped};
+
+/// The longest status that is read again.
+const PUBLISHED_BYTES_MAX: usize = 1 << 20;
 
 /// `status`
 pub fn status(
@@ -28,9 +32,18 @@ pub fn status(
     if args.all {
         return all(global, load);
     }
-    let context = load()?;
+    let context = match load() {
+        Err(error) if is_forbidden(&error) => return published(global, error),
+        context => context?,
+    };
     loop {
-        let view = view(&context)?;
+        let view = match view(&context) {
+            Err(error) if is_forbidden(&error) && !args.watch => {
+                let global = Global { app: Some(context.app.clone()), ..global.clone() };
+                return published(&global, error);
+            }
+            view => view?,
+        };
         let text = screen(&view, Timestamp::now(), context.output);
         if !args.watch {
             context.output.result(&view, &text);
@@ -44,6 +57,48 @@ pub fn status(
             return Ok(0);
         }
     }
+}
+
+/// Whether only the rights of this user stand in the way.
+fn is_forbidden(error: &Error) -> bool {
+    if nix::unistd::geteuid().is_root() {
+        return false;
+    }
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// For ordinary users: what the last run of cutover has left in `/run`, for all to read.
+fn published(global: &Global, error: Error) -> Result<u8, Error> {
+    let output = Output::new(global);
+    let Some(view) = global.app.clone().or_else(only_published).and_then(|app| last_published(&app)) else {
+        return Err(error);
+    };
+    let now = Timestamp::now();
+    let age = view.as_of.map(|as_of| ago(as_of, now)).unwrap_or_default();
+    output.say(&format!("this is what the last run left {age}; root sees it as it is now"));
+    output.result(&view, &screen(&view, now, output));
+    Ok(0)
+}
+
+fn last_published(app: &str) -> Option<Status> {
+    let bytes = disk::read_small(&status_path(app), PUBLISHED_BYTES_MAX).ok()??;
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// The only application that has left a status.
+fn only_published() -> Option<String> {
+    let entries = std::fs::read_dir("/run/cutover").ok()?.flatten();
+    let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let first = names.next()?;
+    names.next().is_none().then_some(first)
 }
 
 fn all(global: &Global, load: &dyn Fn() -> Result<Context, Error>) -> Result<u8, Error> {
@@ -66,12 +121,15 @@ fn all(global: &Global, load: &dyn Fn() -> Result<Context, Error>) -> Result<u8,
 
 /// The view; while a trial is watched, with what its watcher last told.
 fn view(context: &Context) -> Result<Status, Error> {
-    const BYTES_MAX: usize = 1 << 20;
     let store = context.store()?;
     let mut view = look(&context.app, &context.node, context.settings(), &store, Timestamp::now())?;
+    let active = view.active.as_ref().map(|active| active.version.clone());
+    view.add_running(running(context.settings(), &store, active.as_ref()));
+    if let Some(channel) = view.channel.as_mut() {
+        channel.looked = last_look(&context.app);
+    }
     if [Doing::Trial, Doing::Warming].contains(&view.state)
-        && let Ok(Some(bytes)) = disk::read_small(&status_path(&context.app), BYTES_MAX)
-        && let Ok(told) = serde_json::from_slice::<Status>(&bytes)
+        && let Some(told) = last_published(&context.app)
         && told.root == view.root
     {
         if view.state == Doing::Warming {
@@ -88,7 +146,7 @@ fn view(context: &Context) -> Result<Status, Error> {
 
 /// One screen for people: what runs, what goes on, what was, and what to type next.
 pub fn screen(view: &Status, now: Timestamp, output: Output) -> String {
-    let headline = output.paint(tone(view.state), &headline(view));
+    let headline = output.paint(tone(view), &headline(view));
     let mut rows = what_runs(view, now);
     rows.extend(what_goes_on(view, now));
     rows.extend(what_was(view, now));
@@ -108,8 +166,11 @@ pub fn screen(view: &Status, now: Timestamp, output: Output) -> String {
     text
 }
 
-fn tone(doing: Doing) -> Tone {
-    match doing {
+fn tone(view: &Status) -> Tone {
+    match view.state {
+        Doing::Idle | Doing::Staged if view.running.iter().any(|unit| unit.is_service() && !unit.ok) => {
+            Tone::Alarm
+        }
         Doing::Idle | Doing::Staged => Tone::Well,
         Doing::NeedsPerson | Doing::InDoubt => Tone::Alarm,
         Doing::Staging
@@ -142,6 +203,11 @@ fn what_runs(view: &Status, now: Timestamp) -> Vec<Vec<String>> {
             rows.push(row("active", format!("{}{since}{state}{signed}", active.version)));
         }
     }
+    rows.extend(view.running.iter().filter(|unit| !unit.ok || is_elsewhere(view, unit)).map(|unit| {
+        let from =
+            unit.release.as_ref().map(|release| format!(", from release {release}")).unwrap_or_default();
+        row("unit", format!("{} is {}{from}", unit.unit, unit_words(unit)))
+    }));
     if let Some(previous) = &view.previous {
         let way = match (previous.rollback.possible, previous.rollback.data.as_str()) {
             (false, _) => match &previous.rollback.why_not {
@@ -167,9 +233,20 @@ fn what_runs(view: &Status, now: Timestamp) -> Vec<Vec<String>> {
         };
         let issued = when(channel.issued, now);
         let (name, serial) = (&channel.name, channel.serial);
-        rows.push(row("channel", format!("{name} {what}; serial {serial}, issued {issued}")));
+        let looked =
+            channel.looked.map(|looked| format!(", looked at {}", ago(looked, now))).unwrap_or_default();
+        let expires = ends(channel.expires, now);
+        rows.push(row(
+            "channel",
+            format!("{name} {what}; serial {serial}, issued {issued}, {expires}{looked}"),
+        ));
     }
     rows
+}
+
+/// Whether a unit runs from another release than the active one.
+fn is_elsewhere(view: &Status, unit: &UnitView) -> bool {
+    unit.release.is_some() && unit.release.as_ref() != view.active.as_ref().map(|active| &active.version)
 }
 
 /// The update under way, its trial, troubles, policies.
@@ -181,9 +258,10 @@ fn what_goes_on(view: &Status, now: Timestamp) -> Vec<Vec<String>> {
     if let Some(trial) = &view.trial {
         let left = trial.deadline.map(|deadline| words(deadline.duration_since(now))).unwrap_or_default();
         let ends = if trial.confirm { "goes back unless committed within" } else { "must be healthy within" };
+        let back = trial.back_to.as_ref().map(|back| format!(", else back to {back}")).unwrap_or_default();
         let text = match trial.need_s {
-            0 => format!("{ends} {left}"),
-            need => format!("healthy for {} s of {need} s; {ends} {left}", trial.healthy_for_s),
+            0 => format!("{ends} {left}{back}"),
+            need => format!("healthy for {} s of {need} s; {ends} {left}{back}", trial.healthy_for_s),
         };
         rows.push(row("trial", text));
         rows.extend(trial.checks.iter().map(|check| row("", check_line(check))));
@@ -215,7 +293,7 @@ fn update_line(update: &UpdateView, now: Timestamp) -> String {
     let from = update.from.as_ref().map_or("nothing", Version::as_str);
     let way = match update.intent {
         Intent::Update => format!("{from} -> {}", update.to),
-        Intent::Rollback => format!("{} -> {from}", update.to),
+        Intent::Rollback => format!("{}, back to {from}", update.to),
     };
     let who = match update.pid {
         Some(pid) => format!("process {pid} works on it"),
@@ -242,15 +320,19 @@ fn what_was(view: &Status, now: Timestamp) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     if let Some(last) = &view.last {
         let reason = last.reason.as_deref().map(|reason| format!(": {}", escaped(reason.as_bytes())));
-        let away = last.downtime_ms.map(|away| format!(", service away {away} ms")).unwrap_or_default();
+        let by =
+            if last.by.is_empty() { String::new() } else { format!(", by {}", escaped(last.by.as_bytes())) };
         let (what, when, reason) = (last_words(last), when(last.at, now), reason.unwrap_or_default());
-        rows.push(row("last", format!("{what} {when}{away}{reason}")));
+        rows.push(row("last", format!("{what} {when}{by}{reason}")));
+        if let Some(away) = away_words(last) {
+            rows.push(row("down time", away));
+        }
     }
     if !view.bad.is_empty() {
         let names: Vec<_> = view.bad.iter().map(|bad| bad.release.version.as_str()).collect();
         rows.push(row(
             "bad",
-            format!("{} (never switched to; `cutover mark-good` lifts it)", names.join(" ")),
+            format!("{} (not switched to again until `cutover mark-good`)", names.join(" ")),
         ));
     }
     if !view.pins.is_empty() {
@@ -270,16 +352,52 @@ fn what_was(view: &Status, now: Timestamp) -> Vec<Vec<String>> {
     };
     rows.push(row(
         "disk",
-        format!("{} free, {} of it reserved; {method}{surplus}", Size(disk.free), Size(disk.reserve)),
+        format!(
+            "{} free, {} of it reserved{}; {method}{surplus}",
+            Size(disk.free),
+            Size(disk.reserve),
+            cut(disk)
+        ),
     ));
     rows.extend(view.data.aside.iter().map(|aside| row("set aside", aside)));
     rows
 }
 
+/// The reserve that is configured, where the file system is too small for it.
+fn cut(disk: &DiskView) -> String {
+    if disk.reserve < disk.reserve_configured {
+        format!(" (a tenth of the file system; {} are configured)", Size(disk.reserve_configured))
+    } else {
+        String::new()
+    }
+}
+
+/// How long nobody was answered, as the checks saw it, and for how long of it units were stopped or starting.
+fn away_words(last: &Last) -> Option<String> {
+    let stopped = last.downtime_ms.map(milliseconds);
+    Some(match (last.unanswered_ms, stopped) {
+        (Some(0), Some(stopped)) => {
+            format!("every check was answered; units were stopped or starting for {stopped}")
+        }
+        (Some(0), None) => "every check was answered".to_owned(),
+        (Some(silent), Some(stopped)) => {
+            format!(
+                "no answer for {}; units were stopped or starting for {stopped} of it",
+                milliseconds(silent)
+            )
+        }
+        (Some(silent), None) => format!("no answer for {}", milliseconds(silent)),
+        (None, stopped) => format!("units were stopped or starting for {}", stopped?),
+    })
+}
+
 fn last_words(last: &Last) -> String {
     match last.outcome {
         Outcome::Committed => format!("{} committed", last.to),
-        Outcome::RolledBack if last.exit_code == 0 => format!("went back to {}", last.to),
+        Outcome::RolledBack if last.exit_code == 0 => {
+            let back = last.from.as_ref().map_or("nothing", Version::as_str);
+            format!("went back from {} to {back}", last.to)
+        }
         Outcome::RolledBack => format!("{} rolled back", last.to),
         Outcome::Failed => format!("{} failed", last.to),
         Outcome::Refused => format!("{} refused", last.to),
@@ -291,28 +409,51 @@ fn headline(view: &Status) -> String {
     let release = |version: Option<&Version>| {
         version.map_or_else(|| "no release".to_owned(), |version| format!("release {version}"))
     };
-    let runs = release(view.active.as_ref().map(|active| &active.version));
+    let active = release(view.active.as_ref().map(|active| &active.version));
+    let runs = serving(view, &active);
     let update = view.update.as_ref();
     let to = release(update.map(|update| &update.to));
     let from = release(update.and_then(|update| update.from.as_ref()));
     match view.state {
         Doing::Idle => at_rest(view, &runs),
-        Doing::Staging => format!("{runs} runs; another is being staged"),
+        Doing::Staging => format!("{runs}; another is being staged"),
         Doing::Staged | Doing::Waiting if update.is_some() => {
-            format!("{runs} runs; the switch to {to} waits")
+            format!("{runs}; the switch to {to} waits")
         }
         Doing::Staged | Doing::Waiting => {
             let staged = release(view.staged.as_ref().map(|staged| &staged.version));
             let waits = if view.state == Doing::Waiting { " and waits" } else { "" };
-            format!("{runs} runs; {staged} is staged{waits}")
+            format!("{runs}; {staged} is staged{waits}")
         }
-        Doing::Warming => format!("{runs} runs; {to} is rehearsed beside it"),
-        Doing::Voting => format!("{runs} runs; the fleet is asked about {to}"),
+        Doing::Warming => format!("{runs}; {to} is rehearsed beside it"),
+        Doing::Voting => format!("{runs}; the fleet is asked about {to}"),
         Doing::Switching => format!("switching from {from} to {to}"),
-        Doing::Trial => format!("{runs} is on trial"),
+        Doing::Trial => format!("{active} is on trial"),
         Doing::RollingBack => format!("going back from {to} to {from}"),
-        Doing::InDoubt => format!("{runs} runs; IN DOUBT: the fleet's decision is not known here"),
-        Doing::NeedsPerson => format!("NEEDS A PERSON: nothing automatic happens; `current` names {runs}"),
+        Doing::InDoubt => format!("{runs}; IN DOUBT: the fleet's decision is not known here"),
+        Doing::NeedsPerson => format!("NEEDS A PERSON: nothing automatic happens; `current` names {active}"),
+    }
+}
+
+/// What serves, as systemd has it: a pointer alone runs nothing.
+fn serving(view: &Status, active: &str) -> String {
+    let down: Vec<_> = view.running.iter().filter(|unit| unit.is_service() && !unit.ok).collect();
+    match down.as_slice() {
+        [] => format!("{active} runs"),
+        [unit] => format!("{active} is active, but `{}` is {}", unit.unit, unit_words(unit)),
+        units => format!("{active} is active, but {} of its units do not run", units.len()),
+    }
+}
+
+fn unit_words(unit: &UnitView) -> String {
+    match (unit.load.as_str(), unit.active.as_str()) {
+        ("not-found", _) => "not there".to_owned(),
+        ("masked", _) => "masked".to_owned(),
+        (_, "inactive") => "stopped".to_owned(),
+        (_, state) if unit.result != "success" && !unit.result.is_empty() => {
+            format!("{state} ({})", unit.result)
+        }
+        (_, state) => state.to_owned(),
     }
 }
 
@@ -322,20 +463,34 @@ fn at_rest(view: &Status, runs: &str) -> String {
     match &view.channel {
         _ if view.unadopted => "`current` was installed by hand, and is not taken over yet".to_owned(),
         _ if view.active.is_none() => "nothing is installed".to_owned(),
-        _ if held => format!("{runs} runs; automatic switching is on hold"),
-        _ if is_expired => format!("{runs} runs; its channel has expired, so nothing newer is taken"),
+        _ if held => format!("{runs}; automatic switching is on hold"),
+        _ if is_expired => format!("{runs}; its channel has expired, so nothing newer is taken"),
         Some(channel) if channel.newer && channel.banned => {
-            format!("{runs} runs; release {} is offered, and banned here", channel.version)
+            format!("{runs}; release {} is offered, and banned here", channel.version)
         }
-        Some(channel) if channel.newer => format!("{runs} runs; release {} is offered", channel.version),
-        Some(_) => format!("{runs} runs; there is nothing newer"),
-        None => format!("{runs} runs; nothing is going on"),
+        Some(channel) if channel.newer => format!("{runs}; release {} is offered", channel.version),
+        Some(_) => format!("{runs}; there is nothing newer"),
+        None => format!("{runs}; nothing is going on"),
     }
 }
 
 /// A moment with how long ago it was.
 fn when(moment: Timestamp, now: Timestamp) -> String {
     format!("{} ({} ago)", moment.strftime("%Y-%m-%d %H:%M:%SZ"), words(now.duration_since(moment)))
+}
+
+/// How long ago it was.
+fn ago(moment: Timestamp, now: Timestamp) -> String {
+    format!("{} ago", words(now.duration_since(moment)))
+}
+
+/// When a channel expires, or expired.
+fn ends(expires: Timestamp, now: Timestamp) -> String {
+    if expires > now {
+        format!("expires in {}", words(expires.duration_since(now)))
+    } else {
+        format!("expired {}", ago(expires, now))
+    }
 }
 
 /// A duration in at most two units.

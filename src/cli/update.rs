@@ -24,7 +24,7 @@ use crate::lifecycle::policy::{self, Offer};
 use crate::lifecycle::rehearsal;
 use crate::lifecycle::settings::Settings;
 use crate::lifecycle::staging::Staged;
-use crate::lifecycle::upstream::Offered;
+use crate::lifecycle::upstream::{self, Offered};
 use crate::store::Kept;
 use crate::types::record::{Cause, Record};
 use crate::types::{Span, Version};
@@ -71,7 +71,7 @@ pub(super) fn bring(
             Ok(sealed) => return Ok(Staged { sealed, was_here: true }),
             Err(_) => (node.look(Some(&version))?.1, false),
         },
-        None => (node.look(None)?.1, false),
+        None => (looked(context, node.look(None))?.1, false),
     };
     let record = node.staging_record(&candidate.release);
     hooks(node, locally, Moment::PreStage, &record)?;
@@ -140,6 +140,7 @@ pub(super) fn blocked(
     let offer = Offer {
         release: &offered.release,
         issued: offered.issued,
+        since: offered.since,
         percent: offered.percent,
         waves: &offered.waves,
         group: node.settings.source.group.as_deref(),
@@ -222,7 +223,7 @@ pub fn update(context: &Context, args: &UpdateArgs) -> Result<u8, Error> {
             return super::fleet::update(context, node, locally, args);
         }
         if args.what.is_none()
-            && let Some(version) = node.is_current()?
+            && let Some(version) = looked(context, node.is_current())?
         {
             let value = json!({"outcome": "nothing_to_do", "version": version});
             context.output.result(&value, &nothing_newer(&version));
@@ -230,6 +231,14 @@ pub fn update(context: &Context, args: &UpdateArgs) -> Result<u8, Error> {
         }
         forward(context, node, locally, args)
     })
+}
+
+/// Notes that the source has answered, if it has.
+fn looked<T>(context: &Context, answer: Result<T, upstream::Error>) -> Result<T, upstream::Error> {
+    if answer.is_ok() {
+        super::narrator::note_look(&context.app);
+    }
+    answer
 }
 
 /// Finishes what an interrupted run has left. Says its exit code when nothing more is to be done now.
@@ -341,12 +350,14 @@ pub fn conclude(context: &Context, node: &Node<'_>, ended: Result<Ended, node::E
                 "outcome": end.outcome, "exit_code": end.exit_code, "reason": end.reason, "blame": end.blame,
                 "from": record.from.as_ref().map(|from| &from.version), "to": record.to.version,
                 "transaction": record.transaction, "downtime_ms": record.downtime_ms,
+                "unanswered_ms": record.unanswered.as_ref().map(|unanswered| unanswered.total_ms),
             });
-            context.output.result(&value, &text);
+            context.output.outcome(&value, &text, end.exit_code);
             Ok(end.exit_code)
         }
         Ended::NeedsPerson(_, why) => {
             let since = Timestamp::now();
+            super::monitoring::needs_person(&why);
             Err(node::Error::NeedsPerson(crate::types::state::NeedsPerson { since, reason: why }).into())
         }
         Ended::Waiting(_, why) => Err(Error::NotNow(why)),

@@ -110,6 +110,12 @@ pub fn in_use(releases: &Path) -> BTreeMap<PathBuf, Vec<u32>> {
     trees
 }
 
+/// The name of the tree under `releases` that a process runs from, if it runs from one.
+pub fn tree_of(pid: u32, releases: &Path) -> Option<PathBuf> {
+    let used = files_of(pid, releases);
+    used.iter().find_map(|path| path.strip_prefix(releases).ok()?.iter().next().map(PathBuf::from))
+}
+
 /// The processes of a control group and of those in it, on a machine with cgroup2, with or without version 1 beside it.
 pub fn pids_of(group: &str) -> Vec<u32> {
     let group = group.trim_start_matches('/');

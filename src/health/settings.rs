@@ -22,6 +22,9 @@ pub struct Settings {
     pub deadline: Span,
     /// How often checks are asked, where they do not say themselves.
     pub interval: Span,
+    /// How often `http` and `tcp` checks are asked around a switch, only to measure how long nobody was answered; not at
+    /// all with "0s".
+    pub pulse: Span,
     /// How many failures in a row of a required check end the trial.
     pub fail_threshold: u32,
     /// How long a check that has never passed may answer "not yet" before that counts as a failure.
@@ -40,6 +43,7 @@ impl Default for Settings {
             min_healthy: Span::seconds(30),
             deadline: Span::seconds(300),
             interval: Span::seconds(2),
+            pulse: Span(std::time::Duration::from_millis(50)),
             fail_threshold: 3,
             startup: Span::seconds(30),
             process_check: true,

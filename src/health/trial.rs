@@ -186,6 +186,11 @@ impl Trial {
         self.healthy_since.map_or(Duration::ZERO, |since| self.last_at.saturating_sub(since))
     }
 
+    /// Whether all that count were well when they were asked last.
+    pub fn is_answering(&self) -> bool {
+        self.counted.values().all(Counted::is_healthy)
+    }
+
     /// How long all must be well.
     pub fn need(&self) -> Duration {
         self.min_healthy

@@ -55,6 +55,11 @@ pub fn next(status: &Status, record: Option<&Record>) -> Vec<String> {
     lines
 }
 
+/// How to see why a unit does not run.
+pub fn of_unit(unit: &str) -> String {
+    format!("{:<30} why it does not run", format!("systemctl status {unit}"))
+}
+
 /// A command, and what it does.
 fn line(command: &str, does: &str) -> String {
     format!("cutover {command:<22} {does}")

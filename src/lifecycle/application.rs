@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::deadline::Bounds;
 use super::rehearsal::{self, Rehearsal};
-use crate::health::Observation;
+use crate::health::{Gaps, Observation, Pulse};
 use crate::types::Version;
 use crate::types::record::{Cause, DataSnapshot, Reason, Record, UnitsBefore};
 
@@ -63,6 +63,11 @@ pub enum Direction {
 pub trait Watch {
     /// One round, so long after the watching began. Takes as long as the slowest check.
     fn observe(&mut self, at: Duration) -> Vec<Observation>;
+}
+
+/// What a failed release wrote last, to be put behind the reason. Nothing where it wrote nothing.
+pub fn last_words_text(lines: &[String]) -> String {
+    if lines.is_empty() { String::new() } else { format!("; its last lines: {}", lines.join(" | ")) }
 }
 
 /// The application on this node. Everything is done as often as it is asked for, and no more than is needed.
@@ -131,6 +136,12 @@ pub trait Application {
     /// was moved; without one, all units must be up.
     fn watch(&self, version: &Version, tree: &Path, record: Option<&Record>) -> Box<dyn Watch>;
 
+    /// Begins to ask the checks many times a second, to measure how long nobody is answered. `None`: none of them is cheap
+    /// enough for that.
+    fn pulse(&self, _ignored: &[String], _gaps: Gaps) -> Option<Pulse> {
+        None
+    }
+
     /// Says whether the new release can be rehearsed here, as configured. Starts and changes nothing.
     fn can_rehearse(&self, _version: &Version) -> Result<(), rehearsal::Error> {
         Ok(())
@@ -146,6 +157,7 @@ pub trait Application {
         Ok(())
     }
 
-    /// Says the last words of the application's log, for the message about its failure.
+    /// Says the last lines that the release which the pointer names has written since it was started, for the message about
+    /// its failure.
     fn last_words(&self) -> Vec<String>;
 }

@@ -22,6 +22,7 @@ pub(super) enum Services {
 impl Driver<'_> {
     /// `RollingBack`: old data, old pointer, old services, and a look whether all is well again.
     pub(super) fn restore(&mut self, record: &mut Record, reason: &Reason) -> Result<Did, Error> {
+        self.begin_answering(record);
         // Whoever does not want to wait for the instant goes back at once.
         self.await_instant(record)?;
         if let Err(hook) = self.application.hooks(Moment::PreRollback, record) {
@@ -109,7 +110,9 @@ impl Driver<'_> {
         let mut trial = Trial::of_old(&settings, &record.ignored_checks);
         loop {
             let at = self.clock.boot().saturating_sub(began);
-            match trial.observe(at, &watch.observe(at)) {
+            let verdict = trial.observe(at, &watch.observe(at));
+            self.note_answers(&trial);
+            match verdict {
                 Verdict::Healthy => return Ok(()),
                 Verdict::Failed(why) | Verdict::Unproven(why) => return Err(why),
                 Verdict::Watching => self.clock.sleep(health.interval.0.min(Duration::from_millis(200))),

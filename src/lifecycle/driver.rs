@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::agreement::{self, Agreement, Instant};
+use super::answering::Answering;
 use super::application::{Application, Direction, Watch};
 use super::deadline;
 use super::machine::{self, Illegal};
@@ -112,6 +113,8 @@ pub struct Driver<'a> {
     pub may_wait: bool,
     /// The trial under way, if this process began to watch it.
     pub(super) watching: Option<Watching>,
+    /// How long nobody is answered, since the switch or the way back began.
+    pub(super) answering: Option<Answering>,
     /// The instant that was agreed on for the switch or the way back.
     pub(super) instant: Option<Instant>,
     /// After which, by the boot clock, the switch must not be made any more.
@@ -141,6 +144,7 @@ impl<'a> Driver<'a> {
             is_interrupted,
             may_wait,
             watching: None,
+            answering: None,
             instant: None,
             latest: None,
         }
@@ -251,6 +255,7 @@ impl<'a> Driver<'a> {
     /// Writes the record down. A disk that refuses once is asked again: to stop between stop and start helps nobody.
     pub(super) fn keep(&self, record: &mut Record) -> Result<(), Error> {
         record.boot_id = self.clock.boot_id();
+        self.keep_answers(record);
         let mut kept = self.store.keep_journal(record);
         for _ in 0..TRIES_BACK {
             if kept.is_ok() {

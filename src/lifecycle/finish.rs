@@ -3,9 +3,9 @@
 use super::application::Moment;
 use super::driver::{Driver, Ended, Error, chain};
 use super::outcome::{End, end_of};
+use crate::types::ReleaseId;
 use crate::types::record::{Blame, Intent, Phase, Record};
 use crate::types::state::{Bad, HistoryEntry, Hold, Installed, Outcome, State};
-use crate::types::{ReleaseId, Version};
 
 /// How many releases before the previous one are remembered.
 const EARLIER_MAX: usize = 16;
@@ -93,23 +93,18 @@ impl Driver<'_> {
 
 /// An outcome as the history keeps it.
 pub fn history_entry(now: jiff::Timestamp, record: &Record, end: &End) -> HistoryEntry {
-    // A rollback by hand is told as what it was: from the release that went to the one that came back.
-    let (from, to): (Option<Version>, &ReleaseId) = match (record.intent, &record.from) {
-        (Intent::Rollback, Some(back)) => (Some(record.to.version.clone()), back),
-        (Intent::Rollback | Intent::Update, from) => {
-            (from.as_ref().map(|from| from.version.clone()), &record.to)
-        }
-    };
     HistoryEntry {
         at: now,
         transaction: record.transaction.clone(),
         outcome: end.outcome,
-        from,
-        to: to.version.clone(),
-        digest: to.digest,
+        // One sense for all: a rollback, by hand or not, is of `to`, and `from` serves again.
+        from: record.from.as_ref().map(|from| from.version.clone()),
+        to: record.to.version.clone(),
+        digest: record.to.digest,
         reason: end.reason.clone(),
         exit_code: end.exit_code,
         downtime_ms: record.downtime_ms,
+        unanswered_ms: record.unanswered.as_ref().map(|unanswered| unanswered.total_ms),
         took_ms: u64::try_from(now.duration_since(record.started).as_millis()).unwrap_or(0),
         rollout: record.rollout,
         by: record.by.clone(),

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use super::agreement::{Clearance, Own, Start, Verdict};
-use super::application::{Application, Direction, Moment};
+use super::application::{Application, Direction, Moment, last_words_text};
 use super::deadline;
 use super::driver::{Did, Driver, Error, Narrator, RESUMES_MAX, Watching};
 use super::settings::Settings;
@@ -109,6 +109,7 @@ impl Driver<'_> {
         {
             return Ok(Did::Event(Event::Failed(reason)));
         }
+        self.begin_answering(record);
         // Nothing is left for the moment itself but to stop, and to rename.
         let ready = match Self::or_failed(self.store.ready_pointer(&record.to.version)) {
             Ok(ready) => ready,
@@ -132,7 +133,9 @@ impl Driver<'_> {
             return Ok(Did::Event(Event::Failed(reason)));
         }
         record.moments.started = Some(self.clock.wall());
-        record.downtime_ms = u64::try_from(self.clock.boot().saturating_sub(began).as_millis()).ok();
+        // A first installation takes nothing away from anybody.
+        let away = record.from.as_ref().map(|_| self.clock.boot().saturating_sub(began));
+        record.downtime_ms = away.and_then(|away| u64::try_from(away.as_millis()).ok());
         if let Err(reason) = self.application.hooks(Moment::PostSwitch, record) {
             return Ok(Did::Event(Event::Failed(reason)));
         }
@@ -220,6 +223,7 @@ impl Driver<'_> {
 
     /// `Trial`: one round of checks, and what follows from it.
     pub(super) fn watch(&mut self, record: &mut Record, until: &Deadline) -> Result<Did, Error> {
+        self.begin_answering(record);
         let now = self.clock.boot();
         let mut watching = match self.watching.take() {
             Some(watching) => watching,
@@ -228,11 +232,16 @@ impl Driver<'_> {
         let at = now.saturating_sub(watching.began);
         let observations = watching.watch.observe(at);
         let verdict = watching.trial.observe(at, &observations);
+        self.note_answers(&watching.trial);
         let mut own = match verdict {
             crate::health::Verdict::Watching => Own::Watching,
             crate::health::Verdict::Healthy => Own::Healthy,
-            crate::health::Verdict::Failed(why) => Own::Failed(Reason::new(Cause::Unhealthy, why)),
-            crate::health::Verdict::Unproven(why) => Own::Failed(Reason::new(Cause::Unproven, why)),
+            crate::health::Verdict::Failed(why) => {
+                Own::Failed(Reason::new(Cause::Unhealthy, why + &last_words_text(&self.application.last_words())))
+            }
+            crate::health::Verdict::Unproven(why) => {
+                Own::Failed(Reason::new(Cause::Unproven, why + &last_words_text(&self.application.last_words())))
+            }
         };
         let is_well = watching.trial.is_well();
         // A trial that a person must end has none of its own.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::application::{Application, Direction, Moment, Watch};
+use super::application::{Application, Direction, Moment, Watch, last_words_text};
 use super::data::{self, Data, Decision, Probing, Restore, Writers};
 use super::deadline::Bounds;
 use super::driver::chain;
@@ -16,7 +16,7 @@ use super::rehearsal::{self, Host, Names, Network, Private, Rehearsal};
 use super::service::{self, Services, Target};
 use super::settings::Settings;
 use super::units;
-use crate::health::{Checks, Context, Observation};
+use crate::health::{Checks, Context, Gaps, Observation, Pulse};
 use crate::store::Store;
 use crate::sys;
 use crate::sys::systemd::{self, DeadMansSwitch};
@@ -102,9 +102,6 @@ impl<'a> Local<'a> {
         self.store.layout.tree(&active.unwrap_or_else(|| record.to.version.clone()))
     }
 
-    fn last_words_of(&self, target: &Target) -> String {
-        let words = self.services.last_words(target);
-        if words.is_empty() { String::new() } else { format!("; its last words: {}", words.join(" | ")) }
     }
 }
 
@@ -189,9 +186,7 @@ impl Application for Local<'_> {
         if is_going_back(record) {
             self.end_left_behind(self.of_failed(&target, record));
         }
-        stopped.map_err(|error| {
-            Reason::new(Cause::Stop, format!("{}{}", chain(&error), self.last_words_of(&target)))
-        })
+        stopped.map_err(|error| Reason::new(Cause::Stop, chain(&error)))
     }
 
     fn start(&self, record: &Record, direction: Direction) -> Result<Vec<String>, Reason> {
@@ -206,7 +201,8 @@ impl Application for Local<'_> {
         let started = self.services.ensure_running(&target);
         self.end_left_behind(failed);
         started.map_err(|error| {
-            let text = format!("{}{}", chain(&error), self.last_words_of(&target));
+            let words = last_words_text(&self.services.last_words(&target));
+            let text = format!("{}{words}", chain(&error));
             match self.missing_unit(&target) {
                 Some(why) => Reason::new(Cause::Setup, format!("{why}: {text}")),
                 None => Reason::new(Cause::Service, text),
@@ -287,6 +283,10 @@ impl Application for Local<'_> {
             there: None,
         };
         Box::new(Looking(Checks::new(self.settings.health.clone(), context)))
+    }
+
+    fn pulse(&self, ignored: &[String], gaps: Gaps) -> Option<Pulse> {
+        Pulse::begin(&self.settings.health, ignored, gaps)
     }
 
     fn can_rehearse(&self, version: &Version) -> Result<(), rehearsal::Error> {

@@ -195,6 +195,7 @@ mod tests {
             reason: None,
             exit_code: 10,
             downtime_ms: Some(40),
+            unanswered_ms: Some(140),
             took_ms: 5000,
             rollout: None,
             by: "timer".to_owned(),

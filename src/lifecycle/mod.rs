@@ -13,6 +13,7 @@
 pub mod adopting;
 mod advice;
 pub mod agreement;
+mod answering;
 pub mod application;
 mod back;
 mod boot;
@@ -36,6 +37,7 @@ pub mod pruning;
 pub mod rehearsal;
 mod rehearsing;
 mod requests;
+pub mod running;
 pub mod service;
 pub mod settings;
 mod shipped;

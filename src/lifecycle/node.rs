@@ -297,6 +297,7 @@ impl Node<'_> {
             started: now,
             by: self.by.clone(),
             downtime_ms: None,
+            unanswered: None,
             moments: crate::types::record::Moments::default(),
             settings: None,
             rehearsed: None,

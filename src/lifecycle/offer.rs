@@ -24,6 +24,12 @@ pub struct ChannelView {
     pub version: Version,
     /// That release's digest.
     pub digest: Digest,
+    /// When it was first offered, as far as this node has seen: a node that runs another one is behind since then.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
+    /// When the source last answered this node and the channel was accepted; unknown after a reboot, until it does.
+    #[serde(default)]
+    pub looked: Option<Timestamp>,
     /// Whether that is another one than the active one.
     pub newer: bool,
     /// Whether it is banned on this node.
@@ -64,6 +70,8 @@ pub fn channel(
         expires: offer.expires,
         version: offer.release.version.clone(),
         digest,
+        since: offer.since,
+        looked: None,
         newer: active != Some(digest),
         banned: state.bad.iter().any(|bad| bad.release.digest == digest),
     })
@@ -89,6 +97,7 @@ pub fn in_the_way(
         let offered = Offer {
             release: &offer.release,
             issued: Some(seen.issued).filter(|_| is_alone),
+            since: offer.since,
             percent: Some(offer.percent_at(now)).filter(|_| is_alone),
             waves: &offer.waves,
             group: settings.source.group.as_deref(),
@@ -101,7 +110,7 @@ pub fn in_the_way(
             settings.source.channel,
             policy::short(offer.expires)
         );
-        found.push(Blocked { policy: Policy::Channel, until: None, text });
+        found.push(Blocked { policy: Policy::Channel, since: Some(offer.expires), until: None, text });
     }
     found
 }

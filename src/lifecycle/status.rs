@@ -12,7 +12,7 @@ use super::rehearsal::RehearsalView;
 use super::settings::Settings;
 use super::view::{
     API_VERSION, Active, BlockedView, DataView, DiskView, Doing, Last, Previous, Ready, RollbackView,
-    SourceView, Status, StoreView, TrialView, UpdateView,
+    SourceView, Status, StoreView, TrialView, UnitView, UpdateView,
 };
 use crate::coord::settings::Mode;
 use crate::store::{self, Kept, Layout, Pointer, Sealed, Store};
@@ -20,6 +20,7 @@ use crate::sys::disk::Disk;
 use crate::sys::lock;
 use crate::types::record::{Intent, Phase, Record};
 use crate::types::state::{Installed, State};
+use crate::types::{Digest, Version};
 
 /// Looks at a node. Changes nothing, waits for nothing, and shows what is broken rather than fail.
 pub fn status(
@@ -42,20 +43,24 @@ pub fn status(
         }
     };
     let active = active(store, &state, record.as_ref(), &mut problems)?;
-    let previous = previous(store, settings, &state);
+    let previous = previous(store, settings, &state, record.as_ref(), active.as_ref());
     // Without memory nobody knows what was active before.
     let is_known = problems.is_empty();
-    let staged = if is_known { ready(store, &state, active.as_ref())? } else { None };
-    let history = store::read_history(&store.layout.history())?;
     let sealed = active.as_ref().and_then(|active| store.sealed(&active.version).ok()).and_then(whole);
     let product = sealed.as_ref().and_then(|sealed| sealed.product.as_deref());
     let digest = active.as_ref().and_then(|active| active.digest);
+    let channel = offer::channel(settings, &state, product, digest);
+    let offered = channel.as_ref().map(|channel| channel.digest);
+    let staged = if is_known { ready(store, &state, active.as_ref(), offered)? } else { None };
+    let history = store::read_history(&store.layout.history())?;
     let mut status = Status {
         api_version: API_VERSION,
         app: app.to_owned(),
         node: node.to_owned(),
         root: store.layout.root().display().to_string(),
+        as_of: Some(now),
         state: Doing::Idle,
+        running: Vec::new(),
         previous,
         update: record.as_ref().map(|record| under_way(record, &store.layout)),
         trial: record.as_ref().and_then(trial),
@@ -68,7 +73,7 @@ pub fn status(
             .into_iter()
             .map(BlockedView::from)
             .collect(),
-        channel: offer::channel(settings, &state, product, digest),
+        channel,
         hold: state.hold.clone().filter(|hold| hold.until.is_none_or(|until| now < until)),
         bad: state.bad.clone(),
         pins: state.pins.clone(),
@@ -90,6 +95,19 @@ pub fn status(
     status.state = doing(&status, record.as_ref(), settings, &store.layout);
     status.next = super::advice::next(&status, record.as_ref());
     Ok(status)
+}
+
+impl Status {
+    /// Puts in how the application's units are, and what to do about one that does not run.
+    pub fn add_running(&mut self, units: Vec<UnitView>) {
+        let down = units.iter().find(|unit| unit.is_service() && !unit.ok);
+        if let Some(unit) =
+            down.filter(|_| matches!(self.state, Doing::Idle | Doing::Staged | Doing::Waiting))
+        {
+            self.next.insert(0, super::advice::of_unit(&unit.unit));
+        }
+        self.running = units;
+    }
 }
 
 fn trusted(state: Kept<State>, name: &str, problems: &mut Vec<String>) -> State {
@@ -151,15 +169,36 @@ fn whole<T>(kept: Kept<T>) -> Option<T> {
     }
 }
 
-fn previous(store: &Store, settings: &Settings, state: &State) -> Option<Previous> {
-    let Installed { release, serial, since, .. } = state.previous.clone()?;
-    let mut coming = Vec::new();
-    if let Some(kept) = &state.committed {
-        let (old, new) = (Some(&release.version), &kept.release.version);
-        let back = DataBack { settings, store, asked: None, old, new };
-        coming = kept.data.clone();
-        coming.retain(|copy| back.decide(&copy.path) == Decision::Restore);
+/// What a rollback would bring back now. While a new release is on trial that is the one that served before it, not the
+/// one before that; and it is never the active one.
+fn previous(
+    store: &Store,
+    settings: &Settings,
+    state: &State,
+    record: Option<&Record>,
+    active: Option<&Active>,
+) -> Option<Previous> {
+    let is_active = |version: &Version| active.is_some_and(|active| active.version == *version);
+    let switched = record.filter(|record| record.intent == Intent::Update && is_active(&record.to.version));
+    let (installed, mut coming, new) = match switched {
+        Some(record) => (before_trial(state, record)?, record.data.clone(), Some(&record.to.version)),
+        None => {
+            let committed = state.committed.as_ref();
+            let data = committed.map(|kept| kept.data.clone()).unwrap_or_default();
+            (state.previous.clone()?, data, committed.map(|kept| &kept.release.version))
+        }
+    };
+    let Installed { release, serial, since, .. } = installed;
+    if is_active(&release.version) {
+        return None;
     }
+    let old = Some(&release.version);
+    coming.retain(|copy| {
+        new.is_some_and(|new| {
+            let back = DataBack { settings, store, asked: None, old, new };
+            back.decide(&copy.path) == Decision::Restore
+        })
+    });
     let restores = !coming.is_empty();
     // Only who may look into `.cutover` can tell.
     let is_seen = std::fs::read_dir(store.layout.private()).is_ok();
@@ -180,8 +219,28 @@ fn previous(store: &Store, settings: &Settings, state: &State) -> Option<Previou
     Some(Previous { version: release.version, serial, digest: release.digest, since, rollback })
 }
 
-/// The newest tree that is neither active nor banned, and was never active.
-fn ready(store: &Store, state: &State, active: Option<&Active>) -> Result<Option<Ready>, Error> {
+/// The release that served before the one that is on trial.
+fn before_trial(state: &State, record: &Record) -> Option<Installed> {
+    let from = record.from.clone()?;
+    let mut remembered = [&state.committed, &state.previous].into_iter().flatten().chain(&state.earlier);
+    let known = remembered.find(|kept| kept.release == from).cloned();
+    Some(known.unwrap_or(Installed {
+        release: from,
+        serial: None,
+        since: record.started,
+        transaction: None,
+        data: Vec::new(),
+    }))
+}
+
+/// A tree that could be switched to: that of the release on offer, whether it was active before or not; else the newest
+/// that is neither active nor banned, and was never active. This is a look at what is here, not a record.
+fn ready(
+    store: &Store,
+    state: &State,
+    active: Option<&Active>,
+    offered: Option<Digest>,
+) -> Result<Option<Ready>, Error> {
     let mut newest: Option<Sealed> = None;
     for version in store.releases()? {
         let Some(sealed) = whole(store.sealed(&version)?) else { continue };
@@ -193,6 +252,11 @@ fn ready(store: &Store, state: &State, active: Option<&Active>) -> Result<Option
                 .any(|kept| kept.release == sealed.release);
         let is_bad = state.bad.iter().any(|bad| bad.release.digest == sealed.release.digest);
         let is_older = active.and_then(|active| active.since).is_some_and(|since| sealed.staged < since);
+        let is_active = active.is_some_and(|active| active.version == version);
+        if offered == Some(sealed.release.digest) && !is_active && !is_bad {
+            newest = Some(sealed);
+            break;
+        }
         if !was_active
             && !is_bad
             && !is_older
@@ -237,7 +301,12 @@ fn store_view(store: &Store, settings: &Settings) -> Result<StoreView, Error> {
 
 fn trial(record: &Record) -> Option<TrialView> {
     let Phase::Trial { until } = &record.phase else { return None };
-    Some(TrialView { deadline: Some(until.wall), confirm: record.confirm, ..TrialView::default() })
+    Some(TrialView {
+        deadline: Some(until.wall),
+        confirm: record.confirm,
+        back_to: record.from.as_ref().map(|from| from.version.clone()),
+        ..TrialView::default()
+    })
 }
 
 fn last(entry: crate::types::state::HistoryEntry) -> Last {
@@ -249,6 +318,8 @@ fn last(entry: crate::types::state::HistoryEntry) -> Last {
         at: entry.at,
         exit_code: entry.exit_code,
         downtime_ms: entry.downtime_ms,
+        unanswered_ms: entry.unanswered_ms,
+        by: entry.by,
         transaction: entry.transaction,
     }
 }
@@ -264,6 +335,7 @@ fn disk_view(store: &Store, settings: &Settings, state: &State) -> Result<DiskVi
     Ok(DiskView {
         free: store.space()?.free_bytes,
         reserve: store.reserve_bytes(&settings.store)?,
+        reserve_configured: settings.store.reserve.0,
         reclaimable,
     })
 }

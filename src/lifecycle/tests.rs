@@ -155,7 +155,7 @@ impl Application for FakeApplication<'_> {
         Ok(())
     }
     fn last_words(&self) -> Vec<String> {
-        Vec::new()
+        vec!["requires Node.js v22.9".into()]
     }
 }
 

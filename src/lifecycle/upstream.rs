@@ -54,6 +54,8 @@ pub struct Offered {
     pub serial: Option<u64>,
     /// When the channel was issued.
     pub issued: Option<Timestamp>,
+    /// When it was first offered, as far as this node has seen.
+    pub since: Option<Timestamp>,
     /// For how many of a hundred nodes it is by now.
     pub percent: Option<u8>,
     /// From when on it is for more, in order of time.
@@ -71,6 +73,7 @@ impl Offered {
             release: sealed.release.clone(),
             serial: sealed.serial,
             issued: None,
+            since: None,
             percent: None,
             waves: Vec::new(),
             archive_bytes: 0,
@@ -85,6 +88,7 @@ impl Offered {
             release: candidate.release.clone(),
             serial: candidate.serial,
             issued: None,
+            since: None,
             percent: candidate.percent,
             waves: Vec::new(),
             archive_bytes: manifest.size,
@@ -176,7 +180,9 @@ impl Node<'_> {
             let accepted = self.channel(resolver)?;
             let candidate = resolver.release(&accepted, version)?;
             let (issued, waves) = (Some(accepted.channel.issued), accepted.channel.waves.clone());
-            let offered = Offered { issued, waves, ..Offered::candidate(&candidate) };
+            let seen = accepted.memory.iter().find_map(|(_, seen)| seen.offer.as_ref());
+            let since = seen.filter(|seen| seen.release == candidate.release).and_then(|seen| seen.since);
+            let offered = Offered { issued, since, waves, ..Offered::candidate(&candidate) };
             Ok((offered, candidate))
         })
     }

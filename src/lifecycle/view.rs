@@ -52,10 +52,16 @@ pub struct Status {
     pub node: String,
     /// The root.
     pub root: String,
+    /// When this was looked at.
+    #[serde(default)]
+    pub as_of: Option<Timestamp>,
     /// What it is about.
     pub state: Doing,
-    /// What runs.
+    /// The release that the pointer names.
     pub active: Option<Active>,
+    /// The application's units as they are, whatever the pointer says; empty where systemd runs none of them.
+    #[serde(default)]
+    pub running: Vec<UnitView>,
     /// What a rollback would bring back.
     pub previous: Option<Previous>,
     /// A newer release that lies ready.
@@ -118,6 +124,34 @@ pub struct Active {
     pub committed: bool,
     /// Who vouched for it; empty for an unsigned one.
     pub signers: Vec<String>,
+}
+
+/// One unit of the application, with the words of `systemctl list-units`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitView {
+    /// Its name.
+    pub unit: String,
+    /// Whether systemd has its file: `loaded`, `not-found`, `masked`.
+    pub load: String,
+    /// `active`, `inactive`, `failed`, `activating`, and so on.
+    pub active: String,
+    /// The same in more detail: `running`, `exited`, `dead`, `auto-restart`.
+    pub sub: String,
+    /// How its last run ended: `success`, `exit-code`, `signal`, and so on.
+    pub result: String,
+    /// The main process, if it has one.
+    pub pid: Option<u32>,
+    /// The release that the main process runs from, where that can be seen.
+    pub release: Option<Version>,
+    /// Whether it does its work: it is active, or it was to run once and succeeded.
+    pub ok: bool,
+}
+
+impl UnitView {
+    /// Whether it is a service, which runs the application, and not a socket, timer or path, which only starts one.
+    pub fn is_service(&self) -> bool {
+        self.unit.ends_with(".service")
+    }
 }
 
 /// What a rollback would bring back.
@@ -198,6 +232,9 @@ pub struct TrialView {
     pub processes: ProcessesView,
     /// A person must commit.
     pub confirm: bool,
+    /// The release that comes back when the trial fails.
+    #[serde(default)]
+    pub back_to: Option<Version>,
 }
 
 /// Processes of the units, by the tree they run from.
@@ -214,9 +251,9 @@ pub struct ProcessesView {
 pub struct Last {
     /// How it ended.
     pub outcome: Outcome,
-    /// From which release.
+    /// The release before, which serves again after a rollback.
     pub from: Option<Version>,
-    /// To which.
+    /// The release that was wanted; after a rollback, by hand or not, the one that went.
     pub to: Version,
     /// Why, when it was no commit.
     pub reason: Option<String>,
@@ -224,8 +261,14 @@ pub struct Last {
     pub at: Timestamp,
     /// The exit code that told it.
     pub exit_code: u8,
-    /// How long the service was away.
+    /// How long units were stopped or starting. What users noticed is `unanswered_ms`.
     pub downtime_ms: Option<u64>,
+    /// How long the checks got no good answer: from the last good one before to the first good one after.
+    #[serde(default)]
+    pub unanswered_ms: Option<u64>,
+    /// Who asked: `timer`, or a user's name.
+    #[serde(default)]
+    pub by: String,
     /// The transaction.
     pub transaction: String,
 }
@@ -235,6 +278,9 @@ pub struct Last {
 pub struct BlockedView {
     /// Which policy.
     pub policy: String,
+    /// Since when it has kept this node from what it would run, where that is known.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
     /// Until when.
     pub until: Option<Timestamp>,
     /// For people.
@@ -243,7 +289,8 @@ pub struct BlockedView {
 
 impl From<policy::Blocked> for BlockedView {
     fn from(blocked: policy::Blocked) -> Self {
-        Self { policy: blocked.policy.name().to_owned(), until: blocked.until, text: blocked.text }
+        let policy::Blocked { policy, since, until, text } = blocked;
+        Self { policy: policy.name().to_owned(), since, until, text }
     }
 }
 
@@ -252,8 +299,11 @@ impl From<policy::Blocked> for BlockedView {
 pub struct DiskView {
     /// Free bytes.
     pub free: u64,
-    /// Bytes that staging leaves alone.
+    /// Bytes that staging leaves alone: what is configured, at most a tenth of the file system.
     pub reserve: u64,
+    /// Bytes that are configured as the reserve.
+    #[serde(default)]
+    pub reserve_configured: u64,
     /// Bytes of releases that `prune` would remove, at most.
     pub reclaimable: u64,
 }

@@ -160,6 +160,7 @@ impl Channel {
             expires: self.expires,
             percent: self.percent.unwrap_or(from_start),
             waves: self.waves.clone(),
+            since: None,
         }
     }
 

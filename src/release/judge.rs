@@ -135,7 +135,11 @@ pub fn channel(
     }
 
     let issued = channel.issued.max(newest_issued.unwrap_or(channel.issued));
-    let remember = SeenChannel { serial, digest, issued, offer: Some(channel.offer()) };
+    let mut offer = channel.offer();
+    let known =
+        seen.iter().filter_map(|seen| seen.offer.as_ref()).filter(|known| known.release == offer.release);
+    offer.since = known.filter_map(|known| known.since).min().or(Some(channel.issued));
+    let remember = SeenChannel { serial, digest, issued, offer: Some(offer) };
     let signed_by = signers.iter().map(|signer| signer.fingerprint.as_str());
     let owners: Vec<_> = if signers.is_empty() { vec![UNSIGNED] } else { signed_by.collect() };
     let memory = owners.into_iter().map(|owner| (key(owner), remember.clone())).collect();

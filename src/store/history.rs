@@ -72,6 +72,7 @@ mod tests {
             reason: Some("a \"quoted\" reason}".into()),
             exit_code: 10,
             downtime_ms: Some(7),
+            unanswered_ms: Some(107),
             took_ms: 9,
             rollout: None,
             by: "timer".into(),

@@ -270,6 +270,9 @@ pub struct Record {
     pub by: String,
     /// How long the service was away, when that is known.
     pub downtime_ms: Option<u64>,
+    /// How long nobody got a good answer, as far as it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unanswered: Option<Unanswered>,
     /// When what happened, by the wall clock: for reports.
     #[serde(default, skip_serializing_if = "Moments::is_empty")]
     pub moments: Moments,
@@ -314,6 +317,17 @@ pub struct BootMoment {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+/// How long the checks got no good answer since the switch began. Nothing is decided by it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unanswered {
+    /// In all, in milliseconds.
+    pub total_ms: u64,
+    /// When the last good answer came, while there is none: whoever goes on with the update goes on counting from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
 }
 
 /// A rehearsal that went well, and what it cost.

@@ -100,6 +100,10 @@ pub struct SeenOffer {
     pub percent: u8,
     /// From then on for so many, in order of time.
     pub waves: Vec<(Timestamp, u8)>,
+    /// When the first channel file was issued that was accepted here and offered this release: since then a node
+    /// that runs another one is behind. A signed time, as all that is remembered of channels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
 }
 
 impl SeenOffer {
@@ -145,9 +149,9 @@ pub struct HistoryEntry {
     pub transaction: String,
     /// How it ended.
     pub outcome: Outcome,
-    /// The release before.
+    /// The release before, which serves again after a rollback.
     pub from: Option<Version>,
-    /// The release that was wanted.
+    /// The release that was wanted; after a rollback, by hand or not, the one that went.
     pub to: Version,
     /// The digest of that release.
     pub digest: Digest,
@@ -155,8 +159,11 @@ pub struct HistoryEntry {
     pub reason: Option<String>,
     /// The exit code that told it.
     pub exit_code: u8,
-    /// How long the service was away, in milliseconds.
+    /// How long units were stopped or starting, in milliseconds; absent for a first installation.
     pub downtime_ms: Option<u64>,
+    /// How long the checks got no good answer, in milliseconds: from the last good one before to the first good one after.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unanswered_ms: Option<u64>,
     /// From begin to end, in milliseconds.
     pub took_ms: u64,
     /// The rollout of a fleet that it belonged to.

@@ -49,6 +49,7 @@ mod staging;
 mod status;
 mod surroundings;
 mod terminal;
+mod truth;
 mod web;
 mod web_faults;
 mod web_hook;

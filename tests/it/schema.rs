@@ -188,7 +188,7 @@ fn history_metrics_and_page_tell_the_same_outcomes() {
         "cutover_hold{app=\"shop\"} 1",
         "cutover_blocked{app=\"shop\",policy=\"hold\"} 1",
         &format!(
-            "cutover_last_outcome{{app=\"shop\",outcome=\"rolled_back\",from=\"1.1.0\",to=\"1.0.0\",transaction=\"{transaction}\"}} 1"
+            "cutover_last_outcome{{app=\"shop\",outcome=\"rolled_back\",from=\"1.0.0\",to=\"1.1.0\",transaction=\"{transaction}\"}} 1"
         ),
     ] {
         assert!(metrics.lines().any(|have| have == line), "{line} is not in\n{metrics}");

@@ -7,7 +7,7 @@ use cutover::cli::output::Output;
 use cutover::cli::status::screen;
 use cutover::lifecycle::settings::{Data, Settings};
 use cutover::lifecycle::status::status;
-use cutover::lifecycle::view::{Doing, Status, TrialView};
+use cutover::lifecycle::view::{Doing, Status, TrialView, UnitView};
 use cutover::store::{Layout, Method, Sealed, Store, kept};
 use cutover::sys::disk::Disk;
 use cutover::sys::lock::{Attempt, Holder, Lock, try_lock};
@@ -94,6 +94,7 @@ impl Place {
             expires: at("2026-12-24T00:00:00Z"),
             percent: 100,
             waves: Vec::new(),
+            since: Some(at("2026-11-22T12:00:00Z")),
         };
         let issued = at("2026-11-24T12:00:00Z");
         let seen = SeenChannel { serial, digest: Digest::of(b"channel"), issued, offer: Some(offer) };
@@ -139,6 +140,7 @@ impl Place {
             reason: reason.map(Into::into),
             exit_code: if outcome == Outcome::Committed { 0 } else { 10 },
             downtime_ms: Some(412),
+            unanswered_ms: Some(512),
             took_ms: 60_000,
             rollout: None,
             by: "timer".into(),
@@ -206,6 +208,7 @@ fn record(intent: Intent, phase: Phase) -> Record {
         started: at("2026-11-25T11:59:00Z"),
         by: "timer".into(),
         downtime_ms: None,
+        unanswered: None,
         settings: None,
         moments: Default::default(),
         rehearsed: None,
@@ -304,6 +307,16 @@ fn a_release_that_is_staged_or_waits() {
     place.state.hold = Some(hold(None));
     place.says("waiting_held", Doing::Waiting);
 
+    // Rolled back by hand: it was active before, and still lies ready.
+    let before = installed("1.2.0", "2026-11-25T11:55:00Z");
+    place.state.earlier = vec![before];
+    assert_eq!(place.view().staged.unwrap().version.as_str(), "1.2.0");
+    fs::remove_dir(place.store.layout.tree(&"1.2.0".parse::<Version>().unwrap())).unwrap();
+    assert!(place.view().staged.is_none(), "a tree that is gone is not staged, whatever is recorded");
+    let mut place = Place::new();
+    place.staged();
+    place.state.hold = Some(hold(None));
+
     place.settings.policy = toml::from_str(
         "jitter = '3000d'\n\
          windows = [{ days = ['Sun'], start = '02:30', length = '60min', timezone = 'Europe/Berlin' }]",
@@ -318,6 +331,40 @@ fn a_release_that_is_staged_or_waits() {
     place.update(Phase::Staged);
     place.is_worked_on();
     place.says("waiting_in_an_update", Doing::Waiting);
+}
+
+#[test]
+fn a_unit_that_does_not_run_is_told_whatever_the_pointer_says() {
+    let place = Place::new();
+    let unit = |active: &str, sub: &str, result: &str, release: Option<&str>| UnitView {
+        unit: "shop.service".into(),
+        load: "loaded".into(),
+        active: active.into(),
+        sub: sub.into(),
+        result: result.into(),
+        pid: release.map(|_| 4712),
+        release: release.map(|release| release.parse().unwrap()),
+        ok: active == "active",
+    };
+    let headline = |unit: UnitView| {
+        let mut view = place.view();
+        view.add_running(vec![unit]);
+        let output = Output { json: false, quiet: false, color: false, width: None };
+        screen(&view, at(NOW), output)
+    };
+    let stopped = headline(unit("inactive", "dead", "success", None));
+    assert!(stopped.contains("release 1.1.0 is active, but `shop.service` is stopped;"), "{stopped}");
+    assert!(
+        stopped.contains("systemctl status shop.service") && !stopped.contains("1.1.0 runs"),
+        "{stopped}"
+    );
+    let failed = headline(unit("failed", "failed", "exit-code", None));
+    assert!(failed.contains("but `shop.service` is failed (exit-code);"), "{failed}");
+    let old = headline(unit("active", "running", "success", Some("1.0.0")));
+    assert!(old.contains("shop.service is active, from release 1.0.0"), "{old}");
+    let mut view = place.view();
+    view.add_running(vec![unit("active", "running", "success", Some("1.1.0"))]);
+    place.is_shown("idle_with_a_unit", &view);
 }
 
 #[test]

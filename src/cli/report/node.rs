@@ -94,14 +94,12 @@ struct Stay {
     to: Timestamp,
 }
 
-/// Who was active when, from the outcomes. A rollback by hand (exit code 0) is told from the release that went to the one
-/// that came back; after one that was automatic, `from` serves again.
+/// Who was active when, from the outcomes: after a commit `to`, else `from`.
 fn stays(report: &NodeReport) -> Vec<Stay> {
     let mut stays: Vec<Stay> = Vec::new();
     for entry in report.history.iter().rev() {
         let active = match entry.outcome {
             Outcome::Committed => Some(&entry.to),
-            Outcome::RolledBack if entry.exit_code == 0 => Some(&entry.to),
             Outcome::RolledBack | Outcome::Failed | Outcome::Refused | Outcome::CalledOff => {
                 entry.from.as_ref()
             }
@@ -196,7 +194,7 @@ fn history_row(entry: &HistoryEntry) -> Vec<String> {
         format!("<td class=\"number\" data-label=\"took\">{}</td>", milliseconds(entry.took_ms)),
         format!(
             "<td class=\"number\" data-label=\"down time\">{}</td>",
-            entry.downtime_ms.map_or("&ndash;".to_owned(), milliseconds)
+            entry.unanswered_ms.or(entry.downtime_ms).map_or("&ndash;".to_owned(), milliseconds)
         ),
         format!("<td data-label=\"by\">{}</td>", text(&entry.by)),
         format!("<td class=\"reason\">{}</td>", text(entry.reason.as_deref().unwrap_or(""))),
@@ -241,6 +239,7 @@ mod tests {
             reason: None,
             exit_code: 0,
             downtime_ms: Some(40),
+            unanswered_ms: Some(140),
             took_ms: 5000,
             rollout: None,
             by: "timer".to_owned(),
@@ -261,7 +260,7 @@ mod tests {
     #[test]
     fn stays_follow_from_outcomes() {
         let report = report(vec![
-            entry(4, Some("3"), "1", Outcome::RolledBack),
+            entry(4, Some("1"), "3", Outcome::RolledBack),
             entry(3, Some("1"), "3", Outcome::Committed),
             HistoryEntry { exit_code: 10, ..entry(2, Some("1"), "2", Outcome::RolledBack) },
             entry(1, None, "1", Outcome::Committed),

@@ -42,6 +42,8 @@ pub struct Offer<'a> {
     pub release: &'a ReleaseId,
     /// When its channel was issued; jitter counts from then. `None` (a file, no channel): no jitter.
     pub issued: Option<Timestamp>,
+    /// When it was first offered, as far as this node has seen: window, jitter and phase hold it back since then.
+    pub since: Option<Timestamp>,
     /// How much of the fleet may have it already; `None`: all.
     pub percent: Option<u8>,
     /// From when on it may be so much more.
@@ -55,6 +57,8 @@ pub struct Offer<'a> {
 pub struct Blocked {
     /// What it is.
     pub policy: Policy,
+    /// Since when it is in the way, where that is known.
+    pub since: Option<Timestamp>,
     /// When it ends by itself, where that is known.
     pub until: Option<Timestamp>,
     /// The same for people.
@@ -116,6 +120,9 @@ pub fn blocked(
     found.extend(outside_windows(&settings.windows, now, offset));
     found.extend(too_early(offer, now, offset));
     found.extend(not_in_phase(offer, node));
+    for blocked in &mut found {
+        blocked.since = blocked.since.or(offer.since);
+    }
     found
 }
 
@@ -126,7 +133,7 @@ pub fn held(hold: Option<&Hold>, now: Timestamp) -> Option<Blocked> {
     let until = hold.until.map(|until| format!(" until {}", short(until))).unwrap_or_default();
     let since = short(hold.since);
     let text = format!("held by {} since {since}{until}{reason}; `cutover unhold` lifts it", hold.by);
-    Some(Blocked { policy: Policy::Hold, until: hold.until, text })
+    Some(Blocked { policy: Policy::Hold, since: Some(hold.since), until: hold.until, text })
 }
 
 fn outside_windows(windows: &[Window], now: Timestamp, offset: SignedDuration) -> Option<Blocked> {
@@ -149,13 +156,14 @@ fn outside_windows(windows: &[Window], now: Timestamp, offset: SignedDuration) -
         }
         None => "outside all its windows".to_owned(),
     };
-    Some(Blocked { policy: Policy::Window, until: next.map(|(opening, _)| opening.from), text })
+    Some(Blocked { policy: Policy::Window, since: None, until: next.map(|(opening, _)| opening.from), text })
 }
 
 fn too_early(offer: &Offer<'_>, now: Timestamp, offset: SignedDuration) -> Option<Blocked> {
     let turn = offer.issued?.checked_add(offset).ok()?;
     (now < turn).then(|| Blocked {
         policy: Policy::Jitter,
+        since: None,
         until: Some(turn),
         text: format!(
             "this node's turn is {} after the release was issued, at {}",
@@ -180,7 +188,7 @@ fn not_in_phase(offer: &Offer<'_>, node: &str) -> Option<Blocked> {
         offer.release.version,
         bucket + 1
     );
-    Some(Blocked { policy: Policy::Phase, until: turn, text })
+    Some(Blocked { policy: Policy::Phase, since: None, until: turn, text })
 }
 
 /// In which of the hundred parts of a staged rollout of this release the node (or group of nodes) is: 0 to 99.
@@ -242,8 +250,14 @@ mod tests {
     #[test]
     fn nothing_is_in_the_way_by_default() {
         let release = release("a");
-        let offer =
-            Offer { release: &release, issued: Some(at(NOW)), percent: None, group: None, waves: &[] };
+        let offer = Offer {
+            release: &release,
+            issued: Some(at(NOW)),
+            since: None,
+            percent: None,
+            group: None,
+            waves: &[],
+        };
         let found = blocked(&Settings::default(), &State::default(), &offer, "n1", at(NOW), false);
         assert_eq!(found, []);
         assert_eq!(toml::from_str::<Settings>("").unwrap(), Settings::default());
@@ -253,8 +267,14 @@ mod tests {
     fn all_policies_hold_together_and_each_is_named() {
         let (settings, state) = everything();
         let release = release("a");
-        let offer =
-            Offer { release: &release, issued: Some(at(NOW)), percent: Some(0), group: None, waves: &[] };
+        let offer = Offer {
+            release: &release,
+            issued: Some(at(NOW)),
+            since: None,
+            percent: Some(0),
+            group: None,
+            waves: &[],
+        };
         let found = blocked(&settings, &state, &offer, "n1", at(NOW), false);
         assert_eq!(names(&found), ["hold", "window", "jitter", "phase"]);
         assert!(found.iter().all(|blocked| !blocked.text.is_empty()));
@@ -267,8 +287,14 @@ mod tests {
     fn urgency_leaves_only_the_hold() {
         let (settings, state) = everything();
         let release = release("a");
-        let offer =
-            Offer { release: &release, issued: Some(at(NOW)), percent: Some(0), group: None, waves: &[] };
+        let offer = Offer {
+            release: &release,
+            issued: Some(at(NOW)),
+            since: None,
+            percent: Some(0),
+            group: None,
+            waves: &[],
+        };
         assert_eq!(names(&blocked(&settings, &state, &offer, "n1", at(NOW), true)), ["hold"]);
         assert_eq!(blocked(&settings, &State::default(), &offer, "n1", at(NOW), true), []);
     }
@@ -296,8 +322,14 @@ mod tests {
     fn jitter_spreads_nodes_and_ends() {
         let release = release("a");
         let settings: Settings = toml::from_str("jitter = '30min'").unwrap();
-        let offer =
-            Offer { release: &release, issued: Some(at(NOW)), percent: None, group: None, waves: &[] };
+        let offer = Offer {
+            release: &release,
+            issued: Some(at(NOW)),
+            since: None,
+            percent: None,
+            group: None,
+            waves: &[],
+        };
         let free_after = |minutes: i64| {
             let now = at(NOW) + SignedDuration::from_mins(minutes);
             let is_free = |node: &u32| {
@@ -314,7 +346,8 @@ mod tests {
     fn a_growing_percentage_only_adds_nodes() {
         let (one, other) = (release("a"), release("b"));
         let is_in = |release: &ReleaseId, percent: u8, node: u32| {
-            let offer = Offer { release, issued: None, percent: Some(percent), group: None, waves: &[] };
+            let offer =
+                Offer { release, issued: None, since: None, percent: Some(percent), group: None, waves: &[] };
             not_in_phase(&offer, &format!("n{node}")).is_none()
         };
         for node in 0..1000 {
@@ -336,8 +369,14 @@ mod tests {
             let node = format!("n{node}");
             let bucket = bucket_of(&node, &release.digest);
             let waves = [(first, 50), (last, 100)];
-            let offer =
-                Offer { release: &release, issued: None, percent: Some(0), group: None, waves: &waves };
+            let offer = Offer {
+                release: &release,
+                issued: None,
+                since: None,
+                percent: Some(0),
+                group: None,
+                waves: &waves,
+            };
             let blocked = not_in_phase(&offer, &node).unwrap();
             assert_eq!(blocked.until, Some(if bucket < 50 { first } else { last }), "{node}: {bucket}");
         }
@@ -350,6 +389,7 @@ mod tests {
             let offer = Offer {
                 release: &release,
                 issued: None,
+                since: None,
                 percent: Some(percent),
                 group: Some("berlin"),
                 waves: &[],

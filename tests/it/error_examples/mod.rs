@@ -118,6 +118,7 @@ pub fn record() -> Record {
         started: now(),
         by: text("timer"),
         downtime_ms: None,
+        unanswered: None,
         settings: None,
         moments: Default::default(),
         rehearsed: None,

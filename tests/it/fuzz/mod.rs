@@ -244,6 +244,7 @@ fn journal_in_a_trial() -> Vec<u8> {
         started: Timestamp::UNIX_EPOCH,
         by: "timer".into(),
         downtime_ms: Some(3),
+        unanswered: None,
         moments: cutover::types::record::Moments::default(),
         settings: Some(Digest::of(b"")),
         rehearsed: None,

@@ -412,6 +412,7 @@ fn record(from: ReleaseId, to: ReleaseId, number: u64) -> Record {
         started: jiff::Timestamp::UNIX_EPOCH,
         by: "timer".into(),
         downtime_ms: None,
+        unanswered: None,
         moments: cutover::types::record::Moments::default(),
         settings: None,
         rehearsed: None,

@@ -1,0 +1,83 @@
+//! How long nobody got a good answer in this update: measured, recorded, told. Nothing is decided by it.
+
+use std::time::Duration;
+
+use super::driver::Driver;
+use crate::health::{Gaps, Pulse, Trial};
+use crate::types::record::{Record, Unanswered};
+
+/// Who measures: checks that are asked many times a second where there are such, else those of the trial.
+pub(super) enum Answering {
+    /// A thread of its own.
+    Pulse(Pulse),
+    /// The looks of the trial.
+    Looks(Gaps),
+}
+
+impl Answering {
+    fn gaps(&self) -> Gaps {
+        match self {
+            Self::Pulse(pulse) => pulse.gaps(),
+            Self::Looks(gaps) => gaps.clone(),
+        }
+    }
+}
+
+impl Driver<'_> {
+    /// Begins to measure, before anything stops. A first installation takes nothing away from anybody.
+    pub(super) fn begin_answering(&mut self, record: &Record) {
+        if self.answering.is_some() || record.from.is_none() {
+            return;
+        }
+        let now = self.clock.boot();
+        let gaps = match &record.unanswered {
+            Some(known) => {
+                let ago =
+                    |since| self.clock.wall().duration_since(since).try_into().unwrap_or(Duration::ZERO);
+                let since = known.since.map(|since| now.saturating_sub(ago(since)));
+                Gaps::resumed(Duration::from_millis(known.total_ms), since)
+            }
+            None => Gaps::default(),
+        };
+        self.answering = Some(match self.application.pulse(&record.ignored_checks, gaps.clone()) {
+            Some(pulse) => Answering::Pulse(pulse),
+            None => {
+                let mut gaps = gaps;
+                if record.unanswered.is_none() {
+                    // The old release was found well, and is stopped from now on.
+                    gaps.good(now, Duration::MAX);
+                    gaps.bad();
+                }
+                Answering::Looks(gaps)
+            }
+        });
+    }
+
+    /// A look of the trial, of either release.
+    pub(super) fn note_answers(&mut self, trial: &Trial) {
+        let now = self.clock.boot();
+        if let Some(Answering::Looks(gaps)) = &mut self.answering {
+            if trial.is_answering() {
+                gaps.good(now, Duration::MAX);
+            } else {
+                gaps.bad();
+            }
+        }
+    }
+
+    /// Puts what was measured so far into the record.
+    pub(super) fn keep_answers(&self, record: &mut Record) {
+        let Some(gaps) = self.answering.as_ref().map(Answering::gaps) else { return };
+        let now = self.clock.boot();
+        let Some(total) = gaps.total(now) else { return };
+        let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let open = gaps.away_since().map(|since| now.saturating_sub(since));
+        let since = open
+            .and_then(|open| self.clock.wall().checked_sub(jiff::SignedDuration::try_from(open).ok()?).ok());
+        // While it goes on, what is open is told by its begin; at the end there is only a sum.
+        let is_over = super::outcome::end_of(record).is_some();
+        let closed = if is_over { total } else { total.saturating_sub(open.unwrap_or_default()) };
+        record.unanswered =
+            Some(Unanswered { total_ms: milliseconds(closed), since: since.filter(|_| !is_over) });
+    }
+}
