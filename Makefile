@@ -10,12 +10,12 @@ export PROFILE
 # Where cargo builds; follows CARGO_TARGET_DIR.
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test check bench test-nodes test-fleet test-crashes test-storage model build man install install-boards uninstall deb test-deb test-guide test-terminal clean
+.PHONY: help demo test check bench test-nodes test-fleet test-crashes test-storage model build man install install-boards uninstall deb test-deb test-guide test-terminal test-alerts dist site clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: ## The main job, for real: install, update, fall sick, roll back, survive a kill (no root needed)
+demo: ## The main job, for real: install, update, roll back, survive a kill (no root needed; builds first)
 	@examples/demo.sh
 
 test: ## Install what tests need (apt, when root) and run all tests that this machine can run
@@ -71,6 +71,16 @@ test-guide: deb ## README's ten-minute guide, word by word, on a real systemd no
 
 test-terminal: ## What a person sees and types, in a real terminal (tmux, python3; zsh and fish where they are there)
 	@tests/terminal/run
+
+test-alerts: ## The Prometheus rules, in each state of a node (promtool, of Debian's prometheus)
+	promtool check rules packaging/prometheus/cutover.rules.yml
+	promtool test rules packaging/prometheus/cutover.test.yml
+
+dist: ## What is published, into $(TARGET)/dist: archive, packages, SHA256SUMS; the same bytes each time
+	@packaging/dist.sh "$(TARGET)" $(DIST_TARGET)
+
+site: ## A site of the documentation, into $(TARGET)/site (needs mdbook)
+	@packaging/site.sh "$(TARGET)/site"
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -6,8 +6,12 @@ cd "$(dirname "$0")/.."
 
 # Where `cutover` and the shop come from: built here, unless somebody has built them already.
 if [ -z "${CUTOVER:-}" ]; then
-    cargo build --quiet --locked --bin cutover --example shop
-    built=${CARGO_TARGET_DIR:-target}/debug
+    # Not optimised: the demo has little to do. Where tests were built before, their parts are used.
+    profile=demo
+    [ ! -d "${CARGO_TARGET_DIR:-target}/debug/deps" ] || profile=dev
+    echo "Building cutover and a small shop (the first time this takes some minutes; then the demo takes half a minute)"
+    cargo build --locked --profile "$profile" --bin cutover --example shop
+    built=${CARGO_TARGET_DIR:-target}/$([ "$profile" = dev ] && echo debug || echo "$profile")
     CUTOVER=$(realpath "$built/cutover")
     SHOP=$(realpath "$built/examples/shop")
 fi
@@ -111,7 +115,7 @@ END
 
 chapter "A shop on port $port"
 say "A small shop, a real HTTP server, is to be kept up to date. Its team has packed four releases:" \
-    "1.0.0 and 1.1.0 are good; 1.2.0 starts well and falls sick two seconds after its first answer;" \
+    "1.0.0 and 1.1.0 are good; 1.2.0 starts well, and starts to fail two seconds after its first good answer;" \
     "1.3.0 is good, and takes two seconds to start. The node has this configuration (its --config is left" \
     "out of the commands below):"
 sed "s/^/    $dim/; s/\$/$plain/" "$work/shop.toml"
@@ -139,7 +143,7 @@ say "" "The crowd saw: $(cat "$work/load")" \
     "The failed ones asked between the stop of the old server and the start of the new; a socket unit of systemd" \
     "would have let them wait instead."
 
-chapter "3. A release that falls sick after it first answered"
+chapter "3. A release that starts to fail after its first good answer"
 say "1.2.0 passes every test that asks only once. cutover watches the whole trial, and goes back by itself:" \
     "exit code 10 says that the new release was rolled back, and that the old one was seen healthy again."
 publish 1.2.0
@@ -158,7 +162,7 @@ wait_for_pointer 1.3.0
 sleep 0.5 # into the two seconds that the new server takes to start
 kill -KILL "$update_pid"
 wait "$update_pid" 2>/dev/null || true
-say "" "Killed. The pointer still names a whole release: current -> $(readlink "$work/shop/current")" \
+say "" "Killed. \`current\` still names a complete release: current -> $(readlink "$work/shop/current")" \
     "The journal knows what was under way; on a real node a timer armed beforehand finishes it, also after a reboot."
 run 0 recover
 visit

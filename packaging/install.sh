@@ -35,4 +35,8 @@ done
 for schema in status progress; do
     install -D -m 644 "docs/$schema.schema.json" "$root/share/cutover/$schema.schema.json"
 done
+install -D -m 644 "$target/generated/cutover.schema.json" "$root/share/cutover/cutover.schema.json"
+for file in cutover.rules.yml cutover.test.yml grafana-dashboard.json; do
+    install -D -m 644 "packaging/prometheus/$file" "$root/share/doc/cutover/prometheus/$file"
+done
 install -d -m 755 "$destdir/etc/cutover/keys"

@@ -5,6 +5,7 @@
 //! man/cutover.toml.5                        from README's table of settings
 //! man/cutover-release.5, cutover-fleet.7    from docs/
 //! completions/{cutover.bash,_cutover,cutover.fish}
+//! cutover.schema.json                       for editors: the keys of the configuration
 //! ```
 //! Nothing is said twice: what a page says stands in the program or in the documents.
 #![allow(
@@ -20,6 +21,8 @@ use std::path::Path;
 use clap::CommandFactory;
 use clap_complete::Shell;
 use cutover::cli::args::Cli;
+use cutover::cli::completion;
+use cutover::cli::examples::More;
 
 mod markdown;
 
@@ -79,16 +82,53 @@ fn without_help_commands(mut command: clap::Command) -> clap::Command {
     command.disable_help_subcommand(true)
 }
 
+/// A page for a command, and for each below it: what clap makes of the definitions, then examples, exit status, and where
+/// to read on.
+fn pages(command: &clap::Command, name: &str, directory: &Path) -> io::Result<()> {
+    let file = name.replace(' ', "-");
+    let more = name.strip_prefix("cutover").map(str::trim_start).and_then(More::of);
+    let own = command.clone().name(file.clone()).display_name(file.clone()).bin_name(name.to_owned());
+    let mut text = Vec::new();
+    clap_mangen::Man::new(own).render(&mut text)?;
+    let mut text = String::from_utf8_lossy(&text).into_owned();
+    if let Some(more) = more {
+        text.push_str(".SH EXAMPLES\n");
+        for (typed, does) in more.examples {
+            text.push_str(&format!(".TP\n\\fB{}\\fR\n{}\n", markdown::escape(typed), markdown::escape(does)));
+        }
+        text.push_str(".SH \"EXIT STATUS\"\n");
+        for (code, means) in more.exit_codes() {
+            text.push_str(&format!(".TP\n\\fB{code}\\fR\n{}\n", markdown::escape(means)));
+        }
+        text.push_str(".SH \"SEE ALSO\"\n");
+        let see: Vec<String> = more
+            .see
+            .iter()
+            .filter_map(|page| page.split_once('('))
+            .map(|(page, section)| format!(".BR {} ({section}", markdown::escape(page)))
+            .collect();
+        text.push_str(&format!("{}\n", see.join(",\n")));
+    }
+    fs::write(directory.join(format!("{file}.1")), text)?;
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+        pages(below, &format!("{name} {}", below.get_name()), directory)?;
+    }
+    Ok(())
+}
+
 fn main() -> io::Result<()> {
     let directory = std::env::args().nth(1).ok_or_else(|| io::Error::other("usage: manual DIRECTORY"))?;
     let (man, completions) = (Path::new(&directory).join("man"), Path::new(&directory).join("completions"));
     fs::create_dir_all(&man)?;
     fs::create_dir_all(&completions)?;
-    clap_mangen::generate_to(without_help_commands(Cli::command()), &man)?;
-    let mut command = Cli::command();
-    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        clap_complete::generate_to(shell, &mut command, "cutover", &completions)?;
+    pages(&without_help_commands(Cli::command()), "cutover", &man)?;
+    for (shell, name) in
+        [(Shell::Bash, "cutover.bash"), (Shell::Zsh, "_cutover"), (Shell::Fish, "cutover.fish")]
+    {
+        fs::write(completions.join(name), completion::script(shell))?;
     }
+    let schema = serde_json::to_string_pretty(&cutover::cli::schema::schema())?;
+    fs::write(Path::new(&directory).join("cutover.schema.json"), schema + "\n")?;
     for page in PAGES {
         let text = fs::read_to_string(page.document)?;
         let part = markdown::part(&text, page.heading)

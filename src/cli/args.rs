@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use super::release_args::{
-    AdoptArgs, CompletionsArgs, ConfigCommand, DataCommand, DiffArgs, DropArgs, HealthArgs, LogArgs,
-    PackArgs, PruneArgs, RecoverArgs, ReportArgs, VerifyArgs,
+    AdoptArgs, CompleteArgs, CompletionsArgs, ConfigCommand, DataCommand, DiffArgs, DropArgs, HealthArgs,
+    InitArgs, LogArgs, PackArgs, PruneArgs, RecoverArgs, ReportArgs, VerifyArgs,
 };
 use super::signing_args::{CopyArgs, KeygenArgs, PublishArgs, SignArgs, TrustCommand, VerifySignatureArgs};
 use crate::types::record::DataPolicy;
@@ -202,9 +202,16 @@ pub enum Command {
     /// What was interrupted before the pointer moved is called off; a trial is watched again, or goes back when its time is
     /// over. The unit at boot and the timer of the deadline run this.
     Recover(RecoverArgs),
+    /// Write a first configuration, from a unit that runs already
+    ///
+    /// Looks at the unit, its processes, the ports that they listen on and the pages that answer there, and writes
+    /// `/etc/cutover/<app>.toml` with comments. Says what it did not find. Nothing else is changed.
+    Init(InitArgs),
     /// Take over a directory, or an existing `current`, as the first release
     ///
-    /// So that the first rollback has somewhere to go. The service is not restarted.
+    /// So that the first rollback has somewhere to go. The directory is moved to `releases/VERSION` below the root, and
+    /// `current` becomes a link to it; from another file system it is copied, and the old one is left alone. The service
+    /// is not restarted. `--undo` puts all of it back, until the first switch.
     Adopt(AdoptArgs),
     /// Make a release of a directory: an archive and its manifest
     ///
@@ -251,6 +258,9 @@ pub enum Command {
     ///
     /// For example `source <(cutover completions bash)`. The packages install them.
     Completions(CompletionsArgs),
+    /// Print names for completion
+    #[command(hide = true)]
+    Complete(CompleteArgs),
 }
 
 /// Of `status`.
@@ -360,6 +370,9 @@ pub struct UpdateArgs {
     /// Don't wait for other nodes; exit 15 instead
     #[arg(long)]
     pub no_wait: bool,
+    /// When another cutover is at work, wait for its end, at most so long (1h); else exit 11
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "1h")]
+    pub wait: Option<Span>,
 }
 
 /// Of `rollback`.

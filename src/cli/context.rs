@@ -203,7 +203,11 @@ fn only_app(places: &Places) -> Result<String, Error> {
             let what = format!("no application is configured in `{}`", places.admin.display());
             Err(Error::Usage {
                 what,
-                hint: Some("write `/etc/cutover/<app>.toml`, or use `--root DIR`".into()),
+                hint: Some(
+                    "`cutover init --unit NAME.service` writes one from a unit that runs, or write \
+                     `/etc/cutover/<app>.toml`; `--root DIR` works without any"
+                        .into(),
+                ),
             })
         }
     }

@@ -13,7 +13,7 @@ use crate::lifecycle::driver::{self, chain};
 use crate::lifecycle::rehearsal;
 use crate::lifecycle::{agreement, data, node, staging, upstream};
 use crate::release::judge::Refused;
-use crate::release::trust::SignError;
+use crate::release::trust::{Refusal, SignError};
 use crate::release::{archive, index, pack, publish, resolve, source, stage};
 use crate::store;
 use crate::sys::{disk, owned};
@@ -196,7 +196,7 @@ pub fn failure(error: &Error) -> Failure {
 fn of_config(problem: &Problem) -> Failure {
     let hint = match problem {
         Problem::NoSuchApp { known, .. } if known.is_empty() => {
-            "write that file, or name a directory with `--root DIR`".to_owned()
+            "`cutover init --unit NAME.service` writes it from a unit that runs; `--root DIR` works without any".to_owned()
         }
         Problem::NoSuchApp { app, known, .. } => {
             match crate::config::nearest(app, known.iter().map(String::as_str)) {
@@ -228,7 +228,10 @@ fn of_node(error: &node::Error) -> Failure {
     match error {
         E::Driver(error) => of_driver(error),
         E::Store(error) => of_store(error, code::FAILED),
-        E::Busy(_) => told(code::BUSY, "wait for it, or look at `cutover status`"),
+        E::Busy(_) => told(
+            code::BUSY,
+            "`cutover status` shows it; `cutover update --wait` waits for its end, `cutover rollback --now` ends its trial",
+        ),
         E::UnderWay(_) => told(code::BUSY, "`cutover recover` finishes or undoes it"),
         E::NeedsPerson(_) => told(
             code::NEEDS_PERSON,
@@ -337,7 +340,11 @@ fn of_index(error: &index::Error) -> Failure {
 
 fn of_source(error: &source::Error) -> Failure {
     if error.is_no_space() {
-        return Failure::new(code::NO_SPACE, error, Some("make room; `cutover prune` shows what may go"));
+        return Failure::new(
+            code::NO_SPACE,
+            error,
+            Some("make room; `cutover status` says how much `cutover prune` would free"),
+        );
     }
     if error.is_refusal() {
         return Failure::new(code::REFUSED, error, Some("ask who published it for the right files"));
@@ -360,8 +367,15 @@ fn of_upstream(error: &upstream::Error) -> Failure {
     match error {
         E::Resolve(R::Refused(refused)) => {
             let hint = match refused {
-                Refused::Untrusted { .. } => {
+                // Whoever changed a channel wants just this: to be taken without a signature.
+                Refused::Untrusted { what, .. } if what.ends_with(".channel") => {
+                    "nothing newer is taken, and what runs is untouched; look who wrote that file, and let `cutover publish` sign it anew"
+                }
+                Refused::Untrusted { refusal: Refusal::Unsigned | Refusal::NoKeys(_), .. } => {
                     "sign it with a key of this node's (`cutover sign`), or take an archive as it is with `--allow-unsigned`"
+                }
+                Refused::Untrusted { .. } => {
+                    "look who made it; whoever publishes signs it with a key of this node's (`cutover sign`)"
                 }
                 Refused::Older { .. } | Refused::TwoOfOneSerial { .. } => {
                     "if the source was restored from a backup: `cutover trust forget-channel NAME`; else look who wrote to it"
@@ -389,8 +403,11 @@ fn of_store(error: &store::Error, otherwise: u8) -> Failure {
     use store::Error as E;
     match error {
         E::Disk(error) => of_disk(error, otherwise),
-        E::Root { .. } => {
-            Failure::new(code::USAGE, error, Some("name a directory of root's with `root` or `--root`"))
+        E::Root { root, .. } => {
+            let root = root.display();
+            let hint =
+                format!("make one: `install -d -m 755 {root}`; or name another with `root` or `--root`");
+            Failure::new(code::USAGE, error, Some(&hint))
         }
         E::StrangePointer { .. } => {
             let hint =
@@ -408,9 +425,11 @@ fn of_store(error: &store::Error, otherwise: u8) -> Failure {
             );
             Failure::new(code::REFUSED, error, Some(&hint))
         }
-        E::NoSpace(_) => {
-            Failure::new(code::NO_SPACE, error, Some("make room; `cutover prune` removes old releases"))
-        }
+        E::NoSpace(_) => Failure::new(
+            code::NO_SPACE,
+            error,
+            Some("make room; `cutover status` says how much `cutover prune` would free"),
+        ),
         E::OtherFilesystem { .. } => {
             Failure::new(code::USAGE, error, Some("keep all of the root on one file system"))
         }

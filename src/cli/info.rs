@@ -1,5 +1,7 @@
 //! `log` and `config`, and small things that several commands say.
 
+use std::time::Duration;
+
 use jiff::civil::Time;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -9,6 +11,7 @@ use super::args::{ConfigCommand, Global, LogArgs};
 use super::context::Context;
 use super::failure::Error;
 use super::output::{milliseconds, table};
+use super::schema::schema;
 use crate::config::Problem;
 use crate::lifecycle::data::{self, Probing};
 use crate::lifecycle::deadline::Bounds;
@@ -16,6 +19,7 @@ use crate::lifecycle::node::Node;
 use crate::lifecycle::settings::Settings;
 use crate::lifecycle::status::is_unadopted;
 use crate::store::{Kept, Pointer, read_history};
+use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::disk::Disk;
 use crate::sys::owned;
 use crate::types::record::Phase;
@@ -52,11 +56,17 @@ pub fn moment(text: &str, now: Timestamp, is_ahead: bool) -> Result<Timestamp, E
     Ok(if is_ahead && is_past { moment.checked_add(day).map_err(|_| wrong())? } else { moment })
 }
 
+/// How often `log --follow` looks.
+const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+
 /// `log`
 pub fn log(context: &Context, args: &LogArgs) -> Result<u8, Error> {
     let now = Timestamp::now();
     let since = args.since.as_deref().map(|text| moment(text, now, false)).transpose()?;
     let store = context.store()?;
+    if args.follow {
+        return follow(context, args.number, since);
+    }
     let entries: Vec<HistoryEntry> = read_history(&store.layout.history())?
         .into_iter()
         .filter(|entry| since.is_none_or(|since| entry.at >= since))
@@ -66,6 +76,30 @@ pub fn log(context: &Context, args: &LogArgs) -> Result<u8, Error> {
     let text = if rows.is_empty() { "nothing has happened yet".to_owned() } else { table(&rows) };
     context.output.result(&entries, &text);
     Ok(0)
+}
+
+/// The last outcomes, oldest first, then each further one.
+fn follow(context: &Context, number: usize, since: Option<Timestamp>) -> Result<u8, Error> {
+    let store = context.store()?;
+    let mut shown: Option<String> = None;
+    loop {
+        let history = read_history(&store.layout.history())?;
+        let is_new = |entry: &&HistoryEntry| shown.as_ref() != Some(&entry.transaction);
+        let limit = if shown.is_none() { number } else { usize::MAX };
+        let is_wanted = |entry: &&HistoryEntry| since.is_none_or(|since| entry.at >= since);
+        let mut new: Vec<_> = history.iter().take_while(is_new).filter(is_wanted).take(limit).collect();
+        new.reverse();
+        for entry in new {
+            context.output.result(entry, &table(&[row(entry)]));
+        }
+        if let Some(newest) = history.first() {
+            shown = Some(newest.transaction.clone());
+        }
+        if super::output::is_lost() || context.is_interrupted() {
+            return Ok(0);
+        }
+        SystemClock.sleep(FOLLOW_EVERY);
+    }
 }
 
 fn row(entry: &HistoryEntry) -> Vec<String> {
@@ -119,6 +153,7 @@ pub fn config(context: &Context, command: &ConfigCommand) -> Result<u8, Error> {
             let value = json!({"ok": true, "app": context.app, "warnings": warnings});
             context.output.result(&value, "");
         }
+        ConfigCommand::Schema => context.output.result(&schema(), ""),
         ConfigCommand::Show => {
             let bounds = bounds(context);
             let value = json!({"app": context.app, "settings": settings, "origins": context.loaded.origins,

@@ -1,15 +1,18 @@
 //! The command line. This layer alone prints and exits.
 
 pub mod args;
+pub mod completion;
 mod context;
 mod copying;
 mod data;
+pub mod examples;
 pub mod failure;
 mod fleet;
 mod going_back;
 mod handover;
 mod health;
 mod info;
+mod init;
 mod logging;
 mod marks;
 mod monitoring;
@@ -21,6 +24,7 @@ mod progress;
 mod rehearse;
 pub mod release_args;
 pub mod report;
+pub mod schema;
 mod signing;
 pub mod signing_args;
 pub mod status;
@@ -34,7 +38,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use clap::{CommandFactory, Parser};
+use clap::FromArgMatches;
 
 use args::{Cli, Command, Global};
 use context::Context;
@@ -52,7 +56,9 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         // Nobody typed this. What went wrong is told to whoever started us, or he sees us end.
         return ExitCode::from(u8::from(source::serve().is_err()));
     }
-    let cli = match Cli::try_parse_from(words) {
+    let parsed =
+        examples::command().try_get_matches_from(words).and_then(|words| Cli::from_arg_matches(&words));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             drop(error.print());
@@ -116,12 +122,20 @@ fn dispatch(cli: &Cli, interrupted: Arc<AtomicBool>) -> Result<u8, Error> {
         Command::Trust(command) => signing::trust(&context()?, command),
         Command::Fleet(command) => fleet::run(&context()?, command),
         Command::BoardHelper(args) => fleet::help(args, &disk),
+        // The schema is the same for all.
+        Command::Config(args::ConfigCommand::Schema) => {
+            output::print(&serde_json::to_string_pretty(&schema::schema()).unwrap_or_default());
+            Ok(0)
+        }
         Command::Config(command) => info::config(&context()?, command),
+        Command::Complete(args) => {
+            completion::names(args.names, &cli.global);
+            Ok(0)
+        }
+        Command::Init(args) => init::init(args, &cli.global, &disk),
         Command::Report(args) => report::report(args, &cli.global, &disk, &context),
         Command::Completions(args) => {
-            let mut script = Vec::new();
-            clap_complete::generate(args.shell, &mut Cli::command(), "cutover", &mut script);
-            output::print_bytes(&script);
+            output::print_bytes(&completion::script(args.shell));
             Ok(0)
         }
     }
@@ -153,14 +167,15 @@ fn long_work(command: &Command) -> Option<&'static str> {
 /// Tells an error, with the release that serves now and what to do next; says the exit code.
 pub fn tell(global: &Global, error: &Error) -> u8 {
     let failure = failure::failure(error);
-    say(&format!("error: {}", failure.message));
+    let paint = |tone, text: &str| output::paint_stderr(global, tone, text);
+    say(&format!("{} {}", paint(output::Tone::Alarm, "error:"), failure.message));
     if !matches!(error, Error::Config(_) | Error::Usage { .. })
         && let Some(state) = info::state_line(global)
     {
         say(&format!("state: {state}"));
     }
     if let Some(hint) = &failure.hint {
-        say(&format!("hint: {hint}"));
+        say(&format!("{} {hint}", paint(output::Tone::Well, "hint:")));
     }
     if global.json {
         let report =

@@ -1,8 +1,11 @@
 //! What machines watch: messages with fixed ids in the journal (`systemd/cutover.catalog` explains them), and the text
 //! file for Prometheus.
 
+use jiff::Timestamp;
+
 use super::context::Context;
 use super::logging::EVENT;
+use crate::lifecycle::data::Data;
 use crate::lifecycle::metrics;
 use crate::lifecycle::outcome::describe;
 use crate::lifecycle::view::Status;
@@ -73,8 +76,8 @@ pub fn needs_person(why: &str) {
     tracing::error!(target: EVENT, MESSAGE_ID = NEEDS_PERSON, "this node needs a person: {why}");
 }
 
-/// The run is over: writes the text file where one is configured.
-pub fn ended(context: &Context, store: &Store, view: &Status) {
+/// Writes the text file for Prometheus, where one is configured.
+pub fn write_metrics(context: &Context, store: &Store, view: &Status) {
     let Some(path) = &context.settings().metrics.textfile else { return };
     let state = match store.state() {
         Ok(Kept::Whole(state)) => state,
@@ -82,6 +85,12 @@ pub fn ended(context: &Context, store: &Store, view: &Status) {
     };
     let history = read_history(&store.layout.history()).unwrap_or_default();
     let doing = serde_json::to_value(view.state).ok();
+    let update = match store.journal() {
+        Ok(Kept::Whole(record)) => {
+            Some((view.update.as_ref().is_some_and(|update| update.pid.is_some()), deadline(&record)))
+        }
+        Ok(Kept::Missing | Kept::Damaged(_)) | Err(_) => None,
+    };
     let text = metrics::render(&metrics::Facts {
         app: &context.app,
         node: &context.node,
@@ -89,11 +98,35 @@ pub fn ended(context: &Context, store: &Store, view: &Status) {
         state: doing.as_ref().and_then(|word| word.as_str()).unwrap_or_default(),
         remembered: &state,
         history: &history,
-        blocked: &view.blocked.iter().map(|blocked| blocked.policy.as_str()).collect::<Vec<_>>(),
+        blocked: &view.blocked,
+        channel: view.channel.as_ref(),
+        units: &view.running,
+        update,
+        aside_bytes: aside_bytes(context, store),
         disk: Some((view.disk.free, view.disk.reserve)),
         rollout: None,
     });
     if let Err(error) = metrics::write(&Disk::default(), path, &text) {
         tracing::warn!("the metrics are not up to date: {}", crate::lifecycle::driver::chain(&error));
     }
+}
+
+/// When the update must have ended: that of its timer, else that of its trial.
+fn deadline(record: &Record) -> Option<Timestamp> {
+    let trial = match &record.phase {
+        Phase::Trial { until } => Some(until.wall),
+        Phase::Staged
+        | Phase::Warming
+        | Phase::Switching
+        | Phase::RollingBack { .. }
+        | Phase::Committed
+        | Phase::RolledBack { .. }
+        | Phase::Cancelled { .. } => None,
+    };
+    record.deadline.as_ref().map(|deadline| deadline.wall).or(trial)
+}
+
+/// Bytes that rollbacks have set aside, of all paths. What cannot be read counts as nothing.
+fn aside_bytes(context: &Context, store: &Store) -> u64 {
+    Data::of(store, context.settings()).aside().unwrap_or_default().iter().map(|(_, bytes)| bytes).sum()
 }

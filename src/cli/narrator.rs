@@ -138,7 +138,9 @@ impl Narrator for Told<'_> {
             | Phase::Trial { .. }
             | Phase::RollingBack { .. } => self.say(&text),
         }
-        self.publish(None);
+        if let Some(view) = self.publish(None) {
+            monitoring::write_metrics(self.context, self.store, &view);
+        }
     }
 
     fn rehearsed(&self, record: &Record, trial: &health::Trial) {
@@ -185,7 +187,7 @@ impl Narrator for Told<'_> {
 
     fn ended(&self) {
         if let Some(view) = self.publish(None) {
-            monitoring::ended(self.context, self.store, &view);
+            monitoring::write_metrics(self.context, self.store, &view);
         }
     }
 }

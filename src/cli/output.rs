@@ -118,13 +118,27 @@ impl Output {
         if !self.color {
             return text.to_owned();
         }
-        let code = match tone {
-            Tone::Well => 32,
-            Tone::Busy => 33,
-            Tone::Alarm => 31,
-        };
-        format!("\x1b[1;{code}m{text}\x1b[0m")
+        colored(tone, text)
     }
+}
+
+fn colored(tone: Tone, text: &str) -> String {
+    let code = match tone {
+        Tone::Well => 32,
+        Tone::Busy => 33,
+        Tone::Alarm => 31,
+    };
+    format!("\x1b[1;{code}m{text}\x1b[0m")
+}
+
+/// The text in the colour of its tone, where stderr wants colours.
+pub fn paint_stderr(global: &Global, tone: Tone, text: &str) -> String {
+    let is_wanted = match global.color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+    };
+    if is_wanted { colored(tone, text) } else { text.to_owned() }
 }
 
 /// Whether a result could not be written: there is one stdout in a process, and so one such fact.

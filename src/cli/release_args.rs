@@ -51,6 +51,9 @@ pub struct LogArgs {
     /// Only what happened since: RFC 3339, or a duration such as `2d`
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
+    /// Show each further outcome as it comes, until Ctrl-C; with `--json` a line each
+    #[arg(short, long)]
+    pub follow: bool,
 }
 
 /// Of `recover`.
@@ -68,11 +71,46 @@ pub struct RecoverArgs {
 #[derive(Debug, Args)]
 pub struct AdoptArgs {
     /// The directory, or a link to it
-    #[arg(value_name = "PATH")]
-    pub path: PathBuf,
+    #[arg(value_name = "PATH", required_unless_present = "undo")]
+    pub path: Option<PathBuf>,
     /// What the release shall be called; absent: the directory's name
     #[arg(long, value_name = "VERSION")]
     pub version: Option<Version>,
+    /// Put back what was taken over, as it was; until the first switch
+    #[arg(long, conflicts_with_all = ["path", "version"])]
+    pub undo: bool,
+}
+
+/// Of `init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// The service that runs the application
+    #[arg(long, value_name = "UNIT")]
+    pub unit: String,
+    /// Print the configuration, and write nothing
+    #[arg(long)]
+    pub print: bool,
+}
+
+/// What may be completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Names {
+    /// Releases on this node, and the one on offer.
+    Versions,
+    /// Configured applications.
+    Apps,
+    /// Members of the fleet, as far as this node knows them.
+    Members,
+    /// Channels that this node has seen.
+    Channels,
+}
+
+/// Of `complete`.
+#[derive(Debug, Args)]
+pub struct CompleteArgs {
+    /// Which names
+    #[arg(value_enum, value_name = "NAMES")]
+    pub names: Names,
 }
 
 /// Of `pack`.
@@ -150,6 +188,11 @@ pub struct DropArgs {
 pub enum ConfigCommand {
     /// Show the effective values, and the file that each comes from
     Show,
+    /// Print a JSON schema of the configuration, for editors
+    ///
+    /// With `#:schema /usr/share/cutover/cutover.schema.json` in the first line of the file, editors that know TOML schemas
+    /// complete and check it.
+    Schema,
     /// Check the configuration, and say nothing if it is well
     ///
     /// Also whether a rehearsal that is configured can be had here, and whether a fleet's rollouts can end well by its

@@ -11,7 +11,7 @@ use super::output::table;
 use super::progress;
 use super::update::no_such;
 use crate::health;
-use crate::lifecycle::adopting;
+use crate::lifecycle::adopting::{self, Origin};
 use crate::lifecycle::node::Node;
 use crate::release::scan;
 use crate::store::{Kept, Sealed};
@@ -231,13 +231,43 @@ pub fn adopt(context: &Context, args: &AdoptArgs) -> Result<u8, Error> {
         let _staging = node.lock_staging()?;
         let _lock = node.lock()?;
         node.ensure_at_rest()?;
+        let Some(path) = &args.path else { return undo_adoption(context, node) };
         let progress = progress::shown(&context.global);
-        let sealed = adopting::adopt(node, &args.path, args.version.as_ref(), progress.as_ref())?;
+        let (sealed, adopted) = adopting::adopt(node, path, args.version.as_ref(), progress.as_ref())?;
         let version = &sealed.release.version;
-        let value = json!({"version": version, "digest": sealed.release.digest, "entries": sealed.entries});
-        let text = format!("release {version} is adopted and active; the first rollback leads back to it");
-        context.output.result(&value, &text);
+        let tree = escaped_path(&node.store.layout.tree(version));
+        let mut lines = Vec::new();
+        match &adopted.origin {
+            Origin::Moved(from) => lines.push(format!("moved `{}` to `{tree}`", escaped_path(from))),
+            Origin::Copied(from) => lines.push(format!(
+                "copied `{}` to `{tree}`; the old directory is left alone, remove it when all runs from `current`",
+                escaped_path(from)
+            )),
+            Origin::InPlace => {}
+        }
+        lines.push(format!("`{}` names it now", escaped_path(&node.store.layout.current())));
+        lines.push(format!(
+            "release {version} is adopted and active; the first rollback leads back to it; `cutover adopt --undo` puts all \
+             back until the first switch"
+        ));
+        let value = json!({
+            "version": version, "digest": sealed.release.digest, "entries": sealed.entries, "origin": adopted.origin,
+        });
+        context.output.result(&value, &lines.join("\n"));
         node.narrator.ended();
         Ok(0)
     })
+}
+
+fn undo_adoption(context: &Context, node: &Node<'_>) -> Result<u8, Error> {
+    let adopted = adopting::undo(node)?;
+    let text = match &adopted.origin {
+        Origin::Moved(to) => format!("`{}` is back where it was", escaped_path(to)),
+        Origin::Copied(from) => format!("the copy is removed; `{}` is as it was", escaped_path(from)),
+        Origin::InPlace => "the directory stays where it is".to_owned(),
+    };
+    let value = json!({"version": adopted.version, "origin": adopted.origin});
+    context.output.result(&value, &format!("release {} is no release any more; {text}", adopted.version));
+    node.narrator.ended();
+    Ok(0)
 }

@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -26,6 +27,7 @@ use crate::lifecycle::settings::Settings;
 use crate::lifecycle::staging::Staged;
 use crate::lifecycle::upstream::{self, Offered};
 use crate::store::Kept;
+use crate::sys::clock::{Clock, SystemClock};
 use crate::types::record::{Cause, Record};
 use crate::types::{Span, Version};
 
@@ -208,8 +210,35 @@ pub(super) fn ensure_switchable(node: &Node<'_>) -> Result<(), Error> {
     Ok(node.ensure_at_rest()?)
 }
 
+/// How often somebody who waits for another cutover looks whether it has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
 /// `update`
 pub fn update(context: &Context, args: &UpdateArgs) -> Result<u8, Error> {
+    let until = args.wait.map(|Span(patience)| SystemClock.boot() + patience);
+    let mut is_told = false;
+    loop {
+        let done = update_once(context, args);
+        let may_wait = until.is_some_and(|until| SystemClock.boot() < until) && !context.is_interrupted();
+        match &done {
+            Err(error) if may_wait && is_busy(error) => {
+                if !is_told {
+                    context.output.say(&format!("waiting: {error}"));
+                    is_told = true;
+                }
+                SystemClock.sleep(LOOK_AGAIN);
+            }
+            Ok(_) | Err(_) => return done,
+        }
+    }
+}
+
+/// Whether another cutover is at work on this root.
+fn is_busy(error: &Error) -> bool {
+    super::failure::failure(error).code == code::BUSY
+}
+
+fn update_once(context: &Context, args: &UpdateArgs) -> Result<u8, Error> {
     let settings = with_trial(context.settings(), &args.trial, args.now);
     context.with_node("update", |node, locally| {
         let node = &Node { is_dry: args.dry_run, ..node.with_settings(&settings) };
@@ -225,6 +254,10 @@ pub fn update(context: &Context, args: &UpdateArgs) -> Result<u8, Error> {
         if args.what.is_none()
             && let Some(version) = looked(context, node.is_current())?
         {
+            if node.settings.metrics.textfile.is_some() {
+                // When the source answered last is worth knowing.
+                node.narrator.ended();
+            }
             let value = json!({"outcome": "nothing_to_do", "version": version});
             context.output.result(&value, &nothing_newer(&version));
             return Ok(0);
@@ -289,6 +322,7 @@ fn forward(
     };
     let in_the_way = blocked(node, &offered, args.now || args.what.is_some())?;
     if !in_the_way.is_empty() {
+        node.narrator.ended();
         return not_now(context, &version, &in_the_way);
     }
     let lock = node.lock()?;

@@ -20,6 +20,7 @@ pub use processes::{Began, Group, OldProcess, Processes, in_use, of_groups, pids
 pub use pulse::{Gaps, Pulse};
 pub use settings::{Baseline, Check, Exec, File, Http, Invalid, Kind, Settings, Systemd, Tcp};
 pub use trial::{CheckReport, Trial, Verdict};
+pub use web::answers;
 
 use std::time::Duration;
 

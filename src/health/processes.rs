@@ -112,7 +112,7 @@ pub fn in_use(releases: &Path) -> BTreeMap<PathBuf, Vec<u32>> {
 
 /// The name of the tree under `releases` that a process runs from, if it runs from one.
 pub fn tree_of(pid: u32, releases: &Path) -> Option<PathBuf> {
-    let used = files_of(pid, releases);
+    let used = Look::at(releases).at_process(pid).unwrap_or_default();
     used.iter().find_map(|path| path.strip_prefix(releases).ok()?.iter().next().map(PathBuf::from))
 }
 

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::probes;
 use super::settings::{Check, Kind, Settings};
+use super::{probes, web};
 use crate::sys::clock::{Clock, SystemClock};
 
 /// How long the first question may take: it is asked before anything stops.
@@ -153,7 +153,7 @@ fn is_answered(check: &Check, limit: Option<Duration>) -> bool {
     let own = check.limit().0;
     let limit = limit.map_or(own, |limit| limit.min(own));
     let answer = match check.kind() {
-        Ok(Kind::Http(http)) => probes::http(http, limit).0,
+        Ok(Kind::Http(http)) => web::http(http, limit).0,
         Ok(Kind::Tcp(tcp)) => probes::tcp(tcp, limit).0,
         Ok(Kind::Exec(_) | Kind::File(_) | Kind::Systemd(_)) | Err(_) => return true,
     };

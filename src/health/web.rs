@@ -22,6 +22,12 @@ use crate::types::{escaped, escaped_path};
 /// No file of certificates is longer.
 const PEM_MAX: usize = 1 << 20;
 
+/// Whether a page answers 200 within the limit.
+pub fn answers(url: &str, limit: Duration) -> bool {
+    let page: Result<Http, _> = serde_json::from_value(serde_json::json!({"url": url}));
+    page.is_ok_and(|page| http(&page, limit).0.is_healthy())
+}
+
 /// Asks. Redirections are not followed and proxies not used: the answer of this very server counts.
 pub fn http(check: &Http, limit: Duration) -> Told {
     let (url, socket) = match check.target() {

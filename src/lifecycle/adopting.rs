@@ -1,30 +1,58 @@
 //! Taking over what was installed by hand, so that the first rollback has somewhere to lead.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
+use super::data::{self, leave::Leave};
 use super::node::Node;
 use super::staging::Error;
 use crate::release::scan;
-use crate::store::{Pointer, Sealed};
+use crate::store::{Kept, Method, Need, Pointer, Sealed, kept};
 use crate::sys::disk::{self, Context};
 use crate::types::entry::{Kind, TreeDigest};
 use crate::types::progress::{Activity, Progress};
 use crate::types::state::Installed;
 use crate::types::{ReleaseId, Version, escaped_path};
 
+/// Where the tree of an adopted release came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// It was under `releases/` already.
+    InPlace,
+    /// It was moved from there.
+    Moved(PathBuf),
+    /// It was copied from there, from another file system.
+    Copied(PathBuf),
+}
+
+/// What was done to take a release over, so that it can be undone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adopted {
+    /// What it is called.
+    pub version: Version,
+    /// Where its tree came from.
+    pub origin: Origin,
+    /// What `current` named before, if it was a link.
+    pub link: Option<PathBuf>,
+}
+
 /// Makes the directory `path` (or what the link `path` names) the active, committed release.
 ///
-/// A directory under the root moves into `releases/` by one rename; one that is there already stays. `current` then
-/// names it. The release's digest is the digest of its tree. The caller holds both locks.
+/// A directory on the root's file system moves into `releases/` by one rename; one that is there already stays; one on
+/// another file system is copied. `current` then names it. The release's digest is the digest of its tree. The caller
+/// holds both locks.
 ///
 /// # Errors
-/// When a release is active already, or the directory lies on another file system.
+/// When a release is active already.
 pub fn adopt(
     node: &Node<'_>,
     path: &Path,
     version: Option<&Version>,
     progress: &dyn Progress,
-) -> Result<Sealed, Error> {
+) -> Result<(Sealed, Adopted), Error> {
     let store = node.store;
     let tree = std::fs::canonicalize(path).context("find", path)?;
     let refused = |why: &str| disk::Error::new("adopt", path, std::io::Error::other(why.to_owned()));
@@ -51,24 +79,97 @@ pub fn adopt(
         return Err(refused("it is a part of a release").into());
     }
     let place = store.layout.tree(&version);
-    if tree != place {
-        if !disk::is_same_filesystem(&tree, store.layout.root())? {
-            return Err(crate::store::Error::OtherFilesystem {
-                path: tree,
-                root: store.layout.root().to_owned(),
-            }
-            .into());
-        }
-        if place.exists() {
-            return Err(refused(&format!("`{}` is there already", escaped_path(&place))).into());
-        }
+    if tree != place && place.exists() {
+        return Err(refused(&format!("`{}` is there already", escaped_path(&place))).into());
     }
-    let sealed = seal(node, &tree, version, progress)?;
-    store.keep_sealed(&sealed)?;
-    move_in(node, &tree, &place)?;
+    let is_near = disk::is_same_filesystem(&tree, store.layout.root())?;
+    let origin = match (tree == place, is_near) {
+        (true, _) => Origin::InPlace,
+        (false, true) => Origin::Moved(tree.clone()),
+        (false, false) => Origin::Copied(tree.clone()),
+    };
+    let adopted =
+        Adopted { version: version.clone(), origin, link: std::fs::read_link(store.layout.current()).ok() };
+    // Before anything moves: whatever interrupts it can be undone.
+    kept::save(&store.disk, &store.layout.adopted(), &adopted)?;
+    let sealed = if is_near {
+        let sealed = seal(node, &tree, version, progress)?;
+        store.keep_sealed(&sealed)?;
+        move_in(node, &tree, &place)?;
+        sealed
+    } else {
+        copy_in(node, &tree, version, progress)?
+    };
     point(node, &sealed)?;
     remember(node, &sealed)?;
+    Ok((sealed, adopted))
+}
+
+/// Copies a tree from another file system, and shows it when it is complete.
+fn copy_in(node: &Node<'_>, tree: &Path, version: Version, progress: &dyn Progress) -> Result<Sealed, Error> {
+    let store = node.store;
+    let bytes = data::size_bytes(tree)?;
+    store.ensure_space(Need { bytes, entries: 0 }, &node.settings.store)?;
+    let staging = store.stage(&version, Method::Copy)?;
+    progress.begin(Activity::Unpack, Some(bytes), None);
+    for entry in std::fs::read_dir(tree).context("read", tree)? {
+        let entry = entry.context("read", tree)?;
+        data::copy(&entry.path(), &staging.path.join(entry.file_name()), Leave::NOTHING)?;
+        progress.advance(data::size_bytes(&entry.path())?, 1);
+    }
+    progress.end();
+    let sealed = seal(node, &staging.path, version, progress)?;
+    store.publish(staging, &sealed)?;
     Ok(sealed)
+}
+
+/// Puts back what [`adopt`] did, as it was before. The caller holds both locks. May be done again after an interruption.
+///
+/// # Errors
+/// When nothing was adopted, or another release was switched to since.
+pub fn undo(node: &Node<'_>) -> Result<Adopted, Error> {
+    let store = node.store;
+    let refused = |why: &str| {
+        disk::Error::new(
+            "undo the adoption of",
+            &store.layout.current(),
+            std::io::Error::other(why.to_owned()),
+        )
+    };
+    let adopted = match kept::load::<Adopted>(&store.layout.adopted())? {
+        Kept::Whole(adopted) => adopted,
+        Kept::Missing | Kept::Damaged(_) => return Err(refused("nothing was adopted here").into()),
+    };
+    let mut state = store.trusted_state()?;
+    let is_untouched = state.previous.is_none()
+        && state
+            .committed
+            .as_ref()
+            .is_none_or(|kept| kept.release.version == adopted.version && kept.transaction.is_none());
+    if !is_untouched {
+        return Err(
+            refused("another release was switched to since; `cutover rollback` goes back to it").into()
+        );
+    }
+    let (place, current) = (store.layout.tree(&adopted.version), store.layout.current());
+    if store.pointer()? == Pointer::Release(adopted.version.clone()) {
+        match &adopted.link {
+            Some(target) => {
+                store.disk.point(&current, target, &store.layout.private().join("current.new"))?
+            }
+            None => store.point_to_nothing()?,
+        }
+    }
+    match &adopted.origin {
+        Origin::Moved(from) if place.exists() && !from.exists() => store.disk.rename(&place, from)?,
+        Origin::Copied(_) if place.exists() => store.disk.remove_tree(&place)?,
+        Origin::Moved(_) | Origin::Copied(_) | Origin::InPlace => {}
+    }
+    state.committed = None;
+    store.keep_state(&state)?;
+    store.disk.remove_file(&store.layout.sealed(&adopted.version))?;
+    store.disk.remove_file(&store.layout.adopted())?;
+    Ok(adopted)
 }
 
 fn seal(node: &Node<'_>, tree: &Path, version: Version, progress: &dyn Progress) -> Result<Sealed, Error> {

@@ -236,12 +236,14 @@ impl Driver<'_> {
         let mut own = match verdict {
             crate::health::Verdict::Watching => Own::Watching,
             crate::health::Verdict::Healthy => Own::Healthy,
-            crate::health::Verdict::Failed(why) => {
-                Own::Failed(Reason::new(Cause::Unhealthy, why + &last_words_text(&self.application.last_words())))
-            }
-            crate::health::Verdict::Unproven(why) => {
-                Own::Failed(Reason::new(Cause::Unproven, why + &last_words_text(&self.application.last_words())))
-            }
+            crate::health::Verdict::Failed(why) => Own::Failed(Reason::new(
+                Cause::Unhealthy,
+                why + &last_words_text(&self.application.last_words()),
+            )),
+            crate::health::Verdict::Unproven(why) => Own::Failed(Reason::new(
+                Cause::Unproven,
+                why + &last_words_text(&self.application.last_words()),
+            )),
         };
         let is_well = watching.trial.is_well();
         // A trial that a person must end has none of its own.

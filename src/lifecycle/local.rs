@@ -101,8 +101,6 @@ impl<'a> Local<'a> {
         let active = self.store.active().ok().flatten();
         self.store.layout.tree(&active.unwrap_or_else(|| record.to.version.clone()))
     }
-
-    }
 }
 
 impl Application for Local<'_> {

@@ -7,6 +7,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use jiff::Timestamp;
+
+use super::offer::ChannelView;
+use super::view::{BlockedView, UnitView};
 use crate::sys::disk::{self, Disk};
 use crate::types::Version;
 use crate::types::state::{HistoryEntry, Outcome, State};
@@ -26,8 +30,16 @@ pub struct Facts<'a> {
     pub remembered: &'a State,
     /// Every outcome, newest first.
     pub history: &'a [HistoryEntry],
-    /// The policies that keep this node from switching, by name.
-    pub blocked: &'a [&'a str],
+    /// What keeps this node from switching.
+    pub blocked: &'a [BlockedView],
+    /// What its channel offers.
+    pub channel: Option<&'a ChannelView>,
+    /// The application's units as they are.
+    pub units: &'a [UnitView],
+    /// The update under way: whether somebody works on it, and when it must have ended.
+    pub update: Option<(bool, Option<Timestamp>)>,
+    /// Bytes of data that rollbacks have set aside.
+    pub aside_bytes: u64,
     /// Free bytes on the file system of the root, and the reserve that staging leaves alone.
     pub disk: Option<(u64, u64)>,
     /// The rollout under way, if any.
@@ -68,10 +80,13 @@ pub fn render(facts: &Facts<'_>) -> String {
     text.about("cutover_bad_releases", "gauge", "Releases that are not tried again.");
     text.line("cutover_bad_releases", &[], count(facts.remembered.bad.len()));
     outcomes(&mut text, facts.history);
-    text.about("cutover_blocked", "gauge", "1 for each policy that keeps this node from switching.");
-    for policy in facts.blocked {
-        text.line("cutover_blocked", &[("policy", policy)], 1.0);
+    blocked(&mut text, facts.blocked);
+    if let Some(channel) = facts.channel {
+        self::channel(&mut text, channel);
     }
+    running(&mut text, facts);
+    text.about("cutover_data_aside_bytes", "gauge", "Bytes of data that rollbacks have set aside.");
+    text.line("cutover_data_aside_bytes", &[], number(facts.aside_bytes));
     if let Some((free, reserve)) = facts.disk {
         text.about("cutover_disk_free_bytes", "gauge", "Free on the file system of the releases.");
         text.line("cutover_disk_free_bytes", &[], number(free));
@@ -87,6 +102,85 @@ pub fn render(facts: &Facts<'_>) -> String {
 /// Writes the file by rename, readable for all.
 pub fn write(disk: &Disk, path: &Path, text: &str) -> Result<(), disk::Error> {
     disk.replace(path, text.as_bytes(), 0o644)
+}
+
+fn blocked(text: &mut Text<'_>, blocked: &[BlockedView]) {
+    text.about("cutover_blocked", "gauge", "1 for each policy that keeps this node from switching.");
+    for blocked in blocked {
+        text.line("cutover_blocked", &[("policy", &blocked.policy)], 1.0);
+    }
+    text.about(
+        "cutover_blocked_since_timestamp_seconds",
+        "gauge",
+        "Since when that policy keeps it from it.",
+    );
+    for (policy, since) in blocked.iter().filter_map(|blocked| Some((&blocked.policy, blocked.since?))) {
+        text.line("cutover_blocked_since_timestamp_seconds", &[("policy", policy)], moment(since));
+    }
+    let is_baseline = blocked.iter().any(|blocked| blocked.policy == "baseline");
+    text.about(
+        "cutover_baseline_failing",
+        "gauge",
+        "1 while the release that runs fails a check, so nothing newer is taken.",
+    );
+    text.line("cutover_baseline_failing", &[], flag(is_baseline));
+}
+
+fn channel(text: &mut Text<'_>, channel: &ChannelView) {
+    let labels = [("channel", channel.name.as_str())];
+    text.about(
+        "cutover_channel_expires_timestamp_seconds",
+        "gauge",
+        "From when on the channel says nothing any more.",
+    );
+    text.line("cutover_channel_expires_timestamp_seconds", &labels, moment(channel.expires));
+    text.about("cutover_channel_serial", "gauge", "The highest serial accepted.");
+    text.line("cutover_channel_serial", &labels, number(channel.serial));
+    if let Some(looked) = channel.looked {
+        text.about(
+            "cutover_last_look_timestamp_seconds",
+            "gauge",
+            "When the source last answered this node.",
+        );
+        text.line("cutover_last_look_timestamp_seconds", &[], moment(looked));
+    }
+    if let Some(since) = channel.since.filter(|_| channel.newer) {
+        let labels =
+            [("version", channel.version.as_str()), ("banned", if channel.banned { "1" } else { "0" })];
+        text.about(
+            "cutover_behind_since_timestamp_seconds",
+            "gauge",
+            "Since when the channel offers what does not run here.",
+        );
+        text.line("cutover_behind_since_timestamp_seconds", &labels, moment(since));
+    }
+}
+
+/// Units as they are, and whether an update was left half way.
+fn running(text: &mut Text<'_>, facts: &Facts<'_>) {
+    text.about(
+        "cutover_unit_ok",
+        "gauge",
+        "1 for each unit of the application that did its work when it was looked at.",
+    );
+    for unit in facts.units {
+        text.line("cutover_unit_ok", &[("unit", &unit.unit)], flag(unit.ok));
+    }
+    let is_left = facts.update.is_some_and(|(is_worked_on, _)| !is_worked_on);
+    text.about(
+        "cutover_recovery_pending",
+        "gauge",
+        "1 when an update was interrupted, and nobody works on it.",
+    );
+    text.line("cutover_recovery_pending", &[], flag(is_left));
+    if let Some((_, Some(deadline))) = facts.update {
+        text.about(
+            "cutover_update_deadline_timestamp_seconds",
+            "gauge",
+            "When the update under way must have ended.",
+        );
+        text.line("cutover_update_deadline_timestamp_seconds", &[], moment(deadline));
+    }
 }
 
 fn outcomes(text: &mut Text<'_>, history: &[HistoryEntry]) {
@@ -108,14 +202,22 @@ fn outcomes(text: &mut Text<'_>, history: &[HistoryEntry]) {
     text.about("cutover_last_exit_code", "gauge", "The exit code that told it.");
     text.line("cutover_last_exit_code", &[], f64::from(last.exit_code));
     text.about("cutover_last_outcome_timestamp_seconds", "gauge", "When the last update ended.");
-    text.line("cutover_last_outcome_timestamp_seconds", &[], seconds_of(last.at.as_millisecond()));
+    text.line("cutover_last_outcome_timestamp_seconds", &[], moment(last.at));
     if let Some(downtime) = last.downtime_ms.and_then(|downtime| i64::try_from(downtime).ok()) {
         text.about(
             "cutover_last_downtime_seconds",
             "gauge",
-            "How long the service was away in the last update.",
+            "How long units were stopped or starting in the last update.",
         );
         text.line("cutover_last_downtime_seconds", &[], seconds_of(downtime));
+    }
+    if let Some(silent) = last.unanswered_ms.and_then(|silent| i64::try_from(silent).ok()) {
+        text.about(
+            "cutover_last_unanswered_seconds",
+            "gauge",
+            "How long the checks got no good answer in the last update.",
+        );
+        text.line("cutover_last_unanswered_seconds", &[], seconds_of(silent));
     }
 }
 
@@ -161,6 +263,10 @@ fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
+fn moment(moment: Timestamp) -> f64 {
+    seconds_of(moment.as_millisecond())
+}
+
 fn flag(is_set: bool) -> f64 {
     f64::from(u8::from(is_set))
 }
@@ -202,12 +308,35 @@ mod tests {
         }
     }
 
+    fn offered() -> ChannelView {
+        serde_json::from_value(serde_json::json!({
+            "name": "stable", "serial": 7, "issued": "2026-11-23T00:00:00Z", "expires": "2026-12-23T00:00:00Z",
+            "version": "1.2.0", "digest": Digest::of(b""), "since": "2026-11-22T00:00:00Z",
+            "looked": "2026-11-23T11:00:00Z", "newer": true, "banned": false,
+        }))
+        .unwrap()
+    }
+
+    fn stopped() -> UnitView {
+        UnitView {
+            unit: "shop.service".to_owned(),
+            load: "loaded".to_owned(),
+            active: "failed".to_owned(),
+            sub: "failed".to_owned(),
+            result: "exit-code".to_owned(),
+            pid: None,
+            release: None,
+            ok: false,
+        }
+    }
+
     #[test]
     fn the_text_is_what_prometheus_reads() {
         let history =
             [entry(Outcome::RolledBack), HistoryEntry { exit_code: 0, ..entry(Outcome::Committed) }];
         let active = "1.0.0".parse().unwrap();
         let members = BTreeMap::from([("healthy".to_owned(), 4), ("failed".to_owned(), 1)]);
+        let (channel, unit) = (offered(), stopped());
         let text = render(&Facts {
             app: "shop",
             node: "web\"1\\",
@@ -215,7 +344,19 @@ mod tests {
             state: "idle",
             remembered: &State::default(),
             history: &history,
-            blocked: &["window"],
+            blocked: &[
+                BlockedView {
+                    policy: "window".to_owned(),
+                    since: Some("2026-11-20T00:00:00Z".parse().unwrap()),
+                    until: None,
+                    text: String::new(),
+                },
+                BlockedView { policy: "baseline".to_owned(), since: None, until: None, text: String::new() },
+            ],
+            channel: Some(&channel),
+            units: &[unit],
+            update: Some((false, Some("2026-11-24T00:00:00Z".parse().unwrap()))),
+            aside_bytes: 4096,
             disk: Some((5_000_000_000, 1 << 30)),
             rollout: Some(Rollout { number: 17, members, skew_ms: Some(4) }),
         });
@@ -229,6 +370,16 @@ mod tests {
             "cutover_last_outcome_timestamp_seconds{app=\"shop\"} 1795435200.5",
             "cutover_last_downtime_seconds{app=\"shop\"} 0.04",
             "cutover_blocked{app=\"shop\",policy=\"window\"} 1",
+            "cutover_blocked_since_timestamp_seconds{app=\"shop\",policy=\"window\"} 1795132800",
+            "cutover_baseline_failing{app=\"shop\"} 1",
+            "cutover_channel_expires_timestamp_seconds{app=\"shop\",channel=\"stable\"} 1797984000",
+            "cutover_last_look_timestamp_seconds{app=\"shop\"} 1795431600",
+            "cutover_behind_since_timestamp_seconds{app=\"shop\",version=\"1.2.0\",banned=\"0\"} 1795305600",
+            "cutover_unit_ok{app=\"shop\",unit=\"shop.service\"} 0",
+            "cutover_recovery_pending{app=\"shop\"} 1",
+            "cutover_update_deadline_timestamp_seconds{app=\"shop\"} 1795478400",
+            "cutover_data_aside_bytes{app=\"shop\"} 4096",
+            "cutover_last_unanswered_seconds{app=\"shop\"} 0.14",
             "cutover_disk_free_bytes{app=\"shop\"} 5000000000",
             "cutover_rollout_members{app=\"shop\",rollout=\"17\",state=\"failed\"} 1",
             "cutover_switch_skew_seconds{app=\"shop\",rollout=\"17\"} 0.004",

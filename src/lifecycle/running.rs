@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::service::Action;
 use super::settings::Settings;
-use super::units;
+use super::shipped;
 use super::view::UnitView;
 use crate::health::tree_of;
 use crate::store::Store;
@@ -23,7 +23,7 @@ pub fn running(settings: &Settings, store: &Store, active: Option<&Version>) -> 
     }
     let mut names = service.units.clone();
     if let Some(active) = active.filter(|_| service.action != Action::None) {
-        let shipped = units::started(&store.layout.tree(active)).unwrap_or_default();
+        let shipped = shipped::started(&store.layout.tree(active)).unwrap_or_default();
         names.extend(shipped.into_iter().filter(|unit| !service.units.contains(unit)));
     }
     let Ok(all) = systemd::show(&names, &WANTED) else { return Vec::new() };

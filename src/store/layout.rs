@@ -47,6 +47,11 @@ impl Layout {
         self.root.join(".cutover")
     }
 
+    /// How the first release was taken over.
+    pub fn adopted(&self) -> PathBuf {
+        self.private().join("adopted.json")
+    }
+
     /// The lock of the switch.
     pub fn lock(&self) -> PathBuf {
         self.private().join("lock")

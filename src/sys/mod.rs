@@ -13,6 +13,7 @@ pub mod owned;
 pub mod place;
 pub mod process;
 mod remove;
+pub mod sockets;
 pub mod systemd;
 pub mod unit;
 pub mod wall;

@@ -83,19 +83,56 @@ pub fn render(report: &FleetReport) -> String {
     let title = format!("fleet {}", report.name);
     let mut body = format!("<h1>{}</h1>\n", text(&title));
     body.push_str(&cards(report));
-    if let Some(last) = report.rollouts.last() {
-        body.push_str(&format!(
-            "<h2>Rollout {} to {} {}</h2>\n",
-            last.number,
-            text(&last.version),
-            tag(last.tone, &last.state)
-        ));
-        body.push_str(&plot(last));
-        body.push_str(&states(last));
+    for (number, rollout) in report.rollouts.iter().rev().enumerate() {
+        body.push_str(&one_rollout(rollout, number == 0));
     }
     body.push_str("<h2>Nodes and releases</h2>\n");
     body.push_str(&matrix(report));
     page(&title, report.now, &body)
+}
+
+/// A rollout's part of the page; all but the newest are folded.
+fn one_rollout(rollout: &Rollout, is_newest: bool) -> String {
+    let head = format!(
+        "Rollout {} to {} {}",
+        rollout.number,
+        text(&rollout.version),
+        tag(rollout.tone, &rollout.state)
+    );
+    let inner = format!("{}{}", plot(rollout), states(rollout));
+    if is_newest {
+        format!("<h2>{head}</h2>\n{inner}")
+    } else {
+        format!("<details class=\"rollout\"><summary>{head}</summary>\n{inner}</details>\n")
+    }
+}
+
+/// From so many nodes on, those that went as they should are folded.
+const FOLD_FROM: usize = 13;
+
+/// Nodes that somebody wants to see first, and those that are alike: they went as they should, and there is nothing to
+/// say of them. The first and the last to switch are always seen.
+fn folded(rollout: &Rollout) -> (Vec<&NodeInRollout>, Vec<&NodeInRollout>) {
+    if rollout.nodes.len() < FOLD_FROM {
+        return (rollout.nodes.iter().collect(), Vec::new());
+    }
+    let switched = || rollout.nodes.iter().filter(|node| node.times.switched.is_some());
+    let ends = [
+        switched().min_by_key(|node| node.times.switched).map(|node| node.node.as_str()),
+        switched().max_by_key(|node| node.times.switched).map(|node| node.node.as_str()),
+    ];
+    let is_alike = |node: &&NodeInRollout| {
+        node.tone == Tone::Good && node.reason.is_none() && !ends.contains(&Some(node.node.as_str()))
+    };
+    rollout.nodes.iter().partition(|node| !is_alike(node))
+}
+
+/// So many nodes, behind a word that opens them.
+fn behind(count: usize, inner: &str) -> String {
+    if count == 0 {
+        return String::new();
+    }
+    format!("<details><summary>{count} more, all as they should be</summary>\n{inner}</details>\n")
 }
 
 fn cards(report: &FleetReport) -> String {
@@ -146,11 +183,10 @@ fn plot(rollout: &Rollout) -> String {
         return "<p class=\"quiet\">Nobody has switched.</p>\n".to_owned();
     };
     format!(
-        "<div class=\"box\">{}{}\
-         <div class=\"legend\"><span><i class=\"solid-bad\"></i>stopped</span>\
+        "<div class=\"box\"><div class=\"legend\"><span><i class=\"solid-off\"></i>stopped</span>\
          <span><i class=\"solid-warn\"></i>new release, not healthy yet</span>\
          <span><i class=\"solid-good\"></i>new release, healthy</span>\
-         <span><i class=\"solid-calm\"></i>old release again</span></div></div>\n",
+         <span><i class=\"solid-calm\"></i>old release again</span></div>{}{}</div>\n",
         rows(rollout, begin, end, |node| text(&node.node)),
         skew_plot(rollout, begin, end)
     )
@@ -194,8 +230,7 @@ fn rows(
     let whole = millis_between(begin, end).max(1);
     #[expect(clippy::cast_precision_loss, reason = "a share of a drawing")]
     let share = |at: Timestamp| millis_between(begin, at.clamp(begin, end)) as f64 / whole as f64;
-    let mut rows = String::new();
-    for node in &rollout.nodes {
+    let row = |node: &NodeInRollout| {
         let times = node.times;
         let mut bar = String::new();
         let mut draw = |class: &str, from: Option<Timestamp>, to: Option<Timestamp>, what: &str| {
@@ -207,21 +242,26 @@ fn rows(
                 bar.push_str(&piece(class, share(from), share(to), "", &hint));
             }
         };
-        draw("solid-bad", times.stopped, times.switched, "stopped");
+        draw("solid-off", times.stopped, times.switched, "stopped");
         let watched_until = times.healthy.or(times.restored);
         draw("solid-warn", times.switched, watched_until, "new release, not healthy yet");
         draw("solid-good", times.healthy, times.restored.or(Some(end)), "new release, healthy");
         draw("solid-calm", times.restored, Some(end), "old release again");
-        rows.push_str(&format!(
+        format!(
             "<span>{}</span><div class=\"bar\" role=\"img\" aria-label=\"{}\">{bar}</div>\n",
             named(node),
             text(&describe(times, begin))
-        ));
-    }
+        )
+    };
+    let plot = |nodes: &[&NodeInRollout]| {
+        format!("<div class=\"plot\">\n{}</div>\n", nodes.iter().map(|node| row(node)).collect::<String>())
+    };
+    let (seen, alike) = folded(rollout);
     format!(
-        "<div class=\"plot\">\n{rows}</div>\n\
-         <div class=\"axis\"><span>first stop</span><span>+ {}</span></div>\n",
-        milliseconds(whole)
+        "{}<div class=\"axis\"><span>first stop</span><span>+ {}</span></div>\n{}",
+        plot(&seen),
+        milliseconds(whole),
+        behind(alike.len(), &plot(&alike))
     )
 }
 
@@ -261,14 +301,12 @@ fn states(rollout: &Rollout) -> String {
             format!("<td class=\"reason\">{}</td>", text(node.reason.as_deref().unwrap_or(""))),
         ]
     };
-    let rows: Vec<Vec<String>> = rollout.nodes.iter().map(row).collect();
-    format!(
-        "<br>{}",
-        stacking_table(
-            &["node", "state", "behind the first", "stop to switch", "switch to healthy", "reason"],
-            &rows
-        )
-    )
+    let heads = ["node", "state", "behind the first", "stop to switch", "switch to healthy", "reason"];
+    let table = |nodes: &[&NodeInRollout]| {
+        stacking_table(&heads, &nodes.iter().map(|node| row(node)).collect::<Vec<_>>())
+    };
+    let (seen, alike) = folded(rollout);
+    format!("<br>{}{}", table(&seen), behind(alike.len(), &table(&alike)))
 }
 
 fn matrix(report: &FleetReport) -> String {
@@ -277,21 +315,33 @@ fn matrix(report: &FleetReport) -> String {
     let mut heads = vec!["node".to_owned(), "runs".to_owned()];
     heads.extend(shown.iter().map(|rollout| format!("{}: {}", rollout.number, rollout.version)));
     let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
-    let rows: Vec<Vec<String>> = report
-        .nodes
-        .iter()
-        .map(|node| {
-            let mut row = vec![
-                format!("<td>{}</td>", text(&node.name)),
-                format!("<td>{}</td>", text(node.active.as_deref().unwrap_or("?"))),
-            ];
-            row.extend(shown.iter().map(|rollout| {
-                let found = rollout.nodes.iter().find(|member| member.node == node.name);
-                found.map_or("<td class=\"none\">&ndash;</td>".to_owned(), |member| {
-                    format!("<td>{}</td>", tag(member.tone, &member.state))
-                })
-            }));
-            row
+    // Nodes that ran the same, and had the same part in all rollouts, are one line.
+    let mut lines: Vec<(Vec<String>, Vec<&str>)> = Vec::new();
+    for node in &report.nodes {
+        let mut cells = vec![format!("<td>{}</td>", text(node.active.as_deref().unwrap_or("?")))];
+        cells.extend(shown.iter().map(|rollout| {
+            let found = rollout.nodes.iter().find(|member| member.node == node.name);
+            found.map_or("<td class=\"none\">&ndash;</td>".to_owned(), |member| {
+                format!("<td>{}</td>", tag(member.tone, &member.state))
+            })
+        }));
+        match lines.iter_mut().find(|(known, _)| *known == cells) {
+            Some((_, names)) if report.nodes.len() >= FOLD_FROM => names.push(node.name.as_str()),
+            Some(_) | None => lines.push((cells, vec![node.name.as_str()])),
+        }
+    }
+    let rows: Vec<Vec<String>> = lines
+        .into_iter()
+        .map(|(cells, names)| {
+            let name = match names.as_slice() {
+                [one] => format!("<td>{}</td>", text(one)),
+                many => format!(
+                    "<td><details><summary>{} nodes</summary>{}</details></td>",
+                    many.len(),
+                    text(&many.join(", "))
+                ),
+            };
+            [name].into_iter().chain(cells).collect()
         })
         .collect();
     table(&heads, &rows)

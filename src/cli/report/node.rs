@@ -92,6 +92,8 @@ struct Stay {
     version: Version,
     from: Timestamp,
     to: Timestamp,
+    /// Whether it was left by a rollback.
+    was_left: bool,
 }
 
 /// Who was active when, from the outcomes: after a commit `to`, else `from`.
@@ -105,18 +107,36 @@ fn stays(report: &NodeReport) -> Vec<Stay> {
             }
         };
         let Some(active) = active else { continue };
+        if stays.is_empty()
+            && let Some(before) = &entry.from
+        {
+            // What was taken over, or ran before this history began.
+            let from = since_of(&report.state, before).unwrap_or(entry.at).min(entry.at);
+            stays.push(Stay { version: before.clone(), from, to: entry.at, was_left: false });
+        }
         if let Some(last) = stays.last_mut() {
             last.to = entry.at;
             if last.version == *active {
                 continue;
             }
+            last.was_left = entry.outcome == Outcome::RolledBack;
         }
-        stays.push(Stay { version: active.clone(), from: entry.at, to: entry.at });
+        stays.push(Stay { version: active.clone(), from: entry.at, to: entry.at, was_left: false });
+    }
+    if let (true, Some(active)) = (stays.is_empty(), &report.active) {
+        let from = since_of(&report.state, active).unwrap_or(report.now);
+        stays.push(Stay { version: active.clone(), from, to: from, was_left: false });
     }
     if let Some(last) = stays.last_mut() {
         last.to = report.now.max(last.from);
     }
     stays
+}
+
+/// Since when a release is remembered as committed.
+fn since_of(state: &State, version: &Version) -> Option<Timestamp> {
+    let all = [&state.committed, &state.previous].into_iter().flatten().chain(&state.earlier);
+    all.filter(|kept| kept.release.version == *version).map(|kept| kept.since).min()
 }
 
 fn timeline(report: &NodeReport, stays: &[Stay]) -> String {
@@ -125,7 +145,11 @@ fn timeline(report: &NodeReport, stays: &[Stay]) -> String {
     let share = |at: Timestamp| share_of(begin, end, at);
     let mut bar = String::new();
     for (number, stay) in stays.iter().enumerate() {
-        let class = if number % 2 == 0 { "calm" } else { "good" };
+        let class = match (number + 1 == stays.len(), stay.was_left) {
+            (true, _) => "good",
+            (false, true) => "warn",
+            (false, false) => "calm",
+        };
         let (from, to) = (share(stay.from), share(stay.to));
         let hint = format!("{} from {} to {}", stay.version, moment(stay.from), moment(stay.to));
         // A label only where it has room, at least in a wide window.
@@ -148,11 +172,13 @@ fn timeline(report: &NodeReport, stays: &[Stay]) -> String {
         .collect::<Vec<_>>()
         .join(", ");
     format!(
-        "<div class=\"box\"><div class=\"marks\" aria-hidden=\"true\">{marks}</div>\n\
+        "<div class=\"box\"><div class=\"legend\"><span><i class=\"good\"></i>runs now</span>\
+         <span><i class=\"calm\"></i>ran before</span><span><i class=\"warn\"></i>left by a rollback</span>\
+         <span><span class=\"warn\" style=\"background:none\">&#9660;</span> rolled back</span>\
+         <span><span class=\"bad\" style=\"background:none\">&#9660;</span> failed or refused</span></div>\n\
+         <div class=\"marks\" aria-hidden=\"true\">{marks}</div>\n\
          <div class=\"bar\" role=\"img\" aria-label=\"{}\">{bar}</div>\n\
-         <div class=\"axis\"><span>{}</span><span>{}</span></div>\n\
-         <div class=\"legend\"><span><span class=\"warn\" style=\"background:none\">&#9660;</span> rolled back</span>\
-         <span><span class=\"bad\" style=\"background:none\">&#9660;</span> failed or refused</span></div></div>\n",
+         <div class=\"axis\"><span>{}</span><span>{}</span></div></div>\n",
         text(&summary),
         moment(begin),
         moment(end)
@@ -171,7 +197,7 @@ fn history(report: &NodeReport) -> String {
     }
     let rows: Vec<Vec<String>> = report.history.iter().take(SHOWN_MAX).map(history_row).collect();
     let mut html =
-        stacking_table(&["ended", "from", "to", "outcome", "took", "down time", "by", "reason"], &rows);
+        stacking_table(&["ended", "from", "to", "outcome", "took", "no answer", "by", "reason"], &rows);
     if report.history.len() > SHOWN_MAX {
         html.push_str(&format!(
             "<p class=\"quiet small\">The newest {SHOWN_MAX} of {}.</p>\n",
@@ -193,7 +219,7 @@ fn history_row(entry: &HistoryEntry) -> Vec<String> {
         format!("<td>{}</td>", tag(tone, word)),
         format!("<td class=\"number\" data-label=\"took\">{}</td>", milliseconds(entry.took_ms)),
         format!(
-            "<td class=\"number\" data-label=\"down time\">{}</td>",
+            "<td class=\"number\" data-label=\"no answer\">{}</td>",
             entry.unanswered_ms.or(entry.downtime_ms).map_or("&ndash;".to_owned(), milliseconds)
         ),
         format!("<td data-label=\"by\">{}</td>", text(&entry.by)),

@@ -24,6 +24,7 @@ mod restore;
 mod snapshot;
 mod way_back;
 
+pub use copy::{copy, size_bytes};
 pub use inventory::Probing;
 pub use rehearsal::{Copies, Copy};
 pub use restore::{AsideItem, AsideSet, Restore};
