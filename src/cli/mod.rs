@@ -21,6 +21,7 @@ pub mod output;
 mod plan;
 mod produce;
 mod progress;
+mod published;
 mod rehearse;
 pub mod release_args;
 pub mod report;

@@ -9,8 +9,9 @@ use jiff::{SignedDuration, SpanRound, Timestamp, Unit};
 use super::args::{Global, StatusArgs};
 use super::context::Context;
 use super::failure::Error;
-use super::narrator::{last_look, status_path};
+use super::narrator::last_look;
 use super::output::{Output, Tone, milliseconds, print};
+use super::published::{is_forbidden, last_published, published};
 use crate::config::{self, Places};
 use crate::lifecycle::running::running;
 use crate::lifecycle::status::status as look;
@@ -19,9 +20,6 @@ use crate::sys::disk;
 use crate::types::record::Intent;
 use crate::types::state::Outcome;
 use crate::types::{Size, Version, escaped};
-
-/// The longest status that is read again.
-const PUBLISHED_BYTES_MAX: usize = 1 << 20;
 
 /// `status`
 pub fn status(
@@ -57,48 +55,6 @@ pub fn status(
             return Ok(0);
         }
     }
-}
-
-/// Whether only the rights of this user stand in the way.
-fn is_forbidden(error: &Error) -> bool {
-    if nix::unistd::geteuid().is_root() {
-        return false;
-    }
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        let io = error.downcast_ref::<std::io::Error>();
-        if io.is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}
-
-/// For ordinary users: what the last run of cutover has left in `/run`, for all to read.
-fn published(global: &Global, error: Error) -> Result<u8, Error> {
-    let output = Output::new(global);
-    let Some(view) = global.app.clone().or_else(only_published).and_then(|app| last_published(&app)) else {
-        return Err(error);
-    };
-    let now = Timestamp::now();
-    let age = view.as_of.map(|as_of| ago(as_of, now)).unwrap_or_default();
-    output.say(&format!("this is what the last run left {age}; root sees it as it is now"));
-    output.result(&view, &screen(&view, now, output));
-    Ok(0)
-}
-
-fn last_published(app: &str) -> Option<Status> {
-    let bytes = disk::read_small(&status_path(app), PUBLISHED_BYTES_MAX).ok()??;
-    serde_json::from_slice(&bytes).ok()
-}
-
-/// The only application that has left a status.
-fn only_published() -> Option<String> {
-    let entries = std::fs::read_dir("/run/cutover").ok()?.flatten();
-    let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    let first = names.next()?;
-    names.next().is_none().then_some(first)
 }
 
 fn all(global: &Global, load: &dyn Fn() -> Result<Context, Error>) -> Result<u8, Error> {
@@ -480,7 +436,7 @@ fn when(moment: Timestamp, now: Timestamp) -> String {
 }
 
 /// How long ago it was.
-fn ago(moment: Timestamp, now: Timestamp) -> String {
+pub fn ago(moment: Timestamp, now: Timestamp) -> String {
     format!("{} ago", words(now.duration_since(moment)))
 }
 
