@@ -18,6 +18,7 @@ from lab import Failed, Lab, eventually
 from load import Load
 from node_app import UNIT, WORKER, NodeApp
 from rehearsals import REHEARSALS, measure_rehearsals
+from truth import TRUTHS
 from units import UNITS
 
 KINDS = ["ext4", "xfs", "btrfs"]
@@ -396,7 +397,7 @@ SCENARIOS = [installs_by_timer, updates, rolls_back_sick, rolls_back_crashing, r
              rolls_back_restarting, stops_what_hangs, restarts_where_no_data_are, brings_data_back, moves_units_with_the_release,
              names_old_processes, needs_no_terminal, ends_without_its_updater, refuses_no_connection,
              updates_itself, runs_hooks, keeps_trees_in_use, has_sound_units,
-             *UNITS, *REHEARSALS, *DEADLINES, leaves_what_takes_the_node_down, survives_crashes]
+             *UNITS, *TRUTHS, *REHEARSALS, *DEADLINES, leaves_what_takes_the_node_down, survives_crashes]
 
 
 def measure_downtime(app):
