@@ -306,6 +306,18 @@ pub const MORE: &[More] = &[
         see: &["cutover-pack(1)", "cutover-release(5)"],
     },
     More {
+        command: "copy",
+        examples: &[
+            (
+                "cutover copy https://example.org/shop /mnt/usb/shop",
+                "the channel and its release, for nodes without a network",
+            ),
+            ("cutover copy /mnt/usb/shop /srv/releases --dry-run", "what would be copied"),
+        ],
+        exit: &[12, 16],
+        see: &["cutover-publish(1)", "cutover-release(5)"],
+    },
+    More {
         command: "trust",
         examples: &[("cutover trust show", "whose releases are taken")],
         exit: &[],
@@ -571,6 +583,8 @@ mod tests {
                 look(below, &words);
             }
         }
-        look(&mut command(), "cutover");
+        let mut all = command();
+        all.build();
+        look(&mut all, "cutover");
     }
 }
