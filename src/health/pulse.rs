@@ -62,6 +62,11 @@ impl Gaps {
         Some(self.total + open)
     }
 
+    /// When the last good answer came.
+    pub fn last_good(&self) -> Option<Duration> {
+        self.good
+    }
+
     /// The last good answer of a gap that is open.
     pub fn away_since(&self) -> Option<Duration> {
         self.good.filter(|_| self.is_away)

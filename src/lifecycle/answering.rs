@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::driver::Driver;
 use crate::health::{Gaps, Pulse, Trial};
-use crate::types::record::{Record, Unanswered};
+use crate::types::record::{Phase, Record, Unanswered};
 
 /// Who measures: checks that are asked many times a second where there are such, else those of the trial.
 pub(super) enum Answering {
@@ -65,18 +65,27 @@ impl Driver<'_> {
         }
     }
 
-    /// Puts what was measured so far into the record.
+    /// Puts what was measured so far into the record. Where services are about to stop, whoever goes on after a crash counts
+    /// from the last good answer; else from there only if nobody was answered since.
     pub(super) fn keep_answers(&self, record: &mut Record) {
-        let Some(gaps) = self.answering.as_ref().map(Answering::gaps) else { return };
+        let is_stopping = matches!(record.phase, Phase::Switching | Phase::RollingBack { .. });
+        let Some(gaps) = self.answering.as_ref().map(Answering::gaps) else {
+            if is_stopping && record.from.is_some() && record.unanswered.is_none() {
+                // The old release was found well just now.
+                record.unanswered = Some(Unanswered { total_ms: 0, since: Some(self.clock.wall()) });
+            }
+            return;
+        };
         let now = self.clock.boot();
         let Some(total) = gaps.total(now) else { return };
         let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let open = gaps.away_since().map(|since| now.saturating_sub(since));
-        let since = open
-            .and_then(|open| self.clock.wall().checked_sub(jiff::SignedDuration::try_from(open).ok()?).ok());
+        let open = gaps.away_since().map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        let since = if is_stopping { gaps.last_good() } else { gaps.away_since() };
+        let ago = since.and_then(|since| jiff::SignedDuration::try_from(now.saturating_sub(since)).ok());
+        let since = ago.and_then(|ago| self.clock.wall().checked_sub(ago).ok());
         // While it goes on, what is open is told by its begin; at the end there is only a sum.
         let is_over = super::outcome::end_of(record).is_some();
-        let closed = if is_over { total } else { total.saturating_sub(open.unwrap_or_default()) };
+        let closed = if is_over { total } else { total.saturating_sub(open) };
         record.unanswered =
             Some(Unanswered { total_ms: milliseconds(closed), since: since.filter(|_| !is_over) });
     }

@@ -53,6 +53,32 @@ fn time_without_an_answer_is_told_beside_the_time_that_units_were_stopped() {
 }
 
 #[test]
+fn time_without_an_answer_is_counted_through_a_crash() {
+    let node = TestNode::new(&[Health::Good, Health::Good]);
+    let config = fs::read_to_string(node.config()).unwrap();
+    let service = "[service.command]\nstart = 'test -e stopped || sleep 1; rm -f stopped'\nstop = 'true'\n";
+    fs::write(node.config(), config + service).unwrap();
+    assert_eq!(node.update(1), 0);
+    let archive = node.archive(2);
+    let words = ["update", archive.to_str().unwrap(), "--allow-unsigned"];
+    let mut update = node.command(&words).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = update.stderr.take().unwrap();
+    let mut said = Vec::new();
+    while !text(&said).contains("switching to release") {
+        let mut byte = [0];
+        assert_eq!(stderr.read(&mut byte).unwrap(), 1, "{}", text(&said));
+        said.push(byte[0]);
+    }
+    update.kill().unwrap();
+    update.wait().unwrap();
+    // For half a second nobody goes on with it: whatever comes of it, that time counts.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    node.code(&["recover"]);
+    let entry = json(&node, &["log", "--json"])[0].clone();
+    assert!(entry["unanswered_ms"].as_u64().unwrap() >= 500, "{entry}");
+}
+
+#[test]
 fn quiet_keeps_the_reason_of_what_did_not_end_well() {
     let node = TestNode::new(&[Health::Good, Health::Sick]);
     assert_eq!(node.update(1), 0);
