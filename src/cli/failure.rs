@@ -14,7 +14,7 @@ use crate::lifecycle::rehearsal;
 use crate::lifecycle::{agreement, data, node, staging, upstream};
 use crate::release::judge::Refused;
 use crate::release::trust::{Refusal, SignError};
-use crate::release::{archive, index, pack, publish, resolve, source, stage};
+use crate::release::{archive, exclusive, index, pack, publish, resolve, source, stage};
 use crate::store;
 use crate::sys::{disk, owned};
 use crate::types::escaped_path;
@@ -510,12 +510,27 @@ fn of_publish(error: &publish::Error) -> Failure {
         E::WhichRelease { .. } => told(code::USAGE, "name it: `cutover publish DIR VERSION`"),
         E::NoRelease { .. } => told(code::USAGE, "`cutover pack` makes archive and manifest"),
         E::Revoked(_) => told(code::USAGE, "publish it under a new version"),
-        E::Malformed { .. } | E::OtherArchive { .. } => {
+        E::Malformed { .. } | E::OtherArchive { .. } | E::OtherRelease(_) => {
             told(code::REFUSED, "make the manifest anew: `cutover pack`")
         }
-        E::Signature { .. } | E::OtherKey { .. } | E::Unsigned(_) => told(
+        E::Changed { .. } => told(
             code::REFUSED,
-            "look who wrote it; `--serial NUMBER` begins anew, with a number higher than any before",
+            "look who wrote it: nothing was signed. Bring back what was published, or publish it under a new version",
+        ),
+        E::Stranger { .. } => told(
+            code::REFUSED,
+            "look who wrote it: nothing was signed. If it is right, `cutover sign --key KEY FILE` adds a signature",
+        ),
+        E::NotNamed(_) => told(code::USAGE, "name it: `cutover publish DIR VERSION`"),
+        E::Lock(exclusive::Error::Taken(_)) | E::Overwritten(_) => {
+            told(code::BUSY, "see that only one publishes at a time, then publish again")
+        }
+        E::Lock(exclusive::Error::Disk(error)) => of_disk(error, code::FAILED),
+        E::BelowMinimum { .. } => told(code::USAGE, "publish a newer one, or name another `--minimum`"),
+        E::Signature { .. } | E::OtherKey { .. } | E::OtherChannel { .. } | E::Unsigned(_) => told(
+            code::REFUSED,
+            "look who wrote it, and bring back what was published; `--serial NUMBER` begins anew, with a number higher \
+             than any before, and says what is lost",
         ),
         E::WouldBeRefused(_) => told(code::USAGE, "change what is named, then publish again"),
     }

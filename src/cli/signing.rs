@@ -142,13 +142,16 @@ pub fn publish(global: &Global, args: &PublishArgs, disk: &Disk) -> Result<u8, E
     let published = publish::publish(&order, disk)?;
     let output = Output::new(global);
     let channel = &published.channel;
+    for note in &published.notes {
+        output.say(&format!("note: {note}"));
+    }
     if order.channel_key.is_none() {
         output.say("warning: the channel is not signed; only nodes with `allow_unsigned` take it");
     }
     let mut value = json!({
         "channel": channel.channel, "file": published.path, "serial": channel.serial, "version": channel.release.version,
         "digest": channel.release.digest, "issued": channel.issued, "expires": channel.expires,
-        "written": published.written,
+        "written": published.written, "notes": published.notes,
     });
     let mut text = format!(
         "channel {} of {}: release {}, serial {}, until {}\n  {}",

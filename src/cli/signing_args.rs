@@ -79,7 +79,8 @@ pub struct PublishArgs {
     /// The directory of archives and manifests, or the manifest of the release to run
     #[arg(value_name = "DIR|MANIFEST")]
     pub place: PathBuf,
-    /// The release to run; absent: that of the manifest, else the one that the channel names, else the only one
+    /// The release to run; absent: that of the manifest, else the one that the channel names, else the only one, if it is
+    /// signed already
     #[arg(value_name = "VERSION")]
     pub version: Option<Version>,
     /// The channel
@@ -109,7 +110,7 @@ pub struct PublishArgs {
     /// From TIME (RFC 3339, or a duration from now) on, so many may switch (repeat the option)
     #[arg(long, value_name = "TIME=PERCENT")]
     pub wave: Vec<String>,
-    /// Begin with this serial, and don't read the channel that is there
+    /// Use this serial; a channel that can't be built upon is begun anew, and what is lost of it is said
     #[arg(long, value_name = "NUMBER")]
     pub serial: Option<u64>,
     /// Bring it to where nodes read it: https://…, oci://…, s3://…, gs://…, or another directory

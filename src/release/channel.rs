@@ -9,7 +9,8 @@
 //! expires = 2026-03-02T12:00:00Z        afterwards nobody switches because of it
 //! release = 1.4.2 sha256:3b0c…          the one to run, by the digest of its manifest
 //! also = 1.4.1 sha256:77ab…             may be asked for by name; repeated
-//! minimum = 1.3.0                       none older than it
+//! published = 1.4.1                     versions in the order in which they were first published; repeated
+//! minimum = 1.3.0                       none that was published before it
 //! revoked = 1.4.0                       never again; repeated
 //! percent = 20                          of the nodes; each knows its own bucket
 //! wave = 2026-02-01T12:00:00Z 100       from then on so many; repeated, in order of time
@@ -28,7 +29,14 @@ pub const CHANNEL_BYTES_MAX: usize = 1 << 20;
 
 const ONCE: [&str; 9] =
     ["format", "product", "channel", "serial", "issued", "expires", "release", "minimum", "percent"];
-const REPEATED: [&str; 3] = ["also", "revoked", "wave"];
+const REPEATED: [&str; 4] = ["also", "published", "revoked", "wave"];
+/// So many versions keep their order; those published before them are older than all of these.
+const PUBLISHED_MAX: usize = 4096;
+
+/// The name of the file in which a publisher writes what comes next, before it replaces the channel `name`.
+pub fn next_name(name: &str) -> String {
+    format!("{name}.next")
+}
 
 /// What a channel file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +55,8 @@ pub struct Channel {
     pub release: ReleaseId,
     /// Others that may be staged or pinned, newest first.
     pub also: Vec<ReleaseId>,
+    /// All versions in the order in which they were first published, the oldest first: by it they are older or newer.
+    pub published: Vec<Version>,
     /// The oldest release that may still be installed.
     pub minimum: Option<Version>,
     /// Releases that may not be installed any more.
@@ -98,6 +108,7 @@ impl Channel {
             expires,
             release,
             also,
+            published: document.all("published").map(|line| line.version()).collect::<Result<_, _>>()?,
             minimum: document.get("minimum").map(|line| line.version()).transpose()?,
             revoked: document.all("revoked").map(|line| line.version()).collect::<Result<_, _>>()?,
             percent: document.get("percent").map(percent).transpose()?,
@@ -118,6 +129,7 @@ impl Channel {
             format!("release = {} {}", self.release.version, self.release.digest),
         ];
         lines.extend(self.also.iter().map(|id| format!("also = {} {}", id.version, id.digest)));
+        lines.extend(self.published.iter().map(|version| format!("published = {version}")));
         lines.extend(self.minimum.iter().map(|version| format!("minimum = {version}")));
         lines.extend(self.revoked.iter().map(|version| format!("revoked = {version}")));
         lines.extend(self.percent.iter().map(|percent| format!("percent = {percent}")));
@@ -141,15 +153,28 @@ impl Channel {
         self.revoked.contains(version)
     }
 
-    /// Whether the version is older than the minimum: where the channel names both, it stands after it; else by their
-    /// names, as people count versions. (Nowhere else does the order of names mean anything.)
+    /// Whether the version is older than the minimum: published earlier, where the channel says so of both; else by
+    /// their names, as people count versions. (Nowhere else does the order of names mean anything.)
     pub fn is_below_minimum(&self, version: &Version) -> bool {
         let Some(minimum) = &self.minimum else { return false };
-        let place = |wanted: &Version| self.releases().position(|id| id.version == *wanted);
-        match (place(minimum), place(version)) {
-            (Some(minimum), Some(place)) => place > minimum,
+        let place = |wanted: &Version| self.published.iter().position(|version| version == wanted);
+        match (place(version), place(minimum)) {
+            (Some(version), Some(minimum)) => version < minimum,
             _ => natural_order(version.as_str(), minimum.as_str()).is_lt(),
         }
+    }
+
+    /// Notes that a version is published. A channel that never noted any has these, as far as it names them.
+    pub fn remember_order(&mut self, version: &Version) {
+        if self.published.is_empty() {
+            let known = self.also.iter().rev().chain([&self.release]);
+            self.published = known.map(|id| id.version.clone()).collect();
+        }
+        if !self.published.contains(version) {
+            self.published.push(version.clone());
+        }
+        let surplus = self.published.len().saturating_sub(PUBLISHED_MAX);
+        self.published.drain(..surplus);
     }
 
     /// What is remembered of it for those who ask why nothing newer runs.
@@ -258,6 +283,7 @@ mod tests {
             expires: "2026-03-02T12:00:00Z".parse().unwrap(),
             release: id("1.4.2"),
             also: vec![id("1.4.1"), id("1.3.0")],
+            published: ["1.3.0", "1.4.0", "1.4.1", "1.4.2"].map(|version| version.parse().unwrap()).to_vec(),
             minimum: Some("1.4.1".parse().unwrap()),
             revoked: vec!["1.4.0".parse().unwrap()],
             percent: Some(20),
@@ -287,13 +313,29 @@ mod tests {
     }
 
     #[test]
+    fn the_minimum_goes_by_the_order_of_publication() {
+        let mut channel = Channel { published: Vec::new(), also: Vec::new(), minimum: None, ..full() };
+        channel.release = id("2.0");
+        channel.remember_order(&channel.release.version.clone());
+        // 1.9.1 was mended after 2.0 came out; then the publisher goes back to 2.0.
+        channel.remember_order(&"1.9.1".parse().unwrap());
+        channel.remember_order(&"2.0".parse().unwrap());
+        let below = |channel: &Channel, version: &str| channel.is_below_minimum(&version.parse().unwrap());
+        channel.minimum = Some("1.9.1".parse().unwrap());
+        assert!(below(&channel, "2.0") && !below(&channel, "1.9.1"));
+        channel.minimum = Some("2.0".parse().unwrap());
+        assert!(!below(&channel, "1.9.1") && !below(&channel, "2.0"));
+        assert!(below(&channel, "1.0"), "it was never published here: by its name");
+    }
+
+    #[test]
     fn versions_count_as_people_count_them() {
         let ordered = ["1~rc1", "1", "1.2", "1.9.1", "1.10", "2", "10", "10a"];
         for pair in ordered.windows(2) {
             assert!(natural_order(pair[0], pair[1]).is_lt(), "{pair:?}");
             assert!(natural_order(pair[1], pair[0]).is_gt(), "{pair:?}");
         }
-        let channel = Channel { minimum: Some("1.2".parse().unwrap()), also: Vec::new(), ..full() };
+        let channel = Channel { minimum: Some("1.2".parse().unwrap()), published: Vec::new(), ..full() };
         assert!(!channel.is_below_minimum(&"1.4.2".parse().unwrap()));
         assert!(channel.is_below_minimum(&"1.1".parse().unwrap()));
     }

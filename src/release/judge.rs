@@ -238,6 +238,7 @@ mod tests {
             expires: time("2026-07-01T00:00:00Z"),
             release: id("2.0"),
             also: vec![id("1.9"), id("1.8"), id("1.7")],
+            published: Vec::new(),
             minimum: Some("1.8".parse().unwrap()),
             revoked: vec!["1.9".parse().unwrap()],
             percent: Some(20),

@@ -4,6 +4,7 @@ pub mod archive;
 pub mod channel;
 pub mod check;
 pub mod copy;
+pub mod exclusive;
 pub mod index;
 pub mod judge;
 pub mod manifest;

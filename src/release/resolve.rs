@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
-use super::channel::{CHANNEL_BYTES_MAX, Channel};
+use super::channel::{CHANNEL_BYTES_MAX, Channel, next_name};
 use super::judge::{self, Accepted, Refused, Wants, Warning};
 use super::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use super::source::{self, Item, LocalFile, Of, Ranges, Settings, Source, local};
@@ -102,30 +102,35 @@ impl Resolver<'_> {
     }
 
     /// The channel's bytes and who signed them. A publisher replaces channel and signature one after the other: when they
-    /// don't fit, both are read once more.
+    /// don't fit, both are read once more, and then those that come next.
     fn signed_channel(&self, name: &str, at: Timestamp) -> Result<(Vec<u8>, Vec<Signer>), Error> {
         let of = Of::Channel(&self.settings.channel);
-        let read = || -> Result<_, Error> {
+        let read = |name: &str| -> Result<_, Error> {
             let bytes = self.need(Item { of, name }, CHANNEL_BYTES_MAX)?;
             let signatures = Item { of, name: &format!("{name}.sig") };
             Ok((bytes, self.source.small(signatures, SIGNATURES_BYTES_MAX)?))
         };
-        let verify = |(bytes, signatures): &(Vec<u8>, Option<Vec<u8>>)| {
-            self.verified(Namespace::Channel, name, bytes, signatures.as_deref(), at, 1)
+        let verify = |(bytes, signatures): (Vec<u8>, Option<Vec<u8>>)| -> Result<_, Error> {
+            let signers = self.verified(Namespace::Channel, name, &bytes, signatures.as_deref(), at, 1)?;
+            Ok((bytes, signers))
         };
-        let first = read()?;
-        match verify(&first) {
-            Ok(signers) => Ok((first.0, signers)),
-            Err(Refused::Untrusted { refusal: Refusal::WrongSignature(_), .. })
-                if self.source.is_replaced_in_place() =>
-            {
-                std::thread::sleep(REPLACING_TIME);
-                let second = read()?;
-                let signers = verify(&second)?;
-                Ok((second.0, signers))
-            }
-            Err(refused) => Err(refused.into()),
+        let do_not_fit = |error: &Error| {
+            let Error::Refused(Refused::Untrusted { refusal: Refusal::WrongSignature(_), .. }) = error else {
+                return false;
+            };
+            self.source.is_replaced_in_place()
+        };
+        let first = verify(read(name)?);
+        if !first.as_ref().is_err_and(do_not_fit) {
+            return first;
         }
+        std::thread::sleep(REPLACING_TIME);
+        let second = verify(read(name)?);
+        if !second.as_ref().is_err_and(do_not_fit) {
+            return second;
+        }
+        // A publisher that was killed while it replaced them has left both that come next.
+        read(&next_name(name)).and_then(verify).or(second)
     }
 
     /// Reads and judges the manifest of the channel's release, or of another version that it names.

@@ -40,7 +40,7 @@ impl Directory {
 }
 
 /// Opens a regular file without following a link in its last place, and without waiting for a writer.
-pub(super) fn open_regular(path: &Path) -> io::Result<File> {
+pub(in crate::release) fn open_regular(path: &Path) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = match File::options().read(true).custom_flags(flags).open(path) {
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {

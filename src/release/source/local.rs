@@ -30,19 +30,26 @@ pub fn product_and_version(file: &Path, product: Option<&str>) -> Result<(String
         let rest = stem.strip_prefix(product)?.strip_prefix('-')?;
         Some((product, rest))
     });
+    match known {
+        Some((product, version)) if is_name(product) => {
+            Ok((product.to_owned(), version.parse().map_err(|_| wrong())?))
+        }
+        Some(_) => Err(wrong()),
+        None => split_stem(stem).ok_or_else(wrong),
+    }
+}
+
+/// Product and version of a name without its end.
+pub fn split_stem(stem: &str) -> Option<(String, Version)> {
     let bytes = stem.as_bytes();
-    let at_digit = || {
-        let is_start = |at: &usize| bytes[*at] == b'-' && bytes.get(at + 1).is_some_and(u8::is_ascii_digit);
-        let at = (0..bytes.len()).find(is_start)?;
-        Some((&stem[..at], &stem[at + 1..]))
-    };
-    let (product, version) = known.or_else(at_digit).or_else(|| stem.rsplit_once('-')).ok_or_else(wrong)?;
-    let version = version.parse().map_err(|_| wrong())?;
-    if is_name(product) { Ok((product.to_owned(), version)) } else { Err(wrong()) }
+    let is_start = |at: &usize| bytes[*at] == b'-' && bytes.get(at + 1).is_some_and(u8::is_ascii_digit);
+    let at_digit = (0..bytes.len()).find(is_start).map(|at| (&stem[..at], &stem[at + 1..]));
+    let (product, version) = at_digit.or_else(|| stem.rsplit_once('-'))?;
+    is_name(product).then_some((product.to_owned(), version.parse().ok()?))
 }
 
 /// The file's name without the end that says what it is.
-fn stem(file: &Path) -> Option<&str> {
+pub fn stem(file: &Path) -> Option<&str> {
     let name = file.file_name()?.to_str()?;
     ENDINGS.iter().find_map(|ending| name.strip_suffix(ending)).filter(|stem| !stem.is_empty())
 }

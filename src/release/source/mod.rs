@@ -27,6 +27,7 @@ use std::time::Duration;
 
 pub use child::{COMMAND as READ_COMMAND, serve};
 pub use directory::Directory;
+pub(super) use directory::open_regular;
 pub use kept::Kept;
 pub use put::{Before, Sink, Upload};
 pub use ranges::{LocalFile, Ranges};

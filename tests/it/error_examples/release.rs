@@ -3,6 +3,7 @@
 use std::io;
 
 use cutover::release::archive::{Error as ArchiveError, Refusal, Rule};
+use cutover::release::exclusive::Error as LockError;
 use cutover::release::index::Error as IndexError;
 use cutover::release::judge::Refused;
 use cutover::release::pack::Error as PackError;
@@ -247,5 +248,18 @@ examples! { publish_errors: PublishError {
     WhichRelease => [PublishError::WhichRelease { directory: "releases".into(), count: 2 }],
     OtherArchive => [PublishError::OtherArchive { path: "x.tar".into(), what: "the size" }],
     WouldBeRefused => each(malformed(), PublishError::WouldBeRefused),
+    OtherRelease => [PublishError::OtherRelease("shop-1.manifest".into())],
+    Changed => [PublishError::Changed { path: "shop-1.manifest".into(), found: digest(), published: digest() }],
+    Stranger => [PublishError::Stranger { path: "shop-1.manifest".into(), found: text("SHA256:abc") }],
+    NotNamed => [PublishError::NotNamed(version())],
+    OtherChannel => [PublishError::OtherChannel { path: "stable.channel".into(), found: text("beta") }],
+    Overwritten => [PublishError::Overwritten("stable.channel".into())],
+    Lock => each(lock_errors(), PublishError::Lock),
+    BelowMinimum => [PublishError::BelowMinimum { version: version(), minimum: version() }],
     Revoked => [PublishError::Revoked(version())],
+}}
+
+examples! { lock_errors: LockError {
+    Taken => [LockError::Taken("lock".into())],
+    Disk => each(disk_errors(), LockError::Disk),
 }}

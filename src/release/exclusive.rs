@@ -1,0 +1,112 @@
+//! One writer at a time, where several could write the same files: a lock file beside them.
+//!
+//! The lock is the kernel's (flock(2)), so it goes with its process. The file is removed with it; who waited for a file
+//! that is gone by then makes a new one.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::sys::disk::{self, Context as _, Disk};
+use crate::types::escaped_path;
+
+/// How long between two tries.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Why there is no lock.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Somebody else has it.
+    #[error("another process works there, and holds the lock `{}`", escaped_path(.0))]
+    Taken(PathBuf),
+    /// The disk refused.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+}
+
+/// A lock that is held until this is dropped.
+pub struct Exclusive {
+    /// `None` where the file system knows no locks.
+    _file: Option<Flock<File>>,
+    path: PathBuf,
+    disk: Disk,
+}
+
+impl Exclusive {
+    /// Takes the lock at `path`, and waits at most `patience` for it.
+    pub fn acquire(disk: &Disk, path: &Path, patience: Duration) -> Result<Self, Error> {
+        disk.ask("lock", path)?;
+        let until = Instant::now() + patience;
+        let lock = |file| Self { _file: file, path: path.to_owned(), disk: disk.clone() };
+        loop {
+            let mut options = File::options();
+            options.read(true).write(true).create(true).truncate(false).mode(0o644);
+            options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC);
+            let file = options.open(path).context("open the lock", path)?;
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(file) if is_still_there(&file, path).context("look at", path)? => {
+                    return Ok(lock(Some(file)));
+                }
+                Ok(_) => {}
+                Err((_, Errno::EWOULDBLOCK)) if Instant::now() < until => std::thread::sleep(PAUSE),
+                Err((_, Errno::EWOULDBLOCK)) => return Err(Error::Taken(path.to_owned())),
+                // What is written is read back, which tells two writers apart there as well.
+                Err((_, Errno::ENOLCK | Errno::ENOSYS | Errno::EOPNOTSUPP)) => return Ok(lock(None)),
+                Err((_, errno)) => return Err(disk::Error::new("lock", path, errno).into()),
+            }
+        }
+    }
+}
+
+impl Drop for Exclusive {
+    fn drop(&mut self) {
+        // It is empty; one that stays hinders nobody.
+        drop(self.disk.remove_file(&self.path));
+    }
+}
+
+/// Whether the path still leads to this file: whoever had the lock before has removed it.
+fn is_still_there(file: &File, path: &Path) -> io::Result<bool> {
+    let (ours, now) = (file.metadata()?, fs::symlink_metadata(path));
+    match now {
+        Ok(now) => Ok((ours.dev(), ours.ino()) == (now.dev(), now.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn only_one_has_it_and_nothing_is_left() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("lock");
+        let inside = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..25 {
+                        let lock = Exclusive::acquire(&Disk::default(), &path, Duration::from_secs(60));
+                        let lock = lock.unwrap();
+                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                        assert_eq!(inside.fetch_sub(1, Ordering::SeqCst), 1);
+                        drop(lock);
+                    }
+                });
+            }
+        });
+        assert!(!path.exists());
+        let _held = Exclusive::acquire(&Disk::default(), &path, Duration::ZERO).unwrap();
+        let second = Exclusive::acquire(&Disk::default(), &path, Duration::ZERO);
+        assert!(matches!(second, Err(Error::Taken(_))));
+    }
+}

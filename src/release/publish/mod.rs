@@ -1,0 +1,296 @@
+//! Publishing: which release of a directory is to run, said in a channel file, signed.
+//!
+//! Publishers take turns ([`exclusive`]). What is read of the directory is read once, and compared with what vouches for
+//! it: the channel must be signed by the given key, the release that it names must have the digest that it says, and
+//! only what a call names is signed. Channel and signature are replaced together ([`pair`]).
+
+mod named;
+mod pair;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use named::{Named, Standing, standing};
+use pair::Pair;
+
+use super::channel::Channel;
+use super::exclusive::{self, Exclusive};
+use super::manifest::{MANIFEST_BYTES_MAX, Manifest};
+use super::text::Malformed;
+use super::trust::{Refusal, SignError};
+use crate::sys::disk::{self, Disk};
+use crate::types::{Digest, Version, escaped, escaped_path};
+
+/// What is to be published.
+#[derive(Clone, Debug)]
+pub struct PublishOrder {
+    /// The directory of archives and manifests.
+    pub directory: PathBuf,
+    /// The channel's name.
+    pub channel: String,
+    /// The product; without it, that of the channel that is there, or of the only manifest.
+    pub product: Option<String>,
+    /// The release to run; without it, the one that the channel names, or the only one in the directory, which must be
+    /// signed then.
+    pub version: Option<Version>,
+    /// The key that signs manifests without a signature; without it, they must be signed, or nothing is.
+    pub release_key: Option<PathBuf>,
+    /// The key that signs the channel.
+    pub channel_key: Option<PathBuf>,
+    /// How long the channel holds.
+    pub expires_in: SignedDuration,
+    /// The oldest release that may be installed.
+    pub minimum: Option<Version>,
+    /// Releases to revoke, besides those revoked already.
+    pub revoked: Vec<Version>,
+    /// The part of the nodes that may switch.
+    pub percent: Option<u8>,
+    /// From each moment on, the part of the nodes that may switch.
+    pub waves: Vec<(Timestamp, u8)>,
+    /// The serial to use instead of the next one. A channel that cannot be built upon is then begun anew.
+    pub serial: Option<u64>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What could not be published.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The machine refused.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// It could not be signed.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// A file is not in its form.
+    #[error("cannot understand `{}`: {malformed}", escaped_path(.path))]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        malformed: Malformed,
+    },
+    /// A file's signature does not hold.
+    #[error("cannot build upon `{}`: {refusal}", escaped_path(.path))]
+    Signature {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The channel that is there was signed by somebody else.
+    #[error("cannot build upon `{}`: it is signed by {found}, not by the given key", escaped_path(.path))]
+    OtherKey {
+        /// The channel's file.
+        path: PathBuf,
+        /// Who signed it.
+        found: String,
+    },
+    /// The channel that is there is signed, and the next one would not be.
+    #[error("`{}` is signed, and no key is given to sign the next one", escaped_path(.0))]
+    Unsigned(PathBuf),
+    /// There is no such release in the directory.
+    #[error("`{}` has neither a manifest nor an archive of release {version}", escaped_path(.directory))]
+    NoRelease {
+        /// The directory.
+        directory: PathBuf,
+        /// The release.
+        version: Version,
+    },
+    /// It is not said what is to be published.
+    #[error("`{}` has {count} releases, and none was named", escaped_path(.directory))]
+    WhichRelease {
+        /// The directory.
+        directory: PathBuf,
+        /// How many there are.
+        count: usize,
+    },
+    /// The archive is not the one that its manifest names.
+    #[error("`{}` is not the archive that its manifest names: {what} differs", escaped_path(.path))]
+    OtherArchive {
+        /// The archive.
+        path: PathBuf,
+        /// Size or digest.
+        what: &'static str,
+    },
+    /// The result would not be accepted.
+    #[error("the channel would be refused: {0}")]
+    WouldBeRefused(Malformed),
+    /// The manifest is of another release than its name says.
+    #[error("`{}` is the manifest of another release than its name says", escaped_path(.0))]
+    OtherRelease(PathBuf),
+    /// What was published under this version was another manifest.
+    #[error("`{}` is not the manifest that was published: its digest is {found}, and the channel says {published}", escaped_path(.path))]
+    Changed {
+        /// The manifest.
+        path: PathBuf,
+        /// What it has.
+        found: Digest,
+        /// What the channel says.
+        published: Digest,
+    },
+    /// Somebody else signed the manifest.
+    #[error("`{}` is signed by {found}, not by the given key", escaped_path(.path))]
+    Stranger {
+        /// The manifest.
+        path: PathBuf,
+        /// Who signed it.
+        found: String,
+    },
+    /// The only release of the directory would be signed without having been named.
+    #[error("release {0} is not signed, and was not named")]
+    NotNamed(Version),
+    /// Another channel's file stands in this one's place.
+    #[error("`{}` says that it is channel `{}`", escaped_path(.path), escaped(.found.as_bytes()))]
+    OtherChannel {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+    },
+    /// Somebody else wrote at the same time.
+    #[error("somebody else has written `{}` meanwhile", escaped_path(.0))]
+    Overwritten(PathBuf),
+    /// Another publisher is at work.
+    #[error(transparent)]
+    Lock(#[from] exclusive::Error),
+    /// The release to run is older than the minimum.
+    #[error("release {version} is older than {minimum}, which would be the minimum")]
+    BelowMinimum {
+        /// The release.
+        version: Version,
+        /// The minimum.
+        minimum: Version,
+    },
+    /// The release is revoked.
+    #[error("release {0} is revoked, and can't be the one to run")]
+    Revoked(Version),
+}
+
+/// What was published.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The channel as it is now.
+    pub channel: Channel,
+    /// Its file.
+    pub path: PathBuf,
+    /// Files that were written, in their order.
+    pub written: Vec<PathBuf>,
+    /// What a person should read.
+    pub notes: Vec<String>,
+}
+
+/// The lock that publishers of a directory share.
+const LOCK: &str = ".cutover-publish.lock";
+/// How long a publisher waits for another one.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Publishes. Nothing has changed for any node before channel and signature are replaced.
+///
+/// # Errors
+/// When what is named is not what it was, is not the given key's, or would be refused: then nothing was written, but for
+/// what an interrupted publisher had signed before.
+pub fn publish(order: &PublishOrder, disk: &Disk) -> Result<Published, Error> {
+    let _lock = Exclusive::acquire(disk, &order.directory.join(LOCK), PATIENCE)?;
+    let (mut written, mut notes) = (Vec::new(), Vec::new());
+    let pair = Pair::new(disk, &order.directory, &order.channel, order.channel_key.as_deref());
+    let before = pair.read(order.serial.is_some(), &mut written, &mut notes)?;
+    let release = Named::find(order, before.as_ref())?;
+    let channel = next(order, before, &release, &mut notes)?;
+    let text = channel.to_text();
+    Channel::parse(text.as_bytes()).map_err(Error::WouldBeRefused)?;
+    let signature = release.signature(order.release_key.as_deref(), &mut notes)?;
+    release.write(signature.as_deref(), disk, &mut written)?;
+    pair.write(&text, &mut written)?;
+    Ok(Published { channel, path: pair.path().to_owned(), written, notes })
+}
+
+/// The version that a manifest says.
+pub fn version_of(manifest: &Path) -> Result<Version, Error> {
+    let missing = || disk::Error::new("read", manifest, io::Error::from(io::ErrorKind::NotFound));
+    let bytes = disk::read_small(manifest, MANIFEST_BYTES_MAX)?.ok_or_else(missing)?;
+    let parsed = Manifest::parse(&bytes);
+    Ok(parsed.map_err(|malformed| Error::Malformed { path: manifest.to_owned(), malformed })?.version)
+}
+
+/// The channel that comes after `before`: all that it said stays, but for what the order changes.
+fn next(
+    order: &PublishOrder,
+    before: Option<Channel>,
+    release: &Named,
+    notes: &mut Vec<String>,
+) -> Result<Channel, Error> {
+    let id = release.id();
+    let issued = Timestamp::from_second(order.now.as_second()).unwrap_or(order.now);
+    let mut channel = before.unwrap_or_else(|| Channel {
+        product: release.manifest.product.clone(),
+        channel: order.channel.clone(),
+        serial: 0,
+        issued,
+        expires: issued,
+        release: id.clone(),
+        also: Vec::new(),
+        published: Vec::new(),
+        minimum: None,
+        revoked: Vec::new(),
+        percent: None,
+        waves: Vec::new(),
+        extras: Vec::new(),
+    });
+    channel.remember_order(&id.version);
+    if channel.release != id {
+        if channel.percent.is_some() || !channel.waves.is_empty() {
+            notes.push(format!("the waves of release {} end with it", channel.release.version));
+        }
+        let last = std::mem::replace(&mut channel.release, id);
+        channel.also.insert(0, last);
+        channel.percent = None;
+        channel.waves.clear();
+    }
+    channel.also.retain(|id| id.version != release.manifest.version);
+    drop_missing(order, &mut channel, notes)?;
+    channel.serial = order.serial.unwrap_or_else(|| channel.serial.saturating_add(1));
+    channel.issued = issued;
+    channel.expires = issued.checked_add(order.expires_in).unwrap_or(Timestamp::MAX);
+    channel.minimum = order.minimum.clone().or(channel.minimum);
+    for version in &order.revoked {
+        if !channel.revoked.contains(version) {
+            channel.revoked.push(version.clone());
+        }
+    }
+    let version = channel.release.version.clone();
+    if channel.is_revoked(&version) {
+        return Err(Error::Revoked(version));
+    }
+    if let Some(minimum) = channel.minimum.clone().filter(|_| channel.is_below_minimum(&version)) {
+        return Err(Error::BelowMinimum { version, minimum });
+    }
+    channel.percent = order.percent.or(channel.percent);
+    if !order.waves.is_empty() {
+        channel.waves.clone_from(&order.waves);
+    }
+    Ok(channel)
+}
+
+/// What is no more in the directory can't be fetched. What has become another one stays named by its digest: nodes
+/// refuse it, and somebody can bring it back.
+fn drop_missing(order: &PublishOrder, channel: &mut Channel, notes: &mut Vec<String>) -> Result<(), Error> {
+    for id in std::mem::take(&mut channel.also) {
+        match standing(&order.directory, &channel.product, &id)? {
+            Standing::Same => channel.also.push(id),
+            Standing::Gone => {
+                notes.push(format!("release {} is not there any more, nor in the channel", id.version))
+            }
+            Standing::Changed => {
+                notes.push(format!(
+                    "the manifest of release {} is not the one that was published",
+                    id.version
+                ));
+                channel.also.push(id);
+            }
+        }
+    }
+    Ok(())
+}
