@@ -310,11 +310,9 @@ fn of_staging(error: &staging::Error) -> Failure {
     match error {
         E::Store(error) => of_store(error, code::FAILED),
         E::Stage(stage::Error::Archive(error)) | E::Archive(error) => match error {
-            archive::Error::Refused(_) => Failure::new(
-                code::REFUSED,
-                error,
-                Some("ask who made it for an archive that keeps to the rules"),
-            ),
+            archive::Error::Refused(refusal) => {
+                Failure::new(code::REFUSED, error, Some(refusal.rule.remedy()))
+            }
             archive::Error::Read { .. } => Failure::new(code::FAILED, error, Some(READ_AGAIN)),
         },
         E::Stage(stage::Error::Disk(error)) | E::Disk(error) => of_disk(error, code::FAILED),
@@ -480,6 +478,15 @@ fn of_pack(error: &pack::Error) -> Failure {
         E::Index(error) => of_index(error),
         E::Disk(error) => of_disk(error, code::FAILED),
         E::Changed(_) => told("pack a directory that nobody writes to meanwhile"),
+        E::Empty(_) => Failure::new(code::USAGE, error, Some("name the directory that holds the release")),
+        E::Published(_) => {
+            let hint = "a version is published once: pack it under a new version, or to another directory";
+            Failure::new(code::USAGE, error, Some(hint))
+        }
+        E::Lock(exclusive::Error::Taken(_)) => {
+            Failure::new(code::BUSY, error, Some("wait for it, or pack to another file"))
+        }
+        E::Lock(exclusive::Error::Disk(error)) => of_disk(error, code::FAILED),
         E::BaseWithoutIndex(_) => told("name an archive that `cutover pack` made, or leave `--base` out"),
         E::TooLarge => told("split it into several applications"),
         E::Compress(_) => told("look at memory and disk, then run it again"),

@@ -45,15 +45,20 @@ pub fn pack(global: &Global, args: &PackArgs, disk: &Disk) -> Result<u8, Error> 
             (false, None) => Owners::Root,
         },
     };
-    let packed = pack::pack(&order, disk, progress::shown(global).as_ref())?;
-    manifest.size = packed.size;
-    manifest.sha256 = packed.sha256;
-    manifest.unpacked = Some(packed.unpacked);
-    manifest.entries = Some(packed.entries);
-    manifest.index = Some(packed.index);
-    manifest.tree = Some(packed.tree);
-    let text = manifest.to_text();
-    disk.replace(&manifest_path, text.as_bytes(), 0o644)?;
+    if args.output.exists() {
+        output.say(&format!("note: `{}` is replaced", args.output.display()));
+    }
+    let mut text = String::new();
+    let packed = pack::pack_with(&order, disk, progress::shown(global).as_ref(), |packed| {
+        manifest.size = packed.size;
+        manifest.sha256 = packed.sha256;
+        manifest.unpacked = Some(packed.unpacked);
+        manifest.entries = Some(packed.entries);
+        manifest.index = Some(packed.index);
+        manifest.tree = Some(packed.tree);
+        text = manifest.to_text();
+        disk.replace(&manifest_path, text.as_bytes(), 0o644)
+    })?;
     let digest = Digest::of(text.as_bytes());
     let value = json!({
         "archive": args.output, "manifest": manifest_path, "digest": digest, "sha256": packed.sha256,

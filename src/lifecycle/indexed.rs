@@ -104,15 +104,22 @@ impl Node<'_> {
         self.ensure_room(manifest.size.min(FIRST_BYTES), 2)?;
         let kept = source::Kept::open(Arc::clone(&archive), &path, manifest.sha256, disk)?;
         let had_parts = kept.kept_bytes() > 0;
-        match self.build_from(candidate, Arc::new(kept), limits, damaged, progress) {
-            // What was kept may be the reason: all is read once more.
-            Err(error) if had_parts && may_come_of_parts(&error) => {
-                source::Kept::forget(&path, disk)?;
-                let kept = source::Kept::open(archive, &path, manifest.sha256, disk)?;
-                self.build_from(candidate, Arc::new(kept), limits, damaged, progress)
-            }
-            built => built,
+        let build = |kept| self.build_from(candidate, Arc::new(kept), limits, damaged, progress);
+        let error = match build(kept) {
+            Ok(built) => return Ok(built),
+            Err(error) if !may_come_of_parts(&error) => return Err(error),
+            Err(error) => error,
+        };
+        // What was kept may be the reason: a server's wrong answer, or what a power cut left. It counts no more.
+        source::Kept::forget(&path, disk)?;
+        if !had_parts {
+            return Err(error);
         }
+        let built = build(source::Kept::open(archive, &path, manifest.sha256, disk)?);
+        if built.as_ref().is_err_and(may_come_of_parts) {
+            source::Kept::forget(&path, disk)?;
+        }
+        built
     }
 
     /// Whether an archive is compared with its manifest from one end to the other before it is used.

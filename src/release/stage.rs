@@ -22,9 +22,9 @@ use super::archive::{
 use super::tree::{self, Meta, Root, TreeWriter};
 use crate::sys::disk::{self, Context, Disk};
 use crate::sys::wall;
-use crate::types::Digest;
 use crate::types::entry::{Entry, TreeDigest};
 use crate::types::progress::{Activity, Progress};
+use crate::types::{Digest, escaped};
 
 /// A tree that was built.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +121,12 @@ impl Staging<'_> {
             }
         }
         self.finish_directories()?;
+        if let Some(name) = self.reader.left_out() {
+            tracing::warn!(
+                "attributes of other systems, such as `{}`, mean nothing here and are left out",
+                escaped(name)
+            );
+        }
         fchmod(&root, Mode::from_bits_truncate(0o755)).context("set the mode of", root.path())?;
         let kept_owner = !root.may_give_away();
         let ledger = self.reader.ledger();
@@ -148,8 +154,13 @@ impl Staging<'_> {
             }
             MemberKind::HardLink { .. } => {
                 let ledger = self.reader.ledger();
-                let NodeKind::HardLink { file } = ledger.node(admitted.node).kind else { return Ok(()) };
-                self.writer.hard_link(path, &ledger.path(file))
+                match ledger.node(admitted.node).kind {
+                    NodeKind::HardLink { file } => self.writer.hard_link(path, &ledger.path(file)),
+                    _ => {
+                        let meta = self.meta(admitted.node);
+                        self.writer.link(path, self.reader.ledger().link_target(admitted.node), &meta)
+                    }
+                }
             }
             MemberKind::File { size, spans } => {
                 return self.file(member, *size, spans.as_deref(), admitted.node);

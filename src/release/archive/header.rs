@@ -31,7 +31,8 @@ impl<'a> Header<'a> {
             .enumerate()
             .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u64::from(*byte) })
             .sum();
-        if number(&block[148..156]) != Some(sum) {
+        // In GNU's binary form it is damage to all who read it.
+        if block[148] & 0x80 != 0 || number(&block[148..156]) != Some(sum) {
             return Err(Rule::Checksum);
         }
         let dialect = match &block[257..265] {

@@ -12,7 +12,7 @@ use crate::types::Digest;
 use crate::types::entry::{Entry, Kind};
 
 /// Names, link targets and attributes of one archive, in bytes together.
-const METADATA_MAX: u64 = 256 << 20;
+const METADATA_MAX: u64 = 64 << 20;
 const ROOT: u32 = 0;
 const NONE: u32 = u32::MAX;
 
@@ -164,6 +164,9 @@ impl Ledger {
         let kind = self.kind(member)?;
         let node = self.add(parent, name, kind)?;
         self.set_metadata(node, member)?;
+        if let Some(first) = self.linked_link(member) {
+            self.copy_metadata(node, first);
+        }
         Ok(Admitted { node, implied, is_repeated: false })
     }
 
@@ -183,10 +186,30 @@ impl Ledger {
                 match self.node(target).kind {
                     NodeKind::File { .. } => NodeKind::HardLink { file: target },
                     NodeKind::HardLink { file } => NodeKind::HardLink { file },
-                    NodeKind::Directory | NodeKind::Link { .. } => return Err(Rule::HardLinkTarget),
+                    // A further name of a symbolic link, as `cp -al` makes it: a symbolic link of its own tells the same.
+                    NodeKind::Link { at, length } => NodeKind::Link { at, length },
+                    NodeKind::Directory => return Err(Rule::HardLinkTarget),
                 }
             }
         })
+    }
+
+    /// The symbolic link that a hard link is a further name of.
+    fn linked_link(&self, member: &Member) -> Option<u32> {
+        let MemberKind::HardLink { target } = &member.kind else { return None };
+        self.find(target).filter(|place| matches!(self.node(*place).kind, NodeKind::Link { .. }))
+    }
+
+    fn copy_metadata(&mut self, place: u32, first: u32) {
+        let Node { mode, uid, gid, seconds, nanoseconds, .. } = *self.node(first);
+        let node = &mut self.nodes[place as usize];
+        (node.mode, node.uid, node.gid, node.seconds, node.nanoseconds) =
+            (mode, uid, gid, seconds, nanoseconds);
+    }
+
+    /// Where a symbolic link points to.
+    pub fn link_target(&self, place: u32) -> &[u8] {
+        self.target(self.node(place))
     }
 
     fn count_file(&mut self, size: u64, spans: Option<&[super::Span]>) -> Result<(), Rule> {

@@ -15,6 +15,10 @@ pub fn normalised(name: &[u8]) -> Result<(Vec<u8>, bool), Rule> {
     if name.contains(&0) {
         return Err(Rule::NulInName);
     }
+    if name.iter().all(|byte| *byte == b'/') {
+        // So Python's tarfile names the top directory, when it is told to leave its name out.
+        return Ok((Vec::new(), true));
+    }
     if name.starts_with(b"/") {
         return Err(Rule::AbsoluteName);
     }
@@ -58,7 +62,9 @@ mod tests {
 
     #[test]
     fn names_stay_below_the_root_and_keep_their_bytes() {
-        let accepted: [(&[u8], &[u8], bool); 7] = [
+        let accepted: [(&[u8], &[u8], bool); 9] = [
+            (b"/", b"", true),
+            (b"//", b"", true),
             (b"a/b", b"a/b", false),
             (b"./a//./b", b"a/b", false),
             (b"a/b/", b"a/b", true),

@@ -22,6 +22,8 @@ pub struct Extended {
     pub mtime: Option<(i64, u32)>,
     /// Its extended attributes.
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// An attribute of another system that is left out.
+    pub left_out: Option<Vec<u8>>,
     /// Holes, as GNU tar writes them in version 1.0.
     pub sparse: Option<Sparse>,
 }
@@ -86,7 +88,9 @@ impl Extended {
             extended.take(key, value, limits, &mut holes)?;
         }
         for (key, _) in &records {
-            let Some(name) = key.strip_prefix(LIBARCHIVE_XATTR) else { continue };
+            let Some(name) = key.strip_prefix(LIBARCHIVE_XATTR).filter(|name| is_of_linux(name)) else {
+                continue;
+            };
             let twin = [XATTR, name].concat();
             if !records.iter().any(|(key, _)| *key == twin) {
                 return Err(Rule::Record(escaped(key)));
@@ -136,6 +140,10 @@ impl Extended {
     fn attribute(&mut self, name: &[u8], value: &[u8], limits: &Limits) -> Result<(), Rule> {
         match name {
             b"security.selinux" => return Ok(()),
+            _ if !is_of_linux(name) => {
+                self.left_out.get_or_insert_with(|| name.to_vec());
+                return Ok(());
+            }
             b"security.capability" if !limits.allow_capabilities => return Err(Rule::Capability),
             b"security.capability" => {}
             b"system.posix_acl_access" | b"system.posix_acl_default" => return Err(Rule::AccessList),
@@ -148,6 +156,13 @@ impl Extended {
         self.xattrs.insert(name.to_vec(), value.to_vec());
         Ok(())
     }
+}
+
+/// Whether a name lies in a name space that Linux has. All others, such as `com.apple.provenance` of macOS, mean
+/// nothing here, and no file can have them.
+fn is_of_linux(name: &[u8]) -> bool {
+    let spaces: [&[u8]; 4] = [b"user.", b"security.", b"system.", b"trusted."];
+    spaces.iter().any(|space| name.starts_with(space))
 }
 
 fn sparse(holes: &BTreeMap<Vec<u8>, &[u8]>) -> Result<Sparse, Rule> {

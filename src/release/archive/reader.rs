@@ -76,6 +76,7 @@ pub struct Reader {
     global_headers: u64,
     root_members: u64,
     extended_bytes: u64,
+    left_out: Option<Vec<u8>>,
 }
 
 /// What stood before a member's header.
@@ -110,6 +111,7 @@ impl Reader {
             global_headers: 0,
             root_members: 0,
             extended_bytes: 0,
+            left_out: None,
         })
     }
 
@@ -121,6 +123,11 @@ impl Reader {
     /// The same, to record the contents' digests in.
     pub fn ledger_mut(&mut self) -> &mut Ledger {
         &mut self.ledger
+    }
+
+    /// An attribute of another system that was left out, if there was one.
+    pub fn left_out(&self) -> Option<&[u8]> {
+        self.left_out.as_deref()
     }
 
     /// A refusal of the current member, for what shows only when it is made.
@@ -138,6 +145,7 @@ impl Reader {
                         | Rule::DataAfterEnd
                         | Rule::Empty
                         | Rule::BrokenCompression(_)
+                        | Rule::Window
                         | Rule::UnknownFormat
                 )
             );
@@ -260,6 +268,9 @@ impl Reader {
         let Before { extended, long_name, long_link } = before;
         let extended = extended.unwrap_or_default();
         let sparse = extended.sparse;
+        if self.left_out.is_none() {
+            self.left_out = extended.left_out;
+        }
         if long_name.is_some() && (extended.path.is_some() || sparse.is_some()) {
             return Err(Rule::HeadersDisagree("name").into());
         }

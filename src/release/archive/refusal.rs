@@ -39,6 +39,8 @@ pub enum Rule {
     UnreadCompression(&'static str),
     #[error("its compressed data are broken ({0})")]
     BrokenCompression(String),
+    #[error("it asks for more memory to be decompressed than this node gives (`[archive] max_window`)")]
+    Window,
     #[error("it ends in the middle of an entry")]
     Truncated,
     #[error("it has no end mark: it was cut, or is not finished")]
@@ -129,6 +131,70 @@ pub enum Rule {
     TooManyEntries(u64),
     #[error("names, link targets and attributes are larger than {0} bytes together")]
     TooMuchMetadata(u64),
+}
+
+impl Rule {
+    /// What whoever makes or takes the archive can do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::UnknownFormat | Self::UnreadCompression(_) => {
+                "make a `.tar`, `.tar.gz` or `.tar.zst`, or use `cutover pack`"
+            }
+            Self::BrokenCompression(_) | Self::Truncated | Self::NoEndMark | Self::DataAfterEnd => {
+                "compare it with the original (`sha256sum`), and copy it again; if they are equal, make it anew"
+            }
+            Self::Window => {
+                "set `[archive] max_window`, for example to \"1GiB\", or compress it without `--long`"
+            }
+            Self::Empty => "see that the right directory was archived",
+            Self::Checksum | Self::Magic | Self::Number(_) | Self::BrokenRecord | Self::DanglingHeader => {
+                "the archive is damaged, or its writer is: make it with today's GNU tar or bsdtar"
+            }
+            Self::EntryType(_) | Self::SpecialFile | Self::DataWithoutFile => {
+                "leave it out (`tar --exclude`): a release has files, directories and links"
+            }
+            Self::ExtendedTooLong | Self::ExtendedTooMany => {
+                "archive it without attributes (`tar --no-xattrs`)"
+            }
+            Self::RepeatedRecord(_) | Self::RecordValue(_) | Self::Record(_) | Self::HeadersDisagree(_) => {
+                "tars read this differently: make it with `tar --format=pax` and without special options"
+            }
+            Self::GlobalRecord(_) => "archive it without `--pax-option=globexthdr`",
+            Self::EmptyName | Self::NulInName | Self::SlashAfterFile => {
+                "make the archive anew with today's GNU tar or bsdtar"
+            }
+            Self::AbsoluteName => "archive it without `-P` (`--absolute-names`)",
+            Self::ParentInName => "archive it from within the directory (`tar -C DIR .`)",
+            Self::NameTooLong | Self::ComponentTooLong => "shorten the name",
+            Self::LinkTarget => "mend or leave out that link",
+            Self::HardLinkTarget => "archive it with `--hard-dereference`",
+            Self::Repeated => {
+                "a newer copy was appended (`tar -r`, `tar -u`): make the archive anew, in one go, of the finished tree"
+            }
+            Self::ThroughNonDirectory => "archive what the link leads to (`tar -h`), or leave it out",
+            Self::FileSystemName(_) => {
+                "rename it, or keep the root on a file system that tells these names apart"
+            }
+            Self::SetId => "take the bit off (`chmod ug-s`), or set `[archive] allow_setid = true`",
+            Self::Capability => {
+                "take them off (`setcap -r`), archive with `--no-xattrs`, or set `[archive] allow_capabilities = true`"
+            }
+            Self::AccessList => "archive it without them (`tar --no-acls`)",
+            Self::Attribute(_) => "archive it without attributes (`tar --no-xattrs`)",
+            Self::Owner => "archive it with another owner (`tar --owner=0 --group=0`)",
+            Self::Time => "give it another time (`touch`), or archive it with `--mtime`",
+            Self::SparseMap | Self::SparseKind => {
+                "archive it without `--sparse`, or with `--sparse-version=1.0`"
+            }
+            Self::TooManyBytes(_) => {
+                "if that is right, raise `[archive] max_bytes`, or `unpacked` in its manifest"
+            }
+            Self::TooManyEntries(_) => {
+                "if that is right, raise `[archive] max_entries`, or `entries` in its manifest"
+            }
+            Self::TooMuchMetadata(_) => "make names and link targets shorter, or several releases of it",
+        }
+    }
 }
 
 /// An archive that cannot be read to its end.

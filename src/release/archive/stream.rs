@@ -35,6 +35,9 @@ impl From<io::Error> for Fault {
         // The decompressors' own errors carry no error number; those of reading do.
         if error.raw_os_error().is_some() {
             Self::Machine(error)
+        } else if error.to_string().contains("requires too much memory") {
+            // zstd's own words; it has no other way to tell.
+            Self::Rule(Rule::Window)
         } else {
             Self::Rule(Rule::BrokenCompression(error.to_string()))
         }

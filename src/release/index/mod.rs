@@ -26,7 +26,9 @@ pub use meta::Record;
 pub use reader::Index;
 pub use root::{Page, PageKind, Root};
 pub use seen::Installed;
-pub use staging::{Base, Forecast, Method, Prepared, StageOrder, Staged, closest, forecast, prepare, stage};
+pub use staging::{
+    Base, Forecast, Method, Prepared, StageOrder, Staged, check, closest, forecast, prepare, stage,
+};
 pub use verified::Verified;
 
 /// Magic number of the skippable frame with the index.

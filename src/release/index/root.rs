@@ -193,7 +193,8 @@ fn read_page(cursor: &mut Cursor<'_>) -> Result<Page, Error> {
         digest: cursor.digest()?,
     };
     let is_meta = kind == PageKind::Meta;
-    if page.items == 0 || page.files > page.items || page.first.is_empty() == is_meta {
+    let has_files = if is_meta { page.files > page.items } else { page.files > 0 };
+    if page.items == 0 || has_files || page.first.is_empty() == is_meta {
         return Err(malformed(PART, "a page is empty, or has what its kind does not have"));
     }
     Ok(page)

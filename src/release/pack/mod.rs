@@ -18,20 +18,27 @@ mod chunks;
 mod output;
 mod pages;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use base::Base;
 use output::{Compressors, Output};
 use pages::{Pages, Totals};
 
+use super::archive::Limits;
+use super::channel::{CHANNEL_BYTES_MAX, Channel};
+use super::exclusive::{self, Exclusive};
 use super::index::member::{END, header, padding};
 use super::index::meta::{XATTRS_MAX, check_path};
 use super::index::{self, FrameKind, Record};
 use super::scan;
+use super::source::{LocalFile, local};
+use super::trust::signature_file;
 use crate::sys::access_list;
 use crate::sys::disk::{self, Context as _, Disk};
 use crate::types::entry::{Entry, Kind, TreeDigest};
@@ -125,6 +132,15 @@ pub enum Error {
     /// The base cannot be used.
     #[error("cannot use `{}` as the base: it is an archive without an index", escaped_path(.0))]
     BaseWithoutIndex(PathBuf),
+    /// There is nothing to pack.
+    #[error("cannot pack `{}`: it is empty", escaped_path(.0))]
+    Empty(PathBuf),
+    /// What would be replaced is published.
+    #[error("`{}` has been published, and is not replaced", escaped_path(.0))]
+    Published(PathBuf),
+    /// Somebody else packs to the same place.
+    #[error(transparent)]
+    Lock(#[from] exclusive::Error),
     /// The format has no room for it.
     #[error("the release is too large: its index would be longer than 4 GiB")]
     TooLarge,
@@ -144,6 +160,44 @@ pub enum Error {
 /// # Errors
 /// When the directory has what no release may have, changes meanwhile, or the disk refuses.
 pub fn pack(order: &PackOrder, disk: &Disk, progress: &dyn Progress) -> Result<Packed, Error> {
+    pack_with(order, disk, progress, |_| Ok(()))
+}
+
+/// Packs like [`pack`], and has `finish` write what goes with the archive before anybody else packs to the same place.
+///
+/// # Errors
+/// Those of [`pack`] and `finish`; also when the archive that is there has been published, or somebody else packs to it.
+pub fn pack_with(
+    order: &PackOrder,
+    disk: &Disk,
+    progress: &dyn Progress,
+    finish: impl FnOnce(&Packed) -> Result<(), disk::Error>,
+) -> Result<Packed, Error> {
+    let _lock = Exclusive::acquire(disk, &beside(&order.output, "lock"), Duration::ZERO)?;
+    ensure_not_published(order)?;
+    let private = beside(&order.output, "new");
+    let packed = write(order, &private, disk, progress);
+    let packed = packed.and_then(|packed| {
+        read_back(&private, &packed)?;
+        disk.rename(&private, &order.output)?;
+        Ok(packed)
+    });
+    match packed {
+        Ok(packed) => {
+            progress.end();
+            finish(&packed)?;
+            Ok(packed)
+        }
+        Err(error) => {
+            // The first error is the one to tell.
+            drop(disk.remove_file(&private));
+            Err(error)
+        }
+    }
+}
+
+/// Writes the archive to a private file.
+fn write(order: &PackOrder, private: &Path, disk: &Disk, progress: &dyn Progress) -> Result<Packed, Error> {
     let mut base = order.base.as_deref().map(Base::open).transpose()?;
     progress.begin(Activity::Pack, None, None);
     let mut records = Vec::new();
@@ -152,6 +206,9 @@ pub fn pack(order: &PackOrder, disk: &Disk, progress: &dyn Progress) -> Result<P
         check_entry(&entry)?;
         order.owners.apply(&mut entry)?;
         records.push(Record { entry, generation: 0 });
+    }
+    if records.is_empty() {
+        return Err(Error::Empty(order.directory.clone()));
     }
     if let Some(base) = &mut base {
         base.date(&mut records)?;
@@ -164,8 +221,7 @@ pub fn pack(order: &PackOrder, disk: &Disk, progress: &dyn Progress) -> Result<P
     progress.begin(Activity::Pack, Some(unpacked), Some(entries));
 
     disk.ask("write", &order.output)?;
-    let private = private_name(&order.output);
-    let mut output = Output::create(&private)?;
+    let mut output = Output::create(private)?;
     let group = (unpacked / 64).clamp(GROUP_MIN, GROUP_MAX);
     let (frames, locations) = std::thread::scope(|scope| {
         let compressors = Compressors::start(scope, threads(order.jobs), order.level);
@@ -185,8 +241,6 @@ pub fn pack(order: &PackOrder, disk: &Disk, progress: &dyn Progress) -> Result<P
     pages.add_locations(&locations)?;
     let index = pages.finish(totals, &frames, &mut output)?;
     let (size, sha256) = output.finish()?;
-    disk.rename(&private, &order.output)?;
-    progress.end();
     Ok(Packed { size, sha256, index, tree, unpacked, entries })
 }
 
@@ -217,10 +271,63 @@ fn open(path: &Path, size: u64) -> Result<File, Error> {
     if now == size { Ok(file) } else { Err(Error::Changed(path.to_owned())) }
 }
 
-fn private_name(output: &Path) -> PathBuf {
-    let mut name = output.as_os_str().to_owned();
-    name.push(".new");
-    name.into()
+/// A name beside the archive, which lists of archives pass over.
+fn beside(output: &Path, end: &str) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(output.file_name().unwrap_or_default());
+    name.push(".");
+    name.push(end);
+    output.with_file_name(name)
+}
+
+/// Refuses to replace what nodes may fetch: a release that is signed, or that a channel beside it names.
+fn ensure_not_published(order: &PackOrder) -> Result<(), Error> {
+    let published = || Err(Error::Published(order.output.clone()));
+    let manifest = local::manifest_beside(&order.output);
+    if manifest.as_deref().is_some_and(|path| path.exists() && signature_file(path).exists()) {
+        return published();
+    }
+    let folder = order.output.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    for entry in std::fs::read_dir(folder).context("list", folder)? {
+        let path = entry.context("list", folder)?.path();
+        if order.output.exists() && path.extension().is_some_and(|end| end == "channel") {
+            let bytes = disk::read_small(&path, CHANNEL_BYTES_MAX).ok().flatten().unwrap_or_default();
+            let names =
+                |channel: Channel| channel.product == order.product && channel.find(&order.version).is_some();
+            if Channel::parse(&bytes).is_ok_and(names) {
+                return published();
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads the archive as a node does, before it is shown: what a disk or a mistake of ours made of it is found here.
+fn read_back(path: &Path, packed: &Packed) -> Result<(), Error> {
+    let changed = || Error::Changed(path.to_owned());
+    let mut file = File::open(path).context("open", path)?;
+    let mut hasher = sha2::Sha256::default();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut buffer).context("read", path)? {
+            0 => break,
+            read => sha2::Digest::update(&mut hasher, &buffer[..read]),
+        }
+    }
+    if Digest::from(hasher) != packed.sha256 {
+        return Err(changed());
+    }
+    let source = LocalFile::new(file, path).map_err(index::Error::from)?;
+    let index = index::Index::open(Arc::new(source), Some(packed.index))?.ok_or_else(changed)?;
+    let limits = Limits {
+        bytes: u64::MAX,
+        entries: u64::MAX,
+        allow_setid: true,
+        allow_capabilities: true,
+        ..Limits::default()
+    };
+    Ok(index::check(&index, &limits)?)
 }
 
 fn threads(jobs: usize) -> usize {

@@ -4,8 +4,9 @@
 //! <path>          the parts that were read, each at its place
 //! <path>.map      identity[32], then of each part: start u64, end u64, the lowest byte first
 //! ```
-//! Neither is synced: a power cut may leave parts that the map says to be there and that are not. Whoever reads them
-//! verifies them anyway, and throws all away when they are wrong.
+//! Neither is synced: a power cut may leave parts that the map says to be there and that are not; and a part is kept
+//! before its digest is compared, so that a transfer that is cut again and again comes to its end. Whoever reads them
+//! verifies them, throws all away when anything fails, and reads once more without them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};

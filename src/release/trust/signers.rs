@@ -109,7 +109,7 @@ pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, Result<&str, P
 }
 
 fn parse_line(line: &str) -> Result<TrustedKey, Problem> {
-    if is_key_type(first_word(line)) {
+    if is_bare_key(line) {
         let (key, comment) = parse_key(line)?;
         return Ok(TrustedKey {
             key,
@@ -158,6 +158,15 @@ pub(super) fn is_key_type(word: &str) -> bool {
     ["ssh-", "sk-ssh-", "ecdsa-sha2-", "sk-ecdsa-"].iter().any(|prefix| word.starts_with(prefix))
         && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-@.".contains(&byte))
         && word != "ssh-"
+}
+
+/// Whether a line is a key without principals. Its body tells, since principals may look like a kind of key: `ssh-keygen`
+/// takes `ssh-deploy ssh-ed25519 AAAA…` for a key of `ssh-deploy`.
+fn is_bare_key(line: &str) -> bool {
+    let mut words = line.split_ascii_whitespace();
+    let (kind, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let is_option = || second.contains('=') && !second.ends_with('=');
+    is_key_type(kind) && !(is_key_type(second) || (is_option() && words.any(is_key_type)))
 }
 
 fn first_word(text: &str) -> &str {
@@ -295,6 +304,11 @@ mod tests {
         assert!(!bare.may_sign(Namespace::Fleet));
 
         let plain = one(&format!("a@x,b@x {KEY}\r")).unwrap();
+        let looks_like_a_kind = one(&format!("ssh-deploy {KEY}"));
+        assert_eq!(looks_like_a_kind.unwrap().name, "ssh-deploy");
+        let with_options = one(&format!("sk-ssh-team namespaces=\"cutover-release\" {KEY}"));
+        assert_eq!(with_options.unwrap().name, "sk-ssh-team");
+        assert_eq!(one(&format!("ssh-ed25519 {KEY}")).unwrap().name, "ssh-ed25519");
         assert_eq!((plain.name.as_str(), &plain.key), ("a@x,b@x", &bare.key));
 
         let full = one(&format!(

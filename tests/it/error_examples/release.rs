@@ -22,6 +22,7 @@ examples! { rules: Rule {
     UnknownFormat => [Rule::UnknownFormat],
     UnreadCompression => [Rule::UnreadCompression("xz")],
     BrokenCompression => [Rule::BrokenCompression(text("checksum"))],
+    Window => [Rule::Window],
     Truncated => [Rule::Truncated],
     NoEndMark => [Rule::NoEndMark],
     DataAfterEnd => [Rule::DataAfterEnd],
@@ -225,6 +226,9 @@ examples! { pack_errors: PackError {
     Compress => [PackError::Compress(broken())],
     Index => each(index_errors(), PackError::Index),
     Disk => each(disk_errors(), PackError::Disk),
+    Empty => [PackError::Empty("app".into())],
+    Published => [PackError::Published("shop-1.tar.zst".into())],
+    Lock => each(lock_errors(), PackError::Lock),
 }}
 
 examples! { sign_errors: SignError {

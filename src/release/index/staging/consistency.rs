@@ -44,6 +44,9 @@ pub struct Trees {
 /// When any two of its parts disagree, or this node does not let the release in.
 pub fn check(index: &Index<'_>, limits: &Limits, owner: Owner) -> Result<Trees, Error> {
     check_totals(index, limits)?;
+    if index.root().entries == 0 {
+        return Err(malformed("the release", "it has no entries"));
+    }
     let frames = index.frames()?;
     index.check_surroundings(&frames)?;
     let (mut declared, mut here) = (TreeDigest::default(), TreeDigest::default());

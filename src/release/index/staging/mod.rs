@@ -126,6 +126,14 @@ pub fn prepare(
     Ok(Prepared { index: kept, trees, fetched })
 }
 
+/// Checks that an index agrees with itself, and with limits.
+///
+/// # Errors
+/// When any two of its parts disagree.
+pub fn check(index: &Index<'_>, limits: &Limits) -> Result<(), Error> {
+    consistency::check(index, limits, Owner::of_process()).map(|_| ())
+}
+
 impl Prepared {
     /// Bytes and entries that will be written at most, if the base is what it was.
     pub fn need(&self, base: Option<&Base>, method: Method) -> Result<(u64, u64), Error> {

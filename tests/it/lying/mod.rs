@@ -1,0 +1,273 @@
+//! Indexed archives that lie, with digests that all fit: by themselves, with a manifest, signed, and on a base by each
+//! method. None of them may give another tree than it says, or leave anything behind.
+
+mod cases;
+pub mod encode;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use cutover::release::index::{Error, Index, Method, Staged};
+use cutover::release::manifest::Manifest;
+use cutover::release::scan;
+use cutover::release::source::LocalFile;
+use cutover::release::trust::{KeyPair, Namespace, sign_file};
+use cutover::sys::disk::Disk;
+use cutover::types::Digest;
+use encode::Draft;
+
+use crate::filesystems::Mounted;
+use crate::staging::{base, staged};
+
+fn write(draft: &Draft, path: &Path) {
+    fs::write(path, draft.write().0).unwrap();
+}
+
+/// What staging made is what the index says, or it was refused by a rule, as exit code 12 shows it.
+fn judge(name: &str, into: &Path, wanted: Digest, result: Result<Option<Staged>, Error>) -> bool {
+    match result {
+        Ok(None) => false,
+        Ok(Some(staged)) => {
+            assert_eq!(scan::digest(into).unwrap(), staged.tree, "{name}: another tree than was reported");
+            assert_eq!(staged.declared, wanted, "{name}: another tree than the index says");
+            true
+        }
+        Err(Error::Malformed { .. } | Error::Digest { .. } | Error::Differs { .. } | Error::Entry { .. }) => {
+            false
+        }
+        Err(other) => panic!("{name}: not told as the archive's fault: {other:?}"),
+    }
+}
+
+#[test]
+fn the_encoder_makes_what_the_format_says() {
+    let place = tempfile::tempdir().unwrap();
+    let archive = place.path().join("shop-1.tar.zst");
+    let draft = cases::honest();
+    write(&draft, &archive);
+    let into = place.path().join("into");
+    let staged = staged(&archive, &into, Method::Copy, None).unwrap();
+    assert_eq!(staged.declared, Digest(draft.tree()));
+    assert_eq!(scan::digest(&into).unwrap(), staged.tree);
+    let by_tar = place.path().join("by-tar");
+    fs::create_dir(&by_tar).unwrap();
+    let mut tar = Command::new("tar");
+    tar.arg("-C").arg(&by_tar).args(["--numeric-owner", "-xpf"]).arg(&archive);
+    assert!(tar.status().unwrap().success());
+    assert_eq!(scan::digest(&by_tar).unwrap(), staged.tree);
+}
+
+#[test]
+fn no_lie_gives_a_wrong_tree() {
+    let place = tempfile::tempdir().unwrap();
+    assert!(cases::all().len() >= 150);
+    lie_everywhere(place.path(), &[Method::Copy, Method::Hardlink, Method::Reflink]);
+}
+
+#[test]
+fn no_lie_gives_a_wrong_tree_on_btrfs() {
+    let Some(mounted) = Mounted::new("no_lie_gives_a_wrong_tree_on_btrfs", "btrfs") else { return };
+    lie_everywhere(&mounted.path(), &[Method::Btrfs, Method::Reflink]);
+}
+
+/// Every lie by itself, and on an honest base by these methods.
+fn lie_everywhere(place: &Path, methods: &[Method]) {
+    let disk = Disk::default();
+    let honest = place.join("shop-1.tar.zst");
+    write(&cases::honest(), &honest);
+    let old = place.join("old");
+    if methods.contains(&Method::Btrfs) {
+        disk.make_subvolume(&old, None).unwrap();
+    }
+    staged(&honest, &old, Method::Copy, None).unwrap();
+    let mut taken = Vec::new();
+    for (name, draft) in cases::all() {
+        let archive = place.join("shop-2.tar.zst");
+        write(&draft, &archive);
+        let wanted = draft.root.tree.unwrap_or_else(|| draft.tree());
+        for method in [None].into_iter().chain(methods.iter().copied().map(Some)) {
+            let what = format!("{name} ({method:?})");
+            let into = place.join("into");
+            if method == Some(Method::Btrfs) {
+                disk.make_subvolume(&into, Some(&old)).unwrap();
+            }
+            let file = LocalFile::new(fs::File::open(&archive).unwrap(), &archive).unwrap();
+            let result = match Index::open(Arc::new(file), None) {
+                // Without an index it is an ordinary archive.
+                Ok(None) => Ok(None),
+                Ok(Some(_)) => {
+                    let old = method.map(|_| base(&old));
+                    staged(&archive, &into, method.unwrap_or(Method::Copy), old.as_ref()).map(Some)
+                }
+                Err(error) => Err(error),
+            };
+            // A base has all contents, so that frames that lie are not read: then the tree is right.
+            if judge(&what, &into, Digest(wanted), result) && method.is_none() {
+                taken.push(what);
+            }
+            if into.exists() {
+                disk.remove_tree(&into).unwrap();
+            }
+        }
+    }
+    assert_eq!(taken, Vec::<String>::new(), "lies that were taken");
+    assert_eq!(scan::digest(&old).unwrap(), staged_again(&honest, place), "the base was changed");
+}
+
+fn staged_again(archive: &Path, place: &Path) -> Digest {
+    let again = place.join("again");
+    staged(archive, &again, Method::Copy, None).unwrap();
+    scan::digest(&again).unwrap()
+}
+
+/// A node that trusts one key.
+struct Node {
+    directory: tempfile::TempDir,
+}
+
+impl Node {
+    fn new() -> Self {
+        let node = Self { directory: tempfile::tempdir().unwrap() };
+        let pair = KeyPair::generate("team").unwrap();
+        fs::write(node.path("team"), pair.private).unwrap();
+        fs::create_dir(node.path("keys")).unwrap();
+        fs::write(node.path("keys/team.pub"), pair.public).unwrap();
+        fs::create_dir(node.path("root")).unwrap();
+        let place = node.directory.path().display();
+        let text =
+            format!("root = '{place}/root'\n[source]\nkeys = ['{place}/keys']\n[store]\nreserve = '0'\n");
+        fs::write(node.path("node.toml"), text).unwrap();
+        node
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Stages the archive, whose manifest says what it is.
+    fn stage(&self, draft: &Draft, way: Way) -> (i32, String) {
+        let (bytes, index) = draft.write();
+        fs::write(self.path("shop-2.tar.zst"), &bytes).unwrap();
+        let manifest = Manifest {
+            product: "shop".into(),
+            version: "2".parse().unwrap(),
+            archive: "shop-2.tar.zst".into(),
+            size: bytes.len() as u64,
+            sha256: Digest::of(&bytes),
+            unpacked: None,
+            entries: None,
+            index: Some(Digest(index)),
+            tree: None,
+            compatible: Vec::new(),
+            data_read: Vec::new(),
+            data_write: None,
+            extras: Vec::new(),
+        };
+        let path = self.path("shop-2.manifest");
+        let signature = self.path("shop-2.manifest.sig");
+        for path in [&path, &signature] {
+            drop(fs::remove_file(path));
+        }
+        if way != Way::Unsigned {
+            fs::write(&path, manifest.to_text()).unwrap();
+        }
+        if way == Way::Signed {
+            sign_file(&Disk::default(), &path, &self.path("team"), Namespace::Release).unwrap();
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
+        command.arg("--config").arg(self.path("node.toml")).arg("stage").arg(self.path("shop-2.tar.zst"));
+        if way != Way::Signed {
+            command.arg("--allow-unsigned");
+        }
+        let output = command.output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// What is left of a refused release.
+    fn left(&self) -> Vec<PathBuf> {
+        let places = ["root/releases", "root/.cutover/staging", "root/.cutover/trash"];
+        let listed = places.iter().filter_map(|place| fs::read_dir(self.path(place)).ok());
+        listed.flatten().map(|entry| entry.unwrap().path()).collect()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Unsigned,
+    Manifest,
+    Signed,
+}
+
+#[test]
+fn lies_are_refused_with_12_and_leave_nothing() {
+    let mut node = Node::new();
+    let all = std::env::var_os("CUTOVER_FUZZ_SECONDS").is_some();
+    for (at, (name, draft)) in cases::all().into_iter().enumerate() {
+        for (number, way) in [Way::Unsigned, Way::Manifest, Way::Signed].into_iter().enumerate() {
+            if !all && at % 9 != 3 * number {
+                continue;
+            }
+            let (code, said) = node.stage(&draft, way);
+            if code == 0 {
+                // Without a manifest an archive whose index cannot be found is an ordinary one.
+                assert_eq!(way, Way::Unsigned, "{name}");
+                let tree = scan::digest(&node.path("root/releases/2")).unwrap();
+                assert_eq!(tree, Digest(cases::honest().tree()), "{name}");
+                node = Node::new();
+                continue;
+            }
+            assert_eq!(code, 12, "{name}, {way:?}: {said}");
+            assert_eq!(node.left(), Vec::<PathBuf>::new(), "{name}, {way:?}");
+            assert!(said.contains("hint: "), "{name}, {way:?}: {said}");
+        }
+    }
+    assert_eq!(node.stage(&cases::honest(), Way::Signed).0, 0);
+}
+
+#[test]
+fn long_paths_and_many_of_them_cost_little_memory() {
+    let place = tempfile::tempdir().unwrap();
+    let archive = place.path().join("shop-1.tar.zst");
+    let deep: Vec<String> = (0..15).map(|number| format!("{number:0>250}")).collect();
+    let mut entries: Vec<_> =
+        (1..=deep.len()).map(|at| encode::Entry::directory(&deep[..at].join("/"))).collect();
+    let parent = deep.join("/");
+    entries.extend((0..20_000).map(|number| encode::Entry::directory(&format!("{parent}/{number:05}"))));
+    let mut draft = Draft::of(entries);
+    draft.page = 40_000;
+    // Frames of at most 16 MiB.
+    let end = draft.frames.pop().unwrap();
+    let header = draft.entries.last().unwrap().header().len();
+    let first: usize = draft.entries[..15].iter().map(|entry| entry.header().len()).sum();
+    let cut = first + 1000 * header;
+    draft.frames.push(encode::Frame::new(encode::END, end.plain[..cut].to_vec()));
+    draft.frames.extend(
+        end.plain[cut..].chunks(3000 * header).map(|part| encode::Frame::new(encode::END, part.to_vec())),
+    );
+    write(&draft, &archive);
+    let root = place.path().join("root");
+    fs::create_dir(&root).unwrap();
+    let output = Command::new("/usr/bin/env")
+        .args(["python3", "-c", MEASURE])
+        .arg(env!("CARGO_BIN_EXE_cutover"))
+        .arg("--root")
+        .arg(&root)
+        .args(["stage", "--allow-unsigned"])
+        .arg(&archive)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let (code, kib) = said.trim().rsplit_once(' ').unwrap_or(("", ""));
+    assert!(code.ends_with('0'), "{said} {}", String::from_utf8_lossy(&output.stderr));
+    let kib: u64 = kib.parse().unwrap();
+    assert!(kib < 128 << 10, "{kib} KiB");
+}
+
+/// Runs a program; prints its exit code and the most memory that it had, in KiB.
+const MEASURE: &str = "
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+";
