@@ -287,6 +287,12 @@ fn a_channel_key_makes_no_release_and_a_release_key_no_channel() {
     shop.archive("1.0");
     publish::publish(&order, &Disk::default()).unwrap();
     assert!(matches!(shop.refuses(), Refused::Untrusted { what, .. } if what == "shop-1.0.manifest"));
+    // Whoever has the other key does not take that manifest for his own.
+    assert!(matches!(
+        publish::publish(&shop.order("1.0"), &Disk::default()),
+        Err(publish::Error::Stranger { .. })
+    ));
+    fs::remove_file(shop.path("source/shop-1.0.manifest.sig")).unwrap();
     let mut order = shop.order("1.0");
     order.channel_key = Some(shop.path("release"));
     order.serial = Some(9);

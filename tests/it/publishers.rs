@@ -6,13 +6,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use cutover::release::exclusive::Exclusive;
 use cutover::release::judge::Accepted;
+use cutover::release::pack::{Error as PackError, Owners, PackOrder, pack_with};
 use cutover::release::publish::{self, PublishOrder, Published};
 use cutover::release::resolve::{Error, Resolver};
 use cutover::release::source::{Directory, Settings};
 use cutover::release::trust::{KeyPair, Keyring, Namespace, keys_that_signed, public_key, sign_file};
 use cutover::sys::disk::{self, Disk};
 use cutover::types::Digest;
+use cutover::types::progress::Silent;
 use jiff::{SignedDuration, Timestamp};
 
 /// A directory of releases, its publisher's key, and a node that trusts it.
@@ -265,7 +268,11 @@ fn a_hostile_writer_between_any_two_steps_gets_nothing_signed() {
             let bytes = fs::read(desk.source(path)).unwrap();
             if signed.contains(&Digest::of(&bytes)) && !before.contains(&Digest::of(&bytes)) {
                 let text = String::from_utf8(bytes).unwrap();
-                assert!(path.ends_with("channel") || text.contains(&good.to_string()), "{at}: {text}");
+                assert!(
+                    path.ends_with("channel")
+                        || text.contains(good.to_string().trim_start_matches("sha256:")),
+                    "{at}: {text}"
+                );
             }
         }
     }
@@ -297,4 +304,52 @@ fn what_a_channel_said_stays_or_its_loss_is_said() {
         notes.contains("revoked 0.8") && notes.contains("minimum 0.9") && notes.contains("also 1.0"),
         "{notes}"
     );
+}
+
+#[test]
+fn pack_never_replaces_what_is_published_and_leaves_nothing_when_it_fails() {
+    let desk = Desk::new();
+    let pack = |version: &str| {
+        let order = PackOrder {
+            directory: desk.path("app"),
+            product: "shop".into(),
+            version: version.parse().unwrap(),
+            output: desk.source(&format!("shop-{version}.tar.zst")),
+            base: None,
+            level: 3,
+            jobs: 1,
+            owners: Owners::Root,
+        };
+        let manifest = desk.source(&format!("shop-{version}.manifest"));
+        pack_with(&order, &Disk::default(), &Silent, |packed| {
+            let text = format!(
+                "format = 1\nproduct = shop\nversion = {version}\narchive = shop-{version}.tar.zst\nsize = {}\n\
+                 sha256 = {}\n",
+                packed.size,
+                packed.sha256.to_string().trim_start_matches("sha256:")
+            );
+            Disk::default().replace(&manifest, text.as_bytes(), 0o644)
+        })
+    };
+    fs::create_dir(desk.path("app")).unwrap();
+    assert!(matches!(pack("1"), Err(PackError::Empty(_))));
+    assert_eq!(fs::read_dir(desk.path("source")).unwrap().count(), 0);
+    fs::write(desk.path("app/file"), "one").unwrap();
+    pack("1").unwrap();
+    fs::write(desk.path("app/file"), "two").unwrap();
+    pack("1").unwrap();
+    desk.publish(Some("1")).unwrap();
+    let published = fs::read(desk.source("shop-1.tar.zst")).unwrap();
+    fs::write(desk.path("app/file"), "three").unwrap();
+    assert!(matches!(pack("1"), Err(PackError::Published(_))));
+    fs::remove_file(desk.source("shop-1.manifest.sig")).unwrap();
+    assert!(matches!(pack("1"), Err(PackError::Published(_))), "the channel names it");
+    assert_eq!(fs::read(desk.source("shop-1.tar.zst")).unwrap(), published);
+    let lock = desk.source(".shop-2.tar.zst.lock");
+    let held = Exclusive::acquire(&Disk::default(), &lock, std::time::Duration::ZERO).unwrap();
+    assert!(matches!(pack("2"), Err(PackError::Lock(_))), "another pack is at work");
+    drop(held);
+    pack("2").unwrap();
+    let names = fs::read_dir(desk.path("source")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(names.into_iter().all(|name| !name.to_string_lossy().starts_with(".shop")));
 }

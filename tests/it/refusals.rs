@@ -248,7 +248,7 @@ fn another_product_is_refused_though_nothing_is_configured() {
     fs::remove_dir_all(other.path("source")).unwrap();
     fs::create_dir(other.path("source")).unwrap();
     other.well(&["pack", "app", "--product", "till", "--version", "9", "-o", "source/till-9.tar.zst"]);
-    other.well(&["publish", "source", "--key", "team"]);
+    other.well(&["publish", "source", "9", "--key", "team"]);
     for file in fs::read_dir(other.path("source")).unwrap().map(Result::unwrap) {
         fs::copy(file.path(), desk.source(file.file_name().to_str().unwrap())).unwrap();
     }

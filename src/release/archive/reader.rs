@@ -8,14 +8,12 @@ use super::ledger::{Admitted, Ledger};
 use super::pax::{self, Extended};
 use super::sparse::{Map, Span, read_map};
 use super::stream::{Fault, Stream};
-use super::{EXTENDED_MAX, Error, Limits, Refusal, Rule, name};
+use super::{EXTENDED_MAX, Error, Limits, Refusal, Rule, TIMES, name};
 
 /// Zeros after the end mark: tars fill up to whole records, of some MiB at most.
 const PADDING_MAX: u64 = 64 << 20;
 /// Comments in one archive.
 const GLOBAL_HEADERS_MAX: u64 = 1024;
-/// The seconds that ext4 and xfs keep: from 1901 to 2446.
-const TIMES: std::ops::RangeInclusive<i64> = -0x8000_0000..=0x3_7fff_ffff;
 
 /// One member.
 #[derive(Clone, Debug, PartialEq, Eq)]

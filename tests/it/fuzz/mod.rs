@@ -194,6 +194,11 @@ fn fuzz_index() {
 }
 
 #[test]
+fn fuzz_entries() {
+    fuzz("entries", SOME, crate::lying::scripts(), crate::lying::changed_by);
+}
+
+#[test]
 fn fuzz_configuration() {
     let text = include_str!("../../../README.md");
     let blocks =

@@ -271,3 +271,64 @@ import resource, subprocess, sys
 code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
 print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 ";
+
+/// Changes entries of an honest archive as a script says, four bytes a change; all digests and sums are right for what
+/// came of it, and so is the tar, unless the first byte says that only the index is changed. Says what became of it.
+pub fn changed_by(script: &[u8]) -> String {
+    let mut draft = cases::honest();
+    let is_only_index = script.first().is_some_and(|byte| byte % 2 == 1);
+    let mut entries = draft.entries.clone();
+    for change in script.get(1..).unwrap_or_default().chunks_exact(4).take(4) {
+        let (at, value) =
+            (usize::from(change[0]) % entries.len(), u16::from_le_bytes([change[2], change[3]]));
+        let other = entries[usize::from(change[3]) % entries.len()].clone();
+        let entry = &mut entries[at];
+        match change[1] % 14 {
+            0 => entry.kind = (value % 5) as u8,
+            1 => entry.mode = value.into(),
+            2 => entry.uid = if value % 2 == 0 { u32::MAX.into() } else { value.into() },
+            3 => entry.gid = u64::from(value) << (value % 30),
+            4 => entry.seconds = i64::from(value) << (value % 40),
+            5 => entry.nanoseconds = u64::from(value) * 20_000,
+            6 => entry.size = value.into(),
+            7 => entry.generation = (value % 9).into(),
+            8 => entry.digest = other.digest,
+            9 => entry.target = other.path,
+            10 => entry.path = other.path,
+            11 => entry.content = vec![change[2]; usize::from(value) % 5000],
+            12 => entries.insert(at, other),
+            _ => drop(entries.remove(at)),
+        }
+        if entries.is_empty() {
+            break;
+        }
+    }
+    if is_only_index {
+        draft.entries = entries;
+    } else {
+        draft = Draft::of(entries);
+    }
+    let place = tempfile::tempdir().unwrap();
+    let archive = place.path().join("shop-1.tar.zst");
+    write(&draft, &archive);
+    let file = LocalFile::new(fs::File::open(&archive).unwrap(), &archive).unwrap();
+    let into = place.path().join("into");
+    let result = match Index::open(Arc::new(file), None) {
+        Ok(None) => Ok(None),
+        Ok(Some(_)) => staged(&archive, &into, Method::Copy, None).map(Some),
+        Err(error) => Err(error),
+    };
+    let told = match &result {
+        Ok(staged) => format!("{:?}", staged.as_ref().map(|staged| staged.entries)),
+        // A time that this file system does not keep is the machine's, not the archive's.
+        Err(Error::Disk(error)) => return format!("the disk: {error}"),
+        Err(error) => error.to_string(),
+    };
+    judge(&told, &into, Digest(draft.tree()), result);
+    told
+}
+
+/// Scripts of [`changed_by`] to begin with: each kind of change alone.
+pub fn scripts() -> Vec<Vec<u8>> {
+    (0..28).map(|kind| vec![kind % 2, kind, kind / 2, 7 * kind, kind]).collect()
+}

@@ -3,7 +3,7 @@
 use nix::unistd::{getegid, geteuid};
 
 use super::super::Error;
-use crate::release::archive::Limits;
+use crate::release::archive::{Limits, TIMES};
 use crate::release::tree::Meta;
 use crate::types::entry::{Entry, Kind};
 
@@ -53,6 +53,9 @@ impl Owner {
 /// Refuses what this node does not let in.
 pub fn admit(entry: &Entry, limits: &Limits) -> Result<(), Error> {
     let refuse = |rule| Err(Error::Entry { path: entry.path.clone(), rule });
+    if !TIMES.contains(&entry.mtime.0) {
+        return refuse("its time is out of the range that file systems keep (1901 to 2446)");
+    }
     let is_file = matches!(entry.kind, Kind::File { .. });
     if is_file && entry.mode & 0o6000 != 0 && !limits.allow_setid {
         return refuse("it is setuid or setgid, which this node does not allow (`[archive]`)");
