@@ -375,14 +375,14 @@ mod tests {
             (
                 "percent = 20",
                 "percent = 101",
-                "line 12: `percent`: `101` is not a whole number from 0 to 100",
+                "line 16: `percent`: `101` is not a whole number from 0 to 100",
             ),
             (
                 "wave = 2026-02-02",
                 "wave = 2026-01-02",
-                "line 14: `wave`: waves must come in order of time, and may not shrink",
+                "line 18: `wave`: waves must come in order of time, and may not shrink",
             ),
-            ("x-note", "note", "line 15: `note` is unknown"),
+            ("x-note", "note", "line 19: `note` is unknown"),
         ];
         for (old, new, wanted) in cases {
             assert!(good.contains(old));

@@ -212,7 +212,7 @@ impl Reader {
             }
             self.stream.drain(PADDING_MAX)?;
         }
-        if self.ledger.totals().entries == 0 && self.root_members == 0 {
+        if self.ledger.totals().entries == 0 {
             return Err(Rule::Empty.into());
         }
         Ok(None)

@@ -194,7 +194,13 @@ fn keys() -> Vec<Case> {
         ),
         refused("IMA", "Attribute", with("SCHILY.xattr.security.ima", b"x")),
         refused("trusted attribute", "Attribute", with("SCHILY.xattr.trusted.overlay.opaque", b"y")),
-        refused("attribute without a class", "Attribute", with("SCHILY.xattr.colour", b"red")),
+        accepted("attribute without a class", &["f a x"], with("SCHILY.xattr.colour", b"red")),
+        accepted("macOS' attribute", &["f a x"], with("SCHILY.xattr.com.apple.provenance", b"x")),
+        accepted(
+            "macOS' attribute of libarchive",
+            &["f a x"],
+            with("LIBARCHIVE.xattr.com.apple.provenance", b"eA"),
+        ),
         refused("attribute without a name", "Attribute", with("SCHILY.xattr.user.", b"red")),
         refused(
             "attribute with a long name",

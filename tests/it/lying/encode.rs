@@ -7,6 +7,9 @@ pub const FILE: u8 = 2;
 pub const LINK: u8 = 3;
 pub const HARD_LINK: u8 = 4;
 
+/// Frames of a page, which must not exceed a mebibyte.
+const FRAMES_OF_A_PAGE: usize = 10_000;
+
 pub const LINKS: u8 = 0;
 pub const GROUP: u8 = 1;
 pub const CHUNK: u8 = 2;
@@ -345,13 +348,15 @@ impl Draft {
             .collect();
         let mut archive = frames.concat();
         let compressed = archive.len() as u64;
-        let mut said = Vec::new();
-        for (frame, bytes) in self.frames.iter().zip(&frames) {
+        let said = |(frame, bytes): (&Frame, &Vec<u8>)| {
+            let mut said = Vec::new();
             number(&mut said, frame.said_size.unwrap_or(bytes.len() as u64));
             number(&mut said, frame.said_plain.unwrap_or(frame.plain.len() as u64));
             said.push(frame.kind);
             said.extend(frame.said_digest.unwrap_or_else(|| sha256(bytes)));
-        }
+            said
+        };
+        let said: Vec<Vec<u8>> = self.frames.iter().zip(&frames).map(said).collect();
         let mut places = Vec::new();
         let mut last = 0;
         for location in &self.locations {
@@ -366,7 +371,11 @@ impl Draft {
             bytes,
         };
         let mut pages = self.meta();
-        pages.push(page(2, self.frames.len(), said));
+        let pieces = said.len().div_ceil(FRAMES_OF_A_PAGE).max(1);
+        for piece in 0..pieces {
+            let some = &said[piece * FRAMES_OF_A_PAGE..said.len().min((piece + 1) * FRAMES_OF_A_PAGE)];
+            pages.push(page(2, some.len(), some.concat()));
+        }
         if !self.locations.is_empty() {
             pages.push(page(3, self.locations.len(), places));
         }

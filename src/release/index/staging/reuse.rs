@@ -83,6 +83,10 @@ impl<'a> Reuse<'a> {
         old: &Record,
         old_number: usize,
     ) -> Result<Option<u64>, Error> {
+        // One digest with two sizes is a lie of one of them.
+        if !has_same_content(&new.entry, &old.entry) {
+            return Ok(None);
+        }
         let name = name_of(&old.entry.path);
         let parent = match self.directory(parent_of(&old.entry.path)) {
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(None),
