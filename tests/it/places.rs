@@ -1,12 +1,19 @@
 //! Releases where they live: published to a registry, a bucket and a web server, and installed from there, for real.
 
+use std::collections::HashMap;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use cutover::release::source::{self, Error, Settings};
+use cutover::types::Digest;
+
 use crate::refusals::Desk;
+use crate::web::{SIZE, Server, archive, fetch, file, item, status};
 
 /// A server of this test; it ends with it.
 struct Daemon(Child);
@@ -159,4 +166,200 @@ fn ureq_put(port: u16, path: &str) -> bool {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer.starts_with("HTTP/1.1 200")
+}
+
+/// A registry that sends whoever asks to get a token; each holds for three requests.
+#[test]
+fn tokens_are_got_where_the_registry_says_and_anew() {
+    let bytes = archive();
+    let artifact = format!(
+        "{{\"schemaVersion\":2,\"layers\":[{{\"mediaType\":\"x\",\"digest\":\"{}\",\"size\":{SIZE},\
+         \"annotations\":{{\"org.opencontainers.image.title\":\"shop-1.tar\"}}}}]}}",
+        Digest::of(&bytes)
+    );
+    let (served, given, used) = (bytes.clone(), AtomicUsize::new(0), AtomicUsize::new(0));
+    let server = Server::new(move |asked, stream| {
+        if let Some(query) = asked.path.strip_prefix("/token?") {
+            let is_known = asked.header("authorization") == Some("Basic bWU6c2VjcmV0");
+            if !is_known || query != "service=here&scope=repository%3Ateam%2Fshop%3Apull" {
+                return status(stream, "403 Forbidden", "", b"");
+            }
+            used.store(0, Ordering::SeqCst);
+            let number = given.fetch_add(1, Ordering::SeqCst) + 1;
+            return status(stream, "200 OK", "", format!("{{\"token\":\"T{number}\"}}").as_bytes());
+        }
+        let wanted = format!("Bearer T{}", given.load(Ordering::SeqCst));
+        let is_good =
+            asked.header("authorization") == Some(&wanted) && used.fetch_add(1, Ordering::SeqCst) < 3;
+        if !is_good {
+            let place = asked.header("host").unwrap();
+            let challenge = format!(
+                "WWW-Authenticate: Bearer realm=\"http://{place}/token\",service=\"here\",\
+                 scope=\"repository:team/shop:pull\"\r\n"
+            );
+            return status(stream, "401 Unauthorized", &challenge, b"");
+        }
+        match asked.path.strip_prefix("/v2/team/shop/") {
+            Some("manifests/1") => status(stream, "200 OK", "", artifact.as_bytes()),
+            Some(path) if path.starts_with("blobs/sha256:") => file(asked, stream, &served, "\"1\"", 200_000),
+            _ => status(stream, "404 Not Found", "", b""),
+        }
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let credentials = directory.path().join("credentials");
+    fs::write(&credentials, "me:secret").unwrap();
+    fs::set_permissions(&credentials, fs::Permissions::from_mode(0o600)).unwrap();
+    let url = server.url().replace("http://", "oci://").replace("/shop", "/team/shop");
+    let settings = Settings {
+        url: Some(url),
+        credentials: Some(credentials.to_str().unwrap().to_owned()),
+        retries: 3,
+        ..Settings::default()
+    };
+    let source = source::open(&settings).unwrap();
+    assert!(fetch(source.as_ref(), &bytes).unwrap() == bytes);
+    assert!(source.small(item("other"), 9).unwrap().is_none(), "no such file in the artifact");
+    let tokens = server.asked().iter().filter(|asked| asked.path.starts_with("/token")).count();
+    assert!(tokens >= 3, "{tokens}");
+    let stranger = source::open(&Settings { credentials: None, ..settings }).unwrap();
+    assert!(matches!(stranger.small(item("shop-1.tar"), 9), Err(Error::Status { status: 403, .. })));
+}
+
+/// A web server that takes files, and keeps conditions.
+#[test]
+fn of_two_publishers_at_once_one_is_told() {
+    let desk = Desk::new();
+    let kept: Arc<Mutex<HashMap<String, Vec<u8>>>> = Arc::default();
+    let (files, is_meddling) = (Arc::clone(&kept), Arc::new(AtomicBool::new(false)));
+    let meddles = Arc::clone(&is_meddling);
+    let server = Server::new(move |asked, stream| {
+        let mut files = files.lock().unwrap();
+        let there = files.get(&asked.path).cloned();
+        let tag = |bytes: &[u8]| format!("\"{}\"", Digest::of(bytes).hex());
+        if asked.method == "PUT" {
+            // Another one was quicker, after this one had looked.
+            if asked.path.ends_with(".channel") && meddles.load(Ordering::SeqCst) {
+                files.insert(asked.path.clone(), b"another".to_vec());
+                return status(stream, "412 Precondition Failed", "", b"");
+            }
+            let is_refused = match (asked.header("if-none-match"), asked.header("if-match")) {
+                (Some("*"), _) => there.is_some(),
+                (_, Some(wanted)) => there.as_deref().map(tag).as_deref() != Some(wanted),
+                _ => false,
+            };
+            if is_refused {
+                return status(stream, "412 Precondition Failed", "", b"");
+            }
+            files.insert(asked.path.clone(), asked.body.clone());
+            return status(stream, "201 Created", "", b"");
+        }
+        drop(files);
+        match there {
+            Some(bytes) => file(asked, stream, &bytes, &tag(&bytes), usize::MAX),
+            None => status(stream, "404 Not Found", "", b""),
+        }
+    });
+    lives_there(&desk, &server.url(), None);
+    let order: Vec<String> = server
+        .asked()
+        .iter()
+        .filter(|asked| asked.method == "PUT")
+        .map(|asked| asked.path.rsplit('/').next().unwrap().to_owned())
+        .collect();
+    let wanted = [
+        "shop-1.1.tar.zst",
+        "shop-1.1.manifest.sig",
+        "shop-1.1.manifest",
+        "stable.channel.sig",
+        "stable.channel",
+    ];
+    assert_eq!(order[..5], wanted, "{order:?}");
+    is_meddling.store(true, Ordering::SeqCst);
+    desk.release("1.3");
+    let url = server.url();
+    let words = ["publish", "source", "1.3", "--product", "shop", "--key", "team", "--to", &url];
+    let (code, said) = desk.run(&words);
+    assert!(code == 1 && said.contains("somebody else publishes there"), "{code}: {said}");
+    assert_eq!(kept.lock().unwrap()["/shop/stable.channel"], b"another");
+}
+
+/// A certificate of an authority of this test's, for this name.
+fn certificate(desk: &Desk, name: &str) -> bool {
+    let script = format!(
+        "set -e
+        [ -f ca.pem ] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=ca \
+            -addext basicConstraints=critical,CA:TRUE -keyout ca.key -out ca.pem
+        openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr
+        printf 'subjectAltName=DNS:{name}\nextendedKeyUsage=serverAuth\n' >{name}.ext
+        openssl x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile {name}.ext -out {name}.pem"
+    );
+    let done = Command::new("sh").args(["-c", &script]).current_dir(desk.path(".")).output();
+    done.is_ok_and(|done| done.status.success())
+}
+
+#[test]
+fn behind_tls_with_two_servers_a_release_is_installed_and_other_names_are_refused() {
+    let desk = Desk::new();
+    let test = "behind_tls_with_two_servers_a_release_is_installed_and_other_names_are_refused";
+    if !certificate(&desk, "localhost") || !certificate(&desk, "other.example") {
+        eprintln!("SKIPPED {test}: no openssl");
+        return;
+    }
+    let (port, wrong) = (free_port(), free_port());
+    let (one, two) = (free_port(), free_port());
+    let place = desk.path(".").canonicalize().unwrap();
+    // Another copy, with other times: another `ETag` and `Last-Modified`.
+    let copied = Command::new("cp").args(["-r", "source", "source2"]).current_dir(&place).status().unwrap();
+    assert!(copied.success());
+    fs::create_dir(place.join("nginx")).unwrap();
+    let server = |port: u16, name: &str| {
+        format!(
+            "server {{ listen 127.0.0.1:{port} ssl; ssl_certificate {0}/{name}.pem; ssl_certificate_key {0}/{name}.key;
+              location / {{ proxy_pass http://both; }} }}",
+            place.display()
+        )
+    };
+    let back = |port: u16, folder: &str| {
+        format!("server {{ listen 127.0.0.1:{port}; root {}/{folder}; }}", place.display())
+    };
+    let text = format!(
+        "daemon off; master_process off; pid {0}/nginx/pid; error_log {0}/nginx/log;
+        events {{}}
+        http {{ access_log off; client_body_temp_path {0}/nginx/a; proxy_temp_path {0}/nginx/b;
+        fastcgi_temp_path {0}/nginx/c; uwsgi_temp_path {0}/nginx/d; scgi_temp_path {0}/nginx/e;
+        upstream both {{ server 127.0.0.1:{one}; server 127.0.0.1:{two}; }} {1} {2} {3} {4} }}",
+        place.display(),
+        server(port, "localhost"),
+        server(wrong, "other.example"),
+        back(one, "source"),
+        back(two, "source2"),
+    );
+    fs::write(place.join("nginx.conf"), text).unwrap();
+    let mut command = Command::new("nginx");
+    command.arg("-c").arg(place.join("nginx.conf"));
+    let Some(_daemon) = daemon(test, port, &mut command) else { return };
+    let update = |url: &str, authority: &str| {
+        let text = fs::read_to_string(desk.path("node.toml")).unwrap();
+        let line = text.lines().find(|line| line.starts_with("url")).unwrap();
+        fs::write(desk.path("node.toml"), text.replace(line, &format!("url = \"{url}\"\nretries = 0")))
+            .unwrap();
+        let done = Command::new(env!("CARGO_BIN_EXE_cutover"))
+            .args(["--config", "node.toml", "update"])
+            .env("SSL_CERT_FILE", place.join(authority))
+            .current_dir(&place)
+            .output()
+            .unwrap();
+        fs::write(desk.path("node.toml"), text).unwrap();
+        (done.status.code().unwrap(), String::from_utf8_lossy(&done.stderr).into_owned())
+    };
+    for (url, authority) in [
+        (format!("https://localhost:{wrong}"), "ca.pem"),
+        (format!("https://127.0.0.1:{port}"), "ca.pem"),
+        (format!("https://localhost:{port}"), "other.example.pem"),
+    ] {
+        let (code, said) = update(&url, authority);
+        assert_eq!((code, desk.active().as_str()), (1, "1.0"), "{url}: {said}");
+    }
+    let (code, said) = update(&format!("https://localhost:{port}"), "ca.pem");
+    assert_eq!((code, desk.active().as_str()), (0, "1.1"), "{said}");
 }

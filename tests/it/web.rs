@@ -14,8 +14,10 @@ use cutover::types::{Digest, Size, Span};
 /// What a server was asked.
 #[derive(Clone, Debug)]
 pub struct Asked {
+    pub method: String,
     pub path: String,
     headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
 }
 
 impl Asked {
@@ -86,14 +88,20 @@ impl Drop for Server {
 }
 
 fn serve(mut stream: TcpStream, answer: &Answer, log: &Mutex<Vec<Asked>>) {
-    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut lines = reader.by_ref().lines().map_while(Result::ok);
     let Some(first) = lines.next() else { return };
-    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut words = first.split(' ').map(str::to_owned);
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let pairs = lines.take_while(|line| !line.is_empty());
     let headers = pairs
         .filter_map(|line| line.split_once(':').map(|(key, value)| (key.to_owned(), value.trim().to_owned())))
         .collect();
-    let asked = Asked { path, headers };
+    let mut asked = Asked { method, path, headers, body: Vec::new() };
+    let length = asked.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    if reader.take(length).read_to_end(&mut asked.body).is_err() {
+        return;
+    }
     log.lock().unwrap().push(asked.clone());
     // The client may go away whenever it likes.
     drop(answer(&asked, &mut stream));

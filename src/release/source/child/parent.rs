@@ -75,7 +75,12 @@ pub fn open(program: &Path, settings: &Settings) -> Result<Box<dyn Source>, Erro
     let ready: Result<Ready, wire::Told> = wire::send(&mut control, settings)
         .and_then(|()| process.control.set_read_timeout(Some(patience)))
         .and_then(|()| wire::receive(&mut control))
-        .map_err(failed)?;
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                failed(io::Error::other("it ended before it had given up its rights"))
+            }
+            _ => failed(error),
+        })?;
     let Ready { place, is_replaced_in_place } = ready.map_err(wire::Told::error)?;
     let place = place.chars().filter(|letter| !letter.is_control()).collect();
     Ok(Box::new(Apart { child: Arc::new(process), place, is_replaced_in_place, patience }))

@@ -13,6 +13,9 @@ use super::parent::Ready;
 use super::rights;
 use super::wire::{self, Answer, PIECE_BYTES_MAX, Request, Told};
 
+/// The stack of a thread that answers.
+const STACK_BYTES: usize = 1 << 20;
+
 type Archives = Mutex<Vec<Arc<dyn Ranges>>>;
 
 /// Reads the source that whoever holds the other end of stdin names, until that end is closed.
@@ -20,8 +23,8 @@ type Archives = Mutex<Vec<Arc<dyn Ranges>>>;
 /// # Errors
 /// When stdin is not such a socket, or the rights could not be given up.
 pub fn serve() -> io::Result<()> {
-    // Whoever started us may have left more open than we need.
-    crate::sys::ioctl::close_others()?;
+    // Whoever started us may have left more open than we need; old kernels cannot close all at once.
+    drop(crate::sys::ioctl::close_others());
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut lines = &control;
     let settings: Settings = wire::receive(&mut lines)?;
@@ -36,8 +39,9 @@ pub fn serve() -> io::Result<()> {
     let (source, archives): (Arc<dyn Source>, _) = (Arc::from(source), Arc::new(Archives::default()));
     while let Some(socket) = next_socket(&control)? {
         let (source, archives) = (Arc::clone(&source), Arc::clone(&archives));
-        // Whoever asks may go away whenever he likes.
-        std::thread::spawn(move || drop(answer(source.as_ref(), &archives, socket)));
+        // Whoever asks may go away whenever he likes. Without a thread for it, the request ends unanswered.
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+        drop(thread.spawn(move || drop(answer(source.as_ref(), &archives, socket))));
     }
     Ok(())
 }

@@ -131,6 +131,12 @@ impl Address {
         self.path.split_once('?').unwrap_or((&self.path, ""))
     }
 
+    /// Whether it is on the same server, and beneath that path.
+    pub fn is_below(&self, directory: &Self) -> bool {
+        let rest = self.path.strip_prefix(directory.path.trim_end_matches('/'));
+        self.is_same_server(directory) && rest.is_some_and(|rest| rest.starts_with('/'))
+    }
+
     /// The address as a request needs it.
     pub fn text(&self) -> String {
         format!("{}{}", self.server(), self.path)

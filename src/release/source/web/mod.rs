@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ureq::http::{HeaderMap, Response, StatusCode, header};
-use ureq::tls::{RootCerts, TlsConfig};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, Proxy};
 
 use self::address::Address;
@@ -84,7 +84,7 @@ impl Web {
             .proxy(proxy)
             .user_agent(concat!("cutover/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
-            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
+            .tls_config(TlsConfig::builder().root_certs(certificates()).build())
             .timeout_resolve(Some(settings.connect_timeout.0))
             .timeout_connect(Some(settings.connect_timeout.0))
             .timeout_send_request(Some(stall_timeout))
@@ -210,6 +210,21 @@ impl Read for Paced {
             std::thread::sleep(rate.wait_after(read as u64));
         }
         Ok(read)
+    }
+}
+
+/// Whom TLS trusts: the machine's certificates, or those in the file that `SSL_CERT_FILE` names, read now: later it may
+/// be out of reach.
+fn certificates() -> RootCerts {
+    let named =
+        std::env::var_os("SSL_CERT_FILE").and_then(|path| std::fs::read(path).ok()).unwrap_or_default();
+    let certificates = parse_pem(&named).filter_map(|item| match item {
+        Ok(PemItem::Certificate(certificate)) => Some(certificate),
+        _ => None,
+    });
+    match certificates.collect::<Vec<_>>() {
+        none if none.is_empty() => RootCerts::PlatformVerifier,
+        some => some.into(),
     }
 }
 

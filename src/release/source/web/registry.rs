@@ -160,8 +160,9 @@ impl Dialect for Registry {
     }
 
     fn headers(&self, sent: &Sent<'_>) -> Result<Vec<Header>, Error> {
-        let authorization =
-            lock(&self.authorization).clone().filter(|_| self.base.is_same_server(sent.address));
+        // Not to the server of tokens, even if it is the same one: it is told who we are in its own way.
+        let is_ours = sent.address.is_below(&self.base);
+        let authorization = lock(&self.authorization).clone().filter(|_| is_ours);
         Ok(authorization.map(|value| (header::AUTHORIZATION, value)).into_iter().collect())
     }
 
@@ -170,7 +171,7 @@ impl Dialect for Registry {
     }
 
     fn introduce(&self, web: &Web, sent: &Sent<'_>, headers: &HeaderMap) -> Result<bool, Error> {
-        if !self.base.is_same_server(sent.address) {
+        if !sent.address.is_below(&self.base) {
             return Ok(false);
         }
         let challenges =
