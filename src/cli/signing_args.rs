@@ -113,7 +113,7 @@ pub struct PublishArgs {
     /// Use this serial; a channel that can't be built upon is begun anew, and what is lost of it is said
     #[arg(long, value_name = "NUMBER")]
     pub serial: Option<u64>,
-    /// Bring it to where nodes read it: https://…, oci://…, s3://…, gs://…, or another directory
+    /// Bring it to where nodes read it: https://…, oci://…, s3://…, gs://…, az://…, or another directory
     ///
     /// The channel that is there is the ground for the next one, and is replaced last, if nobody else was quicker.
     #[arg(long, value_name = "URL")]

@@ -1,4 +1,4 @@
-//! Where releases come from: a directory (local or mounted), or a web server.
+//! Where releases come from: a directory (local or mounted), a web server, a registry, or an object store.
 //!
 //! ```text
 //! <url>/<channel>.channel   and .sig      which release is to run
@@ -170,7 +170,7 @@ pub enum Error {
     NoSource,
     /// The address is of a kind that is not known.
     #[error(
-        "cannot read from `{0}://`: a source is `file:///directory`, `https://…`, `http://…` or `oci://…`"
+        "cannot read from `{0}://`: a source is a directory (`file:///…`), `https://…`, `http://…`, `oci://…`, `s3://…`, `gs://…` or `az://…`"
     )]
     Scheme(String),
     /// The path is relative.

@@ -69,13 +69,22 @@ impl Address {
         Self { path, ..self.clone() }
     }
 
-    /// What lies below this directory.
+    /// What lies below this directory; a query stays.
     pub fn below(&self, names: &[&str]) -> Self {
-        let path = names.iter().fold(self.path.trim_end_matches('/').to_owned(), |path, name| {
+        let (path, query) = self.path_and_query();
+        let mut path = names.iter().fold(path.trim_end_matches('/').to_owned(), |path, name| {
             // A digest keeps its colon: some registries know it by that only.
             path + "/" + &quoted(name).replace("%3A", ":")
         });
+        if !query.is_empty() {
+            path = format!("{path}?{query}");
+        }
         Self { path, ..self.clone() }
+    }
+
+    /// The same with this query, which is written as it must be.
+    pub fn with_raw_query(&self, query: &str) -> Result<Self, Error> {
+        Self::parse(&format!("{}?{query}", self.text()))
     }
 
     /// The same with a query, after whatever it has of one.

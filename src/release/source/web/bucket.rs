@@ -301,7 +301,7 @@ fn keys_of_environment(is_google: bool) -> Option<Keys> {
 }
 
 /// HMAC of RFC 2104 with SHA-256.
-fn hmac(key: &[u8], text: &[u8]) -> [u8; 32] {
+pub(super) fn hmac(key: &[u8], text: &[u8]) -> [u8; 32] {
     const BLOCK: usize = 64;
     let mut block = [0_u8; BLOCK];
     if key.len() > BLOCK {
@@ -369,7 +369,7 @@ mod tests {
             until: None,
         };
         let address = Address::parse("https://examplebucket.s3.amazonaws.com/?lifecycle=").unwrap();
-        let sent = Sent { method: &Method::GET, address: &address, content: None };
+        let sent = Sent { method: &Method::GET, address: &address, headers: &[], content: None };
         let headers = bucket.signed(&sent, &keys, "2013-05-24T00:00:00Z".parse().unwrap());
         let (_, authorization) = headers.last().unwrap();
         assert_eq!(

@@ -155,7 +155,8 @@ fn of_auth_file(bytes: &[u8], host: &str) -> Option<Login> {
     Some(Login::Password(pair.trim_end_matches('\0').to_owned()))
 }
 
-fn from_base64(text: &str) -> Option<Vec<u8>> {
+/// The bytes that a text in base64 stands for.
+pub fn from_base64(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim().trim_end_matches('=');
     let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
     let (mut bits, mut count) = (0_u32, 0);

@@ -15,6 +15,8 @@ pub struct Sent<'a> {
     pub method: &'a Method,
     /// To where; not always the server of the source, after redirections.
     pub address: &'a Address,
+    /// What else it says.
+    pub headers: &'a [Header],
     /// What is sent along.
     pub content: Option<&'a Content<'a>>,
 }

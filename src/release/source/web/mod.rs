@@ -1,4 +1,4 @@
-//! A source that is reached by HTTP: a web server, a registry (OCI), an object store (S3).
+//! A source that is reached by HTTP: a web server, a registry (OCI), an object store.
 //!
 //! ```text
 //! mod          small files and archives, whoever gives them
@@ -13,6 +13,7 @@
 //! and gives at most as many bytes as were asked for. The proxy is the configured one, never one of the environment.
 
 mod address;
+mod azure;
 mod bucket;
 mod credentials;
 mod dialect;
@@ -32,6 +33,7 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, Proxy};
 
 use self::address::Address;
+use self::azure::Container;
 use self::bucket::Bucket;
 use self::dialect::{Dialect, Plain};
 use self::pace::{RateLimit, StallWatch};
@@ -61,7 +63,7 @@ pub struct Web {
 }
 
 /// The addresses that lead here.
-pub const SCHEMES: [&str; 6] = ["https", "http", "oci", "oci+http", "s3", "gs"];
+pub const SCHEMES: [&str; 7] = ["https", "http", "oci", "oci+http", "s3", "gs", "az"];
 
 impl Web {
     /// A source at `url`. Nothing is sent yet; the credentials are read.
@@ -69,6 +71,7 @@ impl Web {
         let dialect: Arc<dyn Dialect> = match url.split_once("://") {
             Some((scheme, _)) => match scheme.to_ascii_lowercase().as_str() {
                 "oci" | "oci+http" => Arc::new(Registry::new(url, settings)?),
+                "az" => Arc::new(Container::new(url, settings)?),
                 "s3" | "gs" => Arc::new(Bucket::new(url, settings)?),
                 _ => Arc::new(Plain::new(url, settings)?),
             },

@@ -51,7 +51,7 @@ impl Web {
         let (mut address, mut is_known) = (file.clone(), false);
         let mut redirections = 0;
         loop {
-            let sent = Sent { method, address: &address, content };
+            let sent = Sent { method, address: &address, headers, content };
             let mut own = self.dialect.headers(&sent)?;
             own.extend_from_slice(headers);
             let response = self.exchange(&sent, &own, deadline).map_err(|error| read_error(file, error))?;
