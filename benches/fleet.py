@@ -11,6 +11,7 @@ quiet machine.
 """
 import ctypes
 import datetime
+import glob
 import json
 import os
 import shutil
@@ -133,7 +134,11 @@ class Fleet:
     def fact(self, name):
         """A fact of the rollout under way: `plan`, `n2/switched`; None before it is there."""
         node, _, kind = name.rpartition("/")
-        path = f"{self.share}/{f'nodes/{node}' if node else 'rollouts'}/{self.rollout:06}.{kind}"
+        path = f"{self.share}/nodes/{node}/{self.rollout:06}.{kind}"
+        if not node:
+            # Decisions stand in a directory that has the digest of the proposal in its name.
+            found = glob.glob(f"{self.share}/rollouts/{self.rollout:06}.????????????????")
+            path = f"{found[0] if found else self.share}/{kind}"
         try:
             with open(path) as file:
                 return json.loads(file.readline())

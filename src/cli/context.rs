@@ -176,11 +176,13 @@ impl Parts for Locally<'_> {
                 match super::fleet::kept(self.store)? {
                     None => work(application, &mut Alone as &mut dyn Agreement),
                     Some(kept) => {
-                        let board = super::fleet::board(&settings.fleet, kept.own.node.as_str());
+                        let board = super::fleet::board(&settings.fleet, kept.own.node.as_str(), Some(&kept));
                         let (signer, fleet) = (KeyFile(self.store.layout.fleet_key()), &settings.fleet);
                         let mut member =
                             Member::new(Box::new(board), &SystemClock, &keys, Some(&signer), fleet, kept);
                         member.has = super::fleet::has(self.store);
+                        member.here = super::fleet::here(self.store);
+                        member.obstacle = Some(super::fleet::obstacle(self.store));
                         work(application, &mut member)
                     }
                 }

@@ -109,6 +109,9 @@ pub enum Error {
     /// The fleet's directory, or what stands there.
     #[error("{0}")]
     Fleet(String),
+    /// This node is not the one that goes by its name.
+    #[error("this node has no part in its fleet: {0}")]
+    Stranger(String),
     /// The fleet's directory did not answer.
     #[error("cannot reach the fleet's directory: {0}")]
     Unreachable(String),
@@ -164,6 +167,10 @@ pub fn failure(error: &Error) -> Failure {
         Error::Unreachable(_) | Error::Operate(operate::Error::Unreachable(_)) => {
             let hint = "see that the storage is mounted and answers; `cutover fleet check` looks at it";
             Failure::new(code::IN_DOUBT, error, Some(hint))
+        }
+        Error::Stranger(_) => {
+            let hint = "`cutover fleet replace NODE` frees a name, and `cutover fleet join` takes it";
+            Failure::new(code::NEEDS_PERSON, error, Some(hint))
         }
         Error::Operate(operate::Error::Refused(_)) | Error::Fleet(_) => {
             Failure::new(code::FAILED, error, Some("`cutover fleet status --why` shows how things stand"))

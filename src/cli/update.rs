@@ -251,6 +251,9 @@ fn update_once(context: &Context, args: &UpdateArgs) -> Result<u8, Error> {
         if args.what.is_none() && node.settings.fleet.mode != Mode::Independent {
             return super::fleet::update(context, node, locally, args);
         }
+        if args.what.is_none() && super::fleet::has_joined(node.store) {
+            context.output.say(super::fleet::ALONE);
+        }
         if args.what.is_none()
             && let Some(version) = looked(context, node.is_current())?
         {

@@ -154,7 +154,8 @@ impl Account {
     pub fn of_rolling(follow: &Rolling<'_>, closed: &[Option<Found>], now: Timestamp) -> Self {
         let one = |(place, node): (usize, &NodeName)| {
             let member = follow.view.members[place];
-            let has = |is_back| follow.view.tickets.contains(&Ticket { owner: place, is_back });
+            let is_theirs = |ticket: &Ticket, is_back| ticket.owner == place && ticket.is_back == is_back;
+            let has = |is_back| follow.view.tickets.iter().any(|ticket| is_theirs(ticket, is_back));
             let state = match (member.returned, member.report) {
                 _ if member.waived => "waived",
                 (Some(Health::Broken), _) => "broken",

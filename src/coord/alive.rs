@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::board::{Board, Read};
-use super::facts::names;
+use super::facts::{FORMAT, format_of, names};
 use super::name::NodeName;
 use crate::types::{ReleaseId, Version};
 
@@ -22,6 +22,28 @@ pub struct Alive {
     /// What it could switch to at once, the one before this first.
     #[serde(default)]
     pub releases: Vec<ReleaseId>,
+    /// Which machine of this name it is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub instance: String,
+    /// What names the place where it runs, this boot: a copy of the node runs somewhere else.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub place: String,
+    /// Why it does not take part yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_yet: Option<NotYet>,
+}
+
+/// Why a node does not take part in what is open. Unlike a "no" it may change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotYet {
+    /// In this rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<u64>,
+    /// Why.
+    pub why: String,
+    /// Until when, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -33,10 +55,16 @@ struct Line {
 }
 
 impl Alive {
+    /// There, at this moment; nothing more is known.
+    pub fn at(at: Timestamp) -> Self {
+        let (instance, place) = (String::new(), String::new());
+        Self { at, running: None, releases: Vec::new(), instance, place, not_yet: None }
+    }
+
     /// Its file.
     pub fn text(mut self) -> String {
         self.releases.truncate(RELEASES_MAX);
-        let line = Line { format: 1, kind: "alive".into(), alive: self };
+        let line = Line { format: FORMAT, kind: "alive".into(), alive: self };
         serde_json::to_string(&line).unwrap_or_default() + "\n"
     }
 }
@@ -45,7 +73,13 @@ impl Alive {
 pub fn read(board: &mut dyn Board, node: &NodeName) -> Option<Alive> {
     let Read::Bytes(text) = board.read(&names::alive(node)) else { return None };
     let line: Line = serde_json::from_str(&text).ok()?;
-    (line.format == 1 && line.kind == "alive").then_some(line.alive)
+    (line.format == FORMAT && line.kind == "alive").then_some(line.alive)
+}
+
+/// The format that a node reads and writes, by its heartbeat; nothing when it has said nothing yet.
+pub fn format(board: &mut dyn Board, node: &NodeName) -> Option<u32> {
+    let Read::Bytes(text) = board.read(&names::alive(node)) else { return None };
+    format_of(text.lines().next()?)
 }
 
 /// The release that all of these could go back to from `current`: the first that is on all of them, as the first node
@@ -93,7 +127,8 @@ mod tests {
         };
         let releases = has.iter().map(release).collect();
         let at = Timestamp::UNIX_EPOCH;
-        (name.parse().unwrap(), Alive { at, running: Some("3".parse().unwrap()), releases })
+        let running = Some("3".parse().unwrap());
+        (name.parse().unwrap(), Alive { running, releases, ..Alive::at(at) })
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::board::{Board, Created, Read};
 use super::facts::seal::{self, Seal};
-use super::facts::{Fact, names};
+use super::facts::{FORMAT, Fact, format_of, names, other_format};
 use crate::types::Digest;
 
 /// What a look showed.
@@ -25,6 +25,8 @@ pub struct Found {
     pub fact: Fact,
     /// The digest of its file.
     pub digest: Digest,
+    /// Where it stands.
+    pub name: String,
     /// Its file.
     pub text: String,
     /// Who signed it, if it is signed and that was asked for.
@@ -33,16 +35,16 @@ pub struct Found {
 
 /// Whose signatures count. Given by whoever has keys.
 pub trait Keys {
-    /// The operator who signed exactly this line; or why nobody who counts did.
-    fn operator(&self, line: &str, armored: &str) -> Result<String, String>;
-    /// Whether this public key signed exactly this line; or why it does not count.
-    fn node(&self, key: &str, line: &str, armored: &str) -> Result<(), String>;
+    /// The operator who signed exactly this text; or why nobody who counts did.
+    fn operator(&self, covered: &str, armored: &str) -> Result<String, String>;
+    /// Whether this public key signed exactly this text; or why it does not count.
+    fn node(&self, key: &str, covered: &str, armored: &str) -> Result<(), String>;
 }
 
 /// Makes signatures of operators.
 pub trait Signer {
-    /// The signature over this line, in armour.
-    fn sign(&self, line: &str) -> Result<String, String>;
+    /// The signature over this text, in armour.
+    fn sign(&self, covered: &str) -> Result<String, String>;
 }
 
 /// What a node believes of what operators are said to have written.
@@ -60,7 +62,7 @@ pub fn look(board: &mut dyn Board, name: &str) -> Look<Found> {
         Read::Absent => Look::Absent,
         Read::Bad(why) => Look::Bad(why),
         Read::Unreachable(why) => Look::Unreachable(why),
-        Read::Bytes(text) => found(&text, None),
+        Read::Bytes(text) => found(name, &text, None),
     }
 }
 
@@ -70,19 +72,25 @@ pub fn look_signed(board: &mut dyn Board, name: &str, trust: Trust<'_>) -> Look<
         Read::Absent => Look::Absent,
         Read::Bad(why) => Look::Bad(why),
         Read::Unreachable(why) => Look::Unreachable(why),
-        Read::Bytes(text) => found(&text, Some(trust)),
+        Read::Bytes(text) => found(name, &text, Some(trust)),
     }
 }
 
-/// What a file says, if its seal holds.
-pub fn found(text: &str, trust: Option<Trust<'_>>) -> Look<Found> {
-    let opened = match seal::open(text.as_bytes()) {
+/// What the file of this name says, if its seal holds.
+pub fn found(name: &str, text: &str, trust: Option<Trust<'_>>) -> Look<Found> {
+    let opened = match seal::open(name, text.as_bytes()) {
         Ok(opened) => opened,
-        Err(bad) => return Look::Bad(bad.to_string()),
+        // Another format may be sealed in another way.
+        Err(bad) => {
+            return Look::Bad(match text.lines().next().and_then(format_of) {
+                Some(format) if format != FORMAT => other_format(format).to_string(),
+                _ => bad.to_string(),
+            });
+        }
     };
     let signer = match (&opened.seal, trust) {
         (_, None) => None,
-        (Seal::Signature(armored), Some(trust)) => match trust.keys.operator(opened.line, armored) {
+        (Seal::Signature(armored), Some(trust)) => match trust.keys.operator(&opened.covered, armored) {
             Ok(signer) => Some(signer),
             // Trusting everybody does not need the signature to be good.
             Err(_) if trust.allow_unsigned => None,
@@ -92,26 +100,30 @@ pub fn found(text: &str, trust: Option<Trust<'_>>) -> Look<Found> {
         (Seal::Sum, Some(_)) => return Look::Bad("it is not signed".into()),
     };
     match Fact::parse(opened.line) {
-        Ok(fact) => Look::Found(Found { fact, digest: opened.digest, text: text.to_owned(), signer }),
+        Ok(fact) => {
+            let (digest, name, text) = (opened.digest, name.to_owned(), text.to_owned());
+            Look::Found(Found { fact, digest, name, text, signer })
+        }
         Err(bad) => Look::Bad(bad.to_string()),
     }
 }
 
 /// Pins a fact to a name, and says what the name holds then.
 pub fn put(board: &mut dyn Board, name: &str, fact: &Fact) -> Look<Found> {
-    put_text(board, name, &seal_summed(fact))
+    put_text(board, name, &seal_summed(name, fact))
 }
 
-/// The file of a fact under a checksum.
-pub fn seal_summed(fact: &Fact) -> String {
-    String::from_utf8(seal::summed(&fact.line())).unwrap_or_default()
+/// The file of a fact under a checksum, for this name.
+pub fn seal_summed(name: &str, fact: &Fact) -> String {
+    String::from_utf8(seal::summed(name, &fact.line())).unwrap_or_default()
 }
 
-/// The file of a fact under an operator's signature; under a checksum without a signer.
-pub fn seal_signed(fact: &Fact, signer: Option<&dyn Signer>) -> Result<String, String> {
-    let Some(signer) = signer else { return Ok(seal_summed(fact)) };
+/// The file of a fact under an operator's signature, for this name; under a checksum without a signer.
+pub fn seal_signed(name: &str, fact: &Fact, signer: Option<&dyn Signer>) -> Result<String, String> {
+    let Some(signer) = signer else { return Ok(seal_summed(name, fact)) };
     let line = fact.line();
-    let bytes = seal::signed(&line, &signer.sign(&line)?).map_err(|bad| bad.to_string())?;
+    let bytes =
+        seal::signed(&line, &signer.sign(&seal::covered(name, &line))?).map_err(|bad| bad.to_string())?;
     String::from_utf8(bytes).map_err(|error| error.to_string())
 }
 
@@ -119,8 +131,8 @@ pub fn seal_signed(fact: &Fact, signer: Option<&dyn Signer>) -> Result<String, S
 pub fn put_text(board: &mut dyn Board, name: &str, text: &str) -> Look<Found> {
     debug_assert!(names::is_name(name), "{name}");
     match board.create(name, text) {
-        Created::Mine => found(text, None),
-        Created::Theirs(there) => found(&there, None),
+        Created::Mine => found(name, text, None),
+        Created::Theirs(there) => found(name, &there, None),
         Created::Unknown(why) => Look::Unreachable(why),
     }
 }

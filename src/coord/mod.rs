@@ -4,6 +4,7 @@
 //! rules     pure functions: own stage + what was read + time -> the next step
 //! facts     what is written: one JSON line and a trailer
 //! voice     with whose signature, where nodes sign
+//! standing  how a rollout ended, for whoever has no part in it
 //! account   what a rollout did, for people
 //! board     where it is written: create once, read, list; behind a helper that can be killed
 //! ```
@@ -13,7 +14,9 @@ pub mod account;
 pub mod alive;
 pub mod board;
 pub mod check;
+pub mod collect;
 pub mod facts;
+mod intervene;
 pub mod look;
 pub mod name;
 pub mod operate;
@@ -21,6 +24,7 @@ pub mod rolling;
 pub mod rollout;
 pub mod rules;
 pub mod settings;
+pub mod standing;
 pub mod synchronous;
 pub mod voice;
 

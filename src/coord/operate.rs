@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::board::{Board, Done, Listed};
-use super::facts::{self, Fact, Fleet, Listed as Entry, Members, Proposal, ProposalTimes, Seconds, names};
+use super::alive;
+use super::board::{Board, ClockRead, Done, Listed};
+use super::facts::names::Decisions;
+use super::facts::{
+    self, FORMAT, Fact, Fleet, Listed as Entry, Members, Proposal, ProposalTimes, Seconds, names,
+};
 use super::look::{Found, Look, Signer, Trust, found, look, look_signed, put, put_text, seal_signed};
 use super::name::NodeName;
-use super::rolling::Rolling;
 use super::rollout::{Rollout, look_rollout, numbers};
 use super::rules::Times;
-use super::rules::rolling::Decision as RollingDecision;
-use super::rules::synchronous::{Decision, Go, Outcome, Plan};
-use super::settings::{Facts as FactSeals, Mode, Settings, WaveSetting};
-use super::synchronous::{Heard, Synchronous};
+use super::settings::{Facts as FactSeals, Mode, Settings, SkewCheck, WaveSetting};
+use super::standing::{self, Standing};
 use super::voice::Voice;
 use crate::types::Digest;
 
@@ -65,7 +66,7 @@ pub struct Wish {
     pub after: Option<u64>,
 }
 
-fn refused<T>(text: impl Into<String>) -> Result<T, Error> {
+pub(super) fn refused<T>(text: impl Into<String>) -> Result<T, Error> {
     Err(Error::Refused(text.into()))
 }
 
@@ -87,6 +88,32 @@ pub fn fleet(board: &mut dyn Board, name: &str) -> Result<Fleet, Error> {
         Look::Bad(why) => Err(bad("`FLEET`", &why)),
         Look::Unreachable(why) => Err(Error::Unreachable(why)),
     }
+}
+
+/// How often each node's name was freed for another machine.
+pub fn replaced(
+    board: &mut dyn Board,
+    fleet: &str,
+    trust: Trust<'_>,
+) -> Result<BTreeMap<NodeName, u32>, Error> {
+    let names = match board.list(names::MEMBERS) {
+        Listed::Names(names) => names,
+        Listed::Unreachable(why) => return Err(Error::Unreachable(why)),
+    };
+    let mut times = BTreeMap::new();
+    for (node, number) in names.iter().filter_map(|name| names::replaced_of(name)) {
+        match look_signed(board, &names::replace(&node, number), trust) {
+            Look::Found(Found { fact: Fact::Replace(said), .. })
+                if said.node == node && said.times == number && said.fleet == fleet =>
+            {
+                let known = times.entry(node).or_insert(0);
+                *known = number.max(*known);
+            }
+            Look::Unreachable(why) => return Err(Error::Unreachable(why)),
+            Look::Found(_) | Look::Absent | Look::Bad(_) => {}
+        }
+    }
+    Ok(times)
 }
 
 /// The member list that counts: the valid one with the highest number.
@@ -124,20 +151,28 @@ impl<'a> Operator<'a> {
         }
     }
 
+    /// How a rollout stands.
+    pub fn standing(&mut self, rollout: &Rollout) -> Result<Standing, Error> {
+        let voice = self.voice();
+        standing::standing(self.board, rollout, voice).map_err(Error::Unreachable)
+    }
+
     /// How they speak.
     pub fn voice(&self) -> Voice<'a> {
         Voice { trust: self.trust, signer: self.signer }
     }
 
     /// The entries of the nodes that have joined.
-    pub fn joined(&mut self) -> Result<Vec<facts::Id>, Error> {
+    pub fn joined(&mut self, fleet: &Fleet) -> Result<Vec<facts::Id>, Error> {
         let nodes = match self.board.list(names::NODES) {
             Listed::Names(nodes) => nodes,
             Listed::Unreachable(why) => return Err(Error::Unreachable(why)),
         };
         let mut joined = Vec::new();
+        let replaced = replaced(self.board, &fleet.id, self.trust)?;
         for node in nodes.iter().filter_map(|name| name.parse::<NodeName>().ok()) {
-            match look(self.board, &names::id(&node)) {
+            let times = replaced.get(&node).copied().unwrap_or(0);
+            match look(self.board, &names::id(&node, times)) {
                 Look::Found(Found { fact: Fact::Id(id), .. }) if id.node == node => joined.push(id),
                 Look::Unreachable(why) => return Err(Error::Unreachable(why)),
                 Look::Found(_) | Look::Absent | Look::Bad(_) => {}
@@ -159,8 +194,9 @@ impl<'a> Operator<'a> {
         };
         let list = list.unwrap_or(0) + 1;
         let wanted = Members { fleet: fleet.id.clone(), list, members, by: self.by.clone() };
-        let text = seal_signed(&Fact::Members(wanted.clone()), self.signer).map_err(Error::Refused)?;
-        match put_text(self.board, &names::members(list), &text) {
+        let name = names::members(list);
+        let text = seal_signed(&name, &Fact::Members(wanted.clone()), self.signer).map_err(Error::Refused)?;
+        match put_text(self.board, &name, &text) {
             Look::Found(found) if found.text == text => Ok(wanted),
             Look::Unreachable(why) => Err(Error::Unreachable(why)),
             _ => refused(format!("member list {list} was just written by somebody else")),
@@ -172,23 +208,23 @@ impl<'a> Operator<'a> {
         if let Some(why) = unworkable(settings) {
             return refused(why);
         }
+        if settings.mode == Mode::Independent {
+            return refused("`fleet.mode` is `independent`: set it to `synchronous` or `rolling`");
+        }
         let fleet = fleet(self.board, &settings.name)?;
-        let list = match self.members(&fleet)? {
-            Some(list) => list,
-            // The first list is of all who have joined.
-            None => {
-                let entry = |id: facts::Id| Entry { node: id.node, groups: id.groups, key: id.key };
-                let joined = self.joined()?.into_iter().map(entry).collect();
-                self.write_members(&fleet, joined)?
-            }
-        };
+        self.ensure_clock(settings)?;
+        let list = self.members_or_all(&fleet)?;
         let is_wanted = |entry: &&Entry| wish.only.is_empty() || wish.only.contains(&entry.node);
         let members: Vec<NodeName> =
             list.members.iter().filter(is_wanted).map(|entry| entry.node.clone()).collect();
         if let Some(stranger) = wish.only.iter().find(|node| !members.contains(node)) {
             return refused(format!("`{stranger}` is no member of the fleet"));
         }
+        self.ensure_same_format(&members)?;
         let (number, prev) = self.next_number(&fleet, wish.after)?;
+        let is_member = |entry: &&Entry| !entry.instance.is_empty() && members.contains(&entry.node);
+        let instance_of = |entry: &Entry| (entry.node.clone(), entry.instance.clone());
+        let instances = list.members.iter().filter(is_member).map(instance_of).collect();
         let proposal = Proposal {
             fleet: fleet.id.clone(),
             rollout: number,
@@ -197,6 +233,7 @@ impl<'a> Operator<'a> {
             release: wish.release.clone(),
             members_list: list.list,
             keys: keys(settings, &list, &members)?,
+            instances,
             members,
             created: wish.now,
             expires: wish.now.saturating_add(wish.valid).unwrap_or(Timestamp::MAX),
@@ -206,15 +243,25 @@ impl<'a> Operator<'a> {
             t: times(settings),
             rolling: (settings.mode == Mode::Rolling).then(|| rolling(settings, &list)),
         };
-        check(&proposal)?;
-        let text = seal_signed(&Fact::Proposal(Box::new(proposal)), self.signer).map_err(Error::Refused)?;
+        if proposal.members.is_empty() {
+            return refused(NOBODY);
+        }
+        let name = names::proposal(number);
+        let text =
+            seal_signed(&name, &Fact::Proposal(Box::new(proposal)), self.signer).map_err(Error::Refused)?;
         // What not even its author believes would only use up the number.
-        if let Look::Bad(why) = found(&text, Some(self.trust)) {
+        if let Look::Bad(why) = found(&name, &text, Some(self.trust)) {
             return refused(format!("nobody would believe the proposal: {why}"));
         }
-        match put_text(self.board, &names::proposal(number), &text) {
+        // Nobody else makes this directory: its name has the digest of this very proposal.
+        let directory = Decisions { rollout: number, proposal: Digest::of(text.as_bytes()) }.directory();
+        if let Done::Unreachable(why) = self.board.prepare(&directory) {
+            return Err(Error::Unreachable(why));
+        }
+        match put_text(self.board, &name, &text) {
             Look::Unreachable(why) => return Err(Error::Unreachable(why)),
             Look::Found(found) if found.text != text => {
+                let _ = self.board.remove(&directory);
                 let by = match found.fact {
                     Fact::Proposal(theirs) => theirs.by,
                     _ => "somebody else".into(),
@@ -224,6 +271,55 @@ impl<'a> Operator<'a> {
             Look::Found(_) | Look::Absent | Look::Bad(_) => {}
         }
         self.rollout(&fleet, number)
+    }
+
+    /// The member list that counts; the first one is of all who have joined.
+    fn members_or_all(&mut self, fleet: &Fleet) -> Result<Members, Error> {
+        if let Some(list) = self.members(fleet)? {
+            return Ok(list);
+        }
+        let joined: Vec<Entry> = self.joined(fleet)?.into_iter().map(entry_of).collect();
+        if joined.is_empty() {
+            return refused(NOBODY);
+        }
+        self.write_members(fleet, joined)
+    }
+
+    /// Whoever writes instants and deadlines must have a clock that the members can follow.
+    pub fn ensure_clock(&mut self, settings: &Settings) -> Result<(), Error> {
+        let ClockRead::Offset { offset_ms, error_ms } = self.board.clock(names::ROLLOUTS) else {
+            return Ok(());
+        };
+        let skew_ms = settings.skew.0.as_secs_f64() * 1000.0;
+        if settings.skew_check == SkewCheck::Unchecked || offset_ms.abs() - error_ms <= skew_ms {
+            return Ok(());
+        }
+        let side = if offset_ms > 0.0 { "behind" } else { "ahead of" };
+        refused(format!(
+            "the clock of this machine is {:.1} s {side} that of the fleet's directory, and `fleet.skew` allows {}: set \
+             the clock, or run this on another machine",
+            offset_ms.abs() / 1000.0,
+            settings.skew
+        ))
+    }
+
+    /// A fleet moves from one format to the next between rollouts, and not in the middle of one.
+    fn ensure_same_format(&mut self, members: &[NodeName]) -> Result<(), Error> {
+        let mut others = Vec::new();
+        for node in members {
+            match alive::format(self.board, node) {
+                Some(format) if format != FORMAT => others.push(format!("{node} (format {format})")),
+                Some(_) | None => {}
+            }
+        }
+        if others.is_empty() {
+            return Ok(());
+        }
+        refused(format!(
+            "this cutover writes format {FORMAT}, and these members do not read it: {}; bring cutover itself up to date \
+             there first",
+            others.join(", ")
+        ))
     }
 
     /// The number of a proposal that comes after `seen`, and the digest of that one. Files that are none do not count:
@@ -261,8 +357,8 @@ impl<'a> Operator<'a> {
 
     /// The newest rollout, and all numbers that are taken.
     fn newest_of_all(&mut self, fleet: &Fleet) -> Result<(Option<Rollout>, Vec<u64>), Error> {
-        let taken = numbers(self.board).map_err(Error::Unreachable)?;
-        for number in taken.iter().rev() {
+        let (proposals, taken) = numbers(self.board).map_err(Error::Unreachable)?;
+        for number in proposals.iter().rev() {
             match look_rollout(self.board, *number, &fleet.id, self.trust) {
                 Look::Found(rollout) => return Ok((Some(rollout), taken)),
                 Look::Unreachable(why) => return Err(Error::Unreachable(why)),
@@ -277,73 +373,14 @@ impl<'a> Operator<'a> {
         }
         Ok((None, taken))
     }
+}
 
-    /// Stops a rollout: by the first gate that is still open. Says what it came to.
-    pub fn abort(&mut self, rollout: &Rollout, why: &str, now: Timestamp) -> Result<&'static str, Error> {
-        let heard = |heard: Heard| match heard {
-            Heard::Yes => Ok(()),
-            Heard::No(why) => Err(Error::Unreachable(why)),
-        };
-        if rollout.proposal.mode == Mode::Rolling {
-            let Some(mut follow) = Rolling::new(rollout.clone(), usize::MAX, self.voice()) else {
-                return refused("the proposal has no terms");
-            };
-            heard(follow.read(self.board))?;
-            if follow.view.end.is_some() {
-                return refused(format!("rollout {} has ended already", rollout.number));
-            }
-            heard(follow.decide(self.board, RollingDecision::Halt, now, &self.by, why))?;
-            return Ok("halted");
-        }
-        let mut follow = Synchronous::new(rollout.clone(), usize::MAX, self.voice());
-        let at = now.as_millisecond() + rollout.times().back;
-        let gates = [
-            Decision::Plan(Plan::Abort),
-            Decision::Go(Go::Cancel),
-            Decision::Outcome(Outcome::Rollback { at }),
-        ];
-        for decision in gates {
-            heard(follow.read_gates(self.board))?;
-            match (follow.view.plan, follow.view.go, follow.view.outcome) {
-                (Some(Plan::Abort), _, _) => return Ok("aborted"),
-                (_, Some(Go::Cancel), _) => return Ok("cancelled"),
-                (_, _, Some(Outcome::Rollback { .. })) => return Ok("rolled back"),
-                (_, _, Some(Outcome::Keep)) => {
-                    return refused(format!(
-                        "rollout {} was kept: propose the release before it to go back",
-                        rollout.number
-                    ));
-                }
-                (_, _, None) => heard(follow.decide(self.board, decision, now, &self.by, why))?,
-            }
-        }
-        match (follow.view.plan, follow.view.go, follow.view.outcome) {
-            (Some(Plan::Abort), _, _) => Ok("aborted"),
-            (_, Some(Go::Cancel), _) => Ok("cancelled"),
-            (_, _, Some(Outcome::Rollback { .. })) => Ok("rolled back"),
-            _ => refused(format!("rollout {} was decided otherwise meanwhile", rollout.number)),
-        }
-    }
+/// Why there is nobody to propose to.
+const NOBODY: &str = "nobody would take part: `cutover fleet join` on each node, then `fleet members --all`";
 
-    /// Lets a rollout go on without a member.
-    pub fn waive(&mut self, rollout: &Rollout, node: &NodeName, why: &str) -> Result<(), Error> {
-        if rollout.place_of(node).is_none() {
-            return refused(format!("`{node}` is no member of rollout {}", rollout.number));
-        }
-        let fact = Fact::Waive(facts::Waive {
-            rollout: rollout.number,
-            proposal: rollout.digest,
-            node: node.clone(),
-            by: self.by.clone(),
-            why: why.to_owned(),
-        });
-        let text = seal_signed(&fact, self.signer).map_err(Error::Refused)?;
-        match put_text(self.board, &names::waive(rollout.number, node), &text) {
-            Look::Unreachable(why) => Err(Error::Unreachable(why)),
-            Look::Found(Found { fact: Fact::Waive(said), .. }) if said.node == *node => Ok(()),
-            _ => refused("something else stands in its place"),
-        }
-    }
+/// The entry of a list for a node that has joined.
+pub fn entry_of(id: facts::Id) -> Entry {
+    Entry { node: id.node, instance: id.instance, groups: id.groups, key: id.key }
 }
 
 /// The times of a proposal by these settings.
@@ -399,6 +436,17 @@ fn rolling(settings: &Settings, list: &Members) -> facts::Rolling {
     }
 }
 
+/// Why the settings do not name one place for all who read them.
+pub fn misplaced(settings: &Settings) -> Option<String> {
+    let is_one_place = settings.directory.starts_with("exec:") || settings.directory.starts_with('/');
+    (!is_one_place).then(|| {
+        let directory = &settings.directory;
+        format!(
+            "`fleet.directory` must be an absolute path, and is `{directory}`: a timer would look elsewhere"
+        )
+    })
+}
+
 /// Why no rollout can end well by these settings, whatever is proposed; each names its key.
 pub fn unworkable(settings: &Settings) -> Option<String> {
     let times = Times::from(times(settings));
@@ -416,16 +464,4 @@ pub fn unworkable(settings: &Settings) -> Option<String> {
         return Some("`fleet.at_once` and `fleet.max_failed` must be at least 1".into());
     }
     None
-}
-
-fn check(proposal: &Proposal) -> Result<(), Error> {
-    if proposal.mode == Mode::Independent {
-        return refused("`fleet.mode` is `independent`: set it to `synchronous` or `rolling`");
-    }
-    if proposal.members.is_empty() {
-        return refused(
-            "nobody would take part: `cutover fleet join` on each node, then `fleet members --all`",
-        );
-    }
-    Ok(())
 }

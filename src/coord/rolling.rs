@@ -35,6 +35,8 @@ pub struct Rolling<'a> {
     pub rank: usize,
     /// Files that say nothing, or contradict each other.
     pub remarks: Vec<String>,
+    /// The outcome is there, and could not be understood.
+    pub unreadable: Option<String>,
 }
 
 impl<'a> Rolling<'a> {
@@ -51,7 +53,19 @@ impl<'a> Rolling<'a> {
         let rank = rollout.rank_at(me);
         let view =
             View { me, members, tickets: Vec::new(), wave: 0, halt: false, end: None, contradiction: false };
-        Some(Self { voice, rollout, terms, view, why: None, reports, returns, remarks: Vec::new(), rank })
+        let remarks = Vec::new();
+        Some(Self {
+            voice,
+            rollout,
+            terms,
+            view,
+            why: None,
+            reports,
+            returns,
+            rank,
+            remarks,
+            unreadable: None,
+        })
     }
 
     /// What the proposal says.
@@ -79,45 +93,103 @@ impl<'a> Rolling<'a> {
             &[Self::read_gates, Self::read_tickets, Self::read_reports]
         };
         for step in steps {
-            if let Heard::No(why) = step(self, board) {
-                return Heard::No(why);
+            if let Heard::Away(why) = step(self, board) {
+                return Heard::Away(why);
             }
         }
         Heard::Yes
     }
 
-    /// Also the waivers of those who have no ticket: a listing, so not each time.
+    /// Also what operators have said of members and tickets, and of it all: a listing, so not each time.
     pub fn read_waivers(&mut self, board: &mut dyn Board) -> Heard {
-        let names = match rollout::names_of(board, self.rollout.number) {
+        let names = match rollout::names_of(board, &self.rollout) {
             Ok(names) => names,
-            Err(why) => return Heard::No(why),
+            Err(why) => return Heard::Away(why),
         };
         for name in names {
+            if name == "void"
+                && let Heard::Away(why) = self.read_void(board)
+            {
+                return Heard::Away(why);
+            }
+            if let Some(number) = name.strip_prefix("waive.t.").and_then(|number| number.parse().ok())
+                && let Heard::Away(why) = self.read_ticket_waiver(board, number)
+            {
+                return Heard::Away(why);
+            }
             let Some(node) = name.strip_prefix("waive.").and_then(|node| node.parse::<NodeName>().ok())
             else {
                 continue;
             };
             if let Some(place) = self.rollout.place_of(&node)
-                && let Heard::No(why) = self.read_waiver(board, place)
+                && let Heard::Away(why) = self.read_waiver(board, place)
             {
-                return Heard::No(why);
+                return Heard::Away(why);
             }
         }
         Heard::Yes
     }
 
+    /// Looks whether an operator has ended it, whatever stands there.
+    pub fn read_void(&mut self, board: &mut dyn Board) -> Heard {
+        match look_signed(board, &self.rollout.decisions().gate("void"), self.voice.trust) {
+            Look::Found(Found { fact: Fact::Void(said), .. }) if said.proposal == self.rollout.digest => {
+                self.end(End::Void, &said.why);
+            }
+            Look::Found(_) => self.remark("`void` answers something else".into()),
+            Look::Absent => {}
+            Look::Bad(why) => self.remark(format!("`void` says nothing: {why}")),
+            Look::Unreachable(why) => return Heard::Away(why),
+        }
+        Heard::Yes
+    }
+
+    /// Takes up how it ended, by a word that stands beside its outcome.
+    pub fn end(&mut self, end: End, why: &str) {
+        self.view.end = Some(end);
+        self.why = Some(why.to_owned());
+    }
+
+    /// Looks for the outcome alone.
+    pub fn read_end(&mut self, board: &mut dyn Board) -> Heard {
+        self.unreadable = None;
+        let looked = look(board, &self.rollout.decisions().gate("outcome"));
+        self.heed("outcome", looked)
+    }
+
+    fn read_ticket_waiver(&mut self, board: &mut dyn Board, number: u32) -> Heard {
+        let Some(ticket) = self.view.tickets.get_mut(number as usize).filter(|ticket| !ticket.is_waived)
+        else {
+            return Heard::Yes;
+        };
+        match look_signed(board, &self.rollout.decisions().waive_ticket(number), self.voice.trust) {
+            Look::Found(Found { fact: Fact::WaiveTicket(said), .. })
+                if said.ticket == number && said.proposal == self.rollout.digest =>
+            {
+                ticket.is_waived = true;
+            }
+            Look::Found(_) | Look::Bad(_) => {
+                self.remark(format!("the waiver of ticket {number} says nothing"))
+            }
+            Look::Absent => {}
+            Look::Unreachable(why) => return Heard::Away(why),
+        }
+        Heard::Yes
+    }
+
     fn read_gates(&mut self, board: &mut dyn Board) -> Heard {
+        self.unreadable = None;
         for gate in ["outcome", "halt"] {
             if self.view.end.is_some() || (gate == "halt" && self.view.halt) {
                 continue;
             }
-            let looked = look(board, &names::gate(self.rollout.number, gate));
-            if let Heard::No(why) = self.heed(gate, looked) {
-                return Heard::No(why);
+            let looked = look(board, &self.rollout.decisions().gate(gate));
+            if let Heard::Away(why) = self.heed(gate, looked) {
+                return Heard::Away(why);
             }
         }
         while self.view.members.iter().any(|member| member.wave > self.view.wave) {
-            let name = names::wave(self.rollout.number, self.view.wave + 1);
+            let name = self.rollout.decisions().wave(self.view.wave + 1);
             match look(board, &name) {
                 Look::Found(Found { fact: Fact::Wave(said), .. })
                     if said.wave == self.view.wave + 1 && said.proposal == self.rollout.digest =>
@@ -132,7 +204,7 @@ impl<'a> Rolling<'a> {
                     break;
                 }
                 Look::Absent | Look::Bad(_) => break,
-                Look::Unreachable(why) => return Heard::No(why),
+                Look::Unreachable(why) => return Heard::Away(why),
             }
         }
         Heard::Yes
@@ -157,8 +229,12 @@ impl<'a> Rolling<'a> {
             }
             Look::Found(_) => self.contradict(&format!("`{gate}` answers something else")),
             Look::Absent => {}
-            Look::Bad(why) => self.remark(format!("`{gate}` says nothing: {why}")),
-            Look::Unreachable(why) => return Heard::No(why),
+            Look::Bad(why) => {
+                let text = format!("`{gate}` says nothing: {why}");
+                self.unreadable = Some(text.clone());
+                self.remark(text);
+            }
+            Look::Unreachable(why) => return Heard::Away(why),
         }
         Heard::Yes
     }
@@ -183,18 +259,18 @@ impl<'a> Rolling<'a> {
             if self.view.tickets[place].owner != nobody {
                 continue;
             }
-            if let Look::Found(found) = look(board, &names::ticket(self.rollout.number, number)) {
+            if let Look::Found(found) = look(board, &self.rollout.decisions().ticket(number)) {
                 self.view.tickets[place] = self.owner_of(number, found);
             }
         }
         // A member has two tickets at the most; a few more may be spoilt.
         while self.view.tickets.len() < 3 * self.view.members.len() {
             let Ok(number) = u32::try_from(self.view.tickets.len()) else { break };
-            let looked = look(board, &names::ticket(self.rollout.number, number));
+            let looked = look(board, &self.rollout.decisions().ticket(number));
             match self.heed_ticket(number, looked) {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(why) => return Heard::No(why),
+                Err(why) => return Heard::Away(why),
             }
         }
         Heard::Yes
@@ -206,7 +282,7 @@ impl<'a> Rolling<'a> {
             Look::Found(found) => self.owner_of(number, found),
             Look::Bad(why) => {
                 self.remark(format!("ticket {number} says nothing: {why}"));
-                Ticket { owner: self.view.members.len(), is_back: false }
+                Ticket { owner: self.view.members.len(), is_back: false, is_waived: false }
             }
             Look::Absent => return Ok(false),
             Look::Unreachable(why) => return Err(why),
@@ -217,21 +293,23 @@ impl<'a> Rolling<'a> {
 
     fn owner_of(&mut self, number: u32, found: Found) -> Ticket {
         let nobody = self.view.members.len();
+        let is_waived = self.view.tickets.get(number as usize).is_some_and(|ticket| ticket.is_waived);
         match &found.fact {
             Fact::Ticket(said) if said.ticket == number && said.proposal == self.rollout.digest => {
                 let owner = self.rollout.place_of(&said.node).unwrap_or(nobody);
-                let is_theirs = self.voice.is_by(&self.rollout, owner, &found).is_ok();
-                Ticket { owner: if is_theirs { owner } else { nobody }, is_back: said.back }
+                let is_theirs = self.voice.is_by(&self.rollout, owner, &found).is_ok()
+                    && self.rollout.is_of(&said.node, &said.instance);
+                Ticket { owner: if is_theirs { owner } else { nobody }, is_back: said.back, is_waived }
             }
             _ => {
                 self.contradict(&format!("ticket {number} answers something else"));
-                Ticket { owner: nobody, is_back: false }
+                Ticket { owner: nobody, is_back: false, is_waived }
             }
         }
     }
 
     fn read_reports(&mut self, board: &mut dyn Board) -> Heard {
-        for Ticket { owner: place, is_back } in self.view.tickets.clone() {
+        for Ticket { owner: place, is_back, .. } in self.view.tickets.clone() {
             let Some(member) = self.view.members.get(place) else { continue };
             let is_known = if is_back { member.returned.is_some() } else { member.report.is_some() };
             if is_known || member.waived {
@@ -240,14 +318,14 @@ impl<'a> Rolling<'a> {
             let Some(node) = self.rollout.proposal.members.get(place).cloned() else { continue };
             let name = names::own(&node, self.rollout.number, report_name(is_back));
             let looked = self.voice.look_at(board, &self.rollout, place, &name);
-            if let Heard::No(why) = self.heed_report(place, is_back, looked) {
-                return Heard::No(why);
+            if let Heard::Away(why) = self.heed_report(place, is_back, looked) {
+                return Heard::Away(why);
             }
             let member = self.view.members[place];
             if (if is_back { member.returned } else { member.report }).is_none()
-                && let Heard::No(why) = self.read_waiver(board, place)
+                && let Heard::Away(why) = self.read_waiver(board, place)
             {
-                return Heard::No(why);
+                return Heard::Away(why);
             }
         }
         Heard::Yes
@@ -258,7 +336,8 @@ impl<'a> Rolling<'a> {
             Look::Found(found) => match &found.fact {
                 Fact::Report(said)
                     if said.answers == self.rollout.digest
-                        && Some(&said.node) == self.rollout.proposal.members.get(place) =>
+                        && Some(&said.node) == self.rollout.proposal.members.get(place)
+                        && self.rollout.is_of(&said.node, &said.instance) =>
                 {
                     if is_back {
                         self.view.members[place].returned = Some(said.health);
@@ -272,14 +351,14 @@ impl<'a> Rolling<'a> {
             },
             Look::Absent => {}
             Look::Bad(why) => self.remark(format!("the report of member {place} says nothing: {why}")),
-            Look::Unreachable(why) => return Heard::No(why),
+            Look::Unreachable(why) => return Heard::Away(why),
         }
         Heard::Yes
     }
 
     fn read_waiver(&mut self, board: &mut dyn Board, place: usize) -> Heard {
         let Some(node) = self.rollout.proposal.members.get(place).cloned() else { return Heard::Yes };
-        match look_signed(board, &names::waive(self.rollout.number, &node), self.voice.trust) {
+        match look_signed(board, &self.rollout.decisions().waive(&node), self.voice.trust) {
             Look::Found(Found { fact: Fact::Waive(said), .. })
                 if said.node == node && said.proposal == self.rollout.digest =>
             {
@@ -287,7 +366,7 @@ impl<'a> Rolling<'a> {
             }
             Look::Found(_) | Look::Bad(_) => self.remark(format!("the waiver of {node} says nothing")),
             Look::Absent => {}
-            Look::Unreachable(why) => return Heard::No(why),
+            Look::Unreachable(why) => return Heard::Away(why),
         }
         Heard::Yes
     }
@@ -308,8 +387,13 @@ impl<'a> Rolling<'a> {
             node: node.clone(),
             instance: instance.to_owned(),
             back: is_back,
+            open: self.open_before(number),
+            failed: self.finished_before(number, |member| {
+                matches!(member.report, Some(Health::Failed | Health::Broken))
+            }),
+            good: self.good_before(number),
         });
-        let name = names::ticket(self.rollout.number, number);
+        let name = self.rollout.decisions().ticket(number);
         let looked = self.voice.put(board, &self.rollout, &name, &fact);
         if let Look::Found(Found { fact: Fact::Ticket(said), .. }) = &looked
             && said.node == *node
@@ -322,8 +406,30 @@ impl<'a> Rolling<'a> {
         }
         match self.heed_ticket(number, looked) {
             Ok(_) => Heard::Yes,
-            Err(why) => Heard::No(why),
+            Err(why) => Heard::Away(why),
         }
+    }
+
+    /// The tickets before this one whose owners were not seen finished.
+    fn open_before(&self, number: u32) -> Vec<u32> {
+        let before = (0..number).zip(&self.view.tickets);
+        before.filter(|(_, ticket)| !self.view.has_finished(**ticket)).map(|(number, _)| number).collect()
+    }
+
+    /// How many owners of tickets before this one were seen finished so.
+    fn finished_before(&self, number: u32, is_so: impl Fn(&Member) -> bool) -> u32 {
+        let before = (0..number).zip(&self.view.tickets).map(|(_, ticket)| *ticket);
+        let finished = before.filter(|ticket| !ticket.is_back && self.view.has_finished(*ticket));
+        let counted =
+            finished.filter_map(|ticket| self.view.members.get(ticket.owner)).filter(|member| is_so(member));
+        u32::try_from(counted.count()).unwrap_or(u32::MAX)
+    }
+
+    fn good_before(&self, number: u32) -> Vec<u32> {
+        let last = self.view.members.iter().map(|member| member.wave).max().unwrap_or(0);
+        let is_good =
+            |wave: u32| move |member: &Member| member.wave == wave && member.report == Some(Health::Good);
+        (0..=last).map(|wave| self.finished_before(number, is_good(wave))).collect()
     }
 
     /// Tells how it went on a member, forward or back.
@@ -353,22 +459,23 @@ impl<'a> Rolling<'a> {
         let (gate, name, fact) = match decision {
             Decision::Halt => {
                 let fact = Fact::Halt(facts::Halt { rollout: number, proposal, by, why });
-                ("halt", names::gate(number, "halt"), fact)
+                ("halt", self.rollout.decisions().gate("halt"), fact)
             }
             Decision::Wave(wave) => {
                 let fact = Fact::Wave(facts::Wave { rollout: number, proposal, wave, by });
-                ("wave", names::wave(number, wave), fact)
+                ("wave", self.rollout.decisions().wave(wave), fact)
             }
             Decision::End(end) => {
                 let decision = match end {
                     End::Keep => facts::OutcomeDecision::Keep,
                     End::Partial => facts::OutcomeDecision::Partial,
-                    End::Halted => facts::OutcomeDecision::Halted,
+                    // A void is an operator's, and stands beside the outcome.
+                    End::Halted | End::Void => facts::OutcomeDecision::Halted,
                 };
                 let seen = facts::SeenFacts::new();
                 let (rollout, answers, at, made) = (number, proposal, None, Some(now));
                 let outcome = facts::Outcome { rollout, answers, decision, at, made, by, why, seen };
-                ("outcome", names::gate(number, "outcome"), Fact::Outcome(outcome))
+                ("outcome", self.rollout.decisions().gate("outcome"), Fact::Outcome(outcome))
             }
         };
         let looked = self.voice.put(board, &self.rollout, &name, &fact);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::board::{Board, Listed};
+use super::facts::names::Decisions;
 use super::facts::{Fact, MEMBERS_MAX, Proposal, names};
 use super::look::{Look, Trust, look_signed};
 use super::name::NodeName;
@@ -23,6 +24,16 @@ pub struct Rollout {
 }
 
 impl Rollout {
+    /// Where its decisions stand.
+    pub fn decisions(&self) -> Decisions {
+        Decisions { rollout: self.number, proposal: self.digest }
+    }
+
+    /// Whether this machine may speak as the member `node`: where the proposal names machines, only the one it names.
+    pub fn is_of(&self, node: &NodeName, instance: &str) -> bool {
+        self.proposal.instances.get(node).is_none_or(|named| named == instance)
+    }
+
     /// The place of a node among the members.
     pub fn place_of(&self, node: &NodeName) -> Option<usize> {
         self.proposal.members.iter().position(|member| member == node)
@@ -103,21 +114,23 @@ fn why_not(proposal: &Proposal, number: u64, fleet: &str) -> Option<&'static str
     }
 }
 
-/// The numbers of all proposals, ascending.
-pub fn numbers(board: &mut dyn Board) -> Result<Vec<u64>, String> {
+/// The numbers of all proposals, ascending; and all numbers that are taken, also by rollouts that were removed.
+pub fn numbers(board: &mut dyn Board) -> Result<(Vec<u64>, Vec<u64>), String> {
     match board.list(names::ROLLOUTS) {
-        Listed::Names(names) => Ok(names.iter().filter_map(|name| names::rollout_of(name)).collect()),
+        Listed::Names(names) => {
+            let proposals: Vec<u64> = names.iter().filter_map(|name| names::rollout_of(name)).collect();
+            let removed = names.iter().filter_map(|name| names::rollout_of(name.strip_suffix(".gone")?));
+            let taken = proposals.iter().copied().chain(removed).collect();
+            Ok((proposals, taken))
+        }
         Listed::Unreachable(why) => Err(why),
     }
 }
 
-/// All names of a rollout that are on the board: gates, tickets, waivers, waves; by what follows its number.
-pub fn names_of(board: &mut dyn Board, number: u64) -> Result<Vec<String>, String> {
-    let prefix = format!("{number:06}.");
-    match board.list(names::ROLLOUTS) {
-        Listed::Names(names) => {
-            Ok(names.iter().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect())
-        }
+/// All decisions of a rollout that are on the board: gates, tickets, waivers, waves.
+pub fn names_of(board: &mut dyn Board, rollout: &Rollout) -> Result<Vec<String>, String> {
+    match board.list(&rollout.decisions().directory()) {
+        Listed::Names(names) => Ok(names),
         Listed::Unreachable(why) => Err(why),
     }
 }

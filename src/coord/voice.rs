@@ -23,8 +23,8 @@ impl Voice<'_> {
     /// Pins a fact to a name, and says what the name holds then.
     pub fn put(&self, board: &mut dyn Board, rollout: &Rollout, name: &str, fact: &Fact) -> Look<Found> {
         let text = match self.signer.filter(|_| rollout.is_signed()) {
-            None => seal_summed(fact),
-            Some(signer) => match seal_signed(fact, Some(signer)) {
+            None => seal_summed(name, fact),
+            Some(signer) => match seal_signed(name, fact, Some(signer)) {
                 Ok(text) => text,
                 Err(why) => return Look::Unreachable(format!("cannot sign: {why}")),
             },
@@ -50,8 +50,8 @@ impl Voice<'_> {
         }
         let node = rollout.proposal.members.get(place).ok_or("it is no member's")?;
         let key = rollout.proposal.keys.get(node).ok_or("its key is not known")?;
-        let (line, armored) = signature(found)?;
-        self.trust.keys.node(key, &line, &armored)
+        let (covered, armored) = signature(found)?;
+        self.trust.keys.node(key, &covered, &armored)
     }
 
     /// Whether a gate may count at all. Of one that says "yes" the facts are the proof, not the signature.
@@ -68,20 +68,20 @@ impl Voice<'_> {
     }
 
     fn is_by_anybody(&self, rollout: &Rollout, found: &Found) -> Result<(), String> {
-        let (line, armored) = signature(found)?;
-        if self.trust.keys.operator(&line, &armored).is_ok() {
+        let (covered, armored) = signature(found)?;
+        if self.trust.keys.operator(&covered, &armored).is_ok() {
             return Ok(());
         }
         let mut keys = rollout.proposal.keys.values();
-        let is_members = keys.any(|key| self.trust.keys.node(key, &line, &armored).is_ok());
+        let is_members = keys.any(|key| self.trust.keys.node(key, &covered, &armored).is_ok());
         if is_members { Ok(()) } else { Err("neither a member nor an operator has signed it".into()) }
     }
 }
 
 fn signature(found: &Found) -> Result<(String, String), String> {
-    let opened = seal::open(found.text.as_bytes()).map_err(|bad| bad.to_string())?;
+    let opened = seal::open(&found.name, found.text.as_bytes()).map_err(|bad| bad.to_string())?;
     match opened.seal {
-        Seal::Signature(armored) => Ok((opened.line.to_owned(), armored)),
+        Seal::Signature(armored) => Ok((opened.covered, armored)),
         Seal::Sum => Err("it is not signed".into()),
     }
 }
@@ -97,10 +97,15 @@ pub fn says_yes(fact: &Fact) -> bool {
         Fact::Fleet(_)
         | Fact::Members(_)
         | Fact::Id(_)
+        | Fact::Twin(_)
         | Fact::Proposal(_)
         | Fact::Waive(_)
         | Fact::Ticket(_)
         | Fact::Halt(_)
+        | Fact::Void(_)
+        | Fact::WaiveTicket(_)
+        | Fact::Gone(_)
+        | Fact::Replace(_)
         | Fact::Vote(_)
         | Fact::Armed(_)
         | Fact::Step(_)

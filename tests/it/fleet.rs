@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use cutover::coord::facts::names;
+use cutover::types::Digest;
+
 const CUTOVER: &str = env!("CARGO_BIN_EXE_cutover");
 
 /// How often the nodes are looked at.
@@ -117,6 +120,12 @@ soak = "0s"
 
     pub fn share(&self) -> PathBuf {
         self.path("share")
+    }
+
+    /// A decision about the rollout of this number, whether it is there or not.
+    pub fn decision(&self, number: u64, gate: &str) -> PathBuf {
+        let proposal = std::fs::read(self.share().join(names::proposal(number))).unwrap_or_default();
+        self.share().join(names::Decisions { rollout: number, proposal: Digest::of(&proposal) }.gate(gate))
     }
 
     /// Each node reaches the shared directory over a link of its own, so that it can be cut off alone.
@@ -506,7 +515,7 @@ fn a_node_that_is_replaced_before_the_instant_switches_with_the_others() {
 fn a_member_that_dies_before_the_instant_is_the_one_that_is_named() {
     let fleet = Fleet::new(3, "synchronous", "late = \"1s\"\nstop = \"1s\"");
     fleet.propose("2");
-    let gate = |name: &str| fleet.share().join(format!("rollouts/000001.{name}")).exists();
+    let gate = |name: &str| fleet.decision(1, name).exists();
     let mut is_killed = false;
     let outcome = fleet.live(|nodes| {
         if gate("go") && !is_killed {
@@ -531,16 +540,16 @@ fn an_outcome_that_is_carried_ends_the_doubt_of_a_node_at_work() {
     std::fs::write(fleet.config(0), slow).unwrap();
     fleet.propose("2");
     let mut both = [fleet.begin(0), fleet.begin(1)];
-    let await_name = |name: &str| {
+    let await_name = |is_there: &dyn Fn() -> bool| {
         let began = Instant::now();
-        while !fleet.share().join(name).exists() {
+        while !is_there() {
             assert!(began.elapsed() < PATIENCE, "stuck: {}", fleet.why());
             std::thread::sleep(LOOK / 4);
         }
     };
-    await_name("nodes/n1/000001.report");
+    await_name(&|| fleet.share().join("nodes/n1/000001.report").exists());
     fleet.unplug(1);
-    await_name("rollouts/000001.outcome");
+    await_name(&|| fleet.decision(1, "outcome").exists());
     drop(both[0].wait());
     let exported = fleet.run(0, &["fleet", "export"]);
     let file = fleet.path("carried");

@@ -42,8 +42,12 @@ impl Fleet {
         let trust = Trust { keys: &keys, allow_unsigned: false };
         let mut operator = Operator { board: &mut board, trust, signer: Some(&signer), by: "anna".into() };
         let fleet = operator.init("shop", "id").unwrap();
-        let listed =
-            |node: &&str| Listed { node: node.parse().unwrap(), groups: vec![], key: Some(key(node)) };
+        let listed = |node: &&str| Listed {
+            node: node.parse().unwrap(),
+            instance: String::new(),
+            groups: vec![],
+            key: Some(key(node)),
+        };
         operator.write_members(&fleet, NODES.iter().map(listed).collect()).unwrap();
         for node in NODES {
             operator.board.prepare(&names::node(&node.parse().unwrap()));
@@ -78,8 +82,12 @@ impl Fleet {
         DirectoryBoard::new(self.path("share"), "test", Disk::default())
     }
 
-    fn signed(&self, by: &str, fact: &Fact) -> String {
-        seal_signed(fact, Some(&KeyFile(self.path(by)) as &dyn Signer)).unwrap()
+    fn signed(&self, by: &str, name: &str, fact: &Fact) -> String {
+        seal_signed(name, fact, Some(&KeyFile(self.path(by)) as &dyn Signer)).unwrap()
+    }
+
+    fn gate(&self, gate: &str) -> String {
+        self.rollout.decisions().gate(gate)
     }
 
     /// Puts a file, as whoever can write to the directory could.
@@ -127,6 +135,7 @@ impl Fleet {
             at: None,
             moments: facts::Moments::default(),
             why: None,
+            cause: None,
             gap_ms: None,
         });
         (names::own(&name, 1, "report"), fact)
@@ -154,22 +163,24 @@ impl Fleet {
     fn until_the_last_vote(&self) -> Digest {
         for node in ["n0", "n1"] {
             let (name, fact) = self.vote(node);
-            self.pin(&name, &self.signed(node, &fact));
+            self.pin(&name, &self.signed(node, &name, &fact));
         }
-        let plan = self.signed("n0", &self.plan(facts::PlanDecision::Commit));
-        self.pin("rollouts/000001.plan", &plan);
+        let name = self.gate("plan");
+        let plan = self.signed("n0", &name, &self.plan(facts::PlanDecision::Commit));
+        self.pin(&name, &plan);
         Digest::of(plan.as_bytes())
     }
 
     fn until_go(&self) -> Digest {
         let plan = self.until_the_last_vote();
         let (name, fact) = self.vote("n2");
-        self.pin(&name, &self.signed("n2", &fact));
+        self.pin(&name, &self.signed("n2", &name, &fact));
         for node in NODES {
             let (name, fact) = self.armed(node, plan);
-            self.pin(&name, &self.signed(node, &fact));
+            self.pin(&name, &self.signed(node, &name, &fact));
         }
-        self.pin("rollouts/000001.go", &self.signed("n1", &self.go(plan)));
+        let name = self.gate("go");
+        self.pin(&name, &self.signed("n1", &name, &self.go(plan)));
         plan
     }
 }
@@ -186,10 +197,11 @@ fn a_commit_is_obeyed_when_the_signed_votes_of_all_are_there_and_not_before() {
     let (name, vote) = fleet.vote("n2");
     for (who, text) in [
         ("nobody", None),
-        ("whoever can write", Some(seal_summed(&vote))),
-        ("another member", Some(fleet.signed("n0", &vote))),
-        ("an operator", Some(fleet.signed("anna", &vote))),
-        ("itself", Some(fleet.signed("n2", &vote))),
+        ("whoever can write", Some(seal_summed(&name, &vote))),
+        ("another member", Some(fleet.signed("n0", &name, &vote))),
+        ("an operator", Some(fleet.signed("anna", &name, &vote))),
+        ("itself, for another name", Some(fleet.signed("n2", "nodes/n2/000001.armed", &vote))),
+        ("itself", Some(fleet.signed("n2", &name, &vote))),
     ] {
         if let Some(text) = text {
             fleet.pin(&name, &text);
@@ -213,7 +225,7 @@ fn nobody_switches_for_a_go_that_a_member_made_up() {
     assert!(matches!(follow.view.plan, Some(Plan::Commit { .. })));
     assert_eq!(follow.view.go, None, "n2 does not hold the instant");
     let (name, fact) = fleet.armed("n2", plan);
-    fleet.pin(&name, &fleet.signed("n2", &fact));
+    fleet.pin(&name, &fleet.signed("n2", &name, &fact));
     read(&mut follow, &mut board);
     assert_eq!(follow.view.go, Some(Go::Go));
 }
@@ -225,30 +237,33 @@ fn a_member_can_neither_keep_for_the_others_nor_be_silenced_by_those_who_only_wr
     let plan = fleet.until_go();
     for node in ["n0", "n1"] {
         let (name, fact) = fleet.report(node, plan);
-        fleet.pin(&name, &fleet.signed(node, &fact));
+        fleet.pin(&name, &fleet.signed(node, &name, &fact));
     }
     // n0 says "keep", and has forged the report that is missing.
     let (name, fact) = fleet.report("n2", plan);
-    fleet.pin(&name, &fleet.signed("n0", &fact));
+    fleet.pin(&name, &fleet.signed("n0", &name, &fact));
     let keep = fleet.outcome(plan, facts::OutcomeDecision::Keep);
-    fleet.pin("rollouts/000001.outcome", &fleet.signed("n0", &keep));
+    let gate = fleet.gate("outcome");
+    fleet.pin(&gate, &fleet.signed("n0", &gate, &keep));
     let mut follow = fleet.follow(1);
     read(&mut follow, &mut board);
     assert_eq!(follow.view.outcome, None, "{:?}", follow.remarks);
     // What is decided against all may come from each of them, and from an operator, and from nobody else.
     let back = fleet.outcome(plan, facts::OutcomeDecision::Rollback);
-    for (text, counts) in
-        [(seal_summed(&back), false), (fleet.signed("n2", &back), true), (fleet.signed("anna", &back), true)]
-    {
-        fleet.pin("rollouts/000001.outcome", &text);
+    for (text, counts) in [
+        (seal_summed(&gate, &back), false),
+        (fleet.signed("n2", &gate, &back), true),
+        (fleet.signed("anna", &gate, &back), true),
+    ] {
+        fleet.pin(&gate, &text);
         let mut follow = fleet.follow(1);
         read(&mut follow, &mut board);
         let is_obeyed = matches!(follow.view.outcome, Some(Outcome::Rollback { .. }));
         assert_eq!(is_obeyed, counts, "{:?}", follow.remarks);
     }
     // The report of n2 by n2: now all have said it.
-    fleet.pin(&name, &fleet.signed("n2", &fact));
-    fleet.pin("rollouts/000001.outcome", &seal_summed(&keep));
+    fleet.pin(&name, &fleet.signed("n2", &name, &fact));
+    fleet.pin(&gate, &seal_summed(&gate, &keep));
     let mut follow = fleet.follow(1);
     read(&mut follow, &mut board);
     assert_eq!(follow.view.outcome, Some(Outcome::Keep));

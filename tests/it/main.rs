@@ -23,6 +23,7 @@ mod errors;
 mod filesystems;
 mod first_minute;
 mod fleet;
+mod fleet_edges;
 mod fleet_fire;
 mod fleet_signed;
 mod format;

@@ -98,7 +98,15 @@ impl Fleet {
                 (true, Checks::Failed),
                 (false, Checks::Watching),
             ] {
-                let local = Local { now, vote_by: 100, clock_is_good: true, has_storage, checks };
+                let local = Local {
+                    now,
+                    vote_by: 100,
+                    plan_by: Ms::MAX,
+                    clock_is_good: true,
+                    has_storage,
+                    can_write: true,
+                    checks,
+                };
                 match node.between {
                     None => add(Step::Follows(normal(act(node.stage, &node.view, local, &TIMES)))),
                     Some(false) if self.flaw == Flaw::StartsAlone => {
@@ -190,7 +198,15 @@ impl Fleet {
                 for number in 0..self.nodes {
                     world.nodes[number].view = view_of(&world.board, number);
                     let node = &world.nodes[number];
-                    let local = Local { now, vote_by: 100, clock_is_good: true, has_storage: true, checks };
+                    let local = Local {
+                        now,
+                        vote_by: 100,
+                        plan_by: Ms::MAX,
+                        clock_is_good: true,
+                        has_storage: true,
+                        can_write: true,
+                        checks,
+                    };
                     let step = match node.between {
                         None => Step::Follows(normal(act(node.stage, &node.view, local, &TIMES))),
                         Some(false) => {

@@ -128,7 +128,7 @@ impl Fleet {
             Act::Take { number: ticket, is_back } => {
                 let is_free = board.tickets.len() == ticket as usize;
                 if is_free || self.flaw == Flaw::ChecksThenTakes {
-                    board.tickets.push(Ticket { owner: number, is_back });
+                    board.tickets.push(Ticket { owner: number, is_back, is_waived: false });
                 }
                 if is_heard {
                     node.view.tickets.clone_from(&board.tickets);
@@ -314,7 +314,7 @@ impl Model for Fleet {
                     match world.board.end {
                         Some(End::Halted) if is_undone => !world.nodes.iter().any(|node| node.runs_new),
                         Some(End::Halted) => true,
-                        Some(End::Keep | End::Partial) | None => !returns,
+                        Some(End::Keep | End::Partial | End::Void) | None => !returns,
                     }
                 },
             ),

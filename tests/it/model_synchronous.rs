@@ -46,6 +46,14 @@ enum Flaw {
     NoSyncBeforeVouching,
     /// Facts of an earlier rollout stand under the same names.
     NamesUsedAgain,
+    /// A plan is waited for however far ahead its instant lies.
+    FarInstantObeyed,
+    /// The facts are removed, and no mark says how it had ended.
+    RemovedWithoutMark,
+    /// A copy of a node takes part beside it.
+    CopyTakesPart,
+    /// A gate says nothing for ever, and nobody can end the rollout.
+    BadForEver,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -66,10 +74,34 @@ struct World {
     waivers: u8,
     /// How often a node may fall behind, where reads are fresh otherwise.
     lags: u8,
+    /// What else may happen, once.
+    mishap: Mishap,
+    /// The facts were removed; what the mark says that stands for them.
+    gone: Option<(Option<Plan>, Option<Go>, Option<Outcome>)>,
+    /// Gate 1 says nothing, and stays so.
+    is_rotten: bool,
+    /// An operator has ended it, whatever stands there.
+    is_void: bool,
+}
+
+/// What may happen beside crashes, lags and waivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Mishap {
+    Nothing,
+    /// Somebody whose clock is far ahead puts the plan.
+    FarPlan,
+    /// The facts are removed, when the outcome is known and whoever has not closed is waived.
+    Removal,
+    /// A copy of node 0 is begun.
+    Copy,
+    /// Gate 1 is damaged.
+    Rot,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Event {
+    Happens(Mishap),
+    IsVoided,
     Does {
         node: usize,
         act: Act,
@@ -96,7 +128,11 @@ struct Fleet {
     /// Absent: every node may read anything old at any time.
     lags: Option<u8>,
     flaw: Flaw,
+    mishap: Mishap,
 }
+
+/// An instant that no rollout allows.
+const FAR: Ms = 1_000_000;
 
 /// One moment of each kind that the rules tell apart.
 const MOMENTS: [Ms; 7] = [0, 500, 999, 1011, 1026, 1116, 1200];
@@ -109,7 +145,11 @@ impl Fleet {
             Flaw::NoGoGate if matches!(world.nodes[number].stage, Stage::Arming { .. }) => {
                 view.go = Some(Go::Go);
             }
-            Flaw::NoOutcomeGate if checks == Checks::Good => view.outcome = Some(Outcome::Keep),
+            Flaw::NoOutcomeGate
+                if checks == Checks::Good && matches!(world.nodes[number].stage, Stage::Vouching { .. }) =>
+            {
+                view.outcome = Some(Outcome::Keep);
+            }
             Flaw::KeepsByMajority => {
                 let good = view.members.iter().filter(|m| m.report == Some(Health::Good)).count();
                 if good * 2 > view.members.len() {
@@ -126,10 +166,15 @@ impl Fleet {
     fn acts(&self, world: &World, number: usize) -> Vec<Act> {
         let mut acts = Vec::new();
         let stage = world.nodes[number].stage;
+        // A copy runs in another place, and storage says so.
+        if number >= self.nodes && self.flaw != Flaw::CopyTakesPart {
+            return acts;
+        }
         for now in MOMENTS {
             for checks in [Checks::Watching, Checks::Good, Checks::Failed] {
                 for (clock_is_good, has_storage) in [(true, true), (false, true), (true, false)] {
-                    let local = Local { now, vote_by: VOTE_BY, clock_is_good, has_storage, checks };
+                    let can_write = has_storage || checks != Checks::Watching;
+                    let local = self.local_of(now, clock_is_good, has_storage, can_write, checks);
                     let view = self.shown(world, number, checks);
                     let act = normal(act(stage, &view, local, &TIMES));
                     if act != Act::Wait && !acts.contains(&act) {
@@ -141,7 +186,21 @@ impl Fleet {
         acts
     }
 
+    fn local_of(
+        &self,
+        now: Ms,
+        clock_is_good: bool,
+        has_storage: bool,
+        can_write: bool,
+        checks: Checks,
+    ) -> Local {
+        // Clocks are arbitrary here: what tells a far instant from a near one is only how far.
+        let plan_by = if self.flaw == Flaw::FarInstantObeyed { Ms::MAX } else { FAR - 1 };
+        Local { now, vote_by: VOTE_BY, plan_by, clock_is_good, has_storage, can_write, checks }
+    }
+
     fn perform(&self, world: &mut World, number: usize, act: Act, is_heard: bool) {
+        let me = member_of(world, number);
         let node = &mut world.nodes[number];
         match act {
             Act::Wait => {}
@@ -163,10 +222,14 @@ impl Fleet {
                 node.runs_new = false;
                 enter(node, Stage::Left);
             }
+            // Where the facts were removed nothing can be made any more: their directory is gone.
+            Act::Tell(_) | Act::Decide(_)
+                if world.gone.is_some() && self.flaw != Flaw::RemovedWithoutMark => {}
+            Act::Decide(Decision::Plan(_)) if world.is_rotten => {}
             Act::Tell(telling) => {
-                tell(&mut world.board, number, telling);
+                tell(&mut world.board, me, telling);
                 if let Some(view) = node.view.as_mut().filter(|_| is_heard) {
-                    tell(view, number, telling);
+                    tell(view, me, telling);
                 }
             }
             Act::Decide(decision) => {
@@ -195,13 +258,14 @@ impl Fleet {
     /// Whether every one of `up` comes to an end when faults have ended and time goes by.
     fn ends(&self, world: &World, up: &[usize], checks: Checks) -> bool {
         let mut world = world.clone();
+        // An operator comes in the end.
+        world.is_void |= world.is_rotten && self.flaw != Flaw::BadForEver;
         for now in MOMENTS {
             for _ in 0..40 {
                 let before = world.clone();
                 for number in up.iter().copied() {
                     world.nodes[number].view = None;
-                    let local =
-                        Local { now, vote_by: VOTE_BY, clock_is_good: true, has_storage: true, checks };
+                    let local = self.local_of(now, true, true, true, checks);
                     let view = view_of(&world, number);
                     let act = normal(act(world.nodes[number].stage, &view, local, &TIMES));
                     self.perform(&mut world, number, act, true);
@@ -218,6 +282,11 @@ impl Fleet {
 fn enter(node: &mut Node, stage: Stage) {
     node.stage = stage;
     node.written = stage;
+}
+
+/// Which member a node is: a copy goes by the name of the first.
+fn member_of(world: &World, number: usize) -> usize {
+    if number < world.board.members.len() { number } else { 0 }
 }
 
 /// Instants that are chosen by a clock are all the same here.
@@ -245,12 +314,65 @@ fn tell(view: &mut View, number: usize, telling: Telling) {
 }
 
 fn view_of(world: &World, number: usize) -> View {
-    let view = world.nodes[number].view.as_ref().unwrap_or(&world.board);
-    View { me: number, ..view.clone() }
+    let me = member_of(world, number);
+    let mut view = View { me, ..world.nodes[number].view.as_ref().unwrap_or(&world.board).clone() };
+    if let Some((plan, go, outcome)) = world.gone {
+        (view.plan, view.go, view.outcome) = (view.plan.or(plan), view.go.or(go), view.outcome.or(outcome));
+        if view.outcome == Some(Outcome::Keep) {
+            view.members[me].report.get_or_insert(Health::Good);
+        }
+    }
+    if world.is_rotten && world.nodes[number].stage == Stage::Voting {
+        view.plan = None;
+    }
+    if world.is_void {
+        match (view.plan, view.go) {
+            (None | Some(Plan::Abort), _) => view.plan = Some(Plan::Abort),
+            (Some(Plan::Commit { .. }), None | Some(Go::Cancel)) => view.go = Some(Go::Cancel),
+            (Some(Plan::Commit { .. }), Some(Go::Go)) => view.outcome = Some(Outcome::Rollback { at: 0 }),
+        }
+    }
+    view
 }
 
 fn read_all(world: &mut World, number: usize) {
     world.nodes[number].view = Some(View { me: number, ..world.board.clone() });
+}
+
+/// Whether what may happen once may happen now.
+fn may_happen(world: &World) -> bool {
+    let board = &world.board;
+    let is_known = board.plan == Some(Plan::Abort) || board.go == Some(Go::Cancel) || board.outcome.is_some();
+    match world.mishap {
+        Mishap::Nothing => false,
+        Mishap::FarPlan => board.plan.is_none() && board.all(|member| member.vote == Some(true)),
+        // Whoever has closed has nothing to learn; who has not is waived, or else it stays.
+        Mishap::Removal => is_known,
+        Mishap::Copy => true,
+        Mishap::Rot => board.plan.is_none(),
+    }
+}
+
+impl Fleet {
+    fn happen(&self, world: &mut World, mishap: Mishap) {
+        world.mishap = Mishap::Nothing;
+        match mishap {
+            Mishap::Nothing => {}
+            Mishap::FarPlan => world.board.plan = Some(Plan::Commit { at: FAR }),
+            Mishap::Removal => {
+                let (plan, go, outcome) = (world.board.plan, world.board.go, world.board.outcome);
+                let waived: Vec<bool> = world.board.members.iter().map(|member| member.waived).collect();
+                world.board = View::new(0, self.nodes);
+                for (member, waived) in world.board.members.iter_mut().zip(waived) {
+                    member.waived = waived;
+                }
+                let is_marked = self.flaw != Flaw::RemovedWithoutMark;
+                world.gone = Some(if is_marked { (plan, go, outcome) } else { (None, None, None) });
+            }
+            Mishap::Copy => world.nodes.push(world.nodes[0].clone()),
+            Mishap::Rot => world.is_rotten = true,
+        }
+    }
 }
 
 impl Model for Fleet {
@@ -272,11 +394,19 @@ impl Model for Fleet {
         };
         let nodes = (0..self.nodes).map(node).collect();
         let (crashes, waivers, lags) = (self.crashes, self.waivers, self.lags.unwrap_or(0));
-        vec![World { board, nodes, crashes, waivers, lags }]
+        let (gone, is_rotten, is_void, mishap) = (None, false, false, self.mishap);
+        vec![World { board, nodes, crashes, waivers, lags, mishap, gone, is_rotten, is_void }]
     }
 
     fn actions(&self, world: &World, events: &mut Vec<Event>) {
-        for (number, node) in world.nodes.iter().enumerate() {
+        if may_happen(world) {
+            events.push(Event::Happens(world.mishap));
+        }
+        if world.is_rotten && !world.is_void && self.flaw != Flaw::BadForEver {
+            events.push(Event::IsVoided);
+        }
+        let counted = if self.flaw == Flaw::CopyTakesPart { world.nodes.len() } else { self.nodes };
+        for (number, node) in world.nodes.iter().enumerate().take(counted) {
             let is_done = matches!(node.stage, Stage::Kept | Stage::GoneBack);
             for act in self.acts(world, number) {
                 if node.view.is_some() && matches!(act, Act::Tell(_) | Act::Decide(_)) {
@@ -284,7 +414,8 @@ impl Model for Fleet {
                 }
                 events.push(Event::Does { node: number, act });
             }
-            let is_behind = view_of(world, number) != (View { me: number, ..world.board.clone() });
+            let me = member_of(world, number);
+            let is_behind = view_of(world, number) != (View { me, ..world.board.clone() });
             match (self.lags, &node.view) {
                 (None, _) if is_behind && !is_done => events.push(Event::ReadsAll(number)),
                 (Some(_), Some(_)) => events.push(Event::CatchesUp(number)),
@@ -300,7 +431,8 @@ impl Model for Fleet {
             if node.stage.may_leave() || (self.flaw == Flaw::LeavesAfterVouching && !node.stage.is_final()) {
                 events.push(Event::IsSentBack(number));
             }
-            if world.waivers > 0 && world.board.outcome.is_none() && !world.board.members[number].waived {
+            let is_open = number < self.nodes && world.gone.is_none() && world.board.outcome.is_none();
+            if world.waivers > 0 && is_open && !world.board.members[number].waived {
                 events.push(Event::IsWaived(number));
             }
         }
@@ -309,6 +441,8 @@ impl Model for Fleet {
     fn next_state(&self, world: &World, event: Event) -> Option<World> {
         let mut world = world.clone();
         match event {
+            Event::Happens(mishap) => self.happen(&mut world, mishap),
+            Event::IsVoided => world.is_void = true,
             Event::Does { node, act } => self.perform(&mut world, node, act, true),
             Event::DoesUnheard { node, act } => self.perform(&mut world, node, act, false),
             Event::ReadsAll(number) => read_all(&mut world, number),
@@ -349,16 +483,19 @@ impl Model for Fleet {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("S1 no two members end on different sides", |_, world: &World| {
+            Property::always("S1 no two members end on different sides", |fleet: &Fleet, world: &World| {
+                let counted = if fleet.flaw == Flaw::CopyTakesPart { world.nodes.len() } else { fleet.nodes };
                 let ends = |wanted: fn(&Stage) -> bool| {
-                    let counted = world.nodes.iter().zip(&world.board.members);
+                    let members = world.board.members.iter().chain(&world.board.members[..1]);
+                    let counted = world.nodes[..counted].iter().zip(members);
                     counted.filter(|(_, member)| !member.waived).any(|(node, _)| wanted(&node.stage))
                 };
                 !(ends(|stage| *stage == Stage::Kept)
                     && ends(|stage| matches!(stage, Stage::Left | Stage::GoneBack)))
             }),
             Property::always("S2 nobody switches before all have voted and armed", |_, world: &World| {
-                !world.nodes.iter().any(|node| node.runs_new)
+                world.gone.is_some()
+                    || !world.nodes.iter().any(|node| node.runs_new)
                     || world.board.all(|member| member.vote == Some(true) && member.armed)
             }),
             Property::always("S3 called off means that nobody switched", |_, world: &World| {
@@ -366,7 +503,8 @@ impl Model for Fleet {
                 !(is_off && world.nodes.iter().any(|node| node.runs_new))
             }),
             Property::always("S4 kept only when all reported good", |_, world: &World| {
-                !world.nodes.iter().any(|node| node.stage == Stage::Kept)
+                world.gone.is_some()
+                    || !world.nodes.iter().any(|node| node.stage == Stage::Kept)
                     || (world.board.outcome == Some(Outcome::Keep)
                         && world.board.all(|member| member.report == Some(Health::Good)))
             }),
@@ -377,6 +515,7 @@ impl Model for Fleet {
                     .all(|node| node.runs_new || !matches!(node.stage, Stage::Vouching { .. } | Stage::Kept))
             }),
             Property::always("L1 when faults end, all come to an end", |fleet: &Fleet, world: &World| {
+                // A copy has no part, and nobody waits for it.
                 let all: Vec<usize> = (0..fleet.nodes).collect();
                 [Checks::Good, Checks::Failed].iter().all(|checks| {
                     fleet.ends(world, &all, *checks)
@@ -409,7 +548,16 @@ fn check(fleet: Fleet) {
     checker.assert_properties();
 }
 
-const SOUND: Fleet = Fleet { nodes: 2, crashes: 0, waivers: 0, lags: None, flaw: Flaw::None };
+const SOUND: Fleet =
+    Fleet { nodes: 2, crashes: 0, waivers: 0, lags: None, flaw: Flaw::None, mishap: Mishap::Nothing };
+
+/// Everything that may happen beside, and the flaw that makes it a mistake, with the property that finds it out.
+const MISHAPS: [(Mishap, Flaw, &str); 4] = [
+    (Mishap::FarPlan, Flaw::FarInstantObeyed, "L1"),
+    (Mishap::Removal, Flaw::RemovedWithoutMark, "S1"),
+    (Mishap::Copy, Flaw::CopyTakesPart, "S"),
+    (Mishap::Rot, Flaw::BadForEver, "L1"),
+];
 
 #[test]
 fn two_nodes_agree_with_one_crash_and_one_lag() {
@@ -424,6 +572,25 @@ fn model_synchronous_agrees_whatever_happens() {
     check(Fleet { nodes: 3, lags: Some(0), ..SOUND });
     check(Fleet { nodes: 3, lags: Some(0), crashes: 1, waivers: 1, ..SOUND });
     check(Fleet { nodes: 3, lags: Some(1), crashes: 1, ..SOUND });
+    for (mishap, _, _) in MISHAPS {
+        eprint!("{mishap:?}: ");
+        check(Fleet { nodes: 3, lags: Some(0), crashes: 1, mishap, ..SOUND });
+    }
+}
+
+#[test]
+fn whatever_happens_beside_two_nodes_agree() {
+    for (mishap, _, _) in MISHAPS {
+        eprint!("{mishap:?}: ");
+        check(Fleet { crashes: 1, lags: Some(0), mishap, ..SOUND });
+    }
+}
+
+#[test]
+fn every_cure_of_what_happens_beside_is_missed_when_it_is_taken_out() {
+    for (mishap, flaw, property) in MISHAPS {
+        is_found_out(&Fleet { crashes: 1, lags: Some(0), flaw, mishap, ..SOUND }, property);
+    }
 }
 
 #[test]

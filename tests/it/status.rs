@@ -435,7 +435,7 @@ fn a_decision_that_is_not_known() {
     place.store.keep_journal(&vote).unwrap();
     place.point_at("1.2.0");
     let own = json!({
-        "fleet": "0123456789abcdef", "node": "web-1", "instance": "fedcba9876543210", "done": 16,
+        "fleet": "0123456789abcdef", "node": "web-1", "instance": "fedcba9876543210", "joined": true,
         "part": {
             "rollout": 17, "proposal": "", "release": id("1.2.0"),
             "stage": {"mode": "synchronous", "stage": "vouching", "at": 1_795_608_000_000_u64},

@@ -126,8 +126,12 @@ class Fleet:
     def fact(self, name):
         """A fact of the rollout under way (`plan`, `n2.vote`), or None."""
         node, _, kind = name.rpartition(".")
-        directory = self.board / (f"nodes/{node}" if node else "rollouts")
-        path = directory / f"{self.rollout:06}.{kind}"
+        if node:
+            path = self.board / f"nodes/{node}/{self.rollout:06}.{kind}"
+        else:
+            # Decisions stand in a directory that has the digest of the proposal in its name.
+            directory = next(self.board.glob(f"rollouts/{self.rollout:06}.????????????????"), None)
+            path = (directory or self.board / "rollouts/none") / kind
         return json.loads(path.read_text().splitlines()[0]) if path.exists() else None
 
     def await_fact(self, name, seconds=60):
@@ -147,7 +151,8 @@ class Fleet:
         def rests(app):
             root = app.node.path("/srv/app/.cutover")
             own = json.loads((root / "fleet.json").read_text())["body"]
-            return not (root / "journal.json").exists() and own["part"] is None and own["done"] >= self.rollout
+            return not (root / "journal.json").exists() and own["part"] is None \
+                and (own["last"] or {"rollout": 0})["rollout"] >= self.rollout
         eventually(f"rollout {self.rollout} is over everywhere: {self.why()}", seconds,
                    lambda: all(rests(app) for app in self.apps))
         self.each(lambda app: app.serves(version))

@@ -3,7 +3,7 @@
 //! ```text
 //! <prefix>//FLEET                          what `FLEET` holds
 //! <prefix>//rollouts                       MARK: the directory is there
-//! <prefix>/rollouts//000017.plan           what `rollouts/000017.plan` holds
+//! <prefix>/rollouts//000017                what `rollouts/000017` holds
 //! <prefix>/nodes//edge-01                  MARK
 //! <prefix>/nodes/edge-01//000017.vote
 //! ```

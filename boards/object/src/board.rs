@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <prefix>/rollouts/.directory             the directory is there
-//! <prefix>/rollouts/000017.plan            what the name holds
+//! <prefix>/rollouts/000017                 what the name holds
 //! ```
 //! The marks tell an empty board from a bucket or a prefix that was never one: there, nothing is *absent*.
 
@@ -19,6 +19,9 @@ use tokio::runtime::Runtime;
 const MARK: &str = ".directory";
 /// The object that a clock is read from.
 const CLOCK: &str = ".clock";
+/// What a store says that no fleet can use.
+const IGNORES: &str =
+    "the store puts a name although it is there (it ignores `If-None-Match`): no fleet can use it";
 
 /// A board in an object store. Blocks until the store answers, or its time is up.
 pub struct ObjectBoard {
@@ -146,14 +149,12 @@ impl Board for ObjectBoard {
             return Created::Unknown(why);
         }
         let tried = self.put(&self.path(name), text, PutMode::Create);
-        if tried.is_ok() {
-            return Created::Mine;
-        }
         // Refused, or unknown: a put whose reply was lost is refused when it is tried again. What is there tells.
         match self.read(name) {
             Read::Bytes(there) if there == text => Created::Mine,
             Read::Bytes(there) => Created::Theirs(there),
             Read::Bad(why) => Created::Theirs(why),
+            Read::Absent if tried.is_ok() => Created::Unknown("it was put, and is not there".into()),
             Read::Absent => Created::Unknown(tried.err().map_or_else(String::new, Trouble::into_text)),
             Read::Unreachable(why) => Created::Unknown(why),
         }
@@ -177,8 +178,15 @@ impl Board for ObjectBoard {
         if !names::is_name(name) {
             return Done::Unreachable("it is not a name for a board".into());
         }
-        match self.put(&self.path(name).join(MARK), "directory\n", PutMode::Create) {
-            Ok(()) | Err(Trouble::IsThere) => Done::Done,
+        let mark = self.path(name).join(MARK);
+        match self.put(&mark, "directory\n", PutMode::Create) {
+            Ok(()) | Err(Trouble::IsThere) => {}
+            Err(trouble) => return Done::Unreachable(trouble.into_text()),
+        }
+        // Some stores take the condition and ignore it: there, everybody would be first.
+        match self.put(&mark, "directory\n", PutMode::Create) {
+            Err(Trouble::IsThere) => Done::Done,
+            Ok(()) => Done::Unreachable(IGNORES.into()),
             Err(trouble) => Done::Unreachable(trouble.into_text()),
         }
     }
@@ -204,6 +212,11 @@ impl Board for ObjectBoard {
     fn remove(&mut self, name: &str) -> Done {
         if !names::is_name(name) {
             return Done::Unreachable("it is not a name for a board".into());
+        }
+        // A directory is its mark.
+        let mark = self.wait(self.store.delete(&self.path(name).join(MARK)));
+        if mark.is_ok() {
+            self.seen.remove(name);
         }
         match self.wait(self.store.delete(&self.path(name))) {
             Ok(()) | Err(Trouble::NotFound) => Done::Done,

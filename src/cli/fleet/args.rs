@@ -33,8 +33,17 @@ pub enum FleetCommand {
     Report(RolloutArgs),
     /// Stop a rollout: nobody switches any more, or all go back
     Abort(AbortArgs),
+    /// End a rollout whatever stands there: for one that nothing else can end
+    ///
+    /// Nobody begins any more, and nothing of it counts as kept. `abort` does it by itself where a decision was damaged.
+    Void(AbortArgs),
     /// Let a rollout go on without a member
     Waive(WaiveArgs),
+    /// Free the name of a node for another machine, or for the same one with a new disk
+    ///
+    /// The machine that had it has no part in anything any more. The new one runs `cutover fleet join`, and is listed by
+    /// `cutover fleet members --add`.
+    Replace(ReplaceArgs),
     /// Let this node follow the fleet again after a rollback by hand
     Resume,
     /// Write the facts of a rollout to stdout, to be carried to a node that is cut off
@@ -44,7 +53,7 @@ pub enum FleetCommand {
     /// Remove the facts of rollouts that ended long ago
     Gc(GcArgs),
     /// Put back decisions that this node has read and the storage has lost
-    Repair,
+    Repair(RepairArgs),
 }
 
 /// Of `fleet members`.
@@ -56,7 +65,7 @@ pub struct MembersArgs {
     /// Write a list with this node, too (repeat the option)
     #[arg(long, value_name = "NODE")]
     pub add: Vec<NodeName>,
-    /// Write a list without this node (repeat the option)
+    /// Write a list without this node, and free its name (repeat the option)
     #[arg(long, value_name = "NODE")]
     pub remove: Vec<NodeName>,
 }
@@ -141,14 +150,39 @@ pub struct AbortArgs {
 #[derive(Debug, Args)]
 pub struct WaiveArgs {
     /// Without whom
-    #[arg(value_name = "NODE")]
-    pub node: NodeName,
-    /// See there.
-    #[command(flatten)]
-    pub rollout: RolloutArgs,
+    #[arg(value_name = "NODE", required_unless_present = "ticket")]
+    pub node: Option<NodeName>,
+    /// Without whoever holds this ticket of a rolling rollout: for one that was damaged
+    #[arg(long, value_name = "NUMBER", conflicts_with = "node")]
+    pub ticket: Option<u32>,
+    /// Of which rollout; absent: the newest that has not ended
+    #[arg(value_name = "ROLLOUT")]
+    pub rollout: Option<u64>,
+    /// The same, where no node is named
+    #[arg(long = "rollout", value_name = "ROLLOUT", conflicts_with = "rollout")]
+    pub of_rollout: Option<u64>,
     /// Why
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub reason: String,
+}
+
+/// Of `fleet replace`.
+#[derive(Debug, Args)]
+pub struct ReplaceArgs {
+    /// Whose name is freed
+    #[arg(value_name = "NODE")]
+    pub node: NodeName,
+    /// Why
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub reason: String,
+}
+
+/// Of `fleet repair`.
+#[derive(Debug, Args)]
+pub struct RepairArgs {
+    /// Take the storage as it is, where another rollout has taken the place of one that it lost
+    #[arg(long)]
+    pub accept: bool,
 }
 
 /// Of `fleet import`.
@@ -182,4 +216,7 @@ pub struct HelperArgs {
     /// Whose helper it is
     #[arg(value_name = "NODE")]
     pub node: String,
+    /// The id of the fleet whose directory it must be
+    #[arg(value_name = "FLEET")]
+    pub fleet: Option<String>,
 }

@@ -1,26 +1,26 @@
 //! Looking after the shared directory: `export`, `import`, `gc`, `repair`.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::args::{GcArgs, ImportArgs, RolloutArgs};
-use super::propose::ended;
-use super::{board, kept, keys, rollout, settings, with_operator};
+use super::args::{GcArgs, ImportArgs, RepairArgs, RolloutArgs};
+use super::{board, ensure_signer, kept, keys, rollout, settings, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::Error;
-use crate::coord::board::{Board, Created, Done, Listed, Read};
+use crate::coord::board::{Board as _, Created, Done, Read};
+use crate::coord::collect::Terms;
 use crate::coord::facts::names;
+use crate::coord::facts::names::Decisions;
 use crate::coord::look::Trust;
 use crate::coord::operate;
-use crate::coord::rollout::numbers;
 use crate::coord::voice::Voice;
-use crate::lifecycle::fleet::believe;
+use crate::lifecycle::fleet::{Kept, believe};
 use crate::lifecycle::node;
 use crate::sys::disk;
+use crate::types::Digest;
 
 /// The longest file of exported facts.
 const EXPORT_BYTES_MAX: usize = 64 << 20;
@@ -41,13 +41,14 @@ pub fn export(context: &Context, args: &RolloutArgs) -> Result<u8, Error> {
         let rollout = rollout(operator, &fleet, args.rollout)?;
         let number = rollout.number;
         let mut wanted = vec![names::proposal(number)];
-        wanted.extend(["plan", "go", "start", "outcome", "halt"].map(|gate| names::gate(number, gate)));
+        let decisions = rollout.decisions();
+        wanted.extend(["plan", "go", "start", "outcome", "halt", "void"].map(|gate| decisions.gate(gate)));
         if rollout.is_signed() {
             // The proof of what the gates say.
             for node in &rollout.proposal.members {
                 let facts = ["vote", "armed", "stopped", "report"];
                 wanted.extend(facts.map(|what| names::own(node, number, what)));
-                wanted.push(names::waive(number, node));
+                wanted.push(decisions.waive(node));
             }
         }
         for name in wanted {
@@ -124,96 +125,73 @@ pub fn import(context: &Context, args: &ImportArgs) -> Result<u8, Error> {
 /// `fleet gc`
 pub fn gc(context: &Context, args: &GcArgs) -> Result<u8, Error> {
     let name = settings(context)?.name.clone();
+    if !args.dry_run {
+        ensure_signer(context)?;
+    }
     with_operator(context, |operator| {
         let fleet = operate::fleet(operator.board, &name)?;
-        let all = numbers(operator.board).map_err(Error::Unreachable)?;
-        let old = all.len().saturating_sub(args.keep.max(1));
-        let mut names_gone = Vec::new();
-        let mut gone = Vec::new();
-        for number in all.into_iter().take(old) {
-            let Ok(rollout) = operator.rollout(&fleet, number) else { continue };
-            let age = Duration::try_from(Timestamp::now().duration_since(rollout.proposal.created));
-            if age.unwrap_or_default() < args.older.0
-                || ended(operator, &rollout).map_err(Error::Unreachable)?.is_none()
-            {
-                // What stands before an open rollout stays, too: numbers have no gaps.
-                break;
-            }
-            gone.push(number);
-            names_gone.extend(names_of(operator.board, &rollout)?);
-        }
-        if !args.dry_run {
-            for name in &names_gone {
-                if let Done::Unreachable(why) = operator.board.remove(name) {
-                    return Err(Error::Unreachable(why));
-                }
-            }
-        }
+        let terms =
+            Terms { older: args.older.0, keep: args.keep, now: Timestamp::now(), is_dry: args.dry_run };
+        let gone = operator.collect(&fleet, terms)?;
         let verb = if args.dry_run { "would go" } else { "gone" };
-        let text = format!("{} rollouts {verb}, {} files", gone.len(), names_gone.len());
-        context.output.result(&json!({"rollouts": gone, "files": names_gone.len()}), &text);
+        let mut text = format!("{} rollouts {verb}, {} files", gone.rollouts.len(), gone.files);
+        for (number, nodes) in &gone.kept_for {
+            let names: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+            text.push_str(&format!(
+                "\nrollout {number} stays: {} may not know how it ended (`cutover fleet replace` if they are gone for good)",
+                names.join(", ")
+            ));
+        }
+        let kept_for: Vec<_> =
+            gone.kept_for.iter().map(|(number, nodes)| json!({"rollout": number, "nodes": nodes})).collect();
+        let value = json!({"rollouts": gone.rollouts, "files": gone.files, "kept_for": kept_for});
+        context.output.result(&value, &text);
         Ok(0)
     })
 }
 
-/// All names of a rollout, the proposal last: while it stands, the rest may be removed again.
-fn names_of(board: &mut dyn Board, rollout: &crate::coord::rollout::Rollout) -> Result<Vec<String>, Error> {
-    let prefix = format!("{:06}.", rollout.number);
-    let mut found = Vec::new();
-    let mut directories: Vec<String> = rollout.proposal.members.iter().map(names::node).collect();
-    directories.push(names::ROLLOUTS.into());
-    for directory in directories {
-        match board.list(&directory) {
-            Listed::Names(names) => {
-                let names = names.iter().filter(|name| name.starts_with(&prefix));
-                found.extend(names.map(|name| format!("{directory}/{name}")));
-            }
-            // A member that never joined has none.
-            Listed::Unreachable(_) if directory != names::ROLLOUTS => {}
-            Listed::Unreachable(why) => return Err(Error::Unreachable(why)),
-        }
-    }
-    found.push(names::proposal(rollout.number));
-    Ok(found)
-}
-
 /// `fleet repair`
-pub fn repair(context: &Context) -> Result<u8, Error> {
+pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8, Error> {
     let fleet = settings(context)?;
     let store = context.store()?;
-    let Some(kept) = kept(&store)? else {
+    let Some(mut kept) = kept(&store)? else {
         return Err(Error::Fleet("this node has not joined a fleet".into()));
     };
-    let last = kept.own.last.as_ref().map(|last| (last.rollout, &last.proposal, &last.gates));
-    let open = kept.part().map(|part| (part.rollout, &part.proposal, &part.gates));
+    let last = kept.own.last.as_ref().map(|last| (last.rollout, last.proposal.clone(), last.gates.clone()));
+    let open = kept.part().map(|part| (part.rollout, part.proposal.clone(), part.gates.clone()));
     if last.is_none() && open.is_none() {
         context.output.result(&json!({"put_back": []}), "this node remembers no rollout");
         return Ok(0);
     }
-    let mut board = board(fleet, kept.own.node.as_str());
-    let mut facts = Vec::new();
-    for (number, proposal, gates) in last.into_iter().chain(open) {
-        facts.push((names::proposal(number), proposal));
-        facts.extend(gates.iter().map(|(gate, text)| (names::gate(number, gate), text)));
-    }
+    let mut board = board(fleet, kept.own.node.as_str(), Some(&kept));
     let mut put_back = Vec::new();
-    for (name, text) in facts {
-        match board.read(&name) {
-            Read::Bytes(there) if there == *text => continue,
-            Read::Bytes(_) | Read::Bad(_) => {
-                let text =
-                    format!("`{name}` on the storage is not what this node has read: a person must look");
-                return Err(Error::Fleet(text));
+    for (number, proposal, gates) in last.into_iter().chain(open) {
+        match board.read(&names::proposal(number)) {
+            Read::Bytes(there) if there != proposal => {
+                return usurped(context, &mut kept, number, args.accept);
             }
-            Read::Absent => {}
+            Read::Bytes(_) | Read::Bad(_) | Read::Absent => {}
             Read::Unreachable(why) => return Err(Error::Unreachable(why)),
         }
-        match board.create(&name, text) {
-            Created::Mine => put_back.push(name),
-            Created::Theirs(_) => {
-                return Err(Error::Fleet(format!("`{name}` was just made by somebody else")));
+        let decisions = Decisions { rollout: number, proposal: Digest::of(proposal.as_bytes()) };
+        if let Done::Unreachable(why) = board.prepare(&decisions.directory()) {
+            return Err(Error::Unreachable(why));
+        }
+        let facts = gates.iter().map(|(gate, text)| (decisions.gate(gate), text.clone()));
+        for (name, text) in [(names::proposal(number), proposal)].into_iter().chain(facts) {
+            match board.read(&name) {
+                Read::Bytes(there) if there == text => continue,
+                Read::Bytes(_) | Read::Bad(_) => return Err(Error::Fleet(damaged(&name, number))),
+                Read::Absent => {}
+                Read::Unreachable(why) => return Err(Error::Unreachable(why)),
             }
-            Created::Unknown(why) => return Err(Error::Unreachable(why)),
+            match board.create(&name, &text) {
+                Created::Mine => put_back.push(name),
+                Created::Theirs(_) => {
+                    return Err(Error::Fleet(format!("`{name}` was just made by somebody else")));
+                }
+                Created::Unknown(why) => return Err(Error::Unreachable(why)),
+            }
         }
     }
     let text = if put_back.is_empty() {
@@ -222,5 +200,37 @@ pub fn repair(context: &Context) -> Result<u8, Error> {
         format!("put back: {}", put_back.join(", "))
     };
     context.output.result(&json!({"put_back": put_back}), &text);
+    Ok(0)
+}
+
+fn damaged(name: &str, number: u64) -> String {
+    format!(
+        "`{name}` on the storage is not what this node has read: `cutover fleet void {number}` ends the rollout, whatever \
+         stands there"
+    )
+}
+
+/// After the storage went back in time, somebody has proposed under a number that was in use: what it lost cannot come back.
+fn usurped(context: &Context, kept: &mut Kept, number: u64, is_accepted: bool) -> Result<u8, Error> {
+    if kept.part().is_some_and(|part| !part.closed) {
+        return Err(Error::Fleet(format!(
+            "rollout {number} is under way here, and another one stands in its place: `cutover recover` or `cutover rollback` \
+             ends it here first"
+        )));
+    }
+    if !is_accepted {
+        return Err(Error::Fleet(format!(
+            "another rollout has the number {number} of one that this node has ended, and the storage has lost: `cutover fleet \
+             repair --accept` has this node follow the storage as it is"
+        )));
+    }
+    kept.change(|own| {
+        own.last = None;
+        own.part = None;
+        own.list = 0;
+        own.stays_after = None;
+    })?;
+    let text = "this node follows the storage as it is: what the fleet runs there is what counts";
+    context.output.result(&json!({"put_back": [], "accepted": true}), text);
     Ok(0)
 }

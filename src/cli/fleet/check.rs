@@ -22,7 +22,7 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8, Error> {
     let settings = settings(context)?;
     let node = node_name(context)?;
     let directory = names::node(&node);
-    let mut first = board(settings, node.as_str());
+    let mut first = board(settings, node.as_str(), None);
     if let Read::Unreachable(why) = first.read(names::FLEET) {
         return Err(Error::Unreachable(why));
     }
@@ -30,7 +30,7 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8, Error> {
         return Err(Error::Fleet("this node has not joined the fleet: `cutover fleet join`".into()));
     }
     drop(first);
-    let open = || Box::new(board(settings, node.as_str())) as Box<dyn Board + Send>;
+    let open = || Box::new(board(settings, node.as_str(), None)) as Box<dyn Board + Send>;
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned();
     let rounds = usize::try_from(args.rounds).unwrap_or(usize::MAX);
@@ -48,7 +48,8 @@ pub fn check(context: &Context, args: &CheckArgs) -> Result<u8, Error> {
         check::run(&open, &machine, me, &parties, plan).map_err(told)?
     };
     let parties = if args.nodes.is_empty() { RACERS } else { report.clocks.len() };
-    let cannot = lacks(&report, settings);
+    let mut cannot = lacks(&report, settings);
+    cannot.extend(super::open_to_all(settings));
     let value = value_of(&report, parties, &cannot, node.as_str());
     if is_unfit(&report) {
         context.output.result(&value, "");

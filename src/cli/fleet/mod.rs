@@ -9,6 +9,7 @@ mod report;
 mod status;
 mod update;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use args::{FleetCommand, HelperArgs};
@@ -18,7 +19,7 @@ use super::context::Context;
 use super::failure::Error;
 use crate::config::Problem;
 use crate::coord::Settings as FleetSettings;
-use crate::coord::alive::Alive;
+use crate::coord::alive::{Alive, NotYet};
 use crate::coord::board::directory::DirectoryBoard;
 use crate::coord::board::helper::HelperBoard;
 use crate::coord::board::serve::serve;
@@ -28,11 +29,13 @@ use crate::coord::operate::{self, Operator};
 use crate::coord::rollout::Rollout;
 use crate::coord::settings::Mode;
 use crate::lifecycle::agreement;
-use crate::lifecycle::fleet::{FleetKeys, Kept, KeyFile};
+use crate::lifecycle::fleet::{FleetKeys, Here, Kept, KeyFile, Obstacle};
+use crate::lifecycle::policy;
 use crate::lifecycle::settings::Settings;
 use crate::store::Store;
+use crate::sys::clock::{Clock as _, SystemClock};
 use crate::sys::disk::Disk;
-use crate::types::{ReleaseId, Version};
+use crate::types::{Digest, ReleaseId, Span, Version};
 
 pub use update::update;
 
@@ -47,30 +50,67 @@ pub fn run(context: &Context, command: &FleetCommand) -> Result<u8, Error> {
         FleetCommand::Status(args) => status::status(context, args),
         FleetCommand::Report(args) => report::report(context, args),
         FleetCommand::Abort(args) => propose::abort(context, args),
+        FleetCommand::Void(args) => propose::void(context, args),
         FleetCommand::Waive(args) => propose::waive(context, args),
+        FleetCommand::Replace(args) => people::replace(context, args),
         FleetCommand::Resume => people::resume(context),
         FleetCommand::Export(args) => care::export(context, args),
         FleetCommand::Import(args) => care::import(context, args),
         FleetCommand::Gc(args) => care::gc(context, args),
-        FleetCommand::Repair => care::repair(context),
+        FleetCommand::Repair(args) => care::repair(context, args),
     }
 }
 
 /// `board-helper`: serves another cutover over stdin and stdout until that closes them.
 pub fn help(args: &HelperArgs, disk: &Disk) -> Result<u8, Error> {
-    let mut board = DirectoryBoard::new(args.directory.clone(), &args.node, disk.clone());
+    let mut board =
+        DirectoryBoard::new(args.directory.clone(), &args.node, disk.clone()).of_fleet(args.fleet.clone());
     let served = serve(&mut board, &mut std::io::stdin().lock(), &mut std::io::stdout().lock());
     Ok(u8::from(served.is_err()))
 }
 
-/// The board that the settings name, behind a helper that can be killed.
-pub fn board(settings: &FleetSettings, who: &str) -> HelperBoard {
+/// The board that the settings name, behind a helper that can be killed. A node that has joined a fleet goes to the board of
+/// that one only, whatever else is mounted there.
+pub fn board(settings: &FleetSettings, who: &str, kept: Option<&Kept>) -> HelperBoard {
+    let fleet = kept.map(|kept| kept.own.fleet.as_str());
     let program = match settings.directory.strip_prefix("exec:") {
         Some(words) => words.split_ascii_whitespace().map(ToOwned::to_owned).collect(),
         // This very program, even if its file was replaced meanwhile.
-        None => ["/proc/self/exe", "board-helper", &settings.directory, who].map(ToOwned::to_owned).to_vec(),
+        None => {
+            let words = ["/proc/self/exe", "board-helper", &settings.directory, who];
+            words.into_iter().chain(fleet).map(ToOwned::to_owned).collect()
+        }
     };
     HelperBoard::new(program, settings.io.0)
+}
+
+/// Where this node runs: what a copy of its root, or of its disk, does not have.
+pub fn here(store: &Store) -> Here {
+    let machine = machine_id();
+    let boot = SystemClock.boot_id();
+    let root = store.layout.fleet();
+    let root = root.parent().unwrap_or(&root);
+    let inode = std::fs::metadata(root).map_or((0, 0), |found| (found.dev(), found.ino()));
+    let text = format!("{machine}\n{boot}\n{}\n{inode:?}", root.display());
+    let place = Digest::of(text.as_bytes()).hex().chars().take(16).collect();
+    Here { machine, place }
+}
+
+fn machine_id() -> String {
+    std::fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned()
+}
+
+/// What keeps this node from switching to a release, as its operators have it: asked anew before each promise.
+pub fn obstacle(store: &Store) -> Obstacle<'_> {
+    Box::new(|release| {
+        let state = store.trusted_state().ok()?;
+        if let Some(held) = policy::held(state.hold.as_ref(), Timestamp::now()) {
+            return Some(NotYet { rollout: None, why: held.text, until: held.until });
+        }
+        let bad = state.bad.iter().find(|bad| bad.release.digest == release.digest)?;
+        let why = format!("release {} is banned here: {}", bad.release.version, bad.reason);
+        Some(NotYet { rollout: None, why, until: None })
+    })
 }
 
 /// Whose word counts.
@@ -81,7 +121,7 @@ pub fn keys(settings: &Settings) -> Result<FleetKeys, Error> {
 
 /// What this node remembers of its fleet; `None` when it has not joined.
 pub fn kept(store: &Store) -> Result<Option<Kept>, agreement::Error> {
-    Kept::load(&store.disk, &store.layout.fleet())
+    Ok(Kept::load(&store.disk, &store.layout.fleet())?.filter(|kept| kept.own.joined))
 }
 
 /// What this node's heartbeat says: what it runs, and what it could switch to, the release before this one first.
@@ -100,7 +140,16 @@ pub fn has(store: &Store) -> Alive {
             releases.push(sealed.release);
         }
     }
-    Alive { at: Timestamp::now(), running, releases }
+    Alive { running, releases, ..Alive::at(Timestamp::now()) }
+}
+
+/// What a member is told whose settings say that it moves alone.
+pub const ALONE: &str = "warning: this node has joined a fleet, and `fleet.mode` is `independent`: it follows its channel \
+                         alone, and the fleet waits for it";
+
+/// Whether this node is a member of a fleet.
+pub fn has_joined(store: &Store) -> bool {
+    kept(store).is_ok_and(|kept| kept.is_some())
 }
 
 /// The fleet's settings, complete enough to reach it.
@@ -112,6 +161,8 @@ fn settings(context: &Context) -> Result<&FleetSettings, Error> {
         "fleet.name"
     } else if fleet.mode == Mode::Independent {
         "fleet.mode"
+    } else if let Some(why) = operate::misplaced(fleet) {
+        return Err(Problem::Contradiction { why }.into());
     } else {
         return Ok(fleet);
     };
@@ -122,12 +173,82 @@ fn settings(context: &Context) -> Result<&FleetSettings, Error> {
 /// For `config check`: a fleet that is configured can be reached by these settings, and its rollouts can end well.
 pub fn check_configured(context: &Context) -> Result<(), Error> {
     if context.settings().fleet.mode == Mode::Independent {
+        if context.store().is_ok_and(|store| has_joined(&store)) {
+            context.output.say(ALONE);
+        }
         return Ok(());
     }
-    match operate::unworkable(settings(context)?) {
-        Some(why) => Err(Problem::Contradiction { why }.into()),
-        None => Ok(()),
+    let fleet = settings(context)?;
+    if let Some(why) = operate::unworkable(fleet).or_else(|| hopeless(context.settings())) {
+        return Err(Problem::Contradiction { why }.into());
     }
+    let (service, late) = (&context.settings().service, fleet.late.0 + fleet.stop.0);
+    if fleet.mode == Mode::Synchronous && !service.units.is_empty() && service.stop_timeout.0 > late {
+        context.output.say(&format!(
+            "warning: `service.stop_timeout` ({}) is longer than `fleet.late` and `fleet.stop` together ({}): where services \
+             take that long to stop, every rollout goes back",
+            service.stop_timeout,
+            Span(late)
+        ));
+    }
+    if let Some(why) = open_to_all(fleet) {
+        context.output.say(&format!("warning: {why}"));
+    }
+    Ok(())
+}
+
+/// Why every synchronous rollout goes back, by settings of the node itself.
+fn hopeless(settings: &Settings) -> Option<String> {
+    let (fleet, health) = (&settings.fleet, &settings.health);
+    let in_time = fleet.trial.0 + fleet.settle.0;
+    let takes = health.min_healthy.0;
+    (fleet.mode == Mode::Synchronous && !health.check.is_empty() && takes > in_time).then(|| {
+        format!(
+            "`health.min_healthy` ({}) is longer than `fleet.trial` and `fleet.settle` together ({}): no report would come in \
+             time, and every rollout would go back",
+            health.min_healthy,
+            Span(in_time)
+        )
+    })
+}
+
+/// What is wrong with a directory in which everybody may write; nothing where it cannot be seen.
+pub fn open_to_all(settings: &FleetSettings) -> Option<String> {
+    if settings.directory.starts_with("exec:") {
+        return None;
+    }
+    // Asked of a helper: storage that hangs must not hold up this process.
+    let read = |name: &str| {
+        let mut command = std::process::Command::new("stat");
+        command.args(["-c", "%a", &format!("{}/{name}", settings.directory)]);
+        bounded(&mut command)
+    };
+    let is_open = |mode: &String| mode.trim().ends_with(['2', '3', '6', '7']);
+    let open =
+        ["rollouts", "members", "nodes"].into_iter().find(|name| read(name).as_ref().is_some_and(is_open))?;
+    Some(format!(
+        "everybody on this machine may write to `{}/{open}`, and could decide for the fleet: give it to the group of the \
+         nodes (`chmod 2770`)",
+        settings.directory
+    ))
+}
+
+/// What a command says within two seconds.
+fn bounded(command: &mut std::process::Command) -> Option<String> {
+    let mut child =
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().ok()?;
+    for _ in 0..100 {
+        match child.try_wait() {
+            Ok(Some(_)) => {
+                let said = child.wait_with_output().ok()?;
+                return String::from_utf8(said.stdout).ok();
+            }
+            Ok(None) => std::thread::sleep(std::time::Duration::from_millis(20)),
+            Err(_) => return None,
+        }
+    }
+    let _ = child.kill();
+    None
 }
 
 /// Calls `work` with an operator on the configured board.
@@ -138,7 +259,11 @@ fn with_operator<T>(
     let settings = settings(context)?;
     let keys = keys(context.settings())?;
     let key_file = settings.signing_key.as_ref().map(|path| KeyFile(path.into()));
-    let mut board = board(settings, "operator");
+    let known = match context.store() {
+        Ok(store) => kept(&store).ok().flatten(),
+        Err(_) => None,
+    };
+    let mut board = board(settings, "operator", known.as_ref());
     let mut operator = Operator {
         board: &mut board,
         trust: Trust { keys: &keys, allow_unsigned: settings.allow_unsigned },
@@ -155,7 +280,9 @@ fn ensure_signer(context: &Context) -> Result<(), Error> {
         return Ok(());
     }
     let what = "there is no key to sign it with".to_owned();
-    let hint = "set `fleet.signing_key`, or `fleet.allow_unsigned = true` on all nodes".to_owned();
+    let hint = "set `fleet.signing_key` to an operator's key, and trust it on all nodes by a line `NAME \
+                namespaces=\"cutover-fleet\" ssh-ed25519 …` in `/etc/cutover/keys/NAME.pub`; or set `fleet.allow_unsigned = true` on all nodes"
+        .to_owned();
     Err(Error::Usage { what, hint: Some(hint) })
 }
 

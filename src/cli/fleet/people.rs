@@ -2,16 +2,17 @@
 
 use serde_json::json;
 
-use super::args::MembersArgs;
-use super::{board, ensure_signer, kept, keys, settings, with_operator};
+use super::args::{MembersArgs, ReplaceArgs};
+use super::{board, ensure_signer, has, here, kept, keys, machine_id, settings, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::Error;
 use crate::cli::output::table;
 use crate::coord::NodeName;
 use crate::coord::facts::Listed;
+use crate::coord::look::Trust;
 use crate::coord::operate;
 use crate::lifecycle::driver::chain;
-use crate::lifecycle::fleet::{KeyFile, Member, join as join_fleet, new_id, own_key};
+use crate::lifecycle::fleet::{KeyFile, Member, Newcomer, join as join_fleet, new_id, own_key};
 use crate::sys::clock::SystemClock;
 
 /// `fleet init`
@@ -36,20 +37,35 @@ pub fn node_name(context: &Context) -> Result<NodeName, Error> {
 pub fn join(context: &Context) -> Result<u8, Error> {
     let settings = settings(context)?;
     let node = node_name(context)?;
-    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned();
+    let machine = machine_id();
     let store = context.store()?;
     store.prepare()?;
-    let mut board = board(settings, node.as_str());
+    let mut board = board(settings, node.as_str(), None);
+    let key_path = store.layout.fleet_key();
+    let had_key = key_path.exists();
     let key = own_key(&store.disk, &store.layout.fleet_key(), node.as_str())
         .map_err(|error| Error::Fleet(chain(&error)))?;
     let path = store.layout.fleet();
-    let kept = join_fleet(&mut board, &store.disk, &path, settings, &node, machine, Some(key))
-        .map_err(Error::Fleet)?;
+    let trusted = keys(context.settings())?;
+    let trust = Trust { keys: &trusted, allow_unsigned: settings.allow_unsigned };
+    let newcomer = Newcomer { node: &node, machine, key: Some(key) };
+    let joined = join_fleet(&mut board, &store.disk, &path, settings, newcomer, trust);
+    if joined.is_err() && !had_key {
+        // Whoever is refused keeps nothing.
+        store.disk.remove_file(&key_path)?;
+    }
+    let kept = joined.map_err(Error::Fleet)?;
+    // What it has, and which format it reads, is known from now on.
+    let signer = KeyFile(key_path);
+    let mut member = Member::new(Box::new(board), &SystemClock, &trusted, Some(&signer), settings, kept);
+    member.has = has(&store);
+    member.here = here(&store);
+    member.show()?;
     let text = format!(
         "node {node} has joined fleet {}; an operator lists it with `cutover fleet members --add {node}`",
         settings.name
     );
-    context.output.result(&json!({"node": node, "instance": kept.own.instance}), &text);
+    context.output.result(&json!({"node": node, "instance": member.own().instance}), &text);
     Ok(0)
 }
 
@@ -62,18 +78,25 @@ pub fn members(context: &Context, args: &MembersArgs) -> Result<u8, Error> {
     }
     with_operator(context, |operator| {
         let fleet = operate::fleet(operator.board, &name)?;
-        let joined = operator.joined()?;
+        let mut joined = operator.joined(&fleet)?;
         let mut list = operator.members(&fleet)?;
         if is_change {
             let before = list.map(|list| list.members).unwrap_or_default();
+            for node in &args.remove {
+                // Its name is free: the machine that had it must join again to be listed again.
+                operator.replace(&fleet, node, "it was removed")?;
+                joined.retain(|id| id.node != *node);
+            }
             let stays = |entry: &Listed| !args.remove.contains(&entry.node);
             let mut entries: Vec<Listed> =
                 before.into_iter().filter(|entry| !args.all && stays(entry)).collect();
             for id in &joined {
                 let is_wanted = args.all || args.add.contains(&id.node);
-                if is_wanted && !entries.iter().any(|entry| entry.node == id.node) {
-                    let (node, groups, key) = (id.node.clone(), id.groups.clone(), id.key.clone());
-                    entries.push(Listed { node, groups, key });
+                let is_same = |entry: &Listed| entry.node == id.node && entry.instance == id.instance;
+                if is_wanted && !entries.iter().any(is_same) {
+                    // Its name was freed, and it is another machine now.
+                    entries.retain(|entry| entry.node != id.node);
+                    entries.push(operate::entry_of(id.clone()));
                 }
             }
             let is_listed = |node: &NodeName| entries.iter().any(|entry| entry.node == *node);
@@ -100,6 +123,22 @@ pub fn members(context: &Context, args: &MembersArgs) -> Result<u8, Error> {
     })
 }
 
+/// `fleet replace`
+pub fn replace(context: &Context, args: &ReplaceArgs) -> Result<u8, Error> {
+    let name = settings(context)?.name.clone();
+    ensure_signer(context)?;
+    with_operator(context, |operator| {
+        let fleet = operate::fleet(operator.board, &name)?;
+        let node = &args.node;
+        let times = operator.replace(&fleet, node, &args.reason)?;
+        let text = format!(
+            "the name {node} is free: `cutover fleet join` on the new machine, then `cutover fleet members --add {node}`"
+        );
+        context.output.result(&json!({"node": node, "replaced": times}), &text);
+        Ok(0)
+    })
+}
+
 /// `fleet resume`
 pub fn resume(context: &Context) -> Result<u8, Error> {
     let fleet = settings(context)?;
@@ -112,7 +151,7 @@ pub fn resume(context: &Context) -> Result<u8, Error> {
             return Err(Error::Fleet("this node has not joined a fleet".into()));
         };
         let keys = keys(context.settings())?;
-        let board = board(fleet, kept.own.node.as_str());
+        let board = board(fleet, kept.own.node.as_str(), Some(&kept));
         let signer = KeyFile(node.store.layout.fleet_key());
         Member::new(Box::new(board), &SystemClock, &keys, Some(&signer), fleet, kept).resume()?;
         context.output.result(&json!({"resumed": true}), "this node follows the fleet again");

@@ -7,20 +7,19 @@ use serde_json::json;
 
 use super::args::{AbortArgs, ProposeArgs, WaiveArgs};
 use super::report::{account, summary};
-use super::{ensure_signer, rollout, settings, with_operator};
+use super::{ensure_signer, kept, rollout, settings, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::{Error, code};
 use crate::coord::NodeName;
 use crate::coord::account::Account;
 use crate::coord::alive::{self, Alive, NoWayBack};
-use crate::coord::facts::{Fleet, Wanted};
+use crate::coord::board::Read;
+use crate::coord::facts::{Fleet, Wanted, names};
 use crate::coord::operate::{self, Operator, Wish};
 use crate::coord::rolling::Rolling;
 use crate::coord::rollout::{Rollout, numbers};
-use crate::coord::rules::rolling::End;
-use crate::coord::rules::synchronous::{Go, Outcome, Plan};
 use crate::coord::settings::Mode;
-use crate::coord::synchronous::{Heard, Synchronous};
+use crate::coord::standing::{self, How, Standing};
 use crate::lifecycle::node::Node;
 use crate::sys::clock::Clock;
 use crate::types::{Digest, ReleaseId, Version};
@@ -53,6 +52,7 @@ pub fn propose(context: &Context, args: &ProposeArgs) -> Result<u8, Error> {
                 Some(release) => (release, args.only.clone()),
                 None => way_back(operator, &fleet, &args.only)?,
             };
+            ensure_nothing_was_lost(node, operator)?;
             let newest = operator.newest(&fleet)?;
             let wish = Wish {
                 release: Wanted { name, version: release.version.clone(), digest: release.digest },
@@ -66,13 +66,15 @@ pub fn propose(context: &Context, args: &ProposeArgs) -> Result<u8, Error> {
                 && ended(operator, &open).map_err(Error::Unreachable)?.is_none()
             {
                 if !args.supersede {
-                    let text = format!(
-                        "rollout {} has not ended: `cutover fleet abort` stops it, `--supersede` does both",
-                        open.number
-                    );
-                    return Err(Error::NotNow(text));
+                    return Err(Error::NotNow(in_the_way(operator, &open)?));
                 }
-                operator.abort(&open, "superseded", now)?;
+                operator.ensure_clock(fleet_settings)?;
+                // A rolling rollout that was stopped waits for those who hold a place: nobody waits for them now.
+                if operator.abort(&open, "superseded", now).is_err()
+                    || ended(operator, &open).map_err(Error::Unreachable)?.is_none()
+                {
+                    operator.void(&open, "superseded")?;
+                }
             }
             let rollout = operator.propose(fleet_settings, &wish)?;
             let number = rollout.number;
@@ -87,6 +89,50 @@ pub fn propose(context: &Context, args: &ProposeArgs) -> Result<u8, Error> {
             wait(context, node, operator, &rollout)
         })
     })
+}
+
+/// What ends the rollout that is in the way of another one.
+fn in_the_way(operator: &mut Operator<'_>, open: &Rollout) -> Result<String, Error> {
+    let number = open.number;
+    if open.proposal.mode == Mode::Rolling
+        && let Some(mut follow) = Rolling::new(open.clone(), usize::MAX, operator.voice())
+    {
+        super::status::heard(follow.read(operator.board))?;
+        let out = follow.view.tickets.iter().filter(|ticket| !follow.view.has_finished(**ticket));
+        let names: Vec<_> = out.filter_map(|ticket| open.proposal.members.get(ticket.owner)).collect();
+        if let (true, Some(first)) = (follow.view.halt, names.first()) {
+            return Ok(format!(
+                "rollout {number} was stopped, and {first} holds a place in it: `cutover fleet waive {first} {number}` frees \
+                 it, `--supersede` goes on without all who hold one"
+            ));
+        }
+    }
+    Ok(format!("rollout {number} has not ended: `cutover fleet abort` stops it, `--supersede` does both"))
+}
+
+/// A proposal would take the number of a rollout that this node remembers, and the storage does not.
+fn ensure_nothing_was_lost(node: &Node<'_>, operator: &mut Operator<'_>) -> Result<(), Error> {
+    let Some(kept) = kept(node.store)? else { return Ok(()) };
+    let last = kept.own.last.as_ref().map(|last| (last.rollout, &last.proposal));
+    let open = kept.part().map(|part| (part.rollout, &part.proposal));
+    for (number, proposal) in last.into_iter().chain(open) {
+        let is_there = match operator.board.read(&names::proposal(number)) {
+            Read::Bytes(text) => text == *proposal,
+            Read::Bad(_) => true,
+            Read::Unreachable(why) => return Err(Error::Unreachable(why)),
+            Read::Absent => standing::removed(operator.board, number, operator.trust)
+                .map_err(Error::Unreachable)?
+                .is_some(),
+        };
+        if !is_there {
+            let text = format!(
+                "the storage went back in time: rollout {number}, which this node has read, is not there; \
+                 `cutover fleet repair` puts it back"
+            );
+            return Err(Error::Unreachable(text));
+        }
+    }
+    Ok(())
 }
 
 /// The release of this version, by the digest that was given or that this machine knows it by.
@@ -144,13 +190,11 @@ fn way_back(
 }
 
 fn newest_kept(operator: &mut Operator<'_>, fleet: &Fleet) -> Result<Option<Rollout>, Error> {
-    for number in numbers(operator.board).map_err(Error::Unreachable)?.into_iter().rev() {
-        let Ok(rollout) = operator.rollout(fleet, number) else { continue };
-        if ended(operator, &rollout).map_err(Error::Unreachable)?.is_some_and(|end| end.code == 0) {
-            return Ok(Some(rollout));
-        }
+    let (numbers, _) = numbers(operator.board).map_err(Error::Unreachable)?;
+    match operator.newest_kept(fleet, &numbers)? {
+        Some(number) => Ok(Some(operator.rollout(fleet, number)?)),
+        None => Ok(None),
     }
-    Ok(None)
 }
 
 /// How a rollout ended: its word and exit code.
@@ -166,33 +210,18 @@ pub struct Ended {
 
 /// How a rollout ended, if it has.
 pub fn ended(operator: &mut Operator<'_>, rollout: &Rollout) -> Result<Option<Ended>, String> {
-    let heard = |heard: Heard| match heard {
-        Heard::Yes => Ok(()),
-        Heard::No(why) => Err(why),
-    };
-    let end =
-        |word, code, why: &Option<String>| Some(Ended { word, code, why: why.clone().unwrap_or_default() });
-    if rollout.proposal.mode == Mode::Rolling {
-        let Some(mut follow) = Rolling::new(rollout.clone(), usize::MAX, operator.voice()) else {
-            return Ok(end("void", code::CALLED_OFF, &None));
-        };
-        heard(follow.read(operator.board))?;
-        return Ok(match follow.view.end.filter(|_| follow.is_settled()) {
-            Some(End::Keep) => end("kept", 0, &follow.why),
-            Some(End::Partial) => end("partial", code::CALLED_OFF, &follow.why),
-            Some(End::Halted) => end("halted", code::CALLED_OFF, &follow.why),
-            None => None,
-        });
+    match operator.standing(rollout) {
+        Ok(Standing::Ended(standing::Ended { how, why })) => {
+            let code = match how {
+                How::Kept => 0,
+                How::RolledBack => code::ROLLED_BACK,
+                How::Aborted | How::Cancelled | How::Partial | How::Halted | How::Void => code::CALLED_OFF,
+            };
+            Ok(Some(Ended { word: how.word(), code, why }))
+        }
+        Ok(Standing::Open | Standing::Bad(_)) => Ok(None),
+        Err(error) => Err(error.to_string()),
     }
-    let mut follow = Synchronous::new(rollout.clone(), usize::MAX, operator.voice());
-    heard(follow.read_gates(operator.board))?;
-    Ok(match (follow.view.plan, follow.view.go, follow.view.outcome) {
-        (Some(Plan::Abort), _, _) => end("aborted", code::CALLED_OFF, &follow.why),
-        (_, Some(Go::Cancel), _) => end("cancelled", code::CALLED_OFF, &follow.why),
-        (_, _, Some(Outcome::Keep)) => end("kept", 0, &follow.why),
-        (_, _, Some(Outcome::Rollback { .. })) => end("rolled back", code::ROLLED_BACK, &follow.why),
-        (_, _, None) => None,
-    })
 }
 
 fn wait(
@@ -254,7 +283,22 @@ pub fn abort(context: &Context, args: &AbortArgs) -> Result<u8, Error> {
     with_operator(context, |operator| {
         let fleet = operate::fleet(operator.board, &name)?;
         let rollout = rollout(operator, &fleet, args.rollout.rollout)?;
+        operator.ensure_clock(settings(context)?)?;
         let word = operator.abort(&rollout, &args.reason, Timestamp::now())?;
+        let value = json!({"rollout": rollout.number, "outcome": word});
+        context.output.result(&value, &format!("rollout {} is {word}", rollout.number));
+        Ok(0)
+    })
+}
+
+/// `fleet void`
+pub fn void(context: &Context, args: &AbortArgs) -> Result<u8, Error> {
+    let name = settings(context)?.name.clone();
+    ensure_signer(context)?;
+    with_operator(context, |operator| {
+        let fleet = operate::fleet(operator.board, &name)?;
+        let rollout = rollout(operator, &fleet, args.rollout.rollout)?;
+        let word = operator.void(&rollout, &args.reason)?;
         let value = json!({"rollout": rollout.number, "outcome": word});
         context.output.result(&value, &format!("rollout {} is {word}", rollout.number));
         Ok(0)
@@ -267,10 +311,35 @@ pub fn waive(context: &Context, args: &WaiveArgs) -> Result<u8, Error> {
     ensure_signer(context)?;
     with_operator(context, |operator| {
         let fleet = operate::fleet(operator.board, &name)?;
-        let rollout = rollout(operator, &fleet, args.rollout.rollout)?;
-        operator.waive(&rollout, &args.node, &args.reason)?;
-        let value = json!({"rollout": rollout.number, "waived": args.node});
-        context.output.result(&value, &format!("rollout {} goes on without {}", rollout.number, args.node));
+        let rollout = match args.rollout.or(args.of_rollout) {
+            Some(number) => operator.rollout(&fleet, number)?,
+            None => newest_open(operator, &fleet)?,
+        };
+        let number = rollout.number;
+        let (value, who) = match (&args.node, args.ticket) {
+            (Some(node), _) => {
+                operator.waive(&rollout, node, &args.reason)?;
+                (json!({"rollout": number, "waived": node}), node.to_string())
+            }
+            (None, ticket) => {
+                let ticket = ticket.unwrap_or_default();
+                operator.waive_ticket(&rollout, ticket, &args.reason)?;
+                (json!({"rollout": number, "waived_ticket": ticket}), format!("the owner of ticket {ticket}"))
+            }
+        };
+        context.output.result(&value, &format!("rollout {number} goes on without {who}"));
         Ok(0)
     })
+}
+
+/// The newest rollout that has not ended.
+fn newest_open(operator: &mut Operator<'_>, fleet: &Fleet) -> Result<Rollout, Error> {
+    let (numbers, _) = numbers(operator.board).map_err(Error::Unreachable)?;
+    for number in numbers.into_iter().rev() {
+        let Ok(rollout) = operator.rollout(fleet, number) else { continue };
+        if ended(operator, &rollout).map_err(Error::Unreachable)?.is_none() {
+            return Ok(rollout);
+        }
+    }
+    Err(operate::Error::Refused("no rollout is under way".into()).into())
 }

@@ -13,7 +13,7 @@ use crate::cli::context::Context;
 use crate::cli::failure::Error;
 use crate::cli::output::{Tone, table};
 use crate::coord::account::{Account, Entry};
-use crate::coord::alive;
+use crate::coord::alive::{self, Alive};
 use crate::coord::facts::Fact;
 use crate::coord::look::{Look, found};
 use crate::coord::operate::{self, Operator};
@@ -83,11 +83,16 @@ fn show(
     let now = Timestamp::now();
     let end = ended(operator, rollout).map_err(Error::Unreachable)?;
     let proposal = &rollout.proposal;
-    let (mode, page) = match proposal.mode {
+    let (mode, mut page) = match proposal.mode {
         Mode::Rolling => ("rolling", rolling(operator, rollout)?),
         Mode::Synchronous | Mode::Independent => ("synchronous", synchronous(operator, rollout, now)?),
     };
-    let seen = heartbeats(operator, rollout, now);
+    let beats = heartbeats(operator, rollout);
+    let seen: Vec<Option<i64>> = beats
+        .iter()
+        .map(|said| said.as_ref().map(|said| (now.as_second() - said.at.as_second()).max(0)))
+        .collect();
+    let not_yet = say_why_not_yet(&mut page, &beats, rollout.number, end.is_some());
     let head = format!(
         "fleet {fleet}, rollout {}, {mode}: release {} for {} members, proposed {} by {}",
         rollout.number,
@@ -133,7 +138,7 @@ fn show(
         "proposed": proposal.created, "by": proposal.by,
         "outcome": end.as_ref().map(|end| end.word), "reason": end.as_ref().map(|end| &end.why),
         "gates": page.gates.iter().map(Gate::value).collect::<Vec<_>>(),
-        "waits_for": page.waits.text(now), "waiting": waiting, "why": page.why, "remarks": page.remarks,
+        "not_yet": not_yet, "waits_for": page.waits.text(now), "waiting": waiting, "why": page.why, "remarks": page.remarks,
         "members": members, "skew_ms": page.account.skew_ms, "mixed_ms": page.account.mixed_ms,
         "is_mixed": page.account.is_mixed, "longest_away": page.account.longest_away,
     });
@@ -207,19 +212,37 @@ impl Waits {
 
 pub fn heard(heard: Heard) -> Result<(), Error> {
     match heard {
-        Heard::Yes => Ok(()),
-        Heard::No(why) => Err(Error::Unreachable(why)),
+        // What is bad shows among the remarks.
+        Heard::Yes | Heard::Bad(_) => Ok(()),
+        Heard::Away(why) => Err(Error::Unreachable(why)),
     }
 }
 
-/// For how many seconds each member has not been heard of, by its clock and this one's; nothing: never heard of.
-fn heartbeats(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -> Vec<Option<i64>> {
-    let members = rollout.proposal.members.iter();
-    members
-        .map(|node| {
-            alive::read(operator.board, node).map(|said| (now.as_second() - said.at.as_second()).max(0))
-        })
-        .collect()
+/// What each member said last; nothing: never heard of.
+fn heartbeats(operator: &mut Operator<'_>, rollout: &Rollout) -> Vec<Option<Alive>> {
+    rollout.proposal.members.iter().map(|node| alive::read(operator.board, node)).collect()
+}
+
+/// Those who do not take part yet say why, and until when.
+fn say_why_not_yet(page: &mut Page, beats: &[Option<Alive>], rollout: u64, has_ended: bool) -> Vec<Value> {
+    let mut told = Vec::new();
+    for (entry, said) in page.account.members.iter_mut().zip(beats) {
+        let Some(not_yet) = said.as_ref().and_then(|said| said.not_yet.as_ref()) else { continue };
+        let is_of_this = not_yet.rollout.is_none_or(|number| number == rollout);
+        if has_ended || !is_of_this || entry.has_closed {
+            continue;
+        }
+        let until = not_yet.until.map(|until| format!(" until {until}")).unwrap_or_default();
+        if entry.note.is_empty() {
+            entry.note = format!("not yet: {}{until}", not_yet.why);
+        }
+        page.why.push(format!(
+            "{} does not take part yet: {}{until}; `cutover fleet waive {}` goes on without it",
+            entry.node, not_yet.why, entry.node
+        ));
+        told.push(json!({"node": entry.node, "why": not_yet.why, "until": not_yet.until}));
+    }
+    told
 }
 
 fn rows(account: &Account, seen: &[Option<i64>]) -> Vec<Vec<String>> {
@@ -267,7 +290,8 @@ fn gates(follow: &Synchronous<'_>) -> Vec<Gate> {
     let times = follow.rollout.times();
     let clock = |ms: Ms| moment(timestamp(ms));
     let gate = |name: &'static str, says: &'static str, then: String| {
-        let said = follow.texts.get(name).map(|text| found(text, None));
+        let place = follow.rollout.decisions().gate(name);
+        let said = follow.texts.get(name).map(|text| found(&place, text, None));
         let (by, made, why) = match said {
             Some(Look::Found(found)) => match found.fact {
                 Fact::Plan(said) => (Some(said.by), said.made, said.why),
@@ -321,7 +345,11 @@ fn waits(follow: &Synchronous<'_>) -> Waits {
         since,
         otherwise: "waits for a decision".into(),
     };
-    let made = |gate| match follow.texts.get(gate).map(|text| found(text, None)) {
+    let made = |gate: &str| match follow
+        .texts
+        .get(gate)
+        .map(|text| found(&follow.rollout.decisions().gate(gate), text, None))
+    {
         Some(Look::Found(found)) => match found.fact {
             Fact::Plan(said) => said.made,
             _ => None,

@@ -2,13 +2,15 @@
 
 use serde_json::json;
 
-use super::{board, has, kept, keys, settings};
+use super::{board, has, here, kept, keys, settings};
 use crate::cli::args::UpdateArgs;
 use crate::cli::context::{Context, Locally};
 use crate::cli::failure::{Error, code, failure};
 use crate::cli::rehearse::ensure_possible;
 use crate::cli::update::{blocked, bring, conclude, ensure_switchable, not_now, tidy, wish};
-use crate::lifecycle::fleet::{KeyFile, Member, Taken};
+use crate::coord::rules::Checks;
+use crate::health::{Trial, Verdict};
+use crate::lifecycle::fleet::{Along, KeyFile, Member, Taken};
 use crate::lifecycle::node::{self, Node, WayBack};
 use crate::lifecycle::upstream::Offered;
 use crate::store::Sealed;
@@ -55,15 +57,24 @@ pub fn update(
             conclude(context, node, ended)
         }
         Taken::Unreachable(why) => Err(Error::Unreachable(why)),
+        Taken::Stranger(why) => Err(Error::Stranger(why)),
         Taken::CatchUp { number, release } => {
             context.output.say(&format!("the fleet runs release {} since rollout {number}", release.version));
-            follow(context, node, locally, args, &release, None)
+            match follow(context, node, locally, args, &release, None) {
+                // It stays as it is until somebody allows it again, and says so.
+                Err(Error::Node(node::Error::Banned(bad))) => {
+                    let why = format!("release {} is banned here: {}", bad.release.version, bad.reason);
+                    say_not_yet(context, node, &why, None);
+                    Err(Error::NotNow(format!(
+                        "{why}; `cutover mark-good {}` allows it again",
+                        bad.release.version
+                    )))
+                }
+                done => done,
+            }
         }
         Taken::Rollout { number, release, .. } if active.as_ref() == Some(&release) => {
-            with_member(context, node, |member| Ok(member.has_it_already(&release.version)?))?;
-            let text = format!("release {} of rollout {number} runs here already", release.version);
-            context.output.result(&json!({"outcome": "nothing_to_do", "version": release.version}), &text);
-            Ok(0)
+            go_along(context, node, locally, args, number, &release)
         }
         Taken::Rollout { number, release, must_rehearse } => {
             if must_rehearse && !node.settings.rehearsal.is_on() {
@@ -96,12 +107,76 @@ pub fn with_member<T>(
         return Err(Error::Usage { what: "this node has not joined its fleet".into(), hint });
     };
     let _lock = node.lock()?;
-    let board = board(fleet, kept.own.node.as_str());
+    let board = board(fleet, kept.own.node.as_str(), Some(&kept));
     let signer = KeyFile(node.store.layout.fleet_key());
     let mut member = Member::new(Box::new(board), &SystemClock, &keys, Some(&signer), fleet, kept);
     member.has = has(node.store);
+    member.here = here(node.store);
+    member.obstacle = Some(super::obstacle(node.store));
     work(&mut member)
 }
+
+/// Tells the fleet why this node does not take part yet. What cannot be told is not told.
+fn say_not_yet(context: &Context, node: &Node<'_>, why: &str, until: Option<jiff::Timestamp>) {
+    let told = with_member(context, node, |member| {
+        member.say_not_yet(why, until);
+        Ok(())
+    });
+    if let Err(error) = told {
+        tracing::warn!(%error, "cannot tell the fleet why this node waits");
+    }
+}
+
+/// The release runs here already: this node votes and reports like the others, and has nothing to switch.
+fn go_along(
+    context: &Context,
+    node: &Node<'_>,
+    locally: &Locally<'_>,
+    args: &UpdateArgs,
+    number: u64,
+    release: &ReleaseId,
+) -> Result<u8, Error> {
+    let version = &release.version;
+    let tree = node.store.tree(version)?;
+    let began = node.clock.boot();
+    let mut trial = Trial::new(&node.settings.health, &[]);
+    let mut told = String::new();
+    let is_kept = locally.application(node.settings, |application| {
+        let mut watch = application.watch(version, &tree, None);
+        with_member(context, node, |member| {
+            loop {
+                let at = node.clock.boot().saturating_sub(began);
+                let checks = match trial.observe(at, &watch.observe(at)) {
+                    Verdict::Watching => Checks::Watching,
+                    Verdict::Healthy => Checks::Good,
+                    Verdict::Failed(_) | Verdict::Unproven(_) => Checks::Failed,
+                };
+                match member.go_along(version, checks)? {
+                    Along::Ended(is_kept) => return Ok(is_kept),
+                    Along::Wait(_, why) if args.no_wait => return Err(Error::NotNow(why)),
+                    Along::Wait(pause, why) => {
+                        if context.is_interrupted() {
+                            return Err(Error::NotNow(format!(
+                                "rollout {number} goes on without this command"
+                            )));
+                        }
+                        if why != told {
+                            context.output.say(&why);
+                            told = why;
+                        }
+                        node.clock.sleep(pause.min(GLANCE));
+                    }
+                }
+            }
+        })
+    })?;
+    let text = format!("release {version} of rollout {number} runs here already");
+    context.output.result(&json!({"outcome": "nothing_to_do", "version": version}), &text);
+    Ok(if is_kept { 0 } else { code::CALLED_OFF })
+}
+
+/// The longest sleep while others are waited for, so that signals are noticed.
+const GLANCE: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// Stages what the fleet wants, and begins the update.
 fn follow(
@@ -119,6 +194,9 @@ fn follow(
     let sealed = stage(context, node, locally, args, release)?;
     let in_the_way = blocked(node, &Offered::staged(&sealed), args.now)?;
     if !in_the_way.is_empty() {
+        let texts: Vec<&str> = in_the_way.iter().map(|blocked| blocked.text.as_str()).collect();
+        let until = in_the_way.iter().filter_map(|blocked| blocked.until).max();
+        say_not_yet(context, node, &texts.join("; "), until);
         return not_now(context, &release.version, &in_the_way);
     }
     let lock = node.lock()?;

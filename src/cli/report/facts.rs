@@ -7,10 +7,11 @@ use jiff::Timestamp;
 use super::fleet::{FleetNode, FleetReport, NodeInRollout, Rollout, Times};
 use super::page::Tone;
 use crate::coord::board::{Board, Listed, Read};
+use crate::coord::facts::names::Decisions;
 use crate::coord::facts::{self, Fact, GoDecision, OutcomeDecision, PlanDecision, Yes, names, seal};
 use crate::coord::name::NodeName;
 use crate::coord::rules::Health;
-use crate::types::Version;
+use crate::types::{Digest, Version};
 
 /// The rollouts that are looked at, newest.
 const ROLLOUTS_MAX: usize = 12;
@@ -47,7 +48,7 @@ pub fn gather(board: &mut dyn Board, now: Timestamp) -> Result<FleetReport, Stri
 
 fn read(board: &mut dyn Board, name: &str) -> Option<Fact> {
     let Read::Bytes(text) = board.read(name) else { return None };
-    let opened = seal::open(text.as_bytes()).ok()?;
+    let opened = seal::open(name, text.as_bytes()).ok()?;
     Fact::parse(opened.line).ok()
 }
 
@@ -78,23 +79,27 @@ struct Gates {
     go: Option<facts::Go>,
     outcome: Option<facts::Outcome>,
     is_halted: bool,
+    is_void: bool,
 }
 
 fn rollout(board: &mut dyn Board, number: u64) -> Option<Gathered> {
     let Some(Fact::Proposal(proposal)) = read(board, &names::proposal(number)) else { return None };
-    let mut gate = |what: &str| read(board, &names::gate(number, what));
+    let Read::Bytes(text) = board.read(&names::proposal(number)) else { return None };
+    let decisions = Decisions { rollout: number, proposal: Digest::of(text.as_bytes()) };
+    let mut gate = |what: &str| read(board, &decisions.gate(what));
     let gates = Gates {
         plan: gate("plan").and_then(|fact| if let Fact::Plan(plan) = fact { Some(plan) } else { None }),
         go: gate("go").and_then(|fact| if let Fact::Go(go) = fact { Some(go) } else { None }),
         outcome: gate("outcome")
             .and_then(|fact| if let Fact::Outcome(outcome) = fact { Some(outcome) } else { None }),
         is_halted: gate("halt").is_some(),
+        is_void: gate("void").is_some(),
     };
     let (state, tone) = stands(&gates);
     let mut nodes = Vec::new();
     let mut members = Vec::new();
     for name in &proposal.members {
-        let own = own_facts(board, name, number);
+        let own = own_facts(board, name, decisions);
         let (state, tone) = own.state(&proposal.release.version);
         nodes.push(NodeInRollout {
             node: name.to_string(),
@@ -118,6 +123,7 @@ fn rollout(board: &mut dyn Board, number: u64) -> Option<Gathered> {
 fn stands(gates: &Gates) -> (&'static str, Tone) {
     let decision = gates.outcome.as_ref().map(|outcome| outcome.decision);
     match (decision, &gates.plan, &gates.go) {
+        _ if gates.is_void => ("void", Tone::Warn),
         (Some(OutcomeDecision::Keep), _, _) => ("kept", Tone::Good),
         (Some(OutcomeDecision::Rollback), _, _) => ("rolled back", Tone::Warn),
         (Some(OutcomeDecision::Partial), _, _) => ("partial", Tone::Warn),
@@ -142,8 +148,9 @@ struct Own {
     closed: Option<facts::Closed>,
 }
 
-fn own_facts(board: &mut dyn Board, node: &NodeName, number: u64) -> Own {
-    let is_waived = read(board, &names::waive(number, node)).is_some();
+fn own_facts(board: &mut dyn Board, node: &NodeName, decisions: Decisions) -> Own {
+    let number = decisions.rollout;
+    let is_waived = read(board, &decisions.waive(node)).is_some();
     let mut own =
         Own { is_waived, vote: None, armed: None, stopped: None, switched: None, report: None, closed: None };
     for what in ["vote", "armed", "stopped", "switched", "report", "closed"] {
@@ -234,7 +241,7 @@ mod tests {
 
     impl Pinned {
         fn pin(&mut self, name: &str, line: &str) {
-            let file = String::from_utf8(seal::summed(line)).unwrap();
+            let file = String::from_utf8(seal::summed(name, line)).unwrap();
             self.0.insert(name.to_owned(), file);
         }
     }
@@ -273,40 +280,42 @@ mod tests {
     fn board() -> Pinned {
         let digest = Digest::of(b"");
         let mut board = Pinned(BTreeMap::new());
-        board.pin("FLEET", r#"{"format":1,"kind":"fleet","fleet":"shop-web","id":"x"}"#);
+        board.pin("FLEET", r#"{"format":2,"kind":"fleet","fleet":"shop-web","id":"x"}"#);
         board.pin(
             "members/000001",
-            r#"{"format":1,"kind":"members","fleet":"x","list":1,"members":[{"node":"n1"},{"node":"n2"},{"node":"n3"}],"by":"anna"}"#,
+            r#"{"format":2,"kind":"members","fleet":"x","list":1,"members":[{"node":"n1"},{"node":"n2"},{"node":"n3"}],"by":"anna"}"#,
         );
         let times = r#"{"vote":60,"lead":15,"late":10,"stop":0,"trial":60,"settle":10,"back":5,"poll":1,"visibility":2,"skew_ms":250}"#;
         board.pin(
             "rollouts/000001",
             &format!(
-                r#"{{"format":1,"kind":"proposal","fleet":"x","rollout":1,"prev":null,"mode":"synchronous","release":{{"version":"1.1.0","digest":"{digest}"}},"members_list":1,"members":["n1","n2"],"created":"2026-11-23T04:00:00Z","expires":"2026-11-24T04:00:00Z","by":"anna","not_before":null,"overlap":"brief","t":{times}}}"#
+                r#"{{"format":2,"kind":"proposal","fleet":"x","rollout":1,"prev":null,"mode":"synchronous","release":{{"version":"1.1.0","digest":"{digest}"}},"members_list":1,"members":["n1","n2"],"created":"2026-11-23T04:00:00Z","expires":"2026-11-24T04:00:00Z","by":"anna","not_before":null,"overlap":"brief","t":{times}}}"#
             ),
         );
+        let proposal = Digest::of(board.0["rollouts/000001"].as_bytes());
+        let decisions = Decisions { rollout: 1, proposal };
         board.pin(
-            "rollouts/000001.plan",
-            &format!(r#"{{"format":1,"kind":"plan","rollout":1,"proposal":"{digest}","decision":"commit","at":"2026-11-23T04:12:30Z","by":"n2","why":""}}"#),
+            &decisions.gate("plan"),
+            &format!(r#"{{"format":2,"kind":"plan","rollout":1,"proposal":"{digest}","decision":"commit","at":"2026-11-23T04:12:30Z","by":"n2","why":""}}"#),
         );
         board.pin(
-            "rollouts/000001.outcome",
-            &format!(r#"{{"format":1,"kind":"outcome","rollout":1,"answers":"{digest}","decision":"rollback","at":null,"by":"n2","why":""}}"#),
+            &decisions.gate("outcome"),
+            &format!(r#"{{"format":2,"kind":"outcome","rollout":1,"answers":"{digest}","decision":"rollback","at":null,"by":"n2","why":""}}"#),
         );
         for node in ["n1", "n2"] {
             let head = format!(r#""rollout":1,"node":"{node}","instance":"i""#);
             board.pin(
                 &format!("nodes/{node}/000001.switched"),
-                &format!(r#"{{"format":1,"kind":"step",{head},"plan":"{digest}","at":"2026-11-23T04:12:30.040Z","late_ms":40}}"#),
+                &format!(r#"{{"format":2,"kind":"step",{head},"plan":"{digest}","at":"2026-11-23T04:12:30.040Z","late_ms":40}}"#),
             );
             let health = if node == "n1" { "good" } else { "failed" };
             board.pin(
                 &format!("nodes/{node}/000001.report"),
-                &format!(r#"{{"format":1,"kind":"report",{head},"answers":"{digest}","health":"{health}","why":"because"}}"#),
+                &format!(r#"{{"format":2,"kind":"report",{head},"answers":"{digest}","health":"{health}","why":"because"}}"#),
             );
             board.pin(
                 &format!("nodes/{node}/000001.closed"),
-                &format!(r#"{{"format":1,"kind":"closed",{head},"proposal":"{digest}","running":"1.0.0"}}"#),
+                &format!(r#"{{"format":2,"kind":"closed",{head},"proposal":"{digest}","running":"1.0.0"}}"#),
             );
         }
         board

@@ -4,8 +4,10 @@
 //! private name removed, and then the name *read back and compared*. Whatever a call said, the comparison decides: replies are
 //! lost, and some file systems report the wrong error. Each access opens the directories anew, from the root: opening
 //! makes the storage look again (a mount may hide a new name for half a minute otherwise), and a mount that went away
-//! is noticed, because an empty mount point has no `rollouts/`.
+//! is noticed: an empty mount point has no `rollouts/`, and where another fleet's board stands below the mount, its
+//! `FLEET` has another id.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read as _, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,7 +20,8 @@ use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
-use super::super::facts::{FACT_BYTES_MAX, names};
+use super::super::facts::{FACT_BYTES_MAX, Fact, names};
+use super::super::look::{Found, Look, found as found_fact};
 use super::{Board, ClockRead, Created, Done, Listed, NAMES_MAX, Read};
 use crate::sys::disk::Disk;
 
@@ -28,6 +31,10 @@ const RETRIES: u32 = 5;
 /// A board in a directory. Blocks for as long as the storage does: see [`super::helper`].
 pub struct DirectoryBoard {
     root: PathBuf,
+    /// The id of the fleet whose board this must be.
+    fleet: Option<String>,
+    /// Device and inode of the directory that was seen to be this fleet's.
+    seen: Cell<Option<(u64, u64)>>,
     /// Distinguishes private names of all processes that ever were.
     private: String,
     made: u64,
@@ -43,7 +50,12 @@ impl DirectoryBoard {
             random = (nanoseconds() ^ u64::from(std::process::id()) << 32).to_ne_bytes();
         }
         let private = format!(".t.{who}.{:016x}", u64::from_ne_bytes(random));
-        Self { root, private, made: 0, disk }
+        Self { root, fleet: None, seen: Cell::new(None), private, made: 0, disk }
+    }
+
+    /// The same, and only the board of the fleet with this id.
+    pub fn of_fleet(self, fleet: Option<String>) -> Self {
+        Self { fleet, ..self }
     }
 
     fn private_name(&mut self) -> String {
@@ -55,10 +67,32 @@ impl DirectoryBoard {
     fn directory(&self, name: &str) -> Result<OwnedFd, Errno> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let mut directory = open(&self.root, flags, Mode::empty())?;
+        self.ensure_is_home(&directory)?;
         for part in name.split('/').filter(|part| !part.is_empty()) {
             directory = openat(&directory, part, flags | OFlag::O_NOFOLLOW, Mode::empty())?;
         }
         Ok(directory)
+    }
+
+    /// What stands at the root may change while nobody looks: a mount comes and goes.
+    fn ensure_is_home(&self, root: &OwnedFd) -> Result<(), Errno> {
+        let Some(fleet) = &self.fleet else { return Ok(()) };
+        let found = nix::sys::stat::fstat(root)?;
+        let place = Some((found.st_dev, found.st_ino));
+        if self.seen.get() == place {
+            return Ok(());
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let mut text = String::new();
+        let file = File::from(openat(root, names::FLEET, flags, Mode::empty())?);
+        file.take(FACT_BYTES_MAX as u64).read_to_string(&mut text).map_err(errno_of)?;
+        match found_fact(names::FLEET, &text, None) {
+            Look::Found(Found { fact: Fact::Fleet(said), .. }) if said.id == *fleet => {
+                self.seen.set(place);
+                Ok(())
+            }
+            _ => Err(ELSEWHERE),
+        }
     }
 
     fn write_private(&self, directory: &OwnedFd, private: &str, text: &str) -> io::Result<File> {
@@ -177,7 +211,7 @@ impl Board for DirectoryBoard {
             Read::Bad(why) => Created::Theirs(why),
             Read::Absent => Created::Unknown(match tried {
                 Ok(()) => "it was made, and is not there".to_owned(),
-                Err(errno) => errno.to_string(),
+                Err(errno) => text_of(errno),
             }),
             Read::Unreachable(why) => Created::Unknown(why),
         }
@@ -187,30 +221,21 @@ impl Board for DirectoryBoard {
         if !names::is_name(name) {
             return Read::Absent;
         }
-        retried(|| self.try_read(name)).unwrap_or_else(|errno| Read::Unreachable(errno.to_string()))
+        retried(|| self.try_read(name)).unwrap_or_else(|errno| Read::Unreachable(text_of(errno)))
     }
 
     fn list(&mut self, name: &str) -> Listed {
         if !name.is_empty() && !names::is_name(name) {
             return Listed::Names(Vec::new());
         }
-        retried(|| self.try_list(name)).unwrap_or_else(|errno| Listed::Unreachable(errno.to_string()))
+        retried(|| self.try_list(name)).unwrap_or_else(|errno| Listed::Unreachable(text_of(errno)))
     }
 
     fn prepare(&mut self, name: &str) -> Done {
         let (parent, last) = split(name);
-        // What several nodes create in is open to all, but nobody removes another's (as /tmp); umask is not asked.
-        let mode = Mode::from_bits_truncate(if name.contains('/') { 0o755 } else { 0o1777 });
         let made = self.directory(parent).and_then(|parent| {
-            match mkdirat(&parent, last, mode) {
-                Ok(()) => {
-                    nix::sys::stat::fchmodat(
-                        &parent,
-                        last,
-                        mode,
-                        nix::sys::stat::FchmodatFlags::FollowSymlink,
-                    )?;
-                }
+            match mkdirat(&parent, last, Mode::S_IRWXU) {
+                Ok(()) => share(&parent, last, name.starts_with(names::NODES) && name.contains('/'))?,
                 Err(Errno::EEXIST) => {}
                 Err(errno) => return Err(errno),
             }
@@ -223,7 +248,7 @@ impl Board for DirectoryBoard {
         if !names::is_name(name) {
             return Done::Unreachable("it is not a name for a board".into());
         }
-        self.try_beat(name, text).map_or_else(|error| Done::Unreachable(error.to_string()), |()| Done::Done)
+        self.try_beat(name, text).map_or_else(|error| unreachable_for(errno_of(error)), |()| Done::Done)
     }
 
     fn clock(&mut self, name: &str) -> ClockRead {
@@ -235,9 +260,12 @@ impl Board for DirectoryBoard {
         if !names::is_name(name) {
             return Done::Unreachable("it is not a name for a board".into());
         }
-        let removed = self
-            .directory(parent)
-            .and_then(|directory| unlinkat(&directory, last, UnlinkatFlags::NoRemoveDir));
+        let removed = self.directory(parent).and_then(|directory| {
+            match unlinkat(&directory, last, UnlinkatFlags::NoRemoveDir) {
+                Err(Errno::EISDIR | Errno::EPERM) => unlinkat(&directory, last, UnlinkatFlags::RemoveDir),
+                removed => removed,
+            }
+        });
         match removed {
             Ok(()) | Err(Errno::ENOENT) => Done::Done,
             Err(errno) => unreachable_for(errno),
@@ -245,8 +273,37 @@ impl Board for DirectoryBoard {
     }
 }
 
+/// Stands for: the directory is there, and is another fleet's. No file system gives this error.
+const ELSEWHERE: Errno = Errno::ENOMEDIUM;
+
+fn text_of(errno: Errno) -> String {
+    match errno {
+        ELSEWHERE => "this is not the directory of this node's fleet; is the right one mounted?".to_owned(),
+        errno => errno.to_string(),
+    }
+}
+
+/// Opens a directory that was just made to those who share the directory that it is in, and to nobody else: the group of
+/// that one may write, or only read where it is a node's own. Where not even that group can be given, it is as open as the
+/// one that it is in, whose owner wanted it so.
+fn share(parent: &OwnedFd, name: &str, is_nodes: bool) -> Result<(), Errno> {
+    let above = nix::sys::stat::fstat(parent)?;
+    let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let made = openat(parent, name, flags, Mode::empty())?;
+    let has_group = nix::sys::stat::fstat(&made)?.st_gid == above.st_gid
+        || nix::unistd::fchown(&made, None, Some(above.st_gid.into())).is_ok();
+    let is_open = above.st_mode & 0o002 != 0;
+    let mode = match (is_nodes, has_group || !is_open) {
+        (true, true) => 0o2750,
+        (true, false) => 0o755,
+        (false, true) => 0o2770,
+        (false, false) => 0o1777,
+    };
+    nix::sys::stat::fchmod(&made, Mode::from_bits_truncate(mode))
+}
+
 fn unreachable_for(errno: Errno) -> Done {
-    Done::Unreachable(errno.to_string())
+    Done::Unreachable(text_of(errno))
 }
 
 /// Directory and last part of a name.
@@ -285,6 +342,8 @@ fn nanoseconds() -> u64 {
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::super::super::facts;
+    use super::super::super::look::seal_summed;
     use super::*;
 
     fn boards(count: usize) -> (tempfile::TempDir, Vec<DirectoryBoard>) {
@@ -337,6 +396,27 @@ mod tests {
         assert!(matches!(board.read("rollouts/000001"), Read::Unreachable(_)));
         assert!(matches!(board.read("nodes/edge/000001.vote"), Read::Unreachable(_)));
         assert!(matches!(board.create("rollouts/000001", "x"), Created::Unknown(_)));
+    }
+
+    #[test]
+    fn a_board_of_another_fleet_below_the_mount_is_not_this_one() {
+        let (mounted, mut boards) = boards(1);
+        let (below, _) = self::boards(1);
+        for (place, id) in [(&mounted, "ours"), (&below, "theirs")] {
+            let fleet = facts::Fleet { fleet: "shop".into(), id: id.into() };
+            let text = seal_summed(names::FLEET, &Fact::Fleet(fleet));
+            std::fs::write(place.path().join(names::FLEET), text).unwrap();
+        }
+        let mut board = boards.remove(0).of_fleet(Some("ours".into()));
+        assert_eq!(board.create("rollouts/000001", "x"), Created::Mine);
+        board.root = below.path().into();
+        assert!(
+            matches!(board.read("rollouts/000001"), Read::Unreachable(why) if why.contains("not the directory"))
+        );
+        assert!(matches!(board.create("rollouts/000001", "x"), Created::Unknown(_)));
+        assert!(matches!(board.list("rollouts"), Listed::Unreachable(_)));
+        board.root = mounted.path().into();
+        assert_eq!(board.read("rollouts/000001"), Read::Bytes("x".into()));
     }
 
     #[test]

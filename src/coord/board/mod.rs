@@ -92,6 +92,6 @@ pub trait Board {
     fn hurry(&mut self, limit: std::time::Duration) {
         let _ = limit;
     }
-    /// Removes `name`: for facts of rollouts that were closed long ago.
+    /// Removes `name`, also an empty directory: for facts of rollouts that were closed long ago.
     fn remove(&mut self, name: &str) -> Done;
 }

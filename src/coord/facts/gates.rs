@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::name::NodeName;
 use super::super::rules::rolling::End;
+use super::Wanted;
 use crate::types::Digest;
 
 /// Which facts a decision rests on: the digest of each member's.
@@ -163,6 +164,60 @@ pub struct Ticket {
     /// It is for going back: the rollout was halted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub back: bool,
+    /// The tickets before it whose owners it did not see finished: with its own at most so many as may be out at once.
+    /// What is in no such list any more is finished for ever.
+    #[serde(default)]
+    pub open: Vec<u32>,
+    /// How many of those that had finished then had failed.
+    #[serde(default)]
+    pub failed: u32,
+    /// How many of those that had finished then were good, by wave.
+    #[serde(default)]
+    pub good: Vec<u32>,
+}
+
+/// Whoever holds this ticket, nobody waits for them: an operator's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaiveTicket {
+    /// Of this rollout.
+    pub rollout: u64,
+    /// What it answers.
+    pub proposal: Digest,
+    /// Its number.
+    pub ticket: u32,
+    /// Who said so.
+    pub by: String,
+    /// Why.
+    #[serde(default)]
+    pub why: String,
+}
+
+/// An operator ends a rollout, whatever stands there: nobody begins, and nothing of it counts as kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Void {
+    /// This rollout.
+    pub rollout: u64,
+    /// What it answers.
+    pub proposal: Digest,
+    /// Who said so.
+    pub by: String,
+    /// Why.
+    pub why: String,
+}
+
+/// The facts of a rollout were removed: this is made before, and tells for ever how it had ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// This rollout.
+    pub rollout: u64,
+    /// What it answers.
+    pub proposal: Digest,
+    /// How it ended, in a word.
+    pub ended: String,
+    /// What it was about.
+    pub release: Wanted,
+    /// Who removed them.
+    pub by: String,
 }
 
 /// A part of the fleet may go.

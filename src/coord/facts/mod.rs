@@ -1,7 +1,8 @@
 //! What nodes and operators write on shared storage: each fact once, never changed, its name never used again.
 //!
 //! Each fact names the digest of what it answers, from the proposal to the end. Keys that this program does not know
-//! are ignored; a `format` or a `kind` that it does not know makes the file bad, and a bad file says nothing.
+//! are ignored; a `format` or a `kind` that it does not know makes the file bad, and a bad file says nothing. The name of
+//! a fact is part of what is summed or signed (see [`seal`]).
 
 mod gates;
 pub mod names;
@@ -12,15 +13,17 @@ pub mod seal;
 use serde::{Deserialize, Serialize};
 
 pub use gates::{
-    Go, GoDecision, Halt, Outcome, OutcomeDecision, Plan, PlanDecision, SeenFacts, Start, StartDecision,
-    Ticket, Wave,
+    Go, GoDecision, Gone, Halt, Outcome, OutcomeDecision, Plan, PlanDecision, SeenFacts, Start,
+    StartDecision, Ticket, Void, WaiveTicket, Wave,
 };
 pub use own::{Armed, Beside, ClockSeen, Closed, Moments, Report, Step, Vote, Yes};
-pub use proposal::{Fleet, Id, Listed, Members, Proposal, ProposalTimes, Rolling, Seconds, Waive, Wanted};
+pub use proposal::{
+    Fleet, Id, Listed, Members, Proposal, ProposalTimes, Replace, Rolling, Seconds, Twin, Waive, Wanted,
+};
 pub use seal::{Bad, FACT_BYTES_MAX, Opened, Seal};
 
 /// The format of facts that this program writes and reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// The most members that a rollout may have.
 pub const MEMBERS_MAX: usize = 2000;
@@ -33,26 +36,36 @@ pub enum Fact {
     Fleet(Fleet),
     /// `members/000003`.
     Members(Members),
+    /// `members/replace.<node>.1`.
+    Replace(Replace),
     /// `nodes/<node>/id`.
     Id(Id),
+    /// `nodes/<node>/twin.<place>`.
+    Twin(Twin),
     /// `rollouts/000017`.
     Proposal(Box<Proposal>),
-    /// `rollouts/000017.plan`.
+    /// `rollouts/000017.gone`. The following are in the directory of the rollout's decisions.
+    Gone(Gone),
+    /// `plan`.
     Plan(Plan),
-    /// `rollouts/000017.go`.
+    /// `go`.
     Go(Go),
-    /// `rollouts/000017.start`.
+    /// `start`.
     Start(Start),
-    /// `rollouts/000017.outcome`.
+    /// `outcome`.
     Outcome(Outcome),
-    /// `rollouts/000017.waive.<node>`.
+    /// `waive.<node>`.
     Waive(Waive),
-    /// `rollouts/000017.t.0004`.
+    /// `t.0004`.
     Ticket(Ticket),
-    /// `rollouts/000017.wave.2`.
+    /// `wave.2`.
     Wave(Wave),
-    /// `rollouts/000017.halt`.
+    /// `halt`.
     Halt(Halt),
+    /// `void`.
+    Void(Void),
+    /// `waive.t.0004`.
+    WaiveTicket(WaiveTicket),
     /// `nodes/<node>/000017.vote`.
     Vote(Vote),
     /// `nodes/<node>/000017.armed`.
@@ -77,6 +90,11 @@ struct Format {
     format: u32,
 }
 
+/// The format of a line that may be a fact of another program version.
+pub fn format_of(line: &str) -> Option<u32> {
+    serde_json::from_str::<Format>(line).ok().map(|format| format.format)
+}
+
 impl Fact {
     /// The JSON line of this fact.
     pub fn line(&self) -> String {
@@ -89,10 +107,17 @@ impl Fact {
         let format: Format =
             serde_json::from_str(line).map_err(|error| Bad::new(format!("it is no fact: {error}")))?;
         if format.format != FORMAT {
-            return Err(Bad::new(format!("its format {} is unknown", format.format)));
+            return Err(other_format(format.format));
         }
         serde_json::from_str(line).map_err(|error| Bad::new(format!("it is no fact: {error}")))
     }
+}
+
+/// Why a fact of another format says nothing.
+pub fn other_format(format: u32) -> Bad {
+    Bad::new(format!(
+        "its format is {format}, and this cutover reads format {FORMAT}: a fleet's directory is of one format"
+    ))
 }
 
 #[cfg(test)]
@@ -109,9 +134,12 @@ mod tests {
             node: "edge-01".parse().unwrap(),
             instance: "i".into(),
             back: false,
+            open: vec![2, 3],
+            failed: 1,
+            good: vec![1],
         });
         let line = fact.line();
-        assert!(line.starts_with("{\"format\":1,\"kind\":\"ticket\",\"rollout\":17,"), "{line}");
+        assert!(line.starts_with("{\"format\":2,\"kind\":\"ticket\",\"rollout\":17,"), "{line}");
         assert_eq!(Fact::parse(&line).unwrap(), fact);
         assert_eq!(Fact::parse(&line.replace("{\"format", "{\"new\":[1],\"format")).unwrap(), fact);
     }
@@ -122,10 +150,10 @@ mod tests {
             "",
             "{}",
             "[]",
-            "{\"format\":2,\"kind\":\"fleet\",\"fleet\":\"a\",\"id\":\"b\"}",
-            "{\"format\":1,\"kind\":\"new\",\"fleet\":\"a\",\"id\":\"b\"}",
-            "{\"format\":1,\"fleet\":\"a\",\"id\":\"b\"}",
-            "{\"format\":1,\"kind\":\"fleet\",\"fleet\":\"a\",\"id\":\"b\"} x",
+            "{\"format\":1,\"kind\":\"fleet\",\"fleet\":\"a\",\"id\":\"b\"}",
+            "{\"format\":2,\"kind\":\"new\",\"fleet\":\"a\",\"id\":\"b\"}",
+            "{\"format\":2,\"fleet\":\"a\",\"id\":\"b\"}",
+            "{\"format\":2,\"kind\":\"fleet\",\"fleet\":\"a\",\"id\":\"b\"} x",
             &"[".repeat(60_000),
         ] {
             assert!(Fact::parse(line).is_err(), "{line:.60}");

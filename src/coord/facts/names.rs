@@ -2,13 +2,20 @@
 //!
 //! ```text
 //! FLEET                                 whose directory this is
-//! members/000003                        member lists
-//! rollouts/000017                       proposals, and beside them .plan .go .start .outcome .halt
-//! rollouts/000017.waive.<node>          .t.0004 .wave.2
+//! members/000003                        member lists, and replace.<node>.<times>: a name that was freed
+//! rollouts/000017                       proposals; 000017.gone when the rest was removed
+//! rollouts/000017.<digest>/             what anybody decides about the proposal of this digest:
+//!     plan go start outcome halt void, t.0004, wave.2, waive.<node>, waive.t.0004
 //! nodes/<node>/id                       .. alive, 000017.vote .armed .stopped .switched .report .cleared .closed
 //! ```
+//! The directory of a rollout is made by its proposer alone, before the proposal. Its name has the proposal's digest:
+//! decisions about one proposal can never be taken for decisions about another of the same number.
 
 use super::super::name::NodeName;
+use crate::types::Digest;
+
+/// So many hex digits of a proposal's digest name its directory.
+const DIGEST_DIGITS: usize = 16;
 
 /// Whose directory this is.
 pub const FLEET: &str = "FLEET";
@@ -32,24 +39,62 @@ pub fn proposal(rollout: u64) -> String {
     format!("{ROLLOUTS}/{rollout:06}")
 }
 
-/// A gate: `plan`, `go`, `start`, `outcome` or `halt`.
-pub fn gate(rollout: u64, gate: &str) -> String {
-    format!("{ROLLOUTS}/{rollout:06}.{gate}")
+/// Says that the facts of a rollout were removed, and how it had ended.
+pub fn gone(rollout: u64) -> String {
+    format!("{ROLLOUTS}/{rollout:06}.gone")
 }
 
-/// A waiver.
-pub fn waive(rollout: u64, node: &NodeName) -> String {
-    format!("{ROLLOUTS}/{rollout:06}.waive.{node}")
+/// What anybody may decide about one proposal: its number and the digest of its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decisions {
+    /// The number of the rollout.
+    pub rollout: u64,
+    /// The digest of the proposal's file.
+    pub proposal: Digest,
 }
 
-/// A ticket.
-pub fn ticket(rollout: u64, number: u32) -> String {
-    format!("{ROLLOUTS}/{rollout:06}.t.{number:04}")
+impl Decisions {
+    /// The directory of them all.
+    pub fn directory(&self) -> String {
+        let digest = self.proposal.hex();
+        format!("{ROLLOUTS}/{:06}.{}", self.rollout, digest.get(..DIGEST_DIGITS).unwrap_or_default())
+    }
+
+    /// A gate: `plan`, `go`, `start`, `outcome`, `halt` or `void`.
+    pub fn gate(&self, gate: &str) -> String {
+        format!("{}/{gate}", self.directory())
+    }
+
+    /// A waiver.
+    pub fn waive(&self, node: &NodeName) -> String {
+        format!("{}/waive.{node}", self.directory())
+    }
+
+    /// A ticket.
+    pub fn ticket(&self, number: u32) -> String {
+        format!("{}/t.{number:04}", self.directory())
+    }
+
+    /// Says that nobody waits for the owner of a ticket, whoever it is.
+    pub fn waive_ticket(&self, number: u32) -> String {
+        format!("{}/waive.t.{number:04}", self.directory())
+    }
+
+    /// The opening of a wave.
+    pub fn wave(&self, number: u32) -> String {
+        format!("{}/wave.{number}", self.directory())
+    }
 }
 
-/// The opening of a wave.
-pub fn wave(rollout: u64, number: u32) -> String {
-    format!("{ROLLOUTS}/{rollout:06}.wave.{number}")
+/// Frees a node's name, for the so many'th time.
+pub fn replace(node: &NodeName, times: u32) -> String {
+    format!("{MEMBERS}/replace.{node}.{times}")
+}
+
+/// The node, and the how many'th time, from a name in `members/`; other names have none.
+pub fn replaced_of(name: &str) -> Option<(NodeName, u32)> {
+    let (node, times) = name.strip_prefix("replace.")?.rsplit_once('.')?;
+    Some((node.parse().ok()?, times.parse().ok()?))
 }
 
 /// A node's directory.
@@ -57,9 +102,17 @@ pub fn node(node: &NodeName) -> String {
     format!("{NODES}/{node}")
 }
 
-/// A node's own entry.
-pub fn id(node: &NodeName) -> String {
-    format!("{NODES}/{node}/id")
+/// A node's own entry; another one each time that its name was freed.
+pub fn id(node: &NodeName, replaced: u32) -> String {
+    match replaced {
+        0 => format!("{NODES}/{node}/id"),
+        times => format!("{NODES}/{node}/id.{times}"),
+    }
+}
+
+/// Says that a node of this name runs in this place, too.
+pub fn twin(node: &NodeName, place: &str) -> String {
+    format!("{NODES}/{node}/twin.{place}")
 }
 
 /// A node's heartbeat.
@@ -96,9 +149,13 @@ mod tests {
     #[test]
     fn names_cannot_leave_the_directory() {
         let edge: NodeName = "edge-01".parse().unwrap();
-        for name in [FLEET, &waive(17, &edge), &own(&edge, 17, "vote"), &ticket(17, 4), &members(3)] {
+        let rollout = Decisions { rollout: 17, proposal: Digest::of(b"p") };
+        let within = [rollout.waive(&edge), rollout.ticket(4), rollout.waive_ticket(4), rollout.gate("plan")];
+        for name in within.iter().chain([&own(&edge, 17, "vote"), &members(3), &replace(&edge, 1)]) {
             assert!(is_name(name), "{name}");
         }
+        assert_eq!(replaced_of("replace.edge-01.2"), Some((edge, 2)));
+        assert_eq!(replaced_of("000002"), None);
         for name in ["", "/", "/a", "a/", "../a", "a/../b", "a//b", ".a", "a/b/c/d", "a b", "a\0"] {
             assert!(!is_name(name), "{name:?}");
         }

@@ -38,12 +38,31 @@ pub struct Members {
 pub struct Listed {
     /// Its name.
     pub node: NodeName,
+    /// Which machine of this name: see [`Id`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub instance: String,
     /// Its groups.
     #[serde(default)]
     pub groups: Vec<String>,
     /// Its public key, in OpenSSH's form, where nodes sign.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+}
+
+/// A node's name is free for another machine: what the one before says counts no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replace {
+    /// The fleet's id.
+    pub fleet: String,
+    /// The name.
+    pub node: NodeName,
+    /// How often it was freed, with this time.
+    pub times: u32,
+    /// Who said so.
+    pub by: String,
+    /// Why.
+    #[serde(default)]
+    pub why: String,
 }
 
 /// A node's own entry.
@@ -61,6 +80,17 @@ pub struct Id {
     /// Its public key, where nodes sign.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+}
+
+/// Somebody else writes this node's heartbeat, from this place: one of the two is a copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Twin {
+    /// The node.
+    pub node: NodeName,
+    /// Where the other one runs.
+    pub place: String,
+    /// Where the one runs that has noticed.
+    pub seen_from: String,
 }
 
 /// The release that a rollout is about.
@@ -92,6 +122,9 @@ pub struct Proposal {
     pub members_list: u32,
     /// Who takes part.
     pub members: Vec<NodeName>,
+    /// Which machine of each name takes part, where the list says so. Another one has no part.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub instances: BTreeMap<NodeName, String>,
     /// Their public keys, in OpenSSH's form, where nodes sign their facts: then of all of them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub keys: BTreeMap<NodeName, String>,

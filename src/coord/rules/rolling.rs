@@ -51,6 +51,8 @@ pub enum End {
     Partial,
     /// Too many failed, or an operator stopped it.
     Halted,
+    /// An operator ended it, whatever stood there.
+    Void,
 }
 
 /// What was read of one member.
@@ -73,6 +75,15 @@ pub struct Ticket {
     pub owner: usize,
     /// It is for going back.
     pub is_back: bool,
+    /// An operator has said that nobody waits for its owner.
+    pub is_waived: bool,
+}
+
+impl Ticket {
+    /// Whether it is this owner's, in this direction.
+    fn is_of(self, owner: usize, is_back: bool) -> bool {
+        self.owner == owner && self.is_back == is_back
+    }
 }
 
 impl Member {
@@ -197,13 +208,16 @@ impl View {
     }
 
     fn ticket_of(&self, owner: usize, is_back: bool) -> Option<u32> {
-        let wanted = Ticket { owner, is_back };
-        self.tickets.iter().position(|ticket| *ticket == wanted).and_then(|number| u32::try_from(number).ok())
+        self.tickets
+            .iter()
+            .position(|ticket| ticket.is_of(owner, is_back))
+            .and_then(|number| u32::try_from(number).ok())
     }
 
     /// Whether the owner of a ticket is back in service.
     pub fn has_finished(&self, ticket: Ticket) -> bool {
-        self.members.get(ticket.owner).is_some_and(|member| member.has_finished(ticket.is_back))
+        ticket.is_waived
+            || self.members.get(ticket.owner).is_some_and(|member| member.has_finished(ticket.is_back))
     }
 
     /// Whether this node has what a halt undoes.
@@ -215,7 +229,7 @@ impl View {
     pub fn is_settled(&self, limits: Limits) -> bool {
         match self.end {
             None => false,
-            Some(End::Keep | End::Partial) => true,
+            Some(End::Keep | End::Partial | End::Void) => true,
             Some(End::Halted) => {
                 !limits.undoes
                     || (self.unfinished() == 0 && !self.members.iter().any(|member| member.is_ahead()))
@@ -256,10 +270,11 @@ fn waiting(view: &View, local: Local, limits: Limits) -> Act {
 fn taking(number: u32, view: &View, local: Local) -> Act {
     let is_waived = view.mine().is_none_or(|member| member.waived);
     let is_off = view.halt || view.end.is_some() || view.contradiction || is_waived;
-    let mine = Ticket { owner: view.me, is_back: false };
     match view.tickets.get(number as usize) {
-        Some(ticket) if *ticket == mine && is_off => Act::Enter(Stage::Done { health: Health::Left }),
-        Some(ticket) if *ticket == mine => Act::Switch,
+        Some(ticket) if ticket.is_of(view.me, false) && (is_off || ticket.is_waived) => {
+            Act::Enter(Stage::Done { health: Health::Left })
+        }
+        Some(ticket) if ticket.is_of(view.me, false) => Act::Switch,
         Some(_) => Act::Enter(Stage::Waiting),
         None if is_off => Act::Enter(Stage::Over),
         None if local.is_expired => Act::Enter(Stage::Waiting),
@@ -281,7 +296,7 @@ fn undo(view: &View, limits: Limits) -> Act {
 
 fn returning(number: u32, view: &View) -> Act {
     match view.tickets.get(number as usize) {
-        Some(ticket) if *ticket == (Ticket { owner: view.me, is_back: true }) => Act::GoBack,
+        Some(ticket) if ticket.is_of(view.me, true) => Act::GoBack,
         Some(_) => Act::Enter(Stage::Done { health: Health::Good }),
         None if view.tickets.len() == number as usize => Act::Take { number, is_back: true },
         None => Act::Wait,

@@ -186,12 +186,23 @@ pub struct Local {
     pub now: Ms,
     /// When votes must be in.
     pub vote_by: Ms,
+    /// The latest instant that a plan may name: nobody waits for one that its rollout does not allow.
+    pub plan_by: Ms,
     /// Its clock agrees with the storage's.
     pub clock_is_good: bool,
     /// Storage answered just now.
     pub has_storage: bool,
+    /// What was to be written last is on storage. Storage that is full, or read-only, can be read all the same.
+    pub can_write: bool,
     /// What its checks say; counts once it has switched.
     pub checks: Checks,
+}
+
+impl Local {
+    /// Whether others can learn anything from this node now.
+    fn is_heard(&self) -> bool {
+        self.has_storage && self.can_write
+    }
 }
 
 /// A fact of this node.
@@ -272,7 +283,7 @@ fn voting(view: &View, local: Local, times: &Times) -> Act {
         Some(Plan::Commit { at }) => arm(at, view, local, times),
         None if view.mine().waived || view.contradiction => Act::Enter(Stage::Left),
         // Nothing was promised beyond the votes' time, and nobody knows when storage will be back.
-        None if !local.has_storage && local.now > local.vote_by => Act::Enter(Stage::Left),
+        None if !local.is_heard() && local.now > local.vote_by => Act::Enter(Stage::Left),
         None if view.any(|member| member.vote == Some(false)) || local.now > local.vote_by => {
             Act::Decide(Decision::Plan(Plan::Abort))
         }
@@ -291,7 +302,9 @@ fn arm(at: Ms, view: &View, local: Local, times: &Times) -> Act {
         // Only without this node: it is waived.
         Some(Go::Go) => Act::Enter(Stage::Left),
         None if view.mine().waived => Act::Enter(Stage::Left),
-        None if view.contradiction => Act::Decide(Decision::Go(Go::Cancel)),
+        // Of a plan that nobody can obey there is nothing to wait for.
+        None if !local.is_heard() && local.now > at + times.late => Act::Enter(Stage::Left),
+        None if view.contradiction || at > local.plan_by => Act::Decide(Decision::Go(Go::Cancel)),
         // Until then it can be called off without anybody noticing.
         None if local.now < at - times.lead => Act::Wait,
         None if local.clock_is_good && local.now <= at - times.window() => Act::Enter(Stage::Arming { at }),
@@ -306,9 +319,11 @@ fn arming(at: Ms, view: &View, local: Local, times: &Times) -> Act {
     let is_too_late = local.now > at + times.late;
     match view.go {
         Some(_) if is_too_late || view.contradiction || view.mine().waived => Act::Enter(Stage::Left),
+        // A go rests on this node's own word: where that is not on the board, somebody else's hand made the go.
+        Some(_) if !view.mine().armed => Act::Wait,
         Some(_) => Act::Switch { at },
         None if local.now > at - times.window() || view.contradiction => {
-            if is_too_late && !local.has_storage {
+            if is_too_late && !local.is_heard() {
                 Act::Enter(Stage::Left)
             } else {
                 Act::Decide(Decision::Go(Go::Cancel))
@@ -323,6 +338,11 @@ fn arming(at: Ms, view: &View, local: Local, times: &Times) -> Act {
 fn switched(at: Ms, view: &View, local: Local, times: &Times) -> Act {
     match view.outcome {
         Some(Outcome::Rollback { at }) => return Act::GoBack { at },
+        // It rests on this node's own report, which it has not made: not obeyed, and in doubt until the deadline.
+        Some(Outcome::Keep) if !view.mine().waived => {
+            let is_over = local.now > times.reported_by(at) + times.back;
+            return if is_over || local.checks == Checks::Failed { Act::Leave } else { Act::Wait };
+        }
         // Only without this node: it is waived, and does as it likes.
         Some(Outcome::Keep) => {
             return match local.checks {
@@ -367,6 +387,8 @@ fn failing(at: Ms, view: &View, local: Local, times: &Times) -> Act {
 
 fn vouching(view: &View, local: Local, times: &Times) -> Act {
     match view.outcome {
+        // As in `switched`: without its own report on the board, a keep is not obeyed.
+        Some(Outcome::Keep) if view.mine().report.is_none() && !view.mine().waived => return Act::Wait,
         Some(Outcome::Keep) => return Act::Enter(Stage::Kept),
         Some(Outcome::Rollback { at }) => return Act::GoBack { at },
         None => {}
@@ -474,3 +496,6 @@ pub fn may_start_back(at: Ms, view: &View, local: Local, times: &Times) -> MaySt
     }
     MayStart::Wait
 }
+
+#[cfg(test)]
+mod tests;

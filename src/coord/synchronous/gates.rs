@@ -3,19 +3,19 @@
 use jiff::Timestamp;
 
 use super::super::board::{Board, Created};
-use super::super::facts::{self, Fact, names};
-use super::super::look::{Found, Look, found, look};
+use super::super::facts::{self, Fact};
+use super::super::look::{Found, Look, found, look, look_signed};
 use super::super::rules::Health;
 use super::super::rules::synchronous::{Decision, Go, Outcome, Plan, StartGate};
 use super::super::settings::Overlap;
 use super::super::voice::says_yes;
-use super::{Heard, Synchronous, What, timestamp};
+use super::{GATES, Heard, Synchronous, What, timestamp};
 
 impl Synchronous<'_> {
     /// Reads the gates that may have been decided since.
     pub fn read_gates(&mut self, board: &mut dyn Board) -> Heard {
         self.unreadable = None;
-        for gate in ["plan", "go", "start", "outcome"] {
+        for gate in GATES {
             let is_due = match gate {
                 "plan" => self.view.plan.is_none(),
                 "go" => matches!(self.view.plan, Some(Plan::Commit { .. })) && self.view.go.is_none(),
@@ -29,12 +29,54 @@ impl Synchronous<'_> {
             if !is_due {
                 continue;
             }
-            let looked = look(board, &names::gate(self.rollout.number, gate));
-            if let Heard::No(why) = self.take_gate(board, gate, looked) {
-                return Heard::No(why);
+            let looked = look(board, &self.rollout.decisions().gate(gate));
+            if let Heard::Away(why) = self.take_gate(board, gate, looked) {
+                return Heard::Away(why);
             }
         }
+        // An operator ends what cannot be decided any more. Where all is well nobody looks for that, except onlookers.
+        let is_onlooker = self.view.me >= self.view.members.len();
+        if self.unreadable.is_some() || self.view.contradiction || is_onlooker {
+            return self.read_void(board);
+        }
         Heard::Yes
+    }
+
+    /// Looks whether an operator has ended the rollout, whatever stands there.
+    pub fn read_void(&mut self, board: &mut dyn Board) -> Heard {
+        match look_signed(board, &self.rollout.decisions().gate("void"), self.voice.trust) {
+            Look::Found(Found { fact: Fact::Void(said), .. }) if said.proposal == self.rollout.digest => {
+                self.end("void", &said.why);
+            }
+            Look::Found(_) => self.remark("`void` answers something else".into()),
+            Look::Absent => {}
+            Look::Bad(why) => self.remark(format!("`void` says nothing: {why}")),
+            Look::Unreachable(why) => return Heard::Away(why),
+        }
+        Heard::Yes
+    }
+
+    /// Takes up how the rollout ended, by a word that does not go through its gates: `void`, or that of a rollout whose
+    /// facts were removed. Only what is not known yet is filled in.
+    pub fn end(&mut self, word: &str, why: &str) {
+        self.unreadable = None;
+        self.why = Some(why.to_owned());
+        self.is_void = word == "void";
+        let view = &mut self.view;
+        if word == "kept" {
+            view.outcome.get_or_insert(Outcome::Keep);
+            return;
+        }
+        match (view.plan, view.go) {
+            (None | Some(Plan::Abort), _) => view.plan = Some(Plan::Abort),
+            (Some(Plan::Commit { .. }), None | Some(Go::Cancel)) => view.go = Some(Go::Cancel),
+            (Some(Plan::Commit { .. }), Some(Go::Go)) => {
+                view.outcome = match view.outcome {
+                    Some(Outcome::Rollback { at }) => Some(Outcome::Rollback { at }),
+                    Some(Outcome::Keep) | None => Some(Outcome::Rollback { at: 0 }),
+                };
+            }
+        }
     }
 
     /// Takes a gate into the view, if it may count: see [`super::super::voice`].
@@ -50,8 +92,8 @@ impl Synchronous<'_> {
                 "start" => What::Stopped,
                 _ => What::Report,
             };
-            if let Heard::No(why) = self.scan(board, what) {
-                return Heard::No(why);
+            if let Heard::Away(why) = self.scan(board, what) {
+                return Heard::Away(why);
             }
             if !self.has_all(what) {
                 let text = format!("gate `{gate}` rests on facts that cannot be seen");
@@ -92,7 +134,7 @@ impl Synchronous<'_> {
                 self.unreadable = Some(text.clone());
                 self.remark(text);
             }
-            Look::Unreachable(why) => return Heard::No(why),
+            Look::Unreachable(why) => return Heard::Away(why),
         }
         Heard::Yes
     }
@@ -140,7 +182,7 @@ impl Synchronous<'_> {
 
     /// Takes up what was written down about gates before: it holds even if the storage shows it no more.
     pub fn remember_gate(&mut self, gate: &'static str, text: &str) {
-        let looked = found(text, None);
+        let looked = found(&self.rollout.decisions().gate(gate), text, None);
         let _ = self.heed_gate(gate, looked);
     }
 
@@ -148,7 +190,7 @@ impl Synchronous<'_> {
     /// once and for ever; another one in its place is a contradiction.
     pub fn assure_gates(&mut self, board: &mut dyn Board) {
         for (gate, text) in self.texts.clone() {
-            match board.create(&names::gate(self.rollout.number, gate), &text) {
+            match board.create(&self.rollout.decisions().gate(gate), &text) {
                 Created::Mine | Created::Unknown(_) => {}
                 Created::Theirs(_) => self.contradict(&format!("gate `{gate}` is not the one that was read")),
             }
@@ -180,7 +222,7 @@ impl Synchronous<'_> {
                     Fact::Plan(facts::Plan { rollout: number, proposal, decision, at, made, by, why, seen }),
                 )
             }
-            (_, None) => return Heard::No("there is no plan to decide on".into()),
+            (_, None) => return Heard::Away("there is no plan to decide on".into()),
             (Decision::Go(said), Some(plan)) => {
                 let decision = match said {
                     Go::Go => facts::GoDecision::Go,
@@ -208,7 +250,7 @@ impl Synchronous<'_> {
     /// Puts the gate between stop and start.
     pub fn decide_start(&mut self, board: &mut dyn Board, said: StartGate, by: &str) -> Heard {
         let Some(plan) = self.gates.get("plan").copied() else {
-            return Heard::No("there is no plan to decide on".into());
+            return Heard::Away("there is no plan to decide on".into());
         };
         let decision = match said {
             StartGate::Start => facts::StartDecision::Start,
@@ -219,12 +261,12 @@ impl Synchronous<'_> {
     }
 
     fn put_gate(&mut self, board: &mut dyn Board, gate: &'static str, fact: &Fact) -> Heard {
-        let name = names::gate(self.rollout.number, gate);
+        let name = self.rollout.decisions().gate(gate);
         match self.voice.put(board, &self.rollout, &name, fact) {
-            Look::Absent => Heard::No("it was made, and is not there".into()),
+            Look::Absent => Heard::Away("it was made, and is not there".into()),
             looked => match self.take_gate(board, gate, looked) {
-                Heard::Yes => self.unreadable.clone().map_or(Heard::Yes, Heard::No),
-                no @ Heard::No(_) => no,
+                Heard::Yes => self.unreadable.clone().map_or(Heard::Yes, Heard::Bad),
+                no @ (Heard::Away(_) | Heard::Bad(_)) => no,
             },
         }
     }

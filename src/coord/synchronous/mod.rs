@@ -72,6 +72,8 @@ pub struct Synchronous<'a> {
     pub remarks: Vec<String>,
     /// A gate that is there, and could not be understood: nobody knows what was decided.
     pub unreadable: Option<String>,
+    /// An operator has ended it, whatever stands there.
+    pub is_void: bool,
     /// This node's place in the order of those who decide.
     pub rank: usize,
     cursor: BTreeMap<What, usize>,
@@ -82,9 +84,14 @@ pub struct Synchronous<'a> {
 pub enum Heard {
     /// Yes.
     Yes,
-    /// No: what it said, or did not.
-    No(String),
+    /// No: what it said, or did not. Another time it may.
+    Away(String),
+    /// It answered, and what it holds says nothing, which may never change: an operator may have to end the rollout.
+    Bad(String),
 }
+
+/// The gates of a synchronous rollout, in the order in which they are decided.
+pub const GATES: [&str; 4] = ["plan", "go", "start", "outcome"];
 
 impl Heard {
     /// Whether it is a yes.
@@ -108,6 +115,7 @@ impl<'a> Synchronous<'a> {
             facts: BTreeMap::new(),
             remarks: Vec::new(),
             unreadable: None,
+            is_void: false,
             rank,
             cursor: BTreeMap::new(),
         }
@@ -125,15 +133,15 @@ impl<'a> Synchronous<'a> {
             match self.read(board, what, place) {
                 Ok(true) => {}
                 Ok(false) => {
-                    if let Heard::No(why) = self.look_for_waiver(board, place) {
-                        return Heard::No(why);
+                    if let Heard::Away(why) = self.look_for_waiver(board, place) {
+                        return Heard::Away(why);
                     }
                     if !self.view.members[place].waived {
                         self.cursor.insert(what, place);
                         return Heard::Yes;
                     }
                 }
-                Err(why) => return Heard::No(why),
+                Err(why) => return Heard::Away(why),
             }
         }
         Heard::Yes
@@ -141,9 +149,9 @@ impl<'a> Synchronous<'a> {
 
     /// Reads everything that is there, for those who look on.
     pub fn scan_all(&mut self, board: &mut dyn Board, whats: &[What]) -> Heard {
-        let waivers = match super::rollout::names_of(board, self.rollout.number) {
+        let waivers = match super::rollout::names_of(board, &self.rollout) {
             Ok(names) => names.iter().filter_map(|name| name.strip_prefix("waive.")?.parse().ok()).collect(),
-            Err(why) => return Heard::No(why),
+            Err(why) => return Heard::Away(why),
         };
         let waivers: Vec<NodeName> = waivers;
         for place in 0..self.view.members.len() {
@@ -151,13 +159,13 @@ impl<'a> Synchronous<'a> {
                 if !self.facts.contains_key(&(*what, place))
                     && let Err(why) = self.read(board, *what, place)
                 {
-                    return Heard::No(why);
+                    return Heard::Away(why);
                 }
             }
             if waivers.contains(&self.rollout.proposal.members[place])
-                && let Heard::No(why) = self.look_for_waiver(board, place)
+                && let Heard::Away(why) = self.look_for_waiver(board, place)
             {
-                return Heard::No(why);
+                return Heard::Away(why);
             }
         }
         Heard::Yes
@@ -187,6 +195,12 @@ impl<'a> Synchronous<'a> {
         let number = self.rollout.number;
         let proposal = self.rollout.digest;
         let plan = self.gates.get("plan").copied();
+        if let Some(instance) = instance_of(&found.fact)
+            && !self.rollout.is_of(&node, instance)
+        {
+            self.remark(format!("{node}'s {} is another machine's", what.name()));
+            return false;
+        }
         let about = match &found.fact {
             Fact::Vote(said) => Some((What::Vote, &said.node, said.rollout, said.proposal == proposal)),
             Fact::Armed(said) => Some((What::Armed, &said.node, said.rollout, Some(said.plan) == plan)),
@@ -225,9 +239,29 @@ impl<'a> Synchronous<'a> {
         true
     }
 
+    /// Reads what this node itself has said, where a gate rests on it: nobody obeys one that came before.
+    pub fn read_own(&mut self, board: &mut dyn Board) -> Heard {
+        let (me, mine) = (self.view.me, self.view.mine());
+        let is_missing = |what| match what {
+            What::Armed => self.view.go == Some(super::rules::synchronous::Go::Go) && !mine.armed,
+            _ => self.view.outcome.is_some() && mine.report.is_none(),
+        };
+        for what in
+            [What::Armed, What::Report].into_iter().filter(|what| is_missing(*what)).collect::<Vec<_>>()
+        {
+            if let Err(why) = self.read(board, what, me) {
+                return Heard::Away(why);
+            }
+            if let Heard::Away(why) = self.look_for_waiver(board, me) {
+                return Heard::Away(why);
+            }
+        }
+        Heard::Yes
+    }
+
     fn look_for_waiver(&mut self, board: &mut dyn Board, place: usize) -> Heard {
         let Some(node) = self.rollout.proposal.members.get(place).cloned() else { return Heard::Yes };
-        match look_signed(board, &names::waive(self.rollout.number, &node), self.voice.trust) {
+        match look_signed(board, &self.rollout.decisions().waive(&node), self.voice.trust) {
             Look::Found(Found { fact: Fact::Waive(said), .. })
                 if said.node == node && said.proposal == self.rollout.digest =>
             {
@@ -236,7 +270,7 @@ impl<'a> Synchronous<'a> {
             Look::Found(_) => self.remark(format!("the waiver of {node} is another one's")),
             Look::Absent => {}
             Look::Bad(why) => self.remark(format!("the waiver of {node} says nothing: {why}")),
-            Look::Unreachable(why) => return Heard::No(why),
+            Look::Unreachable(why) => return Heard::Away(why),
         }
         Heard::Yes
     }
@@ -245,7 +279,7 @@ impl<'a> Synchronous<'a> {
     /// a contradiction.
     pub fn tell(&mut self, board: &mut dyn Board, what: What, place: usize, fact: &Fact) -> Heard {
         let Some(node) = self.rollout.proposal.members.get(place).cloned() else {
-            return Heard::No("it is no member".into());
+            return Heard::Away("it is no member".into());
         };
         let name = names::own(&node, self.rollout.number, what.name());
         match self.voice.put(board, &self.rollout, &name, fact) {
@@ -257,9 +291,9 @@ impl<'a> Synchronous<'a> {
                 }
                 Heard::Yes
             }
-            Look::Absent => Heard::No("it was made, and is not there".into()),
-            Look::Bad(why) => Heard::No(format!("{node}'s {} says nothing: {why}", what.name())),
-            Look::Unreachable(why) => Heard::No(why),
+            Look::Absent => Heard::Away("it was made, and is not there".into()),
+            Look::Bad(why) => Heard::Bad(format!("{node}'s {} says nothing: {why}", what.name())),
+            Look::Unreachable(why) => Heard::Away(why),
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::own::Part;
 use super::rollout_of;
 use crate::coord::board::{Board, ClockRead, Created, Done, Listed, Read};
-use crate::coord::synchronous::{Heard, Synchronous};
+use crate::coord::synchronous::{GATES, Heard, Synchronous};
 use crate::coord::voice::Voice;
 
 /// The gates that `facts` (name and file) show to the member of this part, besides those that it knows; or why they
@@ -17,14 +17,14 @@ pub fn believe(
 ) -> Result<BTreeMap<String, String>, String> {
     let rollout = rollout_of(part).ok_or("its proposal cannot be read")?;
     let mut follow = Synchronous::new(rollout, usize::MAX, voice);
-    for gate in ["plan", "go", "start", "outcome"] {
+    for gate in GATES {
         if let Some(text) = part.gates.get(gate) {
             follow.remember_gate(gate, text);
         }
     }
     let mut board = CarriedBoard(facts);
-    for gate in ["plan", "go", "start", "outcome"] {
-        let name = crate::coord::facts::names::gate(part.rollout, gate);
+    for gate in GATES {
+        let name = follow.rollout.decisions().gate(gate);
         let (known, carried) = (part.gates.get(gate), board.0.get(&name));
         if known.is_some() && carried.is_some() && known != carried {
             return Err(format!("its `{gate}` is not the one that this node has read"));
@@ -32,7 +32,7 @@ pub fn believe(
     }
     let heard = follow.read_gates(&mut board);
     match (heard, follow.unreadable, follow.view.contradiction) {
-        (Heard::No(why), _, _) | (Heard::Yes, Some(why), _) => Err(why),
+        (Heard::Away(why) | Heard::Bad(why), _, _) | (Heard::Yes, Some(why), _) => Err(why),
         (Heard::Yes, None, true) => Err(follow.remarks.join("; ")),
         (Heard::Yes, None, false) => {
             Ok(follow.texts.into_iter().map(|(gate, text)| (gate.to_owned(), text)).collect())

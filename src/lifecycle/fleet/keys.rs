@@ -28,17 +28,17 @@ impl FleetKeys {
 }
 
 impl Keys for FleetKeys {
-    fn operator(&self, line: &str, armored: &str) -> Result<String, String> {
+    fn operator(&self, covered: &str, armored: &str) -> Result<String, String> {
         let now = Timestamp::now();
-        let signers = self.0.verify(Namespace::Fleet, line.as_bytes(), Some(armored.as_bytes()), now, 1);
+        let signers = self.0.verify(Namespace::Fleet, covered.as_bytes(), Some(armored.as_bytes()), now, 1);
         match signers {
             Ok(signers) => Ok(signers.first().map(|signer| signer.name.clone()).unwrap_or_default()),
             Err(refusal) => Err(refusal.to_string()),
         }
     }
 
-    fn node(&self, key: &str, line: &str, armored: &str) -> Result<(), String> {
-        let signed = self.0.is_signed_by(key, Namespace::Fleet, line.as_bytes(), armored.as_bytes());
+    fn node(&self, key: &str, covered: &str, armored: &str) -> Result<(), String> {
+        let signed = self.0.is_signed_by(key, Namespace::Fleet, covered.as_bytes(), armored.as_bytes());
         signed.map_err(|refusal| refusal.to_string())
     }
 }
@@ -57,7 +57,8 @@ pub fn own_key(disk: &Disk, path: &Path, node: &str) -> Result<String, SignError
 pub struct KeyFile(pub PathBuf);
 
 impl Signer for KeyFile {
-    fn sign(&self, line: &str) -> Result<String, String> {
-        sign(&self.0, Namespace::Fleet, line.as_bytes()).map_err(|error| super::super::driver::chain(&error))
+    fn sign(&self, covered: &str) -> Result<String, String> {
+        sign(&self.0, Namespace::Fleet, covered.as_bytes())
+            .map_err(|error| super::super::driver::chain(&error))
     }
 }

@@ -3,7 +3,9 @@
 //! What the node must not forget stands in `.cutover/fleet.json` before storage is told. All access to storage is
 //! bounded by its time limit, and storage that is away makes the node wait or go back, never fail.
 
+mod along;
 mod carried;
+mod join;
 mod keys;
 mod own;
 mod rolling;
@@ -16,25 +18,27 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use along::Along;
 pub use carried::believe;
+pub use join::{Here, Newcomer, join, new_id};
 pub use keys::{FleetKeys, KeyFile, own_key};
 pub use own::{Kept, Own, Part, Stage};
-pub use take::{Taken, join, new_id};
+pub use take::Taken;
 
 use super::agreement::{Agreement, Clearance, Error, Own as OwnChecks, Start, Verdict, Wait};
-use crate::coord::alive::Alive;
+use crate::coord::alive::{Alive, NotYet};
 use crate::coord::board::Board;
 use crate::coord::facts::{self, Fact, names};
 use crate::coord::look::{self, Found, Keys, Look, Signer, Trust};
 use crate::coord::rolling::Rolling;
 use crate::coord::rollout::{Rollout, Turns};
 use crate::coord::rules::{Checks, Ms};
-use crate::coord::synchronous::{Heard, Synchronous};
+use crate::coord::synchronous::{GATES, Heard, Synchronous};
 use crate::coord::voice::Voice;
 use crate::coord::{NodeName, Settings};
 use crate::sys::clock::Clock;
-use crate::types::Digest;
 use crate::types::record::{Cause, Phase, Reason, Record};
+use crate::types::{Digest, ReleaseId};
 
 /// How many steps are taken without a pause: more than a rollout has.
 const STEPS_MAX: usize = 24;
@@ -43,6 +47,9 @@ const BEAT: Duration = Duration::from_secs(10);
 /// How many members look at the facts of all others: the rest go by the gates. When these have decided nothing, the next
 /// so many take over. So the fleet reads its facts a few times, however large it is.
 const ON_DUTY: usize = 5;
+
+/// Says what keeps a node from switching to a release now.
+pub type Obstacle<'a> = Box<dyn Fn(&ReleaseId) -> Option<NotYet> + 'a>;
 
 /// A node as a member of its fleet.
 pub struct Member<'a> {
@@ -69,6 +76,16 @@ pub struct Member<'a> {
     pub has: Alive,
     /// What storage said last, when it did not do what was asked.
     pub trouble: Option<String>,
+    /// What storage said when it did not take what was written last. It may be read all the same.
+    unwritten: Option<String>,
+    /// Where this node runs.
+    pub here: Here,
+    /// What keeps it from going on by its own settings, and its operators' word: asked before each promise.
+    pub obstacle: Option<Obstacle<'a>>,
+    /// Whether storage was seen to take this node for the one that it is.
+    is_identified: bool,
+    /// Another machine goes by this node's name.
+    twin: Option<String>,
 }
 
 /// The rollout under way, as it was read.
@@ -101,8 +118,13 @@ impl<'a> Member<'a> {
             has_assured: false,
             asked: None,
             cut_off: None,
+            unwritten: None,
+            here: Here::default(),
+            obstacle: None,
+            is_identified: false,
+            twin: None,
             clock_seen: None,
-            has: Alive { at: Timestamp::UNIX_EPOCH, running: None, releases: Vec::new() },
+            has: Alive::at(Timestamp::UNIX_EPOCH),
             trouble: None,
         }
     }
@@ -120,8 +142,16 @@ impl<'a> Member<'a> {
         self.kept.own.instance.clone()
     }
 
+    /// The time of the fleet: by the wall clock, and from arming on by the clock that does not jump. So no step of the wall
+    /// clock makes this node early or late.
     fn now(&self) -> Ms {
-        self.clock.wall().as_millisecond()
+        let anchor = self.kept.part().and_then(|part| part.anchor.as_ref());
+        match anchor.filter(|anchor| anchor.boot_id == self.clock.boot_id()) {
+            Some(anchor) => {
+                anchor.wall.as_millisecond() + self.steady() - Ms::try_from(anchor.boot_ms).unwrap_or(Ms::MAX)
+            }
+            None => self.clock.wall().as_millisecond(),
+        }
     }
 
     /// Milliseconds of a clock that does not jump.
@@ -153,7 +183,7 @@ impl<'a> Member<'a> {
         self.following = Some(match part.stage {
             Stage::Synchronous(_) => {
                 let mut follow = Synchronous::new(rollout, me, self.voice());
-                for gate in ["plan", "go", "start", "outcome"] {
+                for gate in GATES {
                     if let Some(text) = part.gates.get(gate) {
                         follow.remember_gate(gate, text);
                     }
@@ -176,11 +206,24 @@ impl<'a> Member<'a> {
                 self.cut_off = None;
                 self.trouble = None;
             }
-            Heard::No(why) => {
+            Heard::Away(why) => {
                 self.cut_off.get_or_insert(self.clock.boot());
                 self.trouble = Some(why.clone());
             }
+            Heard::Bad(why) => {
+                self.cut_off = None;
+                self.trouble = Some(format!("{why}; `cutover fleet abort` ends the rollout"));
+            }
         }
+    }
+
+    /// The same, of something that was to be written.
+    fn heed_write(&mut self, heard: &Heard) {
+        self.unwritten = match heard {
+            Heard::Yes => None,
+            Heard::Away(why) | Heard::Bad(why) => Some(why.clone()),
+        };
+        self.heed(heard);
     }
 
     /// Shows on storage that this node is there. Decides nothing.
@@ -189,8 +232,26 @@ impl<'a> Member<'a> {
         if self.cut_off.is_some() || self.beaten.is_some_and(|last| now.saturating_sub(last) < BEAT) {
             return;
         }
-        self.beaten = Some(now);
-        let alive = Alive { at: self.clock.wall(), ..self.has.clone() };
+        self.look_for_twin();
+        if self.twin.is_none() {
+            self.beat_now();
+        }
+    }
+
+    /// Shows on storage that this node is there, and where: after joining.
+    pub fn show(&mut self) -> Result<(), Error> {
+        let place = self.here.place.clone();
+        if !place.is_empty() {
+            self.kept.change(|own| own.places = vec![place])?;
+        }
+        self.beat_now();
+        Ok(())
+    }
+
+    fn beat_now(&mut self) {
+        self.beaten = Some(self.clock.boot());
+        let (instance, place) = (self.instance(), self.here.place.clone());
+        let alive = Alive { at: self.clock.wall(), instance, place, ..self.has.clone() };
         let _ = self.board.beat(&names::alive(&self.kept.own.node), &alive.text());
     }
 
@@ -235,7 +296,7 @@ impl<'a> Member<'a> {
 
     fn wait(&self, why: impl Into<String>) -> Wait {
         let why = why.into();
-        match &self.trouble {
+        match self.trouble.as_ref().or(self.unwritten.as_ref()) {
             Some(trouble) => Wait::new(self.poll(), format!("shared storage: {trouble}")),
             None => Wait::new(self.poll(), why),
         }
@@ -296,10 +357,10 @@ impl<'a> Member<'a> {
         let voice = self.voice();
         let heard = match voice.put(self.board.as_mut(), &rollout, &name, &fact) {
             Look::Found(_) | Look::Bad(_) => Heard::Yes,
-            Look::Absent => Heard::No("it was made, and is not there".into()),
-            Look::Unreachable(why) => Heard::No(why),
+            Look::Absent => Heard::Away("it was made, and is not there".into()),
+            Look::Unreachable(why) => Heard::Away(why),
         };
-        self.heed(&heard);
+        self.heed_write(&heard);
         if heard.is_yes() {
             self.change_part(|part| part.closed = true)?;
         }
@@ -309,7 +370,7 @@ impl<'a> Member<'a> {
 
 /// The rollout that a part was taken up for. What was believed then is believed now: no signature is asked again.
 fn rollout_of(part: &Part) -> Option<Rollout> {
-    match look::found(&part.proposal, None) {
+    match look::found(&names::proposal(part.rollout), &part.proposal, None) {
         Look::Found(Found { fact: Fact::Proposal(proposal), digest, signer, .. }) => {
             Some(Rollout { number: part.rollout, digest, proposal: *proposal, signer })
         }
@@ -324,6 +385,11 @@ fn logged(what: &str, result: Result<(), Error>) {
     }
 }
 
+/// The kind of a reason, in a word.
+fn word_of(cause: Cause) -> String {
+    serde_json::to_value(cause).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
 fn by_fleet(text: impl Into<String>) -> Reason {
     Reason::new(Cause::Fleet, text)
 }
@@ -334,6 +400,17 @@ impl Agreement for Member<'_> {
             return Ok(Clearance::NOW);
         }
         self.follow()?;
+        if matches!(record.phase, Phase::Staged)
+            && let Some(taken) = self.identify()?
+        {
+            return Ok(match taken {
+                Taken::Stranger(why) => Clearance::CalledOff(Reason::new(Cause::NotNow, why)),
+                Taken::Unreachable(why) => {
+                    Clearance::Wait(Wait::new(self.poll(), format!("shared storage: {why}")))
+                }
+                _ => Clearance::Wait(Wait::new(self.poll(), "another machine of this name to stay silent")),
+            });
+        }
         match self.following {
             Some(Following::Synchronous(_)) => self.clearance_synchronous(record),
             // Its services may be stopped: it gives its place free when they run again, and not before.

@@ -24,11 +24,21 @@ pub struct Own {
     pub node: NodeName,
     /// Made once, at random: what a second machine of this name does not have.
     pub instance: String,
+    /// Whether storage has this machine under this name: without it nothing else counts.
+    #[serde(default)]
+    pub joined: bool,
     /// The public half of the key that it signs its facts with.
     #[serde(default)]
     pub key: Option<String>,
-    /// The highest rollout that is of no further interest here.
-    pub done: u64,
+    /// Where this node runs, and ran before: see `coord::alive`. The last is the newest.
+    #[serde(default)]
+    pub places: Vec<String>,
+    /// The highest member list that was seen: an older one does not come back.
+    #[serde(default)]
+    pub list: u32,
+    /// A person has put this node elsewhere than this rollout and those before it would.
+    #[serde(default)]
+    pub stays_after: Option<u64>,
     /// The rollout under way.
     pub part: Option<Part>,
     /// The last one that this node had a part in, as it has read it: to be put back where storage has lost it.
@@ -67,8 +77,18 @@ pub struct Part {
     /// It has rehearsed the release, and all was well.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rehearsed: bool,
+    /// It ran the release already when it was taken up: it goes along, and switches nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub goes_along: bool,
+    /// A moment of both clocks, when the wall clock was last compared with the storage's: from then on time goes by
+    /// the one that does not jump.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchor: Option<Deadline>,
     /// Why it failed or left.
     pub why: Option<String>,
+    /// The kind of reason, in a word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
     /// It went back by an operator's hand after it had promised to wait.
     pub by_hand: bool,
     /// How long its service was away.
@@ -77,6 +97,9 @@ pub struct Part {
     pub soaking: Option<Soaking>,
     /// Since when it has promised to wait for an outcome, and could not ask.
     pub in_doubt_since: Option<Timestamp>,
+    /// When it goes back all the same, where it is configured to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubts_until: Option<Deadline>,
     /// When it stopped, switched and started.
     #[serde(default)]
     pub moments: Moments,
@@ -130,12 +153,16 @@ impl Part {
             gates: BTreeMap::new(),
             before: running.clone(),
             running,
+            goes_along: false,
+            anchor: None,
             why: None,
+            cause: None,
             by_hand: false,
             downtime_ms: None,
             rehearsed: false,
             soaking: None,
             in_doubt_since: None,
+            doubts_until: None,
             moments: Moments::default(),
             back_at: None,
             closed: false,
@@ -164,13 +191,29 @@ impl Kept {
 
     /// The file of a node that joins. Not yet written.
     pub fn new(disk: &Disk, path: &Path, fleet: String, node: NodeName, instance: String) -> Self {
-        let own = Own { fleet, node, instance, key: None, done: 0, part: None, last: None };
+        let own = Own {
+            fleet,
+            node,
+            instance,
+            joined: false,
+            key: None,
+            places: Vec::new(),
+            list: 0,
+            stays_after: None,
+            part: None,
+            last: None,
+        };
         Self { disk: disk.clone(), path: path.to_owned(), own }
     }
 
     /// Writes it down, durably.
     pub fn keep(&self) -> Result<(), Error> {
         Ok(kept::save(&self.disk, &self.path, &self.own)?)
+    }
+
+    /// Forgets the file.
+    pub fn forget(&self) -> Result<(), Error> {
+        Ok(self.disk.remove_file(&self.path)?)
     }
 
     /// Changes what is kept, and writes it down; on an error nothing has changed.

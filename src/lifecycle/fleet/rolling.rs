@@ -9,7 +9,7 @@ use crate::coord::facts;
 use crate::coord::rolling::Rolling;
 use crate::coord::rules::Health;
 use crate::coord::rules::rolling::{Act, Decision, End, Local, Stage, act};
-use crate::types::record::{Blame, Cause, Deadline, Phase, Record};
+use crate::types::record::{Blame, Cause, Deadline, Phase, Reason, Record};
 
 /// So many members may wait before each of them looks less often,
 const CROWD: usize = 10;
@@ -26,6 +26,11 @@ pub(super) enum Next {
 
 impl<'a> Member<'a> {
     pub(super) fn clearance_rolling(&mut self) -> Result<Clearance, Error> {
+        if let Some(not_yet) = self.obstacle() {
+            self.say_not_yet(&not_yet.why, not_yet.until);
+            return Ok(Clearance::CalledOff(Reason::new(Cause::NotNow, not_yet.why)));
+        }
+        self.has.not_yet = None;
         Ok(match self.advance_rolling()? {
             Next::Switch => Clearance::NOW,
             Next::Wait => {
@@ -130,7 +135,7 @@ impl<'a> Member<'a> {
         }
     }
 
-    fn deadline(&self, within: Duration) -> Deadline {
+    pub(super) fn deadline(&self, within: Duration) -> Deadline {
         let boot_ms = u64::try_from((self.clock.boot() + within).as_millis()).unwrap_or(u64::MAX);
         let signed = jiff::SignedDuration::try_from(within).unwrap_or_default();
         let wall = self.clock.wall().saturating_add(signed).unwrap_or(jiff::Timestamp::MAX);
@@ -148,7 +153,7 @@ impl<'a> Member<'a> {
         let (node, instance) = (self.node(), self.instance());
         let Self { board, following: Some(Following::Rolling(follow)), .. } = self else { return false };
         let heard = follow.take(board.as_mut(), number, is_back, &node, &instance);
-        self.heed(&heard);
+        self.heed_write(&heard);
         heard.is_yes()
     }
 
@@ -157,6 +162,7 @@ impl<'a> Member<'a> {
         let part = self.kept.part();
         let (why, gap_ms) = part.map(|part| (part.why.clone(), part.downtime_ms)).unwrap_or_default();
         let moments = part.map(|part| part.moments.into()).unwrap_or_default();
+        let cause = part.and_then(|part| part.cause.clone()).filter(|_| health != Health::Good);
         let at = Some(self.clock.wall());
         let Self { board, following: Some(Following::Rolling(follow)), .. } = self else { return false };
         let report = facts::Report {
@@ -168,6 +174,7 @@ impl<'a> Member<'a> {
             at,
             moments,
             why: why.filter(|_| health != Health::Good),
+            cause,
             gap_ms,
         };
         let me = follow.view.me;
@@ -195,7 +202,7 @@ impl<'a> Member<'a> {
             Decision::Wave(_) => String::new(),
             Decision::End(End::Keep) => "all are healthy".into(),
             Decision::End(End::Partial) => "its time is over".into(),
-            Decision::End(End::Halted) => follow.why.clone().unwrap_or_default(),
+            Decision::End(End::Halted | End::Void) => follow.why.clone().unwrap_or_default(),
         };
         let heard = follow.decide(board.as_mut(), decision, now, node.as_str(), &why);
         self.heed(&heard);
@@ -238,7 +245,10 @@ impl<'a> Member<'a> {
             Phase::Committed => (Health::Good, None),
             Phase::RolledBack { reason } => (health_of(reason.kind), Some(reason.text.clone())),
             Phase::Cancelled { reason } => match (stage, reason.kind) {
-                (Stage::Waiting, Cause::NotNow | Cause::Baseline | Cause::Operator) => return Ok(()),
+                (Stage::Waiting, Cause::NotNow | Cause::Baseline | Cause::Operator) => {
+                    self.say_not_yet(&reason.text, None);
+                    return Ok(());
+                }
                 // Before its turn, but a failure like any other: it counts.
                 (Stage::Waiting, Cause::Rehearsal) => (Health::Failed, Some(reason.text.clone())),
                 (

@@ -34,8 +34,10 @@ impl Member<'_> {
             let local = Local {
                 now,
                 vote_by,
+                plan_by: Ms::MAX,
                 clock_is_good: true,
                 has_storage: has_storage && heard.is_yes(),
+                can_write: true,
                 checks: Checks::Watching,
             };
             let next = if is_back {
@@ -81,11 +83,11 @@ impl Member<'_> {
         let node = self.node();
         let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else { return false };
         let heard = follow.decide_start(board.as_mut(), gate, node.as_str());
-        self.heed(&heard);
+        self.heed_write(&heard);
         heard.is_yes()
     }
 
-    fn tell_step(&mut self, what: What, at: Ms) -> Result<bool, Error> {
+    pub(super) fn tell_step(&mut self, what: What, at: Ms) -> Result<bool, Error> {
         let (node, instance, now) = (self.node(), self.instance(), self.clock.wall());
         let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else {
             return Ok(false);
@@ -99,7 +101,7 @@ impl Member<'_> {
         let fact = Fact::Step(step);
         let me = follow.view.me;
         let heard = follow.tell(board.as_mut(), what, me, &fact);
-        self.heed(&heard);
+        self.heed_write(&heard);
         Ok(heard.is_yes())
     }
 }

@@ -4,13 +4,14 @@ use super::super::agreement::{Clearance, Error, Instant, Own as OwnChecks, Verdi
 use super::{Following, Member, Stage as AnyStage, by_fleet};
 use crate::coord::board::ClockRead;
 use crate::coord::facts::{self, Fact, Yes, names};
+use crate::coord::rollout::Rollout;
 use crate::coord::rules::synchronous::{Act, Decision, Go, Local, Outcome, Plan, Stage, Telling, act};
 use crate::coord::rules::{Checks, Health, Ms};
 use crate::coord::settings::{Isolated, SkewCheck};
-use crate::coord::synchronous::{Heard, Synchronous, What, timestamp};
-use crate::types::record::{Cause, Phase, Reason, Record};
+use crate::coord::synchronous::{GATES, Heard, Synchronous, What, timestamp};
+use crate::types::record::{Cause, Deadline, Phase, Reason, Record};
 
-use super::STEPS_MAX;
+use super::{STEPS_MAX, word_of};
 
 /// Who goes back by hand waits no longer than this for storage; the next run makes up for it.
 const BY_HAND: std::time::Duration = std::time::Duration::from_millis(400);
@@ -19,7 +20,7 @@ const BY_HAND: std::time::Duration = std::time::Duration::from_millis(400);
 const AT_BOOT: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What the lifecycle is to do next.
-enum Next {
+pub(super) enum Next {
     Wait,
     Switch(Ms),
     GoBack(Ms),
@@ -32,6 +33,17 @@ impl<'a> Member<'a> {
         if record.rehearsed.is_some() && self.kept.part().is_some_and(|part| !part.rehearsed) {
             self.change_part(|part| part.rehearsed = true)?;
         }
+        let is_free = matches!(self.stage(), Some(Stage::Idle | Stage::Voting | Stage::Arming { .. }));
+        if is_free && let Some(not_yet) = self.obstacle() {
+            // Others must not count on this node: before its vote they see why it waits, after it nobody goes.
+            if self.stage() == Some(Stage::Idle) {
+                self.say_not_yet(&not_yet.why, not_yet.until);
+            } else {
+                self.refuse(&not_yet.why)?;
+            }
+            return Ok(Clearance::CalledOff(Reason::new(Cause::NotNow, not_yet.why)));
+        }
+        self.has.not_yet = None;
         Ok(match self.advance(Checks::Watching)? {
             Next::Switch(at) => {
                 let late = self.synchronous().map_or(0, |follow| follow.rollout.times().late);
@@ -111,7 +123,7 @@ impl<'a> Member<'a> {
     }
 
     /// Takes steps until something is waited for, or the lifecycle has to act.
-    fn advance(&mut self, checks: Checks) -> Result<Next, Error> {
+    pub(super) fn advance(&mut self, checks: Checks) -> Result<Next, Error> {
         for _ in 0..STEPS_MAX {
             let Some(stage) = self.stage() else { return Ok(Next::Wait) };
             if stage.is_final() {
@@ -125,7 +137,13 @@ impl<'a> Member<'a> {
             let Some(act) = self.next_act(stage, checks) else { return Ok(Next::Wait) };
             match act {
                 Act::Wait => return Ok(Next::Wait),
-                Act::Enter(stage) => self.enter_synchronous(stage)?,
+                Act::Enter(stage) => {
+                    self.enter_synchronous(stage)?;
+                    if let Stage::Arming { .. } = stage {
+                        let anchor = Some(self.this_moment());
+                        self.change_part(|part| part.anchor = anchor)?;
+                    }
+                }
                 Act::Switch { at } => return Ok(Next::Switch(at)),
                 Act::GoBack { at } => return Ok(Next::GoBack(at)),
                 Act::Leave => return Ok(Next::Leave),
@@ -146,18 +164,30 @@ impl<'a> Member<'a> {
 
     fn next_act(&mut self, stage: Stage, checks: Checks) -> Option<Act> {
         let clock_is_good = self.clock_is_good(stage)?;
-        let (now, has_storage) = (self.now(), self.trouble.is_none());
+        let (now, has_storage, can_write) = (self.now(), self.trouble.is_none(), self.unwritten.is_none());
         let follow = self.synchronous()?;
-        let local = Local { now, vote_by: follow.rollout.vote_by(), clock_is_good, has_storage, checks };
+        let (vote_by, plan_by) = (follow.rollout.vote_by(), plan_by(&follow.rollout, now));
+        let local = Local { now, vote_by, plan_by, clock_is_good, has_storage, can_write, checks };
         Some(act(stage, &follow.view, local, &follow.rollout.times()))
+    }
+
+    /// This moment by both clocks.
+    fn this_moment(&self) -> Deadline {
+        let boot_ms = u64::try_from(self.clock.boot().as_millis()).unwrap_or(u64::MAX);
+        Deadline { boot_id: self.clock.boot_id(), boot_ms, wall: self.clock.wall() }
     }
 
     /// A node that has promised to wait, cannot ask, and is configured to give up agreement for it.
     fn is_isolated(&self, stage: Stage) -> bool {
-        let waited = self.cut_off.map(|since| self.clock.boot().saturating_sub(since));
+        // Written down, so that a process that is begun again does not begin to count again.
+        let until = self.kept.part().and_then(|part| part.doubts_until.as_ref());
+        let has_passed = |until: &Deadline| {
+            until.remaining(&self.clock.boot_id(), self.clock.boot(), self.clock.wall()).is_zero()
+        };
         self.settings.isolated == Isolated::Rollback
+            && self.cut_off.is_some()
             && matches!(stage, Stage::Vouching { .. })
-            && waited.is_some_and(|waited| waited >= self.settings.isolated_after.0)
+            && until.is_some_and(has_passed)
     }
 
     /// Writes down since when the outcome is awaited in vain: for status, which does not touch storage.
@@ -168,14 +198,18 @@ impl<'a> Member<'a> {
             return Ok(());
         }
         let since = is_in_doubt.then(|| self.clock.wall());
-        self.change_part(|part| part.in_doubt_since = since)
+        let until = is_in_doubt.then(|| self.deadline(self.settings.isolated_after.0));
+        self.change_part(|part| {
+            part.in_doubt_since = since;
+            part.doubts_until = until;
+        })
     }
 
     /// Reads what matters now. Says whether facts of members were read, and all that there are.
     fn refresh(&mut self, stage: Stage) -> Result<bool, Error> {
         let carried = self.kept.take_carried()?;
         if let Some(follow) = self.synchronous() {
-            for gate in ["plan", "go", "start", "outcome"] {
+            for gate in GATES {
                 if let Some(text) = carried.get(gate) {
                     follow.remember_gate(gate, text);
                 }
@@ -188,7 +222,10 @@ impl<'a> Member<'a> {
         };
         let mut heard = follow.read_gates(board.as_mut());
         if let (Heard::Yes, Some(why)) = (&heard, &follow.unreadable) {
-            heard = Heard::No(why.clone());
+            heard = Heard::Bad(why.clone());
+        }
+        if heard.is_yes() {
+            heard = follow.read_own(board.as_mut());
         }
         let (rank, members) = (follow.rank, follow.view.members.len());
         let times = follow.rollout.times();
@@ -209,6 +246,10 @@ impl<'a> Member<'a> {
             return Ok(false);
         }
         if !self.has_assured {
+            if let Err(why) = self.learn_removed_end() {
+                self.heed(&Heard::Away(why));
+                return Ok(false);
+            }
             self.has_assured = true;
             if let Self { board, following: Some(Following::Synchronous(follow)), .. } = self {
                 follow.assure_gates(board.as_mut());
@@ -242,8 +283,14 @@ impl<'a> Member<'a> {
         let now = self.now();
         let follow = self.synchronous()?;
         let times = follow.rollout.times();
+        let latest = plan_by(&follow.rollout, now);
         let at = match follow.view.plan {
-            Some(Plan::Commit { at }) if stage == Stage::Voting && now >= at - times.lead => at,
+            // One that lies too far ahead is this clock's fault, or its author's: the reason should say which.
+            Some(Plan::Commit { at })
+                if stage == Stage::Voting && (now >= at - times.lead || at > latest) =>
+            {
+                at
+            }
             Some(Plan::Commit { .. } | Plan::Abort) | None => return Some(true),
         };
         let seen = match self.clock_seen {
@@ -272,7 +319,7 @@ impl<'a> Member<'a> {
     }
 
     /// Tells a fact of this node; whether storage heard it.
-    fn tell(&mut self, telling: Telling) -> Result<bool, Error> {
+    pub(super) fn tell(&mut self, telling: Telling) -> Result<bool, Error> {
         let (node, instance) = (self.node(), self.instance());
         let Some(part) = self.kept.part().cloned() else { return Ok(false) };
         let (now, clock) = (self.clock.wall(), self.clock_seen);
@@ -305,17 +352,28 @@ impl<'a> Member<'a> {
             }
             Telling::Report(health) => {
                 let why = part.why.filter(|_| health != Health::Good);
+                let cause = part.cause.filter(|_| health != Health::Good);
                 let (answers, gap_ms) = (plan, part.downtime_ms);
                 let at = Some(now);
                 let moments = facts::Moments::from(part.moments);
-                let report =
-                    facts::Report { rollout, answers, node, instance, health, at, moments, why, gap_ms };
+                let report = facts::Report {
+                    rollout,
+                    answers,
+                    node,
+                    instance,
+                    health,
+                    at,
+                    moments,
+                    why,
+                    cause,
+                    gap_ms,
+                };
                 (What::Report, Fact::Report(report))
             }
         };
         let me = follow.view.me;
         let heard = follow.tell(board.as_mut(), what, me, &fact);
-        self.heed(&heard);
+        self.heed_write(&heard);
         Ok(heard.is_yes())
     }
 
@@ -342,7 +400,8 @@ impl<'a> Member<'a> {
         if !is_own {
             self.read_the_rest(decision);
         }
-        let why = self.why(decision);
+        let (why, missing) = (self.why(decision), self.missing(decision));
+        let why = self.with_their_words(why, &missing);
         let (by, now) = (node.as_str(), self.clock.wall());
         let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else {
             return Ok(false);
@@ -354,7 +413,7 @@ impl<'a> Member<'a> {
             (decision, _) => decision,
         };
         let heard = follow.decide(board.as_mut(), decision, now, by, &why);
-        self.heed(&heard);
+        self.heed_write(&heard);
         Ok(heard.is_yes())
     }
 
@@ -412,11 +471,17 @@ impl<'a> Member<'a> {
                 // Seen before this node votes: the others need not wait for it.
                 (Stage::Idle | Stage::Voting, Cause::Rehearsal) => self.refuse(&reason.text),
                 // Another try may do better, and the vote stands.
-                (Stage::Idle | Stage::Voting, Cause::NotNow | Cause::Baseline | Cause::Operator) => Ok(()),
+                (Stage::Idle | Stage::Voting, Cause::NotNow | Cause::Baseline | Cause::Operator) => {
+                    self.say_not_yet(&reason.text, None);
+                    Ok(())
+                }
                 _ if stage.is_final() => self.close(),
                 _ => {
-                    let why = reason.text.clone();
-                    self.change_part(|part| part.why = Some(why))?;
+                    let (why, cause) = (reason.text.clone(), word_of(reason.kind));
+                    self.change_part(|part| {
+                        part.why = Some(why);
+                        part.cause = Some(cause);
+                    })?;
                     self.enter_synchronous(Stage::Left)?;
                     self.see_off()?;
                     self.close()
@@ -434,8 +499,9 @@ impl<'a> Member<'a> {
             self.synchronous().and_then(|follow| follow.view.outcome),
             Some(Outcome::Rollback { .. })
         );
-        let why = reason.text.clone();
+        let (why, cause) = (self.with_trouble(&reason.text), word_of(reason.kind));
         self.change_part(|part| {
+            part.cause.get_or_insert(cause);
             part.by_hand = !is_decided && !stage.may_leave();
             part.why.get_or_insert(why);
         })?;
@@ -444,6 +510,14 @@ impl<'a> Member<'a> {
         }
         // Others are told when the old release serves again.
         self.enter_synchronous(Stage::Left)
+    }
+
+    /// A node that leaves because storage did not do what was asked says what that was.
+    fn with_trouble(&self, why: &str) -> String {
+        match self.trouble.as_ref().or(self.unwritten.as_ref()) {
+            Some(trouble) => format!("{why} (shared storage: {trouble})"),
+            None => why.to_owned(),
+        }
     }
 
     /// Sees that nobody waits for a node that has left. Tried once; the next run tries again.
@@ -459,4 +533,11 @@ impl<'a> Member<'a> {
         }
         Ok(())
     }
+}
+
+/// The latest instant that a plan of this rollout may name, read now: its author may have waited for `not_before`, and both
+/// clocks may be off by as much as is allowed.
+fn plan_by(rollout: &Rollout, now: Ms) -> Ms {
+    let earliest = rollout.proposal.not_before.map_or(now, |not_before| not_before.as_millisecond());
+    (now + rollout.times().lead).max(earliest) + 2 * Ms::from(rollout.proposal.t.skew_ms)
 }

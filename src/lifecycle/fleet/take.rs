@@ -1,31 +1,28 @@
-//! Between updates: joining, finishing what is left of a rollout, and taking up the next.
-
-use std::path::Path;
-
-use jiff::Timestamp;
+//! Between updates: finishing what is left of a rollout, and taking up what the fleet wants.
+//!
+//! What the fleet wants is a function of the board: the open rollout that this node is a member of; without one, the newest
+//! rollout that was kept and is meant for this node, compared with what runs here.
 
 use super::super::agreement::Error;
-use super::own::{Kept, Last, Part};
+use super::own::{Last, Part};
 use super::rolling::Next;
 use super::{Following, Member, Stage};
-use crate::coord::NodeName;
-use crate::coord::board::{Board, Read};
-use crate::coord::facts::{self, Fact, Yes, names};
-use crate::coord::look::{self, Found, Look, look, look_signed};
+use crate::coord::board::Read;
+use crate::coord::facts::{self, Fact, names};
+use crate::coord::look::{Found, Look, look, look_signed};
 use crate::coord::operate;
-use crate::coord::rolling::Rolling;
 use crate::coord::rollout::{Rollout, look_rollout, numbers};
+use crate::coord::rules::Health;
 use crate::coord::rules::rolling::{End, Stage as Place};
-use crate::coord::rules::synchronous::{Decision, Go, Outcome, Plan, Stage as Step};
+use crate::coord::rules::synchronous::{Go, Outcome, Plan, Stage as Step};
 use crate::coord::settings::{Facts, Mode, Overlap};
-use crate::coord::synchronous::{Heard, Synchronous, What};
-use crate::sys::disk::Disk;
-use crate::types::{ReleaseId, Version};
+use crate::coord::standing::{How, Standing, removed, standing};
+use crate::types::{Digest, ReleaseId};
 
 /// How many proposals are looked at in one run.
-const PROPOSALS_MAX: u64 = 1000;
+const PROPOSALS_MAX: usize = 1000;
 
-/// What may have happened when a rollout that has ended is gone, and what to do.
+/// What may have happened when a rollout that this node knows is gone, and what to do.
 const WENT_BACK: &str =
     "the storage went back in time; `cutover fleet repair` puts back what this node has read";
 
@@ -34,7 +31,7 @@ const WENT_BACK: &str =
 pub enum Taken {
     /// Nothing; what it waits for, if for anything.
     Nothing(Option<String>),
-    /// Stage this release for this rollout, and begin the update; or refuse it.
+    /// Stage this release for this rollout, and begin the update; or refuse it. Where it runs already, go along.
     Rollout {
         /// The rollout.
         number: u64,
@@ -48,7 +45,7 @@ pub enum Taken {
         /// The rollout.
         number: u64,
         /// What ran here before.
-        version: Version,
+        version: crate::types::Version,
     },
     /// The rollout was halted, and this node is to go back when there is a place for it: ask again after this time.
     Queue(std::time::Duration),
@@ -61,13 +58,8 @@ pub enum Taken {
     },
     /// Storage did not answer.
     Unreachable(String),
-}
-
-/// How a rollout stands, for somebody who has no part in it yet.
-enum Standing {
-    Open,
-    Kept,
-    Over,
+    /// This node is not the one that goes by its name: it has no part in anything.
+    Stranger(String),
 }
 
 /// Whom a kept rollout is for.
@@ -78,105 +70,142 @@ enum Meant {
     Unlisted,
 }
 
+/// What a look at all rollouts came to, from the newest to the one that counts.
+#[derive(Default)]
+struct Survey {
+    /// The oldest of those that are open, and that this node is a member of.
+    open: Option<Rollout>,
+    /// The newest that says what runs here.
+    runs: Option<Rollout>,
+    /// There is one that this node would follow if it were listed.
+    is_unlisted: bool,
+    /// Nobody can tell how the newest stands.
+    bad: Option<String>,
+}
+
 impl Member<'_> {
     /// Finishes what is left of the last rollout, and looks for the next. Called when no update is under way.
     pub fn take_up(&mut self, running: Option<&ReleaseId>) -> Result<Taken, Error> {
+        if let Some(taken) = self.identify()? {
+            return Ok(taken);
+        }
         if let Some(taken) = self.tend()? {
             return Ok(taken);
         }
         self.beat();
-        let mut missed = None;
-        let mut done = match self.where_left_off() {
-            Ok(done) => done,
+        if let Err(why) = self.ensure_last_is_there() {
+            return Ok(Taken::Unreachable(why));
+        }
+        let survey = match self.survey() {
+            Ok(survey) => survey,
             Err(why) => return Ok(Taken::Unreachable(why)),
         };
-        let mut is_gapless = true;
-        for number in done + 1..=done + PROPOSALS_MAX {
-            let (fleet, trust) = (self.kept.own.fleet.clone(), self.trust());
-            let rollout = match look_rollout(self.board.as_mut(), number, &fleet, trust) {
-                Look::Found(rollout) => rollout,
-                Look::Absent => break,
-                Look::Bad(why) => {
-                    tracing::warn!(rollout = number, %why, "a proposal says nothing");
-                    is_gapless = false;
-                    continue;
-                }
-                Look::Unreachable(why) => return Ok(Taken::Unreachable(why)),
-            };
-            let is_member = rollout.place_of(&self.kept.own.node).is_some();
-            match self.standing(&rollout) {
-                Err(why) => return Ok(Taken::Unreachable(why)),
-                Ok(Standing::Open) if is_member => {
-                    self.note_done(done)?;
-                    return self.begin(rollout, running);
-                }
-                // Others are at it: what comes after it waits for them.
-                Ok(Standing::Open) => break,
-                Ok(Standing::Kept) => match self.is_meant(&rollout) {
-                    Ok(Meant::ForMe) => missed = Some(rollout),
-                    Ok(Meant::ForOthers) => {}
-                    // It may be listed yet, and is looked at again then.
-                    Ok(Meant::Unlisted) => is_gapless = false,
-                    Err(why) => return Ok(Taken::Unreachable(why)),
-                },
-                Ok(Standing::Over) => {}
-            }
-            if is_gapless {
-                done = number;
-            }
+        if let Some(rollout) = survey.open {
+            return self.begin(rollout, running);
         }
-        match missed.map(|rollout| (rollout.number, rollout.proposal.release)) {
+        match survey.runs.map(|rollout| (rollout.number, rollout.proposal.release)) {
+            Some((number, _)) if self.kept.own.stays_after.is_some_and(|put| number <= put) => {
+                Ok(Taken::Nothing(None))
+            }
             Some((number, wanted)) if running.map(|running| running.digest) != Some(wanted.digest) => {
-                // Not done with before it runs here.
-                self.note_done(done.min(number - 1))?;
                 let release = ReleaseId { version: wanted.version, digest: wanted.digest };
                 Ok(Taken::CatchUp { number, release })
             }
-            _ => {
-                self.note_done(done)?;
-                Ok(Taken::Nothing(None))
+            None if survey.is_unlisted => {
+                let node = self.node();
+                Ok(Taken::Nothing(Some(format!(
+                    "this node is in no list of members yet: `cutover fleet members --add {node}`"
+                ))))
             }
+            _ => Ok(Taken::Nothing(survey.bad)),
         }
     }
 
-    /// The rollout after which this node goes on: the last one that it was done with, or, where those are long gone, the
-    /// one before the first that is there.
-    fn where_left_off(&mut self) -> Result<u64, String> {
-        let done = self.kept.own.done;
-        let last = self.kept.own.last.clone().filter(|last| last.rollout == done);
-        if done > 0 {
-            match (self.board.read(&names::proposal(done)), &last) {
-                (Read::Unreachable(why), _) => return Err(why),
-                (Read::Absent, _) => {}
-                (Read::Bytes(text), Some(last)) if text != last.proposal => {
-                    return Err(format!(
-                        "rollout {done} is not the one that this node has ended: {WENT_BACK}"
-                    ));
+    /// Looks at the rollouts, the newest first, until one says what the fleet runs.
+    fn survey(&mut self) -> Result<Survey, String> {
+        let mut survey = Survey::default();
+        let (numbers, _) = numbers(self.board.as_mut())?;
+        for number in numbers.into_iter().rev().take(PROPOSALS_MAX) {
+            let (fleet, trust) = (self.kept.own.fleet.clone(), self.trust());
+            let rollout = match look_rollout(self.board.as_mut(), number, &fleet, trust) {
+                Look::Found(rollout) => rollout,
+                Look::Absent => continue,
+                Look::Bad(why) => {
+                    tracing::warn!(rollout = number, %why, "a proposal says nothing");
+                    continue;
                 }
-                (Read::Bytes(_) | Read::Bad(_), _) => return Ok(done),
+                Look::Unreachable(why) => return Err(why),
+            };
+            let node = self.node();
+            let is_member =
+                rollout.place_of(&node).is_some() && rollout.is_of(&node, &self.kept.own.instance);
+            let voice = self.voice();
+            match standing(self.board.as_mut(), &rollout, voice)? {
+                Standing::Open if is_member => survey.open = Some(rollout),
+                // Others are at it.
+                Standing::Open => {}
+                Standing::Bad(why) => {
+                    let text = format!("rollout {number}: {why}; `cutover fleet abort` ends it");
+                    survey.bad.get_or_insert(text);
+                }
+                Standing::Ended(ended) => match self.is_meant(&rollout, ended.how)? {
+                    Meant::ForMe => {
+                        survey.runs = Some(rollout);
+                        return Ok(survey);
+                    }
+                    Meant::ForOthers => {}
+                    Meant::Unlisted => survey.is_unlisted = true,
+                },
             }
         }
-        let numbers = numbers(self.board.as_mut())?;
-        match numbers.iter().find(|number| **number > done) {
-            Some(first) => Ok(first - 1),
-            None if last.is_some() => {
-                Err(format!("rollout {done}, which this node has ended, is gone: {WENT_BACK}"))
+        Ok(survey)
+    }
+
+    /// The rollout that this node ended last must still be there, or have been removed in good order.
+    fn ensure_last_is_there(&mut self) -> Result<(), String> {
+        let Some(last) = self.kept.own.last.clone() else { return Ok(()) };
+        self.ensure_is_there(last.rollout, &last.proposal).map(|_| ())
+    }
+
+    /// How a rollout that was removed had ended; nothing while it is there. An error when another one stands in its place,
+    /// or nothing does.
+    pub(super) fn ensure_is_there(&mut self, number: u64, proposal: &str) -> Result<Option<String>, String> {
+        match self.board.read(&names::proposal(number)) {
+            Read::Bytes(text) if text == proposal => return Ok(None),
+            Read::Bytes(_) => {
+                return Err(format!("rollout {number} is not the one that this node has read: {WENT_BACK}"));
             }
-            None => Ok(done),
+            // It may be a bad look only.
+            Read::Bad(_) => return Ok(None),
+            Read::Unreachable(why) => return Err(why),
+            Read::Absent => {}
+        }
+        let digest = Digest::of(proposal.as_bytes());
+        let trust = self.trust();
+        match removed(self.board.as_mut(), number, trust)? {
+            Some(removed) if removed.proposal == digest => Ok(Some(removed.ended)),
+            _ => Err(format!("rollout {number}, which this node has read, is gone: {WENT_BACK}")),
         }
     }
 
-    /// Whom a rollout that was kept is for: its members, also those that were away, and who was listed later, in a fleet
-    /// that had moved as a whole.
-    fn is_meant(&mut self, rollout: &Rollout) -> Result<Meant, String> {
-        let node = self.kept.own.node.clone();
+    /// Whom a rollout that has ended is for. One that was kept: its members, also those that were away, and who was listed
+    /// later, in a fleet that had moved as a whole. Of one that ended half way: whoever has it, and keeps it.
+    fn is_meant(&mut self, rollout: &Rollout, how: How) -> Result<Meant, String> {
+        let node = self.node();
+        match how {
+            How::Kept => {}
+            How::Partial | How::Halted => return self.keeps_part_of(rollout),
+            How::Aborted | How::Cancelled | How::RolledBack | How::Void => return Ok(Meant::ForOthers),
+        }
         if rollout.place_of(&node).is_some() {
             return Ok(Meant::ForMe);
         }
         let (trust, fleet) = (self.trust(), self.kept.own.fleet.clone());
         let is_listed = |list: &[facts::Listed]| list.iter().any(|entry| entry.node == node);
         let now = operate::members(self.board.as_mut(), &fleet, trust).map_err(|error| error.to_string())?;
-        if !now.is_some_and(|now| is_listed(&now.members)) {
+        let Some(now) = now else { return Ok(Meant::ForOthers) };
+        self.ensure_list_is_newest(now.list)?;
+        if !is_listed(&now.members) {
             return Ok(Meant::Unlisted);
         }
         let then = look_signed(self.board.as_mut(), &names::members(rollout.proposal.members_list), trust);
@@ -189,55 +218,40 @@ impl Member<'_> {
         Ok(if was_whole && !is_listed(&then) { Meant::ForMe } else { Meant::ForOthers })
     }
 
-    fn note_done(&mut self, done: u64) -> Result<(), Error> {
-        self.kept.change(|own| own.done = own.done.max(done))
+    /// What a rolling rollout reached before it was stopped stays, where a halt undoes nothing.
+    fn keeps_part_of(&mut self, rollout: &Rollout) -> Result<Meant, String> {
+        let node = self.node();
+        let said = |what| names::own(&node, rollout.number, what);
+        let is_good = |looked: Look<Found>| match looked {
+            Look::Found(Found { fact: Fact::Report(said), .. }) => {
+                Ok(said.answers == rollout.digest && said.health == Health::Good)
+            }
+            Look::Found(_) | Look::Absent | Look::Bad(_) => Ok(false),
+            Look::Unreachable(why) => Err(why),
+        };
+        let has_it = is_good(look(self.board.as_mut(), &said("report")))?;
+        let went_back = has_it && is_good(look(self.board.as_mut(), &said("returned")))?;
+        Ok(if has_it && !went_back { Meant::ForMe } else { Meant::ForOthers })
     }
 
-    fn standing(&mut self, rollout: &Rollout) -> Result<Standing, String> {
-        let heard = |heard: Heard| match heard {
-            Heard::Yes => Ok(()),
-            Heard::No(why) => Err(why),
-        };
-        match rollout.proposal.mode {
-            Mode::Independent => Ok(Standing::Over),
-            Mode::Synchronous => {
-                let mut follow = Synchronous::new(rollout.clone(), usize::MAX, self.voice());
-                heard(follow.read_gates(self.board.as_mut()))?;
-                let is_stale = self.clock.wall() > rollout.proposal.expires;
-                // Where members sign, the word of others does not count.
-                let may_speak = !rollout.is_signed() || rollout.place_of(&self.kept.own.node).is_some();
-                if is_stale && may_speak && follow.view.plan.is_none() {
-                    let abort = Decision::Plan(Plan::Abort);
-                    let by = self.kept.own.node.to_string();
-                    let (now, why) = (self.clock.wall(), "nobody took it up in time");
-                    heard(follow.decide(self.board.as_mut(), abort, now, &by, why))?;
-                }
-                Ok(match (follow.view.plan, follow.view.go, follow.view.outcome) {
-                    (Some(Plan::Abort), _, _) | (_, Some(Go::Cancel), _) => Standing::Over,
-                    (_, _, Some(Outcome::Keep)) => Standing::Kept,
-                    (_, _, Some(Outcome::Rollback { .. })) => Standing::Over,
-                    (_, _, None) => Standing::Open,
-                })
-            }
-            Mode::Rolling => {
-                let Some(mut follow) = Rolling::new(rollout.clone(), usize::MAX, self.voice()) else {
-                    return Ok(Standing::Over);
-                };
-                heard(follow.read(self.board.as_mut()))?;
-                Ok(match follow.view.end.filter(|_| follow.is_settled()) {
-                    Some(End::Keep) => Standing::Kept,
-                    // Those whom it has not reached wait for the next one.
-                    Some(End::Partial | End::Halted) => Standing::Over,
-                    None => Standing::Open,
-                })
-            }
+    /// A list that was replaced does not come back: it may name a key that was taken out.
+    fn ensure_list_is_newest(&mut self, list: u32) -> Result<(), String> {
+        let known = self.kept.own.list;
+        if list < known {
+            return Err(format!(
+                "the newest list of members is {list}, and this node has seen {known}: {WENT_BACK}"
+            ));
         }
+        self.kept.change(|own| own.list = list).map_err(|error| error.to_string())
     }
 
     /// Takes part: from now on the node remembers it.
     fn begin(&mut self, rollout: Rollout, running: Option<&ReleaseId>) -> Result<Taken, Error> {
         let number = rollout.number;
         let trust = self.trust();
+        if let Err(why) = self.ensure_list_is_newest(rollout.proposal.members_list.max(self.kept.own.list)) {
+            return Ok(Taken::Unreachable(why));
+        }
         let text = match look_signed(self.board.as_mut(), &names::proposal(number), trust) {
             Look::Found(Found { digest, text, .. }) if digest == rollout.digest => text,
             Look::Unreachable(why) => return Ok(Taken::Unreachable(why)),
@@ -247,9 +261,10 @@ impl Member<'_> {
             Mode::Rolling => Stage::Rolling(Place::Waiting),
             Mode::Synchronous | Mode::Independent => Stage::Synchronous(Step::Idle),
         };
-        let part = Part::new(&rollout, text, stage, running.map(|running| running.version.clone()));
+        let mut part = Part::new(&rollout, text, stage, running.map(|running| running.version.clone()));
         let release = part.release.clone();
-        let must_rehearse = rollout.proposal.overlap == Overlap::Rehearsed;
+        part.goes_along = running == Some(&release);
+        let must_rehearse = rollout.proposal.overlap == Overlap::Rehearsed && !part.goes_along;
         self.following = None;
         let why_not = self.unsigned(&rollout);
         self.kept.change(|own| own.part = Some(part))?;
@@ -279,6 +294,9 @@ impl Member<'_> {
     fn tend(&mut self) -> Result<Option<Taken>, Error> {
         let Some(part) = self.kept.part().cloned() else { return Ok(None) };
         self.follow()?;
+        if let Err(why) = self.learn_removed_end() {
+            return Ok(Some(Taken::Unreachable(why)));
+        }
         let waiting = |member: &Self| {
             let why = match &member.trouble {
                 Some(why) => return Some(Taken::Unreachable(why.clone())),
@@ -290,7 +308,7 @@ impl Member<'_> {
         let again = |rollout: &Rollout| Taken::Rollout {
             number: rollout.number,
             release: release.clone(),
-            must_rehearse: rollout.proposal.overlap == Overlap::Rehearsed,
+            must_rehearse: rollout.proposal.overlap == Overlap::Rehearsed && !part.goes_along,
         };
         let is_over = match (part.stage, &self.following) {
             // Interrupted before anything was changed: the update is begun again.
@@ -298,6 +316,11 @@ impl Member<'_> {
                 Stage::Synchronous(Step::Idle | Step::Voting | Step::Arming { .. }),
                 Some(Following::Synchronous(f)),
             ) => {
+                return Ok(Some(again(&f.rollout)));
+            }
+            (Stage::Synchronous(stage), Some(Following::Synchronous(f)))
+                if part.goes_along && !stage.is_final() =>
+            {
                 return Ok(Some(again(&f.rollout)));
             }
             (Stage::Rolling(Place::Waiting | Place::Taking { .. }), Some(Following::Rolling(f))) => {
@@ -323,16 +346,42 @@ impl Member<'_> {
         if !is_over || !is_closed {
             return Ok(waiting(self));
         }
-        // Without this node, but for it: it catches up, unless somebody put it where it is.
-        let is_missed = self.was_kept() && !part.by_hand;
         self.following = None;
         self.kept.change(|own| {
-            own.done = own.done.max(part.rollout - u64::from(is_missed));
             if let Some(part) = own.part.take() {
+                if part.by_hand {
+                    own.stays_after = Some(part.rollout);
+                }
                 own.last = Some(Last { rollout: part.rollout, proposal: part.proposal, gates: part.gates });
             }
         })?;
         Ok(None)
+    }
+
+    /// Where the facts of the rollout under way were removed, the mark that stands for them says how it had ended; without
+    /// it nobody decides anything.
+    pub(super) fn learn_removed_end(&mut self) -> Result<(), String> {
+        let Some((number, proposal)) = self.kept.part().map(|part| (part.rollout, part.proposal.clone()))
+        else {
+            return Ok(());
+        };
+        let Some(ended) = self.ensure_is_there(number, &proposal)? else { return Ok(()) };
+        let why = "its facts were removed since";
+        match &mut self.following {
+            Some(Following::Synchronous(follow)) => follow.end(&ended, why),
+            Some(Following::Rolling(follow)) => follow.end(
+                match ended.as_str() {
+                    "kept" => End::Keep,
+                    "partial" => End::Partial,
+                    "halted" => End::Halted,
+                    _ => End::Void,
+                },
+                why,
+            ),
+            None => {}
+        }
+        logged_close(self.change_part(|part| part.closed = true));
+        Ok(())
     }
 
     fn must_go_back(&self) -> bool {
@@ -344,145 +393,40 @@ impl Member<'_> {
         }
     }
 
-    fn was_kept(&self) -> bool {
+    fn has_ended_synchronous(&mut self) -> bool {
+        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else { return false };
+        let is_ended = |follow: &crate::coord::synchronous::Synchronous<'_>| {
+            let view = &follow.view;
+            view.outcome.is_some() || view.go == Some(Go::Cancel) || matches!(view.plan, Some(Plan::Abort))
+        };
+        if is_ended(follow) {
+            return true;
+        }
+        let mut heard = follow.read_gates(board.as_mut());
+        // A node that has left learns of an operator's end, too.
+        if heard.is_yes() && !is_ended(follow) {
+            heard = follow.read_void(board.as_mut());
+        }
+        let has_ended = is_ended(follow);
+        self.heed(&heard);
+        has_ended
+    }
+
+    /// Lets a node that went back by hand follow the fleet again.
+    pub fn resume(&mut self) -> Result<(), Error> {
+        self.kept.change(|own| own.stays_after = None)
+    }
+
+    /// Whether the outcome of the part under way was that all keep the release.
+    pub fn was_kept(&self) -> bool {
         match &self.following {
             Some(Following::Synchronous(follow)) => follow.view.outcome == Some(Outcome::Keep),
             Some(Following::Rolling(follow)) => follow.view.end == Some(End::Keep),
             None => false,
         }
     }
-
-    fn has_ended_synchronous(&mut self) -> bool {
-        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else { return false };
-        let heard = follow.read_gates(board.as_mut());
-        let view = &follow.view;
-        let has_ended =
-            view.outcome.is_some() || view.go == Some(Go::Cancel) || matches!(view.plan, Some(Plan::Abort));
-        self.heed(&heard);
-        has_ended
-    }
-
-    /// Lets a node that went back by hand follow the fleet again: the last rollout is looked at once more.
-    pub fn resume(&mut self) -> Result<(), Error> {
-        self.kept.change(|own| own.done = own.done.saturating_sub(1))
-    }
-
-    /// Votes no: this node cannot. The others need not wait.
-    pub fn refuse(&mut self, why: &str) -> Result<(), Error> {
-        self.follow()?;
-        let Some(part) = self.kept.part().cloned() else { return Ok(()) };
-        let (node, instance, now) = (self.node(), self.instance(), self.clock.wall());
-        let text = why.to_owned();
-        self.change_part(|part| part.why = Some(text))?;
-        match part.stage {
-            Stage::Synchronous(_) => {
-                self.enter(Stage::Synchronous(Step::Left))?;
-                let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else {
-                    return Ok(());
-                };
-                let (rollout, proposal) = (follow.rollout.number, follow.rollout.digest);
-                let vote = Fact::Vote(facts::Vote {
-                    rollout,
-                    proposal,
-                    node: node.clone(),
-                    instance,
-                    vote: Yes::No,
-                    why: Some(why.to_owned()),
-                    running: part.running,
-                    beside: None,
-                });
-                let me = follow.view.me;
-                let mut heard = follow.tell(board.as_mut(), What::Vote, me, &vote);
-                if heard.is_yes() {
-                    let why = format!("{node} voted no: {why}");
-                    let abort = Decision::Plan(Plan::Abort);
-                    heard = follow.decide(board.as_mut(), abort, now, node.as_str(), &why);
-                }
-                self.heed(&heard);
-                self.see_off()?;
-            }
-            Stage::Rolling(_) => self.enter(Stage::Rolling(Place::Over))?,
-        }
-        self.close()
-    }
-
-    /// The node runs what the rollout wants already: it is done before it begins.
-    pub fn has_it_already(&mut self, running: &Version) -> Result<(), Error> {
-        let running = Some(running.clone());
-        self.change_part(|part| part.running = running)?;
-        match self.kept.part().map(|part| part.stage) {
-            Some(Stage::Rolling(_)) => {
-                self.follow()?;
-                self.enter(Stage::Rolling(Place::Done { health: crate::coord::rules::Health::Good }))?;
-                self.advance_rolling()?;
-                self.close()
-            }
-            _ => self.refuse("it runs this release already"),
-        }
-    }
 }
 
-/// Makes this node known to the fleet: its directory and entry on storage, and what it remembers.
-pub fn join(
-    board: &mut dyn Board,
-    disk: &Disk,
-    path: &Path,
-    settings: &crate::coord::Settings,
-    node: &NodeName,
-    machine: String,
-    key: Option<String>,
-) -> Result<Kept, String> {
-    let fleet = match look(board, names::FLEET) {
-        Look::Found(Found { fact: Fact::Fleet(fleet), .. }) if fleet.fleet == settings.name => fleet,
-        Look::Found(Found { fact: Fact::Fleet(fleet), .. }) => {
-            return Err(format!("the directory belongs to fleet `{}`", fleet.fleet));
-        }
-        Look::Found(_) => return Err("`FLEET` is something else".into()),
-        Look::Absent => return Err("no fleet was made there: `cutover fleet init` makes one".into()),
-        Look::Bad(why) => return Err(format!("`FLEET` says nothing: {why}")),
-        Look::Unreachable(why) => return Err(why),
-    };
-    let known = Kept::load(disk, path).map_err(|error| error.to_string())?;
-    let kept = match known {
-        Some(kept) if kept.own.fleet == fleet.id && kept.own.node == *node => kept,
-        Some(kept) => {
-            return Err(format!(
-                "this node is `{}` of another fleet: remove `{}` to join anew",
-                kept.own.node,
-                path.display()
-            ));
-        }
-        None => Kept::new(disk, path, fleet.id, node.clone(), new_id()),
-    };
-    let mut kept = kept;
-    kept.own.key.clone_from(&key);
-    // Written first: after a crash the same machine joins again, not a second one.
-    kept.keep().map_err(|error| error.to_string())?;
-    if let crate::coord::board::Done::Unreachable(why) = board.prepare(&names::node(node)) {
-        return Err(why);
-    }
-    let id = Fact::Id(facts::Id {
-        node: node.clone(),
-        machine,
-        instance: kept.own.instance.clone(),
-        groups: settings.groups.clone(),
-        key,
-    });
-    match look::put(board, &names::id(node), &id) {
-        Look::Found(Found { fact: Fact::Id(found), .. }) if found.instance == kept.own.instance => Ok(kept),
-        Look::Found(_) => Err(format!("the name `{node}` is in use by another machine")),
-        Look::Absent => Err("the entry was made, and is not there".into()),
-        Look::Bad(why) => Err(format!("the entry says nothing: {why}")),
-        Look::Unreachable(why) => Err(why),
-    }
-}
-
-/// 128 random bits, as hex digits.
-pub fn new_id() -> String {
-    let mut random = [0_u8; 16];
-    if getrandom::fill(&mut random).is_err() {
-        let now = Timestamp::now().as_nanosecond().to_ne_bytes();
-        random.copy_from_slice(&now);
-    }
-    random.iter().map(|byte| format!("{byte:02x}")).collect()
+fn logged_close(result: Result<(), Error>) {
+    super::logged("note that the rollout is closed", result);
 }

@@ -41,6 +41,17 @@ impl Member<'_> {
         }
     }
 
+    /// Of whom a negative decision says that they are missing.
+    pub(super) fn missing(&self, decision: Decision) -> Vec<crate::coord::NodeName> {
+        let Some(Following::Synchronous(follow)) = &self.following else { return Vec::new() };
+        let who = match decision {
+            Decision::Plan(Plan::Abort) => follow.who(|member| member.vote.is_none()),
+            Decision::Go(Go::Cancel) => follow.who(|member| !member.armed),
+            _ => Vec::new(),
+        };
+        who.into_iter().cloned().collect()
+    }
+
     /// What the fleet said last, for reasons.
     pub(super) fn said(&self) -> String {
         let Some(Following::Synchronous(follow)) = &self.following else { return "the fleet".into() };
@@ -49,7 +60,10 @@ impl Member<'_> {
             (_, _, Some(Outcome::Rollback { .. })) => "rolled back",
             (_, Some(Go::Cancel), _) => "cancelled",
             (Some(Plan::Abort), _, _) => "aborted",
-            _ => return format!("this node left rollout {number}"),
+            _ => match self.trouble.as_ref().or(self.unwritten.as_ref()) {
+                Some(why) => return format!("this node left rollout {number}: shared storage: {why}"),
+                None => return format!("this node left rollout {number}"),
+            },
         };
         format!("rollout {number} was {verb}: {}", follow.why.clone().unwrap_or_default())
     }

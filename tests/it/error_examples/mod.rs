@@ -300,6 +300,7 @@ examples! { failures: Error {
     Operate => each(operate_errors(), Error::Operate),
     Agreement => each(agreement_errors(), Error::Agreement),
     Fleet => [Error::Fleet(text("this node has not joined the fleet"))],
+    Stranger => [Error::Stranger(text("the name `edge-01` is in use by another machine"))],
     Unreachable => [Error::Unreachable(text("no answer within 5s"))],
     Rehearsal => each(rehearsal_errors(), Error::Rehearsal),
     NotNow => [Error::NotNow(text("slot 3 is taken"))],

@@ -302,9 +302,9 @@ fn shared_memory() -> std::path::PathBuf {
 fn fuzz_fleet_facts() {
     let line = r#"{"format":1,"kind":"ticket","rollout":17,"proposal":"sha256:3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b8550","ticket":4,"node":"edge-01","instance":"i"}"#;
     let armored = "-----BEGIN SSH SIGNATURE-----\nU1NIU0lHAAAAAQ==\n-----END SSH SIGNATURE-----\n";
-    let good = vec![line.as_bytes().to_vec(), seal::summed(line), seal::signed(line, armored).unwrap()];
+    let good = vec![line.as_bytes().to_vec(), seal::summed("a", line), seal::signed(line, armored).unwrap()];
     fuzz("fleet_facts", MANY, good, |bytes| {
-        let opened = seal::open(bytes).map(|opened| Fact::parse(opened.line));
+        let opened = seal::open("a", bytes).map(|opened| Fact::parse(opened.line));
         let parsed = std::str::from_utf8(bytes).ok().map(Fact::parse);
         if let Some(Ok(fact)) = &parsed {
             assert_eq!(Fact::parse(&fact.line()).as_ref(), Ok(fact));

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cutover::coord::board::{Board, ClockRead, Created, Done, Listed, Read};
+use cutover::coord::facts::names;
+use cutover::types::Digest;
 
 use super::chaos::{Chaos, Life, Random};
 
@@ -21,6 +23,17 @@ pub struct Storage {
 }
 
 impl Storage {
+    /// The name of a decision about the newest proposal of this number, whether it is there or not.
+    pub fn decision(&self, number: u64, gate: &str) -> String {
+        let text = self.names.get(&names::proposal(number)).map(|(text, _)| text.clone()).unwrap_or_default();
+        names::Decisions { rollout: number, proposal: Digest::of(text.as_bytes()) }.gate(gate)
+    }
+
+    /// What was decided, if it was.
+    pub fn decided(&self, number: u64, gate: &str) -> Option<String> {
+        self.names.get(&self.decision(number, gate)).map(|(text, _)| text.clone())
+    }
+
     fn arrive(&mut self, now: i64) {
         let (arrived, late) = std::mem::take(&mut self.late).into_iter().partition(|(at, ..)| *at <= now);
         self.late = late;
@@ -95,7 +108,8 @@ impl Board for NodeBoard {
         if self.is_silent("read") {
             return Read::Unreachable(SILENT.into());
         }
-        if let Some(text) = self.seen.get(name) {
+        // What is replaced is read anew.
+        if let Some(text) = self.seen.get(name).filter(|_| !name.ends_with("/alive")) {
             return Read::Bytes(text.clone());
         }
         let now = self.life.now();
@@ -126,8 +140,11 @@ impl Board for NodeBoard {
         if self.is_silent("prepare") { Done::Unreachable(SILENT.into()) } else { Done::Done }
     }
 
-    fn beat(&mut self, _: &str, _: &str) -> Done {
-        *self.storage.lock().unwrap().operations.entry("beat").or_insert(0) += 1;
+    fn beat(&mut self, name: &str, text: &str) -> Done {
+        let now = self.life.now();
+        let mut storage = self.storage.lock().unwrap();
+        *storage.operations.entry("beat").or_insert(0) += 1;
+        storage.names.insert(name.into(), (text.into(), now));
         Done::Done
     }
 

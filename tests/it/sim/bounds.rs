@@ -51,7 +51,7 @@ fn before_the_instant(seed: i64) -> (Fleet, i64) {
     }
     fleet.mixed = Some(Mixed::default());
     fleet.propose("2");
-    let has_go = |fleet: &Fleet| fleet.storage.lock().unwrap().names.contains_key("rollouts/000001.go");
+    let has_go = |fleet: &Fleet| fleet.storage.lock().unwrap().decided(1, "go").is_some();
     while !has_go(&fleet) {
         pass(&mut fleet, 100);
     }

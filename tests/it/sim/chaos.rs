@@ -79,6 +79,10 @@ impl Life {
         self.now.load(Ordering::Relaxed)
     }
 
+    pub fn shared(&self) -> Now {
+        self.now.clone()
+    }
+
     pub fn skew_ms(&self) -> i64 {
         self.skew.load(Ordering::Relaxed)
     }

@@ -17,7 +17,7 @@ use cutover::coord::look::Trust;
 use cutover::coord::operate::{Operator, Wish};
 use cutover::coord::settings::{Mode, OnHalt, Overlap};
 use cutover::coord::{NodeName, Settings};
-use cutover::lifecycle::fleet::join;
+use cutover::lifecycle::fleet::{Newcomer, join};
 use cutover::sys::clock::Clock;
 use cutover::types::Span;
 use jiff::SignedDuration;
@@ -143,12 +143,38 @@ impl Fleet {
         for node in &mut self.nodes {
             let name: NodeName = node.name.parse().unwrap();
             let mut board = NodeBoard { chaos: Chaos { until: 0, ..HARSH }, ..node.board() };
-            join(&mut board, &node.disk(), &node.path, &self.settings, &name, "machine".into(), None)
-                .unwrap();
-            entries.push(cutover::coord::facts::Listed { node: name, groups: Vec::new(), key: None });
+            let newcomer = Newcomer { node: &name, machine: "machine".into(), key: None };
+            let kept = join(&mut board, &node.disk(), &node.path, &self.settings, newcomer, TRUST).unwrap();
+            let instance = kept.own.instance;
+            entries.push(cutover::coord::facts::Listed {
+                node: name,
+                instance,
+                groups: Vec::new(),
+                key: None,
+            });
             node.life.revive(i64::MAX);
         }
         self.operate(|operator, _| operator.write_members(&fleet, entries).unwrap());
+    }
+
+    /// Lets a node join, as it stands.
+    fn join(&mut self, number: usize) -> Result<(), String> {
+        let settings = self.settings.clone();
+        let node = &mut self.nodes[number];
+        let name: NodeName = node.name.parse().unwrap();
+        let mut board = NodeBoard { chaos: Chaos { until: 0, ..HARSH }, ..node.board() };
+        let newcomer = Newcomer { node: &name, machine: "machine".into(), key: None };
+        join(&mut board, &node.disk(), &node.path, &settings, newcomer, TRUST).map(|_| ())
+    }
+
+    /// Writes a list of all who have joined.
+    fn list_all(&self) {
+        self.operate(|operator, _| {
+            let made = cutover::coord::operate::fleet(operator.board, "simulated").unwrap();
+            let joined = operator.joined(&made).unwrap();
+            let entries = joined.into_iter().map(cutover::coord::operate::entry_of).collect();
+            operator.write_members(&made, entries).unwrap()
+        });
     }
 
     /// The settings of all from now on.
@@ -173,6 +199,7 @@ impl Fleet {
             let made = cutover::coord::operate::fleet(operator.board, "simulated").unwrap();
             let entry = |node: &&str| cutover::coord::facts::Listed {
                 node: node.parse().unwrap(),
+                instance: String::new(),
                 groups: Vec::new(),
                 key: None,
             };
@@ -250,10 +277,8 @@ impl Fleet {
 
     fn has_outcome(&self) -> bool {
         let storage = self.storage.lock().unwrap();
-        let text = |name: &str| storage.names.get(name).map(|(text, _)| text.clone()).unwrap_or_default();
-        text("rollouts/000001.plan").contains("abort")
-            || text("rollouts/000001.go").contains("cancel")
-            || !text("rollouts/000001.outcome").is_empty()
+        let text = |gate: &str| storage.decided(1, gate).unwrap_or_default();
+        text("plan").contains("abort") || text("go").contains("cancel") || !text("outcome").is_empty()
     }
 
     fn came(&self) -> Came {
@@ -358,7 +383,7 @@ fn rolling(seed: u64, sizes: i64) -> Came {
     let is_ended = fleet.nodes.iter().all(|node| node.journal.is_none());
     assert!(is_ended, "seed {seed}: somebody is stuck\n{}", fleet.why());
     let came = fleet.came();
-    let halted = fleet.storage.lock().unwrap().names["rollouts/000001.outcome"].0.contains("\"halted\"");
+    let halted = fleet.storage.lock().unwrap().decided(1, "outcome").unwrap().contains("\"halted\"");
     if halted && fleet.settings.on_halt == OnHalt::Rollback {
         assert_eq!(came, Came::Old, "seed {seed}: halted, and not undone\n{}", fleet.why());
     }

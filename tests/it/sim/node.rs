@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use cutover::coord::Settings;
 use cutover::coord::look::Keys;
+use cutover::coord::rules::Checks;
 use cutover::lifecycle::agreement::{Agreement, Clearance, Own, Start, Verdict};
-use cutover::lifecycle::fleet::{Kept, Member, Taken};
+use cutover::lifecycle::fleet::{Along, Here, Kept, Member, Taken};
 use cutover::lifecycle::machine;
 use cutover::sys::clock::Clock as _;
 use cutover::sys::disk::{Change, Disk};
@@ -54,6 +55,8 @@ pub struct SimNode {
     pub settings: Arc<Settings>,
     pub path: PathBuf,
     pub luck: Luck,
+    /// Where it runs.
+    pub here: Here,
     /// Its storage does not answer.
     pub is_unplugged: Arc<AtomicBool>,
     /// When it does something next.
@@ -103,6 +106,7 @@ impl SimNode {
             settings,
             path,
             luck,
+            here: Here::default(),
             is_unplugged: Arc::default(),
             wake: 0,
             is_lost: false,
@@ -127,6 +131,26 @@ impl SimNode {
     pub fn lose(&mut self) {
         self.die();
         self.is_lost = true;
+    }
+
+    /// A copy of its disk, in a machine of its own.
+    pub fn copy(&mut self, place: &str) -> Self {
+        let path = self.path.with_file_name(place);
+        std::fs::copy(&self.path, &path).unwrap();
+        let life = Life::new(self.life.shared());
+        let mut copy = Self::new(
+            self.name.clone(),
+            life,
+            self.storage.clone(),
+            self.chaos,
+            self.random.fork(),
+            self.settings.clone(),
+            path,
+            self.luck,
+        );
+        copy.here = Here { place: place.into(), ..self.here.clone() };
+        copy.wake = self.life.now();
+        copy
     }
 
     /// The process is begun anew.
@@ -163,7 +187,9 @@ impl SimNode {
             // Leaked clones of an `Arc` keep the life alive for ever; the life itself is shared.
             let clock: &'static Life = lend(self.life.clone());
             let settings: &'static Settings = lend(self.settings.clone());
-            self.member = Some(Member::new(board, clock, &Nobody, None, settings, kept));
+            let mut member = Member::new(board, clock, &Nobody, None, settings, kept);
+            member.here = self.here.clone();
+            self.member = Some(member);
             if let (Some(record), Some(member)) = (&self.journal, &mut self.member) {
                 member.moved(record);
             }
@@ -241,12 +267,14 @@ impl SimNode {
         match member.take_up(Some(&running)) {
             Ok(Taken::Rollout { number, release, .. }) => {
                 if release == running {
-                    let _ = member.has_it_already(&running.version);
-                    return 1000;
+                    return match member.go_along(&running.version, Checks::Good) {
+                        Ok(Along::Wait(pause, _)) => i64::try_from(pause.as_millis()).unwrap().min(1000),
+                        Ok(Along::Ended(_)) | Err(_) => 1000,
+                    };
                 }
                 if luck == Luck::Unstageable {
                     let _ = member.refuse("it cannot be staged");
-                    return 1000;
+                    return 30_000;
                 }
                 if !self.life.step() {
                     self.journal = Some(record(running, release, number));
@@ -275,11 +303,15 @@ impl SimNode {
                 2_000
             }
             Ok(Taken::Queue(pause)) => i64::try_from(pause.as_millis()).unwrap(),
-            Ok(Taken::Unreachable(why)) => {
+            Ok(Taken::Unreachable(why) | Taken::Stranger(why)) => {
                 self.last_trouble = why;
                 5_000
             }
-            Ok(Taken::Nothing(_)) | Err(_) => 5_000,
+            Ok(Taken::Nothing(why)) => {
+                self.last_trouble = why.unwrap_or_default();
+                5_000
+            }
+            Err(_) => 5_000,
         }
     }
 

@@ -1,8 +1,12 @@
 //! What happens to nodes that are away, on storage that is well: one story each.
 
 use cutover::coord::NodeName;
+use cutover::coord::collect::{Collected, Terms};
+use cutover::coord::facts::{self, Fact};
+use cutover::coord::look::seal_summed;
 use cutover::coord::operate;
 use cutover::coord::settings::{Mode, OnHalt, Overlap};
+use cutover::lifecycle::fleet::Here;
 use cutover::types::Span;
 use jiff::{SignedDuration, Timestamp};
 
@@ -90,12 +94,7 @@ fn a_node_that_slept_through_what_is_long_gone_catches_up_with_the_rest() {
         waive(&fleet, number, "n2");
         pass(&mut fleet, 10 * MINUTE);
     }
-    for number in [1, 2] {
-        let mut storage = fleet.storage.lock().unwrap();
-        storage
-            .names
-            .retain(|name, _| name.starts_with("members") || !name.contains(&format!("{number:06}")));
-    }
+    assert_eq!(collect(&fleet).rollouts, [1, 2]);
     fleet.nodes[2].is_lost = false;
     fleet.nodes[2].forget();
     pass(&mut fleet, 10 * MINUTE);
@@ -140,11 +139,11 @@ fn storage_that_went_back_in_time_is_noticed() {
 fn a_gate_that_storage_has_lost_is_put_back_by_who_has_read_it() {
     let mut fleet = calm(Mode::Synchronous, 3);
     fleet.propose("2");
-    let plan = "rollouts/000001.plan";
-    while !fleet.storage.lock().unwrap().names.contains_key(plan) {
+    while fleet.storage.lock().unwrap().decided(1, "plan").is_none() {
         pass(&mut fleet, 500);
     }
     pass(&mut fleet, 2000);
+    let plan = &fleet.storage.lock().unwrap().decision(1, "plan");
     let before = fleet.storage.lock().unwrap().names.remove(plan);
     for node in &mut fleet.nodes {
         node.forget();
@@ -162,7 +161,7 @@ fn a_switch_that_is_set_for_later_can_be_called_off_until_shortly_before() {
         let later = SignedDuration::from_mins(60);
         fleet.propose_at("2", Some(later));
         pass(&mut fleet, 59 * MINUTE);
-        let go = fleet.storage.lock().unwrap().names.contains_key("rollouts/000001.go");
+        let go = fleet.storage.lock().unwrap().decided(1, "go").is_some();
         assert!(!go, "nobody goes an hour before");
         if is_called_off {
             let word = fleet.operate(|operator, now: Timestamp| {
@@ -184,14 +183,262 @@ fn files_that_are_no_proposals_neither_stop_a_fleet_nor_use_up_its_numbers() {
     let mut fleet = calm(Mode::Synchronous, 3);
     fleet.propose("2");
     pass(&mut fleet, 10 * MINUTE);
-    for name in ["rollouts/000002", "rollouts/999999", "rollouts/000003.plan"] {
+    for name in ["rollouts/000002", "rollouts/999999"] {
         fleet.storage.lock().unwrap().names.insert(name.into(), ("junk".into(), 0));
     }
     fleet.propose("3");
+    let plan = fleet.storage.lock().unwrap().decision(3, "plan");
+    fleet.storage.lock().unwrap().names.insert(plan, (String::new(), 0));
     pass(&mut fleet, 10 * MINUTE);
-    // Its plan is junk: nobody can switch, and nobody is stuck.
+    // Its plan is empty, and stays so: nobody can switch, and nobody keeps waiting in an update.
     assert_eq!((runs(&fleet, 0), runs(&fleet, 2)), ("2", "2"), "{}", fleet.why());
-    assert_eq!(release("2").version.as_str(), runs(&fleet, 1));
+    assert!(fleet.nodes.iter().all(|node| node.journal.is_none()), "{}", fleet.why());
+    let word = fleet.operate(|operator, now| {
+        let made = operate::fleet(operator.board, "simulated").unwrap();
+        let rollout = operator.rollout(&made, 3).unwrap();
+        operator.abort(&rollout, "its plan is empty", now).unwrap()
+    });
+    assert_eq!(word, "void");
+    pass(&mut fleet, 10 * MINUTE);
+    fleet.propose("4");
+    pass(&mut fleet, 10 * MINUTE);
+    assert_eq!((runs(&fleet, 0), runs(&fleet, 1), runs(&fleet, 2)), ("4", "4", "4"), "{}", fleet.why());
+}
+
+/// Removes what may go.
+fn collect(fleet: &Fleet) -> Collected {
+    fleet.operate(|operator, now| {
+        let made = operate::fleet(operator.board, "simulated").unwrap();
+        let terms = Terms { older: std::time::Duration::ZERO, keep: 1, now, is_dry: false };
+        operator.collect(&made, terms).unwrap()
+    })
+}
+
+#[test]
+fn what_a_member_may_not_know_and_the_newest_that_was_kept_stay() {
+    let mut fleet = calm(Mode::Synchronous, 3);
+    fleet.propose("2");
+    // One vouches, and loses its storage before it has read the outcome.
+    while fleet.storage.lock().unwrap().names.keys().filter(|name| name.ends_with("000001.report")).count()
+        < 3
+    {
+        pass(&mut fleet, 200);
+    }
+    fleet.nodes[2].is_unplugged.store(true, std::sync::atomic::Ordering::Relaxed);
+    pass(&mut fleet, 10 * MINUTE);
+    assert_eq!((runs(&fleet, 0), runs(&fleet, 2)), ("2", "2"), "{}", fleet.why());
+    fleet.propose("3");
+    waive(&fleet, 2, "n2");
+    pass(&mut fleet, 10 * MINUTE);
+    let gone = collect(&fleet);
+    if fleet.nodes[2].journal.is_some() {
+        assert_eq!((gone.rollouts, gone.kept_for.len()), (vec![], 1));
+    }
+    fleet.nodes[2].is_unplugged.store(false, std::sync::atomic::Ordering::Relaxed);
+    pass(&mut fleet, 10 * MINUTE);
+    assert!(fleet.nodes.iter().all(|node| node.pointer == release("3")), "{}", fleet.why());
+    // Two that come to nothing: the one that was kept is the oldest by now, and stays all the same.
+    for number in [3, 4] {
+        fleet.propose("4");
+        fleet.operate(|operator, now| {
+            let made = operate::fleet(operator.board, "simulated").unwrap();
+            let rollout = operator.rollout(&made, number).unwrap();
+            operator.abort(&rollout, "not now", now).unwrap()
+        });
+        pass(&mut fleet, MINUTE);
+    }
+    collect(&fleet);
+    let has = |name: &str| fleet.storage.lock().unwrap().names.contains_key(name);
+    assert!(has("rollouts/000002") && has("rollouts/000004"), "{}", fleet.why());
+    assert!(!has("rollouts/000003") && has("rollouts/000003.gone"), "{}", fleet.why());
+}
+
+#[test]
+fn a_member_that_vouched_learns_from_the_mark_how_a_removed_rollout_ended() {
+    for is_forced in [true, false] {
+        let mut fleet = calm(Mode::Synchronous, 3);
+        fleet.propose("2");
+        pass(&mut fleet, 10 * MINUTE);
+        fleet.propose("3");
+        while fleet
+            .storage
+            .lock()
+            .unwrap()
+            .names
+            .keys()
+            .filter(|name| name.ends_with("000002.report"))
+            .count()
+            < 3
+        {
+            pass(&mut fleet, 200);
+        }
+        fleet.nodes[2].is_unplugged.store(true, std::sync::atomic::Ordering::Relaxed);
+        pass(&mut fleet, 10 * MINUTE);
+        // Somebody says that it is gone for good, and it comes back.
+        if is_forced {
+            waive(&fleet, 2, "n2");
+        }
+        fleet.propose("4");
+        waive(&fleet, 3, "n2");
+        pass(&mut fleet, 10 * MINUTE);
+        collect(&fleet);
+        fleet.nodes[2].is_unplugged.store(false, std::sync::atomic::Ordering::Relaxed);
+        fleet.nodes[2].forget();
+        pass(&mut fleet, 10 * MINUTE);
+        let all: Vec<&str> = (0..3).map(|node| runs(&fleet, node)).collect();
+        assert_eq!(all, ["4", "4", "4"], "{}", fleet.why());
+    }
+}
+
+#[test]
+fn a_node_that_was_away_follows_although_the_next_rollout_came_to_nothing() {
+    let mut fleet = calm(Mode::Synchronous, 3);
+    fleet.nodes[2].lose();
+    fleet.propose("2");
+    waive(&fleet, 1, "n2");
+    pass(&mut fleet, 10 * MINUTE);
+    fleet.propose("3");
+    fleet.nodes[2].is_lost = false;
+    fleet.nodes[0].is_lost = true;
+    pass(&mut fleet, MINUTE);
+    fleet.operate(|operator, now| {
+        let made = operate::fleet(operator.board, "simulated").unwrap();
+        let rollout = operator.rollout(&made, 2).unwrap();
+        operator.abort(&rollout, "not now", now).unwrap()
+    });
+    fleet.nodes[0].is_lost = false;
+    pass(&mut fleet, 10 * MINUTE);
+    assert_eq!((runs(&fleet, 0), runs(&fleet, 1), runs(&fleet, 2)), ("2", "2", "2"), "{}", fleet.why());
+}
+
+#[test]
+fn a_node_that_runs_the_release_already_goes_along() {
+    for (sick, wanted) in [(None, "2"), (Some(0), "1")] {
+        let mut fleet = calm(Mode::Synchronous, 3);
+        fleet.nodes[2].pointer = release("2");
+        fleet.nodes[2].serves = Some(release("2"));
+        if let Some(sick) = sick {
+            fleet.nodes[sick].luck = Luck::SickAfter(500);
+        }
+        fleet.propose("2");
+        pass(&mut fleet, 10 * MINUTE);
+        assert_eq!(
+            (runs(&fleet, 0), runs(&fleet, 1), runs(&fleet, 2)),
+            (wanted, wanted, "2"),
+            "{}",
+            fleet.why()
+        );
+        assert!(fleet.nodes.iter().all(super::node::SimNode::has_ended), "{}", fleet.why());
+    }
+}
+
+#[test]
+fn a_clock_that_steps_after_arming_moves_nobody() {
+    for step in [100_000, -100_000] {
+        let mut fleet = calm(Mode::Synchronous, 3);
+        fleet.propose("2");
+        while fleet.storage.lock().unwrap().decided(1, "go").is_none() {
+            pass(&mut fleet, 100);
+        }
+        let before = fleet.time();
+        fleet.nodes[1].life.set_skew(step);
+        let is_mixed = |fleet: &Fleet| {
+            let new = fleet.nodes.iter().filter(|node| node.pointer == release("2")).count();
+            new != 0 && new != 3
+        };
+        let mut mixed = 0;
+        while fleet.time() < before + 2 * MINUTE {
+            pass(&mut fleet, 100);
+            mixed += i64::from(is_mixed(&fleet)) * 100;
+        }
+        assert!(mixed <= 1000, "{step}: two releases side by side for {mixed} ms: {}", fleet.why());
+        pass(&mut fleet, 10 * MINUTE);
+        assert_eq!((runs(&fleet, 0), runs(&fleet, 1)), ("2", "2"), "{step}: {}", fleet.why());
+    }
+}
+
+#[test]
+fn nobody_waits_for_an_instant_that_lies_too_far_ahead() {
+    let hour = SignedDuration::from_hours(1);
+    for gate in ["plan", "outcome"] {
+        let mut fleet = calm(Mode::Synchronous, 3);
+        fleet.propose("2");
+        let before = if gate == "plan" { "plan" } else { "switched" };
+        while before == "switched" && fleet.nodes.iter().any(|node| node.pointer != release("2")) {
+            pass(&mut fleet, 100);
+        }
+        // Whoever writes it down has a clock that is an hour ahead, or wants all to wait.
+        if gate == "plan" {
+            let (name, text) = fleet.operate(|operator, now| {
+                let made = operate::fleet(operator.board, "simulated").unwrap();
+                let rollout = operator.rollout(&made, 1).unwrap();
+                let name = rollout.decisions().gate("plan");
+                let fact = Fact::Plan(facts::Plan {
+                    rollout: 1,
+                    proposal: rollout.digest,
+                    decision: facts::PlanDecision::Commit,
+                    at: Some(now + hour),
+                    made: None,
+                    by: "liar".into(),
+                    why: String::new(),
+                    seen: facts::SeenFacts::new(),
+                });
+                (name.clone(), seal_summed(&name, &fact))
+            });
+            fleet.storage.lock().unwrap().names.insert(name, (text, 0));
+        } else {
+            fleet.operate(|operator, now| {
+                let made = operate::fleet(operator.board, "simulated").unwrap();
+                let rollout = operator.rollout(&made, 1).unwrap();
+                operator.abort(&rollout, "it is bad", now + hour).unwrap()
+            });
+        }
+        pass(&mut fleet, MINUTE);
+        assert_eq!(
+            (runs(&fleet, 0), runs(&fleet, 1), runs(&fleet, 2)),
+            ("1", "1", "1"),
+            "{gate}: {}",
+            fleet.why()
+        );
+        assert!(fleet.nodes.iter().all(|node| node.journal.is_none()), "{gate}: {}", fleet.why());
+    }
+}
+
+#[test]
+fn a_copy_of_a_node_is_noticed_and_one_of_both_has_no_part() {
+    let mut fleet = calm(Mode::Rolling, 3);
+    for number in 0..3 {
+        fleet.nodes[number].here = Here { machine: "m".into(), place: format!("place-{number}") };
+    }
+    pass(&mut fleet, MINUTE);
+    let copy = fleet.nodes[2].copy("place-of-the-copy");
+    fleet.nodes.push(copy);
+    fleet.propose("2");
+    // While it runs, `look` sees that no more than one is out of service.
+    pass(&mut fleet, 30 * MINUTE);
+    let told: Vec<&str> = fleet.nodes[2..].iter().map(|node| node.last_trouble.as_str()).collect();
+    assert!(told.iter().any(|told| told.contains("copy")), "{told:?}: {}", fleet.why());
+    assert!(fleet.nodes.iter().filter(|node| node.pointer == release("2")).count() <= 3, "{}", fleet.why());
+}
+
+#[test]
+fn a_name_that_was_freed_is_another_machines() {
+    let mut fleet = calm(Mode::Synchronous, 3);
+    fleet.operate(|operator, _| {
+        let made = operate::fleet(operator.board, "simulated").unwrap();
+        operator.replace(&made, &"n2".parse().unwrap(), "a new disk").unwrap();
+    });
+    pass(&mut fleet, MINUTE);
+    let told = fleet.nodes[2].last_trouble.clone();
+    assert!(told.contains("was freed"), "{told}");
+    // The same machine, with nothing left of what it knew.
+    std::fs::remove_file(&fleet.nodes[2].path).unwrap();
+    fleet.nodes[2].forget();
+    fleet.join(2).unwrap();
+    fleet.list_all();
+    fleet.propose("2");
+    pass(&mut fleet, 10 * MINUTE);
+    assert_eq!((runs(&fleet, 0), runs(&fleet, 2)), ("2", "2"), "{}", fleet.why());
 }
 
 #[test]
@@ -235,7 +482,7 @@ fn after_its_time_nobody_takes_a_ticket() {
     }
     pass(&mut fleet, 10 * MINUTE);
     assert_eq!((runs(&fleet, 0), runs(&fleet, 2)), ("1", "1"), "{}", fleet.why());
-    let outcome = fleet.storage.lock().unwrap().names["rollouts/000001.outcome"].0.clone();
+    let outcome = fleet.storage.lock().unwrap().decided(1, "outcome").unwrap();
     assert!(outcome.contains("\"partial\""), "{outcome}");
 }
 
@@ -246,7 +493,7 @@ fn a_node_whose_clock_is_off_says_so_wherever_it_stands_in_the_order() {
         fleet.nodes[off].life.set_skew(3000);
         fleet.propose("2");
         pass(&mut fleet, 10 * MINUTE);
-        let go = fleet.storage.lock().unwrap().names["rollouts/000001.go"].0.clone();
+        let go = fleet.storage.lock().unwrap().decided(1, "go").unwrap();
         assert!(go.contains(&format!("n{off}: its clock is -3000 ms off")), "{go}");
         assert!((0..12).all(|node| runs(&fleet, node) == "1"), "{}", fleet.why());
     }

@@ -1,0 +1,173 @@
+//! What operators do with a rollout that is under way: stop it, end it whatever stands there, go on without somebody.
+
+use jiff::Timestamp;
+
+use super::facts::{self, Fact, Fleet, names};
+use super::look::{Look, put_text, seal_signed};
+use super::name::NodeName;
+use super::operate::{Error, Operator, refused, replaced};
+use super::rolling::Rolling;
+use super::rollout::Rollout;
+use super::rules::rolling::{Decision as RollingDecision, End};
+use super::rules::synchronous::{Decision, Go, Outcome, Plan};
+use super::settings::Mode;
+use super::standing::{How, Standing};
+use super::synchronous::{Heard, Synchronous};
+
+impl Operator<'_> {
+    /// Stops a rollout: by the first gate that is still open. Says what it came to.
+    pub fn abort(&mut self, rollout: &Rollout, why: &str, now: Timestamp) -> Result<&'static str, Error> {
+        let heard = |heard: Heard| match heard {
+            Heard::Yes => Ok(()),
+            Heard::Away(why) | Heard::Bad(why) => Err(Error::Unreachable(why)),
+        };
+        // Its proposer may have died between the proposal's directory and the proposal, or storage lost it.
+        let _ = self.board.prepare(&rollout.decisions().directory());
+        if rollout.proposal.mode == Mode::Rolling {
+            return self.halt(rollout, why, now);
+        }
+        let mut follow = Synchronous::new(rollout.clone(), usize::MAX, self.voice());
+        let at = now.as_millisecond() + rollout.times().back;
+        let gates = [
+            Decision::Plan(Plan::Abort),
+            Decision::Go(Go::Cancel),
+            Decision::Outcome(Outcome::Rollback { at }),
+        ];
+        for decision in gates {
+            heard(follow.read_gates(self.board))?;
+            if follow.unreadable.is_some() {
+                return self.void(rollout, why);
+            }
+            match (follow.view.plan, follow.view.go, follow.view.outcome) {
+                _ if follow.is_void => return Ok("void"),
+                (Some(Plan::Abort), _, _) => return Ok("aborted"),
+                (_, Some(Go::Cancel), _) => return Ok("cancelled"),
+                (_, _, Some(Outcome::Rollback { .. })) => return Ok("rolled back"),
+                (_, _, Some(Outcome::Keep)) => {
+                    return refused(format!(
+                        "rollout {} was kept: propose the release before it to go back",
+                        rollout.number
+                    ));
+                }
+                (_, _, None) => match follow.decide(self.board, decision, now, &self.by, why) {
+                    Heard::Yes => {}
+                    Heard::Bad(_) => return self.void(rollout, why),
+                    Heard::Away(why) => return Err(Error::Unreachable(why)),
+                },
+            }
+        }
+        match (follow.view.plan, follow.view.go, follow.view.outcome) {
+            (Some(Plan::Abort), _, _) => Ok("aborted"),
+            (_, Some(Go::Cancel), _) => Ok("cancelled"),
+            (_, _, Some(Outcome::Rollback { .. })) => Ok("rolled back"),
+            _ => refused(format!("rollout {} was decided otherwise meanwhile", rollout.number)),
+        }
+    }
+
+    fn halt(&mut self, rollout: &Rollout, why: &str, now: Timestamp) -> Result<&'static str, Error> {
+        let number = rollout.number;
+        let Some(mut follow) = Rolling::new(rollout.clone(), usize::MAX, self.voice()) else {
+            return refused("the proposal has no terms");
+        };
+        for heard in [follow.read(self.board), follow.read_waivers(self.board)] {
+            if let Heard::Away(why) = heard {
+                return Err(Error::Unreachable(why));
+            }
+        }
+        if follow.unreadable.is_some() {
+            return self.void(rollout, why);
+        }
+        if follow.view.end.is_some() {
+            return refused(format!("rollout {number} has ended already"));
+        }
+        match follow.decide(self.board, RollingDecision::Halt, now, &self.by, why) {
+            Heard::Away(why) => return Err(Error::Unreachable(why)),
+            Heard::Yes if follow.view.halt => {}
+            Heard::Yes | Heard::Bad(_) => return self.void(rollout, why),
+        }
+        // Whoever is at work finishes first. Where nobody is, it has ended.
+        if follow.view.unfinished() == 0 && !follow.limits().undoes {
+            let end = RollingDecision::End(End::Halted);
+            if let Heard::Away(why) = follow.decide(self.board, end, now, &self.by, why) {
+                return Err(Error::Unreachable(why));
+            }
+        }
+        Ok("halted")
+    }
+
+    /// Ends a rollout whatever stands there: nobody begins any more, and what it was about does not count as kept.
+    pub fn void(&mut self, rollout: &Rollout, why: &str) -> Result<&'static str, Error> {
+        let _ = self.board.prepare(&rollout.decisions().directory());
+        if let Standing::Ended(ended) = self.standing(rollout)? {
+            return match ended.how {
+                How::Void => Ok("void"),
+                how => refused(format!("rollout {} has ended already: {}", rollout.number, how.word())),
+            };
+        }
+        let (number, proposal, by) = (rollout.number, rollout.digest, self.by.clone());
+        let fact = Fact::Void(facts::Void { rollout: number, proposal, by, why: why.to_owned() });
+        self.put_own(&rollout.decisions().gate("void"), &fact)?;
+        Ok("void")
+    }
+
+    /// Lets a rollout go on without whoever holds this ticket.
+    pub fn waive_ticket(&mut self, rollout: &Rollout, ticket: u32, why: &str) -> Result<(), Error> {
+        self.ensure_open(rollout)?;
+        let (number, proposal, by) = (rollout.number, rollout.digest, self.by.clone());
+        let fact = facts::WaiveTicket { rollout: number, proposal, ticket, by, why: why.to_owned() };
+        self.put_own(&rollout.decisions().waive_ticket(ticket), &Fact::WaiveTicket(fact))
+    }
+
+    /// Frees the name of a node for another machine: the one before has no part any more.
+    pub fn replace(&mut self, fleet: &Fleet, node: &NodeName, why: &str) -> Result<u32, Error> {
+        let times = replaced(self.board, &fleet.id, self.trust)?.get(node).copied().unwrap_or(0) + 1;
+        let fact = facts::Replace {
+            fleet: fleet.id.clone(),
+            node: node.clone(),
+            times,
+            by: self.by.clone(),
+            why: why.to_owned(),
+        };
+        self.put_own(&names::replace(node, times), &Fact::Replace(fact))?;
+        Ok(times)
+    }
+
+    /// Pins what only operators may write; what stands there already is somebody else's.
+    pub(super) fn put_own(&mut self, name: &str, fact: &Fact) -> Result<(), Error> {
+        let text = seal_signed(name, fact, self.signer).map_err(Error::Refused)?;
+        match put_text(self.board, name, &text) {
+            Look::Unreachable(why) => Err(Error::Unreachable(why)),
+            Look::Found(found) if std::mem::discriminant(&found.fact) == std::mem::discriminant(fact) => {
+                Ok(())
+            }
+            Look::Found(_) | Look::Absent | Look::Bad(_) => {
+                refused(format!("something else stands in `{name}`: remove that file, and try again"))
+            }
+        }
+    }
+
+    fn ensure_open(&mut self, rollout: &Rollout) -> Result<(), Error> {
+        match self.standing(rollout)? {
+            Standing::Ended(ended) => {
+                refused(format!("rollout {} has ended already: {}", rollout.number, ended.how.word()))
+            }
+            Standing::Open | Standing::Bad(_) => Ok(()),
+        }
+    }
+
+    /// Lets a rollout go on without a member.
+    pub fn waive(&mut self, rollout: &Rollout, node: &NodeName, why: &str) -> Result<(), Error> {
+        if rollout.place_of(node).is_none() {
+            return refused(format!("`{node}` is no member of rollout {}", rollout.number));
+        }
+        self.ensure_open(rollout)?;
+        let fact = Fact::Waive(facts::Waive {
+            rollout: rollout.number,
+            proposal: rollout.digest,
+            node: node.clone(),
+            by: self.by.clone(),
+            why: why.to_owned(),
+        });
+        self.put_own(&rollout.decisions().waive(node), &fact)
+    }
+}

@@ -1,0 +1,66 @@
+use super::*;
+
+const TIMES: Times = Times {
+    vote: 100,
+    lead: 500,
+    late: 10,
+    stop: 0,
+    trial: 100,
+    settle: 10,
+    back: 5,
+    poll: 5,
+    visibility: 5,
+};
+const AT: Ms = 1000;
+
+fn local(now: Ms) -> Local {
+    let (vote_by, plan_by, checks) = (100, now + 600, Checks::Good);
+    Local { now, vote_by, plan_by, clock_is_good: true, has_storage: true, can_write: true, checks }
+}
+
+fn view(change: impl FnOnce(&mut View)) -> View {
+    let mut view = View { plan: Some(Plan::Commit { at: AT }), ..View::new(0, 2) };
+    change(&mut view);
+    view
+}
+
+#[test]
+fn a_gate_that_rests_on_this_nodes_own_word_is_not_obeyed_without_it() {
+    let go = view(|view| view.go = Some(Go::Go));
+    assert_eq!(act(Stage::Arming { at: AT }, &go, local(990), &TIMES), Act::Wait);
+    let late = act(Stage::Arming { at: AT }, &go, local(AT + 11), &TIMES);
+    assert_eq!(late, Act::Enter(Stage::Left));
+    let own = view(|view| (view.go, view.members[0].armed) = (Some(Go::Go), true));
+    assert_eq!(act(Stage::Arming { at: AT }, &own, local(990), &TIMES), Act::Switch { at: AT });
+
+    let keep = view(|view| (view.go, view.outcome) = (Some(Go::Go), Some(Outcome::Keep)));
+    for stage in [Stage::Switched { at: AT }, Stage::Vouching { at: AT }] {
+        assert_eq!(act(stage, &keep, local(AT + 50), &TIMES), Act::Wait, "{stage:?}");
+    }
+    assert_eq!(act(Stage::Switched { at: AT }, &keep, local(AT + 500), &TIMES), Act::Leave);
+    let reported = view(|view| {
+        (view.go, view.outcome) = (Some(Go::Go), Some(Outcome::Keep));
+        view.members[0].report = Some(Health::Good);
+    });
+    let next = act(Stage::Vouching { at: AT }, &reported, local(AT + 50), &TIMES);
+    assert_eq!(next, Act::Enter(Stage::Kept));
+}
+
+#[test]
+fn deadlines_hold_where_storage_can_be_read_and_not_written() {
+    let cannot = |now| Local { can_write: false, ..local(now) };
+    let open = View::new(0, 2);
+    assert_eq!(act(Stage::Voting, &open, cannot(50), &TIMES), Act::Tell(Telling::Vote));
+    assert_eq!(act(Stage::Voting, &open, cannot(101), &TIMES), Act::Enter(Stage::Left));
+    let planned = view(|_| {});
+    assert_eq!(act(Stage::Voting, &planned, cannot(AT + 11), &TIMES), Act::Enter(Stage::Left));
+    assert_eq!(act(Stage::Arming { at: AT }, &planned, cannot(AT + 11), &TIMES), Act::Enter(Stage::Left));
+}
+
+#[test]
+fn an_instant_that_lies_too_far_ahead_is_called_off() {
+    let far = View { plan: Some(Plan::Commit { at: 1_000_000 }), ..View::new(0, 2) };
+    let next = act(Stage::Voting, &far, local(0), &TIMES);
+    assert_eq!(next, Act::Decide(Decision::Go(Go::Cancel)));
+    assert_eq!(act(Stage::Voting, &view(|_| {}), local(450), &TIMES), Act::Wait);
+}

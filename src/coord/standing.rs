@@ -1,0 +1,151 @@
+//! How a rollout stands, for whoever has no part in it: in one place, so that all read the same.
+
+use super::board::Board;
+use super::facts::{Fact, Wanted, names};
+use super::look::{Found, Look, Trust, look_signed};
+use super::rolling::Rolling;
+use super::rollout::Rollout;
+use super::rules::rolling::End as RollingEnd;
+use super::rules::synchronous::{Go, Outcome, Plan};
+use super::settings::Mode;
+use super::synchronous::{Heard, Synchronous};
+use super::voice::Voice;
+use crate::types::Digest;
+
+/// How a rollout ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// All members have it.
+    Kept,
+    /// Synchronous: called off before the instant was decided.
+    Aborted,
+    /// Synchronous: called off before the instant.
+    Cancelled,
+    /// Synchronous: all went back.
+    RolledBack,
+    /// Rolling: its time was over before all had it.
+    Partial,
+    /// Rolling: stopped, and whatever that undoes is undone.
+    Halted,
+    /// An operator ended it, whatever stood there.
+    Void,
+}
+
+impl How {
+    /// In a word or two.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::Aborted => "aborted",
+            Self::Cancelled => "cancelled",
+            Self::RolledBack => "rolled back",
+            Self::Partial => "partial",
+            Self::Halted => "halted",
+            Self::Void => "void",
+        }
+    }
+}
+
+/// The end of a rollout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// How.
+    pub how: How,
+    /// Why, as its author said.
+    pub why: String,
+}
+
+/// How a rollout stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It has not ended.
+    Open,
+    /// What stands there says nothing, so nobody can tell; why.
+    Bad(String),
+    /// It has.
+    Ended(Ended),
+}
+
+/// Looks how a rollout stands; or why the storage does not say.
+pub fn standing(board: &mut dyn Board, rollout: &Rollout, voice: Voice<'_>) -> Result<Standing, String> {
+    match rollout.proposal.mode {
+        Mode::Independent => Ok(Standing::Ended(Ended { how: How::Void, why: "it has no mode".into() })),
+        Mode::Synchronous => {
+            let mut follow = Synchronous::new(rollout.clone(), usize::MAX, voice);
+            heard(follow.read_gates(board))?;
+            Ok(of_synchronous(&follow))
+        }
+        Mode::Rolling => of_rolling(board, rollout, voice),
+    }
+}
+
+/// How the gates that were read say that a synchronous rollout stands.
+pub fn of_synchronous(follow: &Synchronous<'_>) -> Standing {
+    let ended = |how| Standing::Ended(Ended { how, why: follow.why.clone().unwrap_or_default() });
+    match (follow.view.plan, follow.view.go, follow.view.outcome) {
+        _ if follow.is_void => ended(How::Void),
+        (Some(Plan::Abort), _, _) => ended(How::Aborted),
+        (_, Some(Go::Cancel), _) => ended(How::Cancelled),
+        (_, _, Some(Outcome::Keep)) => ended(How::Kept),
+        (_, _, Some(Outcome::Rollback { .. })) => ended(How::RolledBack),
+        (_, _, None) => follow.unreadable.clone().map_or(Standing::Open, Standing::Bad),
+    }
+}
+
+fn of_rolling(board: &mut dyn Board, rollout: &Rollout, voice: Voice<'_>) -> Result<Standing, String> {
+    let Some(mut follow) = Rolling::new(rollout.clone(), usize::MAX, voice) else {
+        return Ok(Standing::Ended(Ended { how: How::Void, why: "its proposal has no terms".into() }));
+    };
+    heard(follow.read_void(board))?;
+    if follow.view.end.is_none() {
+        heard(follow.read_end(board))?;
+    }
+    // What a halt undoes shows in what the members have said.
+    let must_read_all = follow.limits().undoes && follow.view.end == Some(RollingEnd::Halted);
+    if must_read_all || (follow.rollout.is_signed() && follow.view.end.is_none()) {
+        heard(follow.read(board))?;
+    }
+    Ok(end_of_rolling(&follow))
+}
+
+/// How what was read says that a rolling rollout stands.
+pub fn end_of_rolling(follow: &Rolling<'_>) -> Standing {
+    let ended = |how| Standing::Ended(Ended { how, why: follow.why.clone().unwrap_or_default() });
+    match follow.view.end.filter(|_| follow.is_settled()) {
+        Some(RollingEnd::Keep) => ended(How::Kept),
+        Some(RollingEnd::Partial) => ended(How::Partial),
+        Some(RollingEnd::Halted) => ended(How::Halted),
+        Some(RollingEnd::Void) => ended(How::Void),
+        None => follow.unreadable.clone().map_or(Standing::Open, Standing::Bad),
+    }
+}
+
+fn heard(heard: Heard) -> Result<(), String> {
+    match heard {
+        // What is bad shows in what was read.
+        Heard::Yes | Heard::Bad(_) => Ok(()),
+        Heard::Away(why) => Err(why),
+    }
+}
+
+/// What stands where a proposal may have been removed: how its rollout had ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removed {
+    /// The digest of the proposal.
+    pub proposal: Digest,
+    /// How it had ended, in a word.
+    pub ended: String,
+    /// What it was about.
+    pub release: Wanted,
+}
+
+/// Looks whether the facts of a rollout were removed.
+pub fn removed(board: &mut dyn Board, number: u64, trust: Trust<'_>) -> Result<Option<Removed>, String> {
+    match look_signed(board, &names::gone(number), trust) {
+        Look::Found(Found { fact: Fact::Gone(said), .. }) if said.rollout == number => {
+            Ok(Some(Removed { proposal: said.proposal, ended: said.ended, release: said.release }))
+        }
+        Look::Found(_) | Look::Absent | Look::Bad(_) => Ok(None),
+        Look::Unreachable(why) => Err(why),
+    }
+}

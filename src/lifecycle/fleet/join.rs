@@ -1,0 +1,287 @@
+//! Who this node is: its name on storage, the machine behind it, and whether another one goes by the same.
+
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::super::agreement::Error;
+use super::own::Kept;
+use super::{Member, Taken};
+use crate::coord::alive;
+use crate::coord::board::{Board, Created, Done, Read};
+use crate::coord::facts::{self, Fact, names};
+use crate::coord::look::{self, Found, Look, Trust, look};
+use crate::coord::operate::replaced;
+use crate::coord::{NodeName, Settings};
+use crate::sys::disk::Disk;
+
+/// So many places where it ran are remembered.
+const PLACES_MAX: usize = 16;
+/// A heartbeat that is not older comes from a machine that runs.
+const FRESH: Duration = Duration::from_secs(90);
+
+/// Where a node runs: outside of its own root, so that a copy of the root does not have it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Here {
+    /// The machine's id; empty: unknown.
+    pub machine: String,
+    /// What names this machine, this boot and this root together; empty: unknown.
+    pub place: String,
+}
+
+impl Member<'_> {
+    /// Compares fleet, name, machine and place with what storage says. `None`: this node is who it is taken for.
+    pub(super) fn identify(&mut self) -> Result<Option<Taken>, Error> {
+        if self.is_identified {
+            return Ok(self.twin.clone().map(Taken::Stranger));
+        }
+        match self.look_who() {
+            Ok(()) => {}
+            Err(Who::Away(why)) => return Ok(Some(Taken::Unreachable(why))),
+            Err(Who::Stranger(why)) => return Ok(Some(Taken::Stranger(why))),
+        }
+        let moved = match self.look_where() {
+            Ok(moved) => moved,
+            Err(Who::Away(why)) => return Ok(Some(Taken::Unreachable(why))),
+            Err(Who::Stranger(why)) => return Ok(Some(Taken::Stranger(why))),
+        };
+        self.is_identified = true;
+        let place = self.here.place.clone();
+        if !place.is_empty() && self.kept.own.places.last() != Some(&place) {
+            self.kept.change(|own| {
+                own.places.retain(|known| *known != place);
+                own.places.push(place.clone());
+                let surplus = own.places.len().saturating_sub(PLACES_MAX);
+                own.places.drain(..surplus);
+            })?;
+        }
+        if let Some(from) = moved {
+            // Whoever runs there notices this heartbeat, and says so, before this one takes part.
+            self.beat_now();
+            self.is_identified = false;
+            return Ok(Some(Taken::Nothing(Some(format!(
+                "this node was at work {} s ago from another place: it takes part when that one stays silent",
+                from.as_secs()
+            )))));
+        }
+        Ok(None)
+    }
+
+    fn look_who(&mut self) -> Result<(), Who> {
+        let (node, trust) = (self.node(), self.trust());
+        let board = self.board.as_mut();
+        let fleet = match look(board, names::FLEET) {
+            Look::Found(Found { fact: Fact::Fleet(fleet), .. }) => fleet,
+            Look::Found(_) => return Err(Who::Away("`FLEET` is something else".into())),
+            Look::Absent => return Err(Who::Away("there is no fleet in the directory".into())),
+            Look::Bad(why) => return Err(Who::Away(format!("`FLEET` says nothing: {why}"))),
+            Look::Unreachable(why) => return Err(Who::Away(why)),
+        };
+        if fleet.id != self.kept.own.fleet {
+            return Err(Who::Away(format!(
+                "the directory is of another fleet `{}` than the one this node has joined; is the right one mounted?",
+                fleet.fleet
+            )));
+        }
+        if fleet.fleet != self.settings.name {
+            let (is, said) = (&fleet.fleet, &self.settings.name);
+            return Err(Who::Stranger(format!("the fleet is `{is}`, and `fleet.name` says `{said}`")));
+        }
+        let times = replaced(board, &fleet.id, trust).map_err(|error| Who::Away(error.to_string()))?;
+        match look(board, &names::id(&node, times.get(&node).copied().unwrap_or(0))) {
+            Look::Found(Found { fact: Fact::Id(id), .. }) if id.instance == self.kept.own.instance => {
+                let here = &self.here.machine;
+                if here.is_empty() || id.machine.is_empty() || *here == id.machine {
+                    return Ok(());
+                }
+                Err(Who::Stranger(format!(
+                    "`{node}` has joined from another machine, of which this one is a copy: {}",
+                    free(&node)
+                )))
+            }
+            Look::Found(_) => {
+                Err(Who::Stranger(format!("the name `{node}` is in use by another machine: {}", free(&node))))
+            }
+            Look::Absent => Err(Who::Stranger(format!(
+                "the name `{node}` was freed by an operator, or storage has lost it: `cutover fleet join` takes it again"
+            ))),
+            Look::Bad(why) => Err(Who::Stranger(format!("the entry of `{node}` says nothing: {why}"))),
+            Look::Unreachable(why) => Err(Who::Away(why)),
+        }
+    }
+
+    /// Whether it ran somewhere else until just now: for how long not.
+    fn look_where(&mut self) -> Result<Option<Duration>, Who> {
+        let here = self.here.place.clone();
+        if here.is_empty() {
+            return Ok(None);
+        }
+        let node = self.node();
+        match self.board.read(&names::twin(&node, &here)) {
+            Read::Absent => {}
+            Read::Bytes(_) | Read::Bad(_) => return Err(Who::Stranger(two(&node))),
+            Read::Unreachable(why) => return Err(Who::Away(why)),
+        }
+        let Some(said) = alive::read(self.board.as_mut(), &node) else { return Ok(None) };
+        if said.place.is_empty() || said.place == here {
+            return Ok(None);
+        }
+        if !self.kept.own.places.contains(&said.place) {
+            self.accuse(&said.place);
+            return Err(Who::Stranger(two(&node)));
+        }
+        let ago = self.clock.wall().duration_since(said.at).unsigned_abs();
+        Ok((ago < FRESH).then_some(ago))
+    }
+
+    /// Before each heartbeat: whether somebody else has written it since.
+    pub(super) fn look_for_twin(&mut self) {
+        if self.here.place.is_empty() || self.twin.is_some() || !self.is_identified {
+            return;
+        }
+        if let Err(Who::Stranger(why)) = self.look_where() {
+            self.twin = Some(why);
+        }
+    }
+
+    fn accuse(&mut self, place: &str) {
+        let (node, seen_from) = (self.node(), self.here.place.clone());
+        let fact = Fact::Twin(facts::Twin { node: node.clone(), place: place.to_owned(), seen_from });
+        let _ = look::put(self.board.as_mut(), &names::twin(&node, place), &fact);
+    }
+}
+
+/// Why this is not the node that it was taken for.
+enum Who {
+    /// Nobody can say now.
+    Away(String),
+    /// Somebody else is.
+    Stranger(String),
+}
+
+fn two(node: &NodeName) -> String {
+    format!(
+        "two machines are at work as `{node}`, and one is a copy: switch that one off; then {}",
+        free(node)
+    )
+}
+
+fn free(node: &NodeName) -> String {
+    format!("`cutover fleet replace {node}` frees the name, and `cutover fleet join` takes it")
+}
+
+/// Who asks to be let in.
+pub struct Newcomer<'a> {
+    /// Its name.
+    pub node: &'a NodeName,
+    /// Its machine's id.
+    pub machine: String,
+    /// The public half of its key.
+    pub key: Option<String>,
+}
+
+/// Makes this node known to the fleet: its directory and entry on storage, and what it remembers. Whoever is refused keeps
+/// nothing.
+pub fn join(
+    board: &mut dyn Board,
+    disk: &Disk,
+    path: &Path,
+    settings: &Settings,
+    newcomer: Newcomer<'_>,
+    trust: Trust<'_>,
+) -> Result<Kept, String> {
+    let Newcomer { node, machine, key } = newcomer;
+    let fleet = match look(board, names::FLEET) {
+        Look::Found(Found { fact: Fact::Fleet(fleet), .. }) if fleet.fleet == settings.name => fleet,
+        Look::Found(Found { fact: Fact::Fleet(fleet), .. }) => {
+            return Err(format!("the directory belongs to fleet `{}`", fleet.fleet));
+        }
+        Look::Found(_) => return Err("`FLEET` is something else".into()),
+        Look::Absent => return Err("no fleet was made there: `cutover fleet init` makes one".into()),
+        Look::Bad(why) => return Err(format!("`FLEET` says nothing: {why}")),
+        Look::Unreachable(why) => return Err(why),
+    };
+    let known = Kept::load(disk, path).map_err(|error| error.to_string())?;
+    if let Some(kept) = known.as_ref().filter(|kept| kept.own.joined) {
+        let remove = format!("remove `{}` to join anew", path.display());
+        if kept.own.fleet != fleet.id {
+            return Err(format!("this node has joined another fleet: {remove}"));
+        }
+        if kept.own.node != *node {
+            return Err(format!(
+                "this node has joined as `{}`, and is called `{node}` now: {remove}",
+                kept.own.node
+            ));
+        }
+    }
+    let times = replaced(board, &fleet.id, trust).map_err(|error| error.to_string())?;
+    let name = names::id(node, times.get(node).copied().unwrap_or(0));
+    let was_known = known.is_some();
+    let instance = match look(board, &name) {
+        Look::Found(Found { fact: Fact::Id(id), .. }) => {
+            let is_known = known.as_ref().is_some_and(|kept| kept.own.instance == id.instance);
+            // What it remembered is lost, and its key and its machine say that it is the same.
+            let is_same = id.machine == machine && key.is_some() && id.key == key;
+            if id.machine != machine && !machine.is_empty() || !(is_known || is_same) {
+                return Err(format!("the name `{node}` is in use by another machine: {}", free(node)));
+            }
+            id.instance
+        }
+        Look::Found(_) => return Err(format!("`{name}` is something else")),
+        Look::Bad(why) => return Err(format!("`{name}` says nothing: {why}; {}", free(node))),
+        Look::Unreachable(why) => return Err(why),
+        Look::Absent => known
+            .as_ref()
+            .filter(|kept| !kept.own.joined)
+            .map_or_else(new_id, |kept| kept.own.instance.clone()),
+    };
+    let fresh = || Kept::new(disk, path, fleet.id.clone(), node.clone(), instance.clone());
+    let mut kept = known.filter(|kept| kept.own.instance == instance).unwrap_or_else(fresh);
+    kept.own.key.clone_from(&key);
+    kept.own.places.clear();
+    // Written first: after a crash the same machine joins again, not a second one.
+    kept.keep().map_err(|error| error.to_string())?;
+    let entry = facts::Id { node: node.clone(), machine, instance, groups: settings.groups.clone(), key };
+    match enter(board, node, &name, entry) {
+        Ok(()) => {}
+        Err(why) => {
+            if !was_known {
+                kept.forget().map_err(|error| error.to_string())?;
+            }
+            return Err(why);
+        }
+    }
+    kept.change(|own| own.joined = true).map_err(|error| error.to_string())?;
+    Ok(kept)
+}
+
+fn enter(board: &mut dyn Board, node: &NodeName, name: &str, entry: facts::Id) -> Result<(), String> {
+    if let Done::Unreachable(why) = board.prepare(&names::node(node)) {
+        return Err(why);
+    }
+    let instance = entry.instance.clone();
+    let text = look::seal_summed(name, &Fact::Id(entry));
+    let found = match board.create(name, &text) {
+        Created::Mine => return Ok(()),
+        Created::Theirs(there) => look::found(name, &there, None),
+        Created::Unknown(why) => return Err(why),
+    };
+    match found {
+        Look::Found(Found { fact: Fact::Id(found), .. }) if found.instance == instance => Ok(()),
+        Look::Found(_) => Err(format!("the name `{node}` is in use by another machine: {}", free(node))),
+        Look::Absent => Err("the entry was made, and is not there".into()),
+        Look::Bad(why) => Err(format!("the entry says nothing: {why}")),
+        Look::Unreachable(why) => Err(why),
+    }
+}
+
+/// 128 random bits, as hex digits.
+pub fn new_id() -> String {
+    let mut random = [0_u8; 16];
+    if getrandom::fill(&mut random).is_err() {
+        let now = Timestamp::now().as_nanosecond().to_ne_bytes();
+        random.copy_from_slice(&now);
+    }
+    random.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,190 @@
+//! The edges of a fleet, with real processes: who a node is, what everybody may write, and files that say nothing.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::process::Output;
+
+use cutover::coord::facts::names;
+
+use crate::fleet::{Fleet, calm};
+
+fn told(output: &Output) -> String {
+    let text = [&output.stdout[..], &output.stderr[..]].concat();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+#[test]
+fn whoever_is_refused_keeps_nothing_and_a_freed_name_is_another_machines() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    let own = fleet.root(1).join(".cutover");
+    // A new disk: nothing is left of what the node knew.
+    for file in ["fleet.json", "fleet.key"] {
+        std::fs::remove_file(own.join(file)).unwrap();
+    }
+    let refused = fleet.run(1, &["fleet", "join"]);
+    assert!(code(&refused) != 0 && told(&refused).contains("cutover fleet replace n1"), "{refused:?}");
+    assert!(!own.join("fleet.json").exists() && !own.join("fleet.key").exists());
+    let without = fleet.run(1, &["update"]);
+    assert!(code(&without) == 2 && told(&without).contains("has not joined"), "{without:?}");
+
+    let freed = fleet.run(0, &["fleet", "replace", "n1", "--reason", "a new disk"]);
+    assert_eq!(code(&freed), 0, "{freed:?}");
+    for words in [&["fleet", "join"][..], &["fleet", "join"]] {
+        let joined = fleet.run(1, words);
+        assert_eq!(code(&joined), 0, "{joined:?}");
+    }
+    let listed = fleet.run(0, &["fleet", "members", "--add", "n1"]);
+    assert_eq!(code(&listed), 0, "{listed:?}");
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    assert_eq!(fleet.all_run(), ["2"]);
+}
+
+#[test]
+fn a_node_that_lost_its_record_of_the_fleet_is_let_in_by_its_key() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    std::fs::remove_file(fleet.root(1).join(".cutover/fleet.json")).unwrap();
+    let joined = fleet.run(1, &["fleet", "join"]);
+    assert_eq!(code(&joined), 0, "{joined:?}");
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+}
+
+#[test]
+fn another_fleets_directory_is_no_rest() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    std::fs::rename(fleet.share(), fleet.path("real")).unwrap();
+    std::fs::create_dir(fleet.share()).unwrap();
+    let empty = fleet.run(1, &["update"]);
+    assert_eq!(code(&empty), 17, "{empty:?}");
+    // Somebody who knows nothing of this fleet makes another one of the same name on the bare mount point.
+    std::fs::rename(fleet.root(0).join(".cutover/fleet.json"), fleet.path("kept")).unwrap();
+    assert_eq!(code(&fleet.run(0, &["fleet", "init"])), 0);
+    std::fs::rename(fleet.path("kept"), fleet.root(0).join(".cutover/fleet.json")).unwrap();
+    for words in [&["update"][..], &["fleet", "propose", "2"], &["fleet", "status"]] {
+        let other = fleet.run(1, words);
+        assert_eq!(code(&other), 17, "{words:?}: {other:?}");
+        assert!(told(&other).contains("not the directory of this node's fleet"), "{words:?}: {other:?}");
+    }
+    assert!(std::fs::read_dir(fleet.share().join(names::MEMBERS)).unwrap().next().is_none());
+}
+
+#[test]
+fn a_directory_of_the_format_before_is_refused_by_name() {
+    let fleet = Fleet::new(1, "synchronous", "");
+    let line = "{\"format\":1,\"kind\":\"fleet\",\"fleet\":\"shop\",\"id\":\"i\"}";
+    let sum = cutover::types::Digest::of(line.as_bytes()).hex();
+    std::fs::write(fleet.share().join(names::FLEET), format!("{line}\nsum sha256 {sum}\n")).unwrap();
+    std::fs::remove_file(fleet.root(0).join(".cutover/fleet.json")).unwrap();
+    for words in [&["fleet", "join"][..], &["fleet", "propose", "2"]] {
+        let refused = fleet.run(0, words);
+        let said = told(&refused);
+        assert!(code(&refused) != 0 && said.contains("format is 1") && said.contains("format 2"), "{said}");
+    }
+}
+
+#[test]
+fn what_init_and_join_make_is_for_the_group_and_not_for_all() {
+    let fleet = Fleet::new(1, "synchronous", "");
+    for name in ["rollouts", "members", "nodes", "nodes/n0"] {
+        let mode = std::fs::metadata(fleet.share().join(name)).unwrap().mode() & 0o7777;
+        assert_eq!(mode & !0o2770, 0, "{name}: {mode:o}");
+    }
+    let quiet = fleet.run(0, &["config", "check"]);
+    assert!(code(&quiet) == 0 && !told(&quiet).contains("everybody"), "{quiet:?}");
+    let rollouts = fleet.share().join("rollouts");
+    std::fs::set_permissions(rollouts, std::fs::Permissions::from_mode(0o1777)).unwrap();
+    let warned = fleet.run(0, &["config", "check"]);
+    assert!(code(&warned) == 0 && told(&warned).contains("everybody"), "{warned:?}");
+}
+
+#[test]
+fn an_empty_plan_stops_nobody_for_ever() {
+    let fleet = Fleet::new(2, "synchronous", "vote = \"3s\"");
+    fleet.propose("2");
+    std::fs::write(fleet.decision(1, "plan"), "").unwrap();
+    // It gives up when the time for votes is over, with nothing changed; who comes later does not begin.
+    for (number, wanted) in [(0, 13), (1, 15)] {
+        let gave_up = fleet.run(number, &["update"]);
+        assert_eq!(code(&gave_up), wanted, "{gave_up:?}");
+    }
+    let second = fleet.run(0, &["fleet", "propose", "2"]);
+    assert_eq!(code(&second), 15, "{second:?}");
+    let aborted = fleet.run(1, &["fleet", "abort"]);
+    assert!(code(&aborted) == 0 && told(&aborted).contains("void"), "{aborted:?}");
+    let waived = fleet.run(0, &["fleet", "waive", "n1", "1"]);
+    assert!(code(&waived) != 0 && told(&waived).contains("has ended already"), "{waived:?}");
+    fleet.propose("2");
+    let kept = fleet.live(calm);
+    // With three seconds for votes, two loaded cores may be too slow: what counts is that it ends.
+    assert!(["kept", "aborted"].contains(&kept.as_str()), "{kept}: {}", fleet.why());
+}
+
+#[test]
+fn an_empty_ticket_is_waived_by_its_number() {
+    let fleet = Fleet::new(2, "rolling", "at_once = 1");
+    fleet.propose("2");
+    std::fs::write(fleet.decision(1, "t.0000"), "").unwrap();
+    let waits = fleet.run(0, &["update", "--no-wait"]);
+    assert_ne!(code(&waits), 0, "{waits:?}");
+    let waived = fleet.run(0, &["fleet", "waive", "--ticket", "0"]);
+    assert_eq!(code(&waived), 0, "{waived:?}");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    assert_eq!(fleet.all_run(), ["2"]);
+}
+
+#[test]
+fn what_no_rollout_survives_is_told_by_config_check() {
+    let fleet = Fleet::new(1, "synchronous", "trial = \"1s\"\nsettle = \"1s\"");
+    let path = fleet.path("n0.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("min_healthy = \"300ms\"", "min_healthy = \"5s\"")).unwrap();
+    let refused = fleet.run(0, &["config", "check"]);
+    assert!(code(&refused) == 2 && told(&refused).contains("health.min_healthy"), "{refused:?}");
+    for directory in ["share", "~/share"] {
+        let share = fleet.path("mounts/0/share");
+        let there = text.replace(share.to_str().unwrap(), directory);
+        std::fs::write(&path, there).unwrap();
+        let refused = fleet.run(0, &["config", "check"]);
+        assert!(code(&refused) == 2 && told(&refused).contains("absolute"), "{directory}: {refused:?}");
+    }
+}
+
+#[test]
+fn a_hold_is_seen_by_the_fleet_and_in_the_reason() {
+    let fleet = Fleet::new(2, "synchronous", "vote = \"4s\"");
+    assert_eq!(code(&fleet.run(1, &["hold", "--reason", "new disks"])), 0);
+    fleet.propose("2");
+    let held = fleet.run(1, &["update"]);
+    assert_eq!(code(&held), 15, "{held:?}");
+    let status = fleet.run(0, &["fleet", "status", "--why", "--json"]);
+    let value: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(value["not_yet"][0]["node"], "n1", "{value}");
+    assert!(value["not_yet"][0]["why"].as_str().unwrap().contains("new disks"), "{value}");
+    let other = fleet.run(0, &["update"]);
+    assert_eq!(code(&other), 13, "{other:?}");
+    assert!(fleet.reason().contains("new disks"), "{}", fleet.reason());
+}
+
+#[test]
+fn a_share_that_went_back_in_time_takes_no_proposal() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    let proposal = fleet.share().join(names::proposal(1));
+    let directory = fleet.decision(1, "plan").parent().unwrap().to_owned();
+    for (from, to) in [(&proposal, "proposal"), (&directory, "decisions")] {
+        std::fs::rename(from, fleet.path(to)).unwrap();
+    }
+    let refused = fleet.run(0, &["fleet", "propose", "1"]);
+    assert!(code(&refused) == 17 && told(&refused).contains("fleet repair"), "{refused:?}");
+    let noticed = fleet.run(1, &["update"]);
+    assert_eq!(code(&noticed), 17, "{noticed:?}");
+    let repaired = fleet.run(1, &["fleet", "repair"]);
+    assert!(code(&repaired) == 0 && told(&repaired).contains("put back"), "{repaired:?}");
+    let again = fleet.run(1, &["update"]);
+    assert_eq!(code(&again), 0, "{again:?}");
+}
