@@ -17,7 +17,7 @@ const AFTER_KILL: Duration = Duration::from_secs(10);
 /// How much longer than stop and start the gate holds back starts, should nobody open it.
 const GATE_GRACE: Duration = Duration::from_secs(300);
 /// How long units of others may be waited for.
-const DEPENDANTS: Duration = Duration::from_secs(30);
+const DEPENDANTS: Duration = Duration::from_secs(15);
 /// How long a socket may take to come back.
 const REVIVE: Duration = Duration::from_secs(10);
 /// How often a unit that is slow is looked at again.
@@ -127,8 +127,7 @@ impl UnitServices {
 
     /// Has units that run stop and start. Those that do not stop in time are killed, and so come to their start. Says how
     /// much of the time to start is left.
-    fn replace(&self, running: &[Unit]) -> Result<Duration, Error> {
-        let (stop, start) = (self.settings.stop_timeout.0, self.settings.start_timeout.0);
+    fn replace(&self, running: &[Unit], stop: Duration, start: Duration) -> Result<Duration, Error> {
         if running.is_empty() {
             return Ok(start);
         }
@@ -183,12 +182,17 @@ impl UnitServices {
         let (reloaded, replaced): (Vec<_>, Vec<_>) = rest.into_iter().partition(|unit| {
             reloads && unit.get("CanReload") == "yes" && unit.get("ActiveState") == "active"
         });
-        systemd::reload(&names(&reloaded), self.settings.start_timeout.0)?;
+        // All that stops shares one time, and so does all that starts.
+        let begin = Instant::now();
         if let Err(said) = systemd::stop(&connections, self.settings.stop_timeout.0) {
             Self::finish_stop(&connections, said)?;
         }
+        let stop = self.settings.stop_timeout.0.saturating_sub(begin.elapsed()).max(GLANCE);
         systemd::begin_restart(&jobs)?;
-        self.replace(&replaced)
+        let begin = Instant::now();
+        systemd::reload(&names(&reloaded), self.settings.start_timeout.0)?;
+        let start = self.settings.start_timeout.0.saturating_sub(begin.elapsed()).max(GLANCE);
+        self.replace(&replaced, stop, start)
     }
 
     fn note_start(&self, family: &[Unit]) {
