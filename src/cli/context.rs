@@ -150,7 +150,14 @@ impl Locally<'_> {
     /// The application as `settings` describe it.
     pub fn application<T>(&self, settings: &Settings, work: impl FnOnce(&dyn Application) -> T) -> T {
         let context = self.context;
-        work(&Local::new(&context.app, &context.node, settings, self.store, context.arguments()))
+        work(&Local::new(
+            &context.app,
+            &context.node,
+            settings,
+            self.store,
+            &context.interrupted,
+            context.arguments(),
+        ))
     }
 }
 
@@ -158,7 +165,14 @@ impl Locally<'_> {
     /// Refuses units that systemd does not know, or that cannot be started again.
     pub fn check_units(&self, settings: &Settings) -> Result<(), Error> {
         let context = self.context;
-        let local = Local::new(&context.app, &context.node, settings, self.store, context.arguments());
+        let local = Local::new(
+            &context.app,
+            &context.node,
+            settings,
+            self.store,
+            &context.interrupted,
+            context.arguments(),
+        );
         match local.check_units() {
             None => Ok(()),
             Some(why) => Err(config::Problem::Contradiction { why }.into()),

@@ -180,6 +180,9 @@ pub fn failure(error: &Error) -> Failure {
             Failure::new(code::CALLED_OFF, error, Some(hint))
         }
         Error::Agreement(agreement::Error::Disk(error)) => of_disk(error, code::FAILED),
+        Error::Agreement(agreement::Error::Overtaken { .. }) => {
+            Failure::new(code::BUSY, error, Some("`cutover status` shows what goes on"))
+        }
         Error::Agreement(agreement::Error::Record { .. }) => {
             let hint = "move that file away, then `cutover fleet join` makes it anew";
             Failure::new(code::NEEDS_PERSON, error, Some(hint))
@@ -247,6 +250,23 @@ fn of_node(error: &node::Error) -> Failure {
         E::NoWayBack(_) => {
             told(code::FAILED, "`cutover list` shows what is here; name one: `cutover rollback VERSION`")
         }
+        E::OldData { named, .. } => {
+            let version = named.as_ref().map(|version| format!(" {version}")).unwrap_or_default();
+            told(
+                code::USAGE,
+                &format!(
+                    "`cutover rollback{version} --data restore` brings them back and sets the newer ones aside, \
+                     `cutover rollback{version} --data keep` leaves the data as they are"
+                ),
+            )
+        }
+        E::NoCopy { named, .. } => {
+            let version = named.as_ref().map(|version| format!(" {version}")).unwrap_or_default();
+            told(
+                code::USAGE,
+                &format!("`cutover rollback{version} --data keep` goes back and leaves the data as they are"),
+            )
+        }
         E::NoTrial => told(code::FAILED, "`cutover status` shows what is going on"),
         E::Banned(bad) => told(
             code::REFUSED,
@@ -295,10 +315,15 @@ fn of_driver(error: &driver::Error) -> Failure {
     match error {
         E::Store(error) => of_store(error, code::NEEDS_PERSON),
         E::Agreement(agreement::Error::Disk(error)) => of_disk(error, code::NEEDS_PERSON),
+        E::Agreement(agreement::Error::Overtaken { .. }) => {
+            Failure::new(code::BUSY, error, Some("`cutover status` shows what goes on"))
+        }
         E::Agreement(agreement::Error::Record { .. }) | E::Illegal(_) => {
             Failure::new(code::NEEDS_PERSON, error, Some("`cutover recover` tries again"))
         }
         E::NothingToDo => Failure::new(code::FAILED, error, None),
+        E::Busy(_) => Failure::new(code::BUSY, error, Some("wait for it, or look at `cutover status`")),
+        E::Overtaken(_) => Failure::new(code::NOT_NOW, error, Some("`cutover log` shows who did, and why")),
         E::Journal { path, .. } => {
             let path = path.display();
             let hint = format!(
@@ -422,6 +447,9 @@ fn of_store(error: &store::Error, otherwise: u8) -> Failure {
         E::Damaged { path, .. } => {
             let hint = format!("the pointer is untouched; move `{}` away to begin anew", path.display());
             Failure::new(code::NEEDS_PERSON, error, Some(&hint))
+        }
+        E::Locked { .. } => {
+            Failure::new(code::BUSY, error, Some("look what holds it: `fuser -v` and that path"))
         }
         E::NoSuchTree(_) => Failure::new(code::FAILED, error, Some("`cutover list` shows what is here")),
         E::OtherContent { version, .. } => {

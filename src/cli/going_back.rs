@@ -8,44 +8,37 @@ use super::failure::{Error, code};
 use super::update::{conclude, no_such};
 use super::watching::lock_even_if_hung;
 use crate::lifecycle::driver::Ended;
-use crate::lifecycle::finish::BY_HAND;
-use crate::lifecycle::node::{self, Node, WayBack};
+use crate::lifecycle::node::{Node, WayBack};
 use crate::lifecycle::outcome::end_of;
+use crate::lifecycle::requests::Turn;
 use crate::store::Kept;
 use crate::sys::lock::Lock;
-use crate::types::record::Record;
-use crate::types::state::Outcome;
+use crate::types::Version;
+use crate::types::record::{Cause, Phase};
+use crate::types::state::{HistoryEntry, Hold, Outcome};
 
 /// `commit`
 pub fn commit(context: &Context) -> Result<u8, Error> {
-    context.with_node("commit", |node, locally| {
-        let transaction = under_way(node)?.map(|record| record.transaction);
-        match node.commit(locally) {
-            Ok(Some(ended)) => conclude(context, node, Ok(ended)),
-            Ok(None) => follow(context, node, &transaction.unwrap_or_default()),
-            Err(error) => Err(error.into()),
-        }
+    context.with_node("commit", |node, locally| match node.commit(locally)? {
+        Ok(ended) => conclude(context, node, Ok(ended)),
+        Err(entry) => Ok(tell(context, &entry)),
     })
 }
 
-/// Waits for the cutover that watches the trial, and tells what came of it.
-fn follow(context: &Context, node: &Node<'_>, transaction: &str) -> Result<u8, Error> {
-    let entry = node.await_end(transaction)?;
-    let text = match entry.outcome {
-        Outcome::Committed => format!("release {} is committed", entry.to),
-        Outcome::RolledBack | Outcome::Failed | Outcome::Refused | Outcome::CalledOff => {
-            format!("release {} did not stay: {}", entry.to, entry.reason.as_deref().unwrap_or("see the log"))
+/// Tells how the update ended that another process was in the middle of.
+fn tell(context: &Context, entry: &HistoryEntry) -> u8 {
+    let why = entry.reason.as_deref().unwrap_or("see the log");
+    let text = match (entry.outcome, &entry.from) {
+        (Outcome::Committed, _) => format!("release {} is committed", entry.to),
+        (Outcome::RolledBack, Some(from)) => {
+            format!("release {} was rolled back: {why}; release {from} serves again and is healthy", entry.to)
+        }
+        (Outcome::RolledBack | Outcome::Failed | Outcome::Refused | Outcome::CalledOff, _) => {
+            format!("release {} did not stay: {why}", entry.to)
         }
     };
-    context.output.result(&entry, &text);
-    Ok(entry.exit_code)
-}
-
-fn under_way(node: &Node<'_>) -> Result<Option<Record>, Error> {
-    Ok(match node.store.journal()? {
-        Kept::Whole(record) => Some(record),
-        Kept::Missing | Kept::Damaged(_) => None,
-    })
+    context.output.result(entry, &text);
+    entry.exit_code
 }
 
 /// `rollback`
@@ -65,24 +58,73 @@ pub fn rollback(context: &Context, args: &RollbackArgs) -> Result<u8, Error> {
             reason: args.reason.clone(),
             no_hold: args.no_hold,
             rollout: None,
+            asked: None,
         };
-        match node.lock() {
-            Ok(lock) => {
-                let ended = node.roll_back(&lock, &way, locally);
-                let told = conclude(context, node, ended);
-                if told.as_ref().is_ok_and(|code| *code == 0) && !args.no_hold {
-                    context.output.say("automatic switching is on hold; `cutover unhold` lifts it");
+        // What would be refused is refused before anybody is asked to go back.
+        node.under_way()?;
+        if let Ok(route) = node.route(way.version.as_ref()) {
+            node.judge_data(&route, &way)?;
+        }
+        match node.turn_to_go_back(&way)? {
+            Turn::Ours { lock, asked } => act(context, node, locally, lock, &WayBack { asked, ..way }),
+            Turn::Told(entry) if entry.outcome == Outcome::RolledBack => {
+                let is_there = |version: &Version| entry.from.as_ref() == Some(version);
+                if way.version.as_ref().is_none_or(is_there) {
+                    tell(context, &entry);
+                    return held(context, node, &way);
                 }
-                told
+                act(context, node, locally, node.lock()?, &way)
             }
-            Err(node::Error::Busy(_)) if args.now => {
-                let record = node.ask_to_go_back(args.reason.as_deref().unwrap_or(BY_HAND))?;
-                follow(context, node, &record.transaction)
-                    .map(|code| if code == code::ROLLED_BACK { 0 } else { code })
+            // It had been decided a moment before: the way back is the usual one now.
+            Turn::Told(entry) if entry.outcome == Outcome::Committed => {
+                act(context, node, locally, node.lock()?, &way)
             }
-            Err(error) => Err(error.into()),
+            Turn::Told(entry) => Ok(tell(context, &entry)),
         }
     })
+}
+
+/// Goes back in this process.
+fn act(
+    context: &Context,
+    node: &Node<'_>,
+    locally: &Locally<'_>,
+    lock: Lock,
+    way: &WayBack,
+) -> Result<u8, Error> {
+    let ended = node.roll_back(lock, way, locally);
+    let is_done = match &ended {
+        Ok(Ended::Finished(record)) => match &record.phase {
+            // There is nothing to go back to, and the update that waited is called off: that is what was wanted.
+            Phase::Cancelled { reason } => reason.kind == Cause::Operator,
+            Phase::RolledBack { .. } => record.from.is_some(),
+            Phase::Staged
+            | Phase::Warming
+            | Phase::Switching
+            | Phase::Trial { .. }
+            | Phase::RollingBack { .. }
+            | Phase::Committed => false,
+        },
+        Ok(Ended::NeedsPerson(..) | Ended::Waiting(..) | Ended::Overtaken(..)) | Err(_) => false,
+    };
+    let code = conclude(context, node, ended)?;
+    if is_done { held(context, node, way) } else { Ok(code) }
+}
+
+/// Going back is done: no timer brings the release again until somebody says so.
+fn held(context: &Context, node: &Node<'_>, way: &WayBack) -> Result<u8, Error> {
+    if !way.no_hold {
+        let mut memory = node.store.memory()?;
+        let (since, by) = (node.clock.wall(), node.by.clone());
+        let reason = format!(
+            "rolled back by hand{}",
+            way.reason.as_deref().map(|why| format!(": {why}")).unwrap_or_default()
+        );
+        memory.hold.get_or_insert(Hold { since, until: None, reason, by });
+        memory.keep()?;
+        context.output.say("automatic switching is on hold; `cutover unhold` lifts it");
+    }
+    Ok(0)
 }
 
 /// `recover`
@@ -94,8 +136,7 @@ pub fn recover(context: &Context, args: &RecoverArgs) -> Result<u8, Error> {
         // The usual case at boot, in a few milliseconds: nothing is written, and no lock is taken.
         if node.store.journal()? == Kept::Missing {
             if node.has_rehearsal_left() {
-                let _lock = node.lock()?;
-                super::rehearse::sweep(node, locally);
+                super::rehearse::sweep(node, locally)?;
             }
             let value = json!({"outcome": "nothing_to_do"});
             context.output.result(&value, "nothing was interrupted");
@@ -105,7 +146,7 @@ pub fn recover(context: &Context, args: &RecoverArgs) -> Result<u8, Error> {
         if args.boot {
             return at_boot(context, node, locally, &lock);
         }
-        match node.recover(&lock, locally) {
+        match node.recover(lock, locally) {
             Ok(None) => Ok(0),
             Ok(Some(ended)) => {
                 let is_undone =

@@ -13,20 +13,17 @@ use crate::lifecycle::node::Node;
 use crate::types::state::{Hold, State};
 use crate::types::{ReleaseId, Version};
 
-/// Changes what is remembered, under the lock, and tells it.
+/// Changes what is remembered, and tells it. At once, whatever is under way: nothing but the memory's own lock is needed.
 fn remember(
     context: &Context,
     command: &str,
     change: impl FnOnce(&Node<'_>, &mut State) -> Result<String, Error>,
 ) -> Result<u8, Error> {
     context.with_node(command, |node, _| {
-        let _lock = node.lock()?;
-        let mut state = node.store.trusted_state()?;
-        let before = state.clone();
-        let text = change(node, &mut state)?;
-        if state != before {
-            node.store.keep_state(&state)?;
-        }
+        node.store.prepare()?;
+        let mut memory = node.store.memory()?;
+        let text = change(node, &mut memory)?;
+        let state = memory.keep()?;
         context.output.result(&json!({"hold": state.hold, "pins": state.pins, "bad": state.bad}), &text);
         node.narrator.ended();
         Ok(0)

@@ -4,12 +4,13 @@ use serde_json::{Value, json};
 
 use super::args::{RollbackArgs, UpdateArgs};
 use super::context::{Context, Locally};
-use super::failure::{Error, code};
+use super::failure::{Error, code, failure};
 use super::rehearse::possible;
 use super::update::{Named, blocked, named, nothing_newer};
 use crate::coord::settings::Mode;
+use crate::lifecycle::copies::age_s;
 use crate::lifecycle::data::{Decision, Probing};
-use crate::lifecycle::node::{self, Node, phase_name};
+use crate::lifecycle::node::{self, Node, WayBack, phase_name};
 use crate::lifecycle::plan::{self, DataBack, StagingPlan};
 use crate::lifecycle::policy;
 use crate::lifecycle::rehearsal;
@@ -18,8 +19,8 @@ use crate::lifecycle::settings::{Data as Entry, Settings};
 use crate::lifecycle::upstream::Offered;
 use crate::lifecycle::view::BlockedView;
 use crate::release::resolve::Candidate;
-use crate::types::record::{DataSnapshot, Intent};
-use crate::types::{Digest, ReleaseId, Size, Version, escaped_path};
+use crate::types::record::DataSnapshot;
+use crate::types::{Digest, ReleaseId, Size, Span, Version, escaped_path};
 
 /// What is in the way, as JSON.
 pub fn as_json(in_the_way: &[policy::Blocked]) -> Value {
@@ -257,33 +258,14 @@ pub fn dry_run(
     Ok(if plan.in_the_way.is_empty() { 0 } else { code::NOT_NOW })
 }
 
-/// Where a rollback would lead now: out of the trial that is under way, else from the committed release.
-fn route(node: &Node<'_>, version: Option<&Version>) -> Result<node::Route, Error> {
-    let active = node.store.active()?;
-    let on_trial = node
-        .under_way()?
-        .filter(|record| record.intent == Intent::Update && active.as_ref() == Some(&record.to.version));
-    match on_trial.and_then(|record| Some((record.from.clone()?, record))) {
-        Some((back_to, record)) if version.is_none_or(|version| *version == back_to.version) => {
-            Ok(node::Route {
-                from: record.to,
-                back_to,
-                data: record.data,
-                transaction: Some(record.transaction),
-            })
-        }
-        Some(_) | None => Ok(node.route(version)?),
-    }
-}
-
 /// `rollback --check`
 pub fn rollback_check(context: &Context, node: &Node<'_>, args: &RollbackArgs) -> Result<u8, Error> {
-    let route = route(node, args.version.as_ref())?;
+    let route = node.route(args.version.as_ref())?;
     let (from, to) = (&route.from.version, &route.back_to.version);
     let (settings, store) = (node.settings, node.store);
     let back = DataBack { settings, store, asked: Some(args.data.into()), old: Some(to), new: from };
     let decided: Vec<_> =
-        route.data.iter().map(|copy| (copy.path.as_str(), back.decide(&copy.path))).collect();
+        route.data().iter().map(|copy| (copy.path.as_str(), back.decide(&copy.path))).collect();
     let word = |decision: Decision| match decision {
         Decision::Keep => "keep",
         Decision::Restore => "restore",
@@ -292,7 +274,7 @@ pub fn rollback_check(context: &Context, node: &Node<'_>, args: &RollbackArgs) -
     node.data().check_way_back(&coming)?;
     let entries: Vec<_> = coming.iter().filter_map(|copy| entry_of(settings, copy)).collect();
     node.data().try_way_back(&entries)?;
-    let data = match (settings.data.is_empty(), back.restores(&route.data)) {
+    let data = match (settings.data.is_empty(), back.restores(route.data())) {
         (true, _) => "none",
         (false, true) => "restore",
         (false, false) => "keep",
@@ -300,9 +282,27 @@ pub fn rollback_check(context: &Context, node: &Node<'_>, args: &RollbackArgs) -
     let value = json!({
         "possible": true, "from": from, "to": to, "units": settings.service.units, "action": action(settings),
         "data": data, "hold": !args.no_hold,
+        "data_at": route.copy.as_ref().map(|copy| copy.at),
+        "data_age_s": route.copy.as_ref().map(|copy| age_s(copy.at, node.clock.wall())),
         "data_actions": decided.iter().map(|(path, decision)| json!({"path": path, "action": word(*decision)})).collect::<Vec<_>>(),
     });
-    context.output.result(&value, &back_text(settings, &decided, (from, to), !args.no_hold));
+    let mut text = back_text(settings, &decided, (from, to), !args.no_hold);
+    if let Some(copy) = route.copy.as_ref().filter(|copy| back.restores(&copy.items)) {
+        let age = Span(std::time::Duration::from_secs(age_s(copy.at, node.clock.wall())));
+        text = format!(
+            "{text}\n  age      the data that come back are of {}, {age} ago",
+            copy.at.strftime("%Y-%m-%d %H:%M:%SZ")
+        );
+    }
+    let way = WayBack { version: args.version.clone(), data: args.data.into(), ..WayBack::default() };
+    let refused = node.judge_data(&route, &way).err().map(Error::from).map(|error| failure(&error));
+    let mut value = value;
+    value["refused"] = json!(refused.as_ref().map(|refused| &refused.message));
+    if let Some(refused) = &refused {
+        let hint = refused.hint.as_deref().unwrap_or_default();
+        text = format!("{text}\n  but      it is refused as it stands: {}; {hint}", refused.message);
+    }
+    context.output.result(&value, &text);
     Ok(0)
 }
 

@@ -6,7 +6,7 @@ use super::args::RehearseArgs;
 use super::context::{Context, Locally};
 use super::failure::{Error, code};
 use super::update::bring;
-use crate::lifecycle::node::Node;
+use crate::lifecycle::node::{self, Node};
 use crate::lifecycle::rehearsal::{self, Network};
 use crate::lifecycle::settings::Settings;
 use crate::store::Pointer;
@@ -25,7 +25,8 @@ pub fn rehearse(context: &Context, args: &RehearseArgs) -> Result<u8, Error> {
         let node = &node.with_settings(&settings);
         let staged = bring(context, node, locally, args.what.as_deref(), &args.file)?;
         let version = &staged.sealed.release.version;
-        let lock = node.lock()?;
+        // Nothing is changed: who rehearses holds nothing that another command needs.
+        let lock = node.lock_update()?;
         ensure_possible(locally, &settings, version)?;
         context.output.say(&format!("release {version} is rehearsed beside the running one"));
         let seen = locally.application(&settings, |application| {
@@ -110,10 +111,15 @@ pub fn possible(
     locally.application(settings, |application| application.can_rehearse(version))
 }
 
-/// Removes what a rehearsal has left that nobody ends any more. The caller holds the lock.
-pub fn sweep(node: &Node<'_>, locally: &Locally<'_>) {
+/// Removes what a rehearsal has left that nobody ends any more; one that is under way is left alone.
+pub fn sweep(node: &Node<'_>, locally: &Locally<'_>) -> Result<(), Error> {
+    let _update = match node.lock_update() {
+        Err(node::Error::Busy(_)) => return Ok(()),
+        taken => taken?,
+    };
     let swept = locally.application(node.settings, |application| application.end_rehearsal());
     if let Err(reason) = swept {
         tracing::warn!("{}", reason.text);
     }
+    Ok(())
 }

@@ -246,14 +246,14 @@ fn show(context: &Context) -> Result<u8, Error> {
 
 fn forget(context: &Context, name: &str) -> Result<u8, Error> {
     context.with_node("trust", |node, _| {
-        let _lock = node.lock()?;
-        let mut state = node.store.trusted_state()?;
-        let forgotten = judge::forget(&mut state.channels, name);
+        node.store.prepare()?;
+        let mut memory = node.store.memory()?;
+        let forgotten = judge::forget(&mut memory.channels, name);
         if forgotten.is_empty() {
             context.output.result(&json!({"forgotten": []}), &format!("nothing is remembered of channel `{name}`"));
             return Ok(0);
         }
-        node.store.keep_state(&state)?;
+        memory.keep()?;
         let highest = forgotten.iter().map(|(_, seen)| seen.serial).max().unwrap_or_default();
         tracing::warn!(channel = name, serial = highest, by = %node.by, "what was seen of a channel is forgotten");
         let text = format!("forgotten: channel `{name}`, up to serial {highest}; the next one that is signed is taken");

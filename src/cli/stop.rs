@@ -99,10 +99,12 @@ pub fn disk() -> Disk {
     let for_good = number.ends_with('+');
     let (number, how) = (number.trim_end_matches('+').parse::<usize>().ok(), how.to_owned());
     let count = AtomicUsize::new(0);
+    // Opened now: whoever makes changes later may have given up the right to.
+    let open = |path| std::fs::OpenOptions::new().append(true).create(true).open(path).ok();
+    let notes = notes.and_then(open);
     Disk::with_probe(Arc::new(move |change: disk::Change<'_>| {
         let this = count.fetch_add(1, Ordering::SeqCst);
-        if let Some(path) = &notes {
-            let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path)?;
+        if let Some(mut file) = notes.as_ref() {
             writeln!(file, "{this} {} {}", change.action, change.path.display())?;
         }
         if number.is_none_or(|number| this < number || this > number && !for_good) {

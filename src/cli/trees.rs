@@ -195,7 +195,7 @@ pub fn prune(context: &Context, args: &PruneArgs) -> Result<u8, Error> {
     context.with_node("prune", |node, locally| {
         let locks = if args.dry_run { None } else { Some((node.lock_staging()?, node.lock()?)) };
         if locks.is_some() && node.has_rehearsal_left() {
-            super::rehearse::sweep(node, locally);
+            super::rehearse::sweep(node, locally)?;
         }
         let pruned = node.prune(args.dry_run)?;
         let would = if args.dry_run { "would remove" } else { "removed" };

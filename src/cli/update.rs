@@ -19,9 +19,9 @@ use crate::coord::settings::Mode;
 use crate::health::Baseline;
 use crate::lifecycle::application::Moment;
 use crate::lifecycle::driver::Ended;
-use crate::lifecycle::node::{self, Node, Wish};
+use crate::lifecycle::node::{self, Node, Policies, Wish};
 use crate::lifecycle::outcome::{describe, end_of};
-use crate::lifecycle::policy::{self, Offer};
+use crate::lifecycle::policy;
 use crate::lifecycle::rehearsal;
 use crate::lifecycle::settings::Settings;
 use crate::lifecycle::staging::Staged;
@@ -138,16 +138,8 @@ pub(super) fn blocked(
     offered: &Offered,
     is_urgent: bool,
 ) -> Result<Vec<policy::Blocked>, Error> {
-    let state = node.store.trusted_state()?;
-    let offer = Offer {
-        release: &offered.release,
-        issued: offered.issued,
-        since: offered.since,
-        percent: offered.percent,
-        waves: &offered.waves,
-        group: node.settings.source.group.as_deref(),
-    };
-    Ok(policy::blocked(&node.settings.policy, &state, &offer, node.name, node.clock.wall(), is_urgent))
+    let policies = Policies { offered: offered.clone(), is_urgent };
+    Ok(policies.blocked(node, &node.store.trusted_state()?))
 }
 
 /// The settings with what the command line says of the trial.
@@ -171,7 +163,7 @@ fn with_trial(settings: &Settings, trial: &TrialArgs, now: bool) -> Settings {
 
 pub(super) fn wish(context: &Context, trial: &TrialArgs, even_if_bad: bool, may_wait: bool) -> Wish {
     let confirm = trial.confirm || context.settings().policy.confirm;
-    Wish { confirm, no_rollback: trial.no_rollback, even_if_bad, may_wait, rollout: None }
+    Wish { confirm, no_rollback: trial.no_rollback, even_if_bad, may_wait, rollout: None, policies: None }
 }
 
 /// `switch`
@@ -193,7 +185,7 @@ pub fn switch(context: &Context, args: &SwitchArgs) -> Result<u8, Error> {
         let lock = node.lock()?;
         ensure_switchable(node)?;
         ensure_possible(locally, &settings, &sealed.release.version)?;
-        let ended = node.switch(&lock, &sealed, &wish(context, &args.trial, args.now, true), locally);
+        let ended = node.switch(lock, &sealed, &wish(context, &args.trial, args.now, true), locally);
         conclude(context, node, ended)
     })
 }
@@ -284,13 +276,12 @@ fn resume(context: &Context, node: &Node<'_>, locally: &Locally<'_>) -> Result<O
     }
     if node.store.journal()? == Kept::Missing {
         if node.has_rehearsal_left() {
-            let _lock = node.lock()?;
-            sweep(node, locally);
+            sweep(node, locally)?;
         }
         return Ok(None);
     }
     let lock = node.lock()?;
-    match node.recover(&lock, locally)? {
+    match node.recover(lock, locally)? {
         None => Ok(None),
         Some(Ended::Finished(record))
             if end_of(&record).is_some_and(|end| end.exit_code == 0 || end.is_undone()) =>
@@ -318,12 +309,17 @@ fn forward(
     if let Some(bad) = state.bad.iter().find(|bad| bad.release.digest == staged.sealed.release.digest) {
         return Err(node::Error::Banned(bad.clone()).into());
     }
-    // A person who names a release goes before windows and phases; a hold goes before everybody.
+    // A person who names a release goes before windows and phases; a hold goes before everybody. What the channel says of
+    // another release than the one that was staged counts for that one.
+    let staged_offer = Offered::staged(&staged.sealed);
     let offered = match args.what {
-        Some(_) => Offered::staged(&staged.sealed),
-        None => node.look(None)?.0,
+        Some(_) => staged_offer,
+        None => {
+            Some(node.look(None)?.0).filter(|now| now.release == staged_offer.release).unwrap_or(staged_offer)
+        }
     };
-    let in_the_way = blocked(node, &offered, args.now || args.what.is_some())?;
+    let policies = Policies { offered, is_urgent: args.now || args.what.is_some() };
+    let in_the_way = policies.blocked(node, &node.store.trusted_state()?);
     if !in_the_way.is_empty() {
         node.narrator.ended();
         return not_now(context, &version, &in_the_way);
@@ -331,8 +327,9 @@ fn forward(
     let lock = node.lock()?;
     ensure_switchable(node)?;
     ensure_possible(locally, node.settings, &version)?;
-    let ended =
-        node.switch(&lock, &staged.sealed, &wish(context, &args.trial, false, !args.no_wait), locally);
+    let mut wish = wish(context, &args.trial, false, !args.no_wait);
+    wish.policies = Some(policies);
+    let ended = node.switch(lock, &staged.sealed, &wish, locally);
     let code = conclude(context, node, ended)?;
     if code == 0 {
         tidy(context, node);
@@ -356,6 +353,7 @@ pub(super) fn not_now(
 /// After a commit, old releases go. What cannot go is told, and changes nothing of the outcome.
 pub(super) fn tidy(context: &Context, node: &Node<'_>) {
     let Ok(_staging) = node.lock_staging() else { return };
+    let Ok(_lock) = node.lock() else { return };
     match node.prune(false) {
         Ok(pruned) if pruned.removed.is_empty() => {}
         Ok(pruned) => {
@@ -397,7 +395,7 @@ pub fn conclude(context: &Context, node: &Node<'_>, ended: Result<Ended, node::E
             super::monitoring::needs_person(&why);
             Err(node::Error::NeedsPerson(crate::types::state::NeedsPerson { since, reason: why }).into())
         }
-        Ended::Waiting(_, why) => Err(Error::NotNow(why)),
+        Ended::Overtaken(_, why) | Ended::Waiting(_, why) => Err(Error::NotNow(why)),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::lifecycle::node::{self, Node};
 use crate::store::Kept;
 use crate::sys::lock::{self, Holder, Lock};
 use crate::sys::process;
-use crate::types::record::{Deadline, Phase, Record};
+use crate::types::record::{Deadline, Phase, Record, Stands};
 
 /// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -39,12 +39,11 @@ pub fn watch(context: &Context, node: &Node<'_>, locally: &Locally<'_>) -> Resul
         if node.store.journal()? == Kept::Missing && !node.has_rehearsal_left() {
             return Ok(0);
         }
-        match lock::holder(&node.store.layout.lock()) {
+        match worker(node) {
             Some(holder) if is_hung(node) => drop(end_hung(node, holder)?),
             Some(_) => std::thread::sleep(LOOK_EVERY),
             None if node.store.journal()? == Kept::Missing => {
-                let _lock = node.lock()?;
-                super::rehearse::sweep(node, locally);
+                super::rehearse::sweep(node, locally)?;
             }
             None => {
                 if recover(context)? == Some(code::NEEDS_PERSON) {
@@ -82,10 +81,26 @@ fn recover(context: &Context) -> Result<Option<u8>, Error> {
 
 /// The lock; taken from a cutover that still holds it long after the deadline of its update, by killing that.
 pub fn lock_even_if_hung(node: &Node<'_>) -> Result<Lock, Error> {
+    if let Some(holder) = waiter(node) {
+        // It holds nothing that is needed, and is alive: its update is its own.
+        return end_hung(node, holder);
+    }
     match node.lock() {
         Err(node::Error::Busy(Some(holder))) => end_hung(node, holder),
         taken => Ok(taken?),
     }
+}
+
+/// Who changes something, or waits to go on with an update.
+fn worker(node: &Node<'_>) -> Option<Holder> {
+    waiter(node).or_else(|| lock::holder(&node.store.layout.lock()))
+}
+
+/// Who waits with an update of which nothing shows yet.
+fn waiter(node: &Node<'_>) -> Option<Holder> {
+    let journal = node.store.journal().ok()?;
+    let waits = matches!(journal, Kept::Whole(record) if record.phase.stands() == Stands::Before);
+    if waits { lock::holder(&node.store.layout.update_lock()) } else { None }
 }
 
 fn end_hung(node: &Node<'_>, holder: Holder) -> Result<Lock, Error> {

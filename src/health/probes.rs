@@ -69,7 +69,7 @@ pub fn exec(check: &Exec, limit: Duration, tree: &Path, env: &[(String, OsString
     let answer = match outcome.end {
         End::Exited(0) => Answer::Healthy,
         End::Exited(process::NOT_NOW) => Answer::NotYet,
-        End::Exited(_) | End::Signalled(_) | End::TimedOut(_) => Answer::Sick,
+        End::Exited(_) | End::Signalled(_) | End::TimedOut(_) | End::Stopped => Answer::Sick,
         End::CannotStart(_) => Answer::CannotRun,
     };
     (answer, outcome.summary())

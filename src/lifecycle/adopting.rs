@@ -140,9 +140,9 @@ pub fn undo(node: &Node<'_>) -> Result<Adopted, Error> {
         Kept::Whole(adopted) => adopted,
         Kept::Missing | Kept::Damaged(_) => return Err(refused("nothing was adopted here").into()),
     };
-    let mut state = store.trusted_state()?;
-    let is_untouched = state.previous.is_none()
-        && state
+    let mut memory = store.memory()?;
+    let is_untouched = memory.previous.is_none()
+        && memory
             .committed
             .as_ref()
             .is_none_or(|kept| kept.release.version == adopted.version && kept.transaction.is_none());
@@ -165,8 +165,8 @@ pub fn undo(node: &Node<'_>) -> Result<Adopted, Error> {
         Origin::Copied(_) if place.exists() => store.disk.remove_tree(&place)?,
         Origin::Moved(_) | Origin::Copied(_) | Origin::InPlace => {}
     }
-    state.committed = None;
-    store.keep_state(&state)?;
+    memory.committed = None;
+    memory.keep()?;
     store.disk.remove_file(&store.layout.sealed(&adopted.version))?;
     store.disk.remove_file(&store.layout.adopted())?;
     Ok(adopted)
@@ -233,13 +233,14 @@ fn point(node: &Node<'_>, sealed: &Sealed) -> Result<(), Error> {
 }
 
 fn remember(node: &Node<'_>, sealed: &Sealed) -> Result<(), Error> {
-    let mut state = node.store.trusted_state()?;
-    state.committed = Some(Installed {
+    let mut memory = node.store.memory()?;
+    memory.committed = Some(Installed {
         release: sealed.release.clone(),
         serial: None,
         since: node.clock.wall(),
         transaction: None,
         data: Vec::new(),
     });
-    Ok(node.store.keep_state(&state)?)
+    memory.keep()?;
+    Ok(())
 }

@@ -113,6 +113,12 @@ pub enum Error {
     /// The node's own disk. Storage that is away is never an error but a [`Wait`].
     #[error(transparent)]
     Disk(#[from] disk::Error),
+    /// Another cutover has changed the node's own record of the fleet meanwhile.
+    #[error("another cutover has changed `{path}` meanwhile")]
+    Overtaken {
+        /// The file.
+        path: String,
+    },
     /// The node's own record of the fleet is not what it should be.
     #[error("cannot read `{path}`: {why}")]
     Record {

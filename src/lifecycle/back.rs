@@ -122,9 +122,9 @@ impl Driver<'_> {
 
     /// Going back did not succeed. Both trees stay, nothing automatic happens any more, and a person is asked for.
     pub(super) fn give_up(&mut self, record: Record, why: String) -> Result<Ended, Error> {
-        let mut state = self.store.trusted_state()?;
-        state.needs_person = Some(NeedsPerson { since: self.clock.wall(), reason: why.clone() });
-        self.store.keep_state(&state)?;
+        let mut memory = self.store.memory()?;
+        memory.needs_person = Some(NeedsPerson { since: self.clock.wall(), reason: why.clone() });
+        memory.keep()?;
         self.application.disarm();
         self.agreement.gave_up(&record, &why);
         Ok(Ended::NeedsPerson(Box::new(record), why))

@@ -7,11 +7,13 @@ use super::agreement::{self, Agreement, Instant};
 use super::answering::Answering;
 use super::application::{Application, Direction, Watch};
 use super::deadline;
+use super::forward::GLANCE;
 use super::machine::{self, Illegal};
 use super::settings::Settings;
 use crate::health;
 use crate::store::{self, Kept, Store};
 use crate::sys::clock::Clock;
+use crate::sys::lock::{Attempt, Holder, Lock};
 use crate::types::Version;
 use crate::types::record::{BootMoment, Cause, Event, Phase, Reason, Record, Stands};
 
@@ -34,6 +36,12 @@ pub enum Error {
     /// A mistake in this program.
     #[error(transparent)]
     Illegal(#[from] Illegal),
+    /// Another cutover changes something of this node, and does not come to an end.
+    #[error("another cutover is at work on this root")]
+    Busy(Option<Holder>),
+    /// While the update waited, another command has ended it.
+    #[error("the update was called off meanwhile: {0}")]
+    Overtaken(String),
     /// There is no update under way.
     #[error("no update is under way")]
     NothingToDo,
@@ -54,6 +62,8 @@ pub enum Ended {
     Finished(Box<Record>),
     /// The old release could not be brought back to health: both trees are kept, nothing more is tried.
     NeedsPerson(Box<Record>, String),
+    /// Another command has ended the update while it waited; how.
+    Overtaken(Box<Record>, String),
     /// Somebody wanted to stop waiting (`--no-wait`); the record stands.
     Waiting(Box<Record>, String),
 }
@@ -93,6 +103,25 @@ pub(super) struct Watching {
     pub(super) hooks: Option<Result<(), Reason>>,
 }
 
+/// The lock of the switch, which is held only while something changes: an update that waits holds nothing that another
+/// command needs.
+pub(super) struct Changing<'a> {
+    take: &'a dyn Fn() -> Result<Attempt, store::Error>,
+    held: Option<Lock>,
+}
+
+impl<'a> Changing<'a> {
+    pub(super) fn new(take: &'a dyn Fn() -> Result<Attempt, store::Error>, held: Lock) -> Self {
+        Self { take, held: Some(held) }
+    }
+}
+
+/// What stands in the way of a switch right now.
+pub(super) type InTheWay<'a> = dyn Fn(&Record) -> Result<Option<Reason>, store::Error> + 'a;
+
+/// How long a change of somebody else is waited for, with an update that could go on.
+const OTHERS_LIMIT: Duration = Duration::from_secs(10 * 60);
+
 /// Carries out one update.
 pub struct Driver<'a> {
     /// The store.
@@ -111,6 +140,10 @@ pub struct Driver<'a> {
     pub is_interrupted: &'a dyn Fn() -> bool,
     /// Whether to wait for others.
     pub may_wait: bool,
+    /// The lock, where it is let go of while the update waits; else the caller holds it all along.
+    pub(super) changing: Option<Changing<'a>>,
+    /// What stands in the way of a switch right now, asked until it has begun.
+    pub(super) in_the_way: Option<&'a InTheWay<'a>>,
     /// The trial under way, if this process began to watch it.
     pub(super) watching: Option<Watching>,
     /// How long nobody is answered, since the switch or the way back began.
@@ -143,6 +176,8 @@ impl<'a> Driver<'a> {
             narrator,
             is_interrupted,
             may_wait,
+            changing: None,
+            in_the_way: None,
             watching: None,
             answering: None,
             instant: None,
@@ -153,17 +188,21 @@ impl<'a> Driver<'a> {
     /// Goes on with what the journal says until it has ended.
     pub fn run(&mut self) -> Result<Ended, Error> {
         let record = self.record()?;
+        self.let_go_while_waiting(&record);
         self.agreement.moved(&record);
         if record.phase.stands() == Stands::Within
             && let Err(reason) = self.application.arm()
         {
             self.narrator.remarks(&record, &reason.text);
         }
-        let ended = self.go_on();
-        if let Err(error) = &ended {
-            self.leave_running(error);
+        match self.go_on() {
+            Err(Error::Overtaken(why)) => Ok(Ended::Overtaken(Box::new(record), why)),
+            Err(error) => {
+                self.leave_running(&error);
+                Err(error)
+            }
+            ended => ended,
         }
-        ended
     }
 
     /// The disk does not even take the record of what failed. Services that were stopped are started on what the
@@ -180,9 +219,21 @@ impl<'a> Driver<'a> {
     }
 
     fn go_on(&mut self) -> Result<Ended, Error> {
+        let mut ours = self.record()?;
         loop {
-            let mut record = self.record()?;
-            match self.step(&mut record)? {
+            let mut record = match self.record() {
+                Ok(record) if record.transaction == ours.transaction => record,
+                Ok(_) | Err(Error::NothingToDo) if self.is_waiting() => return Err(self.overtaken(&ours)),
+                Ok(record) => record,
+                Err(error) => return Err(error),
+            };
+            self.let_go_while_waiting(&record);
+            let done = self.step(&mut record);
+            if self.is_waiting() && !self.is_still(&record) {
+                return Err(self.overtaken(&record));
+            }
+            ours = record.clone();
+            match done? {
                 None => return self.finish(record),
                 Some(did) if self.is_cut_short(&record, &did) => {
                     self.narrator
@@ -196,7 +247,7 @@ impl<'a> Driver<'a> {
                 }
                 Some(Did::Wait(duration, why)) => {
                     self.narrator.waits(&record, &why);
-                    self.clock.sleep(duration);
+                    self.pause(&record, duration);
                 }
             }
         }
@@ -221,6 +272,88 @@ impl<'a> Driver<'a> {
         has_failed && record.phase.stands() == Stands::Within && self.application.is_going_down()
     }
 
+    /// Whether the lock of the switch is not held now.
+    fn is_waiting(&self) -> bool {
+        self.changing.as_ref().is_some_and(|changing| changing.held.is_none())
+    }
+
+    fn let_go_while_waiting(&mut self, record: &Record) {
+        if let Some(changing) = self.changing.as_mut().filter(|_| record.phase.stands() == Stands::Before) {
+            changing.held = None;
+        }
+    }
+
+    /// Whether the journal says what it said when the update began to wait.
+    fn is_still(&self, record: &Record) -> bool {
+        matches!(
+            self.store.journal(),
+            Ok(Kept::Whole(now)) if now.transaction == record.transaction && now.phase == record.phase
+        )
+    }
+
+    fn overtaken(&self, record: &Record) -> Error {
+        let history = store::read_history(&self.store.layout.history()).unwrap_or_default();
+        let entry = history.into_iter().find(|entry| entry.transaction == record.transaction);
+        let why = entry.and_then(|entry| entry.reason).unwrap_or_else(|| "by another command".to_owned());
+        Error::Overtaken(format!("release {} is not switched to: {why}", record.to.version))
+    }
+
+    /// Takes the lock for a change, once nobody else changes anything; what was waited for must still be so.
+    fn take_lock(&mut self, record: &Record) -> Result<(), Error> {
+        let begin = self.clock.boot();
+        while self.is_waiting() {
+            let Some(changing) = &mut self.changing else { return Ok(()) };
+            match (changing.take)()? {
+                Attempt::Mine(lock) => changing.held = Some(lock),
+                Attempt::Theirs(holder) => {
+                    if !self.is_still(record) {
+                        return Err(self.overtaken(record));
+                    }
+                    if self.clock.boot().saturating_sub(begin) > OTHERS_LIMIT {
+                        return Err(Error::Busy(holder));
+                    }
+                    self.clock.sleep(GLANCE / 4);
+                    continue;
+                }
+            }
+            if !self.is_still(record) {
+                return Err(self.overtaken(record));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sleeps; not longer than it takes somebody to end the update meanwhile.
+    fn pause(&self, record: &Record, duration: Duration) {
+        let until = self.clock.boot() + duration;
+        loop {
+            let left = until.saturating_sub(self.clock.boot());
+            if !self.is_waiting() || left <= GLANCE {
+                return self.clock.sleep(left);
+            }
+            self.clock.sleep(GLANCE);
+            if (self.is_interrupted)() || !self.is_still(record) {
+                return;
+            }
+        }
+    }
+
+    /// Judges once more, with the lock, what could have been said while the update waited.
+    fn judge_again(&self, record: &Record, event: Event) -> Result<Event, Error> {
+        match event {
+            Event::Cleared { rehearse: false } | Event::Ready => {
+                let against = self.in_the_way.map(|ask| ask(record)).transpose()?.flatten();
+                Ok(against.map_or(event, Event::CalledOff))
+            }
+            Event::Cleared { rehearse: true }
+            | Event::Switched { .. }
+            | Event::Passed
+            | Event::Failed(_)
+            | Event::CalledOff(_)
+            | Event::Restored => Ok(event),
+        }
+    }
+
     /// The work of the recorded phase; `None` when it is a last one.
     fn step(&mut self, record: &mut Record) -> Result<Option<Did>, Error> {
         Ok(Some(match record.phase.clone() {
@@ -235,6 +368,8 @@ impl<'a> Driver<'a> {
 
     /// Records the phase that the event leads to. The journal comes first; everybody else is told after.
     pub(super) fn move_on(&mut self, mut record: Record, event: Event) -> Result<(), Error> {
+        self.take_lock(&record)?;
+        let event = self.judge_again(&record, event)?;
         record.phase = machine::next(record.phase, event)?;
         self.renew_deadline(&mut record);
         self.keep(&mut record)?;
@@ -250,6 +385,14 @@ impl<'a> Driver<'a> {
         if let Some(within) = bound.filter(|_| record.phase != Phase::Switching) {
             record.deadline = Some(deadline::after(self.clock, self.until_instant() + within));
         }
+    }
+
+    /// Writes down what was found while the update waits.
+    pub(super) fn note(&mut self, record: &mut Record) -> Result<(), Error> {
+        self.take_lock(record)?;
+        self.keep(record)?;
+        self.let_go_while_waiting(record);
+        Ok(())
     }
 
     /// Writes the record down. A disk that refuses once is asked again: to stop between stop and start helps nobody.

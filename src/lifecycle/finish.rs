@@ -1,10 +1,11 @@
 //! The end of an update: what is remembered, what is told, what is cleared away.
 
 use super::application::Moment;
+use super::copies::DataCopies;
 use super::driver::{Driver, Ended, Error, chain};
 use super::outcome::{End, end_of};
 use crate::types::ReleaseId;
-use crate::types::record::{Blame, Intent, Phase, Record};
+use crate::types::record::{Blame, Cause, Intent, Phase, Reason, Record};
 use crate::types::state::{Bad, HistoryEntry, Hold, Installed, Outcome, State};
 
 /// How many releases before the previous one are remembered.
@@ -26,7 +27,7 @@ impl Driver<'_> {
 
     fn try_finish(&mut self, record: &Record) -> Result<(), Error> {
         let Some(end) = end_of(record) else { return Ok(()) };
-        let state = self.remember(record)?;
+        self.remember(record)?;
         let is_quiet = end.exit_code == 15;
         if !is_quiet {
             self.store.remember(&history_entry(self.clock.wall(), record, &end))?;
@@ -46,14 +47,16 @@ impl Driver<'_> {
                 self.narrator.remarks(record, &hook.text);
             }
         }
-        let mut needed: Vec<_> =
-            state.committed.iter().chain(&state.previous).flat_map(|kept| kept.data.clone()).collect();
-        needed.dedup();
         if let Err(reason) = self.application.end_rehearsal() {
             self.narrator.remarks(record, &reason.text);
         }
-        if let Err(reason) = self.application.drop_snapshots(&needed) {
-            self.narrator.remarks(record, &reason.text);
+        match DataCopies::new(self.store).needed() {
+            Ok(needed) => {
+                if let Err(reason) = self.application.drop_snapshots(&needed) {
+                    self.narrator.remarks(record, &reason.text);
+                }
+            }
+            Err(error) => self.narrator.remarks(record, &chain(&error)),
         }
         self.store.end_request()?;
         self.store.end_journal()?;
@@ -62,19 +65,25 @@ impl Driver<'_> {
     }
 
     /// What this end means for what the node remembers.
-    fn remember(&self, record: &Record) -> Result<State, Error> {
-        let mut state = self.store.trusted_state()?;
-        let before = state.clone();
+    fn remember(&self, record: &Record) -> Result<(), Error> {
+        let now = self.clock.wall();
+        let mut memory = self.store.memory()?;
         match &record.phase {
-            Phase::Committed => commit(&mut state, record, self.clock.wall()),
-            Phase::RolledBack { reason } if record.intent == Intent::Rollback => {
+            Phase::Committed => commit(&mut memory, record, now),
+            Phase::RolledBack { reason } => {
                 if let Some(release) = &record.from {
-                    went_back(&mut state, record, release, &reason.text, self.clock.wall());
+                    went_back(&mut memory, record, release, now);
+                }
+                if record.intent == Intent::Update && reason.kind.blame() == Blame::Release {
+                    ban(&mut memory, &record.to, &reason.text, now);
+                }
+                if is_by_hand(record, reason) {
+                    hold(&mut memory, record, &reason.text, now);
                 }
             }
-            Phase::RolledBack { reason } | Phase::Cancelled { reason } => {
+            Phase::Cancelled { reason } => {
                 if reason.kind.blame() == Blame::Release {
-                    ban(&mut state, &record.to, &reason.text, self.clock.wall());
+                    ban(&mut memory, &record.to, &reason.text, now);
                 }
             }
             Phase::Staged
@@ -83,11 +92,17 @@ impl Driver<'_> {
             | Phase::Trial { .. }
             | Phase::RollingBack { .. } => {}
         }
-        state.needs_person = None;
-        if state != before {
-            self.store.keep_state(&state)?;
-        }
-        Ok(state)
+        memory.needs_person = None;
+        memory.keep()?;
+        Ok(())
+    }
+}
+
+/// Whether a person wanted the release gone, so that no timer may bring it again; `--no-hold` says otherwise.
+fn is_by_hand(record: &Record, reason: &Reason) -> bool {
+    match record.intent {
+        Intent::Rollback => !record.no_rollback,
+        Intent::Update => reason.kind == Cause::Operator && !record.no_hold,
     }
 }
 
@@ -124,45 +139,56 @@ fn commit(state: &mut State, record: &Record, now: jiff::Timestamp) {
     };
     let before = state.committed.replace(installed);
     state.earlier.splice(0..0, state.previous.take());
-    // The way back leads to what was active, which after trouble need not be what was committed.
-    state.previous = match (&record.from, before) {
-        (Some(from), Some(before)) if before.release == *from => Some(before),
-        (Some(from), _) => Some(Installed {
+    // The way back is the last committed release. What was active and never committed (its journal was lost) is none.
+    state.previous = match (before, &record.from) {
+        (Some(before), _) if before.release != record.to => Some(before),
+        (Some(_), _) => state.earlier.first().cloned(),
+        (None, Some(from)) => Some(Installed {
             release: from.clone(),
             serial: None,
             since: record.started,
             transaction: None,
             data: Vec::new(),
         }),
-        (None, _) => None,
+        (None, None) => None,
     };
     let kept = [&state.committed, &state.previous].map(|kept| kept.as_ref().map(|kept| kept.release.clone()));
     state.earlier.retain(|installed| !kept.contains(&Some(installed.release.clone())));
     state.earlier.truncate(EARLIER_MAX);
-    state.bad.retain(|bad| bad.release.digest != record.to.digest);
+    // What was banned while the update was under way stays banned: somebody has seen something.
+    state.bad.retain(|bad| bad.release.digest != record.to.digest || bad.since > record.started);
 }
 
-/// After a rollback by hand: a further one leads to the release before that, never back to the one just left.
-fn went_back(state: &mut State, record: &Record, release: &ReleaseId, why: &str, now: jiff::Timestamp) {
+/// After going back: a further way leads to the release before that, never back to the one just left.
+fn went_back(state: &mut State, record: &Record, release: &ReleaseId, now: jiff::Timestamp) {
+    if state.committed.as_ref().is_some_and(|kept| kept.release == *release) {
+        return;
+    }
     let mut chain: Vec<Installed> =
         state.previous.take().into_iter().chain(state.earlier.drain(..)).collect();
     let position = chain.iter().position(|installed| installed.release == *release);
     let known = position.map(|position| chain.drain(..=position).next_back()).unwrap_or_default();
-    let serial = known.and_then(|installed| installed.serial);
+    let (serial, data) = known.map(|known| (known.serial, known.data)).unwrap_or_default();
     let transaction = Some(record.transaction.clone());
-    state.committed =
-        Some(Installed { release: release.clone(), serial, since: now, transaction, data: Vec::new() });
+    state.committed = Some(Installed { release: release.clone(), serial, since: now, transaction, data });
     let mut rest = chain.into_iter().filter(|installed| installed.release != record.to);
     state.previous = rest.next();
     state.earlier = rest.collect();
-    if !record.no_rollback {
-        let reason = if why == BY_HAND {
-            "rolled back by hand".to_owned()
-        } else {
-            format!("rolled back by hand: {why}")
-        };
-        state.hold = Some(Hold { since: now, until: None, reason, by: record.by.clone() });
+}
+
+/// No automatic switching, until somebody says so. A hold that has no end is there already: its words stay.
+fn hold(state: &mut State, record: &Record, why: &str, now: jiff::Timestamp) {
+    if state.hold.as_ref().is_some_and(|hold| hold.until.is_none()) {
+        return;
     }
+    let reason =
+        if why == BY_HAND { "rolled back by hand".to_owned() } else { format!("rolled back by hand: {why}") };
+    state.hold = Some(Hold {
+        since: now,
+        until: None,
+        reason,
+        by: record.ended_by.as_ref().unwrap_or(&record.by).clone(),
+    });
 }
 
 /// Never to be switched to again, until somebody says so.

@@ -16,11 +16,14 @@ use crate::types::record::{Cause, Deadline, Event, Reason, Record};
 /// The longest sleep while a trial is watched, so that requests and signals are noticed.
 pub(super) const GLANCE: Duration = Duration::from_millis(200);
 
+/// What Ctrl-C before the switch leads to.
+const INTERRUPTED: &str = "interrupted before anything was changed";
+
 impl Driver<'_> {
     /// `Staged`: the old release must be well, and the new one is rehearsed before others are asked, if at all.
     pub(super) fn await_clearance(&mut self, record: &mut Record) -> Result<Did, Error> {
         if (self.is_interrupted)() {
-            return Ok(called_off(Cause::Operator, "interrupted before anything was changed"));
+            return Ok(called_off(Cause::Operator, INTERRUPTED));
         }
         // A first installation has nothing to run beside of.
         if !self.settings.rehearsal.is_on() || record.from.is_none() {
@@ -40,6 +43,9 @@ impl Driver<'_> {
     /// before; with others it runs once they have agreed, since that may take long. `None`: nothing is in the way.
     pub(super) fn clear(&mut self, record: &mut Record) -> Result<Option<Did>, Error> {
         let off = |reason| Ok(Some(Did::Event(Event::CalledOff(reason))));
+        if let Some(reason) = self.in_the_way.map(|ask| ask(record)).transpose()?.flatten() {
+            return off(reason);
+        }
         let is_alone = record.rollout.is_none();
         if is_alone && let Err(reason) = self.arm(record)? {
             return off(reason);
@@ -62,7 +68,12 @@ impl Driver<'_> {
         if !is_alone && let Err(reason) = self.arm(record)? {
             return off(reason);
         }
-        self.application.hooks(Moment::PreSwitch, record).map_or_else(off, |()| Ok(None))
+        if let Err(reason) = self.application.hooks(Moment::PreSwitch, record) {
+            // A hook that was ended for an operator's sake has not failed.
+            let is_ended = (self.is_interrupted)();
+            return if is_ended { Ok(Some(called_off(Cause::Operator, INTERRUPTED))) } else { off(reason) };
+        }
+        Ok(None)
     }
 
     fn judge_baseline(&self, record: &mut Record) -> Result<(), Reason> {
@@ -70,10 +81,10 @@ impl Driver<'_> {
     }
 
     /// Writes down until when what comes next must have ended, and sees that the timer runs.
-    fn arm(&self, record: &mut Record) -> Result<Result<(), Reason>, Error> {
+    fn arm(&mut self, record: &mut Record) -> Result<Result<(), Reason>, Error> {
         let within = self.until_instant() + self.application.bounds(record).switch;
         record.deadline = Some(deadline::after(self.clock, within));
-        self.keep(record)?;
+        self.note(record)?;
         Ok(self.application.arm())
     }
 
@@ -117,8 +128,9 @@ impl Driver<'_> {
         };
         let prompt = self.instant.and_then(|_| self.clock.be_prompt());
         if !self.await_instant(record)? {
-            let text = "interrupted before anything was changed";
-            return Ok(Did::Event(Event::Failed(Reason::new(Cause::Operator, text))));
+            let reason = self.wants_back(record)?;
+            let reason = reason.unwrap_or_else(|| Reason::new(Cause::Operator, INTERRUPTED));
+            return Ok(Did::Event(Event::Failed(reason)));
         }
         if self.latest.take().is_some_and(|latest| self.clock.boot() > latest) {
             let text = "the agreed instant is long past: this node was held up";
@@ -129,6 +141,9 @@ impl Driver<'_> {
             return Ok(Did::Event(Event::Failed(reason)));
         }
         record.moments.stopped = Some(stopped);
+        if let Some(reason) = self.wants_back(record)? {
+            return Ok(Did::Event(Event::Failed(reason)));
+        }
         if let Err(reason) = self.start(record)? {
             return Ok(Did::Event(Event::Failed(reason)));
         }
@@ -137,6 +152,8 @@ impl Driver<'_> {
         let away = record.from.as_ref().map(|_| self.clock.boot().saturating_sub(began));
         record.downtime_ms = away.and_then(|away| u64::try_from(away.as_millis()).ok());
         if let Err(reason) = self.application.hooks(Moment::PostSwitch, record) {
+            // A hook that was ended for an operator's sake has not failed.
+            let reason = self.wants_back(record)?.unwrap_or(reason);
             return Ok(Did::Event(Event::Failed(reason)));
         }
         let until = deadline::after(self.clock, self.settings.health.deadline.0);
@@ -195,11 +212,16 @@ impl Driver<'_> {
         Ok(Self::or_failed(pointed))
     }
 
-    fn start(&mut self, record: &Record) -> Result<Result<(), Reason>, Error> {
+    fn start(&mut self, record: &mut Record) -> Result<Result<(), Reason>, Error> {
         loop {
             match self.agreement.may_start(record)? {
                 Start::Now => break,
-                Start::Wait(wait) => self.clock.sleep(wait.within),
+                Start::Wait(wait) => {
+                    self.clock.sleep(wait.within.min(GLANCE));
+                    if let Some(reason) = self.wants_back(record)? {
+                        return Ok(Err(reason));
+                    }
+                }
                 Start::RollBack(reason) => return Ok(Err(reason)),
             }
         }
@@ -264,6 +286,9 @@ impl Driver<'_> {
         }
         if own == Own::Healthy {
             own = self.ask_hooks(record, &mut watching);
+            if let (Own::Failed(_), Some(reason)) = (&own, self.wants_back(record)?) {
+                own = Own::Failed(reason);
+            }
         }
         self.narrator.watched(record, &watching.trial, &own);
         self.watching = Some(watching);
@@ -299,20 +324,6 @@ impl Driver<'_> {
             trial: Trial::new(&self.settings.health, &record.ignored_checks),
             hooks: None,
         }
-    }
-
-    /// What an operator says goes before what the checks say.
-    fn hear_operator(&self, record: &Record, own: Own) -> Result<Own, Error> {
-        if (self.is_interrupted)() {
-            return Ok(Own::Failed(Reason::new(Cause::Operator, "interrupted by the operator")));
-        }
-        let request = self.store.request()?.filter(|request| request.transaction == record.transaction);
-        Ok(match request {
-            Some(request) if request.commit => Own::Healthy,
-            Some(request) => Own::Failed(Reason::new(Cause::Operator, request.reason)),
-            None if record.confirm && own == Own::Healthy => Own::Watching,
-            None => own,
-        })
     }
 
     fn judge(&mut self, record: &Record, own: &Own, remaining: Duration) -> Result<Did, Error> {

@@ -98,14 +98,25 @@ impl Hooks {
     /// Runs all hooks of a moment, the first that does not end with 0 ends it. `tree` is the release whose hooks run too:
     /// only one that was verified. `env` has `CUTOVER_*`.
     pub fn run(&self, moment: Moment, tree: Option<&Path>, env: &[(String, OsString)]) -> Result<(), Error> {
+        self.run_unless(moment, tree, env, &|| false)
+    }
+
+    /// The same; a hook is ended as soon as nobody wants it any more.
+    pub fn run_unless(
+        &self,
+        moment: Moment,
+        tree: Option<&Path>,
+        env: &[(String, OsString)],
+        is_unwanted: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
         for hook in admins(&self.directory.join(format!("{}.d", moment.name())))? {
-            self.run_one(&hook, tree, env)?;
+            self.run_one(&hook, tree, env, is_unwanted)?;
         }
         let Some(tree) = tree.filter(|_| self.settings.release) else { return Ok(()) };
         let hook = tree.join(RELEASE_HOOKS).join(moment.name());
         // A link could lead out of what was verified.
         if fs::symlink_metadata(&hook).is_ok_and(|found| found.is_file()) {
-            self.run_one(&hook, Some(tree), env)?;
+            self.run_one(&hook, Some(tree), env, is_unwanted)?;
         }
         Ok(())
     }
@@ -119,7 +130,13 @@ impl Hooks {
         u32::try_from(admins.len()).unwrap_or(u32::MAX).saturating_add(u32::from(is_there))
     }
 
-    fn run_one(&self, hook: &Path, tree: Option<&Path>, env: &[(String, OsString)]) -> Result<(), Error> {
+    fn run_one(
+        &self,
+        hook: &Path,
+        tree: Option<&Path>,
+        env: &[(String, OsString)],
+        is_unwanted: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
         let unreadable = |source| Error::Unreadable { path: hook.to_owned(), source };
         // The file that a link leads to, with all directories above it, may be changed by root and us only.
         owned::open(&hook.canonicalize().map_err(unreadable)?)
@@ -128,7 +145,7 @@ impl Hooks {
         command.env = env.to_vec();
         command.env.push(("CUTOVER_API".into(), "1".into()));
         command.directory = tree.filter(|tree| tree.is_dir()).map(Path::to_owned);
-        let outcome = process::run(&command);
+        let outcome = process::run_unless(&command, is_unwanted);
         for line in outcome.output.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             tracing::info!(hook = %escaped_path(hook), "{}", escaped(line));
         }
@@ -137,7 +154,7 @@ impl Hooks {
             End::Exited(process::NOT_NOW) => {
                 Err(Error::NotNow { hook: hook.to_owned(), said: outcome.last_line() })
             }
-            End::Exited(_) | End::Signalled(_) | End::TimedOut(_) | End::CannotStart(_) => {
+            End::Exited(_) | End::Signalled(_) | End::TimedOut(_) | End::Stopped | End::CannotStart(_) => {
                 Err(Error::Failed { hook: hook.to_owned(), how: outcome.summary() })
             }
         }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,7 +18,7 @@ use super::service::{self, Services, Target};
 use super::settings::Settings;
 use super::units;
 use crate::health::{Checks, Context, Gaps, Observation, Pulse};
-use crate::store::Store;
+use crate::store::{Kept, Store};
 use crate::sys;
 use crate::sys::systemd::{self, DeadMansSwitch};
 use crate::types::Version;
@@ -32,6 +33,8 @@ pub struct Local<'a> {
     settings: &'a Settings,
     store: &'a Store,
     services: Box<dyn Services>,
+    /// Set by Ctrl-C.
+    interrupted: &'a AtomicBool,
     /// How this program is called again by the timer.
     program: PathBuf,
     arguments: Vec<OsString>,
@@ -44,12 +47,33 @@ impl<'a> Local<'a> {
         node: &'a str,
         settings: &'a Settings,
         store: &'a Store,
+        interrupted: &'a AtomicBool,
         arguments: Vec<OsString>,
     ) -> Self {
         let log = store.layout.private().join("service.log");
         let services = service::from_settings(&settings.service, app, &log);
         let program = sys::process::own_program();
-        Self { app, node, settings, store, services, program, arguments }
+        Self { app, node, settings, store, services, interrupted, program, arguments }
+    }
+
+    /// Whether nobody wants the hooks of this moment any more: Ctrl-C was typed, somebody else has ended the update while
+    /// it waits, or wants the old release back. On the way back no hook is ended early.
+    fn is_unwanted(&self, moment: Moment, record: &Record) -> bool {
+        match moment {
+            Moment::PreStage | Moment::PostStage => self.interrupted.load(Ordering::Relaxed),
+            Moment::PreSwitch => {
+                let journal = self.store.journal();
+                let is_ours = matches!(&journal, Ok(Kept::Whole(now)) if now.transaction == record.transaction && now.phase == record.phase);
+                self.interrupted.load(Ordering::Relaxed) || !is_ours
+            }
+            Moment::PostSwitch | Moment::Healthy => {
+                let request = self.store.request().ok().flatten();
+                let is_meant = request
+                    .is_some_and(|request| request.transaction == record.transaction && !request.commit);
+                self.interrupted.load(Ordering::Relaxed) || is_meant
+            }
+            Moment::Committed | Moment::PreRollback | Moment::PostRollback | Moment::Failed => false,
+        }
     }
 
     /// The variables that hooks, checks and commands get.
@@ -124,7 +148,8 @@ impl Application for Local<'_> {
             | Moment::Failed => &record.to,
         };
         let tree = self.store.layout.tree(&tree.version);
-        let run = hooks.run(moment, Some(&tree), &self.environment(moment.name(), Some(record)));
+        let env = self.environment(moment.name(), Some(record));
+        let run = hooks.run_unless(moment, Some(&tree), &env, &|| self.is_unwanted(moment, record));
         run.map_err(|error| Reason::new(cause_of_hook(&error, &hooks), chain(&error)))
     }
 

@@ -1,7 +1,9 @@
 //! The ways into the loop: switch, recover, roll back, commit. Each takes the lock of the switch, writes or finds a
 //! record, and lets the driver go on from there.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -9,9 +11,12 @@ use super::agreement::Agreement;
 use super::application::Application;
 use super::data::{self, Data, Decision};
 use super::deadline::{self, Bounds};
-use super::driver::{self, Driver, Ended, Narrator};
+use super::driver::{self, Changing, Driver, Ended, InTheWay, Narrator};
 use super::plan::DataBack;
+use super::policy;
 use super::settings::Settings;
+use super::upstream::Offered;
+pub use super::way_back::{Route, WayBack};
 use crate::store::{Kept, Sealed, Store};
 use crate::sys::clock::Clock;
 use crate::sys::lock::{self, Attempt, Holder, Lock};
@@ -19,7 +24,7 @@ use crate::types::record::{
     Cause, DataPolicy, DataSnapshot, Deadline, Intent, Phase, Reason, Record, Stands,
 };
 use crate::types::state::State;
-use crate::types::{ReleaseId, Version};
+use crate::types::{ReleaseId, Span, Version};
 
 /// One application on one node, and who asks for what.
 pub struct Node<'a> {
@@ -72,6 +77,26 @@ pub enum Error {
     /// The old release was not healthy either; a person must decide.
     #[error("this node needs a person since {}: {}", .0.since, .0.reason)]
     NeedsPerson(crate::types::state::NeedsPerson),
+    /// The data that would come back are old, and nobody said that this is wanted.
+    #[error("the data of release {} are of {at}, {} ago: going back to it would bring them back", .back_to.version, Span(Duration::from_secs(*.age_s)))]
+    OldData {
+        /// The release that would come back.
+        back_to: ReleaseId,
+        /// When its data were copied.
+        at: Timestamp,
+        /// How long ago that is, in seconds.
+        age_s: u64,
+        /// The words of the command so far.
+        named: Option<Version>,
+    },
+    /// Data are wanted back of which there is no copy.
+    #[error("there is no copy of the data of release {}", .back_to.version)]
+    NoCopy {
+        /// The release that would come back.
+        back_to: ReleaseId,
+        /// The words of the command so far.
+        named: Option<Version>,
+    },
     /// There is nothing to go back to.
     #[error("there is no release to go back to: {0}")]
     NoWayBack(String),
@@ -128,34 +153,32 @@ pub struct Wish {
     pub may_wait: bool,
     /// The rollout that it belongs to.
     pub rollout: Option<u64>,
+    /// What must let it through, still when it begins; absent: a person switches by hand.
+    pub policies: Option<Policies>,
 }
 
-/// How a rollback is wanted.
-#[derive(Clone, Debug, Default)]
-pub struct WayBack {
-    /// Where to; absent: to the previous good release.
-    pub version: Option<Version>,
-    /// What to do with the data.
-    pub data: DataPolicy,
-    /// Why.
-    pub reason: Option<String>,
-    /// Set no hold.
-    pub no_hold: bool,
-    /// The rollout that wants it.
-    pub rollout: Option<u64>,
-}
-
-/// Where a rollback would lead, and from where.
+/// The policies that hold for one switch.
 #[derive(Clone, Debug)]
-pub struct Route {
-    /// The release that goes.
-    pub from: ReleaseId,
-    /// The release that comes back.
-    pub back_to: ReleaseId,
-    /// Data as before the switch to `from`, if that switch is the one that is undone.
-    pub data: Vec<crate::types::record::DataSnapshot>,
-    /// The transaction that made them.
-    pub transaction: Option<String>,
+pub struct Policies {
+    /// To what.
+    pub offered: Offered,
+    /// Whether only a hold counts.
+    pub is_urgent: bool,
+}
+
+impl Policies {
+    /// What keeps the node from switching now.
+    pub fn blocked(&self, node: &Node<'_>, state: &State) -> Vec<policy::Blocked> {
+        let offer = policy::Offer {
+            release: &self.offered.release,
+            issued: self.offered.issued,
+            since: self.offered.since,
+            percent: self.offered.percent,
+            waves: &self.offered.waves,
+            group: node.settings.source.group.as_deref(),
+        };
+        policy::blocked(&node.settings.policy, state, &offer, node.name, node.clock.wall(), self.is_urgent)
+    }
 }
 
 impl<'a> Node<'a> {
@@ -170,6 +193,11 @@ impl Node<'_> {
     /// Takes the lock of the switch.
     pub fn lock(&self) -> Result<Lock, Error> {
         self.take(&self.store.layout.lock())
+    }
+
+    /// Takes the lock of whoever carries out an update, from its first phase to its last.
+    pub fn lock_update(&self) -> Result<Lock, Error> {
+        self.take(&self.store.layout.update_lock())
     }
 
     /// Takes the lock of staging.
@@ -187,29 +215,31 @@ impl Node<'_> {
 
     /// Whether the journal says that something was changed, and not yet finished.
     fn is_half_way(&self) -> bool {
-        match self.store.journal() {
-            Ok(Kept::Whole(record)) => record.phase.stands() == Stands::Within,
-            Ok(Kept::Missing | Kept::Damaged(_)) | Err(_) => false,
-        }
+        matches!(self.store.journal(), Ok(Kept::Whole(record)) if record.phase.stands() == Stands::Within)
+    }
+
+    fn attempt(&self, path: &std::path::Path) -> Result<Attempt, crate::store::Error> {
+        let me = Holder { pid: std::process::id(), command: self.command.clone(), since: self.clock.wall() };
+        Ok(lock::try_lock(&self.store.disk, path, &me)?)
     }
 
     fn try_to_take(&self, path: &std::path::Path) -> Result<Lock, Error> {
         self.store.prepare()?;
-        let me = Holder { pid: std::process::id(), command: self.command.clone(), since: self.clock.wall() };
-        match lock::try_lock(&self.store.disk, path, &me)? {
+        match self.attempt(path)? {
             Attempt::Mine(lock) => Ok(lock),
             Attempt::Theirs(holder) => Err(Error::Busy(holder)),
         }
     }
 
-    /// Switches to a staged release and sees the trial through. The caller holds the lock.
+    /// Switches to a staged release and sees the trial through. The lock is let go of while the update waits.
     pub fn switch(
         &self,
-        lock: &Lock,
+        lock: Lock,
         sealed: &Sealed,
         wish: &Wish,
         parts: &dyn Parts,
     ) -> Result<Ended, Error> {
+        let _update = self.lock_update()?;
         self.ensure_at_rest()?;
         let state = self.store.trusted_state()?;
         if let Some(bad) =
@@ -233,7 +263,22 @@ impl Node<'_> {
             self.data().plan_snapshots(transaction, from, record.started, &self.settings.data)?;
         }
         self.begin(&mut record)?;
-        self.drive(lock, self.settings, wish.may_wait, parts)
+        let in_the_way = |record: &Record| self.in_the_way(record, wish);
+        self.drive_judged(Some(lock), self.settings, wish.may_wait, parts, &in_the_way)
+    }
+
+    /// What somebody has said meanwhile against a switch that was free to begin: a hold, a ban, a window that is over.
+    fn in_the_way(&self, record: &Record, wish: &Wish) -> Result<Option<Reason>, crate::store::Error> {
+        let state = self.store.trusted_state()?;
+        let is_new = |bad: &&crate::types::state::Bad| !wish.even_if_bad || bad.since > record.started;
+        if let Some(bad) = state.bad.iter().filter(|bad| bad.release.digest == record.to.digest).find(is_new)
+        {
+            return Ok(Some(Reason::new(Cause::NotNow, banned_meanwhile(bad))));
+        }
+        let Some(policies) = &wish.policies else { return Ok(None) };
+        let blocked = policies.blocked(self, &state);
+        let texts: Vec<_> = blocked.iter().map(|blocked| blocked.text.as_str()).collect();
+        Ok((!texts.is_empty()).then(|| Reason::new(Cause::NotNow, texts.join("; "))))
     }
 
     /// The application's data.
@@ -242,7 +287,7 @@ impl Node<'_> {
     }
 
     /// Refuses a way back on which data would have to come back that cannot.
-    fn check_way_back(&self, route: &Route, asked: DataPolicy) -> Result<(), Error> {
+    pub(super) fn check_way_back(&self, route: &Route, asked: DataPolicy) -> Result<(), Error> {
         Ok(self.data().check_way_back(&self.coming_back(route, asked))?)
     }
 
@@ -252,11 +297,11 @@ impl Node<'_> {
         let (old, new) = (Some(&route.back_to.version), &route.from.version);
         let back = DataBack { settings, store, asked: Some(asked), old, new };
         let is_wanted = |copy: &&DataSnapshot| back.decide(&copy.path) == Decision::Restore;
-        route.data.iter().filter(is_wanted).cloned().collect()
+        route.data().iter().filter(is_wanted).cloned().collect()
     }
 
     /// Writes down settings and record of a new update.
-    fn begin(&self, record: &mut Record) -> Result<(), Error> {
+    pub(super) fn begin(&self, record: &mut Record) -> Result<(), Error> {
         record.settings = Some(self.store.keep_settings(self.settings)?);
         self.store.end_request()?;
         self.store.keep_journal(record)?;
@@ -276,7 +321,13 @@ impl Node<'_> {
         self.new_record(Intent::Update, from, release.clone(), Phase::Staged)
     }
 
-    fn new_record(&self, intent: Intent, from: Option<ReleaseId>, to: ReleaseId, phase: Phase) -> Record {
+    pub(super) fn new_record(
+        &self,
+        intent: Intent,
+        from: Option<ReleaseId>,
+        to: ReleaseId,
+        phase: Phase,
+    ) -> Record {
         let now = self.clock.wall();
         Record {
             transaction: transaction_name(now),
@@ -288,6 +339,8 @@ impl Node<'_> {
             rollout: None,
             confirm: false,
             no_rollback: false,
+            no_hold: false,
+            ended_by: None,
             data_policy: None,
             data: Vec::new(),
             boot_id: self.clock.boot_id(),
@@ -313,7 +366,14 @@ impl Node<'_> {
             Kept::Missing => {}
             Kept::Whole(record) => match self.store.trusted_state()?.needs_person {
                 Some(needs) => return Err(Error::NeedsPerson(needs)),
-                None => return Err(Error::UnderWay(Box::new(record))),
+                None => {
+                    let holder = lock::holder(&self.store.layout.update_lock());
+                    let other = holder.filter(|holder| holder.pid != std::process::id());
+                    return Err(match other {
+                        Some(holder) => Error::Busy(Some(holder)),
+                        None => Error::UnderWay(Box::new(record)),
+                    });
+                }
             },
             Kept::Damaged(why) => {
                 let path = self.store.layout.journal();
@@ -332,7 +392,7 @@ impl Node<'_> {
         self.release_of(state, &version).map(Some)
     }
 
-    fn release_of(&self, state: &State, version: &Version) -> Result<ReleaseId, Error> {
+    pub(super) fn release_of(&self, state: &State, version: &Version) -> Result<ReleaseId, Error> {
         if let Ok(sealed) = self.store.release(version) {
             return Ok(sealed.release);
         }
@@ -346,19 +406,23 @@ impl Node<'_> {
     }
 
     /// Finishes or undoes what the journal says. `Ok(None)`: there is nothing.
-    pub fn recover(&self, lock: &Lock, parts: &dyn Parts) -> Result<Option<Ended>, Error> {
+    pub fn recover(&self, lock: Lock, parts: &dyn Parts) -> Result<Option<Ended>, Error> {
         let Some(record) = self.under_way()? else { return Ok(None) };
+        let update = self.lock_update();
+        if record.phase.stands() == Stands::Before && update.is_err() {
+            // Somebody alive waits to go on with it.
+            return update.map(|_| None);
+        }
         let settings = self.settings_of(&record)?;
-        if matches!(record.phase, Phase::Staged | Phase::Warming) && record.rollout.is_none() {
+        if record.phase.stands() == Stands::Before && record.rollout.is_none() {
             // Nothing was changed: the next update begins again, with what is staged.
-            return self.call_off(lock, record, &settings, parts).map(Some);
+            return self.end_interrupted(lock, record, &settings, parts).map(Some);
         }
-        let mut state = self.store.trusted_state()?;
-        if state.needs_person.take().is_some() {
-            self.store.keep_state(&state)?;
-        }
+        let mut memory = self.store.memory()?;
+        memory.needs_person = None;
+        memory.keep()?;
         self.take_up(record, &settings)?;
-        self.drive(lock, &settings, true, parts).map(Some)
+        self.drive(Some(lock), &settings, true, parts).map(Some)
     }
 
     /// Brings the disk in order before the services of a booting node start; the timer goes on with the rest.
@@ -414,9 +478,9 @@ impl Node<'_> {
         Ok(self.store.keep_journal(&record)?)
     }
 
-    fn call_off(
+    fn end_interrupted(
         &self,
-        lock: &Lock,
+        lock: Lock,
         mut record: Record,
         settings: &Settings,
         parts: &dyn Parts,
@@ -424,7 +488,7 @@ impl Node<'_> {
         let reason = Reason::new(Cause::NotNow, "interrupted before anything was changed");
         record.phase = Phase::Cancelled { reason };
         self.store.keep_journal(&record)?;
-        self.drive(lock, settings, true, parts)
+        self.drive(Some(lock), settings, true, parts)
     }
 
     /// The update under way.
@@ -442,7 +506,7 @@ impl Node<'_> {
     }
 
     /// The settings that the update was begun with; today's when they are lost.
-    fn settings_of(&self, record: &Record) -> Result<Settings, Error> {
+    pub(super) fn settings_of(&self, record: &Record) -> Result<Settings, Error> {
         Ok(match self.store.settings::<Settings>()? {
             Kept::Whole(settings) => settings,
             Kept::Missing => self.settings.clone(),
@@ -454,95 +518,71 @@ impl Node<'_> {
         })
     }
 
-    /// Where a rollback would lead.
-    pub fn route(&self, version: Option<&Version>) -> Result<Route, Error> {
-        let state = self.store.trusted_state()?;
-        let from =
-            self.active_release(&state)?.ok_or_else(|| Error::NoWayBack("no release is active".into()))?;
-        let back_to = match version {
-            Some(version) => self.release_of(&state, version)?,
-            None => match &state.previous {
-                Some(previous) => previous.release.clone(),
-                None => return Err(Error::NoWayBack("none was committed before the active one".into())),
-            },
-        };
-        self.store.tree(&back_to.version)?;
-        if back_to.version == from.version {
-            return Err(Error::ActiveAlready(back_to.version));
-        }
-        let undone = state.committed.filter(|committed| {
-            committed.release == from
-                && state.previous.as_ref().is_some_and(|previous| previous.release == back_to)
-        });
-        let (data, transaction) =
-            undone.map(|committed| (committed.data, committed.transaction)).unwrap_or_default();
-        Ok(Route { from, back_to, data, transaction })
-    }
-
-    /// Goes back by hand. The caller holds the lock. An update that was interrupted is rolled back itself.
-    pub fn roll_back(&self, lock: &Lock, way: &WayBack, parts: &dyn Parts) -> Result<Ended, Error> {
-        let why = way.reason.clone().unwrap_or_else(|| super::finish::BY_HAND.into());
-        if let Kept::Whole(mut record) = self.store.journal()? {
-            let settings = self.settings_of(&record)?;
-            if let Some(version) = &way.version {
-                let state = self.store.trusted_state()?;
-                record.from = Some(self.release_of(&state, version)?);
-                self.store.tree(version)?;
-            }
-            record.phase = match record.phase {
-                Phase::Switching | Phase::Trial { .. } | Phase::RollingBack { .. } => {
-                    Phase::RollingBack { reason: Reason::new(Cause::Operator, why.clone()) }
-                }
-                Phase::Staged | Phase::Warming => {
-                    Phase::Cancelled { reason: Reason::new(Cause::Operator, why.clone()) }
-                }
-                ended @ (Phase::Committed | Phase::RolledBack { .. } | Phase::Cancelled { .. }) => ended,
-            };
-            let has_ended = super::outcome::end_of(&record).is_some();
-            record.data_policy = Some(way.data);
-            record.deadline = self.deadline_of(&record, &settings);
-            self.store.keep_journal(&record)?;
-            let ended = self.drive(lock, &settings, true, parts)?;
-            if !has_ended {
-                return Ok(ended);
-            }
-        }
-        let route = self.route(way.version.as_ref())?;
-        self.check_way_back(&route, way.data)?;
-        let cause = if way.rollout.is_some() { Cause::Fleet } else { Cause::Operator };
-        let phase = Phase::RollingBack { reason: Reason::new(cause, why) };
-        let mut record = self.new_record(Intent::Rollback, Some(route.back_to), route.from, phase);
-        record.no_rollback = way.no_hold;
-        record.rollout = way.rollout;
-        record.data_policy = Some(way.data);
-        record.data = route.data;
-        record.deadline = self.deadline_of(&record, self.settings);
-        self.begin(&mut record)?;
-        self.drive(lock, self.settings, true, parts)
-    }
-
     /// When the phase must have ended that begins now.
-    fn deadline_of(&self, record: &Record, settings: &Settings) -> Option<Deadline> {
+    pub(super) fn deadline_of(&self, record: &Record, settings: &Settings) -> Option<Deadline> {
         let releases = self.store.layout.trees_of(record);
         let within = Bounds::of(self.app, settings, &releases, 0).of_phase(&record.phase)?;
         Some(deadline::after(self.clock, within))
     }
 
-    /// Goes on with the journal's update.
+    /// Goes on with the journal's update. With the `lock` it is let go of while the update waits, and taken again for each
+    /// change; without, the caller holds it all along.
     pub fn drive(
         &self,
-        _lock: &Lock,
+        lock: Option<Lock>,
         settings: &Settings,
         may_wait: bool,
         parts: &dyn Parts,
     ) -> Result<Ended, Error> {
-        let is_interrupted = || self.interrupted.load(Ordering::Relaxed);
-        Ok(parts.with(settings, &mut |application, agreement| {
-            let (store, clock, narrator) = (self.store, self.clock, self.narrator);
-            Driver::new(store, clock, application, agreement, settings, narrator, &is_interrupted, may_wait)
-                .run()
-        })?)
+        self.drive_judged(lock, settings, may_wait, parts, &|record| self.banned_or_held(record))
     }
+
+    /// The same, with what must be so right before the switch.
+    fn drive_judged(
+        &self,
+        lock: Option<Lock>,
+        settings: &Settings,
+        may_wait: bool,
+        parts: &dyn Parts,
+        in_the_way: &InTheWay<'_>,
+    ) -> Result<Ended, Error> {
+        let is_interrupted = || self.interrupted.load(Ordering::Relaxed);
+        let take = || self.attempt(&self.store.layout.lock());
+        let held = Cell::new(lock);
+        let ended = parts.with(settings, &mut |application, agreement| {
+            let (store, clock, narrator) = (self.store, self.clock, self.narrator);
+            let driver = Driver::new(
+                store,
+                clock,
+                application,
+                agreement,
+                settings,
+                narrator,
+                &is_interrupted,
+                may_wait,
+            );
+            let mut driver = Driver { in_the_way: Some(in_the_way), ..driver };
+            if let Some(lock) = held.take() {
+                driver.changing = Some(Changing::new(&take, lock));
+            }
+            driver.run()
+        });
+        Ok(ended?)
+    }
+
+    /// For an update of which the wishes are not known any more.
+    fn banned_or_held(&self, record: &Record) -> Result<Option<Reason>, crate::store::Error> {
+        let state = self.store.trusted_state()?;
+        if let Some(bad) = state.bad.iter().find(|bad| bad.release.digest == record.to.digest) {
+            return Ok(Some(Reason::new(Cause::NotNow, banned_meanwhile(bad))));
+        }
+        let held = super::policy::held(state.hold.as_ref(), self.clock.wall());
+        Ok(held.map(|blocked| Reason::new(Cause::NotNow, blocked.text)))
+    }
+}
+
+fn banned_meanwhile(bad: &crate::types::state::Bad) -> String {
+    format!("release {} is banned since {}: {}", bad.release.version, bad.since, bad.reason)
 }
 
 /// Whether an interruption may be the new release's doing, and must have an end.

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::copies::DataCopies;
 use super::node::{Error, Node};
 use super::settings::Settings;
 use crate::health;
-use crate::store::{Keep, Kept, Store, Tree, surplus};
-use crate::types::Version;
+use crate::store::{Keep, Kept, Store, Tree, Worth, surplus};
 use crate::types::record::Record;
 use crate::types::state::State;
+use crate::types::{ReleaseId, Version};
 
 /// What pruning came to.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -45,7 +46,12 @@ pub fn plan(
     protected.extend(
         [&state.committed, &state.previous].into_iter().flatten().map(|kept| kept.release.version.clone()),
     );
-    protected.extend(store.active()?);
+    let active = store.active()?;
+    // A release that waits for its window was staged for nothing if it went now.
+    protected.extend(
+        super::status::staged(store, state, active.as_ref(), None)?.map(|sealed| sealed.release.version),
+    );
+    protected.extend(active);
     if let Some(record) = record {
         protected.insert(record.to.version);
         protected.extend(record.from.map(|from| from.version));
@@ -56,10 +62,22 @@ pub fn plan(
             protected.insert(version.clone());
         }
         if let Kept::Whole(sealed) = store.sealed(&version)? {
-            trees.push(Tree { version, staged: sealed.staged });
+            let worth = worth(state, &sealed.release);
+            trees.push(Tree { version, staged: sealed.staged, worth });
         }
     }
     Ok(surplus(&trees, &Keep { count: settings.store.keep, protected }))
+}
+
+fn worth(state: &State, release: &ReleaseId) -> Worth {
+    let good = [&state.committed, &state.previous].into_iter().flatten().chain(&state.earlier);
+    if state.bad.iter().any(|bad| bad.release.digest == release.digest) {
+        Worth::Banned
+    } else if good.map(|kept| &kept.release).any(|good| good == release) {
+        Worth::Good
+    } else {
+        Worth::Staged
+    }
 }
 
 impl Node<'_> {
@@ -86,6 +104,10 @@ impl Node<'_> {
                 Kept::Whole(_) => {}
                 Kept::Missing | Kept::Damaged(_) => pruned.strangers.push(version),
             }
+        }
+        // Copies of data go with the releases that they belong to. An update under way may be about to make one.
+        if !is_dry && !pruned.removed.is_empty() && self.store.journal()? == Kept::Missing {
+            DataCopies::new(self.store).drop_surplus()?;
         }
         if !is_dry {
             let swept = self.store.sweep()?;

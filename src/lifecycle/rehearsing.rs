@@ -29,7 +29,7 @@ impl Driver<'_> {
             let health = self.settings.rehearsal.health(&self.settings.health);
             let within = health.deadline.0 + PATIENCE;
             record.deadline = Some(deadline::after(self.clock, within));
-            self.keep(record)?;
+            self.note(record)?;
             if let Err(reason) = self.application.arm() {
                 return Ok(Did::Event(Event::CalledOff(reason)));
             }
@@ -47,7 +47,7 @@ impl Driver<'_> {
                 Err(reason) => return Ok(Did::Event(Event::Failed(reason))),
             }
             record.deadline = None;
-            self.keep(record)?;
+            self.note(record)?;
         }
         if (self.is_interrupted)() {
             let reason = Reason::new(Cause::Operator, "interrupted before anything was changed");
@@ -94,9 +94,9 @@ impl Node<'_> {
             && reason.kind.blame() == Blame::Release
         {
             record.phase = Phase::Cancelled { reason: reason.clone() };
-            let mut state = self.store.trusted_state()?;
-            super::finish::ban(&mut state, release, &reason.text, clock.wall());
-            self.store.keep_state(&state)?;
+            let mut memory = self.store.memory()?;
+            super::finish::ban(&mut memory, release, &reason.text, clock.wall());
+            memory.keep()?;
             if let Some(end) = super::outcome::end_of(&record) {
                 self.store.remember(&super::finish::history_entry(clock.wall(), &record, &end))?;
             }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{hooks, policy, rehearsal, service};
 use crate::coord::settings::Mode;
+use crate::types::Span;
 use crate::types::record::DataPolicy;
 use crate::{coord, health, release, store};
 
@@ -30,6 +31,8 @@ pub struct Settings {
     pub links: BTreeMap<String, PathBuf>,
     /// What the application writes.
     pub data: Vec<Data>,
+    /// What holds for all of that.
+    pub data_policy: RestoreSettings,
     /// What runs.
     pub service: service::Settings,
     /// What else runs at the moments of an update.
@@ -58,6 +61,20 @@ pub struct Data {
     /// Paths within it that stay where they are: mounts, subvolumes, or what no release brings back.
     #[serde(default)]
     pub leave: Vec<PathBuf>,
+}
+
+/// The `[data_policy]` table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RestoreSettings {
+    /// A rollback by hand brings no data back that are older than this, unless it is told to.
+    pub restore_within: Span,
+}
+
+impl Default for RestoreSettings {
+    fn default() -> Self {
+        Self { restore_within: Span::seconds(24 * 3600) }
+    }
 }
 
 /// The `[metrics]` table.

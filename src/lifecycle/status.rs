@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::copies::{DataCopies, age_s};
 use super::data::{Data, Decision};
 use super::driver::chain;
 use super::fleet;
@@ -11,14 +12,14 @@ use super::plan::DataBack;
 use super::rehearsal::RehearsalView;
 use super::settings::Settings;
 use super::view::{
-    API_VERSION, Active, BlockedView, DataView, DiskView, Doing, Last, Previous, Ready, RollbackView,
-    SourceView, Status, StoreView, TrialView, UnitView, UpdateView,
+    API_VERSION, Active, BlockedView, DataView, DiskView, Doing, Last, Previous, Ready, RestorableView,
+    RollbackView, SourceView, Status, StoreView, TrialView, UnitView, UpdateView,
 };
 use crate::coord::settings::Mode;
 use crate::store::{self, Kept, Layout, Pointer, Sealed, Store};
 use crate::sys::disk::Disk;
 use crate::sys::lock;
-use crate::types::record::{Intent, Phase, Record};
+use crate::types::record::{Intent, Phase, Record, Stands};
 use crate::types::state::{Installed, State};
 use crate::types::{Digest, Version};
 
@@ -78,7 +79,7 @@ pub fn status(
         bad: state.bad.clone(),
         pins: state.pins.clone(),
         disk: disk_view(store, settings, &state)?,
-        data: data_view(store, active.as_ref(), &state),
+        data: data_view(store, active.as_ref(), now),
         store: store_view(store, settings)?,
         source: SourceView {
             url: settings.source.url.clone(),
@@ -183,9 +184,12 @@ fn previous(
     let (installed, mut coming, new) = match switched {
         Some(record) => (before_trial(state, record)?, record.data.clone(), Some(&record.to.version)),
         None => {
-            let committed = state.committed.as_ref();
-            let data = committed.map(|kept| kept.data.clone()).unwrap_or_default();
-            (state.previous.clone()?, data, committed.map(|kept| &kept.release.version))
+            // What was committed last, unless it is active; the journal of an update may be lost.
+            let known = [&state.committed, &state.previous].into_iter().flatten();
+            let installed = known.into_iter().find(|kept| !is_active(&kept.release.version))?.clone();
+            let copy = DataCopies::new(store).of(&installed.release).ok().flatten();
+            let data = copy.map(|copy| copy.items).unwrap_or_default();
+            (installed, data, active.map(|active| &active.version))
         }
     };
     let Installed { release, serial, since, .. } = installed;
@@ -241,18 +245,36 @@ fn ready(
     active: Option<&Active>,
     offered: Option<Digest>,
 ) -> Result<Option<Ready>, Error> {
+    let newest = staged(store, state, active.map(|active| &active.version), offered)?;
+    Ok(newest.map(|sealed| Ready {
+        version: sealed.release.version,
+        serial: sealed.serial,
+        digest: sealed.release.digest,
+        since: sealed.staged,
+    }))
+}
+
+/// The same, with all that is known of it.
+pub fn staged(
+    store: &Store,
+    state: &State,
+    active: Option<&Version>,
+    offered: Option<Digest>,
+) -> Result<Option<Sealed>, Error> {
+    let committed = state.committed.as_ref().filter(|kept| Some(&kept.release.version) == active);
+    let since = committed.map(|kept| kept.since);
     let mut newest: Option<Sealed> = None;
     for version in store.releases()? {
         let Some(sealed) = whole(store.sealed(&version)?) else { continue };
-        let was_active = active.is_some_and(|active| active.version == version)
+        let was_active = active == Some(&version)
             || [&state.committed, &state.previous]
                 .into_iter()
                 .flatten()
                 .chain(&state.earlier)
                 .any(|kept| kept.release == sealed.release);
         let is_bad = state.bad.iter().any(|bad| bad.release.digest == sealed.release.digest);
-        let is_older = active.and_then(|active| active.since).is_some_and(|since| sealed.staged < since);
-        let is_active = active.is_some_and(|active| active.version == version);
+        let is_older = since.is_some_and(|since| sealed.staged < since);
+        let is_active = active == Some(&version);
         if offered == Some(sealed.release.digest) && !is_active && !is_bad {
             newest = Some(sealed);
             break;
@@ -265,12 +287,7 @@ fn ready(
             newest = Some(sealed);
         }
     }
-    Ok(newest.map(|sealed| Ready {
-        version: sealed.release.version,
-        serial: sealed.serial,
-        digest: sealed.release.digest,
-        since: sealed.staged,
-    }))
+    Ok(newest)
 }
 
 fn under_way(record: &Record, layout: &Layout) -> UpdateView {
@@ -289,8 +306,15 @@ fn under_way(record: &Record, layout: &Layout) -> UpdateView {
         reason,
         started: record.started,
         by: record.by.clone(),
-        pid: lock::holder(&layout.lock()).map(|holder| holder.pid),
+        pid: worker(record, layout).map(|holder| holder.pid),
     }
+}
+
+/// Who works on the update: whoever changes something, or waits to go on with it.
+fn worker(record: &Record, layout: &Layout) -> Option<lock::Holder> {
+    let waits =
+        if record.phase.stands() == Stands::Before { lock::holder(&layout.update_lock()) } else { None };
+    waits.or_else(|| lock::holder(&layout.lock()))
 }
 
 fn store_view(store: &Store, settings: &Settings) -> Result<StoreView, Error> {
@@ -340,9 +364,19 @@ fn disk_view(store: &Store, settings: &Settings, state: &State) -> Result<DiskVi
     })
 }
 
-fn data_view(store: &Store, active: Option<&Active>, state: &State) -> DataView {
+fn data_view(store: &Store, active: Option<&Active>, now: Timestamp) -> DataView {
     let sealed = active.and_then(|active| store.sealed(&active.version).ok()).and_then(whole);
-    let copies = state.committed.iter().flat_map(|kept| &kept.data).next();
+    // What cannot be looked at is not offered.
+    let sets = DataCopies::new(store).restorable().unwrap_or_default();
+    let restorable: Vec<_> = sets
+        .iter()
+        .filter_map(|set| {
+            let version = set.release.as_ref()?.version.clone();
+            let paths = set.items.iter().map(|item| item.path.clone()).collect();
+            Some(RestorableView { version, at: set.at, age_s: age_s(set.at, now), paths })
+        })
+        .collect();
+    let copies = sets.first().and_then(|set| set.items.first());
     // Each set has its data and a list of them beside.
     let aside = std::fs::read_dir(store.layout.aside()).into_iter().flatten().flatten();
     let mut aside: Vec<_> =
@@ -352,6 +386,7 @@ fn data_view(store: &Store, active: Option<&Active>, state: &State) -> DataView 
     DataView {
         epoch: sealed.and_then(|sealed| sealed.data_write),
         snapshot: copies.map(|copy| copy.method.clone()),
+        restorable,
         aside,
     }
 }
@@ -363,7 +398,7 @@ fn doing(status: &Status, record: Option<&Record>, settings: &Settings, layout: 
     let is_staging = || lock::holder(&layout.staging_lock()).is_some();
     let Some(record) = record else {
         // A rehearsal by hand is no update, and has no record.
-        if lock::holder(&layout.lock()).is_some_and(|holder| holder.command == "rehearse") {
+        if lock::holder(&layout.update_lock()).is_some_and(|holder| holder.command == "rehearse") {
             return Doing::Warming;
         }
         return match (&status.staged, is_staging()) {

@@ -284,14 +284,17 @@ fn update_in(
     };
     let lock = node.lock().unwrap();
     let began = clock.boot();
-    let ended = node.switch(&lock, &sealed("2"), &Wish::default(), &FakeParts(&application)).unwrap();
+    let ended = node.switch(lock, &sealed("2"), &Wish::default(), &FakeParts(&application)).unwrap();
     assert!(application.running.get() || !broken.is_empty(), "nothing runs at the end");
     (ended, clock.boot() - began, application.done.into_inner())
 }
 
 fn phase(ended: &Ended) -> &Phase {
     match ended {
-        Ended::Finished(record) | Ended::NeedsPerson(record, _) | Ended::Waiting(record, _) => &record.phase,
+        Ended::Finished(record)
+        | Ended::NeedsPerson(record, _)
+        | Ended::Overtaken(record, _)
+        | Ended::Waiting(record, _) => &record.phase,
     }
 }
 
@@ -422,7 +425,7 @@ fn an_interrupted_rehearsal_is_cleared_away_and_called_off() {
     let lock = node.lock().unwrap();
     let record = node.rehearsal_record(&sealed("2").release);
     store.keep_journal(&record).unwrap();
-    let ended = node.recover(&lock, &FakeParts(&application)).unwrap().unwrap();
+    let ended = node.recover(lock, &FakeParts(&application)).unwrap().unwrap();
     assert!(
         matches!(phase(&ended), Phase::Cancelled { reason } if reason.kind == Cause::NotNow),
         "{ended:?}"

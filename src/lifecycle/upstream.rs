@@ -16,7 +16,6 @@ use crate::release::{resolve, trust};
 use crate::store::{Kept, Sealed};
 use crate::sys::disk::Context;
 use crate::types::progress::Progress;
-use crate::types::state::State;
 use crate::types::{ReleaseId, Version};
 
 /// Why nothing is known of the source's release.
@@ -131,17 +130,20 @@ impl Node<'_> {
 
     /// What the channel says now, remembered before anything is done about it.
     fn channel(&self, resolver: &Resolver<'_>) -> Result<Accepted, Error> {
-        let memory = self.store.trusted_state()?.channels;
-        let accepted = resolver.channel(&memory)?;
+        let known = self.store.trusted_state()?.channels;
+        let read = resolver.read_channel(&known)?;
+        let mut accepted = resolver.judge_channel(&read, &known)?;
+        let is_new = accepted.memory.iter().any(|(key, seen)| known.get(key) != Some(seen));
+        if is_new && self.may_remember() {
+            self.store.prepare()?;
+            // A slow source may have been overtaken by a newer channel: what counts is what is remembered now.
+            let mut memory = self.store.memory()?;
+            accepted = resolver.judge_channel(&read, &memory.channels)?;
+            memory.channels.extend(accepted.memory.iter().cloned());
+            memory.keep()?;
+        }
         for warning in &accepted.warnings {
             tracing::warn!("{warning}");
-        }
-        let is_new = accepted.memory.iter().any(|(key, seen)| memory.get(key) != Some(seen));
-        if is_new && self.may_remember() {
-            let _lock = self.lock()?;
-            let mut state: State = self.store.trusted_state()?;
-            state.channels.extend(accepted.memory.iter().cloned());
-            self.store.keep_state(&state)?;
         }
         Ok(accepted)
     }

@@ -315,8 +315,24 @@ pub struct DataView {
     pub epoch: Option<u64>,
     /// Whether a copy from before the last switch is kept, and of what kind.
     pub snapshot: Option<String>,
+    /// What could be brought back, newest first: a copy for each release that can be gone back to and has one.
+    #[serde(default)]
+    pub restorable: Vec<RestorableView>,
     /// What rollbacks have set aside.
     pub aside: Vec<String>,
+}
+
+/// Data that could be brought back.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RestorableView {
+    /// The release that wrote them, with which they would come back.
+    pub version: Version,
+    /// When they were copied.
+    pub at: Timestamp,
+    /// How many seconds ago that is.
+    pub age_s: u64,
+    /// Where they were.
+    pub paths: Vec<String>,
 }
 
 /// How trees are made.

@@ -63,6 +63,12 @@ pub struct Candidate {
     pub warnings: Vec<Warning>,
 }
 
+/// A channel as it was read, not yet believed.
+pub struct ReadChannel {
+    bytes: Vec<u8>,
+    signatures: Option<Vec<u8>>,
+}
+
 /// Reads releases of one source for one node.
 pub struct Resolver<'a> {
     /// Where releases come from.
@@ -78,21 +84,40 @@ pub struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    /// Reads and judges the channel. Put `memory` of the result into `State::channels` before acting upon it.
-    pub fn channel(&self, memory: &BTreeMap<String, SeenChannel>) -> Result<Accepted, Error> {
-        let name = format!("{}.channel", self.settings.channel);
+    fn channel_name(&self) -> String {
+        format!("{}.channel", self.settings.channel)
+    }
+
+    /// The time by which signatures count.
+    fn signing_time(&self, memory: &BTreeMap<String, SeenChannel>) -> Timestamp {
         // A clock that was set back must not revive a key that has expired; the newest signed time counts as well.
         let still_trusted: Vec<_> =
             self.keyring.keys().iter().filter(|key| !self.keyring.is_revoked(key)).collect();
         let is_still_trusted = |key: &String| still_trusted.iter().any(|by| key.ends_with(&by.fingerprint()));
         let remembered = memory.iter().filter(|(key, _)| is_still_trusted(key));
         let newest_issued = remembered.map(|(_, seen)| seen.issued).max();
-        let at = newest_issued.map_or(self.now, |issued| issued.max(self.now));
-        let (bytes, signers) = self.signed_channel(&name, at)?;
-        let channel = Channel::parse(&bytes)
+        newest_issued.map_or(self.now, |issued| issued.max(self.now))
+    }
+
+    /// Reads the channel. This may take as long as the source pleases: what is remembered may have changed when it is done.
+    pub fn read_channel(&self, memory: &BTreeMap<String, SeenChannel>) -> Result<ReadChannel, Error> {
+        self.signed_channel(&self.channel_name(), self.signing_time(memory))
+    }
+
+    /// Judges a channel by what is remembered now. Put `memory` of the result into `State::channels` before acting upon
+    /// it, and before anybody else can have changed them.
+    pub fn judge_channel(
+        &self,
+        read: &ReadChannel,
+        memory: &BTreeMap<String, SeenChannel>,
+    ) -> Result<Accepted, Error> {
+        let (name, at) = (self.channel_name(), self.signing_time(memory));
+        let ReadChannel { bytes, signatures } = read;
+        let signers = self.verified(Namespace::Channel, &name, bytes, signatures.as_deref(), at, 1)?;
+        let channel = Channel::parse(bytes)
             .map_err(|malformed| Refused::Malformed { what: name.clone(), malformed })?;
         let trusted = self.keyring.fingerprints(Namespace::Channel, at);
-        let digest = Digest::of(&bytes);
+        let digest = Digest::of(bytes);
         let mut accepted =
             judge::channel(channel, digest, &signers, &trusted, memory, self.now, self.wants())?;
         if signers.is_empty() {
@@ -101,36 +126,37 @@ impl Resolver<'_> {
         Ok(accepted)
     }
 
-    /// The channel's bytes and who signed them. A publisher replaces channel and signature one after the other: when they
-    /// don't fit, both are read once more, and then those that come next.
-    fn signed_channel(&self, name: &str, at: Timestamp) -> Result<(Vec<u8>, Vec<Signer>), Error> {
+    /// The channel's bytes and its signatures. A publisher replaces one after the other: when they don't fit, both are read
+    /// once more, and then those that come next.
+    fn signed_channel(&self, name: &str, at: Timestamp) -> Result<ReadChannel, Error> {
         let of = Of::Channel(&self.settings.channel);
         let read = |name: &str| -> Result<_, Error> {
             let bytes = self.need(Item { of, name }, CHANNEL_BYTES_MAX)?;
             let signatures = Item { of, name: &format!("{name}.sig") };
-            Ok((bytes, self.source.small(signatures, SIGNATURES_BYTES_MAX)?))
+            let signatures = self.source.small(signatures, SIGNATURES_BYTES_MAX)?;
+            Ok(ReadChannel { bytes, signatures })
         };
-        let verify = |(bytes, signatures): (Vec<u8>, Option<Vec<u8>>)| -> Result<_, Error> {
-            let signers = self.verified(Namespace::Channel, name, &bytes, signatures.as_deref(), at, 1)?;
-            Ok((bytes, signers))
+        let verify = |read: &ReadChannel| {
+            self.verified(Namespace::Channel, name, &read.bytes, read.signatures.as_deref(), at, 1)
         };
-        let do_not_fit = |error: &Error| {
-            let Error::Refused(Refused::Untrusted { refusal: Refusal::WrongSignature(_), .. }) = error else {
-                return false;
-            };
-            self.source.is_replaced_in_place()
+        // Whether it is to be believed is judged later.
+        let fits = |read: &ReadChannel| {
+            let wrong =
+                matches!(verify(read), Err(Refused::Untrusted { refusal: Refusal::WrongSignature(_), .. }));
+            !wrong || !self.source.is_replaced_in_place()
         };
-        let first = verify(read(name)?);
-        if !first.as_ref().is_err_and(do_not_fit) {
-            return first;
+        let first = read(name)?;
+        if fits(&first) {
+            return Ok(first);
         }
         std::thread::sleep(REPLACING_TIME);
-        let second = verify(read(name)?);
-        if !second.as_ref().is_err_and(do_not_fit) {
-            return second;
+        let second = read(name)?;
+        if fits(&second) {
+            return Ok(second);
         }
         // A publisher that was killed while it replaced them has left both that come next.
-        read(&next_name(name)).and_then(verify).or(second)
+        let next = read(&next_name(name)).ok().filter(|next| verify(next).is_ok());
+        Ok(next.unwrap_or(second))
     }
 
     /// Reads and judges the manifest of the channel's release, or of another version that it names.

@@ -62,6 +62,16 @@ impl Layout {
         self.private().join("staging.lock")
     }
 
+    /// The lock of whoever carries out an update, from its first phase to its last, also while it waits for others.
+    pub fn update_lock(&self) -> PathBuf {
+        self.private().join("update.lock")
+    }
+
+    /// The lock of what is remembered: held for a moment, around each change.
+    pub fn state_lock(&self) -> PathBuf {
+        self.private().join("state.lock")
+    }
+
     /// The update under way.
     pub fn journal(&self) -> PathBuf {
         self.private().join("journal.json")

@@ -5,6 +5,8 @@
 //! <root>/releases/<version>/               complete trees only
 //! <root>/.cutover/                         mode 0700, and of this:
 //!     lock  staging.lock                   one switch, and one staging at a time
+//!     update.lock                          one update at a time, from its first phase to its last, also while it waits
+//!     state.lock  fleet.lock               held for a moment, around each change of what is remembered
 //!     journal.json  settings.json          the update under way, and the settings it was begun with
 //!     state.json  history.jsonl            what is remembered, and what happened
 //!     manifests/<version>.json             what each tree must be
@@ -18,6 +20,7 @@
 mod history;
 pub mod kept;
 mod layout;
+mod memory;
 mod pointer;
 mod retention;
 mod sealed;
@@ -31,8 +34,9 @@ use serde::{Deserialize, Serialize};
 pub use history::read as read_history;
 pub use kept::Kept;
 pub use layout::Layout;
+pub use memory::Memory;
 pub use pointer::{Pointer, ReadyPointer};
-pub use retention::{Keep, Tree, surplus};
+pub use retention::{Keep, Tree, Worth, surplus};
 pub use sealed::Sealed;
 pub use space::{Need, Space};
 pub use trees::{Request, Staging, Swept};
@@ -104,6 +108,14 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         why: String,
+    },
+    /// What is remembered is being changed by somebody who does not come to an end.
+    #[error("`{}` is locked by another cutover for longer than {}", .path.display(), crate::types::Span(*.limit))]
+    Locked {
+        /// The file with the lock.
+        path: PathBuf,
+        /// How long it was waited for.
+        limit: std::time::Duration,
     },
     /// No such release here.
     #[error("no tree of release {0} on this node")]

@@ -13,6 +13,19 @@ pub struct Tree {
     pub version: Version,
     /// When it was staged.
     pub staged: Timestamp,
+    /// What it is worth.
+    pub worth: Worth,
+}
+
+/// What a release is worth: the least goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Worth {
+    /// It is never switched to again.
+    Banned,
+    /// It was staged and never committed.
+    Staged,
+    /// It was committed once: a rollback may lead to it.
+    Good,
 }
 
 /// What must stay.
@@ -24,12 +37,12 @@ pub struct Keep {
     pub protected: BTreeSet<Version>,
 }
 
-/// The releases that may go, oldest first.
+/// The releases that may go: banned ones first, those that were good last; among equals the oldest first.
 pub fn surplus(trees: &[Tree], keep: &Keep) -> Vec<Version> {
     let protected = trees.iter().filter(|tree| keep.protected.contains(&tree.version)).count();
     let mut others: Vec<&Tree> =
         trees.iter().filter(|tree| !keep.protected.contains(&tree.version)).collect();
-    others.sort_by(|one, other| one.staged.cmp(&other.staged).then_with(|| one.version.cmp(&other.version)));
+    others.sort_by_key(|tree| (tree.worth, tree.staged, tree.version.clone()));
     let may_stay = keep.count.saturating_sub(protected);
     let goes = others.len().saturating_sub(may_stay);
     others[..goes].iter().map(|tree| tree.version.clone()).collect()
@@ -45,6 +58,7 @@ mod tests {
             .map(|number| Tree {
                 version: number.to_string().parse().unwrap(),
                 staged: Timestamp::from_second(number).unwrap(),
+                worth: Worth::Staged,
             })
             .collect();
         let keep = |count, protected: &[&str]| Keep {
@@ -55,5 +69,20 @@ mod tests {
         assert_eq!(gone(keep(3, &["1", "5"])), ["2", "3"]);
         assert_eq!(gone(keep(1, &["1", "5"])), ["2", "3", "4"]);
         assert!(gone(keep(9, &[])).is_empty());
+    }
+
+    #[test]
+    fn banned_releases_go_first_and_good_ones_last() {
+        let tree = |number: i64, worth| Tree {
+            version: number.to_string().parse().unwrap(),
+            staged: Timestamp::from_second(number).unwrap(),
+            worth,
+        };
+        let trees =
+            [tree(1, Worth::Good), tree(2, Worth::Staged), tree(3, Worth::Banned), tree(4, Worth::Banned)];
+        for (count, wanted) in [(4, &[][..]), (3, &["3"]), (2, &["3", "4"]), (1, &["3", "4", "2"])] {
+            let gone = surplus(&trees, &Keep { count, ..Keep::default() });
+            assert_eq!(gone.iter().map(ToString::to_string).collect::<Vec<_>>(), wanted, "{count}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use super::{Error, Kept, Layout, Method, Sealed, Store, kept};
 use crate::sys::access_list;
 use crate::sys::disk::{self, Context, Disk};
 use crate::sys::ioctl;
-use crate::types::record::Record;
+use crate::types::record::{DataPolicy, Record};
 use crate::types::state::State;
 use crate::types::{Digest, Version};
 
@@ -38,6 +38,15 @@ pub struct Request {
     pub commit: bool,
     /// Why.
     pub reason: String,
+    /// Who asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Whether going back sets no hold.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_hold: bool,
+    /// What becomes of the data, where that was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataPolicy>,
 }
 
 /// What became of leftovers.
@@ -351,11 +360,6 @@ impl Store {
             Kept::Whole(state) => Ok(state),
             Kept::Damaged(why) => Err(Error::Damaged { path: self.layout.state(), why }),
         }
-    }
-
-    /// Remembers.
-    pub fn keep_state(&self, state: &State) -> Result<(), Error> {
-        Ok(kept::save(&self.disk, &self.layout.state(), state)?)
     }
 
     /// The settings that the update under way was begun with.

@@ -34,7 +34,23 @@ pub struct Holder {
 /// A lock that is held until this is dropped.
 #[derive(Debug)]
 pub struct Lock {
-    _file: Flock<File>,
+    file: Option<Flock<File>>,
+}
+
+impl Lock {
+    fn new(file: Flock<File>) -> Self {
+        Self { file: Some(file) }
+    }
+}
+
+impl Drop for Lock {
+    /// A lock that the kernel does not take back is no reason to end: what was done stands, and the lock goes with us.
+    fn drop(&mut self) {
+        let Some(Err((held, errno))) = self.file.take().map(Flock::unlock) else { return };
+        tracing::warn!("cannot release a lock: {errno}");
+        // Dropped, it would try again, and panic.
+        std::mem::forget(held);
+    }
 }
 
 /// What came of trying.
@@ -50,17 +66,7 @@ pub enum Attempt {
 ///
 /// The descriptor is not inherited by hooks and services: a hook that stays in the background cannot keep the lock.
 pub fn try_lock(disk: &Disk, path: &Path, holder: &Holder) -> Result<Attempt, disk::Error> {
-    let open = || {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK)
-            .open(path)
-    };
-    let mut file = open().context("open the lock", path)?;
+    let mut file = open(path)?;
     let mut tries = 0;
     let mut file = loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -79,7 +85,34 @@ pub fn try_lock(disk: &Disk, path: &Path, holder: &Holder) -> Result<Attempt, di
     // Without room for it the lock holds all the same; only the message to others is poorer.
     let text = serde_json::to_string(holder).unwrap_or_default();
     let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
-    Ok(Attempt::Mine(Lock { _file: file }))
+    Ok(Attempt::Mine(Lock::new(file)))
+}
+
+fn open(path: &Path) -> Result<File, disk::Error> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK)
+        .open(path);
+    file.context("open the lock", path)
+}
+
+/// Waits for a lock that is held for moments only. `None` when it was not to be had within `limit`.
+pub fn wait_for(path: &Path, limit: Duration) -> Result<Option<Lock>, disk::Error> {
+    let begin = std::time::Instant::now();
+    let mut file = open(path)?;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(Some(Lock::new(locked))),
+            Err((same, Errno::EWOULDBLOCK)) if begin.elapsed() < limit => file = same,
+            Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+            Err((_, errno)) => return Err(disk::Error::new("lock", path, errno)),
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// Who holds the lock now, if anybody does.
@@ -87,7 +120,10 @@ pub fn holder(path: &Path) -> Option<Holder> {
     let file =
         OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).ok()?;
     match Flock::lock(file, FlockArg::LockSharedNonblock) {
-        Ok(_) => None,
+        Ok(free) => {
+            drop(Lock::new(free));
+            None
+        }
         Err((file, _)) => read_holder(&file),
     }
 }

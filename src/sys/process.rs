@@ -86,6 +86,8 @@ pub enum End {
     Signalled(i32),
     /// Killed after its time limit, which is given.
     TimedOut(Duration),
+    /// Killed since it was not wanted any more.
+    Stopped,
     /// It never ran; why.
     CannotStart(String),
 }
@@ -99,6 +101,7 @@ impl fmt::Display for End {
                 Err(_) => write!(formatter, "killed by signal {number}"),
             },
             Self::TimedOut(limit) => write!(formatter, "no end within {}", crate::types::Span(*limit)),
+            Self::Stopped => formatter.write_str("ended early"),
             Self::CannotStart(why) => write!(formatter, "cannot start: {why}"),
         }
     }
@@ -179,17 +182,26 @@ fn descendants(pid: Pid) -> Vec<Pid> {
 
 /// Runs a command to its end, or to its time limit.
 pub fn run(command: &Command) -> Outcome {
+    run_unless(command, &|| false)
+}
+
+/// The same; its whole process group is killed as soon as it `is_unwanted`.
+pub fn run_unless(command: &Command, is_unwanted: &dyn Fn() -> bool) -> Outcome {
     let mut output = Tail { bytes: VecDeque::new(), length_max: command.output_bytes_max };
     let end = match start(command) {
         Err(error) => End::CannotStart(error.to_string()),
-        Ok((mut child, pipe)) => match follow(&mut child, pipe, command.timeout, &mut output) {
-            Ok(Some(status)) => match status.code() {
+        Ok((mut child, pipe)) => match follow(&mut child, pipe, command.timeout, &mut output, is_unwanted) {
+            Ok(Followed::Ended(status)) => match status.code() {
                 Some(code) => End::Exited(code),
                 None => End::Signalled(status.signal().unwrap_or(0)),
             },
-            Ok(None) => {
+            Ok(Followed::TooLong) => {
                 kill_group(&mut child);
                 End::TimedOut(command.timeout)
+            }
+            Ok(Followed::Unwanted) => {
+                kill_group(&mut child);
+                End::Stopped
             }
             Err(error) => {
                 kill_group(&mut child);
@@ -259,15 +271,27 @@ fn spawn_as(mut process: std::process::Command, name: &str) -> io::Result<Child>
     std::thread::spawn(spawn).join().unwrap_or_else(|_| Err(io::Error::other("the thread ended early")))
 }
 
-/// Collects output until the process has ended; `None` when it has not within `limit`. Output that processes left
-/// behind by it may still write is not waited for.
+/// How following a process came to its end.
+enum Followed {
+    Ended(ExitStatus),
+    TooLong,
+    Unwanted,
+}
+
+/// How often somebody is asked whether a command is still wanted.
+const WANTED_EVERY: Duration = Duration::from_millis(100);
+
+/// Collects output until the process has ended, or `limit` is over, or nobody wants it any more. Output that processes
+/// left behind by it may still write is not waited for.
 fn follow(
     child: &mut Child,
     mut pipe: PipeReader,
     limit: Duration,
     output: &mut Tail,
-) -> io::Result<Option<ExitStatus>> {
+    is_unwanted: &dyn Fn() -> bool,
+) -> io::Result<Followed> {
     let begin = Instant::now();
+    let mut asked = begin;
     let (mut pause, pause_max) = ASK_EVERY;
     let mut is_open = true;
     loop {
@@ -276,11 +300,17 @@ fn follow(
             is_open = output.take_from(&mut pipe)?;
         }
         if let Some(status) = ended {
-            return Ok(Some(status));
+            return Ok(Followed::Ended(status));
         }
         let left = limit.saturating_sub(begin.elapsed());
         if left.is_zero() {
-            return Ok(None);
+            return Ok(Followed::TooLong);
+        }
+        if asked.elapsed() >= WANTED_EVERY {
+            if is_unwanted() {
+                return Ok(Followed::Unwanted);
+            }
+            asked = Instant::now();
         }
         if is_open {
             let mut wanted = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
@@ -362,6 +392,12 @@ mod tests {
         assert!(matches!(run(&Command::new::<&str>([])).end, End::CannotStart(_)));
         let limit = Duration::from_millis(50);
         assert_eq!(run(&shell("sleep 60").timeout(limit)).end, End::TimedOut(limit));
+    }
+
+    #[test]
+    fn what_is_not_wanted_any_more_is_ended() {
+        let limit = Duration::from_secs(60);
+        assert_eq!(run_unless(&shell("sleep 60").timeout(limit), &|| true).end, End::Stopped);
     }
 
     #[test]

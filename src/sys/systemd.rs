@@ -425,7 +425,7 @@ fn done(action: &'static str, subject: &str, outcome: &Outcome) -> Result<String
     match outcome.end {
         End::Exited(0) => Ok(outcome.text()),
         End::TimedOut(limit) => Err(Error::TimedOut { action, subject: subject.to_owned(), limit }),
-        End::Exited(_) | End::Signalled(_) | End::CannotStart(_) => {
+        End::Exited(_) | End::Signalled(_) | End::Stopped | End::CannotStart(_) => {
             Err(Error::Refused { action, subject: subject.to_owned(), answer: outcome.summary() })
         }
     }

@@ -246,6 +246,12 @@ pub struct Record {
     pub confirm: bool,
     /// Update: whether the new release stays whatever the checks say (`--no-rollback`). Rollback: whether it sets no hold.
     pub no_rollback: bool,
+    /// Whether going back by hand sets no hold (`rollback --no-hold` in a trial).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_hold: bool,
+    /// Who ended the update by hand, if somebody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_by: Option<String>,
     /// What to do with data when going back, as asked for on the command line.
     pub data_policy: Option<DataPolicy>,
     /// Data as before the switch.

@@ -109,7 +109,8 @@ impl Shop {
             product: Some("shop"),
             now: self.now,
         };
-        let accepted = resolver.channel(&self.memory)?;
+        let read = resolver.read_channel(&self.memory)?;
+        let accepted = resolver.judge_channel(&read, &self.memory)?;
         self.memory.extend(accepted.memory.clone());
         let version: Option<Version> = version.map(|version| version.parse().unwrap());
         resolver.release(&accepted, version.as_ref())

@@ -1,6 +1,7 @@
 //! A node for tests: a root in a temporary directory, releases packed by the real binary, and the real binary.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -44,6 +45,55 @@ impl TestNode {
             node.pack(number, *health);
         }
         node
+    }
+
+    /// Release `number` anew, with a hook of its own for this moment.
+    pub fn pack_with_hook(&self, number: u32, moment: &str, script: &str) {
+        let hooks = self.path(&format!("tree-{number}/.cutover/hooks"));
+        fs::create_dir_all(&hooks).unwrap();
+        fs::write(hooks.join(moment), format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(hooks.join(moment), fs::Permissions::from_mode(0o755)).unwrap();
+        for ending in ["", ".manifest"] {
+            drop(fs::remove_file(self.path(&format!("app-{number}.tar.zst{ending}"))));
+        }
+        self.pack(number, Health::Good);
+    }
+
+    /// What `status --json` says.
+    pub fn status(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.run(&["status", "--json"]).stdout).unwrap()
+    }
+
+    /// What the node remembers.
+    pub fn state(&self) -> serde_json::Value {
+        let text = fs::read(self.root().join(".cutover/state.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&text).unwrap()["body"].clone()
+    }
+
+    /// Waits until this holds.
+    pub fn wait_until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let begin = std::time::Instant::now();
+        while !holds(self) {
+            assert!(begin.elapsed() < std::time::Duration::from_secs(60), "never: {what}");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until the journal says this.
+    pub fn wait_for_journal(&self, what: &str) {
+        let journal = self.root().join(".cutover/journal.json");
+        self.wait_until(what, |_| fs::read_to_string(&journal).unwrap_or_default().contains(what));
+    }
+
+    /// A longer trial.
+    pub fn with_trial(self, seconds: u32) -> Self {
+        let config = fs::read_to_string(self.config()).unwrap();
+        fs::write(
+            self.config(),
+            config.replace("min_healthy = '0s'", &format!("min_healthy = '{seconds}s'")),
+        )
+        .unwrap();
+        self
     }
 
     fn pack(&self, number: u32, health: Health) {

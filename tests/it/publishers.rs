@@ -86,7 +86,8 @@ impl Desk {
             product: Some("shop"),
             now: self.now,
         };
-        let accepted = resolver.channel(&BTreeMap::new())?;
+        let read = resolver.read_channel(&BTreeMap::new())?;
+        let accepted = resolver.judge_channel(&read, &BTreeMap::new())?;
         resolver.release(&accepted, None)?;
         Ok(accepted)
     }

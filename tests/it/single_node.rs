@@ -97,7 +97,7 @@ fn of_several_at_once_one_works_and_the_others_name_it() {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let mut first = node.command(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     wait_for(&node, "\"name\":\"trial\"");
-    for words in [&words[..], &["rollback"], &["hold"], &["prune"]] {
+    for words in [&words[..], &["prune"]] {
         let other = node.run(words);
         assert_eq!(other.status.code(), Some(11), "{words:?}");
         let message = text(&other.stderr);

@@ -151,7 +151,9 @@ impl Place {
     fn view(&self) -> Status {
         // A state that a test has damaged on purpose stays so.
         if !fs::read(self.store.layout.state()).is_ok_and(|bytes| bytes.starts_with(b"damaged")) {
-            self.store.keep_state(&self.state).unwrap();
+            let mut memory = self.store.memory().unwrap();
+            *memory = self.state.clone();
+            memory.keep().unwrap();
         }
         let mut view = status("shop", "web-1", &self.settings, &self.store, at(NOW)).unwrap();
         view.disk.free = 20 << 30;
@@ -199,6 +201,8 @@ fn record(intent: Intent, phase: Phase) -> Record {
         rollout: None,
         confirm: false,
         no_rollback: false,
+        no_hold: false,
+        ended_by: None,
         data_policy: None,
         data: Vec::new(),
         boot_id: "00000000-0000-0000-0000-000000000000".into(),

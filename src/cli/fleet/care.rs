@@ -75,7 +75,7 @@ pub fn import(context: &Context, args: &ImportArgs) -> Result<u8, Error> {
     let carried =
         carried.map_err(|error| Error::Fleet(format!("`{}` is damaged: {error}", args.file.display())))?;
     context.with_node("fleet import", |node, _| {
-        let lock = match node.lock() {
+        let lock = match node.lock_update() {
             Ok(lock) => Some(lock),
             // It waits for this very outcome, most likely.
             Err(node::Error::Busy(_)) => None,

@@ -143,10 +143,11 @@ pub fn replace(context: &Context, args: &ReplaceArgs) -> Result<u8, Error> {
 pub fn resume(context: &Context) -> Result<u8, Error> {
     let fleet = settings(context)?;
     context.with_node("fleet resume", |node, _| {
-        let _lock = node.lock()?;
-        let mut state = node.store.trusted_state()?;
-        state.hold = None;
-        node.store.keep_state(&state)?;
+        let _update = node.lock_update()?;
+        node.store.prepare()?;
+        let mut memory = node.store.memory()?;
+        memory.hold = None;
+        memory.keep()?;
         let Some(kept) = kept(node.store)? else {
             return Err(Error::Fleet("this node has not joined a fleet".into()));
         };

@@ -7,11 +7,11 @@ use crate::cli::args::UpdateArgs;
 use crate::cli::context::{Context, Locally};
 use crate::cli::failure::{Error, code, failure};
 use crate::cli::rehearse::ensure_possible;
-use crate::cli::update::{blocked, bring, conclude, ensure_switchable, not_now, tidy, wish};
+use crate::cli::update::{bring, conclude, ensure_switchable, not_now, tidy, wish};
 use crate::coord::rules::Checks;
 use crate::health::{Trial, Verdict};
 use crate::lifecycle::fleet::{Along, KeyFile, Member, Taken};
-use crate::lifecycle::node::{self, Node, WayBack};
+use crate::lifecycle::node::{self, Node, Policies, WayBack};
 use crate::lifecycle::upstream::Offered;
 use crate::store::Sealed;
 use crate::sys::clock::SystemClock;
@@ -52,8 +52,9 @@ pub fn update(
                 reason: Some(format!("rollout {number} was halted")),
                 no_hold: true,
                 rollout: Some(number),
+                asked: None,
             };
-            let ended = node.roll_back(&lock, &way, locally);
+            let ended = node.roll_back(lock, &way, locally);
             conclude(context, node, ended)
         }
         Taken::Unreachable(why) => Err(Error::Unreachable(why)),
@@ -102,11 +103,15 @@ pub fn with_member<T>(
 ) -> Result<T, Error> {
     let fleet = &node.settings.fleet;
     let keys = keys(context.settings())?;
-    let Some(kept) = kept(node.store)? else {
+    if kept(node.store)?.is_none() {
         let hint = Some("`cutover fleet join` makes it known".to_owned());
         return Err(Error::Usage { what: "this node has not joined its fleet".into(), hint });
+    }
+    let _update = node.lock_update()?;
+    // Read with the lock: what stood there before may be overtaken.
+    let Some(kept) = kept(node.store)? else {
+        return Err(Error::NotNow("this node leaves its fleet".into()));
     };
-    let _lock = node.lock()?;
     let board = board(fleet, kept.own.node.as_str(), Some(&kept));
     let signer = KeyFile(node.store.layout.fleet_key());
     let mut member = Member::new(Box::new(board), &SystemClock, &keys, Some(&signer), fleet, kept);
@@ -192,7 +197,8 @@ fn follow(
         return Err(node::Error::Banned(bad.clone()).into());
     }
     let sealed = stage(context, node, locally, args, release)?;
-    let in_the_way = blocked(node, &Offered::staged(&sealed), args.now)?;
+    let policies = Policies { offered: Offered::staged(&sealed), is_urgent: args.now };
+    let in_the_way = policies.blocked(node, &node.store.trusted_state()?);
     if !in_the_way.is_empty() {
         let texts: Vec<&str> = in_the_way.iter().map(|blocked| blocked.text.as_str()).collect();
         let until = in_the_way.iter().filter_map(|blocked| blocked.until).max();
@@ -204,9 +210,9 @@ fn follow(
     ensure_possible(locally, node.settings, &release.version)?;
     let mut wish = wish(context, &args.trial, false, !args.no_wait);
     wish.rollout = rollout;
-    let ended = node.switch(&lock, &sealed, &wish, locally);
+    wish.policies = Some(policies);
+    let ended = node.switch(lock, &sealed, &wish, locally);
     let code = conclude(context, node, ended)?;
-    drop(lock);
     if code == 0 {
         tidy(context, node);
     }

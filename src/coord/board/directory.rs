@@ -405,7 +405,7 @@ mod tests {
         for (place, id) in [(&mounted, "ours"), (&below, "theirs")] {
             let fleet = facts::Fleet { fleet: "shop".into(), id: id.into() };
             let text = seal_summed(names::FLEET, &Fact::Fleet(fleet));
-            std::fs::write(place.path().join(names::FLEET), text).unwrap();
+            Disk::default().replace(&place.path().join(names::FLEET), text.as_bytes(), 0o644).unwrap();
         }
         let mut board = boards.remove(0).of_fleet(Some("ours".into()));
         assert_eq!(board.create("rollouts/000001", "x"), Created::Mine);

@@ -7,8 +7,12 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use super::message::{Answer, Request, receive, send};
 use super::{Board, ClockRead, Created, Done, Listed, Read};
@@ -91,6 +95,8 @@ impl HelperBoard {
                 .stdin(Stdio::from(OwnedFd::from(theirs.try_clone()?)))
                 .stdout(Stdio::from(OwnedFd::from(theirs)))
                 .stderr(Stdio::null())
+                // Ctrl-C is for us: the fleet must still be told.
+                .process_group(0)
                 .spawn()?;
             Ok(Running { child, line: mine })
         };
@@ -101,7 +107,7 @@ impl HelperBoard {
     }
 
     fn give_up(&mut self, mut child: Child) {
-        let _ = child.kill();
+        kill_group(&mut child);
         let until = Instant::now() + REAP;
         while Instant::now() < until {
             if matches!(child.try_wait(), Ok(Some(_))) {
@@ -118,6 +124,15 @@ impl HelperBoard {
         self.failures += 1;
         self.not_before = Some(Instant::now() + pause);
     }
+}
+
+/// Kills a helper with all that it has started: a wrapper leaves no orphans. The child has not been waited for, so its
+/// number still is its own.
+fn kill_group(child: &mut Child) {
+    if let Ok(id) = i32::try_from(child.id()) {
+        let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
+    }
+    let _ = child.kill();
 }
 
 /// Sends and receives, both within `limit` together.
@@ -149,7 +164,7 @@ impl Drop for HelperBoard {
     fn drop(&mut self) {
         if let Some(mut running) = self.running.take() {
             // Nothing is under way: no answer is outstanding.
-            let _ = running.child.kill();
+            kill_group(&mut running.child);
             let _ = running.child.wait();
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use crate::coord::rules::{rolling, synchronous};
 use crate::coord::{NodeName, rollout::Rollout};
 use crate::store::kept;
 use crate::sys::disk::Disk;
+use crate::sys::lock;
 use crate::types::record::{Deadline, Moments};
 use crate::types::{Digest, ReleaseId, Version};
 
@@ -177,14 +179,22 @@ pub struct Kept {
     path: PathBuf,
     /// What it holds.
     pub own: Own,
+    /// What stood there when it was read or written last.
+    seen: Option<Own>,
 }
+
+/// How long the lock of the file is waited for: others hold it for one write.
+const LOCK_LIMIT: Duration = Duration::from_secs(10);
 
 impl Kept {
     /// Reads the file; `None` when the node has not joined.
     pub fn load(disk: &Disk, path: &Path) -> Result<Option<Self>, Error> {
         match kept::load(path)? {
             kept::Kept::Missing => Ok(None),
-            kept::Kept::Whole(own) => Ok(Some(Self { disk: disk.clone(), path: path.to_owned(), own })),
+            kept::Kept::Whole(own) => {
+                let seen: Option<Own> = Some(own);
+                Ok(seen.clone().map(|own| Self { disk: disk.clone(), path: path.to_owned(), own, seen }))
+            }
             kept::Kept::Damaged(why) => Err(damaged(path, why)),
         }
     }
@@ -203,12 +213,29 @@ impl Kept {
             part: None,
             last: None,
         };
-        Self { disk: disk.clone(), path: path.to_owned(), own }
+        Self { disk: disk.clone(), path: path.to_owned(), own, seen: None }
     }
 
-    /// Writes it down, durably.
-    pub fn keep(&self) -> Result<(), Error> {
-        Ok(kept::save(&self.disk, &self.path, &self.own)?)
+    /// Writes it down, durably: with the file's own lock, and only over what was read.
+    ///
+    /// # Errors
+    /// When somebody else has changed it meanwhile: what was decided by the old content counts no more.
+    pub fn keep(&mut self) -> Result<(), Error> {
+        let path = self.path.display().to_string();
+        let Some(_lock) = lock::wait_for(&self.path.with_extension("lock"), LOCK_LIMIT)? else {
+            return Err(Error::Overtaken { path });
+        };
+        let there = match kept::load(&self.path)? {
+            kept::Kept::Missing => None,
+            kept::Kept::Whole(own) => Some(own),
+            kept::Kept::Damaged(why) => return Err(damaged(&self.path, why)),
+        };
+        if there != self.seen && there.as_ref() != Some(&self.own) {
+            return Err(Error::Overtaken { path });
+        }
+        kept::save(&self.disk, &self.path, &self.own)?;
+        self.seen = Some(self.own.clone());
+        Ok(())
     }
 
     /// Forgets the file.

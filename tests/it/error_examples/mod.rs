@@ -109,6 +109,8 @@ pub fn record() -> Record {
         rollout: None,
         confirm: false,
         no_rollback: false,
+        no_hold: false,
+        ended_by: None,
         data_policy: None,
         data: Vec::new(),
         boot_id,
@@ -171,6 +173,10 @@ examples! { store_errors: StoreError {
     Root => [StoreError::Root { root: "/srv/shop".into(), why: text("there is no such directory") }],
     StrangePointer => [StoreError::StrangePointer { path: "/srv/shop/current".into(), why: text("it is a directory") }],
     Damaged => [StoreError::Damaged { path: "/srv/shop/.cutover/state.json".into(), why: text("it ends too early") }],
+    Locked => [StoreError::Locked {
+        path: "/srv/shop/.cutover/state.lock".into(),
+        limit: std::time::Duration::from_secs(10),
+    }],
     NoSuchTree => [StoreError::NoSuchTree(version())],
     OtherContent => [StoreError::OtherContent { version: version(), here: digest() }],
     NoSpace => [no_space()],
@@ -179,6 +185,7 @@ examples! { store_errors: StoreError {
 
 examples! { agreement_errors: AgreementError {
     Disk => each(disk_errors(), AgreementError::Disk),
+    Overtaken => [AgreementError::Overtaken { path: text("/srv/shop/.cutover/fleet.json") }],
     Record => [AgreementError::Record { path: text("/srv/shop/.cutover/fleet.json"), why: text("it is cut") }],
 }}
 
@@ -187,6 +194,8 @@ examples! { driver_errors: DriverError {
     Agreement => each(agreement_errors(), DriverError::Agreement),
     Illegal => [DriverError::Illegal(illegal())],
     NothingToDo => [DriverError::NothingToDo],
+    Busy => [DriverError::Busy(None)],
+    Overtaken => [DriverError::Overtaken(text("release 2 is not switched to: by hand"))],
     Journal => [DriverError::Journal { path: "/srv/shop/.cutover/journal.json".into(), why: text("it is cut") }],
 }}
 
@@ -200,6 +209,8 @@ examples! { node_errors: NodeError {
     UnderWay => [NodeError::UnderWay(Box::new(record()))],
     NeedsPerson => [NodeError::NeedsPerson(NeedsPerson { since: now(), reason: text("both are sick") })],
     NoWayBack => [NodeError::NoWayBack(text("no release is active"))],
+    OldData => [NodeError::OldData { back_to: release(), at: now(), age_s: 200_000, named: None }],
+    NoCopy => [NodeError::NoCopy { back_to: release(), named: Some(version()) }],
     NoTrial => [NodeError::NoTrial],
     Banned => [NodeError::Banned(Bad { release: release(), reason: text("it was sick"), since: now() })],
     ActiveAlready => [NodeError::ActiveAlready(version())],

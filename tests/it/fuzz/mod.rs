@@ -235,6 +235,8 @@ fn journal_in_a_trial() -> Vec<u8> {
         rollout: Some(17),
         confirm: false,
         no_rollback: false,
+        no_hold: false,
+        ended_by: None,
         data_policy: Some(DataPolicy::Restore),
         data: vec![DataSnapshot {
             path: "/srv/shop/data".into(),

@@ -435,6 +435,8 @@ fn record(from: ReleaseId, to: ReleaseId, number: u64) -> Record {
         rollout: Some(number),
         confirm: false,
         no_rollback: false,
+        no_hold: false,
+        ended_by: None,
         data_policy: None,
         data: Vec::new(),
         boot_id: String::new(),

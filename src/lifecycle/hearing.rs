@@ -1,0 +1,44 @@
+//! What people say to an update that is in the middle: a request in a file, Ctrl-C, a ban.
+
+use super::agreement::Own;
+use super::driver::{Driver, Error};
+use crate::types::record::{Cause, Reason, Record};
+
+impl Driver<'_> {
+    /// Why somebody wants the old release back, if anybody does. How it is wanted goes into the record.
+    pub(super) fn wants_back(&self, record: &mut Record) -> Result<Option<Reason>, Error> {
+        if (self.is_interrupted)() {
+            return Ok(Some(Reason::new(Cause::Operator, "interrupted by the operator")));
+        }
+        let request = self.store.request()?.filter(|request| request.transaction == record.transaction);
+        if let Some(request) = request.filter(|request| !request.commit) {
+            record.no_hold = request.no_hold;
+            record.data_policy = request.data.or(record.data_policy);
+            record.ended_by = request.by;
+            return Ok(Some(Reason::new(Cause::Operator, request.reason)));
+        }
+        let bad = self.store.trusted_state()?.bad;
+        let is_meant = |bad: &&crate::types::state::Bad| {
+            bad.release.digest == record.to.digest && bad.since > record.started
+        };
+        // A member of a fleet that has vouched for the release may not leave alone: it is asked as for any failure.
+        let kind = if record.rollout.is_some() { Cause::Machine } else { Cause::Operator };
+        Ok(bad.iter().find(is_meant).map(|bad| {
+            record.no_hold = true;
+            Reason::new(kind, format!("it was banned in its trial: {}", bad.reason))
+        }))
+    }
+
+    /// What an operator says goes before what the checks say.
+    pub(super) fn hear_operator(&self, record: &mut Record, own: Own) -> Result<Own, Error> {
+        if let Some(reason) = self.wants_back(record)? {
+            return Ok(Own::Failed(reason));
+        }
+        let request = self.store.request()?.filter(|request| request.transaction == record.transaction);
+        Ok(match request {
+            Some(_) => Own::Healthy,
+            None if record.confirm && own == Own::Healthy => Own::Watching,
+            None => own,
+        })
+    }
+}

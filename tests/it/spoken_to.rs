@@ -1,0 +1,191 @@
+//! A node can be spoken to at any time: in each phase of an update people's commands act at once, by themselves or through
+//! the cutover that is in the middle.
+
+use std::fs;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::node::{Health, TestNode, text};
+
+/// Begins an update that is not waited for.
+fn begin(node: &TestNode, number: u32) -> Child {
+    let archive = node.archive(number);
+    let words = ["update", archive.to_str().unwrap(), "--allow-unsigned"];
+    node.command(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+}
+
+/// A node on release 2 (before it 1), with an update to 3 that waits in its hook before the switch. The hook ends when the
+/// file `go` is there, or never.
+fn waiting() -> (TestNode, Child) {
+    let node = TestNode::new(&[Health::Good, Health::Good, Health::Good]);
+    for number in [1, 2] {
+        assert_eq!(node.update(number), 0);
+    }
+    let (pid, go) = (node.path("hook-pid"), node.path("go"));
+    let script = format!("echo $$ >{}\nwhile ! test -e {}; do sleep 0.05; done", pid.display(), go.display());
+    node.pack_with_hook(3, "pre-switch", &script);
+    let update = begin(&node, 3);
+    node.wait_until("the hook runs", |_| fs::read_to_string(&pid).is_ok_and(|text| text.ends_with('\n')));
+    (node, update)
+}
+
+fn is_gone(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+    stat.map_or(true, |stat| stat.contains(") Z "))
+}
+
+#[test]
+fn a_rollback_calls_off_an_update_that_waits_and_goes_back_at_once() {
+    for words in [&["rollback"][..], &["rollback", "--now"]] {
+        let (node, mut update) = waiting();
+        assert_eq!(node.status()["update"]["pid"], update.id());
+        assert_eq!(node.code(words), 0);
+        assert_eq!(node.active().as_deref(), Some("1"));
+        assert_eq!(update.wait().unwrap().code(), Some(15));
+        let pid = fs::read_to_string(node.path("hook-pid")).unwrap();
+        node.wait_until("the hook is gone", |_| is_gone(&pid));
+        let state = node.state();
+        assert!(!state["hold"].is_null() && state["bad"] == serde_json::json!([]), "{state}");
+        assert!(!node.has_journal());
+    }
+}
+
+#[test]
+fn without_a_way_back_a_rollback_still_calls_off_what_waits() {
+    let node = TestNode::new(&[Health::Good, Health::Good]);
+    assert_eq!(node.update(1), 0);
+    let pid = node.path("hook-pid");
+    node.pack_with_hook(2, "pre-switch", &format!("echo $$ >{}; sleep 600", pid.display()));
+    let mut update = begin(&node, 2);
+    node.wait_until("the hook runs", |_| pid.exists());
+    assert_eq!(node.code(&["rollback"]), 0);
+    assert_eq!(update.wait().unwrap().code(), Some(15));
+    assert_eq!(node.active().as_deref(), Some("1"));
+    assert!(!node.state()["hold"].is_null());
+}
+
+#[test]
+fn what_is_said_while_an_update_waits_counts_when_it_goes_on() {
+    for words in [&["hold"][..], &["mark-bad", "3"]] {
+        let (node, mut update) = waiting();
+        assert_eq!(node.code(words), 0);
+        for other in [&["pin", "1"][..], &["unpin", "1"], &["mark-good", "1"], &["status"], &["prune"]] {
+            assert_eq!(node.code(other), 0, "{other:?}");
+        }
+        fs::write(node.path("go"), "").unwrap();
+        assert_eq!(update.wait().unwrap().code(), Some(15), "{words:?}");
+        assert_eq!(node.active().as_deref(), Some("2"));
+        assert!(!node.has_journal());
+    }
+}
+
+#[test]
+fn a_second_update_and_a_recovery_leave_an_update_that_waits_alone() {
+    let (node, mut update) = waiting();
+    assert_eq!(node.update(3), 11);
+    assert_eq!(node.code(&["recover"]), 11);
+    assert_eq!(node.code(&["commit"]), 1, "nothing is on trial");
+    fs::write(node.path("go"), "").unwrap();
+    assert_eq!(update.wait().unwrap().code(), Some(0));
+    assert_eq!(node.active().as_deref(), Some("3"));
+}
+
+#[test]
+fn ctrl_c_ends_a_hook_and_the_update_with_it() {
+    let (node, mut update) = waiting();
+    signal(&update, Signal::SIGINT);
+    assert_eq!(update.wait().unwrap().code(), Some(1));
+    let pid = fs::read_to_string(node.path("hook-pid")).unwrap();
+    node.wait_until("the hook is gone", |_| is_gone(&pid));
+    assert_eq!(node.state()["bad"], serde_json::json!([]), "an operator's wish bans nothing");
+    assert_eq!(node.active().as_deref(), Some("2"));
+}
+
+/// A node on release 1 with release 2 on trial for long.
+fn on_trial() -> (TestNode, Child) {
+    let node = TestNode::new(&[Health::Good, Health::Good]);
+    assert_eq!(node.update(1), 0);
+    let node = node.with_trial(600);
+    let config = fs::read_to_string(node.config()).unwrap();
+    fs::write(node.config(), config.replace("deadline = '20s'", "deadline = '900s'")).unwrap();
+    let update = begin(&node, 2);
+    node.wait_for_journal("\"name\":\"trial\"");
+    (node, update)
+}
+
+#[test]
+fn a_rollback_ends_a_trial_and_says_how_it_ended() {
+    for (words, holds) in [
+        (&["rollback", "--reason", "odd answers"][..], true),
+        (&["rollback", "--now"], true),
+        (&["rollback", "--no-hold"], false),
+    ] {
+        let (node, mut update) = on_trial();
+        let begin = Instant::now();
+        let output = node.run(words);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert!(begin.elapsed() < Duration::from_secs(60));
+        assert_eq!(update.wait().unwrap().code(), Some(10));
+        assert_eq!(node.active().as_deref(), Some("1"));
+        assert_eq!(node.state()["hold"].is_null(), !holds, "{words:?}: {}", node.state());
+        assert_eq!(node.state()["bad"], serde_json::json!([]));
+    }
+}
+
+#[test]
+fn ctrl_c_in_a_trial_goes_back_and_holds() {
+    let (node, mut update) = on_trial();
+    signal(&update, Signal::SIGINT);
+    assert_eq!(update.wait().unwrap().code(), Some(10));
+    assert_eq!(node.active().as_deref(), Some("1"));
+    assert!(!node.state()["hold"].is_null());
+}
+
+#[test]
+fn marks_act_in_a_trial_and_a_ban_ends_it() {
+    let (node, mut update) = on_trial();
+    for words in [&["hold"][..], &["unhold"], &["pin", "1"], &["unpin", "1"], &["mark-good", "1"]] {
+        assert_eq!(node.code(words), 0, "{words:?}");
+    }
+    assert_eq!(node.status()["state"], "trial");
+    assert_eq!(node.code(&["mark-bad", "2"]), 0);
+    assert_eq!(update.wait().unwrap().code(), Some(10));
+    assert_eq!(node.active().as_deref(), Some("1"));
+    assert_eq!(node.state()["bad"][0]["release"]["version"], "2");
+}
+
+#[test]
+fn whoever_asks_takes_over_when_the_other_dies() {
+    for (words, active) in [(&["commit"][..], "2"), (&["rollback"], "1")] {
+        let (node, mut update) = on_trial();
+        signal(&update, Signal::SIGSTOP);
+        let mut asking = node.command(words).stdout(Stdio::null()).spawn().unwrap();
+        node.wait_until("it is asked", |node| node.root().join(".cutover/request.json").exists());
+        signal(&update, Signal::SIGKILL);
+        update.wait().unwrap();
+        assert_eq!(asking.wait().unwrap().code(), Some(0), "{words:?}");
+        assert_eq!(node.active().as_deref(), Some(active));
+        assert!(!node.has_journal());
+    }
+}
+
+#[test]
+fn a_hook_after_the_switch_is_ended_for_a_rollback() {
+    let node = TestNode::new(&[Health::Good, Health::Good]);
+    assert_eq!(node.update(1), 0);
+    let pid = node.path("hook-pid");
+    node.pack_with_hook(2, "post-switch", &format!("echo $$ >{}; sleep 600", pid.display()));
+    let mut update = begin(&node, 2);
+    node.wait_until("the hook runs", |_| pid.exists());
+    assert_eq!(node.code(&["rollback"]), 0);
+    assert_eq!(update.wait().unwrap().code(), Some(10));
+    assert_eq!(node.active().as_deref(), Some("1"));
+    assert_eq!(node.state()["bad"], serde_json::json!([]));
+}

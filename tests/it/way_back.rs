@@ -1,0 +1,157 @@
+//! Where a rollback leads, with which data: whatever became of the journal, and however many steps it goes.
+
+use std::fs;
+use std::process::Stdio;
+
+use crate::node::{Health, TestNode, text};
+
+const GOOD: [Health; 3] = [Health::Good; 3];
+
+fn records(node: &TestNode) -> String {
+    fs::read_to_string(node.data().join("records")).unwrap()
+}
+
+/// Releases 1, 2 and 3 one after the other, each of which has written data of its own.
+fn three() -> TestNode {
+    let node = TestNode::new(&GOOD);
+    for number in 1..=3 {
+        assert_eq!(node.update(number), 0);
+        fs::write(node.data().join("records"), format!("of {number}")).unwrap();
+    }
+    node
+}
+
+#[test]
+fn without_its_journal_a_trial_goes_back_to_what_was_committed_last() {
+    let node = TestNode::new(&GOOD);
+    for number in 1..=2 {
+        assert_eq!(node.update(number), 0);
+        fs::write(node.data().join("records"), format!("of {number}")).unwrap();
+    }
+    let node = node.with_trial(15);
+    let archive = node.archive(3);
+    let words = ["update", archive.to_str().unwrap(), "--allow-unsigned"];
+    let mut update = node.command(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    node.wait_for_journal("\"name\":\"trial\"");
+    update.kill().unwrap();
+    update.wait().unwrap();
+    fs::write(node.data().join("records"), "of 3").unwrap();
+    let node = node.with_trial(0);
+    let config = fs::read_to_string(node.config()).unwrap();
+    fs::write(node.config(), config.replace("min_healthy = '15s'", "min_healthy = '0s'")).unwrap();
+    let journal = node.root().join(".cutover/journal.json");
+    // Damaged, it is refused by whatever would write it.
+    let whole = fs::read(&journal).unwrap();
+    fs::write(&journal, &whole[..whole.len() / 2]).unwrap();
+    for words in [&["rollback"][..], &["rollback", "1"], &["commit"], &["recover"], &["switch", "1"]] {
+        assert_eq!(node.code(words), 14, "{words:?}");
+        assert_eq!(fs::read(&journal).unwrap().len(), whole.len() / 2, "{words:?}");
+    }
+    fs::remove_file(&journal).unwrap();
+    assert_eq!(node.status()["previous"]["version"], "2");
+    assert_eq!(node.code(&["rollback"]), 0);
+    assert_eq!(node.active().as_deref(), Some("2"));
+    assert_eq!(records(&node), "of 2");
+    assert_eq!(node.code(&["rollback", "--check"]), 0);
+    assert_eq!(node.status()["previous"]["version"], "1");
+}
+
+#[test]
+fn a_copy_stays_as_long_as_its_release_can_be_gone_back_to() {
+    let node = three();
+    assert_eq!(node.code(&["rollback"]), 0);
+    assert_eq!(records(&node), "of 2");
+    assert_eq!(node.code(&["rollback", "--data", "restore"]), 0);
+    assert_eq!(node.active().as_deref(), Some("1"));
+    assert_eq!(records(&node), "of 1");
+}
+
+#[test]
+fn several_steps_back_bring_the_copy_that_belongs_there() {
+    let node = three();
+    let versions: Vec<_> = node.status()["data"]["restorable"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|copy| copy["version"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(versions, ["2", "1"]);
+    assert_eq!(node.code(&["rollback", "1", "--data", "restore"]), 0);
+    assert_eq!(records(&node), "of 1");
+}
+
+#[test]
+fn data_are_not_promised_that_are_not_there() {
+    let node = three();
+    for entry in fs::read_dir(node.root().join(".cutover/snapshots")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+    }
+    assert_eq!(node.code(&["rollback", "--data", "restore"]), 2);
+    assert_eq!(node.active().as_deref(), Some("3"));
+    assert_eq!(node.code(&["rollback", "--data", "keep"]), 0);
+    assert_eq!((node.active().as_deref(), records(&node).as_str()), (Some("2"), "of 3"));
+}
+
+/// As if all copies had been made long ago.
+fn age(node: &TestNode) {
+    for name in node.names(".cutover/snapshots").iter().filter(|name| name.ends_with(".json")) {
+        let path = node.root().join(".cutover/snapshots").join(name);
+        let mut set: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        set["at"] = "2026-01-01T00:00:00Z".into();
+        fs::write(&path, serde_json::to_vec(&set).unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn old_data_come_back_only_when_that_is_said() {
+    let node = three();
+    age(&node);
+    assert!(node.status()["data"]["restorable"][0]["age_s"].as_u64().unwrap() > 86_400);
+    let check = text(&node.run(&["rollback", "--check"]).stdout);
+    assert!(check.contains("2026-01-01") && check.contains("--data keep"), "{check}");
+    let before = node.status();
+    let refused = node.run(&["rollback"]);
+    assert_eq!(refused.status.code(), Some(2));
+    let message = text(&refused.stderr);
+    assert!(message.contains("--data restore") && message.contains("--data keep"), "{message}");
+    assert_eq!(node.active().as_deref(), Some("3"));
+    assert_eq!((before["last"].clone(), records(&node).as_str()), (node.status()["last"].clone(), "of 3"));
+    assert_eq!(node.copy().code(&["rollback", "--data", "keep"]), 0);
+    assert_eq!(node.code(&["rollback", "--data", "restore"]), 0);
+    assert_eq!(records(&node), "of 2");
+}
+
+#[test]
+fn how_old_is_a_setting() {
+    let node = three();
+    age(&node);
+    let config = fs::read_to_string(node.config()).unwrap();
+    fs::write(node.config(), format!("{config}[data_policy]\nrestore_within = '3650d'\n")).unwrap();
+    assert_eq!(node.code(&["rollback"]), 0);
+    assert_eq!(records(&node), "of 2");
+}
+
+#[test]
+fn banned_releases_leave_before_the_way_back_does() {
+    let node = TestNode::new(&[Health::Good, Health::Good, Health::Sick, Health::Sick, Health::Good]);
+    let config = fs::read_to_string(node.config()).unwrap();
+    fs::write(node.config(), format!("{config}[store]\nkeep = 3\n")).unwrap();
+    for (number, code) in [(1, 0), (2, 0), (3, 10), (4, 10), (5, 0)] {
+        assert_eq!(node.update(number), code);
+    }
+    assert_eq!(node.names("releases"), ["1", "2", "5"]);
+}
+
+#[test]
+fn a_release_that_waits_for_its_window_is_not_pruned() {
+    let node = TestNode::new(&GOOD);
+    let config = fs::read_to_string(node.config()).unwrap();
+    fs::write(node.config(), format!("{config}[store]\nkeep = 2\n")).unwrap();
+    for number in 1..=2 {
+        assert_eq!(node.update(number), 0);
+    }
+    assert_eq!(node.code(&["stage", node.archive(3).to_str().unwrap(), "--allow-unsigned"]), 0);
+    assert_eq!(node.code(&["prune"]), 0);
+    assert_eq!(node.names("releases"), ["1", "2", "3"]);
+}
