@@ -10,7 +10,7 @@ use super::output::Output;
 use super::progress;
 use super::signing_args::CopyArgs;
 use crate::lifecycle::upstream;
-use crate::release::channel::CHANNEL_BYTES_MAX;
+use crate::release::channel::{CHANNEL_BYTES_MAX, next_name};
 use crate::release::copy::{Copied, CopyOrder, copy as copy_all};
 use crate::release::source::{self, Before, Directory, Item, Of, Settings, Sink, Source};
 use crate::release::trust::{SIGNATURES_BYTES_MAX, signature_file};
@@ -52,6 +52,14 @@ impl Target {
             |name: &str, limit| self.there.small(Item { of, name }, limit).map_err(upstream::Error::Source);
         let Some(bytes) = read(&name, CHANNEL_BYTES_MAX)? else { return Ok(Before::Absent) };
         let signature = read(&format!("{name}.sig"), SIGNATURES_BYTES_MAX)?;
+        // A publisher that was interrupted there has left what comes next.
+        let next = next_name(&name);
+        if let (Some(bytes), Some(signature)) =
+            (read(&next, CHANNEL_BYTES_MAX)?, read(&format!("{next}.sig"), SIGNATURES_BYTES_MAX)?)
+        {
+            disk.replace(&signature_file(&directory.join(&next)), &signature, 0o644)?;
+            disk.replace(&directory.join(&next), &bytes, 0o644)?;
+        }
         let path = directory.join(&name);
         match signature {
             Some(signature) => disk.replace(&signature_file(&path), &signature, 0o644)?,

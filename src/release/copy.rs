@@ -12,7 +12,7 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use super::channel::{CHANNEL_BYTES_MAX, Channel};
+use super::channel::{CHANNEL_BYTES_MAX, Channel, next_name};
 use super::judge::Refused;
 use super::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use super::resolve;
@@ -204,7 +204,15 @@ fn put(
     before: Before,
 ) -> Result<(), source::Error> {
     let signature_name = format!("{}.sig", small.name);
+    let (next, next_signature) = (next_name(&small.name), format!("{}.sig", next_name(&small.name)));
     let mut files = Vec::new();
+    if let Some(signature) =
+        small.signature.as_ref().filter(|_| before != Before::Any && !order.to.shows_at_once())
+    {
+        // While channel and signature do not fit, nodes read the pair that comes next.
+        files.push(Upload { name: &next_signature, content: signature, sha256: Digest::of(signature) });
+        files.push(Upload { name: &next, content: &small.bytes, sha256: Digest::of(&small.bytes) });
+    }
     if let Some((manifest, archive)) = archive {
         files.push(Upload { name: &manifest.archive, content: archive, sha256: manifest.sha256 });
     }

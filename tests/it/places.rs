@@ -115,7 +115,7 @@ fn lives_there(desk: &Desk, url: &str, credentials: Option<&str>) {
     let (code, said) = desk.run(if credentials.is_some() { &back[..] } else { &back[..3] });
     assert_eq!(code, 0, "{url}: {said}");
     let names = |folder: &str| fs::read_dir(desk.path(folder)).unwrap().count();
-    assert_eq!(names("stick"), 5, "{url}: archive, manifest, channel, two signatures");
+    assert_eq!(names("stick"), 7, "{url}: archive, manifest, channel, what comes next, three signatures");
     fs::remove_dir_all(desk.path("stick")).unwrap();
 }
 
@@ -307,10 +307,12 @@ fn of_two_publishers_at_once_one_is_told() {
         "shop-1.1.tar.zst",
         "shop-1.1.manifest.sig",
         "shop-1.1.manifest",
+        "stable.channel.next.sig",
+        "stable.channel.next",
         "stable.channel.sig",
         "stable.channel",
     ];
-    assert_eq!(order[..5], wanted, "{order:?}");
+    assert_eq!(order[..7], wanted, "{order:?}");
     is_meddling.store(true, Ordering::SeqCst);
     desk.release("1.3");
     let url = server.url();

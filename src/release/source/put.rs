@@ -45,4 +45,9 @@ pub trait Sink: Send + Sync {
     /// [`Error::Overtaken`] when somebody else was quicker; else what hindered it. Files may then be there already; the
     /// last one is not.
     fn put(&self, of: Of<'_>, files: &[Upload<'_>], before: Before) -> Result<(), Error>;
+
+    /// Whether all files that are brought at once are also seen at once.
+    fn shows_at_once(&self) -> bool {
+        false
+    }
 }

@@ -193,6 +193,11 @@ impl Sink for Web {
         files.iter().try_for_each(|file| Item { of, name: file.name }.check())?;
         self.dialect.put(self, of, files, before)
     }
+
+    fn shows_at_once(&self) -> bool {
+        // What is never replaced in place is replaced as a whole.
+        !self.dialect.is_replaced_in_place()
+    }
 }
 
 /// A body that is read neither too fast nor too slowly.
