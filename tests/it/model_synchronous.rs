@@ -144,6 +144,7 @@ impl Fleet {
         match self.flaw {
             Flaw::NoGoGate if matches!(world.nodes[number].stage, Stage::Arming { .. }) => {
                 view.go = Some(Go::Go);
+                view.members[number].armed = true;
             }
             Flaw::NoOutcomeGate
                 if checks == Checks::Good && matches!(world.nodes[number].stage, Stage::Vouching { .. }) =>
@@ -554,7 +555,7 @@ const SOUND: Fleet =
 /// Everything that may happen beside, and the flaw that makes it a mistake, with the property that finds it out.
 const MISHAPS: [(Mishap, Flaw, &str); 4] = [
     (Mishap::FarPlan, Flaw::FarInstantObeyed, "L1"),
-    (Mishap::Removal, Flaw::RemovedWithoutMark, "S1"),
+    (Mishap::Removal, Flaw::RemovedWithoutMark, ""),
     (Mishap::Copy, Flaw::CopyTakesPart, "S"),
     (Mishap::Rot, Flaw::BadForEver, "L1"),
 ];

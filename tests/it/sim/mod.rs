@@ -17,8 +17,9 @@ use cutover::coord::look::Trust;
 use cutover::coord::operate::{Operator, Wish};
 use cutover::coord::settings::{Mode, OnHalt, Overlap};
 use cutover::coord::{NodeName, Settings};
-use cutover::lifecycle::fleet::{Newcomer, join};
+use cutover::lifecycle::fleet::{Kept, Newcomer, join};
 use cutover::sys::clock::Clock;
+use cutover::sys::disk::Disk;
 use cutover::types::Span;
 use jiff::SignedDuration;
 
@@ -169,10 +170,14 @@ impl Fleet {
 
     /// Writes a list of all who have joined.
     fn list_all(&self) {
+        let entry = |node: &SimNode| {
+            let kept = Kept::load(&Disk::default(), &node.path).unwrap().unwrap();
+            let (node, instance) = (kept.own.node, kept.own.instance);
+            cutover::coord::facts::Listed { node, instance, groups: Vec::new(), key: None }
+        };
+        let entries: Vec<_> = self.nodes.iter().map(entry).collect();
         self.operate(|operator, _| {
             let made = cutover::coord::operate::fleet(operator.board, "simulated").unwrap();
-            let joined = operator.joined(&made).unwrap();
-            let entries = joined.into_iter().map(cutover::coord::operate::entry_of).collect();
             operator.write_members(&made, entries).unwrap()
         });
     }
