@@ -29,8 +29,8 @@ for unit in systemd/*; do
 done
 install -D -m 644 packaging/shop.toml "$root/share/doc/cutover/examples/shop.toml"
 install -D -m 755 packaging/web-hook "$root/share/doc/cutover/examples/web-hook"
-for document in README.md CHANGELOG.md docs/*.md; do
-    install -D -m 644 "$document" "$root/share/doc/cutover/$(basename "$document")"
+for document in README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs/*.md docs/decisions/*.md docs/images/*; do
+    install -D -m 644 "$document" "$root/share/doc/cutover/$document"
 done
 for schema in status progress; do
     install -D -m 644 "docs/$schema.schema.json" "$root/share/cutover/$schema.schema.json"

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::args::{RecoverArgs, RollbackArgs};
 use super::context::{Context, Locally};
 use super::failure::{Error, code};
-use super::update::{conclude, no_such};
+use super::update::{conclude, no_such, tidy};
 use super::watching::lock_even_if_hung;
 use crate::lifecycle::driver::Ended;
 use crate::lifecycle::node::{Node, WayBack};
@@ -14,7 +14,7 @@ use crate::lifecycle::requests::Turn;
 use crate::store::Kept;
 use crate::sys::lock::Lock;
 use crate::types::Version;
-use crate::types::record::{Cause, Phase};
+use crate::types::record::{Cause, Intent, Phase};
 use crate::types::state::{HistoryEntry, Hold, Outcome};
 
 /// `commit`
@@ -34,7 +34,7 @@ fn tell(context: &Context, entry: &HistoryEntry) -> u8 {
             format!("release {} was rolled back: {why}; release {from} serves again and is healthy", entry.to)
         }
         (Outcome::RolledBack | Outcome::Failed | Outcome::Refused | Outcome::CalledOff, _) => {
-            format!("release {} did not stay: {why}", entry.to)
+            format!("release {} was not kept: {why}", entry.to)
         }
     };
     context.output.result(entry, &text);
@@ -151,7 +151,11 @@ pub fn recover(context: &Context, args: &RecoverArgs) -> Result<u8, Error> {
             Ok(Some(ended)) => {
                 let is_undone =
                     matches!(&ended, Ended::Finished(record) if end_of(record).is_some_and(|end| end.is_undone()));
+                let is_update = matches!(&ended, Ended::Finished(record) if record.intent == Intent::Update);
                 let code = conclude(context, node, Ok(ended))?;
+                if code == 0 && is_update {
+                    tidy(context, node);
+                }
                 Ok(if is_undone { 0 } else { code })
             }
             Err(error) => conclude(context, node, Err(error)),

@@ -174,7 +174,8 @@ fn what_runs(view: &Status, now: Timestamp) -> Vec<Vec<String>> {
             (true, "keep") => "going back is possible, and the data stay".to_owned(),
             (true, _) => "going back is possible".to_owned(),
         };
-        rows.push(row("previous", format!("{}: {way}", previous.version)));
+        let revoked = if previous.rollback.revoked { "; its channel has revoked it" } else { "" };
+        rows.push(row("previous", format!("{}: {way}{revoked}", previous.version)));
     }
     if let Some(staged) = &view.staged {
         rows.push(row("staged", format!("{}, since {}", staged.version, when(staged.since, now))));

@@ -12,6 +12,7 @@ use super::settings::{Check, Kind, Settings};
 use super::{Answer, Observation, PROCESSES, Processes, UNITS, probes, web};
 use crate::sys::namespace::Namespaces;
 use crate::sys::unit::{self, Kind as UnitKind, Load, Unit};
+use crate::types::often;
 
 /// How much longer than its own time limit a check is waited for.
 const GRACE: Duration = Duration::from_secs(1);
@@ -197,7 +198,7 @@ fn judge_unit(unit: &Unit, restarts_first: u64) -> (Answer, String) {
         let times = unit.restarts() - restarts_first;
         return (
             Answer::Sick,
-            format!("`{name}` was restarted {times} times by systemd; last result: {result}"),
+            format!("`{name}` was restarted {} by systemd; last result: {result}", often(times)),
         );
     }
     let sick = |what: &str| (Answer::Sick, format!("`{name}` {what}"));

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::settings::Settings;
 use super::{Answer, Observation, PROCESSES, UNITS};
-use crate::types::Span;
+use crate::types::{Span, often};
 
 /// What is known of the release by now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -222,7 +222,9 @@ impl Trial {
         let limit = -i64::from(self.fail_threshold);
         let failed = self.counted.values().filter(|check| check.streak <= limit);
         let texts: Vec<_> = failed
-            .filter_map(|check| Some(format!("{}, {} times in a row", check.last.as_ref()?, -check.streak)))
+            .filter_map(|check| {
+                Some(format!("{}, {} in a row", check.last.as_ref()?, often(check.streak.unsigned_abs())))
+            })
             .collect();
         if texts.is_empty() { None } else { Some(texts.join("; ")) }
     }

@@ -5,6 +5,7 @@
 
 use super::back::Services;
 use super::driver::{Driver, Ended, Error, RESUMES_MAX};
+use crate::types::often;
 use crate::types::record::{Cause, Event, Phase, Reason, Record};
 
 impl Driver<'_> {
@@ -46,5 +47,5 @@ fn is_worn_out(record: &Record) -> bool {
 /// killed has not.
 pub(super) fn worn_out(record: &Record, what: &str) -> Reason {
     let cause = if record.boots > RESUMES_MAX { Cause::Interrupted } else { Cause::Killed };
-    Reason::new(cause, format!("{what} was interrupted {} times", record.resumes))
+    Reason::new(cause, format!("{what} was interrupted {}", often(u64::from(record.resumes))))
 }

@@ -75,7 +75,7 @@ pub enum Error {
     #[error("an update to release {} is under way, in phase {}", .0.to.version, phase_name(&.0.phase))]
     UnderWay(Box<Record>),
     /// The old release was not healthy either; a person must decide.
-    #[error("this node needs a person since {}: {}", .0.since, .0.reason)]
+    #[error("this node needs a person since {}: {}", super::policy::short(.0.since), .0.reason)]
     NeedsPerson(crate::types::state::NeedsPerson),
     /// The data that would come back are old, and nobody said that this is wanted.
     #[error("the data of release {} are of {at}, {} ago: going back to it would bring them back", .back_to.version, Span(Duration::from_secs(*.age_s)))]
@@ -104,7 +104,7 @@ pub enum Error {
     #[error("no release is on trial")]
     NoTrial,
     /// That release is banned.
-    #[error("release {} is banned since {}: {}", .0.release.version, .0.since, .0.reason)]
+    #[error("release {} is banned since {}: {}", .0.release.version, super::policy::short(.0.since), .0.reason)]
     Banned(crate::types::state::Bad),
     /// It is active already.
     #[error("release {0} is active already")]

@@ -219,7 +219,9 @@ fn previous(
         (false, true) => "restore",
         (false, false) => "keep",
     };
-    let rollback = RollbackView { possible, data: data.to_owned(), why_not };
+    let offers = state.channels.values().filter_map(|seen| seen.offer.as_ref());
+    let revoked = offers.into_iter().any(|offer| offer.revoked.contains(&release.version));
+    let rollback = RollbackView { possible, data: data.to_owned(), revoked, why_not };
     Some(Previous { version: release.version, serial, digest: release.digest, since, rollback })
 }
 

@@ -176,6 +176,9 @@ pub struct RollbackView {
     pub possible: bool,
     /// What would happen to the data: `none`, `keep` or `restore`.
     pub data: String,
+    /// Whether the channel has revoked that release: going back works all the same.
+    #[serde(default)]
+    pub revoked: bool,
     /// Why it is not possible.
     #[serde(default)]
     pub why_not: Option<String>,

@@ -186,6 +186,7 @@ impl Channel {
             percent: self.percent.unwrap_or(from_start),
             waves: self.waves.clone(),
             since: None,
+            revoked: self.revoked.clone(),
         }
     }
 

@@ -23,3 +23,11 @@ pub struct ReleaseId {
     /// What makes it this release and no other of the same name.
     pub digest: Digest,
 }
+
+/// How often something happened, for people.
+pub fn often(times: u64) -> String {
+    match times {
+        1 => "once".to_owned(),
+        times => format!("{times} times"),
+    }
+}

@@ -104,6 +104,9 @@ pub struct SeenOffer {
     /// that runs another one is behind. A signed time, as all that is remembered of channels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
+    /// Releases that nobody is to install any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoked: Vec<Version>,
 }
 
 impl SeenOffer {

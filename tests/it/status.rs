@@ -95,6 +95,7 @@ impl Place {
             percent: 100,
             waves: Vec::new(),
             since: Some(at("2026-11-22T12:00:00Z")),
+            revoked: Vec::new(),
         };
         let issued = at("2026-11-24T12:00:00Z");
         let seen = SeenChannel { serial, digest: Digest::of(b"channel"), issued, offer: Some(offer) };
@@ -335,6 +336,18 @@ fn a_release_that_is_staged_or_waits() {
     place.update(Phase::Staged);
     place.is_worked_on();
     place.says("waiting_in_an_update", Doing::Waiting);
+}
+
+#[test]
+fn a_way_back_to_a_revoked_release_says_so() {
+    let mut place = Place::new();
+    let seen = place.state.channels.values_mut().next().unwrap();
+    seen.offer.as_mut().unwrap().revoked = vec!["1.0.0".parse().unwrap()];
+    let view = place.view();
+    assert!(view.previous.as_ref().unwrap().rollback.revoked);
+    let output = Output { json: false, quiet: false, color: false, width: None };
+    let text = screen(&view, at(NOW), output);
+    assert!(text.contains("1.0.0: going back is possible; its channel has revoked it"), "{text}");
 }
 
 #[test]
