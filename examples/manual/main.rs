@@ -121,7 +121,10 @@ fn main() -> io::Result<()> {
     let (man, completions) = (Path::new(&directory).join("man"), Path::new(&directory).join("completions"));
     fs::create_dir_all(&man)?;
     fs::create_dir_all(&completions)?;
-    pages(&without_help_commands(Cli::command()), "cutover", &man)?;
+    let mut all = without_help_commands(Cli::command());
+    // Commands below learn of the options of all.
+    all.build();
+    pages(&all, "cutover", &man)?;
     for (shell, name) in
         [(Shell::Bash, "cutover.bash"), (Shell::Zsh, "_cutover"), (Shell::Fish, "cutover.fish")]
     {
