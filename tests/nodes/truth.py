@@ -69,8 +69,8 @@ def begins_from_a_unit(app):
     text = node.call("cutover", "--app", "other", "init", "--unit", "app.service", "--print")
     for wanted in ('root = "/srv/app"', 'units = ["app.service"]', "127.0.0.1:8080"):
         check(wanted in text, f"{wanted} is missing in\n{text}")
-    node.write("/tmp/other.toml", text)
-    node.call("cutover", "--config", "/tmp/other.toml", "config", "check")
+    node.write("/etc/other.toml", text)
+    node.call("cutover", "--config", "/etc/other.toml", "config", "check")
     check(UNIT.splitlines()[1] == "[Unit]", "the unit is as it was")
 
 
