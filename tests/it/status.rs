@@ -274,10 +274,14 @@ fn a_node_with_marks_data_and_surplus() {
     }
     place.settings.store.keep = 2;
     place.settings.source.allow_unsigned = true;
-    place.settings.data =
-        vec![Data { path: "/srv/shop/data".into(), on_rollback: DataPolicy::Auto, leave: Vec::new() }];
+    // Data that are there, and their copy: else there is no way back for them.
+    let data = place.directory.path().join("data");
+    for made in [data.clone(), place.store.layout.snapshots().join("t/0-data.copy")] {
+        fs::create_dir_all(made).unwrap();
+    }
+    place.settings.data = vec![Data { path: data.clone(), on_rollback: DataPolicy::Auto, leave: Vec::new() }];
     let copy = DataSnapshot {
-        path: "/srv/shop/data".into(),
+        path: data.display().to_string(),
         name: "t/0-data.copy".into(),
         method: "copy".into(),
         leave: Vec::new(),
