@@ -104,7 +104,12 @@ impl Data {
         };
         match found.kind {
             SFlag::S_IFDIR | SFlag::S_IFREG => {}
-            SFlag::S_IFLNK => return unfit("it is a symbolic link: name what it leads to"),
+            SFlag::S_IFLNK => {
+                // As systemd makes one for `StateDirectory=` with `DynamicUser=`.
+                let path = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+                let why = "the configured path is a symbolic link that leads here: name this path itself";
+                return Err(Error::Unfit { path, why });
+            }
             _ => return unfit("it is neither a directory nor a regular file"),
         }
         if found.is_fixed || above.is_fixed {
