@@ -70,6 +70,9 @@ pub enum Warning {
         /// When.
         expires: Timestamp,
     },
+    /// Credentials go over the network as they are.
+    #[error("credentials are sent over `http://`, where whoever is on the way can read them: use `https://`")]
+    CredentialsInClear,
     /// Nobody vouches for it.
     #[error(
         "`{0}` is taken without a signature, as configured: whoever can write to the source decides what runs here"

@@ -123,6 +123,9 @@ impl Resolver<'_> {
         if signers.is_empty() {
             accepted.warnings.push(Warning::Unsigned(name));
         }
+        if sends_credentials_in_clear(self.settings) {
+            accepted.warnings.push(Warning::CredentialsInClear);
+        }
         Ok(accepted)
     }
 
@@ -241,6 +244,19 @@ impl Resolver<'_> {
         let missing = || source::Error::Missing(format!("{}/{}", self.source.place(), item.name));
         Ok(self.source.small(item, limit)?.ok_or_else(missing)?)
     }
+}
+
+/// Whether credentials go to another machine over `http://`.
+fn sends_credentials_in_clear(settings: &Settings) -> bool {
+    let Some(rest) = settings.url.as_deref().and_then(|url| url.strip_prefix("http://")) else {
+        return false;
+    };
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let is_here = ["localhost", "127.0.0.1", "[::1]"]
+        .iter()
+        .any(|name| host.strip_prefix(name).is_some_and(|port| port.is_empty() || port.starts_with(':')));
+    !is_here && (!user.is_empty() || settings.credentials.is_some())
 }
 
 /// An archive that somebody named on the command line.
@@ -373,6 +389,29 @@ fn hash(archive: &LocalFile, path: &Path) -> Result<Digest, Error> {
         match reader.read(&mut buffer).context("read", path)? {
             0 => return Ok(hasher.into()),
             read => hasher.update(&buffer[..read]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_over_http_are_worth_a_warning() {
+        for (url, credentials, wanted) in [
+            ("http://releases.example/shop", Some("file"), true),
+            ("http://user:word@releases.example/shop", None, true),
+            ("http://localhost.example:80/shop", Some("file"), true),
+            ("http://releases.example/shop", None, false),
+            ("https://releases.example/shop", Some("file"), false),
+            ("http://localhost:8080/shop", Some("file"), false),
+            ("http://[::1]/shop", Some("file"), false),
+            ("/mnt/releases", Some("file"), false),
+        ] {
+            let credentials = credentials.map(str::to_owned);
+            let settings = Settings { url: Some(url.to_owned()), credentials, ..Settings::default() };
+            assert_eq!(sends_credentials_in_clear(&settings), wanted, "{url}");
         }
     }
 }

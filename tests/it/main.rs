@@ -30,6 +30,7 @@ mod format;
 mod full_disk;
 mod fuzz;
 mod interleave;
+mod kept_parts;
 mod layers;
 mod look;
 mod lying;

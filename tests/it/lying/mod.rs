@@ -234,7 +234,7 @@ fn long_paths_and_many_of_them_cost_little_memory() {
     let mut entries: Vec<_> =
         (1..=deep.len()).map(|at| encode::Entry::directory(&deep[..at].join("/"))).collect();
     let parent = deep.join("/");
-    entries.extend((0..8_000).map(|number| encode::Entry::directory(&format!("{parent}/{number:05}"))));
+    entries.extend((0..4_000).map(|number| encode::Entry::directory(&format!("{parent}/{number:05}"))));
     let mut draft = Draft::of(entries);
     draft.page = 40_000;
     // Frames of at most 16 MiB.
