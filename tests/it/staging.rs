@@ -184,6 +184,10 @@ pub fn grow(root: &Path, things: &[(String, Thing)]) {
         fs::set_permissions(path, PermissionsExt::from_mode(*mode)).unwrap();
         set_time(path, *time);
     }
+    // A release of nothing is not packed.
+    if fs::read_dir(root).unwrap().next().is_none() {
+        fs::write(root.join("only"), "").unwrap();
+    }
 }
 
 fn set_time(path: &Path, seconds: i64) {
