@@ -203,7 +203,7 @@ pub fn check(context: &Context) -> Result<u8, Error> {
             }
         };
         context.output.result(&value, &text);
-        Ok(if plan.is_newer() { 0 } else { code::NOTHING_NEWER })
+        Ok(if plan.is_newer() && banned.is_none() { 0 } else { code::NOTHING_NEWER })
     })
 }
 
@@ -239,6 +239,9 @@ pub fn dry_run(
         return Ok(0);
     }
     if let Some(bad) = is_banned(node, offered.release.digest)? {
+        if !is_named {
+            return super::update::not_now(context, &version, &[policy::banned(&bad)]);
+        }
         return Err(node::Error::Banned(bad).into());
     }
     let candidate = candidate.as_ref().map(|(candidate, is_file)| (candidate, *is_file));

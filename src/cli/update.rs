@@ -25,7 +25,7 @@ use crate::lifecycle::policy;
 use crate::lifecycle::rehearsal;
 use crate::lifecycle::settings::Settings;
 use crate::lifecycle::staging::Staged;
-use crate::lifecycle::upstream::{self, Offered};
+use crate::lifecycle::upstream::{self, Idle, Offered};
 use crate::store::Kept;
 use crate::sys::clock::{Clock, SystemClock};
 use crate::types::record::{Cause, Record};
@@ -246,16 +246,21 @@ fn update_once(context: &Context, args: &UpdateArgs) -> Result<u8, Error> {
         if args.what.is_none() && super::fleet::has_joined(node.store) {
             context.output.say(super::fleet::ALONE);
         }
-        if args.what.is_none()
-            && let Some(version) = looked(context, node.is_current())?
-        {
-            if node.settings.metrics.textfile.is_some() {
-                // When the source answered last is worth knowing.
-                node.narrator.ended();
+        let idle = if args.what.is_none() { looked(context, node.idle())? } else { None };
+        match idle {
+            Some(Idle::Current(version)) => {
+                if node.settings.metrics.textfile.is_some() {
+                    // When the source answered last is worth knowing.
+                    node.narrator.ended();
+                }
+                let value = json!({"outcome": "nothing_to_do", "version": version});
+                context.output.result(&value, &nothing_newer(&version));
+                return Ok(0);
             }
-            let value = json!({"outcome": "nothing_to_do", "version": version});
-            context.output.result(&value, &nothing_newer(&version));
-            return Ok(0);
+            Some(Idle::Banned(bad)) => {
+                return not_now(context, &bad.release.version, &[policy::banned(&bad)]);
+            }
+            None => {}
         }
         forward(context, node, locally, args)
     })
@@ -343,7 +348,7 @@ pub(super) fn not_now(
     in_the_way: &[policy::Blocked],
 ) -> Result<u8, Error> {
     let texts: Vec<_> = in_the_way.iter().map(|blocked| blocked.text.as_str()).collect();
-    let text = format!("release {version} is staged, and not switched to now: {}", texts.join("; "));
+    let text = format!("release {version} is not switched to now: {}", texts.join("; "));
     context
         .output
         .result(&json!({"outcome": "not_now", "version": version, "blocked": as_json(in_the_way)}), &text);

@@ -15,7 +15,7 @@ use crate::store::{self, Kept, Store};
 use crate::sys::clock::Clock;
 use crate::sys::lock::{Attempt, Holder, Lock};
 use crate::types::Version;
-use crate::types::record::{BootMoment, Cause, Event, Phase, Reason, Record, Stands};
+use crate::types::record::{BootMoment, Cause, DataPolicy, Event, Phase, Reason, Record, Stands};
 
 /// How often the trial may be begun again after an interruption.
 pub const RESUMES_MAX: u32 = 2;
@@ -432,7 +432,10 @@ impl<'a> Driver<'a> {
                     tries += 1;
                     self.narrator.remarks(record, &format!("going back is tried again: {}", chain(&error)));
                 }
-                Err(error) => return Ok(Did::GiveUp(chain(&error))),
+                Err(error) => {
+                    self.leave_whole_running(record);
+                    return Ok(Did::GiveUp(chain(&error)));
+                }
                 done => return done,
             }
         }
@@ -443,6 +446,21 @@ impl<'a> Driver<'a> {
         let boot_ms = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
         let since = Some(BootMoment { boot_id: self.clock.boot_id(), boot_ms });
         record.units.get_or_insert_default().since = since;
+    }
+
+    /// The machine refuses the way back, and services are stopped. Where pointer and data are of one release, that one is
+    /// started again: it serves until somebody comes.
+    fn leave_whole_running(&self, record: &Record) {
+        let Ok(active) = self.store.active() else { return };
+        let is_back = active.as_ref() == record.from.as_ref().map(|from| &from.version);
+        // Data come back before the pointer does.
+        let are_data_as_they_were = record.data.is_empty() || record.data_policy == Some(DataPolicy::Keep);
+        if active.is_none() || !(is_back || are_data_as_they_were) {
+            return;
+        }
+        if let Err(reason) = self.application.start(record, Direction::Back) {
+            self.narrator.remarks(record, &reason.text);
+        }
     }
 
     /// Turns a refusal of the machine into the event that leads back.

@@ -6,7 +6,7 @@ use super::driver::{Driver, Ended, Error, chain};
 use super::outcome::{End, end_of};
 use crate::types::ReleaseId;
 use crate::types::record::{Blame, Cause, Intent, Phase, Reason, Record};
-use crate::types::state::{Bad, HistoryEntry, Hold, Installed, Outcome, State};
+use crate::types::state::{Bad, Baseline, HistoryEntry, Hold, Installed, Outcome, State};
 
 /// How many releases before the previous one are remembered.
 const EARLIER_MAX: usize = 16;
@@ -92,6 +92,13 @@ impl Driver<'_> {
             | Phase::Trial { .. }
             | Phase::RollingBack { .. } => {}
         }
+        memory.baseline = match &record.phase {
+            Phase::Cancelled { reason } if reason.kind == Cause::Baseline => {
+                let since = memory.baseline.as_ref().map_or(now, |before| before.since);
+                Some(Baseline { since, reason: reason.text.clone() })
+            }
+            _ => None,
+        };
         memory.needs_person = None;
         memory.keep()?;
         Ok(())

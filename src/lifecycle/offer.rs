@@ -86,10 +86,11 @@ pub fn in_the_way(
     node: &str,
     now: Timestamp,
 ) -> Vec<Blocked> {
+    let unhealthy = state.baseline.as_ref().map(policy::unhealthy);
     let Some((seen, offer)) = remembered(settings, state, product) else {
-        return policy::held(state.hold.as_ref(), now).into_iter().collect();
+        return policy::held(state.hold.as_ref(), now).into_iter().chain(unhealthy).collect();
     };
-    let mut found = if active == Some(offer.release.digest) {
+    let mut found: Vec<_> = if active == Some(offer.release.digest) {
         policy::held(state.hold.as_ref(), now).into_iter().collect()
     } else {
         // In a fleet the rollout says whose turn it is.
@@ -104,6 +105,11 @@ pub fn in_the_way(
         };
         policy::blocked(&settings.policy, state, &offered, node, now, false)
     };
+    found.extend(unhealthy);
+    if active != Some(offer.release.digest) {
+        let bad = state.bad.iter().find(|bad| bad.release.digest == offer.release.digest);
+        found.extend(bad.map(policy::banned));
+    }
     if offer.expires <= now {
         let text = format!(
             "channel `{}` has expired at {}: whoever publishes runs `cutover publish` again",

@@ -125,7 +125,7 @@ impl Node<'_> {
 
     /// How an update ended, as the history has it.
     fn end_of_transaction(&self, transaction: &str) -> Result<Option<HistoryEntry>, Error> {
-        let history = crate::store::read_history(&self.store.layout.history())?;
+        let history = crate::store::newest_history(&self.store.layout.history())?;
         Ok(history.into_iter().find(|entry| entry.transaction == transaction))
     }
 }

@@ -53,7 +53,10 @@ pub fn status(
     let channel = offer::channel(settings, &state, product, digest);
     let offered = channel.as_ref().map(|channel| channel.digest);
     let staged = if is_known { ready(store, &state, active.as_ref(), offered)? } else { None };
-    let history = store::read_history(&store.layout.history())?;
+    let history = store::newest_history(&store.layout.history()).unwrap_or_else(|error| {
+        problems.push(super::driver::chain(&error));
+        Vec::new()
+    });
     let mut status = Status {
         api_version: API_VERSION,
         app: app.to_owned(),

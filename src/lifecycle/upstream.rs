@@ -16,6 +16,7 @@ use crate::release::{resolve, trust};
 use crate::store::{Kept, Sealed};
 use crate::sys::disk::Context;
 use crate::types::progress::Progress;
+use crate::types::state::Bad;
 use crate::types::{ReleaseId, Version};
 
 /// Why nothing is known of the source's release.
@@ -94,6 +95,15 @@ impl Offered {
             unpacked_bytes: manifest.unpacked,
         }
     }
+}
+
+/// Why a run without a named release has nothing to do.
+#[derive(Clone, Debug)]
+pub enum Idle {
+    /// The release that the channel names serves.
+    Current(Version),
+    /// It is banned here.
+    Banned(Bad),
 }
 
 impl Node<'_> {
@@ -197,21 +207,28 @@ impl Node<'_> {
         })
     }
 
-    /// The active release, if the channel still asks for it: a timer's run that has nothing to do ends here, and has
+    /// Why there is nothing to do for what the channel asks for, if there is not: a timer's run ends here then, and has
     /// written nothing.
-    pub fn is_current(&self) -> Result<Option<Version>, Error> {
+    pub fn idle(&self) -> Result<Option<Idle>, Error> {
         let state = match self.store.state()? {
             Kept::Whole(state) => state,
             Kept::Missing | Kept::Damaged(_) => return Ok(None),
         };
-        let Some(committed) = state.committed else { return Ok(None) };
-        if self.store.active()?.as_ref() != Some(&committed.release.version) {
+        let active = self.store.active()?;
+        let committed = state
+            .committed
+            .filter(|kept| active.as_ref() == Some(&kept.release.version))
+            .map(|kept| kept.release);
+        if committed.is_none() && state.bad.is_empty() {
             return Ok(None);
         }
         self.with_resolver(|resolver| {
             let accepted = self.channel(resolver)?;
             let wanted = &accepted.channel.release;
-            Ok((*wanted == committed.release).then(|| wanted.version.clone()))
+            if committed.as_ref() == Some(wanted) {
+                return Ok(Some(Idle::Current(wanted.version.clone())));
+            }
+            Ok(state.bad.iter().find(|bad| bad.release.digest == wanted.digest).cloned().map(Idle::Banned))
         })
     }
 

@@ -4,39 +4,69 @@
 //! {"at":"…","transaction":"…","outcome":"committed",…,"sum":"<16 hex digits>"}
 //! ```
 //! A power cut can leave a broken last line (ext4: zeros). Such a line is passed over when the history is read: what
-//! it would have said is in the journal still, or was never reported.
+//! it would have said is in the journal still, or was never reported. Whatever else is wrong with the file, it never
+//! stands in the way of an update: what is too long moves aside, and so does what is no file of ours.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use super::{Error, Store};
 use crate::sys::disk;
 use crate::types::Digest;
 use crate::types::state::HistoryEntry;
 
-/// No history is longer; the oldest half goes when it grows beyond.
-const BYTES_MAX: usize = 16 << 20;
+/// A longer history moves to `history.jsonl.1`, in place of the one there, and a new one begins.
+const BYTES_MAX: u64 = 8 << 20;
+/// The last outcomes are within so many bytes from the end.
+const TAIL_BYTES: u64 = 256 << 10;
 
 impl Store {
     /// Adds an outcome, once: a transaction that has its line already (a crash came after it) gets no second one.
     pub fn remember(&self, entry: &HistoryEntry) -> Result<(), Error> {
         let path = self.layout.history();
-        if read(&path)?.first().is_some_and(|last| last.transaction == entry.transaction) {
+        let tail = match disk::read_end(&path, TAIL_BYTES) {
+            Ok(tail) => tail.unwrap_or_default(),
+            Err(error) => {
+                // No file of ours, or one that cannot be read: it is kept for a look, and a new one begins.
+                tracing::warn!("{error}: {}; the history begins anew", error.source);
+                self.disk.rename(&path, &beside(&path, "damaged"))?;
+                Vec::new()
+            }
+        };
+        if entries(&tail).first().is_some_and(|last| last.transaction == entry.transaction) {
             return Ok(());
         }
-        let is_torn = disk::read_small(&path, 2 * BYTES_MAX)?
-            .is_some_and(|bytes| bytes.last().is_some_and(|byte| *byte != b'\n'));
+        if fs::symlink_metadata(&path).is_ok_and(|found| found.len() > BYTES_MAX) {
+            self.disk.rename(&path, &beside(&path, "1"))?;
+        }
+        let is_torn = tail.last().is_some_and(|byte| *byte != b'\n');
         let line = line_of(entry).map_err(|error| disk::Error::new("write", &path, error))?;
         let line = if is_torn { format!("\n{line}\n") } else { format!("{line}\n") };
         Ok(self.disk.append(&path, line.as_bytes(), 0o644)?)
     }
 }
 
-/// The whole history, newest first.
+/// The history, newest first: the present file, and the one before it.
 pub fn read(path: &Path) -> Result<Vec<HistoryEntry>, Error> {
-    let bytes = disk::read_small(path, 2 * BYTES_MAX)?.unwrap_or_default();
-    let mut entries: Vec<_> = bytes.split(|byte| *byte == b'\n').filter_map(parse_line).collect();
-    entries.reverse();
-    Ok(entries)
+    let mut all = entries(&disk::read_end(path, 2 * BYTES_MAX)?.unwrap_or_default());
+    all.extend(entries(&disk::read_end(&beside(path, "1"), 2 * BYTES_MAX)?.unwrap_or_default()));
+    Ok(all)
+}
+
+/// The last outcomes, newest first: for those that look often.
+pub fn newest(path: &Path) -> Result<Vec<HistoryEntry>, Error> {
+    Ok(entries(&disk::read_end(path, TAIL_BYTES)?.unwrap_or_default()))
+}
+
+fn entries(bytes: &[u8]) -> Vec<HistoryEntry> {
+    bytes.split(|byte| *byte == b'\n').rev().filter_map(parse_line).collect()
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    name.into()
 }
 
 fn line_of(entry: &HistoryEntry) -> serde_json::Result<String> {
@@ -90,5 +120,32 @@ mod tests {
         store.remember(&entry("b")).unwrap();
         let history = read(&store.layout.history()).unwrap();
         assert_eq!(history, [entry("b"), entry("a")]);
+    }
+
+    #[test]
+    fn an_endless_history_moves_aside_and_the_last_outcome_is_known() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store { layout: Layout::new(directory.path()), disk: Disk::default() };
+        store.disk.make_directory(&store.layout.private(), 0o700).unwrap();
+        let path = store.layout.history();
+        store.remember(&entry("a")).unwrap();
+        let endless = vec![b'x'; usize::try_from(5 * BYTES_MAX).unwrap()];
+        store.disk.append(&path, &endless, 0o644).unwrap();
+        store.remember(&entry("b")).unwrap();
+        assert_eq!(newest(&path).unwrap(), [entry("b")]);
+        assert_eq!(read(&path).unwrap()[0], entry("b"));
+        assert!(fs::metadata(&path).unwrap().len() < 1000);
+    }
+
+    #[test]
+    fn what_is_no_history_is_kept_and_stops_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store { layout: Layout::new(directory.path()), disk: Disk::default() };
+        store.disk.make_directory(&store.layout.private(), 0o700).unwrap();
+        let path = store.layout.history();
+        store.disk.make_directory(&path, 0o755).unwrap();
+        store.remember(&entry("a")).unwrap();
+        assert_eq!(read(&path).unwrap(), [entry("a")]);
+        assert!(beside(&path, "damaged").is_dir());
     }
 }

@@ -31,7 +31,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use history::read as read_history;
+pub use history::{newest as newest_history, read as read_history};
 pub use kept::Kept;
 pub use layout::Layout;
 pub use memory::Memory;

@@ -8,7 +8,7 @@ mod reserve;
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -178,21 +178,21 @@ impl Disk {
     /// Makes the symbolic link `link` point to `target`, by one rename: there is no moment without a whole link.
     /// `private` is the name under which the link is made first, on the same file system.
     pub fn point(&self, link: &Path, target: &Path, private: &Path) -> Result<(), Error> {
-        self.spending_reserve(|| {
-            self.prepare_link(target, private)?;
-            self.rename(private, link)
-        })
+        self.prepare_link(target, private)?;
+        self.rename(private, link)
     }
 
     /// Makes the private link that [`Disk::point`] or [`Disk::show`] will rename, so that only the rename is left for the
     /// moment that counts. Not durable: it is made again when it is gone.
     pub fn prepare_link(&self, target: &Path, private: &Path) -> Result<(), Error> {
-        self.ask("prepare the link", private)?;
-        if fs::read_link(private).is_ok_and(|there| there == target) {
-            return Ok(());
-        }
-        remove_if_there(private).context("remove", private)?;
-        nix::unistd::symlinkat(target, nix::fcntl::AT_FDCWD, private).context("prepare the link", private)
+        self.spending_reserve(|| {
+            self.ask("prepare the link", private)?;
+            if fs::read_link(private).is_ok_and(|there| there == target) {
+                return Ok(());
+            }
+            remove_if_there(private).context("remove", private)?;
+            nix::unistd::symlinkat(target, nix::fcntl::AT_FDCWD, private).context("prepare the link", private)
+        })
     }
 
     /// The rest of [`Disk::point`] after [`Disk::prepare_link`]. `shown` is called as soon as everybody sees the new
@@ -211,13 +211,19 @@ impl Disk {
         })
     }
 
-    /// Renames, replacing what is there, and makes both directories durable.
+    /// Renames, replacing what is there, and makes both directories durable. A directory may grow by it.
     pub fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
-        self.ask("rename", to)?;
-        #[expect(clippy::disallowed_methods, reason = "this is where renames are made")]
-        fs::rename(from, to).context("rename", to)?;
-        self.sync_names(to)?;
-        if from.parent() == to.parent() { Ok(()) } else { self.sync_names(from) }
+        let is_renamed = std::cell::Cell::new(false);
+        self.spending_reserve(|| {
+            if !is_renamed.get() {
+                self.ask("rename", to)?;
+                #[expect(clippy::disallowed_methods, reason = "this is where renames are made")]
+                fs::rename(from, to).context("rename", to)?;
+                is_renamed.set(true);
+            }
+            self.sync_names(to)?;
+            if from.parent() == to.parent() { Ok(()) } else { self.sync_names(from) }
+        })
     }
 
     /// Makes a directory, durably. One that exists is left as it is.
@@ -225,12 +231,14 @@ impl Disk {
         if path.is_dir() {
             return Ok(());
         }
-        self.ask("make the directory", path)?;
-        match DirBuilder::new().mode(mode).create(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-            made => made.context("make the directory", path),
-        }?;
-        self.sync_names(path)
+        self.spending_reserve(|| {
+            self.ask("make the directory", path)?;
+            match DirBuilder::new().mode(mode).create(path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+                made => made.context("make the directory", path),
+            }?;
+            self.sync_names(path)
+        })
     }
 
     /// Removes a file or link, durably. One that is not there is no error.
@@ -348,6 +356,31 @@ pub fn read_own(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, Error> {
         }
         Ok(())
     })
+}
+
+/// Reads the last `limit` bytes of a file that may be hostile, or all of a shorter one.
+///
+/// `Ok(None)` when there is no such file.
+///
+/// # Errors
+/// When it is something else than a regular file.
+pub fn read_end(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Error> {
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    let mut file = match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.context("open", path)?,
+    };
+    let mut read = || {
+        let found = file.metadata()?;
+        if !found.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        file.seek(io::SeekFrom::Start(found.len().saturating_sub(limit)))?;
+        let mut bytes = Vec::new();
+        (&mut file).take(limit).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map(Some).context("read", path)
 }
 
 /// The check sees the file that is read, not one that has taken its place since.

@@ -25,6 +25,9 @@ pub struct State {
     pub bad: Vec<Bad>,
     /// Highest serial and digest accepted, for each channel and set of channel keys.
     pub channels: BTreeMap<String, SeenChannel>,
+    /// The release that serves was not healthy when the last update was to begin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Baseline>,
     /// A state that only a person can end.
     pub needs_person: Option<NeedsPerson>,
 }
@@ -115,6 +118,16 @@ impl SeenOffer {
         let begun = self.waves.iter().filter(|(from, _)| *from <= now).map(|(_, part)| *part).max();
         begun.unwrap_or(0).max(self.percent)
     }
+}
+
+/// The release that serves is not healthy, and nothing is switched to for that reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Baseline {
+    /// Since when updates have been called off.
+    pub since: Timestamp,
+    /// Which check failed, and how.
+    pub reason: String,
 }
 
 /// Going back did not succeed.

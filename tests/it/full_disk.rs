@@ -95,6 +95,25 @@ fn goes_back(test: &str, kind: &'static str, method: &str) {
     assert_eq!(node.code(&["status"]), 0, "{kind} {method}");
 }
 
+/// The journal may fit, and what comes after it not.
+#[test]
+fn with_few_free_inodes_a_node_still_goes_back() {
+    let test = "with_few_free_inodes_a_node_still_goes_back";
+    for left in 1..=5 {
+        let Some((node, mounted)) = node_on(test, "ext4", &[Health::Good, Health::Good]) else { return };
+        assert_eq!(node.update(1), 0, "{left} inodes");
+        assert_eq!(node.update(2), 0, "{left} inodes");
+        fill_with_inodes(&mounted.path());
+        for number in 0..left {
+            fs::remove_file(mounted.path().join("inodes").join(number.to_string())).unwrap();
+        }
+        assert_eq!(node.code(&["rollback"]), 0, "{left} inodes");
+        assert_eq!(node.active().as_deref(), Some("1"), "{left} inodes");
+        assert_eq!(fs::read_to_string(node.data().join("records")).unwrap(), "old", "{left} inodes");
+        assert!(!node.has_journal(), "{left} inodes");
+    }
+}
+
 #[test]
 fn an_update_onto_a_full_disk_fails_cleanly_and_works_when_there_is_room() {
     for kind in KINDS {

@@ -48,6 +48,7 @@ mod publishers;
 mod refusals;
 mod room;
 mod schema;
+mod second_fault;
 mod security_page;
 mod shared;
 mod sim;

@@ -102,7 +102,7 @@ fn the_ends_of_a_dry_run_are_those_of_the_run() {
     assert_eq!(here(&["unhold"]).0, 0);
     assert_eq!(here(&["mark-bad", "1.1", "--reason", "a test"]).0, 0);
     let (code, said) = dry();
-    assert_eq!((code, here(&["update"]).0), (12, 12), "{said}");
+    assert_eq!((code, here(&["update"]).0), (15, 15), "{said}");
     assert_eq!(here(&["mark-good", "1.1"]).0, 0);
     let (code, said) = dry();
     assert!(code == 0 && said.contains("nothing: it is staged already"), "{said}");

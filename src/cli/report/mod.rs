@@ -53,7 +53,7 @@ fn node_facts(context: &Context, now: Timestamp) -> Result<node::NodeReport, Err
         Kept::Whole(state) => state,
         Kept::Missing | Kept::Damaged(_) => crate::types::state::State::default(),
     };
-    let history = read_history(&store.layout.history())?;
+    let history = read_history(&store.layout.history()).unwrap_or_default();
     let (app, node) = (context.app.clone(), context.node.clone());
     Ok(node::NodeReport { app, node, active, state, history, now })
 }

@@ -10,7 +10,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::types::state::{Hold, State};
+use crate::types::state::{Bad, Baseline, Hold, State};
 use crate::types::{Digest, ReleaseId, Span};
 
 mod window;
@@ -81,6 +81,8 @@ pub enum Policy {
     Slot,
     /// The old release is not healthy.
     Baseline,
+    /// The release that is offered is banned here.
+    Banned,
     /// The fleet is not ready, or has halted the rollout.
     Fleet,
     /// The channel has expired: nothing that it says counts any more.
@@ -97,6 +99,7 @@ impl Policy {
             Self::Phase => "phase",
             Self::Slot => "slot",
             Self::Baseline => "baseline",
+            Self::Banned => "banned",
             Self::Fleet => "fleet",
             Self::Channel => "channel",
         }
@@ -134,6 +137,23 @@ pub fn held(hold: Option<&Hold>, now: Timestamp) -> Option<Blocked> {
     let since = short(hold.since);
     let text = format!("held by {} since {since}{until}{reason}; `cutover unhold` lifts it", hold.by);
     Some(Blocked { policy: Policy::Hold, since: Some(hold.since), until: hold.until, text })
+}
+
+/// A release that is offered, and banned.
+pub fn banned(bad: &Bad) -> Blocked {
+    let version = &bad.release.version;
+    let text = format!(
+        "release {version} is banned since {}: {}; `cutover mark-good {version}` lifts that",
+        short(bad.since),
+        bad.reason
+    );
+    Blocked { policy: Policy::Banned, since: Some(bad.since), until: None, text }
+}
+
+/// The release that serves was not healthy when the last update was to begin.
+pub fn unhealthy(baseline: &Baseline) -> Blocked {
+    let text = format!("{}, since {}", baseline.reason, short(baseline.since));
+    Blocked { policy: Policy::Baseline, since: Some(baseline.since), until: None, text }
 }
 
 fn outside_windows(windows: &[Window], now: Timestamp, offset: SignedDuration) -> Option<Blocked> {

@@ -1,0 +1,113 @@
+//! A fault in the recovery from a fault: an update is killed before one change of the disk, its recovery before another
+//! (or the disk has no room then, or fails, or a file of ours is damaged meanwhile), and the recovery after that must
+//! bring the node to rest.
+
+use std::fs;
+
+use crate::node::{Health, TestNode, text};
+
+/// How the recovery is disturbed.
+const FAULTS: [&str; 3] = ["kill", "enospc", "eio"];
+const CHANGES_MAX: usize = 400;
+
+/// A node whose update to release 2 was killed before change `first`; `None` when it ended before.
+fn killed_before(begin: &TestNode, first: usize) -> Option<TestNode> {
+    let node = begin.copy();
+    let archive = node.archive(2);
+    let words = ["update", archive.to_str().unwrap(), "--allow-unsigned"];
+    let output = node.command(&words).env("CUTOVER_STOP_BEFORE", format!("{first}:kill")).output().unwrap();
+    output.status.code().is_none().then_some(node)
+}
+
+fn settles(node: &TestNode, is_sick: bool, what: &str) {
+    let code = node.code(&["recover"]);
+    assert!([0, 1, 10].contains(&code), "{what}: the last recovery ended with {code}");
+    assert!(!node.has_journal(), "{what}: something is under way still");
+    let active = node.active().unwrap();
+    assert!(active == "1" || active == "2" && !is_sick, "{what}: release {active} runs");
+    assert_eq!(fs::read_to_string(node.data().join("records")).unwrap(), "old", "{what}");
+    assert_eq!(node.code(&["verify"]), 0, "{what}");
+}
+
+/// Every `step`th pair of a change before which the update is killed, and one before which its recovery is disturbed.
+fn survives(health: Health, steps: (usize, usize)) {
+    let begin = TestNode::new(&[Health::Good, health]);
+    assert_eq!(begin.update(1), 0);
+    let mut pairs = 0;
+    for first in (0..CHANGES_MAX).step_by(steps.0) {
+        let Some(killed) = killed_before(&begin, first) else { break };
+        if !killed.has_journal() {
+            continue;
+        }
+        for second in (0..CHANGES_MAX).step_by(steps.1) {
+            let fault = FAULTS[(first + second / steps.1) % FAULTS.len()];
+            let node = killed.copy();
+            let notes = node.path("changes");
+            let stop = format!("{second}:{fault}");
+            let mut command = node.command(&["recover"]);
+            let output = command
+                .env("CUTOVER_STOP_BEFORE", stop)
+                .env("CUTOVER_COUNT_CHANGES", &notes)
+                .output()
+                .unwrap();
+            let what = format!("killed before {first}, then {fault} before {second}");
+            println!("{what}: {} {}", output.status, text(&output.stderr));
+            settles(&node, health == Health::Sick, &what);
+            pairs += 1;
+            if fs::read_to_string(&notes).unwrap_or_default().lines().count() <= second {
+                break;
+            }
+        }
+    }
+    println!("{pairs} pairs");
+    assert!(pairs > 10, "only {pairs} pairs");
+}
+
+#[test]
+fn a_recovery_that_is_disturbed_is_recovered_from() {
+    survives(Health::Good, (7, 9));
+}
+
+#[test]
+fn a_recovery_of_a_sick_release_that_is_disturbed_is_recovered_from() {
+    survives(Health::Sick, (13, 17));
+}
+
+#[test]
+#[ignore = "half an hour; run by `make test-crashes`"]
+fn every_second_fault_is_survived_by_any_method() {
+    survives(Health::Good, (1, 1));
+    survives(Health::Sick, (1, 1));
+}
+
+/// A file that is damaged while an update is under way is told, and never guessed about; a person who moves it away can
+/// go on.
+#[test]
+fn files_that_are_damaged_in_the_middle_are_refused_and_can_be_moved_away() {
+    let begin = TestNode::new(&[Health::Good, Health::Good]);
+    assert_eq!(begin.update(1), 0);
+    let killed = (0..CHANGES_MAX)
+        .step_by(3)
+        .filter_map(|first| killed_before(&begin, first))
+        .find(|node| {
+            let journal = fs::read_to_string(node.root().join(".cutover/journal.json")).unwrap_or_default();
+            journal.contains("\"name\":\"trial\"")
+        })
+        .unwrap();
+    for file in ["journal.json", "state.json", "settings.json", "history.jsonl"] {
+        let node = killed.copy();
+        let path = node.root().join(".cutover").join(file);
+        fs::write(&path, b"\0\0garbage").unwrap();
+        let code = node.code(&["recover"]);
+        if ["settings.json", "history.jsonl"].contains(&file) {
+            assert_eq!(code, 0, "{file}: what the update does not need stops nothing");
+        } else {
+            assert_eq!(code, 14, "{file}");
+            assert_eq!(node.active().as_deref(), Some("2"), "{file}: nothing is changed on a guess");
+            fs::rename(&path, node.path("damaged")).unwrap();
+            assert!([0, 10].contains(&node.code(&["recover"])), "{file}");
+        }
+        assert!(!node.has_journal(), "{file}");
+        assert!(node.active().is_some(), "{file}");
+    }
+}
