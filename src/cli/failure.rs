@@ -83,8 +83,13 @@ pub enum Error {
         nearest: Option<String>,
     },
     /// A tree is not what it must be.
-    #[error("the tree of release {0} is not what it must be")]
-    Differs(crate::types::Version),
+    #[error("the tree of release {version} is not what it must be{}", if .what.is_empty() { String::new() } else { format!(": {what}") })]
+    Differs {
+        /// The release.
+        version: crate::types::Version,
+        /// Which files differ, where that is known.
+        what: String,
+    },
     /// What the source offers.
     #[error(transparent)]
     Upstream(#[from] upstream::Error),
@@ -160,7 +165,7 @@ pub fn failure(error: &Error) -> Failure {
             };
             Failure::new(code::FAILED, error, Some(&hint))
         }
-        Error::Differs(version) => {
+        Error::Differs { version, .. } => {
             let hint = format!("`cutover verify {version} --repair` fetches what differs");
             Failure::new(code::REFUSED, error, Some(&hint))
         }
@@ -274,6 +279,7 @@ fn of_node(error: &node::Error) -> Failure {
         ),
         E::ActiveAlready(_) => Failure::new(code::FAILED, error, None),
         E::Data(error) => of_data(error),
+        E::Tree(error) => of_staging(error),
     }
 }
 
@@ -340,6 +346,10 @@ const READ_AGAIN: &str = "see that the source can be reached, and the disk is we
 fn of_staging(error: &staging::Error) -> Failure {
     use staging::Error as E;
     match error {
+        E::Link { .. } => {
+            let hint = "mend `[links]`, or take out of the release what is in the way; nothing was switched";
+            Failure::new(code::USAGE, error, Some(hint))
+        }
         E::Store(error) => of_store(error, code::FAILED),
         E::Stage(stage::Error::Archive(error)) | E::Archive(error) => match error {
             archive::Error::Refused(refusal) => {

@@ -11,6 +11,7 @@ use crate::lifecycle::driver::Ended;
 use crate::lifecycle::node::{Node, WayBack};
 use crate::lifecycle::outcome::end_of;
 use crate::lifecycle::requests::Turn;
+use crate::lifecycle::touched::in_words;
 use crate::store::Kept;
 use crate::sys::lock::Lock;
 use crate::types::Version;
@@ -52,6 +53,7 @@ pub fn rollback(context: &Context, args: &RollbackArgs) -> Result<u8, Error> {
         if args.check {
             return super::plan::rollback_check(context, node, args);
         }
+        warn_of_changes(context, node, args.version.as_ref());
         let way = WayBack {
             version: args.version.clone(),
             data: args.data.into(),
@@ -125,6 +127,20 @@ fn held(context: &Context, node: &Node<'_>, way: &WayBack) -> Result<u8, Error> 
         context.output.say("automatic switching is on hold; `cutover unhold` lifts it");
     }
     Ok(0)
+}
+
+/// Says that somebody has written to the tree that comes back. It comes back all the same: it is what there is.
+fn warn_of_changes(context: &Context, node: &Node<'_>, version: Option<&Version>) {
+    let Ok(route) = node.route(version) else { return };
+    let version = &route.back_to.version;
+    match node.touched(version) {
+        Ok(touched) if touched.is_empty() => {}
+        Ok(touched) => context.output.say(&format!(
+            "warning: the tree of release {version} was written to: {}; `cutover verify {version} --repair` mends it",
+            in_words(&touched)
+        )),
+        Err(error) => tracing::debug!(%error, "cannot look for changes"),
+    }
 }
 
 /// `recover`

@@ -16,6 +16,7 @@ use crate::lifecycle::policy;
 use crate::lifecycle::rehearsal;
 use crate::lifecycle::service;
 use crate::lifecycle::settings::{Data as Entry, Settings};
+use crate::lifecycle::touched::in_words;
 use crate::lifecycle::upstream::Offered;
 use crate::lifecycle::view::BlockedView;
 use crate::release::resolve::Candidate;
@@ -282,7 +283,9 @@ pub fn rollback_check(context: &Context, node: &Node<'_>, args: &RollbackArgs) -
         (false, true) => "restore",
         (false, false) => "keep",
     };
+    let touched = node.touched(to)?;
     let value = json!({
+        "changed_files": touched.iter().map(|file| &file.path).collect::<Vec<_>>(),
         "possible": true, "from": from, "to": to, "units": settings.service.units, "action": action(settings),
         "data": data, "hold": !args.no_hold,
         "data_at": route.copy.as_ref().map(|copy| copy.at),
@@ -304,6 +307,12 @@ pub fn rollback_check(context: &Context, node: &Node<'_>, args: &RollbackArgs) -
     if let Some(refused) = &refused {
         let hint = refused.hint.as_deref().unwrap_or_default();
         text = format!("{text}\n  but      it is refused as it stands: {}; {hint}", refused.message);
+    }
+    if !touched.is_empty() {
+        text.push_str(&format!(
+            "\n  warning  the tree of release {to} was written to: {}",
+            in_words(&touched)
+        ));
     }
     context.output.result(&value, &text);
     Ok(0)

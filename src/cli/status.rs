@@ -15,6 +15,7 @@ use super::published::{is_forbidden, last_published, published};
 use crate::config::{self, Places};
 use crate::lifecycle::running::running;
 use crate::lifecycle::status::status as look;
+use crate::lifecycle::touched::in_words;
 use crate::lifecycle::view::{DiskView, Doing, Last, Status, UnitView, UpdateView};
 use crate::sys::disk;
 use crate::types::record::Intent;
@@ -35,13 +36,16 @@ pub fn status(
         context => context?,
     };
     loop {
-        let view = match view(&context) {
+        let mut view = match view(&context) {
             Err(error) if is_forbidden(&error) && !args.watch => {
                 let global = Global { app: Some(context.app.clone()), ..global.clone() };
                 return published(&global, error);
             }
             view => view?,
         };
+        if !args.watch {
+            look_for_changes(&context, &mut view);
+        }
         let text = screen(&view, Timestamp::now(), context.output);
         if !args.watch {
             context.output.result(&view, &text);
@@ -54,6 +58,17 @@ pub fn status(
         if context.interrupted.load(Ordering::Relaxed) {
             return Ok(0);
         }
+    }
+}
+
+/// Whether somebody has written to the tree that a rollback would bring back. Only when a person asks, once: it takes a
+/// look at each of its files.
+fn look_for_changes(context: &Context, view: &mut Status) {
+    let Some(previous) = &mut view.previous else { return };
+    let touched = context.with_node("status", |node, _| Ok(node.touched(&previous.version)?));
+    let Ok(touched) = touched else { return };
+    if !touched.is_empty() {
+        previous.rollback.changed = Some(in_words(&touched));
     }
 }
 
@@ -176,6 +191,9 @@ fn what_runs(view: &Status, now: Timestamp) -> Vec<Vec<String>> {
         };
         let revoked = if previous.rollback.revoked { "; its channel has revoked it" } else { "" };
         rows.push(row("previous", format!("{}: {way}{revoked}", previous.version)));
+        if let Some(changed) = &previous.rollback.changed {
+            rows.push(row("", format!("its tree was written to: {changed}")));
+        }
     }
     if let Some(staged) = &view.staged {
         rows.push(row("staged", format!("{}, since {}", staged.version, when(staged.since, now))));

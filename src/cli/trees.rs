@@ -13,6 +13,7 @@ use super::update::no_such;
 use crate::health;
 use crate::lifecycle::adopting::{self, Origin};
 use crate::lifecycle::node::Node;
+use crate::lifecycle::touched::in_words;
 use crate::release::scan;
 use crate::store::{Kept, Sealed};
 use crate::types::entry::{Entry, Kind};
@@ -106,7 +107,7 @@ pub fn verify(context: &Context, args: &VerifyArgs) -> Result<u8, Error> {
         let is_whole = node.verify(&sealed, progress::shown(&context.global).as_ref())?;
         if !is_whole {
             if !args.repair {
-                return Err(Error::Differs(version));
+                return Err(differs(node, version));
             }
             repair(context, node, args, &sealed)?;
         }
@@ -124,6 +125,13 @@ pub fn verify(context: &Context, args: &VerifyArgs) -> Result<u8, Error> {
     })
 }
 
+/// Names what differs, and which other releases have the same files.
+fn differs(node: &Node<'_>, version: Version) -> Error {
+    let touched = node.differences(&version).unwrap_or_default();
+    let what = if touched.is_empty() { String::new() } else { in_words(&touched) };
+    Error::Differs { version, what }
+}
+
 /// Makes a tree what it must be, and looks at it again.
 fn repair(context: &Context, node: &Node<'_>, args: &VerifyArgs, sealed: &Sealed) -> Result<(), Error> {
     let _lock = node.lock_staging()?;
@@ -134,7 +142,7 @@ fn repair(context: &Context, node: &Node<'_>, args: &VerifyArgs, sealed: &Sealed
     };
     let shown = progress::shown(&context.global);
     node.repair(&candidate, sealed, args.from.is_some() && candidate.is_ours, shown.as_ref())?;
-    if node.verify(sealed, shown.as_ref())? { Ok(()) } else { Err(Error::Differs(version.clone())) }
+    if node.verify(sealed, shown.as_ref())? { Ok(()) } else { Err(differs(node, version.clone())) }
 }
 
 /// `diff`

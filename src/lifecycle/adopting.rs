@@ -197,9 +197,11 @@ fn seal(node: &Node<'_>, tree: &Path, version: Version, progress: &dyn Progress)
         staged: node.clock.wall(),
         signers: Vec::new(),
         keys: Vec::new(),
+        allowed: Vec::new(),
         data_read: Vec::new(),
         data_write: None,
         links: Vec::new(),
+        replaced: Vec::new(),
     })
 }
 

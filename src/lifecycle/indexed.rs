@@ -1,19 +1,17 @@
 //! Staging from an archive that carries an index: only what this node lacks is read, wherever the archive is.
 
 use std::cmp::Reverse;
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
+use super::links;
 use super::node::Node;
-use super::staging::{Error, compare, make_links, with_time_of_folder};
+use super::staging::{Error, allowed, compare};
 use crate::release::archive::Limits;
 use crate::release::index::{self, Base, Index, Installed, Method, StageOrder, Staged};
 use crate::release::resolve::Candidate;
 use crate::release::source::{self, Ranges};
 use crate::release::trust::Signer;
 use crate::store::{self, Kept, Need, Sealed, Staging};
-use crate::sys::disk::Context as _;
 use crate::types::Version;
 use crate::types::progress::Progress;
 
@@ -38,7 +36,12 @@ fn may_come_of_parts(error: &Error) -> bool {
             | index::Error::Read(_) => true,
         },
         Error::Mismatch { .. } => true,
-        Error::Store(_) | Error::Stage(_) | Error::Archive(_) | Error::Source(_) | Error::Disk(_) => false,
+        Error::Link { .. }
+        | Error::Store(_)
+        | Error::Stage(_)
+        | Error::Archive(_)
+        | Error::Source(_)
+        | Error::Disk(_) => false,
     }
 }
 
@@ -168,6 +171,7 @@ impl Node<'_> {
                 (base.map(|(_, base)| base), staging, method)
             }
         };
+        let spans = self.store.spans()?;
         let order = StageOrder {
             into: &staging.path,
             method,
@@ -175,6 +179,7 @@ impl Node<'_> {
             limits,
             record: &staging.index,
             is_suspect,
+            spans: &spans,
             threads: 0,
         };
         let built = self.build(&index, &*archive, &order, progress);
@@ -237,8 +242,10 @@ impl Node<'_> {
             self.store.abandon(&built.staging)?;
             return mismatch("its archive makes another tree");
         }
-        make_links(self.settings, &built.staging.path, &self.store.disk)?;
-        self.store.replace(built.staging, sealed)?;
+        let made = links::make(self.settings, &built.staging.path, &self.store.disk)?;
+        let sealed = Sealed { links: made.links, replaced: made.replaced, ..sealed.clone() };
+        self.store.keep_sealed(&sealed)?;
+        self.store.replace(built.staging, &sealed)?;
         Ok(self.store.forget_archive(version)?)
     }
 
@@ -275,6 +282,13 @@ impl Node<'_> {
         Ok(Some((version, Base { tree, installed })))
     }
 
+    /// Whether all that may be in a tree may be in a new one: a snapshot brings it without a look.
+    fn lets_in(&self, base: &Version) -> Result<bool, Error> {
+        let Kept::Whole(sealed) = self.store.sealed(base)? else { return Ok(false) };
+        let allowed = allowed(&self.settings.archive);
+        Ok(sealed.allowed.iter().all(|what| allowed.contains(what)))
+    }
+
     /// Where the tree is built, and how, by what the file system can do.
     fn begin_tree(
         &self,
@@ -283,9 +297,12 @@ impl Node<'_> {
     ) -> Result<(Staging, Method), Error> {
         let wanted = self.settings.store.method;
         if let Some((base, _)) = base
+            && self.lets_in(base)?
             && let Some(staging) = self.store.stage_on(version, base, wanted)?
         {
-            self.remove_links_of(base, &staging.path)?;
+            if let Kept::Whole(sealed) = self.store.sealed(base)? {
+                links::undo(&sealed, &staging.path, &self.store.disk)?;
+            }
             return Ok((staging, Method::Btrfs));
         }
         Ok((self.store.stage(version, wanted)?, self.method()?))
@@ -299,24 +316,5 @@ impl Node<'_> {
             store::Method::Hardlink => Method::Hardlink,
             store::Method::Copy => Method::Copy,
         })
-    }
-
-    /// Removes from a copy of a tree the links that its settings, not its release, put there.
-    fn remove_links_of(&self, base: &Version, tree: &Path) -> Result<(), Error> {
-        let Kept::Whole(Sealed { links, .. }) = self.store.sealed(base)? else { return Ok(()) };
-        for name in links {
-            let link = tree.join(name);
-            let is_link = match std::fs::symlink_metadata(&link) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-                found => found.context("look at", &link)?.is_symlink(),
-            };
-            if is_link {
-                with_time_of_folder(&link, tree, || {
-                    self.store.disk.ask("remove", &link)?;
-                    nix::unistd::unlink(&link).context("remove", &link)
-                })?;
-            }
-        }
-        Ok(())
     }
 }

@@ -27,6 +27,7 @@ mod forward;
 mod hearing;
 pub mod hooks;
 mod indexed;
+mod links;
 pub mod local;
 pub mod machine;
 pub mod metrics;
@@ -47,6 +48,7 @@ pub mod staging;
 pub mod status;
 #[cfg(test)]
 mod tests;
+pub mod touched;
 pub mod units;
 pub mod upstream;
 pub mod view;

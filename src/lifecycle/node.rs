@@ -109,6 +109,9 @@ pub enum Error {
     /// It is active already.
     #[error("release {0} is active already")]
     ActiveAlready(Version),
+    /// A tree cannot be looked at.
+    #[error(transparent)]
+    Tree(#[from] super::staging::Error),
     /// The data cannot be copied, or not be brought back.
     #[error(transparent)]
     Data(#[from] data::Error),

@@ -2,22 +2,19 @@
 //!
 //! The running release is untouched. Nothing here holds the lock of the switch, however slow a source may be.
 
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::io::Read;
 use std::path::Path;
 
-use nix::sys::stat::{UtimensatFlags, utimensat};
-use nix::sys::time::TimeSpec;
 use sha2::{Digest as _, Sha256};
 
+use super::links;
 use super::node::Node;
-use super::settings::Settings;
 use crate::release::archive;
 use crate::release::resolve::Candidate;
 use crate::release::source::{LocalFile, Ranges};
 use crate::release::{check, index, source, stage};
 use crate::store::{self, Kept, Sealed, Store};
-use crate::sys::disk::{self, Context, Disk};
+use crate::sys::disk::{self, Context};
 use crate::types::entry::Entry;
 use crate::types::progress::{Activity, Progress};
 use crate::types::{Digest, ReleaseId, Version};
@@ -48,6 +45,14 @@ pub enum Error {
         /// What differs.
         what: String,
     },
+    /// A configured link has no place in the tree.
+    #[error("cannot make the link `{name}` of `[links]` in the tree: {why}")]
+    Link {
+        /// The setting.
+        name: String,
+        /// What is in the way.
+        why: String,
+    },
     /// The disk refused.
     #[error(transparent)]
     Disk(#[from] disk::Error),
@@ -63,9 +68,12 @@ impl Error {
             | Self::Index(index::Error::Disk(error))
             | Self::Disk(error) => error.is_no_space(),
             Self::Index(index::Error::Source(error)) | Self::Source(error) => error.is_no_space(),
-            Self::Store(_) | Self::Stage(_) | Self::Index(_) | Self::Archive(_) | Self::Mismatch { .. } => {
-                false
-            }
+            Self::Store(_)
+            | Self::Stage(_)
+            | Self::Index(_)
+            | Self::Archive(_)
+            | Self::Mismatch { .. }
+            | Self::Link { .. } => false,
         }
     }
 }
@@ -155,7 +163,7 @@ impl Node<'_> {
         bytes: u64,
     ) -> Result<Sealed, Error> {
         let manifest = &candidate.manifest;
-        let links = make_links(self.settings, &staging.path, &self.store.disk)?;
+        let made = links::make(self.settings, &staging.path, &self.store.disk)?;
         let sealed = Sealed {
             release: candidate.release.clone(),
             product: Some(manifest.product.clone()),
@@ -166,9 +174,11 @@ impl Node<'_> {
             staged: self.clock.wall(),
             signers: candidate.signers.iter().map(|signer| signer.name.clone()).collect(),
             keys: candidate.signers.iter().map(|signer| signer.fingerprint.clone()).collect(),
+            allowed: allowed(&self.settings.archive),
             data_read: manifest.data_read.clone(),
             data_write: manifest.data_write,
-            links,
+            links: made.links,
+            replaced: made.replaced,
         };
         self.store.publish(staging, &sealed)?;
         Ok(sealed)
@@ -179,10 +189,17 @@ impl Node<'_> {
         let tree = self.store.tree(&sealed.release.version)?;
         progress.begin(Activity::Verify, Some(sealed.bytes), Some(sealed.entries));
         let is_link_of_ours = |entry: &Entry| sealed.links.iter().any(|link| link.as_bytes() == entry.path);
-        let digest = check::digest(&tree, &is_link_of_ours, progress);
+        let replaced = links::entries_of(&sealed.replaced);
+        let digest = check::digest(&tree, &is_link_of_ours, &replaced, progress);
         progress.end();
         Ok(digest? == sealed.tree)
     }
+}
+
+/// What these settings let into a tree beyond the usual.
+pub(super) fn allowed(archive: &archive::Settings) -> Vec<String> {
+    let all = [(archive.allow_setid, "setid"), (archive.allow_capabilities, "capabilities")];
+    all.into_iter().filter(|(is_allowed, _)| *is_allowed).map(|(_, name)| name.to_owned()).collect()
 }
 
 /// The sealed tree of exactly this release, if it is here.
@@ -237,37 +254,4 @@ fn hash(archive: &dyn Ranges) -> Result<Digest, Error> {
         }
         hasher.update(&buffer[..length]);
     }
-}
-
-/// Makes the configured links in a new tree. The times of the folders that hold them stay as the release says, so that
-/// the rest of the tree can still be compared with its digest.
-pub(super) fn make_links(settings: &Settings, tree: &Path, disk: &Disk) -> Result<Vec<String>, Error> {
-    for (name, target) in &settings.links {
-        let link = tree.join(name);
-        with_time_of_folder(&link, tree, || {
-            disk.ask("make the link", &link)?;
-            nix::unistd::symlinkat(target.as_path(), nix::fcntl::AT_FDCWD, &link)
-                .context("make the link", &link)
-        })?;
-    }
-    Ok(settings.links.keys().cloned().collect())
-}
-
-/// Changes something in the folder that holds `path`, and gives the folder its time back.
-pub(super) fn with_time_of_folder(
-    path: &Path,
-    tree: &Path,
-    change: impl FnOnce() -> Result<(), disk::Error>,
-) -> Result<(), Error> {
-    let folder = path.parent().unwrap_or(tree);
-    let before = std::fs::symlink_metadata(folder).context("look at", folder)?;
-    if !before.is_dir() {
-        return Err(disk::Error::new("look at", folder, io::Error::other("it is not a folder")).into());
-    }
-    change()?;
-    let modified = TimeSpec::new(before.mtime(), before.mtime_nsec());
-    let follow = UtimensatFlags::NoFollowSymlink;
-    utimensat(nix::fcntl::AT_FDCWD, folder, &TimeSpec::UTIME_OMIT, &modified, follow)
-        .context("set the time of", folder)?;
-    Ok(())
 }

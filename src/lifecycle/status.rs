@@ -224,7 +224,7 @@ fn previous(
     };
     let offers = state.channels.values().filter_map(|seen| seen.offer.as_ref());
     let revoked = offers.into_iter().any(|offer| offer.revoked.contains(&release.version));
-    let rollback = RollbackView { possible, data: data.to_owned(), revoked, why_not };
+    let rollback = RollbackView { possible, data: data.to_owned(), revoked, why_not, changed: None };
     Some(Previous { version: release.version, serial, digest: release.digest, since, rollback })
 }
 

@@ -229,9 +229,11 @@ fn sealed(version: &str) -> Sealed {
         staged: Timestamp::UNIX_EPOCH,
         signers: Vec::new(),
         keys: Vec::new(),
+        allowed: Vec::new(),
         data_read: Vec::new(),
         data_write: None,
         links: Vec::new(),
+        replaced: Vec::new(),
     }
 }
 

@@ -182,6 +182,9 @@ pub struct RollbackView {
     /// Why it is not possible.
     #[serde(default)]
     pub why_not: Option<String>,
+    /// What somebody has changed in its tree since it was staged; absent also where nobody has looked.
+    #[serde(default)]
+    pub changed: Option<String>,
 }
 
 /// A newer release that lies ready.

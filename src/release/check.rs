@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use super::scan::{Contents, walk_unread};
 use crate::sys::disk::Error;
 use crate::types::Digest;
-use crate::types::entry::{Entry, Kind, TreeDigest};
+use crate::types::entry::{Entry, Kind, TreeDigest, path_order};
 use crate::types::progress::Progress;
 
 /// Entries that a thread takes at once.
@@ -18,13 +18,14 @@ const BATCH: usize = 64;
 const BATCHES: usize = 4;
 const THREADS_MAX: usize = 8;
 
-/// The digest of the tree `root`. Entries that are `ignored` do not count.
+/// The digest of the tree `root`. Entries that are `ignored` do not count; those `instead`, in path order, do.
 ///
 /// # Errors
 /// When the tree cannot be read, or somebody changes it meanwhile.
 pub fn digest(
     root: &Path,
     ignored: &dyn Fn(&Entry) -> bool,
+    instead: &[Entry],
     progress: &dyn Progress,
 ) -> Result<Digest, Error> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
@@ -40,6 +41,7 @@ pub fn digest(
         drop(done);
         let give = give;
         let mut tree = TreeDigest::default();
+        let mut instead = instead.iter().peekable();
         let mut waiting = BTreeMap::new();
         let (mut given, mut added, mut is_over) = (0, 0, false);
         while !is_over || added < given {
@@ -58,6 +60,11 @@ pub fn digest(
             waiting.insert(batch.number, batch.entries);
             while let Some(entries) = waiting.remove(&added) {
                 for entry in &entries {
+                    while let Some(other) =
+                        instead.next_if(|other| path_order(&other.path, &entry.path).is_lt())
+                    {
+                        tree.add(other);
+                    }
                     tree.add(entry);
                     let size = if let Kind::File { size, .. } = entry.kind { size } else { 0 };
                     progress.advance(size, 1);
@@ -65,6 +72,7 @@ pub fn digest(
                 added += 1;
             }
         }
+        instead.for_each(|other| tree.add(other));
         Ok(tree.finish())
     })
 }
@@ -114,7 +122,8 @@ mod tests {
             file.write_all(&vec![number as u8; number * 13]).unwrap();
         }
         let wanted = scan::digest(directory.path()).unwrap();
-        let found = |ignored: &dyn Fn(&Entry) -> bool| digest(directory.path(), ignored, &Silent).unwrap();
+        let found =
+            |ignored: &dyn Fn(&Entry) -> bool| digest(directory.path(), ignored, &[], &Silent).unwrap();
         assert_eq!(found(&|_| false), wanted);
         assert_ne!(found(&|entry| entry.path == b"d1/1"), wanted);
     }

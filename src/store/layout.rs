@@ -107,6 +107,11 @@ impl Layout {
         self.private().join("request.json")
     }
 
+    /// When files of trees were made or linked by us.
+    pub fn spans(&self) -> PathBuf {
+        self.private().join("spans.json")
+    }
+
     /// What the tree of a release must be.
     pub fn sealed(&self, version: &Version) -> PathBuf {
         self.manifests().join(format!("{version}.json"))

@@ -25,6 +25,7 @@ mod pointer;
 mod retention;
 mod sealed;
 mod space;
+mod spans;
 mod trees;
 
 use std::path::PathBuf;
@@ -37,7 +38,7 @@ pub use layout::Layout;
 pub use memory::Memory;
 pub use pointer::{Pointer, ReadyPointer};
 pub use retention::{Keep, Tree, Worth, surplus};
-pub use sealed::Sealed;
+pub use sealed::{Replaced, Sealed};
 pub use space::{Need, Space};
 pub use trees::{Request, Staging, Swept};
 

@@ -29,12 +29,40 @@ pub struct Sealed {
     /// Fingerprints of these keys. A release is no base for one that other keys vouch for.
     #[serde(default)]
     pub keys: Vec<String>,
+    /// What the node let in beyond the usual when it was staged: `setid`, `capabilities`. A tree of which that may be in it
+    /// is no start for one of which it may not.
+    #[serde(default)]
+    pub allowed: Vec<String>,
     /// Which data this release reads (epochs).
     pub data_read: Vec<u64>,
     /// Which data it writes.
     pub data_write: Option<u64>,
-    /// Links of the node's configuration that were made in the tree; they are no part of its digest.
+    /// Links of the node's configuration that were made in the tree, and directories on the way to them; they are no part
+    /// of its digest.
     pub links: Vec<String>,
+    /// What the release has where these links are, in path order.
+    #[serde(default)]
+    pub replaced: Vec<Replaced>,
+}
+
+/// An entry of a release in whose place is a link of the node's configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replaced {
+    /// Its path in the tree.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Numeric owner.
+    pub uid: u32,
+    /// Numeric group.
+    pub gid: u32,
+    /// Modification time: seconds and nanoseconds.
+    pub mtime: (i64, u32),
+    /// What is in it, if it is a file.
+    pub content: Option<Vec<u8>>,
+    /// Where it leads, if it is a link. Else it is a directory.
+    pub target: Option<String>,
 }
 
 impl Store {

@@ -26,6 +26,8 @@ pub struct Staging {
     version: Version,
     /// Opened before the first write, so that it sees every write-back error.
     filesystem: File,
+    /// When it began, by the file system's clock.
+    began: i64,
 }
 
 /// An operator's word to the cutover that watches a trial.
@@ -158,9 +160,10 @@ impl Store {
         // Before the first write, so that no write-back error is missed.
         let filesystem = File::open(root).context("open", root)?;
         let (path, index) = (self.layout.staging().join(version), self.layout.staged_index(version));
+        let began = self.begin_span()?;
         self.clear(&path)?;
         self.disk.remove_file(&index)?;
-        Ok(Staging { path, index, version: version.clone(), filesystem })
+        Ok(Staging { path, index, version: version.clone(), filesystem, began })
     }
 
     /// Whether trees are subvolumes: on btrfs, unless told otherwise. Only root can remove them again.
@@ -194,6 +197,8 @@ impl Store {
             self.clear(&staging.path)?;
             return Err(error.into());
         }
+        // From here on files of other trees that were linked have other change times than their own staging saw.
+        self.end_span(staging.began)?;
         self.disk.remove_file(&self.layout.index(&staging.version))?;
         if staging.index.exists() {
             self.disk.rename(&staging.index, &self.layout.index(&staging.version))?;
@@ -222,6 +227,7 @@ impl Store {
         let version = &sealed.release.version;
         let tree = self.tree(version)?;
         self.disk.sync_filesystem(&staging.filesystem, &staging.path)?;
+        self.end_span(staging.began)?;
         let mut beside = std::ffi::OsString::from(".");
         beside.push(version.as_str());
         let beside = self.layout.releases().join(beside);
@@ -236,12 +242,15 @@ impl Store {
         if staging.index.exists() {
             self.disk.rename(&staging.index, &self.layout.index(version))?;
         }
-        self.clear(&beside)
+        let began = self.begin_span()?;
+        self.clear(&beside)?;
+        self.end_span(began)
     }
 
     /// Gives up a tree that cannot be completed.
     pub fn abandon(&self, staging: &Staging) -> Result<(), Error> {
         self.clear(&staging.path)?;
+        self.end_span(staging.began)?;
         Ok(self.disk.remove_file(&staging.index)?)
     }
 
@@ -249,7 +258,9 @@ impl Store {
     pub fn remove(&self, version: &Version) -> Result<(), Error> {
         let tree = self.tree(version)?;
         disk::ensure_no_mount(&tree)?;
+        let began = self.begin_span()?;
         self.clear(&tree)?;
+        self.end_span(began)?;
         self.disk.remove_file(&self.layout.index(version))?;
         Ok(self.disk.remove_file(&self.layout.sealed(version))?)
     }
@@ -282,10 +293,13 @@ impl Store {
     /// What cannot be removed does not keep the rest.
     pub fn sweep(&self) -> Result<Swept, Error> {
         let mut swept = Swept::default();
-        for directory in [self.layout.staging(), self.layout.trash()] {
-            for path in children(&directory)? {
+        let trees = [children(&self.layout.staging())?, children(&self.layout.trash())?].concat();
+        if !trees.is_empty() {
+            let began = self.begin_span()?;
+            for path in trees {
                 swept.note(self.disk.remove_tree(&path), path);
             }
+            self.end_span(began)?;
         }
         let private = [self.layout.private(), self.layout.manifests()];
         for path in private.iter().map(|place| children(place)).collect::<Result<Vec<_>, _>>()?.concat() {

@@ -5,12 +5,14 @@ pub mod entry;
 pub mod escape;
 pub mod progress;
 pub mod record;
+mod spans;
 pub mod state;
 pub mod units;
 pub mod version;
 
 pub use digest::Digest;
 pub use escape::{escaped, escaped_path};
+pub use spans::Spans;
 pub use units::{Size, Span};
 pub use version::Version;
 

@@ -12,7 +12,7 @@ use cutover::store::{self, Layout, Sealed, Store};
 use cutover::sys::disk::Disk;
 use cutover::sys::ioctl;
 use cutover::types::progress::Silent;
-use cutover::types::{Digest, ReleaseId, Version};
+use cutover::types::{Digest, ReleaseId, Spans, Version};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
@@ -144,6 +144,7 @@ impl Node {
             limits: &limits,
             record: &staging.index,
             is_suspect: false,
+            spans: &Spans::default(),
             threads: 2,
         };
         let staged = stage(&open(archive), &order, &Disk::default(), &Silent).unwrap();
@@ -157,9 +158,11 @@ impl Node {
             staged: jiff::Timestamp::UNIX_EPOCH,
             signers: Vec::new(),
             keys: Vec::new(),
+            allowed: Vec::new(),
             data_read: Vec::new(),
             data_write: None,
             links: Vec::new(),
+            replaced: Vec::new(),
         };
         self.store.publish(staging, &sealed).unwrap();
         staged

@@ -58,6 +58,7 @@ mod staging;
 mod status;
 mod surroundings;
 mod terminal;
+mod touched;
 mod truth;
 mod way_back;
 mod web;

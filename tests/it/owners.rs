@@ -121,3 +121,66 @@ fn nobody_else_may_put_another_root_in_place() {
     chown(&parent, Some(1001), None).unwrap();
     assert_eq!(check().status.code(), Some(2));
 }
+
+fn link(target: &Path, at: &str, place: &Path, root: &Path) -> std::path::PathBuf {
+    let config = place.join("app.toml");
+    let text = format!(
+        "root = '{}'\n[archive]\nallow_setid = true\n[links]\n'{at}' = '{}'\n",
+        root.display(),
+        target.display()
+    );
+    fs::write(&config, text).unwrap();
+    config
+}
+
+#[test]
+fn a_configured_link_takes_the_place_of_what_the_release_has() {
+    for kind in ["", "btrfs"] {
+        let mounted = if kind.is_empty() {
+            None
+        } else {
+            let Some(mounted) =
+                Mounted::new("a_configured_link_takes_the_place_of_what_the_release_has", kind)
+            else {
+                return;
+            };
+            Some(mounted)
+        };
+        let here = tempfile::tempdir().unwrap();
+        let place = mounted.as_ref().map_or_else(|| here.path().to_owned(), Mounted::path);
+        let (tree, root, shared) = (place.join("tree"), place.join("root"), place.join("shared"));
+        for path in [&root, &shared, &tree.join("uploads"), &tree.join("full"), &tree.join("real")] {
+            fs::create_dir_all(path).unwrap();
+        }
+        fs::write(tree.join("uploads/.gitkeep"), "").unwrap();
+        fs::write(tree.join("config.yml"), "an example").unwrap();
+        fs::write(tree.join("full/code"), "code").unwrap();
+        std::os::unix::fs::symlink("real", tree.join("way")).unwrap();
+        let mut version = 0;
+        let mut update = |at: &str| {
+            version += 1;
+            fs::write(tree.join("v"), version.to_string()).unwrap();
+            let name = version.to_string();
+            assert!(pack(&tree, &name, &[]).status.success());
+            let config = link(&shared, at, &place, &root);
+            let archive = place.join(format!("app-{name}.tar.zst"));
+            let words = ["--config", config.to_str().unwrap(), "update", "--allow-unsigned"];
+            cutover(&[&words[..], &[archive.to_str().unwrap()]].concat())
+        };
+        for at in ["uploads", "uploads", "config.yml", "made/on/the/way", "uploads"] {
+            let output = update(at);
+            assert!(output.status.success(), "{kind} {at}: {output:?}");
+            assert_eq!(fs::read_link(root.join("current").join(at)).unwrap(), shared, "{at}");
+            let verified = cutover(&["--root", root.to_str().unwrap(), "verify"]);
+            assert!(verified.status.success(), "{kind} {at}: {verified:?}");
+        }
+        assert_eq!(fs::read_to_string(root.join("current/config.yml")).unwrap(), "an example");
+        assert!(!root.join("current/made").exists());
+        for at in ["full", "way/uploads", "v/x"] {
+            let output = update(at);
+            assert_eq!(output.status.code(), Some(2), "{kind} {at}: {output:?}");
+            assert!(text(&output.stderr).contains("`[links]`"), "{output:?}");
+        }
+        assert_eq!(fs::read_dir(tree.join("real")).unwrap().count(), 0);
+    }
+}

@@ -10,6 +10,7 @@ use cutover::release::index::{self, Base, Index, Installed, Method, StageOrder, 
 use cutover::release::scan;
 use cutover::release::source::LocalFile;
 use cutover::sys::disk::Disk;
+use cutover::types::Spans;
 use cutover::types::entry::Entry;
 use cutover::types::progress::Silent;
 use proptest::prelude::*;
@@ -37,8 +38,16 @@ pub fn staged(
     }
     let record = record_of(into);
     let limits = limits();
-    let order =
-        StageOrder { into, method, base, limits: &limits, record: &record, is_suspect: false, threads: 2 };
+    let order = StageOrder {
+        into,
+        method,
+        base,
+        limits: &limits,
+        record: &record,
+        is_suspect: false,
+        spans: &Spans::default(),
+        threads: 2,
+    };
     stage(&open(archive), &order, &Disk::default(), &Silent)
 }
 
@@ -346,6 +355,7 @@ fn whatever_is_cut_off_is_read_once() {
             limits: &limits,
             record: &record,
             is_suspect: false,
+            spans: &Spans::default(),
             threads: 2,
         };
         let index = match Index::open(Arc::new(kept), None) {

@@ -81,9 +81,11 @@ impl Place {
             staged: at(staged),
             signers: vec!["team".into()],
             keys: Vec::new(),
+            allowed: Vec::new(),
             data_read: Vec::new(),
             data_write: None,
             links: Vec::new(),
+            replaced: Vec::new(),
         };
         self.store.keep_sealed(&sealed).unwrap();
     }

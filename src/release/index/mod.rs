@@ -8,6 +8,7 @@
 //! Every byte is verified before it is decompressed or parsed: the manifest signs the digest of the root, the root has
 //! the digests of all pages, the pages of frames those of all frames.
 
+pub mod changes;
 pub mod codec;
 mod error;
 pub mod frames;

@@ -124,19 +124,26 @@ impl Level {
 impl Walk {
     /// The next entry, without waiting for its content.
     fn find(&mut self) -> Option<Result<Found, Error>> {
-        let name = loop {
-            let level = self.levels.last_mut()?;
-            match level.names.pop() {
-                Some(name) => break name,
-                None => drop(self.levels.pop()),
+        loop {
+            let name = loop {
+                let level = self.levels.last_mut()?;
+                match level.names.pop() {
+                    Some(name) => break name,
+                    None => drop(self.levels.pop()),
+                }
+            };
+            let level = self.levels.last()?;
+            let path = match level.path.as_slice() {
+                [] => name.to_bytes().to_vec(),
+                parent => [parent, b"/", name.to_bytes()].concat(),
+            };
+            match self.entry(&name, path.clone()) {
+                // A socket is its program's, and is no part of any release: tar leaves it out, too.
+                Ok(None) => {}
+                Ok(Some(found)) => return Some(Ok(found)),
+                Err(error) => return Some(Err(error).context("read", &self.root.path_of(&path))),
             }
-        };
-        let level = self.levels.last()?;
-        let path = match level.path.as_slice() {
-            [] => name.to_bytes().to_vec(),
-            parent => [parent, b"/", name.to_bytes()].concat(),
-        };
-        Some(self.entry(&name, path.clone()).context("read", &self.root.path_of(&path)))
+        }
     }
 
     fn complete(&self, found: Found) -> Result<Entry, Error> {
@@ -147,7 +154,7 @@ impl Walk {
         Ok(entry)
     }
 
-    fn entry(&mut self, name: &CString, path: Vec<u8>) -> io::Result<Found> {
+    fn entry(&mut self, name: &CString, path: Vec<u8>) -> io::Result<Option<Found>> {
         let depth = self.levels.len();
         let Some(level) = self.levels.last_mut() else { return Err(Errno::ENOENT.into()) };
         let parent = match level.directory.take() {
@@ -160,10 +167,8 @@ impl Walk {
         let kind = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT;
         if kind == SFlag::S_IFLNK {
             let target = readlinkat(&*parent, name.as_c_str())?.into_vec();
-            return Ok(Found {
-                entry: entry(path, Kind::Link { target }, &found, BTreeMap::new()),
-                content: None,
-            });
+            let entry = entry(path, Kind::Link { target }, &found, BTreeMap::new());
+            return Ok(Some(Found { entry, content: None }));
         }
         if kind == SFlag::S_IFDIR {
             let directory = openat(&*parent, name.as_c_str(), flags | OFlag::O_DIRECTORY, Mode::empty())?;
@@ -174,7 +179,11 @@ impl Walk {
                 self.levels[above].directory = None;
             }
             self.levels.push(Level::read(path.clone(), directory.into())?);
-            return Ok(Found { entry: entry(path, Kind::Directory, &found, xattrs), content: None });
+            let entry = entry(path, Kind::Directory, &found, xattrs);
+            return Ok(Some(Found { entry, content: None }));
+        }
+        if kind == SFlag::S_IFSOCK {
+            return Ok(None);
         }
         if kind != SFlag::S_IFREG {
             return Err(io::Error::other("it is neither a file, a directory nor a symbolic link"));
@@ -194,7 +203,7 @@ impl Walk {
             let directory = self.levels.last().map_or(&b""[..], |level| &level.path);
             entry.same_as = self.first_names.meet(inode, directory, name.to_bytes());
         }
-        Ok(Found { entry, content })
+        Ok(Some(Found { entry, content }))
     }
 }
 

@@ -215,9 +215,11 @@ examples! { node_errors: NodeError {
     Banned => [NodeError::Banned(Bad { release: release(), reason: text("it was sick"), since: now() })],
     ActiveAlready => [NodeError::ActiveAlready(version())],
     Data => each(data_errors(), NodeError::Data),
+    Tree => each(staging_errors(), NodeError::Tree),
 }}
 
 examples! { staging_errors: StagingError {
+    Link => [StagingError::Link { name: "uploads".into(), why: "`uploads` on the way to it is a link in the release".into() }],
     Store => each(store_errors(), StagingError::Store),
     Stage => each(stage_errors(), StagingError::Stage),
     Index => each(index_errors(), StagingError::Index),
@@ -302,7 +304,10 @@ examples! { failures: Error {
         Error::NoSuchRelease { what: text("1.0"), nearest: Some(text("1.0.0")) },
         Error::NoSuchRelease { what: text("1.0"), nearest: None },
     ],
-    Differs => [Error::Differs(version())],
+    Differs => [
+        Error::Differs { version: version(), what: String::new() },
+        Error::Differs { version: version(), what: "`lib/red.js` differs from what was staged".into() },
+    ],
     Upstream => each(upstream_errors(), Error::Upstream),
     Pack => each(pack_errors(), Error::Pack),
     Sign => each(sign_errors(), Error::Sign),

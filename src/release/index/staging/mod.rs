@@ -38,10 +38,9 @@ use consistency::Trees;
 pub(super) use fetch::GAP;
 pub use forecast::{Forecast, forecast};
 use join::{Pair, Shared};
-use owner::Owner;
-pub use owner::admit;
+pub use owner::{Owner, admit};
 use reuse::has_same_content;
-pub use reuse::{Base, Method, closest};
+pub use reuse::{Base, Method, closest, is_whole};
 
 use super::PageKind;
 use super::error::Error;
@@ -51,9 +50,9 @@ use crate::release::archive::Limits;
 use crate::release::source::{LocalFile, Ranges};
 use crate::sys::disk::{Context as _, Disk};
 use crate::sys::wall;
-use crate::types::Digest;
 use crate::types::entry::Kind;
 use crate::types::progress::{Activity, Progress};
+use crate::types::{Digest, Spans};
 
 /// What is to be built, and how.
 pub struct StageOrder<'a> {
@@ -70,6 +69,8 @@ pub struct StageOrder<'a> {
     pub record: &'a Path,
     /// Files of the base are read before they are trusted.
     pub is_suspect: bool,
+    /// When files of trees were made or linked by us: those that changed at other times are read before they are trusted.
+    pub spans: &'a Spans,
     /// Threads; 0 for as many as pay.
     pub threads: usize,
 }

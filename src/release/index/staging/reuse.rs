@@ -8,19 +8,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+use nix::sys::stat::{Mode, fstat, fstatat};
 use sha2::{Digest as _, Sha256};
 
+use super::super::changes::{Look, is_open_to_others, is_same, look};
 use super::super::meta::parent_of;
 use super::super::seen::Installed;
 use super::super::{Error, Record};
 use super::StageOrder;
 use super::owner::Owner;
 use crate::release::tree::{Root, TreeWriter};
-use crate::sys::disk::{self, Context as _, Disk};
+use crate::sys::disk::{Context as _, Disk};
 use crate::sys::ioctl;
-use crate::types::Digest;
 use crate::types::entry::{Entry, Kind};
+use crate::types::{Digest, Spans};
 
 /// How the unchanged part of a new tree comes into being.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,12 +54,13 @@ pub struct Reuse<'a> {
     parent: Option<(Vec<u8>, OwnedFd)>,
     can_clone: bool,
     is_suspect: bool,
+    spans: &'a Spans,
     buffer: Vec<u8>,
 }
 
 impl<'a> Reuse<'a> {
     /// From this base, by this method.
-    pub fn new(base: &'a Base, order: &StageOrder<'_>, owner: Owner, disk: &Disk) -> Result<Self, Error> {
+    pub fn new(base: &'a Base, order: &StageOrder<'a>, owner: Owner, disk: &Disk) -> Result<Self, Error> {
         let root = Root::open(&base.tree, disk)?;
         let method = order.method;
         let can_clone = method != Method::Copy;
@@ -70,6 +72,7 @@ impl<'a> Reuse<'a> {
             parent: None,
             can_clone,
             is_suspect: order.is_suspect,
+            spans: order.spans,
             buffer: Vec::new(),
         })
     }
@@ -96,7 +99,9 @@ impl<'a> Reuse<'a> {
             Err(Errno::ENOENT) => return Ok(None),
             found => found.context_at("look at", || self.root.path_of(&old.entry.path))?,
         };
-        if !self.is_untouched(&found, &old.entry, old_number) {
+        let inode = self.installed.seen.inodes.get(old_number).copied();
+        let seen = look(&found, (&parent.1, name), &old.entry, inode, self.owner, self.spans);
+        if seen == Look::Changed {
             self.parent = Some(parent);
             return Ok(None);
         }
@@ -104,14 +109,16 @@ impl<'a> Reuse<'a> {
         let path = || self.root.path_of(&old.entry.path);
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let open = || openat(&parent.1, name, flags, Mode::empty()).context_at("open", path).map(File::from);
-        if self.is_suspect && !is_whole(&open()?, &old.entry).context_at("read", path)? {
+        let is_unsure = self.is_suspect || seen == Look::Unsure;
+        if is_unsure && !is_same(&open()?, &old.entry).context_at("read", path)? {
             return Ok(None);
         }
-        if self.method == Method::Hardlink && has_same_metadata(&new.entry, &old.entry) {
-            match writer.hard_link_from(&new.entry.path, parent.1.as_fd(), name) {
-                // The file has as many names as the file system can count, or is in another subvolume.
-                Err(error) if is_one_of(&error, [Errno::EMLINK, Errno::EXDEV]) => {}
-                made => return made.map(|()| Some(found.st_ino)).map_err(Error::from),
+        let is_open = is_open_to_others(found.st_uid, found.st_gid, found.st_mode);
+        if self.method == Method::Hardlink && !is_open && has_same_metadata(&new.entry, &old.entry) {
+            // Whatever forbids a link (an immutable file, too many names, a border), a copy does as well; and what forbids
+            // that, too, is told then.
+            if writer.hard_link_from(&new.entry.path, parent.1.as_fd(), name).is_ok() {
+                return Ok(Some(found.st_ino));
             }
         }
         let (source, path) = (open()?, path());
@@ -129,8 +136,9 @@ impl<'a> Reuse<'a> {
         };
         let found = fstat(&opened).context_at("look at", path)?;
         let file = File::from(opened);
-        let is_good = self.is_untouched(&found, &old.entry, old_number)
-            && is_whole(&file, &old.entry).context_at("read", path)?;
+        let inode = self.installed.seen.inodes.get(old_number).copied();
+        let seen = look(&found, (&parent, name), &old.entry, inode, self.owner, self.spans);
+        let is_good = seen != Look::Changed && is_whole(&file, &old.entry).context_at("read", path)?;
         Ok(is_good.then_some(file))
     }
 
@@ -139,19 +147,6 @@ impl<'a> Reuse<'a> {
             Some((last, descriptor)) if last == path => Ok((last, descriptor)),
             _ => Ok((path.to_vec(), self.root.directory(path)?)),
         }
-    }
-
-    /// Whether a file of the base still is what staging made.
-    fn is_untouched(&self, found: &FileStat, old: &Entry, number: usize) -> bool {
-        let Kind::File { size, .. } = old.kind else { return false };
-        let meta = self.owner.meta(old);
-        let is_file = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
-        is_file
-            && u64::try_from(found.st_size) == Ok(size)
-            && (found.st_mtime, found.st_mtime_nsec) == (old.mtime.0, i64::from(old.mtime.1))
-            && found.st_mode & 0o7777 == meta.mode
-            && (found.st_uid, found.st_gid) == (meta.uid, meta.gid)
-            && self.installed.seen.inodes.get(number) == Some(&found.st_ino)
     }
 
     /// Makes a file with the content of `source`: a clone where that is possible, else a copy, which is hashed.
@@ -208,12 +203,8 @@ impl<'a> Reuse<'a> {
     }
 }
 
-fn is_one_of(error: &disk::Error, numbers: [Errno; 2]) -> bool {
-    numbers.iter().any(|errno| error.source.raw_os_error() == Some(*errno as i32))
-}
-
 /// Whether a file has the content that its entry says.
-fn is_whole(mut file: &File, entry: &Entry) -> std::io::Result<bool> {
+pub fn is_whole(mut file: &File, entry: &Entry) -> std::io::Result<bool> {
     let Kind::File { content, .. } = entry.kind else { return Ok(false) };
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 256 << 10];

@@ -1,0 +1,156 @@
+//! Which files of a staged tree are no longer what staging made of them.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
+use nix::unistd::geteuid;
+
+use super::meta::parent_of;
+use super::seen::Installed;
+use super::staging::{Owner, is_whole};
+use super::{Error, Record};
+use crate::release::scan;
+use crate::release::tree::Root;
+use crate::sys::access_list;
+use crate::sys::disk::Disk;
+use crate::types::Spans;
+use crate::types::entry::{Entry, Kind};
+
+/// What a look at a file tells, without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// It is what staging made.
+    Same,
+    /// Only its content and attributes can tell.
+    Unsure,
+    /// It is another one, or was changed.
+    Changed,
+}
+
+/// Looks at the file `name` in an open directory. `inode` is the number that staging saw.
+pub fn look(
+    found: &FileStat,
+    (directory, name): (impl AsFd, &[u8]),
+    entry: &Entry,
+    inode: Option<u64>,
+    owner: Owner,
+    spans: &Spans,
+) -> Look {
+    let Kind::File { size, .. } = entry.kind else { return Look::Changed };
+    let meta = owner.meta(entry);
+    let is_file = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
+    let is_alike = is_file
+        && u64::try_from(found.st_size) == Ok(size)
+        && (found.st_mtime, found.st_mtime_nsec) == (entry.mtime.0, i64::from(entry.mtime.1))
+        && found.st_mode & 0o7777 == meta.mode
+        && (found.st_uid, found.st_gid) == (meta.uid, meta.gid)
+        && inode == Some(found.st_ino);
+    if !is_alike {
+        return Look::Changed;
+    }
+    let is_ours = spans.have(Spans::moment(found.st_ctime, found.st_ctime_nsec));
+    if is_ours && entry.xattrs.is_empty() && has_no_attributes(directory, name) {
+        Look::Same
+    } else {
+        Look::Unsure
+    }
+}
+
+/// Whether a file has surely none of the attributes that count.
+fn has_no_attributes(directory: impl AsFd, name: &[u8]) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let mut path = format!("/proc/self/fd/{}/", directory.as_fd().as_raw_fd()).into_bytes();
+    path.extend(name);
+    match xattr::list(std::ffi::OsStr::from_bytes(&path)) {
+        Ok(mut names) => names.all(|name| !counts(name.as_bytes())),
+        Err(error) => error.raw_os_error() == Some(libc::EOPNOTSUPP),
+    }
+}
+
+fn counts(name: &[u8]) -> bool {
+    name.starts_with(b"user.") || name == b"security.capability" || access_list::is_one(name)
+}
+
+/// Whether an open file has the content and the attributes of its entry.
+pub fn is_same(file: &File, entry: &Entry) -> std::io::Result<bool> {
+    Ok(scan::attributes(file)? == entry.xattrs && is_whole(file, entry)?)
+}
+
+/// Files of a tree that were changed or removed since it was staged, at most so many, with all that is told in path order.
+/// Files of which only reading can tell are read: they are few, unless somebody has linked or copied all of them.
+pub fn changes(
+    tree: &Path,
+    installed: &Installed,
+    spans: &Spans,
+    most: usize,
+) -> Result<Vec<Vec<u8>>, Error> {
+    let root = Root::open(tree, &Disk::default())?;
+    let owner = Owner::of_process();
+    let mut changed = Vec::new();
+    let mut parent: Option<(Vec<u8>, Option<OwnedFd>)> = None;
+    let mut number = 0;
+    for record in installed.index.records() {
+        let Record { entry, .. } = record?;
+        if changed.len() >= most {
+            break;
+        }
+        if !matches!(entry.kind, Kind::File { .. }) || entry.same_as.is_some() {
+            continue;
+        }
+        let inode = installed.seen.inodes.get(number).copied();
+        number += 1;
+        let directory = parent_of(&entry.path);
+        if parent.as_ref().is_none_or(|(path, _)| path != directory) {
+            parent = Some((directory.to_vec(), root.directory(directory).ok()));
+        }
+        let Some((_, Some(opened))) = &parent else {
+            changed.push(entry.path);
+            continue;
+        };
+        let start = entry.path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+        let name = &entry.path[start..];
+        let is_same = match fstatat(opened, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(_) => false,
+            Ok(found) => match look(&found, (opened, name), &entry, inode, owner, spans) {
+                Look::Same => true,
+                Look::Changed => false,
+                Look::Unsure => {
+                    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+                    let opened = openat(opened, name, flags, Mode::empty());
+                    opened.is_ok_and(|file| is_same(&File::from(file), &entry).unwrap_or(false))
+                }
+            },
+        };
+        if !is_same {
+            changed.push(entry.path);
+        }
+    }
+    Ok(changed)
+}
+
+/// Entries of a tree that its release does not have, at most so many.
+pub fn additions(tree: &Path, installed: &Installed, most: usize) -> Result<Vec<Vec<u8>>, Error> {
+    let mut known = HashSet::new();
+    for record in installed.index.records() {
+        known.insert(record?.entry.path);
+    }
+    let mut added = Vec::new();
+    for entry in scan::walk_unread(tree)? {
+        let path = entry?.path;
+        if added.len() < most && !known.contains(&path) {
+            added.push(path);
+        }
+    }
+    Ok(added)
+}
+
+/// Whether a file that is shared with other trees could be changed by somebody who is not root: then it is copied.
+pub fn is_open_to_others(uid: u32, gid: u32, mode: u32) -> bool {
+    let me = geteuid().as_raw();
+    uid != me || mode & 0o002 != 0 || (mode & 0o020 != 0 && me == 0 && gid != 0)
+}

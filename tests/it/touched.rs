@@ -1,0 +1,174 @@
+//! Trees that somebody has written to: what was changed is never carried on, and is told before people rely on it.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::filesystems::Mounted;
+use crate::node::text;
+
+struct Place {
+    mounted: Mounted,
+}
+
+impl Place {
+    fn new(test: &str, kind: &'static str) -> Option<Self> {
+        let mounted = Mounted::new(test, kind)?;
+        fs::create_dir(mounted.path().join("root")).unwrap();
+        fs::create_dir_all(mounted.path().join("tree/lib")).unwrap();
+        for name in ["a", "b", "c", "d"] {
+            fs::write(mounted.path().join("tree/lib").join(name), format!("{name} as released")).unwrap();
+        }
+        Some(Self { mounted })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.mounted.path().join(name)
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        let root = self.path("root");
+        Command::new(env!("CARGO_BIN_EXE_cutover")).arg("--root").arg(root).args(words).output().unwrap()
+    }
+
+    fn update(&self, version: &str, more: &[&str]) {
+        fs::write(self.path("tree/v"), version).unwrap();
+        let archive = self.path(&format!("app-{version}.tar.zst"));
+        let tree = self.path("tree");
+        let words = ["-q", "pack", tree.to_str().unwrap(), "--product", "app", "--version", version, "-o"];
+        let packed = self.run(&[&words[..], &[archive.to_str().unwrap()], more].concat());
+        assert!(packed.status.success(), "{packed:?}");
+        let updated = self.run(&["update", "--allow-unsigned", archive.to_str().unwrap()]);
+        assert!(updated.status.success(), "{updated:?}");
+    }
+
+    fn inode(&self, version: &str, name: &str) -> u64 {
+        fs::metadata(self.path(&format!("root/releases/{version}/lib/{name}"))).unwrap().ino()
+    }
+}
+
+/// Changes the content, and gives the file its time back.
+fn rewrite(path: &Path) {
+    let before = fs::metadata(path).unwrap().modified().unwrap();
+    let length = fs::read(path).unwrap().len();
+    let file = fs::File::options().write(true).open(path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &vec![b'x'; length], 0).unwrap();
+    file.set_modified(before).unwrap();
+}
+
+#[test]
+fn what_was_changed_is_never_carried_on() {
+    for kind in ["ext4", "xfs"] {
+        let Some(place) = Place::new("what_was_changed_is_never_carried_on", kind) else { return };
+        place.update("1", &[]);
+        let at = |name: &str| place.path(&format!("root/current/lib/{name}"));
+        rewrite(&at("a"));
+        xattr::set(at("b"), "user.note", b"mine").unwrap();
+        let is_listed = Command::new("setfacl").args(["-m", "u:33:rw"]).arg(at("d")).status().is_ok();
+        place.update("2", &[]);
+        assert_eq!(place.run(&["verify", "2"]).status.code(), Some(0), "{kind}");
+        assert_ne!(place.inode("1", "a"), place.inode("2", "a"), "{kind}");
+        assert_ne!(place.inode("1", "b"), place.inode("2", "b"), "{kind}");
+        assert_eq!(place.inode("1", "c"), place.inode("2", "c"), "{kind}: what nobody touched is shared");
+        if is_listed {
+            assert_ne!(place.inode("1", "d"), place.inode("2", "d"), "{kind}");
+        }
+        // Links of others change the change time, too: then the content tells.
+        let backup = place.path("backup");
+        fs::hard_link(place.path("root/releases/2/lib/c"), &backup).unwrap();
+        place.update("3", &[]);
+        assert_eq!(place.inode("3", "c"), place.inode("2", "c"), "{kind}");
+        assert_eq!(place.run(&["verify", "3"]).status.code(), Some(0), "{kind}");
+    }
+}
+
+#[test]
+fn a_write_in_place_is_told_before_anybody_relies_on_the_tree() {
+    for kind in ["ext4", "xfs"] {
+        let test = "a_write_in_place_is_told_before_anybody_relies_on_the_tree";
+        let Some(place) = Place::new(test, kind) else { return };
+        for version in ["1", "2", "3"] {
+            place.update(version, &[]);
+        }
+        let check = || text(&place.run(&["rollback", "--check"]).stdout);
+        assert!(!check().contains("written to"), "{kind}: {}", check());
+        rewrite(&place.path("root/current/lib/a"));
+        assert!(check().contains("lib/a"), "{kind}: {}", check());
+        let status = text(&place.run(&["status"]).stdout);
+        assert!(status.contains("lib/a"), "{kind}: {status}");
+        let verified = place.run(&["verify", "1"]);
+        let error = text(&verified.stderr);
+        assert_eq!(verified.status.code(), Some(12));
+        assert!(error.contains("lib/a") && error.contains("2, 3"), "{kind}: {error}");
+        let back = place.run(&["rollback"]);
+        assert!(text(&back.stderr).contains("lib/a"), "{kind}: {back:?}");
+        let archive = place.path("app-2.tar.zst");
+        let words = ["verify", "2", "--repair", "--allow-unsigned", "--from", archive.to_str().unwrap()];
+        assert_eq!(place.run(&words).status.code(), Some(0), "{kind}");
+        assert_eq!(fs::read_to_string(place.path("root/current/lib/a")).unwrap(), "a as released");
+    }
+}
+
+#[test]
+fn what_cannot_or_must_not_be_linked_is_copied() {
+    for kind in ["ext4", "xfs"] {
+        let Some(place) = Place::new("what_cannot_or_must_not_be_linked_is_copied", kind) else { return };
+        fs::set_permissions(place.path("tree/lib/b"), fs::Permissions::from_mode(0o666)).unwrap();
+        place.update("1", &[]);
+        let fixed = place.path("root/releases/1/lib/a");
+        let flag =
+            |flag: &str| Command::new("chattr").arg(flag).arg(&fixed).status().is_ok_and(|it| it.success());
+        assert!(flag("+i"));
+        place.update("2", &[]);
+        assert_ne!(place.inode("1", "a"), place.inode("2", "a"), "{kind}: immutable");
+        assert_ne!(place.inode("1", "b"), place.inode("2", "b"), "{kind}: anybody may write to it");
+        assert_eq!(place.inode("1", "c"), place.inode("2", "c"), "{kind}");
+        assert!(flag("-i"));
+        place.update("3", &["--owner", "33:33"]);
+        place.update("4", &["--owner", "33:33"]);
+        assert_ne!(place.inode("3", "c"), place.inode("4", "c"), "{kind}: its owner may write to it");
+        assert_eq!(place.run(&["verify", "4"]).status.code(), Some(0), "{kind}");
+    }
+}
+
+#[test]
+fn what_the_node_does_not_let_in_does_not_come_from_the_base() {
+    for kind in ["ext4", "btrfs"] {
+        let test = "what_the_node_does_not_let_in_does_not_come_from_the_base";
+        let Some(place) = Place::new(test, kind) else { return };
+        fs::set_permissions(place.path("tree/lib/b"), fs::Permissions::from_mode(0o4755)).unwrap();
+        let config = place.path("app.toml");
+        let update = |version: &str, allowed: bool| {
+            fs::write(place.path("tree/v"), version).unwrap();
+            let archive = place.path(&format!("app-{version}.tar.zst"));
+            let (tree, archive) = (place.path("tree"), archive.to_str().unwrap().to_owned());
+            let words =
+                ["-q", "pack", tree.to_str().unwrap(), "--product", "app", "--version", version, "-o"];
+            assert!(place.run(&[&words[..], &[&archive, "--owner", "0:0"]].concat()).status.success());
+            let root = place.path("root");
+            let text = format!("root = '{}'\n[archive]\nallow_setid = {allowed}\n", root.display());
+            fs::write(&config, text).unwrap();
+            let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
+            command.arg("--config").arg(&config).args(["update", "--allow-unsigned", &archive]);
+            command.output().unwrap().status.code()
+        };
+        assert_eq!(update("1", true), Some(0), "{kind}");
+        assert_eq!(update("2", false), Some(12), "{kind}");
+    }
+}
+
+#[test]
+fn a_tree_with_a_socket_is_adopted() {
+    let place = tempfile::tempdir().unwrap();
+    let (root, old) = (place.path().join("root"), place.path().join("root/old"));
+    fs::create_dir_all(&old).unwrap();
+    fs::write(old.join("code"), "code").unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(old.join("app.sock")).unwrap();
+    let cutover = |words: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_cutover")).arg("--root").arg(&root).args(words).output().unwrap()
+    };
+    let adopted = cutover(&["adopt", old.to_str().unwrap(), "--version", "0.9"]);
+    assert!(adopted.status.success(), "{adopted:?}");
+    assert_eq!(cutover(&["verify"]).status.code(), Some(0));
+}
