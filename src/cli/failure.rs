@@ -296,7 +296,9 @@ fn of_rehearsal(error: &rehearsal::Error) -> Failure {
             "name the units that can be rehearsed with `units` in `[rehearsal]`, a `command`, or another `network`",
         ),
         E::Walls(W::Absent(_)) => told(code::USAGE, "make it, owned by the service's user, then try again"),
-        E::Walls(W::Name(_) | W::TooMany(_)) => told(code::USAGE, "set `network = \"off\"` in `[rehearsal]`"),
+        E::Walls(W::Name(_) | W::TooMany(_) | W::Socket(_) | W::TooManySockets(_)) => {
+            told(code::USAGE, "set `network = \"off\"` in `[rehearsal]`")
+        }
         E::Data(data::Error::NoSpace { .. } | data::Error::NoInodes { .. }) => told(
             code::NO_SPACE,
             "make room, put the data on a file system that shares blocks, or use `--no-rehearsal`",

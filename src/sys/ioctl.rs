@@ -73,6 +73,23 @@ mod raw {
     nix::ioctl_write_ptr!(set_file_flags, b'f', 2, libc::c_long);
 }
 
+/// linux/un.h: SIOCUNIXFILE
+const SOCKET_FILE: libc::c_ulong = 0x89e0;
+
+/// The file that a Unix socket of another process is bound to, opened as a path only. For root.
+pub fn socket_file(pid: i32, descriptor: i32) -> io::Result<OwnedFd> {
+    // SAFETY: plain system calls with numbers; each result is checked before it is owned, by nobody else.
+    unsafe {
+        let owned = |number: libc::c_long| -> io::Result<OwnedFd> {
+            let number = Errno::result(number)?;
+            Ok(OwnedFd::from_raw_fd(i32::try_from(number).map_err(io::Error::other)?))
+        };
+        let process = owned(libc::syscall(libc::SYS_pidfd_open, pid, 0))?;
+        let socket = owned(libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), descriptor, 0))?;
+        owned(libc::ioctl(socket.as_raw_fd(), SOCKET_FILE as _).into())
+    }
+}
+
 /// What the kernel says of `name` in an open directory, or with an empty name of what is open itself. No link is followed,
 /// and nothing is mounted for it.
 pub fn statx(directory: impl AsFd, name: &CStr) -> io::Result<libc::statx> {

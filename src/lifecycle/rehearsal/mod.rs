@@ -18,6 +18,7 @@ mod ports;
 mod private;
 mod running;
 pub mod settings;
+mod sockets;
 mod text;
 mod unit;
 mod view;

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, chown};
 
+use super::sockets;
 use super::text::{can_be_said, word};
 use crate::sys::disk::{self, Context as _, Disk};
 use crate::types::{Version, escaped_path};
@@ -39,6 +40,12 @@ pub enum Error {
     /// Too many mounts.
     #[error("`{}` has more than {MOUNTS_MAX} entries", escaped_path(.0))]
     TooMany(PathBuf),
+    /// A socket of which nobody knows where it is.
+    #[error("the socket `{}` was bound by a relative name, and cannot be found to be hidden", escaped_path(.0))]
+    Socket(PathBuf),
+    /// Too many sockets to hide.
+    #[error("more than {MOUNTS_MAX} sockets would have to be hidden, such as `{}`", escaped_path(.0))]
+    TooManySockets(PathBuf),
 }
 
 /// A user and a group, as numbers.
@@ -102,10 +109,12 @@ pub fn build(disk: &Disk, plan: &Plan<'_>) -> Result<Vec<String>, Error> {
         }
         lines.push(bind("BindPaths", place, path)?);
     }
-    for socket in sockets(&fs::read_to_string("/proc/1/net/unix").unwrap_or_default()) {
-        if can_be_said(&socket) && socket.exists() {
-            lines.push(format!("InaccessiblePaths=-{}", word(&socket)));
+    let found = sockets::find(&fs::read_to_string("/proc/1/net/unix").unwrap_or_default());
+    for socket in reachable(found.map_err(Error::Socket)?)? {
+        if !can_be_said(&socket) {
+            return Err(Error::Name(socket));
         }
+        lines.push(format!("InaccessiblePaths=-{}", word(&socket)));
     }
     Ok(lines)
 }
@@ -243,18 +252,15 @@ fn make(disk: &Disk, path: &Path, mode: u32, owner: Option<Owner>) -> Result<(),
     Ok(())
 }
 
-/// The sockets in the file system that somebody on the node listens on, but for those in directories that are empty in a
-/// rehearsal. `text` is `/proc/net/unix`.
-fn sockets(text: &str) -> Vec<PathBuf> {
-    let named = text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(7));
-    let mut paths: Vec<_> = named.filter(|path| path.starts_with('/')).map(PathBuf::from).collect();
+/// Those sockets that are not in directories that are empty in a rehearsal: each is hidden by a mount.
+fn reachable(mut sockets: Vec<PathBuf>) -> Result<Vec<PathBuf>, Error> {
     let is_hidden =
         |path: &PathBuf| EMPTY.iter().any(|empty| path.starts_with(empty)) || path.starts_with("/var/run");
-    paths.retain(|path| !is_hidden(path));
-    paths.sort();
-    paths.dedup();
-    paths.truncate(MOUNTS_MAX);
-    paths
+    sockets.retain(|path| !is_hidden(path));
+    match sockets.get(MOUNTS_MAX) {
+        Some(one_more) => Err(Error::TooManySockets(one_more.clone())),
+        None => Ok(sockets),
+    }
 }
 
 #[cfg(test)]
@@ -263,14 +269,11 @@ mod tests {
 
     #[test]
     fn sockets_elsewhere_are_hidden_one_by_one() {
-        let text = "Num RefCount Protocol Flags Type St Inode Path
-0: 00000002 00000000 00010000 0001 01 100 /run/systemd/private
-1: 00000002 00000000 00010000 0001 01 101 /var/lib/mysql/mysql.sock
-2: 00000003 00000000 00000000 0001 03 102
-3: 00000002 00000000 00010000 0001 01 103 @abstract
-4: 00000003 00000000 00000000 0001 03 104 /var/lib/mysql/mysql.sock
-";
-        assert_eq!(sockets(text), [Path::new("/var/lib/mysql/mysql.sock")]);
+        let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let found = paths(&["/run/systemd/private", "/var/lib/mysql/mysql.sock"]);
+        assert_eq!(reachable(found).unwrap(), paths(&["/var/lib/mysql/mysql.sock"]));
+        let many = (0..=MOUNTS_MAX).map(|number| PathBuf::from(format!("/srv/{number}.sock"))).collect();
+        assert!(matches!(reachable(many), Err(Error::TooManySockets(_))));
     }
 
     #[test]

@@ -269,6 +269,8 @@ examples! { walls_errors: WallsError {
     Absent => [WallsError::Absent("/var/lib/shop".into())],
     Name => [WallsError::Name("/srv/shop/a:b".into())],
     TooMany => [WallsError::TooMany("/srv/shop".into())],
+    Socket => [WallsError::Socket("app.sock".into())],
+    TooManySockets => [WallsError::TooManySockets("/srv/a.sock".into())],
 }}
 
 examples! { rehearsal_errors: RehearsalError {
