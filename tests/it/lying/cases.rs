@@ -104,9 +104,14 @@ fn contents(lies: &mut Lies) {
     }
 }
 
+/// Changes an entry of the index, and of the archive with it.
+type EntryLie = fn(&mut Entry);
+/// Changes bytes in place.
+type BytesLie = fn(&mut [u8]);
+
 /// A further hard link is not what its first name is.
 fn hard_links(lies: &mut Lies) {
-    let changes: [(&str, fn(&mut Entry)); 13] = [
+    let changes: [(&str, EntryLie); 13] = [
         ("size", |link| link.size += 1),
         ("digest", |link| link.digest = sha256(b"x")),
         ("mode", |link| link.mode = 0o644),
@@ -146,7 +151,7 @@ fn hard_links(lies: &mut Lies) {
 
 /// A field is out of its range; the archive has the same.
 fn fields(lies: &mut Lies) {
-    let changes: [(&str, fn(&mut Entry)); 8] = [
+    let changes: [(&str, EntryLie); 8] = [
         ("owner 4294967295", |entry| entry.uid = u32::MAX.into()),
         ("group 4294967295", |entry| entry.gid = u32::MAX.into()),
         ("owner of 33 bits", |entry| entry.uid = 1 << 32),
@@ -397,7 +402,7 @@ fn pages(lies: &mut Lies) {
             });
         }
     }
-    let footers: [(&str, fn(&mut [u8])); 6] = [
+    let footers: [(&str, BytesLie); 6] = [
         ("offset", |footer| footer[8] ^= 1),
         ("size", |footer| footer[16] ^= 1),
         ("plain size", |footer| footer[20] ^= 1),

@@ -337,17 +337,8 @@ impl Draft {
         pages.collect()
     }
 
-    /// The archive, and the digest of its root.
-    pub fn write(&self) -> (Vec<u8>, [u8; 32]) {
-        let frames: Vec<Vec<u8>> = self
-            .frames
-            .iter()
-            .map(|frame| {
-                frame.bytes.clone().unwrap_or_else(|| zstd::bulk::compress(&frame.plain, 3).unwrap())
-            })
-            .collect();
-        let mut archive = frames.concat();
-        let compressed = archive.len() as u64;
+    /// The pages of metadata, of frames and of places, as they are before they are compressed.
+    fn all_pages(&self, frames: &[Vec<u8>]) -> Vec<PageBytes> {
         let said = |(frame, bytes): (&Frame, &Vec<u8>)| {
             let mut said = Vec::new();
             number(&mut said, frame.said_size.unwrap_or(bytes.len() as u64));
@@ -356,7 +347,7 @@ impl Draft {
             said.extend(frame.said_digest.unwrap_or_else(|| sha256(bytes)));
             said
         };
-        let said: Vec<Vec<u8>> = self.frames.iter().zip(&frames).map(said).collect();
+        let said: Vec<Vec<u8>> = self.frames.iter().zip(frames).map(said).collect();
         let mut places = Vec::new();
         let mut last = 0;
         for location in &self.locations {
@@ -379,6 +370,21 @@ impl Draft {
         if !self.locations.is_empty() {
             pages.push(page(3, self.locations.len(), places));
         }
+        pages
+    }
+
+    /// The archive, and the digest of its root.
+    pub fn write(&self) -> (Vec<u8>, [u8; 32]) {
+        let frames: Vec<Vec<u8>> = self
+            .frames
+            .iter()
+            .map(|frame| {
+                frame.bytes.clone().unwrap_or_else(|| zstd::bulk::compress(&frame.plain, 3).unwrap())
+            })
+            .collect();
+        let mut archive = frames.concat();
+        let compressed = archive.len() as u64;
+        let pages = self.all_pages(&frames);
         let mut all = Vec::new();
         let mut list = Vec::new();
         for (at, page) in pages.iter().enumerate() {
