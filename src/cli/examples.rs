@@ -442,6 +442,18 @@ pub const MORE: &[More] = &[
         see: &["cutover-fleet(7)"],
     },
     More {
+        command: "fleet void",
+        examples: &[("cutover fleet void --reason \"a torn file\"", "end a rollout whatever its files say")],
+        exit: &[17],
+        see: &["cutover-fleet(7)"],
+    },
+    More {
+        command: "fleet replace",
+        examples: &[("cutover fleet replace web-3 --reason \"new disk\"", "free the name for another machine")],
+        exit: &[17],
+        see: &["cutover-fleet(7)"],
+    },
+    More {
         command: "config",
         examples: &[("cutover config check", "is the configuration right; silent when it is")],
         exit: &[],
