@@ -44,6 +44,8 @@ def ends_what_stands_still(app):
         updater = node.spawn("cutover", "update", "--now")
         eventually(f"the updater stands still in {moment}", 30, lambda: not node.path("/srv/stand-still").exists())
         seconds = at_rest_within(app, within + 30)
+        # What has entered the node stands still with its child, and does not see its end.
+        updater.kill()
         updater.wait(20)
         app.serves(app.active())
         status = app.status()
