@@ -449,7 +449,10 @@ pub const MORE: &[More] = &[
     },
     More {
         command: "fleet replace",
-        examples: &[("cutover fleet replace web-3 --reason \"new disk\"", "free the name for another machine")],
+        examples: &[(
+            "cutover fleet replace web-3 --reason \"new disk\"",
+            "free the name for another machine",
+        )],
         exit: &[17],
         see: &["cutover-fleet(7)"],
     },

@@ -71,7 +71,8 @@ fn commands_that_look_touch_nothing() {
             well(&["update"]);
         }
     }
-    let before = everything(&path("root"));
+    let mut before = everything(&path("root"));
+    let count = before.len();
     for (words, wanted) in [
         (&["status"][..], 0),
         (&["status", "--json"], 0),
@@ -94,8 +95,16 @@ fn commands_that_look_touch_nothing() {
         let (code, error) = run(words);
         assert_eq!(code, wanted, "{words:?}: {error}");
         let after = everything(&path("root"));
-        let changed: Vec<_> = after.iter().filter(|entry| !before.contains(entry)).collect();
-        assert!(changed.is_empty() && after.len() == before.len(), "{words:?} touched {changed:#?}");
+        // Whether going back will work is tried, with empty directories that come and go in these two places.
+        let is_tried = words.ends_with(&["--check"]) || words == ["config", "check"];
+        let tried = [path("root/.cutover/aside"), path("root/.cutover/snapshots")]
+            .map(|path| format!("{} ", path.display()));
+        let is_same = |entry: &String| {
+            before.contains(entry) || is_tried && tried.iter().any(|place| entry.starts_with(place))
+        };
+        let changed: Vec<_> = after.iter().filter(|entry| !is_same(entry)).collect();
+        before = if is_tried { after.clone() } else { before };
+        assert!(changed.is_empty() && after.len() == count, "{words:?} touched {changed:#?}");
     }
 }
 

@@ -216,13 +216,15 @@ def refuses_what_cannot_be_brought_back(app):
         before = runs(app, ["app.service"])
         version = app.publish()
 
+        banned = app.status()["bad"]
+
         def is_refused(word, by_check=2):
             status, _, said = node.run("cutover", "config", "check")
             check(status == by_check, f"{word}: config check ended with {status}: {said}")
             status, output, said = node.run("cutover", "update", "--now")
             check(status == 15 and word in output + said, f"{word}: update ended with {status}: {output}{said}")
             check(runs(app, ["app.service"]) == before, f"{word}: the application was stopped")
-            check(not app.status()["bad"], f"{word}: the release is banned")
+            check(app.status()["bad"] == banned, f"{word}: the release is banned")
 
         setting.fragment(setting.text.replace("x.service", "typo.service"))
         is_refused("typo.service")
