@@ -41,7 +41,8 @@ fn survives(health: Health, steps: (usize, usize)) {
         }
         for second in (0..CHANGES_MAX).step_by(steps.1) {
             let fault = FAULTS[(first + second / steps.1) % FAULTS.len()];
-            let node = killed.copy();
+            // Killed anew, not copied: a journal names the data by their path.
+            let Some(node) = killed_before(&begin, first) else { break };
             let notes = node.path("changes");
             let stop = format!("{second}:{fault}");
             let mut command = node.command(&["recover"]);
