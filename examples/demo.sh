@@ -150,7 +150,7 @@ publish 1.2.0
 run 10 update
 visit
 say "" "The timer will ask again and again. The release is remembered as bad, and is not tried again:"
-run 12 update
+run 15 update
 
 chapter "4. Somebody pulls the plug"
 say "1.3.0 is out. In the middle of the switch, with the old server stopped and the new one not up yet," \
