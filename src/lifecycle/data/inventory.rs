@@ -38,6 +38,16 @@ pub(super) struct Planned<'a> {
     pub method: Method,
 }
 
+/// What the copies on one file system take.
+#[derive(Default)]
+struct Need {
+    bytes: u64,
+    /// Files and directories.
+    names: u64,
+    /// The data that take most, which errors name.
+    largest: Option<(u64, PathBuf)>,
+}
+
 /// An entry and where it is.
 struct Top<'a> {
     entry: &'a Entry,
@@ -59,19 +69,23 @@ impl Data {
         let tops = entries.iter().map(top).collect::<Result<Vec<_>, _>>()?;
         refuse_nested(&tops)?;
         let mut planned = Vec::new();
-        let mut needs: BTreeMap<PathBuf, (u64, u64)> = BTreeMap::new();
+        let mut needs: BTreeMap<PathBuf, Need> = BTreeMap::new();
         for entry in entries.iter().filter(|entry| entry.on_rollback != DataPolicy::Keep) {
             let method = self.method(entry, probing)?;
             if method != Method::Absent {
                 let (bytes, names) = inspect(entry, method)?;
                 let need = needs.entry(self.filesystem_of(&entry.path)?).or_default();
-                need.0 += if method == Method::Copy { bytes } else { 0 };
-                need.1 += if method == Method::Btrfs { 0 } else { names };
+                let bytes = if method == Method::Copy { bytes } else { 0 };
+                if need.largest.as_ref().is_none_or(|(most, _)| bytes > *most) {
+                    need.largest = Some((bytes, entry.path.clone()));
+                }
+                need.bytes += bytes;
+                need.names += if method == Method::Btrfs { 0 } else { names };
             }
             planned.push(Planned { entry, method });
         }
-        for (path, (bytes, names)) in needs {
-            self.check_room(&path, bytes, names)?;
+        for (place, need) in needs {
+            self.check_room(&place, need)?;
         }
         Ok(planned)
     }
@@ -131,17 +145,19 @@ impl Data {
         Ok(if shares { Method::Reflink } else { Method::Copy })
     }
 
-    fn check_room(&self, path: &Path, bytes: u64, names: u64) -> Result<(), Error> {
-        let found = nix::sys::statvfs::statvfs(path).context("look at", path)?;
+    fn check_room(&self, place: &Path, need: Need) -> Result<(), Error> {
+        let Need { bytes, names, largest } = need;
+        let path = largest.map_or_else(|| place.to_owned(), |(_, path)| path);
+        let found = nix::sys::statvfs::statvfs(place).context("look at", place)?;
         let free = (found.blocks_available() as u64).saturating_mul(found.fragment_size() as u64);
         let free = free.saturating_sub(self.reserve);
         if bytes > free {
-            return Err(Error::NoSpace { path: path.to_owned(), need: bytes, free });
+            return Err(Error::NoSpace { path, need: bytes, free });
         }
         let inodes = found.files_available() as u64;
         // Some file systems have as many as they want, and say 0.
         if found.files() as u64 > 0 && names > inodes {
-            return Err(Error::NoInodes { path: path.to_owned(), need: names, free: inodes });
+            return Err(Error::NoInodes { path, need: names, free: inodes });
         }
         Ok(())
     }

@@ -56,20 +56,20 @@ pub enum Error {
         escaped_path(path), Size(*need), Size(*free)
     )]
     NoSpace {
-        /// The data.
+        /// The data, or those that take most of several.
         path: PathBuf,
-        /// Bytes that a copy takes.
+        /// Bytes that the copies take.
         need: u64,
         /// Bytes that are free, less the reserve.
         free: u64,
     },
     /// There are no names left for a copy.
     #[error(
-        "a copy of the data in `{}` needs {need} files and directories, and the file system has room for {free}",
+        "a copy of `{}` needs {need} files and directories, and the file system has room for {free}",
         escaped_path(path)
     )]
     NoInodes {
-        /// Where the copy would be.
+        /// The data, or those that take most of several.
         path: PathBuf,
         /// What it takes.
         need: u64,
