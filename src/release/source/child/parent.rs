@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice, Read};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -64,6 +65,8 @@ pub fn open(program: &Path, settings: &Settings) -> Result<Box<dyn Source>, Erro
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .current_dir("/")
+            // Ctrl-C is for the program that needs the release: it says what it means, and this one ends with it.
+            .process_group(0)
             .spawn()?;
         Ok(Process { control, child })
     };
