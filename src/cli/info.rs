@@ -206,8 +206,8 @@ fn check_data(node: &Node<'_>) -> Result<(), Error> {
 fn bounds(context: &Context) -> Bounds {
     let settings = context.settings();
     let copied = context
-        .with_node("config show", |_, locally| {
-            Ok(locally.application(settings, |application| application.bytes_to_copy()))
+        .with_node("config show", |node, _| {
+            Ok(node.data().bytes_to_copy(&settings.data, Probing::Guessed).unwrap_or(0))
         })
         .unwrap_or(0);
     Bounds::of(&context.app, settings, &[], copied)

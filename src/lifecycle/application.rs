@@ -78,11 +78,6 @@ pub trait Application {
     /// How long each phase of this update may take.
     fn bounds(&self, record: &Record) -> Bounds;
 
-    /// How many bytes of data a switch would copy one by one, as far as that can be measured.
-    fn bytes_to_copy(&self) -> u64 {
-        0
-    }
-
     /// Arms the timer that looks after this update until it has ended, whatever becomes of this process. It may run
     /// already.
     fn arm(&self) -> Result<(), Reason>;

@@ -154,12 +154,10 @@ impl Application for Local<'_> {
     }
 
     fn bounds(&self, record: &Record) -> Bounds {
-        let copied = if record.phase.stands() == Stands::Before { self.bytes_to_copy() } else { 0 };
+        let is_before = record.phase.stands() == Stands::Before;
+        let to_copy = || self.data().bytes_to_copy(&self.settings.data, Probing::Tried).unwrap_or(0);
+        let copied = if is_before { to_copy() } else { 0 };
         Bounds::of(self.app, self.settings, &self.store.layout.trees_of(record), copied)
-    }
-
-    fn bytes_to_copy(&self) -> u64 {
-        self.data().bytes_to_copy(&self.settings.data).unwrap_or(0)
     }
 
     fn arm(&self) -> Result<(), Reason> {

@@ -234,10 +234,10 @@ impl Data {
     }
 
     /// How many bytes the snapshots of a switch would copy one by one.
-    pub fn bytes_to_copy(&self, entries: &[Entry]) -> Result<u64, Error> {
+    pub fn bytes_to_copy(&self, entries: &[Entry], probing: Probing) -> Result<u64, Error> {
         let mut bytes = 0_u64;
         for entry in entries.iter().filter(|entry| entry.on_rollback != DataPolicy::Keep) {
-            if self.method(entry, Probing::Tried)? == Method::Copy {
+            if self.method(entry, probing)? == Method::Copy {
                 bytes = bytes.saturating_add(copy::size_bytes(&entry.path)?);
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! Publishers take turns ([`exclusive`]). What is read of the directory is read once, and compared with what vouches for
 //! it: the channel must be signed by the given key, the release that it names must have the digest that it says, and
-//! only what a call names is signed. Channel and signature are replaced together ([`pair`]).
+//! only what a call names is signed. Channel and signature are replaced together (`pair`).
 
 mod named;
 mod pair;
