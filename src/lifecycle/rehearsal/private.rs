@@ -15,12 +15,13 @@ use super::walls::{self, Scratch};
 use super::{Error, Names, SYSTEMD_MIN, slice_text};
 use crate::health::{self, Checks, Context};
 use crate::lifecycle::data::Data;
-use crate::lifecycle::settings::Settings;
+use crate::lifecycle::settings::{self, Settings};
 use crate::store::Store;
 use crate::sys::disk::{self, Context as _};
 use crate::sys::namespace::Namespaces;
 use crate::sys::systemd::{self, Properties, RUNTIME_UNITS};
 use crate::types::Version;
+use crate::types::record::DataPolicy;
 
 /// How long systemd may take to start what holds the namespaces, and sockets.
 const BEGIN: Duration = Duration::from_secs(30);
@@ -72,7 +73,7 @@ struct Socket {
 struct Plan {
     parts: Vec<Part>,
     sockets: Vec<Socket>,
-    copied: Vec<PathBuf>,
+    copied: Vec<settings::Data>,
     scratch: Vec<Scratch>,
     runtime: Vec<(PathBuf, walls::Owner)>,
 }
@@ -84,8 +85,8 @@ impl Private<'_> {
 
     /// Says whether a rehearsal of the release can be had here. Starts and changes nothing.
     pub fn check(&self, version: &Version) -> Result<(), Error> {
-        self.plan(version)?;
-        Ok(self.data.check_copies(&self.settings.data)?)
+        let plan = self.plan(version)?;
+        Ok(self.data.check_copies(&plan.copied)?)
     }
 
     /// Begins a rehearsal of the release. What an earlier one has left is removed.
@@ -94,7 +95,7 @@ impl Private<'_> {
         let disk = &self.store.disk;
         names.sweep(disk, &self.data)?;
         let plan = self.plan(version)?;
-        let copies = self.data.make_copies(transaction, &self.settings.data)?;
+        let copies = self.data.make_copies(transaction, &plan.copied)?;
         let directory = self.data.rehearsal_directory(transaction);
         let lines = walls::build(
             disk,
@@ -169,10 +170,7 @@ impl Private<'_> {
             return Err(Error::OldSystemd(version));
         }
         let tree = self.store.layout.tree(version);
-        let mut plan = Plan {
-            copied: self.settings.data.iter().map(|entry| entry.path.clone()).collect(),
-            ..Plan::default()
-        };
+        let mut plan = Plan { copied: self.settings.data.clone(), ..Plan::default() };
         self.plan_scratch(&tree, &mut plan);
         let services = self.services();
         let names = self.names();
@@ -376,20 +374,28 @@ impl Private<'_> {
 }
 
 impl Plan {
-    /// What systemd keeps for a service is copied like data, unless it is among them.
+    /// What systemd keeps for a service is copied like data, unless it is among them. Data within it come along,
+    /// without what is left out of them.
     fn add_state(&mut self, paths: &[PathBuf]) {
         for path in paths {
             let path = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
-            if !self.copied.iter().any(|copied| path.starts_with(copied)) {
-                self.copied.push(path);
+            if self.copied.iter().any(|data| path.starts_with(&data.path)) {
+                continue;
             }
+            let mut leave = Vec::new();
+            self.copied.retain(|data| {
+                let Ok(below) = data.path.strip_prefix(&path) else { return true };
+                leave.extend(data.leave.iter().map(|left| below.join(left)));
+                false
+            });
+            self.copied.push(settings::Data { path, on_rollback: DataPolicy::Auto, leave });
         }
     }
 
     fn add_scratch(&mut self, paths: &[PathBuf], owner: walls::Owner) {
         for path in paths {
             let path = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
-            let is_there = self.copied.iter().any(|copied| path.starts_with(copied))
+            let is_there = self.copied.iter().any(|data| path.starts_with(&data.path))
                 || self.scratch.iter().any(|scratch| path.starts_with(&scratch.path));
             if !is_there {
                 self.scratch.push(Scratch { path, owner: Some(owner) });
