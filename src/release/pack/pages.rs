@@ -11,8 +11,13 @@ use crate::types::entry::Kind;
 
 /// Pages of one level have the same bytes whatever the level of the frames.
 const LEVEL: i32 = 9;
-/// A page of metadata is cut from this length on, where the next path says so.
-const META_MIN: usize = 16 << 10;
+/// A page of metadata is cut from this length on, where the next path says so: small, since a page with one changed
+/// entry is read whole.
+const META_MIN: usize = 2 << 10;
+/// And from so many times the length of that path on, which the root repeats: the root stays small beside its pages.
+const META_MIN_PATHS: usize = 16;
+/// One path in so many begins a page: of directories, and of all else.
+const CUTS: (u16, u16) = (2, 32);
 /// A page of metadata is cut before it gets longer, but for a single entry.
 const META_MAX: usize = 256 << 10;
 /// Frames of a page.
@@ -178,17 +183,17 @@ impl Totals {
 
 /// Whether a page ends before this entry.
 fn is_cut(page: &PageWriter, next: &Record) -> bool {
-    if page.len() < META_MIN {
+    let entry = &next.entry;
+    if page.len() < META_MIN.max(META_MIN_PATHS * entry.path.len()) {
         return false;
     }
-    let entry = &next.entry;
     let xattrs: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len() + 6).sum();
     if page.len() + 3 * entry.path.len() + xattrs + 256 > META_MAX {
         return true;
     }
     let digest = Digest::of(&entry.path).0;
     let number = u16::from_le_bytes([digest[0], digest[1]]);
-    number.is_multiple_of(if entry.kind == Kind::Directory { 8 } else { 512 })
+    number.is_multiple_of(if entry.kind == Kind::Directory { CUTS.0 } else { CUTS.1 })
 }
 
 #[cfg(test)]
