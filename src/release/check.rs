@@ -1,4 +1,4 @@
-//! The digest of a tree as it is, its files read by all cores.
+//! The digest of a tree as it is, its files read by many threads.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,7 +16,8 @@ use crate::types::progress::Progress;
 const BATCH: usize = 64;
 /// Batches under way for each thread.
 const BATCHES: usize = 4;
-const THREADS_MAX: usize = 8;
+/// Threads that read at least: what is not in memory is waited for, and disks answer many at once sooner than one by one.
+const READERS_MIN: usize = 8;
 
 /// The digest of the tree `root`. Entries that are `ignored` do not count; those `instead`, in path order, do.
 ///
@@ -28,7 +29,7 @@ pub fn digest(
     instead: &[Entry],
     progress: &dyn Progress,
 ) -> Result<Digest, Error> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).max(READERS_MIN);
     let (give, take) = sync_channel::<Batch>(threads * BATCHES);
     let (done, collect) = sync_channel(threads * BATCHES);
     let take = Mutex::new(take);
