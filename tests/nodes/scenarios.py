@@ -17,9 +17,10 @@ from deadlines import DEADLINES
 from lab import Failed, Lab, eventually
 from load import Load
 from node_app import UNIT, WORKER, NodeApp
-from rehearsals import REHEARSALS, measure_rehearsals
+from rehearsals import (REHEARSALS, measure_rehearsals, rehearsal_leaves_no_trace, rehearsal_precedes_the_switch,
+                        rehearsal_refuses_lost_records)
 from truth import TRUTHS
-from units import UNITS
+from units import UNITS, sees_old_code
 
 KINDS = ["ext4", "xfs", "btrfs"]
 # How many changes of the disk a switch makes, at most; a run that ends before its stop point ends the search.
@@ -398,6 +399,31 @@ SCENARIOS = [installs_by_timer, updates, rolls_back_sick, rolls_back_crashing, r
              names_old_processes, needs_no_terminal, ends_without_its_updater, refuses_no_connection,
              updates_itself, runs_hooks, keeps_trees_in_use, has_sound_units,
              *UNITS, *TRUTHS, *REHEARSALS, *DEADLINES, leaves_what_takes_the_node_down, survives_crashes]
+# What depends on how trees, pointer and data are kept. The others run on whichever node comes first.
+ON_EACH_KIND = {installs_by_timer, updates, rolls_back_sick, brings_data_back, ends_without_its_updater, keeps_trees_in_use,
+                sees_old_code, rehearsal_refuses_lost_records, rehearsal_precedes_the_switch, rehearsal_leaves_no_trace,
+                *DEADLINES, survives_crashes}
+
+
+class Work:
+    """the scenarios of several nodes: some for each of them, the rest once, in the order of the list"""
+
+    def __init__(self, scenarios, is_all_for_each):
+        self.each = [one for one in scenarios if is_all_for_each or one in ON_EACH_KIND]
+        self.once = [one for one in scenarios if one not in self.each]
+        self.lock = threading.Lock()
+
+    def of_one_node(self):
+        # What brings a node down comes last.
+        last = [one for one in self.each if one is survives_crashes]
+        yield from (one for one in self.each if one not in last)
+        while True:
+            with self.lock:
+                if not self.once:
+                    break
+                scenario = self.once.pop(0)
+            yield scenario
+        yield from last
 
 
 def measure_downtime(app):
@@ -426,12 +452,12 @@ def measure_downtime(app):
                      for name, times in away.items())
 
 
-def run_all(app, scenarios, results):
+def run_all(app, work, results):
     kind = app.node.kind
     try:
         app.node.boot()
         app.begin()
-        for scenario in scenarios:
+        for scenario in work.of_one_node():
             began = time.monotonic()
             note = scenario(app)
             seconds = time.monotonic() - began
@@ -467,10 +493,12 @@ def main(image, name, cutover, program, *words):
     applications = [NodeApp(lab.node(f"n{number}", kind), pathlib.Path(cutover), program)
                     for number, kind in enumerate(kinds, 1)]
     began = time.monotonic()
-    threads = [threading.Thread(target=run_all, args=(app, scenarios, results)) for app in applications]
+    is_measured = "--downtime" in words or "--rehearsals" in words
+    work = Work(scenarios, is_measured or bool(names) or "--everywhere" in words)
+    threads = [threading.Thread(target=run_all, args=(app, work, results)) for app in applications]
     for thread in threads:
         thread.start()
-        if "--downtime" in words or "--rehearsals" in words:
+        if is_measured:
             thread.join()
     for thread in threads:
         thread.join()
