@@ -37,7 +37,7 @@ test-fleet: ## Tests of whole fleets on real storage and with whole processes
 test-storage: ## One suite on NFS, GlusterFS, sshfs, etcd, an object store (root; minutes each; KIND=sshfs for one)
 	@tests/run.sh storage $(KIND)
 
-test-crashes: ## Updates stopped before each change, power cuts, full disks: every file system and method (root, half an hour)
+test-crashes: ## Updates stopped before each change, second faults, two commands at once, full disks (root; hours)
 	@tests/run.sh crashes
 
 model: ## Explore the fleet protocol's states (minutes)

@@ -69,6 +69,8 @@ fleet | model | crashes)
     fi
     # Ten real nodes, where root may make them.
     [ "$what" != fleet ] || tests/nodes/run fleet || status=$?
+    # Updaters that stand still, on eight.
+    [ "$what" != crashes ] || tests/nodes/run still || status=$?
     exit "$status"
     ;;
 *)

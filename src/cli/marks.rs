@@ -92,12 +92,14 @@ pub fn mark_good(context: &Context, version: &Version) -> Result<u8, Error> {
     })
 }
 
-/// A release that this node knows by digest.
+/// A release that this node knows by digest: it is here, was here, or is what a channel offered last.
 fn known(node: &Node<'_>, state: &State, version: &Version) -> Result<ReleaseId, Error> {
     if let Ok(sealed) = node.store.release(version) {
         return Ok(sealed.release);
     }
     let remembered = [&state.committed, &state.previous].into_iter().flatten().chain(&state.earlier);
-    let remembered = remembered.map(|kept| &kept.release).find(|release| release.version == *version);
+    let offered = state.channels.values().filter_map(|seen| seen.offer.as_ref()).map(|offer| &offer.release);
+    let remembered = remembered.map(|kept| &kept.release).chain(offered);
+    let remembered = remembered.into_iter().find(|release| release.version == *version);
     remembered.cloned().ok_or_else(|| no_such(node, version.as_str()))
 }

@@ -312,7 +312,11 @@ fn forward(
         return Ok(0);
     }
     if let Some(bad) = state.bad.iter().find(|bad| bad.release.digest == staged.sealed.release.digest) {
-        return Err(node::Error::Banned(bad.clone()).into());
+        // Said while it was staged, to an update that nobody has named a release to: as if it had been said before.
+        return match args.what {
+            Some(_) => Err(node::Error::Banned(bad.clone()).into()),
+            None => not_now(context, &version, &[policy::banned(bad)]),
+        };
     }
     // A person who names a release goes before windows and phases; a hold goes before everybody. What the channel says of
     // another release than the one that was staged counts for that one.

@@ -37,6 +37,7 @@ pub fn watch(context: &Context, node: &Node<'_>, locally: &Locally<'_>) -> Resul
     let mut pause = LOOK_EVERY;
     while began.elapsed() < STAYS {
         if node.store.journal()? == Kept::Missing && !node.has_rehearsal_left() {
+            take_down(node, locally);
             return Ok(0);
         }
         match worker(node) {
@@ -57,6 +58,14 @@ pub fn watch(context: &Context, node: &Node<'_>, locally: &Locally<'_>) -> Resul
         }
     }
     Ok(0)
+}
+
+/// Stops the timer of an update that ended, and whose cutover died before it had done so itself. Whoever is at work does.
+fn take_down(node: &Node<'_>, locally: &Locally<'_>) {
+    let Ok(_locks) = node.lock_update().and_then(|update| Ok((update, node.lock()?))) else { return };
+    if matches!(node.store.journal(), Ok(Kept::Missing)) {
+        locally.application(node.settings, |application| application.disarm());
+    }
 }
 
 /// Has another process do the work, and looks after that as after any other. Its exit code, unless it had to be ended.

@@ -144,6 +144,8 @@ pub struct Driver<'a> {
     pub(super) changing: Option<Changing<'a>>,
     /// What stands in the way of a switch right now, asked until it has begun.
     pub(super) in_the_way: Option<&'a InTheWay<'a>>,
+    /// Whether this process has seen to the timer already.
+    pub(super) is_armed: bool,
     /// The trial under way, if this process began to watch it.
     pub(super) watching: Option<Watching>,
     /// How long nobody is answered, since the switch or the way back began.
@@ -178,6 +180,7 @@ impl<'a> Driver<'a> {
             may_wait,
             changing: None,
             in_the_way: None,
+            is_armed: false,
             watching: None,
             answering: None,
             instant: None,
@@ -191,7 +194,7 @@ impl<'a> Driver<'a> {
         self.let_go_while_waiting(&record);
         self.agreement.moved(&record);
         if record.phase.stands() == Stands::Within
-            && let Err(reason) = self.application.arm()
+            && let Err(reason) = self.ensure_armed()
         {
             self.narrator.remarks(&record, &reason.text);
         }
@@ -203,6 +206,15 @@ impl<'a> Driver<'a> {
             }
             ended => ended,
         }
+    }
+
+    /// Sees that the timer runs which looks after this update.
+    pub(super) fn ensure_armed(&mut self) -> Result<(), Reason> {
+        if !self.is_armed {
+            self.application.arm()?;
+            self.is_armed = true;
+        }
+        Ok(())
     }
 
     /// The disk does not even take the record of what failed. Services that were stopped are started on what the
@@ -222,6 +234,10 @@ impl<'a> Driver<'a> {
         let mut ours = self.record()?;
         loop {
             let mut record = match self.record() {
+                // Whoever has moved it on meanwhile ends it, too.
+                Ok(record) if self.is_waiting() && record.phase != ours.phase => {
+                    return Err(self.overtaken(&record));
+                }
                 Ok(record) if record.transaction == ours.transaction => record,
                 Ok(_) | Err(Error::NothingToDo) if self.is_waiting() => return Err(self.overtaken(&ours)),
                 Ok(record) => record,

@@ -85,7 +85,7 @@ impl Driver<'_> {
         let within = self.until_instant() + self.application.bounds(record).switch;
         record.deadline = Some(deadline::after(self.clock, within));
         self.note(record)?;
-        Ok(self.application.arm())
+        Ok(self.ensure_armed())
     }
 
     /// How long it is to the instant that was agreed on.

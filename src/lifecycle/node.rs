@@ -265,9 +265,13 @@ impl Node<'_> {
             let (transaction, from) = (&record.transaction, record.from.as_ref());
             self.data().plan_snapshots(transaction, from, record.started, &self.settings.data)?;
         }
-        self.begin(&mut record)?;
+        if wish.rollout.is_none() {
+            // Others may be waited for as long as they take; alone, a node is settled in time from here on.
+            let bounds = Bounds::of(self.app, self.settings, &self.store.layout.trees_of(&record), 0);
+            record.deadline = Some(deadline::after(self.clock, bounds.switch));
+        }
         let in_the_way = |record: &Record| self.in_the_way(record, wish);
-        self.drive_judged(Some(lock), self.settings, wish.may_wait, parts, &in_the_way)
+        self.drive_judged(Some(lock), self.settings, wish.may_wait, parts, &in_the_way, Some(record))
     }
 
     /// What somebody has said meanwhile against a switch that was free to begin: a hold, a ban, a window that is over.
@@ -304,11 +308,11 @@ impl Node<'_> {
     }
 
     /// Writes down settings and record of a new update.
-    pub(super) fn begin(&self, record: &mut Record) -> Result<(), Error> {
+    fn begin(&self, mut record: Record) -> Result<(), crate::store::Error> {
         record.settings = Some(self.store.keep_settings(self.settings)?);
         self.store.end_request()?;
-        self.store.keep_journal(record)?;
-        self.narrator.moved(record);
+        self.store.keep_journal(&record)?;
+        self.narrator.moved(&record);
         Ok(())
     }
 
@@ -411,6 +415,8 @@ impl Node<'_> {
     /// Finishes or undoes what the journal says. `Ok(None)`: there is nothing.
     pub fn recover(&self, lock: Lock, parts: &dyn Parts) -> Result<Option<Ended>, Error> {
         let Some(record) = self.under_way()? else { return Ok(None) };
+        // Without what is remembered nothing can be ended, whatever the phase.
+        self.store.trusted_state()?;
         let update = self.lock_update();
         if record.phase.stands() == Stands::Before && update.is_err() {
             // Somebody alive waits to go on with it.
@@ -537,10 +543,22 @@ impl Node<'_> {
         may_wait: bool,
         parts: &dyn Parts,
     ) -> Result<Ended, Error> {
-        self.drive_judged(lock, settings, may_wait, parts, &|record| self.banned_or_held(record))
+        self.drive_judged(lock, settings, may_wait, parts, &|record| self.banned_or_held(record), None)
     }
 
-    /// The same, with what must be so right before the switch.
+    /// The same for a rollback by hand, which begins here.
+    pub(super) fn drive_back(
+        &self,
+        lock: Option<Lock>,
+        record: Record,
+        parts: &dyn Parts,
+    ) -> Result<Ended, Error> {
+        let in_the_way = |record: &Record| self.banned_or_held(record);
+        self.drive_judged(lock, self.settings, true, parts, &in_the_way, Some(record))
+    }
+
+    /// The same, with what must be so right before the switch, and with the record of an update that begins here. What has
+    /// a deadline is looked after by the timer before anything is written: who is stopped right after it is ended, too.
     fn drive_judged(
         &self,
         lock: Option<Lock>,
@@ -548,10 +566,11 @@ impl Node<'_> {
         may_wait: bool,
         parts: &dyn Parts,
         in_the_way: &InTheWay<'_>,
+        begins: Option<Record>,
     ) -> Result<Ended, Error> {
         let is_interrupted = || self.interrupted.load(Ordering::Relaxed);
         let take = || self.attempt(&self.store.layout.lock());
-        let held = Cell::new(lock);
+        let (held, begins) = (Cell::new(lock), Cell::new(begins));
         let ended = parts.with(settings, &mut |application, agreement| {
             let (store, clock, narrator) = (self.store, self.clock, self.narrator);
             let driver = Driver::new(
@@ -565,6 +584,14 @@ impl Node<'_> {
                 may_wait,
             );
             let mut driver = Driver { in_the_way: Some(in_the_way), ..driver };
+            if let Some(record) = begins.take() {
+                if record.deadline.is_some()
+                    && let Err(reason) = driver.ensure_armed()
+                {
+                    narrator.remarks(&record, &reason.text);
+                }
+                self.begin(record)?;
+            }
             if let Some(lock) = held.take() {
                 driver.changing = Some(Changing::new(&take, lock));
             }

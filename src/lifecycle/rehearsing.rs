@@ -30,7 +30,7 @@ impl Driver<'_> {
             let within = health.deadline.0 + PATIENCE;
             record.deadline = Some(deadline::after(self.clock, within));
             self.note(record)?;
-            if let Err(reason) = self.application.arm() {
+            if let Err(reason) = self.ensure_armed() {
                 return Ok(Did::Event(Event::CalledOff(reason)));
             }
             let seeing = Seeing {

@@ -143,8 +143,7 @@ impl Node<'_> {
         record.data_policy = Some(way.data);
         record.data = data;
         record.deadline = self.deadline_of(&record, self.settings);
-        self.begin(&mut record)?;
-        self.drive(lock.take(), self.settings, true, parts)
+        self.drive_back(lock.take(), record, parts)
     }
 
     /// Ends an update in which something was changed already.

@@ -34,6 +34,12 @@ pub trait Clock: Send + Sync {
     fn is_synchronised(&self) -> bool;
 }
 
+/// Where this boot's name stands (proc_sys_kernel(5)): as PID 1 sees it, and as we do. In a container the two may differ:
+/// a unit with `ProtectKernelTunables=` has a fresh `/proc/sys`, without the container's own name over the kernel's, and
+/// all that work on one update must see one name. Others than root see only the second.
+const BOOT_IDS: [&str; 2] =
+    ["/proc/1/root/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/random/boot_id"];
+
 /// The machine's own clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
@@ -48,9 +54,11 @@ impl Clock for SystemClock {
     }
 
     fn boot_id(&self) -> String {
-        // proc_sys_kernel(5). Without /proc every process start counts as a boot: deadlines then go by the wall clock.
-        fs::read_to_string("/proc/sys/kernel/random/boot_id")
-            .map_or_else(|_| "unknown".to_owned(), |id| id.trim().to_owned())
+        // Without /proc every process start counts as a boot: deadlines then go by the wall clock.
+        BOOT_IDS
+            .iter()
+            .find_map(|path| fs::read_to_string(path).ok())
+            .map_or_else(|| "unknown".to_owned(), |id| id.trim().to_owned())
     }
 
     fn sleep(&self, duration: Duration) {

@@ -31,6 +31,7 @@ mod full_disk;
 mod fuzz;
 mod interleave;
 mod kept_parts;
+mod late_answer;
 mod layers;
 mod look;
 mod lying;

@@ -85,6 +85,36 @@ impl TestNode {
         self.wait_until(what, |_| fs::read_to_string(&journal).unwrap_or_default().contains(what));
     }
 
+    /// The same with a source of signed channels, the directory `source`.
+    pub fn with_channel(self) -> Self {
+        let url = format!("file://{}", self.path("source").display());
+        self.with_source(&url)
+    }
+
+    /// The same with such a source at this address.
+    pub fn with_source(self, url: &str) -> Self {
+        let keys = self.path("keys");
+        fs::create_dir(&keys).unwrap();
+        assert_eq!(self.code(&["keygen", self.path("team").to_str().unwrap()]), 0);
+        fs::copy(self.path("team.pub"), keys.join("team.pub")).unwrap();
+        let config = fs::read_to_string(self.config()).unwrap();
+        let source = format!("[source]\nurl = '{url}'\nkeys = ['{}']\n", keys.display());
+        fs::write(self.config(), format!("{config}{source}")).unwrap();
+        self
+    }
+
+    /// Has the channel in `source` name a release, with this serial.
+    pub fn publish(&self, number: u32, serial: u64) {
+        let source = self.path("source");
+        fs::create_dir_all(&source).unwrap();
+        for name in [format!("app-{number}.tar.zst"), format!("app-{number}.manifest")] {
+            fs::copy(self.path(&name), source.join(&name)).unwrap();
+        }
+        let (version, serial) = (number.to_string(), serial.to_string());
+        let words = ["publish", source.to_str().unwrap(), &version, "--serial", &serial, "--key"];
+        assert_eq!(self.code(&[&words[..], &[self.path("team").to_str().unwrap()]].concat()), 0);
+    }
+
     /// A longer trial.
     pub fn with_trial(self, seconds: u32) -> Self {
         let config = fs::read_to_string(self.config()).unwrap();

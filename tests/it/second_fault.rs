@@ -79,6 +79,49 @@ fn a_recovery_of_a_sick_release_that_is_disturbed_is_recovered_from() {
 fn every_second_fault_is_survived_by_any_method() {
     survives(Health::Good, (1, 1));
     survives(Health::Sick, (1, 1));
+    survives_damage(Health::Good, 1);
+    survives_damage(Health::Sick, 1);
+}
+
+/// What cutover keeps of an update, and of its ends.
+const FILES: [&str; 4] = ["journal.json", "state.json", "settings.json", "history.jsonl"];
+
+/// Killed before every `step`th change, then one of our files is damaged: whatever is refused then leaves all as it is,
+/// and goes on when the file was moved away.
+fn survives_damage(health: Health, step: usize) {
+    let begin = TestNode::new(&[Health::Good, health]);
+    assert_eq!(begin.update(1), 0);
+    let mut points = 0;
+    for first in (0..CHANGES_MAX).step_by(step) {
+        let Some(killed) = killed_before(&begin, first) else { break };
+        let before = killed.active();
+        for file in FILES {
+            if !killed.has_journal() || !killed.root().join(".cutover").join(file).exists() {
+                continue;
+            }
+            // Killed anew, not copied: a journal names the data by their path.
+            let Some(node) = killed_before(&begin, first) else { break };
+            let what = format!("killed before {first}, then {file} damaged");
+            let path = node.root().join(".cutover").join(file);
+            fs::write(&path, b"\0\0garbage").unwrap();
+            let code = node.code(&["recover"]);
+            assert!([0, 1, 10, 14].contains(&code), "{what}: recover says {code}");
+            if code == 14 {
+                assert_eq!(node.active(), before, "{what}: something was changed on a guess");
+                fs::rename(&path, node.path("damaged")).unwrap();
+            }
+            // Without its journal nobody knows that a sick release was on trial.
+            settles(&node, health == Health::Sick && file != "journal.json", &what);
+            points += 1;
+        }
+    }
+    println!("{points} points with a damaged file");
+    assert!(points > 10, "only {points} points");
+}
+
+#[test]
+fn a_file_that_is_damaged_in_an_update_is_refused_or_not_needed() {
+    survives_damage(Health::Good, 11);
 }
 
 /// A file that is damaged while an update is under way is told, and never guessed about; a person who moves it away can

@@ -4,6 +4,7 @@ import json
 import os
 import time
 
+from day import Terminal
 from lab import Failed, eventually
 
 # The moments at which the updater stands still, each in another phase.
@@ -44,8 +45,6 @@ def ends_what_stands_still(app):
         updater = node.spawn("cutover", "update", "--now")
         eventually(f"the updater stands still in {moment}", 30, lambda: not node.path("/srv/stand-still").exists())
         seconds = at_rest_within(app, within + 30)
-        # What has entered the node stands still with its child, and does not see its end.
-        updater.kill()
         updater.wait(20)
         app.serves(app.active())
         status = app.status()
@@ -84,6 +83,59 @@ def recovers_although_killed(app):
     node.path("/etc/cutover/app.toml.d/slow.toml").unlink()
 
 
+# Who is at work when the node goes down, and in which moment; all of them with CUTOVER_NODES_ALL=1.
+REBOOTS = [("by hand", "trial"), ("unit", "trial"), ("terminal", "trial"), ("recovery", "trial"), ("unit", "post-switch"),
+           ("by hand", "pre-switch"), ("unit", "pre-rollback")]
+REBOOTS_SAMPLE = {"ext4": REBOOTS[:1], "xfs": REBOOTS[1:2], "btrfs": REBOOTS[3:4]}
+
+
+def bans_nothing_for_a_reboot(app):
+    """a clean reboot speaks against nobody: the node goes down at once, and the update goes on after it"""
+    node, took = app.node, []
+    node.write("/etc/cutover/app.toml.d/slow.toml",
+               '[health]\nmin_healthy = "6s"\ndeadline = "60s"\n[hooks]\ntimeout = "60s"\n')
+    # So that the updater sees for a while how everything is stopped.
+    slow_stop = "/etc/systemd/system/app.service.d/slow-stop.conf"
+    node.write(slow_stop, "[Service]\nTimeoutStopSec=3s\n")
+    node.call("systemctl", "daemon-reload")
+    for who, moment in REBOOTS if os.environ.get("CUTOVER_NODES_ALL") else REBOOTS_SAMPLE[node.kind]:
+        hook = f"/etc/cutover/app.hooks/{moment}.d/10-waits"
+        if moment != "trial":
+            node.write(hook, "#!/bin/sh\n[ -e /srv/once ] || exit 0\nrm /srv/once\nsleep 600\n", 0o755)
+            node.write("/srv/once", "")
+        old, version = app.version(), app.publish(ignore_term=1, **({"sick_after": 0} if moment == "pre-rollback" else {}))
+        is_there = lambda: (app.active() == version and app.version() == version if moment == "trial"
+                            else not node.path("/srv/once").exists())
+        begin_update(app, who)
+        eventually(f"{moment} is reached", 40, is_there)
+        if who == "recovery":
+            node.call("pkill", "-KILL", "-x", "cutover")
+            node.call("systemctl", "start", "cutover-deadline-app.service")
+            eventually("the recovery watches", 30, lambda: node.run("pgrep", "-f", "cutover --app app recover$")[0] == 0)
+        took.append(f"{who}, {moment}: down after {node.reboot():.1f} s")
+        app.at_rest(120)
+        last = {"trial": version, "post-switch": version}.get(moment, old)
+        app.serves(last)
+        banned = [bad["release"]["version"] for bad in app.status()["bad"]]
+        check((version in banned) == (moment == "pre-rollback"), f"{who}, {moment}: banned are {banned}")
+        if moment != "trial":
+            node.path(hook).unlink()
+        node.run("cutover", "mark-good", version)
+    node.path("/etc/cutover/app.toml.d/slow.toml").unlink()
+    node.path(slow_stop).unlink()
+    return "; ".join(took)
+
+
+def begin_update(app, who):
+    """Begins an update in a unit, by hand in no unit, or by hand on a terminal (in a transient unit)."""
+    if who == "unit":
+        app.node.call("systemctl", "start", "--no-block", "cutover@app.service")
+    elif who == "terminal":
+        Terminal(app.node, "cutover", "update", "--now")
+    else:
+        app.node.spawn("cutover", "update", "--now")
+
+
 def leaves_a_rollback_alone(app):
     """going back has a time of its own: a recovery, past the deadline of the trial, leaves it alone"""
     node = app.node
@@ -105,4 +157,28 @@ def leaves_a_rollback_alone(app):
     node.path("/etc/cutover/app.toml.d/quick.toml").unlink()
 
 
-DEADLINES = [ends_what_stands_still, recovers_although_killed, leaves_a_rollback_alone]
+def takes_its_timer_down(app):
+    """a timer that is left of an update that has ended takes itself down"""
+    app.node.call("systemctl", "start", "cutover-deadline-app.timer")
+    eventually("the timer is gone", 60, lambda: not app.is_active("cutover-deadline-app.timer"))
+
+
+def names_the_boot_alike(app):
+    """a boot has one name, in the walls of the unit and outside: deadlines go by the boot clock"""
+    node = app.node
+    node.write("/etc/cutover/app.toml.d/slow.toml", '[health]\nmin_healthy = "60s"\ndeadline = "2min"\n')
+    version = app.publish()
+    node.call("systemctl", "start", "--no-block", "cutover@app.service")
+    journal = node.path("/srv/app/.cutover/journal.json")
+    eventually("the trial begins", 30, lambda: journal.exists() and '"trial"' in journal.read_text())
+    boot = node.call("cat", "/proc/sys/kernel/random/boot_id").strip()
+    record = json.loads(journal.read_text())["body"]
+    node.call("cutover", "commit")
+    app.serves(version)
+    check((record["boot_id"], record["deadline"]["boot_id"]) == (boot, boot), f"{record} is not of boot {boot}")
+    node.path("/etc/cutover/app.toml.d/slow.toml").unlink()
+
+
+DEADLINES = [ends_what_stands_still, recovers_although_killed, bans_nothing_for_a_reboot, leaves_a_rollback_alone]
+# What has nothing to do with the file system.
+TIMERS = [takes_its_timer_down, names_the_boot_alike]

@@ -12,6 +12,7 @@ import time
 import traceback
 
 from fleet_app import Fleet
+from fleet_day import can_be_spoken_to
 from lab import Failed, Lab, eventually
 from pinger import Pinger
 
@@ -363,7 +364,7 @@ def started(node, version):
 SCENARIOS = [switches_together, goes_back_together, dies_before_it_holds, dies_before_the_switch, dies_after_the_switch,
              holds_while_storage_hangs, goes_back_by_hand_while_storage_hangs, learns_the_outcome_by_hand,
              takes_one_of_two_proposals, refuses_a_wrong_clock, never_overlaps, rolls_few_at_once, halts_after_failures,
-             rehearses_before_it_votes, rehearses_before_its_turn]
+             rehearses_before_it_votes, rehearses_before_its_turn, can_be_spoken_to]
 SHORT = [switches_together, goes_back_together, dies_before_it_holds]
 
 

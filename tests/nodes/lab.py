@@ -22,6 +22,7 @@ WORK = pathlib.Path("/run/lab")
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
 REBOOT = 133                            # systemd-nspawn --keep-unit: "start me again"
 BOOT_SECONDS = 60
+DOWN_SECONDS = 30
 SIGRTMIN = int(signal.SIGRTMIN)
 
 
@@ -216,11 +217,13 @@ class Node:
         self.leader = None
 
     def reboot(self):
-        """Cleanly."""
-        before = self.boots
+        """Cleanly. How long it took to go down, in seconds."""
+        before, began = self.boots, time.monotonic()
         os.kill(self.leader, SIGRTMIN + 5)
-        eventually(f"{self.name} goes down", BOOT_SECONDS, lambda: self.boots > before)
+        eventually(f"{self.name} goes down", DOWN_SECONDS, lambda: self.boots > before)
+        took = time.monotonic() - began
         eventually(f"{self.name} boots", BOOT_SECONDS, lambda: self.is_ready)
+        return took
 
     def unmount(self):
         if self.server:
@@ -260,9 +263,12 @@ class Node:
         # Into a group of the node's own: else the node's end would not be the command's.
         script = f'echo 0 >{self.group}/cgroup.procs 2>/dev/null || echo 0 >{self.group}/payload/init.scope/cgroup.procs' \
                  '; exec "$@"'
+        # A shell waits for the command, not nsenter(1), which stands still with its child and is not continued with it:
+        # a node that goes down stops all of its processes for a moment, and would wait for one that nobody reaps.
         inside = ["nsenter", f"--target={self.leader}", "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup",
-                  "--wdns=/", "env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                  "HOME=/root", "LANG=C.UTF-8", "TERM=dumb"]
+                  "--wdns=/", "--no-fork", "env", "-i",
+                  "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                  "HOME=/root", "LANG=C.UTF-8", "TERM=dumb", "sh", "-c", '"$@"; exit $?', "sh"]
         return ["sh", "-c", script, "sh", *inside, *map(str, command)]
 
     def spawn(self, *command, **options):

@@ -13,7 +13,8 @@ import threading
 import time
 import traceback
 
-from deadlines import DEADLINES
+from day import DAY
+from deadlines import DEADLINES, TIMERS
 from lab import Failed, Lab, eventually
 from load import Load
 from node_app import UNIT, WORKER, NodeApp
@@ -398,7 +399,7 @@ SCENARIOS = [installs_by_timer, updates, rolls_back_sick, rolls_back_crashing, r
              rolls_back_restarting, stops_what_hangs, restarts_where_no_data_are, brings_data_back, moves_units_with_the_release,
              names_old_processes, needs_no_terminal, ends_without_its_updater, refuses_no_connection,
              updates_itself, runs_hooks, keeps_trees_in_use, has_sound_units,
-             *UNITS, *TRUTHS, *REHEARSALS, *DEADLINES, leaves_what_takes_the_node_down, survives_crashes]
+             *UNITS, *TRUTHS, *REHEARSALS, *DAY, *DEADLINES, *TIMERS, leaves_what_takes_the_node_down, survives_crashes]
 # What depends on how trees, pointer and data are kept. The others run on whichever node comes first.
 ON_EACH_KIND = {installs_by_timer, updates, rolls_back_sick, brings_data_back, ends_without_its_updater, keeps_trees_in_use,
                 sees_old_code, rehearsal_refuses_lost_records, rehearsal_precedes_the_switch, rehearsal_leaves_no_trace,
