@@ -1,4 +1,4 @@
-"""The root file system of the nodes: a minimal Debian with systemd, built once and kept."""
+"""The root file system of the nodes: a minimal Debian with systemd and the packages named, built once and kept."""
 
 import hashlib
 import os
@@ -49,9 +49,10 @@ def ensure_tools():
         raise CannotRun("apt-get cannot install " + ", ".join(sorted(missing)))
 
 
-def ensure():
-    """The directory of the image, built if it is not there yet."""
-    key = hashlib.sha256(repr((suite(), PACKAGES, MASKED, APPLETS, RECIPE)).encode()).hexdigest()[:12]
+def ensure(more=()):
+    """The directory of the image with these packages more, built if it is not there yet."""
+    packages = PACKAGES + sorted(more)
+    key = hashlib.sha256(repr((suite(), packages, MASKED, APPLETS, RECIPE)).encode()).hexdigest()[:12]
     base = pathlib.Path(os.environ.get("CUTOVER_NODES_CACHE", "/var/cache/cutover-nodes"))
     image = base / f"{suite()}-{key}"
     if image.is_dir():
@@ -60,7 +61,7 @@ def ensure():
     private = base / f"{image.name}.new"
     shutil.rmtree(private, ignore_errors=True)
     print(f"building the nodes' root file system ({suite()}), once", flush=True)
-    command = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=" + ",".join(PACKAGES),
+    command = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=" + ",".join(packages),
                '--aptopt=Acquire::Languages "none"', '--aptopt=APT::Install-Recommends "false"',
                "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*",
                "--dpkgopt=path-exclude=/usr/share/locale/*", suite(), str(private)]
@@ -102,6 +103,6 @@ def finish(root):
 if __name__ == "__main__":
     try:
         ensure_tools()
-        print(ensure())
+        print(ensure(sys.argv[1:]))
     except CannotRun as why:
         sys.exit(f"SKIPPED nodes: {why}")
