@@ -10,7 +10,7 @@ export PROFILE
 # Where cargo builds; follows CARGO_TARGET_DIR.
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test check bench test-nodes test-fleet test-crashes test-storage model build man install install-boards uninstall deb test-deb test-guide test-terminal test-alerts dist site clean
+.PHONY: help demo test check bench test-nodes test-fleet test-crashes test-storage model build man install install-boards uninstall deb test-deb test-guide test-recipes test-terminal test-alerts dist site clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -69,12 +69,18 @@ test-deb: deb ## Install, upgrade and purge the package in a fresh Debian root (
 test-guide: deb ## README's ten-minute guide, word by word, on a real systemd node (root)
 	@tests/nodes/guide "$$(ls "$(TARGET)"/debian/cutover_*.deb)"
 
+test-recipes: ## The recipes of docs/recipes.md, word by word, on a real systemd node (root; nginx, PHP, Python, Node.js)
+	$(CARGO) build --quiet --locked -p cutover
+	@tests/nodes/recipes "$(TARGET)/debug/cutover"
+
 test-terminal: ## What a person sees and types, in a real terminal (tmux, python3; zsh and fish where they are there)
 	@tests/terminal/run
 
-test-alerts: ## The Prometheus rules, in each state of a node (promtool, of Debian's prometheus)
+test-alerts: ## A real Prometheus, in each state of a node: rules and dashboard (Debian's prometheus, python3)
+	$(CARGO) build --quiet --locked -p cutover
 	promtool check rules packaging/prometheus/cutover.rules.yml
 	promtool test rules packaging/prometheus/cutover.test.yml
+	@python3 tests/alerts.py "$(TARGET)/debug/cutover"
 
 dist: ## What is published, into $(TARGET)/dist: archive, packages, SHA256SUMS; the same bytes each time
 	@packaging/dist.sh "$(TARGET)" $(DIST_TARGET)
