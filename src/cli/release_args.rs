@@ -209,6 +209,9 @@ pub struct ReportArgs {
     /// About the fleet that meets in this directory, instead of about this node
     #[arg(long, value_name = "DIR")]
     pub fleet: Option<PathBuf>,
+    /// So many of the newest rollouts
+    #[arg(long, value_name = "N", default_value_t = 12, requires = "fleet")]
+    pub rollouts: usize,
 }
 
 /// Of `completions`.

@@ -13,11 +13,8 @@ use crate::coord::name::NodeName;
 use crate::coord::rules::Health;
 use crate::types::{Digest, Version};
 
-/// The rollouts that are looked at, newest.
-const ROLLOUTS_MAX: usize = 12;
-
-/// The page's facts; an error text when the directory cannot be read at all.
-pub fn gather(board: &mut dyn Board, now: Timestamp) -> Result<FleetReport, String> {
+/// The facts of the page, of so many newest rollouts; an error text when the directory cannot be read at all.
+pub fn gather(board: &mut dyn Board, rollouts_max: usize, now: Timestamp) -> Result<FleetReport, String> {
     let name = match read(board, names::FLEET) {
         Some(Fact::Fleet(fleet)) => fleet.fleet,
         _ => return Err("it holds no fleet".to_owned()),
@@ -27,7 +24,7 @@ pub fn gather(board: &mut dyn Board, now: Timestamp) -> Result<FleetReport, Stri
         Listed::Unreachable(why) => return Err(why),
     };
     numbers.sort_unstable();
-    let skipped = numbers.len().saturating_sub(ROLLOUTS_MAX);
+    let skipped = numbers.len().saturating_sub(rollouts_max);
     let mut gathered: Vec<Gathered> =
         numbers.into_iter().skip(skipped).filter_map(|number| rollout(board, number)).collect();
     let mut nodes = members(board);
@@ -43,7 +40,7 @@ pub fn gather(board: &mut dyn Board, now: Timestamp) -> Result<FleetReport, Stri
         })
         .collect();
     let rollouts = gathered.drain(..).map(|rollout| rollout.shown).collect();
-    Ok(FleetReport { name, nodes, rollouts, now })
+    Ok(FleetReport { name, nodes, rollouts, older: skipped, now })
 }
 
 fn read(board: &mut dyn Board, name: &str) -> Option<Fact> {
@@ -323,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_fleet_is_read_from_its_facts() {
-        let report = gather(&mut board(), Timestamp::UNIX_EPOCH).unwrap();
+        let report = gather(&mut board(), 12, Timestamp::UNIX_EPOCH).unwrap();
         let runs: Vec<_> =
             report.nodes.iter().map(|node| (node.name.as_str(), node.active.as_deref())).collect();
         assert_eq!(runs, [("n1", Some("1.0.0")), ("n2", Some("1.0.0")), ("n3", None)]);
@@ -336,14 +333,14 @@ mod tests {
 
     #[test]
     fn a_directory_without_a_fleet_is_named_as_such() {
-        assert!(gather(&mut Pinned(BTreeMap::new()), Timestamp::UNIX_EPOCH).is_err());
+        assert!(gather(&mut Pinned(BTreeMap::new()), 12, Timestamp::UNIX_EPOCH).is_err());
     }
 
     #[test]
     fn a_bad_fact_is_left_out() {
         let mut board = board();
         board.0.insert("nodes/n2/000001.report".to_owned(), "garbage".to_owned());
-        let report = gather(&mut board, Timestamp::UNIX_EPOCH).unwrap();
+        let report = gather(&mut board, 12, Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!(report.rollouts[0].nodes[1].state, "went back");
     }
 }

@@ -13,6 +13,8 @@ pub struct FleetReport {
     pub nodes: Vec<FleetNode>,
     /// The rollouts, oldest first.
     pub rollouts: Vec<Rollout>,
+    /// How many older ones there are.
+    pub older: usize,
     /// Now.
     pub now: Timestamp,
 }
@@ -86,6 +88,13 @@ pub fn render(report: &FleetReport) -> String {
     for (number, rollout) in report.rollouts.iter().rev().enumerate() {
         body.push_str(&one_rollout(rollout, number == 0));
     }
+    if report.older > 0 {
+        body.push_str(&format!(
+            "<p class=\"quiet small\">{} older: <code>cutover report --fleet DIR --rollouts {}</code> shows them all.</p>\n",
+            if report.older == 1 { "1 rollout is".to_owned() } else { format!("{} rollouts are", report.older) },
+            report.older + report.rollouts.len()
+        ));
+    }
     body.push_str("<h2>Nodes and releases</h2>\n");
     body.push_str(&matrix(report));
     page(&title, report.now, &body)
@@ -107,32 +116,73 @@ fn one_rollout(rollout: &Rollout, is_newest: bool) -> String {
     }
 }
 
-/// From so many nodes on, those that went as they should are folded.
+/// From so many nodes on, those that are alike are folded.
 const FOLD_FROM: usize = 13;
+/// From so many alike on, there is something to fold.
+const ALIKE_MIN: usize = 4;
 
-/// Nodes that somebody wants to see first, and those that are alike: they went as they should, and there is nothing to
-/// say of them. The first and the last to switch are always seen.
-fn folded(rollout: &Rollout) -> (Vec<&NodeInRollout>, Vec<&NodeInRollout>) {
-    if rollout.nodes.len() < FOLD_FROM {
-        return (rollout.nodes.iter().collect(), Vec::new());
-    }
-    let switched = || rollout.nodes.iter().filter(|node| node.times.switched.is_some());
-    let ends = [
-        switched().min_by_key(|node| node.times.switched).map(|node| node.node.as_str()),
-        switched().max_by_key(|node| node.times.switched).map(|node| node.node.as_str()),
-    ];
-    let is_alike = |node: &&NodeInRollout| {
-        node.tone == Tone::Good && node.reason.is_none() && !ends.contains(&Some(node.node.as_str()))
-    };
-    rollout.nodes.iter().partition(|node| !is_alike(node))
+/// Nodes of a rollout that went the same way, for the same reason.
+struct Alike<'r> {
+    /// Those that are always seen: of the largest groups the first and the last to switch.
+    seen: Vec<&'r NodeInRollout>,
+    /// The others.
+    folded: Vec<&'r NodeInRollout>,
 }
 
-/// So many nodes, behind a word that opens them.
-fn behind(count: usize, inner: &str) -> String {
-    if count == 0 {
-        return String::new();
+/// The nodes in groups, those that somebody should look at first.
+fn alike(rollout: &Rollout) -> Vec<Alike<'_>> {
+    let mut groups: Vec<Vec<&NodeInRollout>> = Vec::new();
+    for node in &rollout.nodes {
+        let is_same = |other: &NodeInRollout| {
+            (other.tone, &other.state, &other.reason) == (node.tone, &node.state, &node.reason)
+        };
+        match groups.iter_mut().find(|group| group.first().is_some_and(|first| is_same(first))) {
+            Some(group) => group.push(node),
+            None => groups.push(vec![node]),
+        }
     }
-    format!("<details><summary>{count} more, all as they should be</summary>\n{inner}</details>\n")
+    if rollout.nodes.len() < FOLD_FROM {
+        return vec![Alike { seen: rollout.nodes.iter().collect(), folded: Vec::new() }];
+    }
+    groups.sort_by_key(|group| group.first().map(|node| urgency(node.tone)));
+    groups.into_iter().map(Alike::of).collect()
+}
+
+fn urgency(tone: Tone) -> u8 {
+    match tone {
+        Tone::Bad => 0,
+        Tone::Warn => 1,
+        Tone::Calm => 2,
+        Tone::Good => 3,
+    }
+}
+
+impl<'r> Alike<'r> {
+    fn of(group: Vec<&'r NodeInRollout>) -> Self {
+        if group.len() < ALIKE_MIN {
+            return Self { seen: group, folded: Vec::new() };
+        }
+        let switched = || group.iter().copied().filter(|node| node.times.switched.is_some());
+        let ends = [
+            switched().min_by_key(|node| node.times.switched).or(group.first().copied()),
+            switched().max_by_key(|node| node.times.switched),
+        ];
+        let names = ends.map(|end| end.map(|node| node.node.clone()));
+        let (seen, folded) =
+            group.into_iter().partition(|node| names.iter().flatten().any(|name| *name == node.node));
+        Self { seen, folded }
+    }
+
+    /// What is folded, behind a line that opens it.
+    fn behind(&self, inner: impl Fn(&[&NodeInRollout]) -> String) -> String {
+        let Some(one) = self.folded.first() else { return String::new() };
+        format!(
+            "<details><summary>{} more {}</summary>\n{}</details>\n",
+            self.folded.len(),
+            tag(one.tone, &one.state),
+            inner(&self.folded)
+        )
+    }
 }
 
 fn cards(report: &FleetReport) -> String {
@@ -184,10 +234,11 @@ fn plot(rollout: &Rollout) -> String {
     };
     format!(
         "<div class=\"box\"><div class=\"legend\"><span><i class=\"solid-off\"></i>stopped</span>\
-         <span><i class=\"solid-warn\"></i>new release, not healthy yet</span>\
+         <span><i class=\"solid-calm\"></i>new release, on trial</span>\
          <span><i class=\"solid-good\"></i>new release, healthy</span>\
-         <span><i class=\"solid-calm\"></i>old release again</span></div>{}{}</div>\n",
+         <span><i class=\"solid-warn\"></i>old release again</span></div>{}{}{}</div>\n",
         rows(rollout, begin, end, |node| text(&node.node)),
+        more_rows(rollout, begin, end),
         skew_plot(rollout, begin, end)
     )
 }
@@ -220,9 +271,38 @@ fn skew_plot(rollout: &Rollout, begin: Timestamp, end: Timestamp) -> String {
     )
 }
 
-/// A bar for each node, from one moment to another.
+/// A bar for each node that is seen at first, from one moment to another.
 fn rows(
     rollout: &Rollout,
+    begin: Timestamp,
+    end: Timestamp,
+    named: impl Fn(&NodeInRollout) -> String,
+) -> String {
+    let seen: Vec<&NodeInRollout> = alike(rollout).into_iter().flat_map(|group| group.seen).collect();
+    format!(
+        "{}<div class=\"axis\"><span>first stop</span><span>+ {}</span></div>\n",
+        bars(&seen, begin, end, named),
+        milliseconds(millis_between(begin, end).max(1))
+    )
+}
+
+/// So many folded nodes have bars; of more the table tells enough.
+const FOLDED_BARS_MAX: usize = 100;
+
+/// The bars of those that are folded.
+fn more_rows(rollout: &Rollout, begin: Timestamp, end: Timestamp) -> String {
+    let groups = alike(rollout);
+    let has_bars = |group: &&Alike<'_>| {
+        group.folded.len() <= FOLDED_BARS_MAX
+            && group.folded.iter().any(|node| node.times.all().next().is_some())
+    };
+    let plot = |nodes: &[&NodeInRollout]| bars(nodes, begin, end, |node| text(&node.node));
+    groups.iter().filter(has_bars).map(|group| group.behind(plot)).collect()
+}
+
+/// A bar for each of these nodes that did anything.
+fn bars(
+    nodes: &[&NodeInRollout],
     begin: Timestamp,
     end: Timestamp,
     named: impl Fn(&NodeInRollout) -> String,
@@ -233,8 +313,8 @@ fn rows(
     let row = |node: &NodeInRollout| {
         let times = node.times;
         let mut bar = String::new();
-        let mut draw = |class: &str, from: Option<Timestamp>, to: Option<Timestamp>, what: &str| {
-            if let (Some(from), Some(to)) = (from, to)
+        let mut draw = |class: &str, from: Option<Timestamp>, to: Timestamp, what: &str| {
+            if let Some(from) = from
                 && from < end
                 && to > begin
             {
@@ -242,27 +322,19 @@ fn rows(
                 bar.push_str(&piece(class, share(from), share(to), "", &hint));
             }
         };
-        draw("solid-off", times.stopped, times.switched, "stopped");
-        let watched_until = times.healthy.or(times.restored);
-        draw("solid-warn", times.switched, watched_until, "new release, not healthy yet");
-        draw("solid-good", times.healthy, times.restored.or(Some(end)), "new release, healthy");
-        draw("solid-calm", times.restored, Some(end), "old release again");
+        draw("solid-off", times.stopped, times.switched.or(times.restored).unwrap_or(end), "stopped");
+        let watched_until = times.healthy.or(times.restored).unwrap_or(end);
+        draw("solid-calm", times.switched, watched_until, "new release, on trial");
+        draw("solid-good", times.healthy, times.restored.unwrap_or(end), "new release, healthy");
+        draw("solid-warn", times.restored, end, "old release again");
         format!(
             "<span>{}</span><div class=\"bar\" role=\"img\" aria-label=\"{}\">{bar}</div>\n",
             named(node),
             text(&describe(times, begin))
         )
     };
-    let plot = |nodes: &[&NodeInRollout]| {
-        format!("<div class=\"plot\">\n{}</div>\n", nodes.iter().map(|node| row(node)).collect::<String>())
-    };
-    let (seen, alike) = folded(rollout);
-    format!(
-        "{}<div class=\"axis\"><span>first stop</span><span>+ {}</span></div>\n{}",
-        plot(&seen),
-        milliseconds(whole),
-        behind(alike.len(), &plot(&alike))
-    )
+    let did = nodes.iter().filter(|node| node.times.all().next().is_some());
+    format!("<div class=\"plot\">\n{}</div>\n", did.map(|node| row(node)).collect::<String>())
 }
 
 /// The same as the bar, in words.
@@ -305,8 +377,10 @@ fn states(rollout: &Rollout) -> String {
     let table = |nodes: &[&NodeInRollout]| {
         stacking_table(&heads, &nodes.iter().map(|node| row(node)).collect::<Vec<_>>())
     };
-    let (seen, alike) = folded(rollout);
-    format!("<br>{}{}", table(&seen), behind(alike.len(), &table(&alike)))
+    let groups = alike(rollout);
+    let seen: Vec<&NodeInRollout> = groups.iter().flat_map(|group| group.seen.iter().copied()).collect();
+    let folded: String = groups.iter().map(|group| group.behind(table)).collect();
+    format!("<br>{}{folded}", table(&seen))
 }
 
 fn matrix(report: &FleetReport) -> String {
@@ -318,7 +392,8 @@ fn matrix(report: &FleetReport) -> String {
     // Nodes that ran the same, and had the same part in all rollouts, are one line.
     let mut lines: Vec<(Vec<String>, Vec<&str>)> = Vec::new();
     for node in &report.nodes {
-        let mut cells = vec![format!("<td>{}</td>", text(node.active.as_deref().unwrap_or("?")))];
+        let mut cells =
+            vec![format!("<td class=\"version\">{}</td>", text(node.active.as_deref().unwrap_or("?")))];
         cells.extend(shown.iter().map(|rollout| {
             let found = rollout.nodes.iter().find(|member| member.node == node.name);
             found.map_or("<td class=\"none\">&ndash;</td>".to_owned(), |member| {
@@ -380,6 +455,7 @@ mod tests {
                     member("n2", Tone::Bad, "failed", failed),
                 ],
             }],
+            older: 0,
             now: at(5000).unwrap(),
         }
     }

@@ -5,6 +5,8 @@ pub mod facts;
 pub mod fleet;
 pub mod node;
 mod page;
+#[cfg(test)]
+mod samples;
 
 use std::path::Path;
 
@@ -30,7 +32,7 @@ pub fn report(
 ) -> Result<u8, Error> {
     let now = Timestamp::now();
     let html = match &args.fleet {
-        Some(directory) => fleet::render(&fleet_facts(directory, disk, now)?),
+        Some(directory) => fleet::render(&fleet_facts(directory, args.rollouts, disk, now)?),
         None => node::render(&node_facts(&load()?, now)?),
     };
     if args.html == Path::new("-") {
@@ -59,9 +61,14 @@ fn node_facts(context: &Context, now: Timestamp) -> Result<node::NodeReport, Err
 }
 
 /// The storage is read directly: when it hangs, so does this command, and nothing else.
-fn fleet_facts(directory: &Path, disk: &Disk, now: Timestamp) -> Result<fleet::FleetReport, Error> {
+fn fleet_facts(
+    directory: &Path,
+    rollouts: usize,
+    disk: &Disk,
+    now: Timestamp,
+) -> Result<fleet::FleetReport, Error> {
     let mut board = DirectoryBoard::new(directory.to_owned(), "report", disk.clone());
-    facts::gather(&mut board, now).map_err(|why| Error::Usage {
+    facts::gather(&mut board, rollouts, now).map_err(|why| Error::Usage {
         what: format!("`{}` is not a fleet's directory that can be read: {why}", directory.display()),
         hint: Some("name the directory of `[fleet] directory`".into()),
     })

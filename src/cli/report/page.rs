@@ -69,10 +69,14 @@ pub fn tag(tone: Tone, word: &str) -> String {
     format!("<span class=\"tag {}\">{}</span>", tone.class(), text(word))
 }
 
+/// What is longer has smaller letters.
+const LONG_FROM: usize = 24;
+
 /// A box with a title, one fact in large letters, and what else there is to say (HTML).
 pub fn card(title: &str, fact: &str, more: &str) -> String {
+    let class = if fact.len() > LONG_FROM { " class=\"long\"" } else { "" };
     format!(
-        "<div class=\"card\"><span class=\"quiet small\">{}</span><b>{}</b>{more}</div>\n",
+        "<div class=\"card\"><span class=\"quiet small\">{}</span><b{class}>{}</b>{more}</div>\n",
         text(title),
         text(fact)
     )
