@@ -16,7 +16,8 @@ use crate::sys::clock::{Clock, SystemClock};
 
 /// How long the first question may take: it is asked before anything stops.
 const FIRST_LIMIT: Duration = Duration::from_secs(1);
-/// Questions take at most one part in so many of the time, so that measuring is no load.
+/// Questions take at most one part in so many of the time, so that measuring is no load. While nobody is answered, and
+/// while services stop and start, they come at the full rate: those are the moments that count.
 const SHARE: u32 = 10;
 /// After so long without a failure questions come less often,
 const CALM_AFTER: Duration = Duration::from_secs(300);
@@ -78,6 +79,7 @@ impl Gaps {
 pub struct Pulse {
     gaps: Arc<Mutex<Gaps>>,
     is_over: Arc<AtomicBool>,
+    is_close: Arc<AtomicBool>,
 }
 
 impl Pulse {
@@ -93,17 +95,29 @@ impl Pulse {
         if pause.is_zero() || checks.is_empty() {
             return None;
         }
-        let (shared, is_over) = (Arc::new(Mutex::new(gaps)), Arc::new(AtomicBool::new(false)));
-        let mut asking = Asking { checks, pause, fastest: None, calm_since: SystemClock.boot() };
+        let [is_over, is_close] = [false, false].map(|is_so| Arc::new(AtomicBool::new(is_so)));
+        let shared = Arc::new(Mutex::new(gaps));
+        let now = SystemClock.boot();
+        let mut asking =
+            Asking { checks, pause, fastest: None, calm_since: now, waited: Duration::ZERO, is_away: false };
         asking.ask(&shared, Some(FIRST_LIMIT));
-        let pulse = Self { gaps: Arc::clone(&shared), is_over: Arc::clone(&is_over) };
+        let pulse = Self {
+            gaps: Arc::clone(&shared),
+            is_over: Arc::clone(&is_over),
+            is_close: Arc::clone(&is_close),
+        };
         std::thread::spawn(move || {
             while !is_over.load(Ordering::Relaxed) {
-                std::thread::sleep(asking.next_pause());
+                asking.wait(&is_close);
                 asking.ask(&shared, None);
             }
         });
         Some(pulse)
+    }
+
+    /// Services stop and start from now on, or no longer: moments that count.
+    pub fn watch_closely(&self, is_close: bool) {
+        self.is_close.store(is_close, Ordering::Relaxed);
     }
 
     /// What was measured so far.
@@ -129,6 +143,10 @@ struct Asking {
     fastest: Option<Duration>,
     /// Since when all has been well.
     calm_since: Duration,
+    /// How long the last pause was.
+    waited: Duration,
+    /// Whether the last answer was bad.
+    is_away: bool,
 }
 
 impl Asking {
@@ -140,10 +158,27 @@ impl Asking {
         if is_good {
             let took = now.saturating_sub(began);
             let fastest = *self.fastest.insert(self.fastest.map_or(took, |fastest| fastest.min(took)));
-            gaps.good(now, self.next_pause() + fastest * 4 + self.pause * 2);
+            gaps.good(now, self.waited + fastest * 4 + self.pause * 2);
         } else {
             gaps.bad();
             self.calm_since = now;
+        }
+        self.is_away = !is_good;
+    }
+
+    /// Waits for the next question. A pause ends early when services begin to stop.
+    fn wait(&mut self, is_close: &AtomicBool) {
+        let began = SystemClock.boot();
+        let pause = self.next_pause();
+        loop {
+            let waited = SystemClock.boot().saturating_sub(began);
+            let is_at_full_rate = self.is_away || is_close.load(Ordering::Relaxed);
+            let left = if is_at_full_rate { self.pause } else { pause }.saturating_sub(waited);
+            if left.is_zero() {
+                self.waited = waited;
+                return;
+            }
+            std::thread::sleep(left.min(self.pause));
         }
     }
 

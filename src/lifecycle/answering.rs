@@ -69,6 +69,9 @@ impl Driver<'_> {
     /// from the last good answer; else from there only if nobody was answered since.
     pub(super) fn keep_answers(&self, record: &mut Record) {
         let is_stopping = matches!(record.phase, Phase::Switching | Phase::RollingBack { .. });
+        if let Some(Answering::Pulse(pulse)) = &self.answering {
+            pulse.watch_closely(is_stopping);
+        }
         let Some(gaps) = self.answering.as_ref().map(Answering::gaps) else {
             if is_stopping && record.from.is_some() && record.unanswered.is_none() {
                 // The old release was found well just now.

@@ -75,6 +75,24 @@ class NodeApp:
             self.node.call("btrfs", "subvolume", "create", "/srv/app/data")
         self.node.call("systemctl", "enable", "-q", "app.service", "cutover-recover@app.service")
 
+    def listen_by_socket(self):
+        """From now on systemd listens for the application."""
+        self.node.write("/etc/systemd/system/app.socket",
+                        "[Socket]\nListenStream=127.0.0.1:8080\nBacklog=4096\n[Install]\nWantedBy=sockets.target\n")
+        self.node.write("/etc/systemd/system/app.service", UNIT.replace("[Service]", "Requires=app.socket\n[Service]"))
+        self.node.call("systemctl", "daemon-reload")
+        self.node.call("systemctl", "stop", "app.service")
+        self.node.call("systemctl", "enable", "-q", "--now", "app.socket")
+        self.node.call("systemctl", "start", "app.service")
+
+    def listen_by_itself(self):
+        """As it was."""
+        self.node.call("systemctl", "disable", "-q", "--now", "app.socket")
+        self.node.path("/etc/systemd/system/app.socket").unlink()
+        self.node.write("/etc/systemd/system/app.service", UNIT)
+        self.node.call("systemctl", "daemon-reload")
+        self.node.call("systemctl", "restart", "app.service")
+
     # -- releases
 
     def publish(self, units=(), files=(), **behaviour):

@@ -231,13 +231,7 @@ def ends_without_its_updater(app):
 
 def refuses_no_connection(app):
     """at 200 requests a second a socket-activated release is replaced and rolled back without one failure"""
-    app.node.write("/etc/systemd/system/app.socket",
-                   "[Socket]\nListenStream=127.0.0.1:8080\nBacklog=4096\n[Install]\nWantedBy=sockets.target\n")
-    app.node.write("/etc/systemd/system/app.service", UNIT.replace("[Service]", "Requires=app.socket\n[Service]"))
-    app.node.call("systemctl", "daemon-reload")
-    app.node.call("systemctl", "stop", "app.service")
-    app.node.call("systemctl", "enable", "-q", "--now", "app.socket")
-    app.node.call("systemctl", "start", "app.service")
+    app.listen_by_socket()
     with Load(app.node, 8080, per_second=200) as load:
         time.sleep(0.5)
         version = app.publish()
@@ -247,11 +241,7 @@ def refuses_no_connection(app):
         time.sleep(0.5)
     check(load.failed == 0, f"{load.failed} of {load.asked} requests failed: {load.failures}")
     app.serves(version)
-    app.node.call("systemctl", "disable", "-q", "--now", "app.socket")
-    app.node.path("/etc/systemd/system/app.socket").unlink()
-    app.node.write("/etc/systemd/system/app.service", UNIT)
-    app.node.call("systemctl", "daemon-reload")
-    app.node.call("systemctl", "restart", "app.service")
+    app.listen_by_itself()
     return f"{load.asked} requests, the slowest took {load.slowest * 1000:.0f} ms"
 
 
