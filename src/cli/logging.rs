@@ -3,8 +3,12 @@
 
 use std::os::fd::AsFd;
 
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::fmt::format::{DefaultFields, Writer, debug_fn};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::args::Global;
@@ -34,15 +38,50 @@ pub fn begin(global: &Global) {
         };
         journal.with_field_prefix(None).with_filter(filter(what))
     });
+    let with_fields = global.verbose > 0;
     let stderr = (!is_unit || journal.is_none()).then(|| {
         tracing_subscriber::fmt::layer()
             .with_writer(std::io::stderr)
-            .without_time()
-            .with_target(false)
+            .event_format(ForPeople { with_fields })
             .with_ansi(false)
             .with_filter(filter(format!("cutover={level},{EVENT}={event}")))
     });
     drop(tracing_subscriber::registry().with(journal).with(stderr).try_init());
+}
+
+/// A line as the other lines that people read here: `warning: …`. The journal's fields follow only when more is asked for.
+struct ForPeople {
+    with_fields: bool,
+}
+
+impl<S, N> FormatEvent<S, N> for ForPeople
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        writer.write_str(match *event.metadata().level() {
+            Level::ERROR => "error: ",
+            Level::WARN => "warning: ",
+            Level::INFO => "info: ",
+            Level::DEBUG | Level::TRACE => "debug: ",
+        })?;
+        if self.with_fields {
+            DefaultFields::new().format_fields(writer.by_ref(), event)?;
+        } else {
+            let message = debug_fn(|writer, field, value| match field.name() {
+                "message" => write!(writer, "{value:?}"),
+                _ => Ok(()),
+            });
+            message.format_fields(writer.by_ref(), event)?;
+        }
+        writeln!(writer)
+    }
 }
 
 /// Whether systemd started this, and its journal reads what is written to stderr.
