@@ -289,9 +289,7 @@ impl Disk {
     /// Lets two names change places, so that each is there at any moment, and makes both directories durable.
     pub fn exchange(&self, one: &Path, other: &Path) -> Result<(), Error> {
         self.ask("exchange", other)?;
-        let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
-        let here = nix::fcntl::AT_FDCWD;
-        nix::fcntl::renameat2(here, one, here, other, flags).context("exchange", other)?;
+        super::ioctl::exchange(one, other).context("exchange", other)?;
         self.sync_names(other)?;
         if one.parent() == other.parent() { Ok(()) } else { self.sync_names(one) }
     }

@@ -19,10 +19,10 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
 
 /// linux/magic.h
-const BTRFS_SUPER_MAGIC: i64 = 0x9123_683e;
-const XFS_SUPER_MAGIC: i64 = 0x5846_5342;
-const EXT4_SUPER_MAGIC: i64 = 0xef53;
-const TMPFS_MAGIC: i64 = 0x0102_1994;
+const BTRFS_SUPER_MAGIC: u64 = 0x9123_683e;
+const XFS_SUPER_MAGIC: u64 = 0x5846_5342;
+const EXT4_SUPER_MAGIC: u64 = 0xef53;
+const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// A subvolume's root always has this inode number, and no other directory of btrfs has it.
 const SUBVOLUME_INODE: u64 = 256;
 /// linux/btrfs.h: BTRFS_SUBVOL_RDONLY
@@ -142,19 +142,37 @@ pub fn is_unsupported(error: &io::Error) -> bool {
     matches!(number, Some(Errno::EOPNOTSUPP | Errno::EXDEV | Errno::EINVAL | Errno::ENOTTY | Errno::ENOSYS))
 }
 
+/// The number in linux/magic.h; C libraries differ in its type.
+pub fn file_system_kind(found: &nix::sys::statfs::Statfs) -> u64 {
+    u64::from_ne_bytes(found.filesystem_type().0.to_ne_bytes())
+}
+
+/// Lets two names change places in one step.
+pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    let as_c = |path: &Path| std::ffi::CString::new(path.as_os_str().as_encoded_bytes());
+    let (one, other) = (as_c(one)?, as_c(other)?);
+    let here = libc::AT_FDCWD;
+    // Not every C library has a function for it.
+    // SAFETY: the kernel reads two texts that end with a zero and outlive the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_renameat2, here, one.as_ptr(), here, other.as_ptr(), libc::RENAME_EXCHANGE)
+    };
+    Ok(Errno::result(result).map(drop)?)
+}
+
 /// Whether `path` lies on btrfs.
 pub fn is_btrfs(path: &Path) -> io::Result<bool> {
-    Ok(nix::sys::statfs::statfs(path)?.filesystem_type().0 == BTRFS_SUPER_MAGIC)
+    Ok(file_system_kind(&nix::sys::statfs::statfs(path)?) == BTRFS_SUPER_MAGIC)
 }
 
 /// Whether `path` lies on xfs.
 pub fn is_xfs(path: &Path) -> io::Result<bool> {
-    Ok(nix::sys::statfs::statfs(path)?.filesystem_type().0 == XFS_SUPER_MAGIC)
+    Ok(file_system_kind(&nix::sys::statfs::statfs(path)?) == XFS_SUPER_MAGIC)
 }
 
 /// Whether `path` lies on a file system of which it is known that files never share blocks there.
 pub fn never_shares_blocks(path: &Path) -> io::Result<bool> {
-    let kind = nix::sys::statfs::statfs(path)?.filesystem_type().0;
+    let kind = file_system_kind(&nix::sys::statfs::statfs(path)?);
     Ok([EXT4_SUPER_MAGIC, TMPFS_MAGIC].contains(&kind))
 }
 
@@ -292,10 +310,12 @@ pub struct Prompt {
 
 /// See [`Prompt`].
 pub fn be_prompt() -> Prompt {
-    let first_of_all = libc::sched_param { sched_priority: 1 };
-    let mut priority = libc::sched_param { sched_priority: 0 };
-    // SAFETY: each call takes numbers, or a structure that is read or written whole before it returns.
+    // SAFETY: each call takes numbers, or a structure that is read or written whole before it returns. That structure has
+    // numbers only, so zeros are a value of it; which numbers, C libraries differ in.
     unsafe {
+        let mut priority: libc::sched_param = std::mem::zeroed();
+        let mut first_of_all = priority;
+        first_of_all.sched_priority = 1;
         let policy = libc::sched_getscheduler(0);
         libc::sched_getparam(0, &raw mut priority);
         let slack = libc::prctl(libc::PR_GET_TIMERSLACK);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::Error;
 use crate::sys::disk::Context as _;
+use crate::sys::ioctl::file_system_kind;
 
 /// A file of which any part can be read.
 pub trait Ranges: Send + Sync {
@@ -58,9 +59,9 @@ impl Ranges for LocalFile {
 
     fn is_far(&self) -> bool {
         // linux/magic.h: NFS, CIFS, SMB2, CEPH, FUSE, 9P, AFS
-        const FAR: [i64; 7] =
+        const FAR: [u64; 7] =
             [0x6969, 0xff53_4d42, 0xfe53_4d42, 0x00c3_6400, 0x6573_5546, 0x0102_1997, 0x5346_414f];
-        nix::sys::statfs::fstatfs(&*self.file).is_ok_and(|found| FAR.contains(&found.filesystem_type().0))
+        nix::sys::statfs::fstatfs(&*self.file).is_ok_and(|found| FAR.contains(&file_system_kind(&found)))
     }
 
     fn read_range(&self, start: u64, length: u64) -> Result<Box<dyn Read + Send>, Error> {
