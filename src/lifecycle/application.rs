@@ -124,6 +124,11 @@ pub trait Application {
     /// Brings the copies back and sets newer data aside, as the policy wants it. Says what was done.
     fn restore(&self, record: &Record) -> Result<Vec<String>, Reason>;
 
+    /// Whether this way back has moved none of the data yet: they are those of the release that the pointer names.
+    fn are_data_untouched(&self, _record: &Record) -> bool {
+        true
+    }
+
     /// Drops copies that no way back needs any more.
     fn drop_snapshots(&self, keep: &[DataSnapshot]) -> Result<(), Reason>;
 

@@ -15,7 +15,7 @@ use crate::store::{self, Kept, Store};
 use crate::sys::clock::Clock;
 use crate::sys::lock::{Attempt, Holder, Lock};
 use crate::types::Version;
-use crate::types::record::{BootMoment, Cause, DataPolicy, Event, Phase, Reason, Record, Stands};
+use crate::types::record::{BootMoment, Cause, Event, Phase, Reason, Record, Stands};
 
 /// How often the trial may be begun again after an interruption.
 pub const RESUMES_MAX: u32 = 2;
@@ -217,16 +217,12 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// The disk does not even take the record of what failed. Services that were stopped are started on what the
-    /// pointer names: a complete release in any case. What is recorded is gone on with when the disk works again.
+    /// The disk does not even take the record of what failed: what is recorded is gone on with when it works again.
     fn leave_running(&mut self, error: &Error) {
         let Ok(record) = self.record() else { return };
         if matches!(record.phase, Phase::Switching | Phase::RollingBack { .. }) {
             self.narrator.remarks(&record, &format!("the update stops here: {}", chain(error)));
-            let remarks = self.application.start(&record, Direction::Back);
-            for text in remarks.unwrap_or_else(|reason| vec![reason.text]) {
-                self.narrator.remarks(&record, &text);
-            }
+            self.leave_whole_running(&record);
         }
     }
 
@@ -464,18 +460,25 @@ impl<'a> Driver<'a> {
         record.units.get_or_insert_default().since = since;
     }
 
-    /// The machine refuses the way back, and services are stopped. Where pointer and data are of one release, that one is
-    /// started again: it serves until somebody comes.
+    /// The machine refuses to go on, and services are stopped. Where the pointer names a release and the data are of that
+    /// one, it is started again: it serves until somebody comes.
     fn leave_whole_running(&self, record: &Record) {
-        let Ok(active) = self.store.active() else { return };
-        let is_back = active.as_ref() == record.from.as_ref().map(|from| &from.version);
-        // Data come back before the pointer does.
-        let are_data_as_they_were = record.data.is_empty() || record.data_policy == Some(DataPolicy::Keep);
-        if active.is_none() || !(is_back || are_data_as_they_were) {
-            return;
+        let Ok(Some(active)) = self.store.active() else { return };
+        // Going back, data come back before the pointer does.
+        let is_back = record.from.as_ref().is_some_and(|from| from.version == active);
+        if !is_back && !self.application.are_data_untouched(record) {
+            let text = format!("release {active} is not started: part of its data are those from before it");
+            return self.narrator.remarks(record, &text);
         }
-        if let Err(reason) = self.application.start(record, Direction::Back) {
-            self.narrator.remarks(record, &reason.text);
+        let said = match self.application.start(record, Direction::Back) {
+            Ok(mut remarks) => {
+                remarks.push(format!("release {active}, which `current` names, is started again"));
+                remarks
+            }
+            Err(reason) => vec![reason.text],
+        };
+        for text in said {
+            self.narrator.remarks(record, &text);
         }
     }
 

@@ -276,6 +276,12 @@ impl Application for Local<'_> {
         Ok(done)
     }
 
+    fn are_data_untouched(&self, record: &Record) -> bool {
+        let is_wanted = |item: &&DataSnapshot| self.decide(item, record) == Decision::Restore;
+        let wanted: Vec<_> = record.data.iter().filter(is_wanted).cloned().collect();
+        self.data().is_untouched(&wanted, &record.transaction)
+    }
+
     fn drop_snapshots(&self, keep: &[DataSnapshot]) -> Result<(), Reason> {
         self.data().prune_snapshots(keep).map_err(|error| Reason::new(Cause::Machine, chain(&error)))
     }

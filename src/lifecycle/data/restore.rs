@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::leave::Leave;
 use super::{Data, Error, Kind, copy};
+use crate::sys::ioctl::is_subvolume;
 use crate::types::ReleaseId;
 use crate::types::record::DataSnapshot;
 
@@ -54,10 +55,7 @@ impl Data {
     pub fn ensure_restored(&self, wish: Restore<'_>) -> Result<(), Error> {
         let mut moves = Vec::new();
         for item in wish.items {
-            let path = PathBuf::from(&item.path);
-            let own = item.name.rsplit('/').next().unwrap_or_default();
-            let stored = self.place(Kind::Aside, &path, &format!("{}/{own}", wish.transaction))?;
-            moves.push((item, AsideItem { path, stored }));
+            moves.push((item, self.aside_of(item, wish.transaction)?));
         }
         if !self.index(Kind::Aside, wish.transaction).exists() && !moves.is_empty() {
             let items = moves.iter().map(|(_, aside)| aside.clone()).collect();
@@ -76,6 +74,28 @@ impl Data {
             self.ensure_moved(item, &aside)?;
         }
         Ok(())
+    }
+
+    /// Where the newer data of this path go in that rollback.
+    fn aside_of(&self, item: &DataSnapshot, transaction: &str) -> Result<AsideItem, Error> {
+        let path = PathBuf::from(&item.path);
+        let own = item.name.rsplit('/').next().unwrap_or_default();
+        let stored = self.place(Kind::Aside, &path, &format!("{transaction}/{own}"))?;
+        Ok(AsideItem { path, stored })
+    }
+
+    /// Whether that rollback has moved nothing yet: the data are those that the newer release wrote, all of them.
+    pub fn is_untouched(&self, items: &[DataSnapshot], transaction: &str) -> bool {
+        items.iter().all(|item| {
+            let (Ok(aside), Ok(snapshot)) = (self.aside_of(item, transaction), self.snapshot_place(item))
+            else {
+                return false;
+            };
+            let has_begun = is_there(&aside.stored) || is_there(&back_name(&snapshot));
+            let is_moved = |within: &PathBuf| is_subvolume(&snapshot.join(within)).unwrap_or(false);
+            let has_moved_left = item.method == "btrfs" && item.leave.iter().any(is_moved);
+            is_there(&snapshot) && !has_begun && !has_moved_left
+        })
     }
 
     /// The snapshot goes last: while it is there, the work is not done.

@@ -1,0 +1,83 @@
+//! Going back that does not succeed: what is whole serves until somebody comes, and what is not is left alone.
+
+use std::fs;
+
+use crate::node::{Health, TestNode};
+
+/// A node whose service is a file that is there while it runs. What `broken` holds is done once it has stopped.
+fn node(releases: &[Health], more: &str) -> TestNode {
+    let node = TestNode::new(releases);
+    let (runs, broken) = (node.path("runs"), node.path("broken"));
+    let service = format!(
+        "[service.command]\nstart = 'touch {}'\nstop = 'rm -f {}; test ! -e {broken} || sh {broken}'\n",
+        runs.display(),
+        runs.display(),
+        broken = broken.display(),
+    );
+    node.add(&(more.replace("PLACE", node.root().to_str().unwrap()) + &service));
+    fs::create_dir_all(node.root().join("second/own")).unwrap();
+    assert_eq!(node.update(1), 0);
+    fs::write(node.data().join("records"), "of 1").unwrap();
+    node
+}
+
+/// A file stands where newer data are to be set aside.
+fn nothing_can_be_set_aside(node: &TestNode) {
+    let aside = node.root().join(".cutover/aside");
+    fs::write(node.path("broken"), format!("rm -rf {aside}; touch {aside}", aside = aside.display()))
+        .unwrap();
+}
+
+fn mend(node: &TestNode) {
+    fs::remove_file(node.path("broken")).unwrap();
+    fs::remove_file(node.root().join(".cutover/aside")).unwrap();
+}
+
+fn records(node: &TestNode) -> String {
+    fs::read_to_string(node.data().join("records")).unwrap()
+}
+
+#[test]
+fn a_release_whose_data_were_not_moved_serves_on() {
+    for health in [Health::Good, Health::Sick] {
+        let node = node(&[Health::Good, health], "");
+        if health == Health::Good {
+            assert_eq!(node.update(2), 0);
+            fs::write(node.data().join("records"), "of 2").unwrap();
+        }
+        nothing_can_be_set_aside(&node);
+        let code = if health == Health::Good { node.code(&["rollback"]) } else { node.update(2) };
+        assert_eq!(code, 14, "{health:?}");
+        assert_eq!(node.active().as_deref(), Some("2"), "{health:?}");
+        assert!(
+            node.path("runs").exists(),
+            "{health:?}: nothing serves, though release 2 and its data are whole"
+        );
+        let status = node.status();
+        assert_eq!(status["state"], "needs_person", "{status}");
+        mend(&node);
+        node.code(&["recover"]);
+        assert_eq!((node.active().as_deref(), records(&node).as_str()), (Some("1"), "of 1"), "{health:?}");
+        assert!(node.path("runs").exists() && !node.has_journal(), "{health:?}");
+    }
+}
+
+#[test]
+fn a_release_is_not_started_on_data_of_which_a_part_went_back() {
+    let node =
+        node(&[Health::Good, Health::Good], "[[data]]\npath = 'PLACE/second/own'\non_rollback = 'restore'\n");
+    let second = node.root().join("second");
+    assert_eq!(node.update(2), 0);
+    fs::write(node.data().join("records"), "of 2").unwrap();
+    fs::write(node.path("broken"), format!("cd {} && mv second away && touch second", node.root().display()))
+        .unwrap();
+    assert_eq!(node.code(&["rollback"]), 14);
+    assert_eq!((node.active().as_deref(), records(&node).as_str()), (Some("2"), "of 1"));
+    assert!(!node.path("runs").exists(), "release 2 runs on data of release 1");
+    fs::remove_file(node.path("broken")).unwrap();
+    fs::remove_file(&second).unwrap();
+    fs::rename(node.root().join("away"), &second).unwrap();
+    assert_eq!(node.code(&["recover"]), 0);
+    assert_eq!(node.active().as_deref(), Some("1"));
+    assert!(node.path("runs").exists());
+}
