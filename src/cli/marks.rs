@@ -84,7 +84,8 @@ pub fn mark_good(context: &Context, version: &Version) -> Result<u8, Error> {
     remember(context, "mark-good", |node, state| {
         let before = state.bad.len();
         state.bad.retain(|bad| bad.release.version != *version);
-        if state.bad.len() == before {
+        let paused = state.setback.take_if(|setback| setback.release.version == *version);
+        if state.bad.len() == before && paused.is_none() {
             known(node, state, version)?;
             return Ok(format!("release {version} was not banned"));
         }

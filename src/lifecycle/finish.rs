@@ -6,7 +6,7 @@ use super::driver::{Driver, Ended, Error, chain};
 use super::outcome::{End, end_of};
 use crate::types::ReleaseId;
 use crate::types::record::{Blame, Cause, Intent, Phase, Reason, Record};
-use crate::types::state::{Bad, Baseline, HistoryEntry, Hold, Installed, Outcome, State};
+use crate::types::state::{Bad, Baseline, HistoryEntry, Hold, Installed, Outcome, Setback, State};
 
 /// How many releases before the previous one are remembered.
 const EARLIER_MAX: usize = 16;
@@ -99,9 +99,40 @@ impl Driver<'_> {
             }
             _ => None,
         };
+        memory.setback = setback(memory.setback.take(), record, now);
         memory.needs_person = None;
         memory.keep()?;
         Ok(())
+    }
+}
+
+/// What is remembered of updates that fail one after the other, though nothing speaks against the release. A fleet decides
+/// itself what it tries again, and a person who ended an update knows it.
+fn setback(before: Option<Setback>, record: &Record, now: jiff::Timestamp) -> Option<Setback> {
+    let reason = match &record.phase {
+        Phase::Committed => return None,
+        Phase::RolledBack { reason } | Phase::Cancelled { reason } => reason,
+        Phase::Staged
+        | Phase::Warming
+        | Phase::Switching
+        | Phase::Trial { .. }
+        | Phase::RollingBack { .. } => return before,
+    };
+    let has_waited = end_of(record).is_some_and(|end| end.exit_code == 15);
+    let is_known = before.as_ref().is_some_and(|before| before.transaction == record.transaction);
+    if record.intent == Intent::Rollback || record.rollout.is_some() || has_waited || is_known {
+        return before;
+    }
+    match (reason.kind.blame(), reason.kind) {
+        (Blame::Release, _) => None,
+        (Blame::Fleet, _) | (Blame::Operator, Cause::Operator) => before,
+        (Blame::Node | Blame::Operator | Blame::Nobody, _) => Some(Setback {
+            release: record.to.clone(),
+            times: before.filter(|before| before.release == record.to).map_or(0, |before| before.times) + 1,
+            transaction: record.transaction.clone(),
+            at: now,
+            reason: reason.text.clone(),
+        }),
     }
 }
 

@@ -28,6 +28,9 @@ pub struct State {
     /// The release that serves was not healthy when the last update was to begin.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Baseline>,
+    /// The release that the last updates did not end with, for no fault of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub setback: Option<Setback>,
     /// A state that only a person can end.
     pub needs_person: Option<NeedsPerson>,
 }
@@ -127,6 +130,23 @@ pub struct Baseline {
     /// Since when updates have been called off.
     pub since: Timestamp,
     /// Which check failed, and how.
+    pub reason: String,
+}
+
+/// Updates to a release failed one after the other, and nothing speaks against the release itself: it is tried again, after
+/// growing pauses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setback {
+    /// Which one.
+    pub release: ReleaseId,
+    /// How many updates failed.
+    pub times: u32,
+    /// The last of them.
+    pub transaction: String,
+    /// When that ended.
+    pub at: Timestamp,
+    /// Why it failed.
     pub reason: String,
 }
 

@@ -10,7 +10,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::types::state::{Bad, Baseline, Hold, State};
+use crate::types::state::{Bad, Baseline, Hold, Setback, State};
 use crate::types::{Digest, ReleaseId, Span};
 
 mod window;
@@ -83,6 +83,8 @@ pub enum Policy {
     Baseline,
     /// The release that is offered is banned here.
     Banned,
+    /// Updates to it failed again and again, for no fault of its own.
+    Pause,
     /// The fleet is not ready, or has halted the rollout.
     Fleet,
     /// The channel has expired: nothing that it says counts any more.
@@ -100,6 +102,7 @@ impl Policy {
             Self::Slot => "slot",
             Self::Baseline => "baseline",
             Self::Banned => "banned",
+            Self::Pause => "pause",
             Self::Fleet => "fleet",
             Self::Channel => "channel",
         }
@@ -120,6 +123,7 @@ pub fn blocked(
         return found;
     }
     let offset = offset_of(settings.jitter, node, &offer.release.digest);
+    found.extend(state.setback.as_ref().and_then(|setback| pausing(setback, offer.release, now)));
     found.extend(outside_windows(&settings.windows, now, offset));
     found.extend(too_early(offer, now, offset));
     found.extend(not_in_phase(offer, node));
@@ -154,6 +158,32 @@ pub fn banned(bad: &Bad) -> Blocked {
 pub fn unhealthy(baseline: &Baseline) -> Blocked {
     let text = format!("{}, since {}", baseline.reason, short(baseline.since));
     Blocked { policy: Policy::Baseline, since: Some(baseline.since), until: None, text }
+}
+
+/// Whoever fails for a reason that lasts must not stop and start a service every hour.
+fn pausing(setback: &Setback, release: &ReleaseId, now: Timestamp) -> Option<Blocked> {
+    let next = setback.at.checked_add(pause_after(setback.times)).ok()?;
+    (setback.release == *release && now < next).then(|| Blocked {
+        policy: Policy::Pause,
+        since: Some(setback.at),
+        until: Some(next),
+        text: format!(
+            "the last {} updates to release {} failed: {}; next try at {}, `cutover update --now` tries at once",
+            setback.times,
+            release.version,
+            setback.reason,
+            short(next)
+        ),
+    })
+}
+
+/// How long nothing is tried after so many failures in a row: 0, 2, 4, 8, 16, 24, 24, … hours.
+fn pause_after(times: u32) -> SignedDuration {
+    match times {
+        ..=1 => SignedDuration::ZERO,
+        2..=5 => SignedDuration::from_hours(1 << (times - 1)),
+        6.. => SignedDuration::from_hours(24),
+    }
 }
 
 fn outside_windows(windows: &[Window], now: Timestamp, offset: SignedDuration) -> Option<Blocked> {
@@ -317,6 +347,31 @@ mod tests {
         };
         assert_eq!(names(&blocked(&settings, &state, &offer, "n1", at(NOW), true)), ["hold"]);
         assert_eq!(blocked(&settings, &State::default(), &offer, "n1", at(NOW), true), []);
+    }
+
+    #[test]
+    fn the_pause_grows_with_each_failure_and_ends_at_a_day() {
+        let hours: Vec<_> = (0..=8).map(|times| pause_after(times).as_hours()).collect();
+        assert_eq!(hours, [0, 0, 2, 4, 8, 16, 24, 24, 24]);
+    }
+
+    #[test]
+    fn a_pause_is_for_the_release_that_failed_and_says_when_it_ends() {
+        let setback = Setback {
+            release: release("a"),
+            times: 3,
+            transaction: "t".into(),
+            at: at(NOW),
+            reason: "the hook fails".into(),
+        };
+        let seen = |seed: &str, now: &str| pausing(&setback, &release(seed), at(now));
+        let blocked = seen("a", "2026-11-23T15:59:59Z").unwrap();
+        assert_eq!(blocked.until, Some(at("2026-11-23T16:00:00Z")));
+        for part in ["the last 3 updates", "the hook fails", "next try at 2026-11-23 16:00:00 UTC", "--now"] {
+            assert!(blocked.text.contains(part), "{}", blocked.text);
+        }
+        assert_eq!(seen("a", "2026-11-23T16:00:00Z"), None);
+        assert_eq!(seen("b", NOW), None);
     }
 
     #[test]
