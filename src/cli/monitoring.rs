@@ -5,6 +5,7 @@ use jiff::Timestamp;
 
 use super::context::Context;
 use super::logging::EVENT;
+use super::narrator::last_rollout;
 use crate::lifecycle::data::Data;
 use crate::lifecycle::metrics;
 use crate::lifecycle::outcome::describe;
@@ -104,7 +105,7 @@ pub fn write_metrics(context: &Context, store: &Store, view: &Status) {
         update,
         aside_bytes: aside_bytes(context, store),
         disk: Some((view.disk.free, view.disk.reserve)),
-        rollout: None,
+        rollout: last_rollout(&context.app),
     });
     if let Err(error) = metrics::write(&Disk::default(), path, &text) {
         tracing::warn!("the metrics are not up to date: {}", crate::lifecycle::driver::chain(&error));

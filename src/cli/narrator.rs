@@ -12,6 +12,7 @@ use super::{logging, monitoring};
 use crate::health;
 use crate::lifecycle::agreement::Own;
 use crate::lifecycle::driver::Narrator;
+use crate::lifecycle::metrics::Rollout;
 use crate::lifecycle::node::phase_name;
 use crate::lifecycle::rehearsal::RehearsalView;
 use crate::lifecycle::running::running;
@@ -19,8 +20,11 @@ use crate::lifecycle::status;
 use crate::lifecycle::view::{Doing, Status, TrialView, UnitView};
 use crate::store::Store;
 use crate::sys::clock::{Clock, SystemClock};
-use crate::sys::disk::Disk;
+use crate::sys::disk::{Disk, read_own};
 use crate::types::record::{Phase, Record};
+
+/// A rollout, counted, is never longer.
+const ROLLOUT_BYTES_MAX: usize = 64 << 10;
 
 /// Tells people and monitoring.
 pub struct Told<'a> {
@@ -106,6 +110,22 @@ pub fn note_look(app: &str) {
     let noted = make_folders(&disk, &path).and_then(|()| disk.replace(&path, b"", 0o644));
     if let Err(error) = noted {
         tracing::debug!(%error, "the look is not noted");
+    }
+}
+
+/// The rollout that this node looked at last, counted.
+pub fn last_rollout(app: &str) -> Option<Rollout> {
+    let path = status_path(app).with_file_name("rollout.json");
+    serde_json::from_slice(&read_own(&path, ROLLOUT_BYTES_MAX).ok()??).ok()
+}
+
+/// Leaves a rollout for the metrics of this and of later runs, which do not ask storage for it.
+pub fn note_rollout(app: &str, rollout: &Rollout) {
+    let path = status_path(app).with_file_name("rollout.json");
+    let disk = Disk::default();
+    let Ok(text) = serde_json::to_vec(rollout) else { return };
+    if let Err(error) = make_folders(&disk, &path).and_then(|()| disk.replace(&path, &text, 0o644)) {
+        tracing::debug!(%error, "the rollout is not noted");
     }
 }
 

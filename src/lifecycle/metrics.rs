@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::offer::ChannelView;
 use super::view::{BlockedView, UnitView};
@@ -46,15 +47,16 @@ pub struct Facts<'a> {
     pub rollout: Option<Rollout>,
 }
 
-/// A rollout, counted.
-#[derive(Clone, Debug, Default)]
+/// A rollout, counted. Whoever reads it from storage leaves it for the metrics.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rollout {
     /// Its number.
     pub number: u64,
     /// How many nodes are in which state.
     pub members: BTreeMap<String, u64>,
     /// From the first to the last switch, in milliseconds.
-    pub skew_ms: Option<u64>,
+    pub skew_ms: Option<f64>,
 }
 
 const OUTCOMES: [(Outcome, &str); 5] = [
@@ -227,13 +229,13 @@ fn fleet(text: &mut Text<'_>, rollout: &Rollout) {
     for (state, members) in &rollout.members {
         text.line("cutover_rollout_members", &[("rollout", &name), ("state", state)], number(*members));
     }
-    if let Some(skew) = rollout.skew_ms.and_then(|skew| i64::try_from(skew).ok()) {
+    if let Some(skew_ms) = rollout.skew_ms {
         text.about(
             "cutover_switch_skew_seconds",
             "gauge",
             "From the first to the last switch of the rollout.",
         );
-        text.line("cutover_switch_skew_seconds", &[("rollout", &name)], seconds_of(skew));
+        text.line("cutover_switch_skew_seconds", &[("rollout", &name)], skew_ms / 1000.0);
     }
 }
 
@@ -358,7 +360,7 @@ mod tests {
             update: Some((false, Some("2026-11-24T00:00:00Z".parse().unwrap()))),
             aside_bytes: 4096,
             disk: Some((5_000_000_000, 1 << 30)),
-            rollout: Some(Rollout { number: 17, members, skew_ms: Some(4) }),
+            rollout: Some(Rollout { number: 17, members, skew_ms: Some(4.0) }),
         });
         for line in [
             "cutover_info{app=\"shop\",node=\"web\\\"1\\\\\",version=\"1.0.0\"} 1",

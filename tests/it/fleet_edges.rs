@@ -188,3 +188,36 @@ fn a_share_that_went_back_in_time_takes_no_proposal() {
     let again = fleet.run(1, &["update"]);
     assert_eq!(code(&again), 0, "{again:?}");
 }
+
+#[test]
+fn a_release_that_is_banned_here_ends_an_unnamed_update_with_15() {
+    for mode in ["synchronous", "rolling"] {
+        let fleet = Fleet::new(2, mode, "");
+        assert_eq!(code(&fleet.run(1, &["mark-bad", "2", "--reason", "it loses orders"])), 0);
+        fleet.propose("2");
+        let banned = fleet.run(1, &["update", "--no-wait"]);
+        assert_eq!(code(&banned), 15, "{mode}: {banned:?}");
+        for part in ["it loses orders", "`cutover mark-good 2`"] {
+            assert!(told(&banned).contains(part), "{mode}: {banned:?}");
+        }
+        assert_eq!(fleet.active(1), "1");
+    }
+}
+
+#[test]
+fn metrics_count_the_members_of_a_rollout() {
+    if !crate::node::needs_root("metrics_count_the_members_of_a_rollout") {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let settings = format!("[metrics]\ntextfile = \"{}/@.prom\"", place.path().display());
+    let fleet = Fleet::new(2, "synchronous", &settings);
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    let text = std::fs::read_to_string(place.path().join("0.prom")).unwrap();
+    let members: Vec<_> = text.lines().filter(|line| line.starts_with("cutover_rollout_members{")).collect();
+    let counted: f64 =
+        members.iter().map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum();
+    assert!((counted - 2.0).abs() < 0.1, "{text}");
+    assert!(text.contains("\ncutover_switch_skew_seconds{app=\"n0\",rollout="), "{text}");
+}

@@ -1,5 +1,7 @@
 //! `fleet report`: what a rollout did, node by node, and what that comes to.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -9,6 +11,7 @@ use super::status::heard;
 use super::{rollout, settings, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::Error;
+use crate::cli::narrator::note_rollout;
 use crate::cli::output::table;
 use crate::coord::account::Account;
 use crate::coord::facts::names;
@@ -18,6 +21,7 @@ use crate::coord::rolling::Rolling;
 use crate::coord::rollout::Rollout;
 use crate::coord::settings::Mode;
 use crate::coord::synchronous::{Synchronous, What};
+use crate::lifecycle::metrics;
 
 /// All kinds of facts that members make.
 pub const ALL: [What; 7] =
@@ -31,6 +35,7 @@ pub fn report(context: &Context, args: &RolloutArgs) -> Result<u8, Error> {
         let rollout = rollout(operator, &fleet, args.rollout)?;
         let end = ended(operator, &rollout).map_err(Error::Unreachable)?;
         let account = account(operator, &rollout)?;
+        note(context, rollout.number, &account);
         let (word, why) = match &end {
             Some(end) => (end.word, end.why.as_str()),
             None => ("not ended", ""),
@@ -82,6 +87,36 @@ pub fn of_rolling(operator: &mut Operator<'_>, follow: &Rolling<'_>) -> Result<A
         });
     }
     Ok(Account::of_rolling(follow, &closed, Timestamp::now()))
+}
+
+/// Counts a rollout for the metrics of this node, where they are configured: how its members stand, and how far apart they
+/// switched.
+pub fn note(context: &Context, number: u64, account: &Account) {
+    if context.settings().metrics.textfile.is_none() {
+        return;
+    }
+    let mut members = BTreeMap::<String, u64>::new();
+    for entry in &account.members {
+        *members.entry(entry.state.to_owned()).or_default() += 1;
+    }
+    note_rollout(&context.app, &metrics::Rollout { number, members, skew_ms: account.skew_ms });
+}
+
+/// The same of a rollout in which this node has done its part.
+pub fn note_newest(context: &Context, number: u64) {
+    if context.settings().metrics.textfile.is_none() {
+        return;
+    }
+    let noted = settings(context).map(|settings| settings.name.clone()).and_then(|name| {
+        with_operator(context, |operator| {
+            let fleet = operate::fleet(operator.board, &name)?;
+            let rollout = rollout(operator, &fleet, Some(number))?;
+            Ok(note(context, number, &account(operator, &rollout)?))
+        })
+    });
+    if let Err(error) = noted {
+        tracing::debug!(%error, "the rollout is not in the metrics");
+    }
 }
 
 fn rows(account: &Account) -> Vec<Vec<String>> {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::args::FleetStatusArgs;
 use super::propose::ended;
-use super::report::{ALL, moment, of_rolling, summary};
+use super::report::{ALL, moment, note, of_rolling, summary};
 use super::{rollout, settings, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::Error;
@@ -87,6 +87,7 @@ fn show(
         Mode::Rolling => ("rolling", rolling(operator, rollout)?),
         Mode::Synchronous | Mode::Independent => ("synchronous", synchronous(operator, rollout, now)?),
     };
+    note(context, rollout.number, &page.account);
     let beats = heartbeats(operator, rollout);
     let seen: Vec<Option<i64>> = beats
         .iter()

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::report::note_newest;
 use super::{board, has, here, kept, keys, settings};
 use crate::cli::args::UpdateArgs;
 use crate::cli::context::{Context, Locally};
@@ -11,12 +12,14 @@ use crate::cli::update::{bring, conclude, ensure_switchable, not_now, tidy, wish
 use crate::coord::rules::Checks;
 use crate::health::{Trial, Verdict};
 use crate::lifecycle::fleet::{Along, KeyFile, Member, Taken};
-use crate::lifecycle::node::{self, Node, Policies, WayBack};
+use crate::lifecycle::node::{Node, Policies, WayBack};
+use crate::lifecycle::policy;
 use crate::lifecycle::upstream::Offered;
 use crate::store::Sealed;
 use crate::sys::clock::SystemClock;
 use crate::types::ReleaseId;
 use crate::types::record::DataPolicy;
+use crate::types::state::Bad;
 
 /// Finishes what is left of the last rollout, and takes part in the next: stages, votes, and waits for the fleet.
 pub fn update(
@@ -61,18 +64,7 @@ pub fn update(
         Taken::Stranger(why) => Err(Error::Stranger(why)),
         Taken::CatchUp { number, release } => {
             context.output.say(&format!("the fleet runs release {} since rollout {number}", release.version));
-            match follow(context, node, locally, args, &release, None) {
-                // It stays as it is until somebody allows it again, and says so.
-                Err(Error::Node(node::Error::Banned(bad))) => {
-                    let why = format!("release {} is banned here: {}", bad.release.version, bad.reason);
-                    say_not_yet(context, node, &why, None);
-                    Err(Error::NotNow(format!(
-                        "{why}; `cutover mark-good {}` allows it again",
-                        bad.release.version
-                    )))
-                }
-                done => done,
-            }
+            follow(context, node, locally, args, &release, None)
         }
         Taken::Rollout { number, release, .. } if active.as_ref() == Some(&release) => {
             go_along(context, node, locally, args, number, &release)
@@ -83,14 +75,16 @@ pub fn update(
                 with_member(context, node, |member| Ok(member.refuse(&why)?))?;
                 return Err(Error::Fleet(why));
             }
-            match follow(context, node, locally, args, &release, Some(number)) {
-                Err(error) if is_refusal(&error) => {
-                    let why = failure(&error).message;
-                    with_member(context, node, |member| Ok(member.refuse(&why)?))?;
-                    Err(error)
-                }
-                done => done,
+            let done = follow(context, node, locally, args, &release, Some(number));
+            if let Err(error) = &done
+                && is_refusal(error)
+            {
+                let why = failure(error).message;
+                with_member(context, node, |member| Ok(member.refuse(&why)?))?;
             }
+            note_newest(context, number);
+            node.narrator.ended();
+            done
         }
     }
 }
@@ -194,7 +188,7 @@ fn follow(
 ) -> Result<u8, Error> {
     let state = node.store.trusted_state()?;
     if let Some(bad) = state.bad.iter().find(|bad| bad.release.digest == release.digest) {
-        return Err(node::Error::Banned(bad.clone()).into());
+        return not_taken(context, node, bad, rollout);
     }
     let sealed = stage(context, node, locally, args, release)?;
     let policies = Policies { offered: Offered::staged(&sealed), is_urgent: args.now };
@@ -217,6 +211,16 @@ fn follow(
         tidy(context, node);
     }
     Ok(code)
+}
+
+/// The node stays as it is until somebody allows the release again, and tells the fleet so.
+fn not_taken(context: &Context, node: &Node<'_>, bad: &Bad, rollout: Option<u64>) -> Result<u8, Error> {
+    let banned = policy::banned(bad);
+    match rollout {
+        Some(_) => with_member(context, node, |member| Ok(member.refuse(&banned.text)?))?,
+        None => say_not_yet(context, node, &banned.text, None),
+    }
+    not_now(context, &bad.release.version, &[banned])
 }
 
 /// The release of this version counts only with the digest that the proposal names.
