@@ -5,13 +5,14 @@
 //! driver       the loop: reads the journal, does the work of the phase, records the next
 //! forward      clearance, switch, trial          back     the way back
 //! rehearsing   before the switch                 rehearsal  how a release runs beside the old one
-//! boot         what comes before services start  node     the ways to enter the loop
+//! boot         what comes before services start  enter    the ways into the loop
+//! node         one application on one node       way_back where a rollback leads
 //! deadline     how long each phase may take
 //! finish       what is remembered at the end     outcome  how it ended, and whose fault it was: pure
 //! ```
 
 pub mod adopting;
-mod advice;
+pub mod advice;
 pub mod agreement;
 mod answering;
 pub mod application;
@@ -21,6 +22,7 @@ pub mod copies;
 pub mod data;
 pub mod deadline;
 pub mod driver;
+mod enter;
 pub mod finish;
 pub mod fleet;
 mod forward;

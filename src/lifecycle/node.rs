@@ -1,8 +1,6 @@
-//! The ways into the loop: switch, recover, roll back, commit. Each takes the lock of the switch, writes or finds a
-//! record, and lets the driver go on from there.
+//! One application on one node: its locks, what is under way, and what a new update begins with.
 
-use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,18 +9,16 @@ use super::agreement::Agreement;
 use super::application::Application;
 use super::data::{self, Data, Decision};
 use super::deadline::{self, Bounds};
-use super::driver::{self, Changing, Driver, Ended, InTheWay, Narrator};
+use super::driver::{self, Ended, Narrator};
 use super::plan::DataBack;
 use super::policy;
 use super::settings::Settings;
 use super::upstream::Offered;
 pub use super::way_back::{Route, WayBack};
-use crate::store::{Kept, Sealed, Store};
+use crate::store::{Kept, Store};
 use crate::sys::clock::Clock;
 use crate::sys::lock::{self, Attempt, Holder, Lock};
-use crate::types::record::{
-    Cause, DataPolicy, DataSnapshot, Deadline, Intent, Phase, Reason, Record, Stands,
-};
+use crate::types::record::{DataPolicy, DataSnapshot, Deadline, Intent, Phase, Record, Stands};
 use crate::types::state::State;
 use crate::types::{ReleaseId, Span, Version};
 
@@ -120,6 +116,27 @@ pub enum Error {
 impl From<crate::sys::disk::Error> for Error {
     fn from(error: crate::sys::disk::Error) -> Self {
         Self::Store(error.into())
+    }
+}
+
+impl Error {
+    /// Whether the disk has no room.
+    pub(super) fn is_no_space(&self) -> bool {
+        use crate::store::Error as E;
+        match self {
+            Self::Store(error) | Self::Driver(driver::Error::Store(error)) => match error {
+                E::NoSpace(_) => true,
+                E::Disk(error) => error.is_no_space(),
+                E::Root { .. }
+                | E::StrangePointer { .. }
+                | E::Damaged { .. }
+                | E::Locked { .. }
+                | E::NoSuchTree(_)
+                | E::OtherContent { .. }
+                | E::OtherFilesystem { .. } => false,
+            },
+            _ => false,
+        }
     }
 }
 
@@ -221,7 +238,7 @@ impl Node<'_> {
         matches!(self.store.journal(), Ok(Kept::Whole(record)) if record.phase.stands() == Stands::Within)
     }
 
-    fn attempt(&self, path: &std::path::Path) -> Result<Attempt, crate::store::Error> {
+    pub(super) fn attempt(&self, path: &std::path::Path) -> Result<Attempt, crate::store::Error> {
         let me = Holder { pid: std::process::id(), command: self.command.clone(), since: self.clock.wall() };
         Ok(lock::try_lock(&self.store.disk, path, &me)?)
     }
@@ -232,60 +249,6 @@ impl Node<'_> {
             Attempt::Mine(lock) => Ok(lock),
             Attempt::Theirs(holder) => Err(Error::Busy(holder)),
         }
-    }
-
-    /// Switches to a staged release and sees the trial through. The lock is let go of while the update waits.
-    pub fn switch(
-        &self,
-        lock: Lock,
-        sealed: &Sealed,
-        wish: &Wish,
-        parts: &dyn Parts,
-    ) -> Result<Ended, Error> {
-        let _update = self.lock_update()?;
-        self.ensure_at_rest()?;
-        let state = self.store.trusted_state()?;
-        if let Some(bad) =
-            state.bad.iter().find(|bad| bad.release.digest == sealed.release.digest && !wish.even_if_bad)
-        {
-            return Err(Error::Banned(bad.clone()));
-        }
-        let from = self.active_release(&state)?;
-        if from.as_ref().is_some_and(|from| from.version == sealed.release.version) {
-            return Err(Error::ActiveAlready(sealed.release.version.clone()));
-        }
-        let mut record = self.new_record(Intent::Update, from, sealed.release.clone(), Phase::Staged);
-        record.serial = sealed.serial;
-        record.confirm = wish.confirm;
-        record.no_rollback = wish.no_rollback;
-        record.rollout = wish.rollout;
-        if wish.rollout.is_none() {
-            // Before anything is written down: what cannot be done is told with its own exit code. In a rollout the
-            // others must hear of it, so it is found when the node is asked.
-            let (transaction, from) = (&record.transaction, record.from.as_ref());
-            self.data().plan_snapshots(transaction, from, record.started, &self.settings.data)?;
-        }
-        if wish.rollout.is_none() {
-            // Others may be waited for as long as they take; alone, a node is settled in time from here on.
-            let bounds = Bounds::of(self.app, self.settings, &self.store.layout.trees_of(&record), 0);
-            record.deadline = Some(deadline::after(self.clock, bounds.switch));
-        }
-        let in_the_way = |record: &Record| self.in_the_way(record, wish);
-        self.drive_judged(Some(lock), self.settings, wish.may_wait, parts, &in_the_way, Some(record))
-    }
-
-    /// What somebody has said meanwhile against a switch that was free to begin: a hold, a ban, a window that is over.
-    fn in_the_way(&self, record: &Record, wish: &Wish) -> Result<Option<Reason>, crate::store::Error> {
-        let state = self.store.trusted_state()?;
-        let is_new = |bad: &&crate::types::state::Bad| !wish.even_if_bad || bad.since > record.started;
-        if let Some(bad) = state.bad.iter().filter(|bad| bad.release.digest == record.to.digest).find(is_new)
-        {
-            return Ok(Some(Reason::new(Cause::NotNow, banned_meanwhile(bad))));
-        }
-        let Some(policies) = &wish.policies else { return Ok(None) };
-        let blocked = policies.blocked(self, &state);
-        let texts: Vec<_> = blocked.iter().map(|blocked| blocked.text.as_str()).collect();
-        Ok((!texts.is_empty()).then(|| Reason::new(Cause::NotNow, texts.join("; "))))
     }
 
     /// The application's data.
@@ -308,7 +271,7 @@ impl Node<'_> {
     }
 
     /// Writes down settings and record of a new update.
-    fn begin(&self, mut record: Record) -> Result<(), crate::store::Error> {
+    pub(super) fn begin(&self, mut record: Record) -> Result<(), crate::store::Error> {
         record.settings = Some(self.store.keep_settings(self.settings)?);
         self.store.end_request()?;
         self.store.keep_journal(&record)?;
@@ -412,94 +375,6 @@ impl Node<'_> {
         }
     }
 
-    /// Finishes or undoes what the journal says. `Ok(None)`: there is nothing.
-    pub fn recover(&self, lock: Lock, parts: &dyn Parts) -> Result<Option<Ended>, Error> {
-        let Some(record) = self.under_way()? else { return Ok(None) };
-        // Without what is remembered nothing can be ended, whatever the phase.
-        self.store.trusted_state()?;
-        let update = self.lock_update();
-        if record.phase.stands() == Stands::Before && update.is_err() {
-            // Somebody alive waits to go on with it.
-            return update.map(|_| None);
-        }
-        let settings = self.settings_of(&record)?;
-        if record.phase.stands() == Stands::Before && record.rollout.is_none() {
-            // Nothing was changed: the next update begins again, with what is staged.
-            return self.end_interrupted(lock, record, &settings, parts).map(Some);
-        }
-        let mut memory = self.store.memory()?;
-        memory.needs_person = None;
-        memory.keep()?;
-        self.take_up(record, &settings)?;
-        self.drive(Some(lock), &settings, true, parts).map(Some)
-    }
-
-    /// Brings the disk in order before the services of a booting node start; the timer goes on with the rest.
-    /// `Ok(None)`: there is nothing.
-    pub fn settle_at_boot(&self, _lock: &Lock, parts: &dyn Parts) -> Result<Option<Ended>, Error> {
-        let Some(record) = self.under_way()? else { return Ok(None) };
-        let settings = self.settings_of(&record)?;
-        self.count_boot(record)?;
-        let is_interrupted = || false;
-        let settled = parts.with(&settings, &mut |application, agreement| {
-            let (store, clock, narrator) = (self.store, self.clock, self.narrator);
-            Driver::new(store, clock, application, agreement, &settings, narrator, &is_interrupted, false)
-                .settle_at_boot()
-        });
-        Ok(Some(settled?))
-    }
-
-    /// Goes on with an update that another process has left: its phase has all of its time again. Counts the interruption
-    /// if the new release may have caused it, and the recovery at boot has not counted it already.
-    fn take_up(&self, mut record: Record, settings: &Settings) -> Result<(), Error> {
-        let Some(deadline) = self.deadline_of(&record, settings) else {
-            return self.count_interruption(&mut record).map(drop);
-        };
-        record.deadline = Some(deadline);
-        if !self.count_interruption(&mut record)? {
-            self.store.keep_journal(&record)?;
-        }
-        Ok(())
-    }
-
-    /// Whether it was counted, and written down.
-    fn count_interruption(&self, record: &mut Record) -> Result<bool, Error> {
-        if !is_interruptible(&record.phase) {
-            return Ok(false);
-        }
-        if !std::mem::take(&mut record.counted_at_boot) {
-            record.resumes += 1;
-            record.boots += u32::from(record.boot_id != self.clock.boot_id());
-        }
-        self.narrator.remarks(record, "the update was interrupted and goes on");
-        self.store.keep_journal(record)?;
-        Ok(true)
-    }
-
-    /// Counts a boot in the middle of an update, before the release is started once more.
-    fn count_boot(&self, mut record: Record) -> Result<(), Error> {
-        if !is_interruptible(&record.phase) {
-            return Ok(());
-        }
-        record.resumes += 1;
-        record.boots += 1;
-        record.counted_at_boot = true;
-        Ok(self.store.keep_journal(&record)?)
-    }
-
-    fn end_interrupted(
-        &self,
-        lock: Lock,
-        mut record: Record,
-        settings: &Settings,
-        parts: &dyn Parts,
-    ) -> Result<Ended, Error> {
-        let reason = Reason::new(Cause::NotNow, "interrupted before anything was changed");
-        record.phase = Phase::Cancelled { reason };
-        self.store.keep_journal(&record)?;
-        self.drive(Some(lock), settings, true, parts)
-    }
-
     /// The update under way.
     ///
     /// # Errors
@@ -532,98 +407,6 @@ impl Node<'_> {
         let releases = self.store.layout.trees_of(record);
         let within = Bounds::of(self.app, settings, &releases, 0).of_phase(&record.phase)?;
         Some(deadline::after(self.clock, within))
-    }
-
-    /// Goes on with the journal's update. With the `lock` it is let go of while the update waits, and taken again for each
-    /// change; without, the caller holds it all along.
-    pub fn drive(
-        &self,
-        lock: Option<Lock>,
-        settings: &Settings,
-        may_wait: bool,
-        parts: &dyn Parts,
-    ) -> Result<Ended, Error> {
-        self.drive_judged(lock, settings, may_wait, parts, &|record| self.banned_or_held(record), None)
-    }
-
-    /// The same for a rollback by hand, which begins here.
-    pub(super) fn drive_back(
-        &self,
-        lock: Option<Lock>,
-        record: Record,
-        parts: &dyn Parts,
-    ) -> Result<Ended, Error> {
-        let in_the_way = |record: &Record| self.banned_or_held(record);
-        self.drive_judged(lock, self.settings, true, parts, &in_the_way, Some(record))
-    }
-
-    /// The same, with what must be so right before the switch, and with the record of an update that begins here. What has
-    /// a deadline is looked after by the timer before anything is written: who is stopped right after it is ended, too.
-    fn drive_judged(
-        &self,
-        lock: Option<Lock>,
-        settings: &Settings,
-        may_wait: bool,
-        parts: &dyn Parts,
-        in_the_way: &InTheWay<'_>,
-        begins: Option<Record>,
-    ) -> Result<Ended, Error> {
-        let is_interrupted = || self.interrupted.load(Ordering::Relaxed);
-        let take = || self.attempt(&self.store.layout.lock());
-        let (held, begins) = (Cell::new(lock), Cell::new(begins));
-        let ended = parts.with(settings, &mut |application, agreement| {
-            let (store, clock, narrator) = (self.store, self.clock, self.narrator);
-            let driver = Driver::new(
-                store,
-                clock,
-                application,
-                agreement,
-                settings,
-                narrator,
-                &is_interrupted,
-                may_wait,
-            );
-            let mut driver = Driver { in_the_way: Some(in_the_way), ..driver };
-            if let Some(record) = begins.take() {
-                if record.deadline.is_some()
-                    && let Err(reason) = driver.ensure_armed()
-                {
-                    narrator.remarks(&record, &reason.text);
-                }
-                self.begin(record)?;
-            }
-            if let Some(lock) = held.take() {
-                driver.changing = Some(Changing::new(&take, lock));
-            }
-            driver.run()
-        });
-        Ok(ended?)
-    }
-
-    /// For an update of which the wishes are not known any more.
-    fn banned_or_held(&self, record: &Record) -> Result<Option<Reason>, crate::store::Error> {
-        let state = self.store.trusted_state()?;
-        if let Some(bad) = state.bad.iter().find(|bad| bad.release.digest == record.to.digest) {
-            return Ok(Some(Reason::new(Cause::NotNow, banned_meanwhile(bad))));
-        }
-        let held = super::policy::held(state.hold.as_ref(), self.clock.wall());
-        Ok(held.map(|blocked| Reason::new(Cause::NotNow, blocked.text)))
-    }
-}
-
-fn banned_meanwhile(bad: &crate::types::state::Bad) -> String {
-    format!("release {} is banned since {}: {}", bad.release.version, bad.since, bad.reason)
-}
-
-/// Whether an interruption may be the new release's doing, and must have an end.
-fn is_interruptible(phase: &Phase) -> bool {
-    match phase {
-        Phase::Warming | Phase::Switching | Phase::Trial { .. } => true,
-        Phase::Staged
-        | Phase::RollingBack { .. }
-        | Phase::Committed
-        | Phase::RolledBack { .. }
-        | Phase::Cancelled { .. } => false,
     }
 }
 

@@ -104,7 +104,7 @@ impl Node<'_> {
         let staged = self.stage_aside(candidate, is_named, progress);
         if staged.as_ref().is_err_and(Error::is_no_space) {
             // There is no room, and nothing of it is taken. The first error is the one to tell.
-            drop(self.store.forget_archive(&candidate.release.version));
+            drop(self.store.forget_staged(&candidate.release.version));
         }
         staged
     }

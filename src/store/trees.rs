@@ -250,8 +250,19 @@ impl Store {
     /// Gives up a tree that cannot be completed.
     pub fn abandon(&self, staging: &Staging) -> Result<(), Error> {
         self.clear(&staging.path)?;
-        self.end_span(staging.began)?;
-        Ok(self.disk.remove_file(&staging.index)?)
+        self.disk.remove_file(&staging.index)?;
+        self.end_span(staging.began)
+    }
+
+    /// Removes all that there is of a release that could not be staged.
+    pub fn forget_staged(&self, version: &Version) -> Result<(), Error> {
+        self.clear(&self.layout.staging().join(version))?;
+        self.disk.remove_file(&self.layout.staged_index(version))?;
+        if self.tree(version).is_err() {
+            self.disk.remove_file(&self.layout.index(version))?;
+            self.disk.remove_file(&self.layout.sealed(version))?;
+        }
+        self.forget_archive(version)
     }
 
     /// Removes the tree of a release. The caller has made sure that nobody needs it.

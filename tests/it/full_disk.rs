@@ -121,6 +121,62 @@ fn an_update_onto_a_full_disk_fails_cleanly_and_works_when_there_is_room() {
     }
 }
 
+/// Everything below the root but the locks, which are always there once they were needed.
+fn entries(node: &TestNode) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut left = vec![node.root()];
+    while let Some(path) = left.pop() {
+        let name = path.strip_prefix(node.root()).unwrap().display().to_string();
+        if path.is_dir() && !path.is_symlink() {
+            left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        if !name.ends_with("lock") {
+            found.push(name);
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_release_that_meets_a_full_disk_leaves_nothing() {
+    let node = TestNode::new(&[Health::Good, Health::Good]);
+    assert_eq!(node.update(1), 0);
+    node.offer(2);
+    assert_eq!(node.code(&["check"]), 0);
+    let mut refused = 0;
+    for stop_before in 0..100 {
+        let node = node.copy();
+        let before = entries(&node);
+        let notes = node.path("changes");
+        let output = node
+            .command(&["stage"])
+            .env("CUTOVER_STOP_BEFORE", format!("{stop_before}:enospc"))
+            .env("CUTOVER_COUNT_CHANGES", &notes)
+            .output()
+            .unwrap();
+        let told = text(&output.stderr);
+        match output.status.code() {
+            Some(16) => {
+                assert_eq!(entries(&node), before, "change {stop_before}: {told}");
+                refused += 1;
+            }
+            // What must be there all the same spends the reserve.
+            code => assert_eq!(code, Some(0), "change {stop_before}: {told}"),
+        }
+        assert_eq!(node.active().as_deref(), Some("1"), "change {stop_before}");
+        if !fs::read_to_string(notes)
+            .unwrap()
+            .lines()
+            .any(|line| line.starts_with(&format!("{stop_before} ")))
+        {
+            assert!(refused > 3 && stop_before > 15, "{refused} of {stop_before}");
+            return;
+        }
+    }
+    panic!("it never ends");
+}
+
 fn waits_for_room(test: &str, kind: &'static str, method: &str) {
     let Some((node, mounted)) = node_on(test, kind, &[Health::Good, Health::Good]) else { return };
     let node = node.with_method(method);

@@ -207,7 +207,6 @@ impl Data {
     /// Whether files beside `path` can share blocks: tried, since only that is sure.
     pub(super) fn can_clone(&self, path: &Path) -> Result<bool, Error> {
         let directory = self.place(Kind::Snapshots, path, "probe/probe")?;
-        self.make_parents(&directory)?;
         let [from, to] = ["from", "to"].map(|end| {
             let mut name = directory.clone().into_os_string();
             name.push(format!(".{end}"));
@@ -219,6 +218,7 @@ impl Data {
             ioctl::clone_file(&file, File::create(&to)?)
         };
         self.disk.ask("try a clone at", &from)?;
+        self.make_parents(&directory)?;
         let cloned = clone();
         for file in [&from, &to] {
             self.disk.remove_data(file)?;
