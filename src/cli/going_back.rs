@@ -133,7 +133,7 @@ fn held(context: &Context, node: &Node<'_>, way: &WayBack) -> Result<u8, Error> 
 fn warn_of_changes(context: &Context, node: &Node<'_>, version: Option<&Version>) {
     let Ok(route) = node.route(version) else { return };
     let version = &route.back_to.version;
-    match node.touched(version) {
+    match node.touched_at_a_glance(version) {
         Ok(touched) if touched.is_empty() => {}
         Ok(touched) => context.output.say(&format!(
             "warning: the tree of release {version} was written to: {}; `cutover verify {version} --repair` mends it",

@@ -2,7 +2,8 @@
 
 use super::node::{Error, Node};
 use super::staging;
-use crate::release::index::{Installed, changes};
+use crate::release::index::Installed;
+use crate::release::index::changes::{self, Most};
 use crate::store::Store;
 use crate::sys::ioctl;
 use crate::types::{Version, escaped};
@@ -10,6 +11,8 @@ use nix::sys::stat::lstat;
 
 /// So many files are named; there may be more.
 const NAMED_MAX: usize = 5;
+/// Files that a rollback looks at before it stops anything: some milliseconds. `rollback --check` and `status` look at all.
+const GLANCE_FILES: usize = 500;
 
 /// A file of a tree that is no longer what was staged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,22 +28,32 @@ impl Node<'_> {
     /// written to costs a moment, any other a look at each file; those of which only reading can tell are read. Nothing is
     /// known of a tree without an index.
     pub fn touched(&self, version: &Version) -> Result<Vec<Touched>, Error> {
-        look(self.store, version, false).map_err(Error::from)
+        look(self.store, version, usize::MAX, false).map_err(Error::from)
+    }
+
+    /// The same at a glance: not more of the tree is looked at than a rollback has time for.
+    pub fn touched_at_a_glance(&self, version: &Version) -> Result<Vec<Touched>, Error> {
+        look(self.store, version, GLANCE_FILES, false).map_err(Error::from)
     }
 
     /// The same with files that were added: for a tree of which it is known that it differs.
     pub fn differences(&self, version: &Version) -> Result<Vec<Touched>, Error> {
-        look(self.store, version, true).map_err(Error::from)
+        look(self.store, version, usize::MAX, true).map_err(Error::from)
     }
 }
 
-fn look(store: &Store, version: &Version, is_whole: bool) -> Result<Vec<Touched>, staging::Error> {
+fn look(
+    store: &Store,
+    version: &Version,
+    looked: usize,
+    is_whole: bool,
+) -> Result<Vec<Touched>, staging::Error> {
     let tree = store.tree(version)?;
     if !is_whole && ioctl::is_pristine_snapshot(&tree).unwrap_or(false) {
         return Ok(Vec::new());
     }
     let Some(installed) = Installed::open(&store.layout.index(version)) else { return Ok(Vec::new()) };
-    let mut paths = changes::changes(&tree, &installed, &store.spans()?, NAMED_MAX)?;
+    let mut paths = changes::changes(&tree, &installed, &store.spans()?, Most { named: NAMED_MAX, looked })?;
     if is_whole && paths.is_empty() {
         paths = changes::additions(&tree, &installed, NAMED_MAX)?;
         let links = store.release(version).map(|sealed| sealed.links).unwrap_or_default();

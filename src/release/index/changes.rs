@@ -81,14 +81,18 @@ pub fn is_same(file: &File, entry: &Entry) -> std::io::Result<bool> {
     Ok(scan::attributes(file)? == entry.xattrs && is_whole(file, entry)?)
 }
 
-/// Files of a tree that were changed or removed since it was staged, at most so many, with all that is told in path order.
-/// Files of which only reading can tell are read: they are few, unless somebody has linked or copied all of them.
-pub fn changes(
-    tree: &Path,
-    installed: &Installed,
-    spans: &Spans,
-    most: usize,
-) -> Result<Vec<Vec<u8>>, Error> {
+/// How far is looked.
+#[derive(Clone, Copy, Debug)]
+pub struct Most {
+    /// So many files that differ are enough.
+    pub named: usize,
+    /// So many files are looked at.
+    pub looked: usize,
+}
+
+/// Files of a tree that were changed or removed since it was staged, in path order. Files of which only reading can tell
+/// are read: they are few, unless somebody has linked or copied all of them.
+pub fn changes(tree: &Path, installed: &Installed, spans: &Spans, most: Most) -> Result<Vec<Vec<u8>>, Error> {
     let root = Root::open(tree, &Disk::default())?;
     let owner = Owner::of_process();
     let mut changed = Vec::new();
@@ -96,7 +100,7 @@ pub fn changes(
     let mut number = 0;
     for record in installed.index.records() {
         let Record { entry, .. } = record?;
-        if changed.len() >= most {
+        if changed.len() >= most.named || number >= most.looked {
             break;
         }
         if !matches!(entry.kind, Kind::File { .. }) || entry.same_as.is_some() {
