@@ -158,7 +158,8 @@ pub enum Command {
     /// Go back to the previous good release: local, offline, at once
     ///
     /// Needs no network, no source and no shared storage. Services are restarted and their health is checked. Sets a
-    /// hold, since the timer would undo it otherwise; `cutover unhold` lifts it.
+    /// hold, since the timer would undo it otherwise; `cutover unhold` lifts it. In a trial it ends the trial. An update
+    /// that waits is called off first; `cutover hold` calls it off and stays.
     Rollback(RollbackArgs),
     /// Stop automatic switching; staging goes on
     ///
@@ -393,7 +394,7 @@ pub struct RollbackArgs {
     /// Don't stop automatic switching
     #[arg(long)]
     pub no_hold: bool,
-    /// End a trial that another cutover watches
+    /// End a trial that another cutover watches: `rollback` alone does so, too
     #[arg(long)]
     pub now: bool,
 }

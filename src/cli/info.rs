@@ -13,6 +13,7 @@ use super::failure::Error;
 use super::output::{milliseconds, table};
 use super::schema::schema;
 use crate::config::Problem;
+use crate::lifecycle::advice::BY_HAND;
 use crate::lifecycle::data::{self, Probing};
 use crate::lifecycle::deadline::Bounds;
 use crate::lifecycle::node::Node;
@@ -174,7 +175,7 @@ fn unadopted(node: &Node<'_>) -> Result<Vec<String>, Error> {
     let current = node.store.layout.current();
     let current = current.display();
     Ok(vec![format!(
-        "`{current}` was installed by hand; take it over first: `cutover adopt {current} --version VERSION`"
+        "`{current}` was installed by hand; take it over first: `cutover adopt {current} --version {BY_HAND}`"
     )])
 }
 

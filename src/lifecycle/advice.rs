@@ -3,8 +3,11 @@
 use super::view::{Doing, Status};
 use crate::types::record::Record;
 
+/// What a release may be called of which only the one who installed it knows the name.
+pub const BY_HAND: &str = "by-hand";
+
 /// The commands that help now, each with what it does.
-pub fn next(status: &Status, record: Option<&Record>) -> Vec<String> {
+pub(super) fn next(status: &Status, record: Option<&Record>) -> Vec<String> {
     let mut lines = Vec::new();
     let is_left = status.update.as_ref().is_some_and(|update| update.pid.is_none());
     match status.state {
@@ -14,8 +17,9 @@ pub fn next(status: &Status, record: Option<&Record>) -> Vec<String> {
             if status.problems.is_empty() {
                 lines.push(line("recover", "try again what was left, after repairing the cause"));
             }
-            if record.is_some() {
-                lines.push(line("rollback VERSION", "go to another release instead"));
+            let gone = record.and_then(|record| record.from.as_ref()).map(|from| &from.version);
+            if let Some(other) = status.previous.as_ref().filter(|other| Some(&other.version) != gone) {
+                lines.push(line(&format!("rollback {}", other.version), "go to that release instead"));
             }
         }
         Doing::Trial => {
@@ -33,13 +37,18 @@ pub fn next(status: &Status, record: Option<&Record>) -> Vec<String> {
             }
             if is_left {
                 lines.push(line("recover", "call off what was interrupted"));
+            } else if status.update.is_some() {
+                lines.push(line("status --watch", "see it go on"));
+                if status.hold.is_none() {
+                    lines.push(line("hold", "call the switch off, before it begins"));
+                }
             } else if let Some(staged) = &status.staged {
                 lines.push(line(&format!("switch {}", staged.version), "switch to it now"));
             }
         }
         Doing::InDoubt => {
             lines.push(line("fleet status --why", "what is waited for"));
-            lines.push(line("fleet import FILE", "bring the outcome by hand"));
+            lines.push(line("fleet import --help", "bring the outcome by hand"));
             lines.push(line("rollback", "leave the rollout and go back"));
         }
         Doing::Voting => lines.push(line("fleet status", "who is waited for")),
@@ -56,27 +65,30 @@ pub fn next(status: &Status, record: Option<&Record>) -> Vec<String> {
 }
 
 /// How to see why a unit does not run.
-pub fn of_unit(unit: &str) -> String {
+pub(super) fn of_unit(unit: &str) -> String {
     format!("{:<30} why it does not run", format!("systemctl status {unit}"))
 }
 
 /// A command, and what it does.
 fn line(command: &str, does: &str) -> String {
-    format!("cutover {command:<22} {does}")
+    format!("cutover {command:<21}  {does}")
 }
 
 fn at_rest(status: &Status, lines: &mut Vec<String>) {
     if status.unadopted {
         let current = std::path::Path::new(&status.root).join("current");
         lines.push(line(
-            &format!("adopt {} --version VERSION", current.display()),
-            "take over what was installed by hand",
+            &format!("adopt {} --version {BY_HAND}", current.display()),
+            "take over what was installed by hand, by this or another name",
         ));
         return;
     }
     if status.active.is_none() {
-        lines.push(line("update", "install the channel's release"));
-        lines.push(line("adopt PATH", "take over what was installed by hand"));
+        match &status.source.url {
+            Some(_) => lines.push(line("update", "install the channel's release")),
+            None => lines.push(line("update --help", "install an archive")),
+        }
+        lines.push(line("adopt --help", "take over what was installed by hand"));
         return;
     }
     if status.hold.is_some() {

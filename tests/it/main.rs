@@ -8,6 +8,7 @@
     clippy::disallowed_methods,
     reason = "helpers of tests may fail loudly, and make what they need"
 )]
+mod advice;
 mod apart;
 mod attacks;
 mod before_adopting;
@@ -29,6 +30,7 @@ mod fleet_signed;
 mod format;
 mod full_disk;
 mod fuzz;
+mod gives_up;
 mod interleave;
 mod kept_parts;
 mod late_answer;
@@ -43,6 +45,7 @@ mod node;
 mod owners;
 mod pack;
 mod partial;
+mod pause;
 mod places;
 mod plan;
 mod publishers;

@@ -115,6 +115,33 @@ impl TestNode {
         assert_eq!(self.code(&[&words[..], &[self.path("team").to_str().unwrap()]].concat()), 0);
     }
 
+    /// Has the node follow an unsigned channel, which offers this release.
+    pub fn offer(&self, number: u32) {
+        let source = self.path("source");
+        if fs::create_dir(&source).is_ok() {
+            let config = fs::read_to_string(self.config()).unwrap();
+            let more = format!("[source]\nurl = '{}'\nallow_unsigned = true\n", source.display());
+            fs::write(self.config(), config + &more).unwrap();
+        }
+        for name in [format!("app-{number}.tar.zst"), format!("app-{number}.manifest")] {
+            fs::copy(self.path(&name), source.join(&name)).unwrap();
+        }
+        assert_eq!(self.code(&["publish", source.to_str().unwrap(), &number.to_string()]), 0);
+    }
+
+    /// Has this setting be that one, or adds a table.
+    pub fn set(&self, from: &str, to: &str) {
+        let config = fs::read_to_string(self.config()).unwrap();
+        assert!(config.contains(from), "{config}");
+        fs::write(self.config(), config.replace(from, to)).unwrap();
+    }
+
+    /// Adds to the settings.
+    pub fn add(&self, more: &str) {
+        let config = fs::read_to_string(self.config()).unwrap();
+        fs::write(self.config(), config + more).unwrap();
+    }
+
     /// A longer trial.
     pub fn with_trial(self, seconds: u32) -> Self {
         let config = fs::read_to_string(self.config()).unwrap();

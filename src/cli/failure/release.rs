@@ -1,0 +1,178 @@
+//! What an operator reads when a release cannot be had, or cannot be made: sources, archives, signatures, publishing.
+
+use super::{Failure, code, of_disk, of_node, of_store};
+use crate::lifecycle::{staging, upstream};
+use crate::release::judge::Refused;
+use crate::release::trust::{Refusal, SignError};
+use crate::release::{archive, exclusive, index, pack, publish, resolve, source, stage};
+
+/// For an archive that cannot be read just now.
+const READ_AGAIN: &str = "see that the source can be reached, and the disk is well; then run it again";
+
+pub(super) fn of_staging(error: &staging::Error) -> Failure {
+    use staging::Error as E;
+    match error {
+        E::Link { .. } => {
+            let hint = "mend `[links]`, or take out of the release what is in the way; nothing was switched";
+            Failure::new(code::USAGE, error, Some(hint))
+        }
+        E::Store(error) => of_store(error, code::FAILED),
+        E::Stage(stage::Error::Archive(error)) | E::Archive(error) => match error {
+            archive::Error::Refused(refusal) => {
+                Failure::new(code::REFUSED, error, Some(refusal.rule.remedy()))
+            }
+            archive::Error::Read { .. } => Failure::new(code::FAILED, error, Some(READ_AGAIN)),
+        },
+        E::Stage(stage::Error::Disk(error)) | E::Disk(error) => of_disk(error, code::FAILED),
+        E::Index(error) => of_index(error),
+        E::Source(error) => of_source(error),
+        E::Mismatch { .. } => {
+            Failure::new(code::REFUSED, error, Some("ask who published it for the right files"))
+        }
+    }
+}
+
+pub(super) fn of_index(error: &index::Error) -> Failure {
+    use index::Error as E;
+    match error {
+        E::Malformed { .. } | E::Digest { .. } | E::Differs { .. } | E::Entry { .. } => {
+            Failure::new(code::REFUSED, error, Some("ask who published it for the right files"))
+        }
+        E::Read(_) => Failure::new(code::FAILED, error, Some(READ_AGAIN)),
+        E::Source(error) => of_source(error),
+        E::Disk(error) => of_disk(error, code::FAILED),
+    }
+}
+
+pub(super) fn of_source(error: &source::Error) -> Failure {
+    if error.is_no_space() {
+        return Failure::new(
+            code::NO_SPACE,
+            error,
+            Some("make room; `cutover status` says how much `cutover prune` would free"),
+        );
+    }
+    if error.is_refusal() {
+        return Failure::new(code::REFUSED, error, Some("ask who published it for the right files"));
+    }
+    if matches!(error, source::Error::Overtaken(_)) {
+        return Failure::new(code::FAILED, error, Some("publish again: it goes on from what is there now"));
+    }
+    if matches!(error, source::Error::Exists(_)) {
+        return Failure::new(code::REFUSED, error, Some("publish it under a new version"));
+    }
+    if matches!(error, source::Error::NoSource) {
+        return Failure::new(code::USAGE, error, Some("set it in the configuration, or name an archive"));
+    }
+    Failure::new(code::FAILED, error, Some("see that the source can be reached; the next run asks it again"))
+}
+
+pub(super) fn of_upstream(error: &upstream::Error) -> Failure {
+    use resolve::Error as R;
+    use upstream::Error as E;
+    match error {
+        E::Resolve(R::Refused(refused)) => {
+            let hint = match refused {
+                // Whoever changed a channel wants just this: to be taken without a signature.
+                Refused::Untrusted { what, .. } if what.ends_with(".channel") => {
+                    "nothing newer is taken, and what runs is untouched; look who wrote that file, and let `cutover publish` sign it anew"
+                }
+                Refused::Untrusted { refusal: Refusal::Unsigned | Refusal::NoKeys(_), .. } => {
+                    "sign it with a key of this node's (`cutover sign`), or take an archive as it is with `--allow-unsigned`"
+                }
+                Refused::Untrusted { .. } => {
+                    "look who made it; whoever publishes signs it with a key of this node's (`cutover sign`)"
+                }
+                Refused::Older { .. } | Refused::TwoOfOneSerial { .. } => {
+                    "if the source was restored from a backup: `cutover trust forget-channel NAME`; else look who wrote to it"
+                }
+                Refused::Expired { .. } | Refused::FromTheFuture { .. } => {
+                    "compare the clock (`date -u`); if it is right, whoever publishes runs `cutover publish` again"
+                }
+                Refused::Incompatible { .. } => "what this node is stands in `[source] compatible`",
+                _ => "ask who published it; the running release is untouched",
+            };
+            Failure::new(code::REFUSED, error, Some(hint))
+        }
+        E::Resolve(R::Source(error)) | E::Source(error) => of_source(error),
+        E::Resolve(R::Disk(error)) => of_disk(error, code::FAILED),
+        E::Resolve(R::NoVersion(_)) => {
+            Failure::new(code::USAGE, error, Some("say it with `--version VERSION`"))
+        }
+        E::Trust(_) => Failure::new(code::USAGE, error, Some("look at the files of trusted keys")),
+        E::Node(error) => of_node(error),
+        E::Staging(error) => of_staging(error),
+    }
+}
+
+pub(super) fn of_pack(error: &pack::Error) -> Failure {
+    use pack::Error as E;
+    let told = |hint: &str| Failure::new(code::FAILED, error, Some(hint));
+    match error {
+        E::Index(error) => of_index(error),
+        E::Disk(error) => of_disk(error, code::FAILED),
+        E::Changed(_) => told("pack a directory that nobody writes to meanwhile"),
+        E::Empty(_) => Failure::new(code::USAGE, error, Some("name the directory that holds the release")),
+        E::Published(_) => {
+            let hint = "a version is published once: pack it under a new version, or to another directory";
+            Failure::new(code::USAGE, error, Some(hint))
+        }
+        E::Lock(exclusive::Error::Taken(_)) => {
+            Failure::new(code::BUSY, error, Some("wait for it, or pack to another file"))
+        }
+        E::Lock(exclusive::Error::Disk(error)) => of_disk(error, code::FAILED),
+        E::BaseWithoutIndex(_) => told("name an archive that `cutover pack` made, or leave `--base` out"),
+        E::TooLarge => told("split it into several applications"),
+        E::Compress(_) => told("look at memory and disk, then run it again"),
+    }
+}
+
+pub(super) fn of_sign(error: &SignError) -> Failure {
+    let told = |code, hint: &str| Failure::new(code, error, Some(hint));
+    match error {
+        SignError::Disk(error) => of_disk(error, code::FAILED),
+        SignError::NoKey(_) => told(code::USAGE, "`cutover keygen NAME` makes a key"),
+        SignError::NoFile(_) => told(code::USAGE, "name a manifest or a channel"),
+        SignError::Key { .. } => {
+            told(code::FAILED, "name a private ed25519 key of `ssh-keygen` that you may read")
+        }
+        SignError::Random => told(code::FAILED, "run it on a machine that has `getrandom`"),
+        SignError::Run { .. } => told(code::FAILED, "install `ssh-keygen` (Debian: openssh-client)"),
+        SignError::Refused(_) => told(code::FAILED, "`ssh-add -l` shows the keys that the agent has"),
+    }
+}
+
+pub(super) fn of_publish(error: &publish::Error) -> Failure {
+    use publish::Error as E;
+    let told = |code, hint: &str| Failure::new(code, error, Some(hint));
+    match error {
+        E::Disk(error) => of_disk(error, code::FAILED),
+        E::Sign(error) => of_sign(error),
+        E::WhichRelease { .. } => told(code::USAGE, "name it: `cutover publish DIR VERSION`"),
+        E::NoRelease { .. } => told(code::USAGE, "`cutover pack` makes archive and manifest"),
+        E::Revoked(_) => told(code::USAGE, "publish it under a new version"),
+        E::Malformed { .. } | E::OtherArchive { .. } | E::OtherRelease(_) => {
+            told(code::REFUSED, "make the manifest anew: `cutover pack`")
+        }
+        E::Changed { .. } => told(
+            code::REFUSED,
+            "look who wrote it: nothing was signed. Bring back what was published, or publish it under a new version",
+        ),
+        E::Stranger { .. } => told(
+            code::REFUSED,
+            "look who wrote it: nothing was signed. If it is right, `cutover sign --key KEY FILE` adds a signature",
+        ),
+        E::NotNamed(_) => told(code::USAGE, "name it: `cutover publish DIR VERSION`"),
+        E::Lock(exclusive::Error::Taken(_)) | E::Overwritten(_) => {
+            told(code::BUSY, "see that only one publishes at a time, then publish again")
+        }
+        E::Lock(exclusive::Error::Disk(error)) => of_disk(error, code::FAILED),
+        E::BelowMinimum { .. } => told(code::USAGE, "publish a newer one, or name another `--minimum`"),
+        E::Signature { .. } | E::OtherKey { .. } | E::OtherChannel { .. } | E::Unsigned(_) => told(
+            code::REFUSED,
+            "look who wrote it, and bring back what was published; `--serial NUMBER` begins anew, with a number higher \
+             than any before, and says what is lost",
+        ),
+        E::WouldBeRefused(_) => told(code::USAGE, "change what is named, then publish again"),
+    }
+}
