@@ -17,8 +17,13 @@ pub(super) fn next(status: &Status, record: Option<&Record>) -> Vec<String> {
             if status.problems.is_empty() {
                 lines.push(line("recover", "try again what was left, after repairing the cause"));
             }
+            // With files that cannot be believed nothing goes forth or back.
             let gone = record.and_then(|record| record.from.as_ref()).map(|from| &from.version);
-            if let Some(other) = status.previous.as_ref().filter(|other| Some(&other.version) != gone) {
+            if let Some(other) = status
+                .previous
+                .as_ref()
+                .filter(|other| status.problems.is_empty() && Some(&other.version) != gone)
+            {
                 lines.push(line(&format!("rollback {}", other.version), "go to that release instead"));
             }
         }

@@ -111,7 +111,8 @@ pub fn note_newest(context: &Context, number: u64) {
         with_operator(context, |operator| {
             let fleet = operate::fleet(operator.board, &name)?;
             let rollout = rollout(operator, &fleet, Some(number))?;
-            Ok(note(context, number, &account(operator, &rollout)?))
+            note(context, number, &account(operator, &rollout)?);
+            Ok(())
         })
     });
     if let Err(error) = noted {
