@@ -7,9 +7,9 @@ use super::links;
 use super::node::Node;
 use super::staging::{Error, allowed, compare};
 use crate::release::archive::Limits;
-use crate::release::index::{self, Base, Index, Installed, Method, StageOrder, Staged};
+use crate::release::index::{self, Base, Index, Installed, Method, Parts, StageOrder, Staged, Trust};
 use crate::release::resolve::Candidate;
-use crate::release::source::{self, Ranges};
+use crate::release::source::Ranges;
 use crate::release::trust::Signer;
 use crate::store::{self, Kept, Need, Sealed, Staging};
 use crate::types::Version;
@@ -98,31 +98,33 @@ impl Node<'_> {
         }
         if !archive.has_ranges() {
             let whole = self.fetch(candidate, progress)?;
-            return self.build_from(candidate, Arc::new(whole), limits, damaged, progress);
+            return self.build_from(candidate, Arc::new(whole), None, limits, damaged, progress);
         }
         if !archive.is_far() {
-            return self.build_from(candidate, archive, limits, damaged, progress);
+            return self.build_from(candidate, archive, None, limits, damaged, progress);
         }
         let (path, disk) = (self.store.layout.parts(&candidate.release.version), &self.store.disk);
         self.ensure_room(manifest.size.min(FIRST_BYTES), 2)?;
-        let kept = source::Kept::open(Arc::clone(&archive), &path, manifest.sha256, disk)?;
-        let had_parts = kept.kept_bytes() > 0;
-        let build = |kept| self.build_from(candidate, Arc::new(kept), limits, damaged, progress);
-        let error = match build(kept) {
-            Ok(built) => return Ok(built),
-            Err(error) if !may_come_of_parts(&error) => return Err(error),
-            Err(error) => error,
-        };
-        // What was kept may be the reason: a server's wrong answer, or what a power cut left. It counts no more.
-        source::Kept::forget(&path, disk)?;
-        if !had_parts {
-            return Err(error);
+        let mut ways = [Trust::Read, Trust::Compared, Trust::Nothing].into_iter();
+        loop {
+            let trust = ways.next().unwrap_or(Trust::Nothing);
+            let parts = Parts::open(Arc::clone(&archive), &path, manifest.sha256, trust, disk)?;
+            let parts = Arc::new(parts);
+            let had_parts = parts.kept_bytes() > 0;
+            let source = Arc::clone(&parts) as Arc<dyn Ranges + '_>;
+            match self.build_from(candidate, source, Some(&parts), limits, damaged, progress) {
+                Ok(built) => return Ok(built),
+                Err(error) if !may_come_of_parts(&error) => return Err(error),
+                // What was kept is not the reason. Nothing stays of an archive that is refused.
+                Err(error) if !had_parts => {
+                    drop(parts);
+                    Parts::forget(&path, disk)?;
+                    return Err(error);
+                }
+                // It may be: a server's wrong answer, or what a power cut left.
+                Err(error) => tracing::debug!(%error, ?trust, "once more with less of what was kept"),
+            }
         }
-        let built = build(source::Kept::open(archive, &path, manifest.sha256, disk)?);
-        if built.as_ref().is_err_and(may_come_of_parts) {
-            source::Kept::forget(&path, disk)?;
-        }
-        built
     }
 
     /// Whether an archive is compared with its manifest from one end to the other before it is used.
@@ -136,6 +138,7 @@ impl Node<'_> {
         &self,
         candidate: &Candidate,
         archive: Arc<dyn Ranges + 'a>,
+        parts: Option<&Parts<'_>>,
         limits: &Limits,
         damaged: Option<&Sealed>,
         progress: &dyn Progress,
@@ -177,6 +180,7 @@ impl Node<'_> {
             method,
             base: base.as_ref(),
             limits,
+            parts,
             record: &staging.index,
             is_suspect,
             spans: &spans,
@@ -204,7 +208,7 @@ impl Node<'_> {
         let is_kept = archive.is_far();
         // The index is written once as a record, and once with the parts that are kept of the archive.
         self.ensure_room(index.size().saturating_mul(if is_kept { 2 } else { 1 }), 1)?;
-        let prepared = index::prepare(index, order.base, order.limits, order.record, disk)?;
+        let prepared = index::prepare(index, order, disk)?;
         let (bytes, entries) = prepared.need(order.base, order.method)?;
         let parts = if is_kept { prepared.frame_bytes(order.base, order.method)? } else { 0 };
         self.ensure_room(bytes.saturating_add(parts), entries)?;

@@ -10,7 +10,7 @@ use super::settings::Settings;
 use super::staging::Error;
 use crate::release::index::{self, Index};
 use crate::release::resolve::Candidate;
-use crate::release::source::{self, Ranges};
+use crate::release::source::Ranges;
 use crate::store::{self, Store};
 use crate::sys::ioctl;
 use crate::types::Version;
@@ -74,7 +74,7 @@ impl Node<'_> {
         }
         if archive.is_far() && archive.has_ranges() && !is_read_whole && manifest.index.is_some() {
             let kept = self.store.layout.parts(version);
-            plan.ranges = source::Kept::missing(&kept, manifest.sha256, manifest.size, &plan.ranges);
+            plan.ranges = index::Parts::missing(&kept, manifest.sha256, manifest.size, &plan.ranges);
         }
         Ok(plan)
     }

@@ -13,7 +13,6 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::io::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
@@ -99,12 +98,19 @@ impl TreeDigest {
         bytes.push(kind);
         bytes.extend_from_slice(&entry.path);
         let (seconds, nanoseconds) = entry.mtime;
-        put_text(bytes, format_args!("\0{:o}\0{}\0{}\0", entry.mode, entry.uid, entry.gid));
-        put_text(bytes, format_args!("{seconds}.{nanoseconds:09}\0"));
+        bytes.push(0);
+        put_digits(bytes, entry.mode.into(), 8, 1, 0);
+        put_number(bytes, entry.uid.into(), 0);
+        put_number(bytes, entry.gid.into(), 0);
+        if seconds < 0 {
+            bytes.push(b'-');
+        }
+        put_number(bytes, seconds.unsigned_abs(), b'.');
+        put_digits(bytes, nanoseconds.into(), 10, 9, 0);
         match &entry.kind {
             Kind::Directory => {}
             Kind::File { size, content } => {
-                put_text(bytes, format_args!("{size}\0"));
+                put_number(bytes, *size, 0);
                 bytes.extend_from_slice(&content.0);
             }
             Kind::Link { target } => {
@@ -112,10 +118,11 @@ impl TreeDigest {
                 bytes.push(0);
             }
         }
-        put_text(bytes, format_args!("{}\0", entry.xattrs.len()));
+        put_number(bytes, entry.xattrs.len() as u64, 0);
         for (name, value) in &entry.xattrs {
             bytes.extend_from_slice(name);
-            put_text(bytes, format_args!("\0{}\0", value.len()));
+            bytes.push(0);
+            put_number(bytes, value.len() as u64, 0);
             bytes.extend_from_slice(value);
         }
         bytes.extend_from_slice(entry.same_as.as_deref().unwrap_or_default());
@@ -130,9 +137,22 @@ impl TreeDigest {
     }
 }
 
-fn put_text(bytes: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    // Writing to a vector has no errors.
-    drop(bytes.write_fmt(text));
+/// Appends a decimal number, and a byte that ends it.
+fn put_number(bytes: &mut Vec<u8>, number: u64, end: u8) {
+    put_digits(bytes, number, 10, 1, end);
+}
+
+/// Appends a number of so many digits or more, and a byte that ends it. By hand, since each entry has six of them.
+fn put_digits(bytes: &mut Vec<u8>, mut number: u64, base: u64, least: usize, end: u8) {
+    let mut digits = [b'0'; 32];
+    let mut at = digits.len();
+    while number > 0 {
+        at -= 1;
+        digits[at] += (number % base) as u8;
+        number /= base;
+    }
+    bytes.extend_from_slice(&digits[at.min(digits.len() - least)..]);
+    bytes.push(end);
 }
 
 #[cfg(test)]
@@ -144,6 +164,17 @@ mod tests {
         let mut paths = ["a-b", "a/b", "a", "a/b/c", "a0"];
         paths.sort_by(|one, other| path_order(one.as_bytes(), other.as_bytes()));
         assert_eq!(paths, ["a", "a/b", "a/b/c", "a-b", "a0"]);
+    }
+
+    #[test]
+    fn numbers_are_written_as_the_format_has_them() {
+        for number in [0, 7, 8, 10, 999, 0o7777, u64::from(u32::MAX), u64::MAX] {
+            let mut bytes = Vec::new();
+            put_digits(&mut bytes, number, 8, 1, b' ');
+            put_number(&mut bytes, number, b' ');
+            put_digits(&mut bytes, number, 10, 9, b' ');
+            assert_eq!(String::from_utf8(bytes).unwrap(), format!("{number:o} {number} {number:09} "));
+        }
     }
 
     proptest::proptest! {

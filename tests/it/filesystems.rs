@@ -142,6 +142,7 @@ impl Node {
             method,
             base: base.as_ref(),
             limits: &limits,
+            parts: None,
             record: &staging.index,
             is_suspect: false,
             spans: &Spans::default(),

@@ -13,6 +13,7 @@ use crate::web::{Asked, Server, file, status};
 const WELL: usize = 0;
 const STALE: usize = 1;
 const CUT: usize = 2;
+const STALE_THEN_CUT: usize = 3;
 
 /// A desk whose node follows a server; release 2.0 is published, and has a few megabytes.
 fn desk() -> (Desk, Server, Arc<AtomicUsize>) {
@@ -37,6 +38,10 @@ fn desk() -> (Desk, Server, Arc<AtomicUsize>) {
                 file(asked, stream, &bytes, &tag, usize::MAX)
             }
             CUT if is_frame => file(asked, stream, &bytes, &tag, 700_000),
+            STALE_THEN_CUT if is_frame => {
+                bytes[2_400_000..].fill(7);
+                file(asked, stream, &bytes, &tag, 2_700_000)
+            }
             _ => file(asked, stream, &bytes, &tag, usize::MAX),
         }
     });
@@ -76,6 +81,25 @@ fn zeros_that_a_power_cut_leaves_under_a_whole_map_are_read_again() {
         let (code, said) = desk.update();
         assert_eq!((code, desk.active().as_str()), (0, "2.0"), "{damage}: {said}");
     }
+}
+
+#[test]
+fn what_was_compared_is_kept_and_what_was_only_read_is_read_again() {
+    let (desk, server, mode) = desk();
+    mode.store(STALE_THEN_CUT, Ordering::SeqCst);
+    let (code, said) = desk.update();
+    assert_eq!(code, 1, "{said}");
+    assert!(fs::metadata(parts(&desk)).unwrap().len() > 2_500_000);
+    let before = server.asked().len();
+    mode.store(WELL, Ordering::SeqCst);
+    let (code, said) = desk.update();
+    assert_eq!((code, desk.active().as_str()), (0, "2.0"), "{said}");
+    let asked = server.asked();
+    let parts = asked[before..].iter().filter(|asked| asked.path.ends_with(".zst"));
+    let parts: Vec<_> = parts.filter_map(Asked::range).filter(|range| *range != (0, 0)).collect();
+    // The first frame had come, and was compared; the lie is in the second.
+    let first = parts.iter().map(|range| range.0).min().unwrap();
+    assert!((1_500_000..2_400_000).contains(&first), "{parts:?}");
 }
 
 /// The file of kept parts.

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cutover::release::archive::Limits;
-use cutover::release::index::{self, Base, Index, Installed, Method, StageOrder, Staged, stage};
+use cutover::release::index::{
+    self, Base, Index, Installed, Method, Parts, StageOrder, Staged, Trust, stage,
+};
 use cutover::release::scan;
-use cutover::release::source::LocalFile;
+use cutover::release::source::{LocalFile, Ranges};
 use cutover::sys::disk::Disk;
 use cutover::types::Spans;
 use cutover::types::entry::Entry;
@@ -43,6 +45,7 @@ pub fn staged(
         method,
         base,
         limits: &limits,
+        parts: None,
         record: &record,
         is_suspect: false,
         spans: &Spans::default(),
@@ -343,8 +346,8 @@ fn whatever_is_cut_off_is_read_once() {
         let given = std::sync::Mutex::new(&mut given);
         let cut = Cut { bytes: &bytes, left: left.into(), given };
         let identity = cutover::types::Digest::of(b"archive");
-        let kept =
-            cutover::release::source::Kept::open(Arc::new(&cut), &parts, identity, &Disk::default()).unwrap();
+        let kept = Parts::open(Arc::new(&cut), &parts, identity, Trust::Read, &Disk::default());
+        let kept = Arc::new(kept.unwrap());
         let into = directory.path().join(format!("into-{cuts}"));
         fs::create_dir(&into).unwrap();
         let (record, limits) = (record_of(&into), limits());
@@ -353,12 +356,13 @@ fn whatever_is_cut_off_is_read_once() {
             method: Method::Copy,
             base: None,
             limits: &limits,
+            parts: Some(&kept),
             record: &record,
             is_suspect: false,
             spans: &Spans::default(),
             threads: 2,
         };
-        let index = match Index::open(Arc::new(kept), None) {
+        let index = match Index::open(Arc::clone(&kept) as Arc<dyn Ranges + '_>, None) {
             Ok(index) => index.unwrap(),
             Err(error) => {
                 assert!(matches!(error, index::Error::Read(_)), "{error}");

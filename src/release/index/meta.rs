@@ -146,22 +146,40 @@ impl<B: AsRef<[u8]>> Page for Written<B> {}
 pub struct PageReader<P> {
     page: P,
     at: usize,
-    last: Vec<u8>,
+    record: Record,
 }
 
 impl<P: Page> PageReader<P> {
     /// Reads `page`.
     pub fn new(page: P) -> Self {
-        Self { page, at: 0, last: Vec::new() }
+        let entry = Entry {
+            path: Vec::new(),
+            kind: Kind::Directory,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime: (0, 0),
+            xattrs: BTreeMap::new(),
+            same_as: None,
+        };
+        Self { page, at: 0, record: Record { entry, generation: 0 } }
     }
 
-    fn read(&mut self) -> Result<Record, Error> {
+    /// Goes to the next entry, if there is one.
+    pub fn advance(&mut self) -> Result<bool, Error> {
         let bytes = self.page.as_ref();
+        if self.at >= bytes.len() {
+            return Ok(false);
+        }
         let mut cursor = Cursor::new(PART, &bytes[self.at..]);
-        let record = read_record(&mut cursor, &self.last)?;
-        self.at = bytes.len() - cursor.left();
-        self.last.clone_from(&record.entry.path);
-        Ok(record)
+        let read = read_record(&mut cursor, &mut self.record);
+        self.at = if read.is_ok() { bytes.len() - cursor.left() } else { bytes.len() };
+        read.map(|()| true)
+    }
+
+    /// The entry that was read last.
+    pub fn record(&self) -> &Record {
+        &self.record
     }
 }
 
@@ -169,62 +187,59 @@ impl<P: Page> Iterator for PageReader<P> {
     type Item = Result<Record, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let length = self.page.as_ref().len();
-        if self.at >= length {
-            return None;
-        }
-        let record = self.read();
-        if record.is_err() {
-            self.at = length;
-        }
-        Some(record)
+        self.advance().map(|is_there| is_there.then(|| self.record.clone())).transpose()
     }
 }
 
-fn read_record(cursor: &mut Cursor<'_>, last: &[u8]) -> Result<Record, Error> {
+/// Reads an entry in place of the one before it on its page, or of none.
+fn read_record(cursor: &mut Cursor<'_>, record: &mut Record) -> Result<(), Error> {
+    let Record { entry, generation } = record;
     let kind = cursor.byte()?;
-    let shared = cursor.number_to(last.len() as u64, "a path shares more than there is")?;
+    let shared = cursor.number_to(entry.path.len() as u64, "a path shares more than there is")?;
+    let shared = usize::try_from(shared).unwrap_or(0);
     let suffix = cursor.bytes(PATH_MAX, "a path is longer than 4095 bytes")?;
-    let mut path = last[..usize::try_from(shared).unwrap_or(0)].to_vec();
-    path.extend_from_slice(suffix);
-    check_path(&path)?;
-    if !last.is_empty() && path_order(last, &path) != Ordering::Less {
-        return Err(Error::Entry { path, rule: "entries are not in path order" });
+    // What both share says nothing of their order.
+    let is_after = entry.path.is_empty() || path_order(&entry.path[shared..], suffix).is_lt();
+    entry.path.truncate(shared);
+    entry.path.extend_from_slice(suffix);
+    check_path(&entry.path)?;
+    let refuse = |path: &[u8], rule| Err(Error::Entry { path: path.to_vec(), rule });
+    if !is_after {
+        return refuse(&entry.path, "entries are not in path order");
     }
-    let mode = cursor.number32()?;
-    if mode > 0o7777 {
-        return Err(Error::Entry { path, rule: "the mode has more than permission bits" });
+    entry.mode = cursor.number32()?;
+    if entry.mode > 0o7777 {
+        return refuse(&entry.path, "the mode has more than permission bits");
     }
-    let (uid, gid) = (cursor.number32()?, cursor.number32()?);
-    if uid == u32::MAX || gid == u32::MAX {
-        return Err(Error::Entry { path, rule: "owner or group is 4294967295, which no file can have" });
+    (entry.uid, entry.gid) = (cursor.number32()?, cursor.number32()?);
+    if entry.uid == u32::MAX || entry.gid == u32::MAX {
+        return refuse(&entry.path, "owner or group is 4294967295, which no file can have");
     }
-    let mtime = (cursor.signed()?, cursor.number32()?);
-    if mtime.1 > 999_999_999 {
-        return Err(Error::Entry { path, rule: "the time has more than 999999999 nanoseconds" });
+    entry.mtime = (cursor.signed()?, cursor.number32()?);
+    if entry.mtime.1 > 999_999_999 {
+        return refuse(&entry.path, "the time has more than 999999999 nanoseconds");
     }
-    let xattrs = read_xattrs(cursor)?;
-    let mut generation = 0;
-    let mut same_as = None;
-    let kind = match kind {
+    entry.xattrs = read_xattrs(cursor)?;
+    (*generation, entry.same_as) = (0, None);
+    entry.kind = match kind {
         DIRECTORY => Kind::Directory,
         FILE => {
             let size = cursor.number()?;
-            generation = cursor.number()?;
+            *generation = cursor.number()?;
             Kind::File { size, content: cursor.digest()? }
         }
-        LINK => Kind::Link { target: link_target(cursor, &path)? },
+        LINK => Kind::Link { target: link_target(cursor, &entry.path)? },
         HARD_LINK => {
             let (size, content) = (cursor.number()?, cursor.digest()?);
-            same_as = Some(first_name(cursor, &path)?);
+            entry.same_as = Some(first_name(cursor, &entry.path)?);
             Kind::File { size, content }
         }
         _ => return Err(malformed(PART, "an entry is of an unknown kind")),
     };
-    if matches!(kind, Kind::Link { .. }) && mode != 0o777 {
-        return Err(Error::Entry { path, rule: "a symbolic link has a mode of its own" });
+    if matches!(entry.kind, Kind::Link { .. }) && entry.mode != 0o777 {
+        return refuse(&entry.path, "a symbolic link has a mode of its own");
     }
-    Ok(Record { entry: Entry { path, kind, mode, uid, gid, mtime, xattrs, same_as }, generation })
+    Ok(())
 }
 
 fn read_xattrs(cursor: &mut Cursor<'_>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Error> {
@@ -311,7 +326,8 @@ impl Sequence {
         if !is_inside {
             return refuse("its directory is no entry");
         }
-        self.inside = if entry.kind == Kind::Directory { entry.path.clone() } else { parent.to_vec() };
+        self.inside.clear();
+        self.inside.extend_from_slice(if entry.kind == Kind::Directory { &entry.path } else { parent });
         self.last.clone_from(&entry.path);
         Ok(())
     }

@@ -14,8 +14,10 @@ use crate::release::source::Ranges;
 use crate::sys::wall;
 use crate::types::Digest;
 
-/// What is read at once from the end of an archive: normally footer and root are in it.
+/// What is read at once from the end of an archive at most: normally footer and root are in it.
 const TAIL_BYTES: u64 = 256 << 10;
+/// The same of a small archive.
+const TAIL_BYTES_LEAST: u64 = 32 << 10;
 /// The footer of a seek table: number of frames, descriptor, magic.
 const SEEK_FOOTER: u64 = 9;
 const INDEX: &str = "the index";
@@ -46,6 +48,7 @@ impl<'s> Index<'s> {
     pub fn open(source: Arc<dyn Ranges + 's>, signed: Option<Digest>) -> Result<Option<Self>, Error> {
         let mut tail = Tail::read(&*source)?;
         let Some((footer, index_end)) = tail.footer(&*source)? else { return Ok(None) };
+        check_end(&footer, index_end)?;
         let root = tail.bytes(&*source, footer.offset, footer.size.into())?;
         let size = source.size();
         let mut index = Self::new(source, &footer, root, index_end, 0, signed)?;
@@ -84,10 +87,7 @@ impl<'s> Index<'s> {
         shift: u64,
         signed: Option<Digest>,
     ) -> Result<Self, Error> {
-        let root_end = footer.offset.checked_add(footer.size.into());
-        if root_end.and_then(|end| end.checked_add(FOOTER_BYTES as u64)) != Some(index_end) {
-            return Err(malformed(INDEX, "root and footer do not follow each other"));
-        }
+        check_end(footer, index_end)?;
         let digest = signed.unwrap_or(footer.digest);
         let verified = Verified::compare("the root of the index", compressed.as_slice(), digest)?;
         if footer.digest != digest {
@@ -184,6 +184,15 @@ impl<'s> Index<'s> {
     }
 }
 
+/// Checks that root and footer come last in an index that ends there.
+fn check_end(footer: &Footer, index_end: u64) -> Result<(), Error> {
+    let root_end = footer.offset.checked_add(footer.size.into());
+    match root_end.and_then(|end| end.checked_add(FOOTER_BYTES as u64)) == Some(index_end) {
+        true => Ok(()),
+        false => Err(malformed(INDEX, "root and footer do not follow each other")),
+    }
+}
+
 /// The entries of a release, in path order.
 pub struct Records<'a> {
     index: &'a Index<'a>,
@@ -193,18 +202,27 @@ pub struct Records<'a> {
 }
 
 impl Records<'_> {
-    fn read(&mut self) -> Result<Option<Record>, Error> {
+    /// Goes to the next entry; the page that is then open has it.
+    fn advance(&mut self) -> Result<bool, Error> {
         loop {
             if let Some(open) = &mut self.open
-                && let Some(record) = open.read()?
+                && open.advance()?
             {
-                self.sequence.check(&record.entry)?;
-                return Ok(Some(record));
+                self.sequence.check(&open.record().entry)?;
+                return Ok(true);
             }
-            let Some((page, rest)) = self.pages.split_first() else { return Ok(None) };
+            let Some((page, rest)) = self.pages.split_first() else { return Ok(false) };
             self.open = Some(PageEntries::open(self.index, page)?);
             self.pages = rest;
         }
+    }
+
+    /// Takes all that are left, without a copy of each.
+    pub fn each(mut self, take: &mut dyn FnMut(&Record) -> Result<(), Error>) -> Result<(), Error> {
+        while self.advance()? {
+            self.open.iter().try_for_each(|open| take(open.record()))?;
+        }
+        Ok(())
     }
 }
 
@@ -212,11 +230,12 @@ impl Iterator for Records<'_> {
     type Item = Result<Record, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let read = self.read();
+        let read = self.advance();
+        let record = self.open.as_ref().map(|open| open.record().clone());
         if read.is_err() {
             (self.pages, self.open) = (&[], None);
         }
-        read.transpose()
+        read.map(|is_there| record.filter(|_| is_there)).transpose()
     }
 }
 
@@ -236,17 +255,28 @@ impl<'a> PageEntries<'a> {
 
     /// The next entry.
     pub fn read(&mut self) -> Result<Option<Record>, Error> {
+        Ok(self.advance()?.then(|| self.record().clone()))
+    }
+
+    /// Goes to the next entry, if there is one.
+    fn advance(&mut self) -> Result<bool, Error> {
         let other = || malformed("a page of metadata", "it has other entries than the root says");
-        let Some(record) = self.reader.next().transpose()? else {
+        if !self.reader.advance()? {
             let is_right = (self.items, self.files) == (self.page.items, self.page.files);
-            return if is_right { Ok(None) } else { Err(other()) };
-        };
+            return if is_right { Ok(false) } else { Err(other()) };
+        }
+        let record = self.reader.record();
         if self.items == 0 && record.entry.path != self.page.first {
             return Err(other());
         }
         self.items += 1;
         self.files += u64::from(record.has_content());
-        Ok(Some(record))
+        Ok(true)
+    }
+
+    /// The entry that was read last.
+    fn record(&self) -> &Record {
+        self.reader.record()
     }
 }
 
@@ -265,7 +295,8 @@ struct Tail {
 
 impl Tail {
     fn read(source: &dyn Ranges) -> Result<Self, Error> {
-        let start = source.size().saturating_sub(TAIL_BYTES);
+        let length = (source.size() / 64).clamp(TAIL_BYTES_LEAST, TAIL_BYTES);
+        let start = source.size().saturating_sub(length);
         Ok(Self { start, bytes: read_exactly(source, start, source.size() - start)? })
     }
 

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use super::Page;
 use super::codec::{Cursor, put, put_signed};
 use super::error::Error;
+use super::parts::Parts;
 use super::reader::{Index, read_exactly};
 use super::staging::GAP;
 use super::verified::Verified;
@@ -129,7 +130,12 @@ fn end_of(page: &Page) -> u64 {
 
 /// Writes the index of a release to `path`: pages that `base` has, too, come from there, the others from the archive.
 /// Gives the number of bytes read from the archive.
-pub fn keep_index(index: &Index<'_>, base: Option<&Installed>, path: &Path) -> Result<u64, Error> {
+pub fn keep_index(
+    index: &Index<'_>,
+    base: Option<&Installed>,
+    parts: Option<&Parts<'_>>,
+    path: &Path,
+) -> Result<u64, Error> {
     let here: HashMap<Digest, &Page> =
         base.iter().flat_map(|base| base.index.root().pages.iter()).map(|page| (page.digest, page)).collect();
     let created = File::create(path).context("write", path)?;
@@ -144,8 +150,11 @@ pub fn keep_index(index: &Index<'_>, base: Option<&Installed>, path: &Path) -> R
             for page in &pages[run.clone()] {
                 let mut bytes = vec![0; usize::try_from(page.size).unwrap_or(0)];
                 reader.read_exact(&mut bytes).map_err(Error::reading)?;
-                let page = Verified::compare("a page of the index", bytes, page.digest)?;
-                file.write_all(page.as_ref()).context("write", path)?;
+                let bytes = Verified::compare("a page of the index", bytes, page.digest)?;
+                if let Some(parts) = parts {
+                    parts.keep(page.offset, &bytes)?;
+                }
+                file.write_all(bytes.as_ref()).context("write", path)?;
             }
             fetched += length;
             at = run.end;

@@ -12,7 +12,6 @@
 
 mod child;
 mod directory;
-mod kept;
 pub mod local;
 mod put;
 pub mod ranges;
@@ -28,7 +27,6 @@ use std::time::Duration;
 pub use child::{COMMAND as READ_COMMAND, serve};
 pub use directory::Directory;
 pub(super) use directory::open_regular;
-pub use kept::Kept;
 pub use put::{Before, Sink, Upload};
 pub use ranges::{LocalFile, Ranges};
 pub use settings::Settings;
@@ -295,7 +293,7 @@ impl Error {
     }
 
     /// The same, where only errors of the machine can pass: see [`Error::reading`].
-    fn into_io(self) -> io::Error {
+    pub(in crate::release) fn into_io(self) -> io::Error {
         match self {
             Self::Read { what: _, source } if source.raw_os_error().is_some() => source,
             error => io::Error::other(error),

@@ -53,17 +53,17 @@ pub fn check(index: &Index<'_>, limits: &Limits, owner: Owner) -> Result<Trees, 
     let mut sums = Sums::default();
     let mut links = Links::default();
     let mut places = Places::new(index, &frames)?;
-    for record in index.records() {
-        let record = record?;
+    index.records().each(&mut |record| {
         admit(&record.entry, limits)?;
-        sums.add(&record, index)?;
-        places.add(&record)?;
+        sums.add(record, index)?;
+        places.add(record)?;
         links.add(&record.entry);
         declared.add(&record.entry);
         if owner.is_kept() {
-            here.add(&owner.as_here(record.entry));
+            here.add(&owner.as_here(record.entry.clone()));
         }
-    }
+        Ok(())
+    })?;
     sums.compare(index)?;
     places.finish()?;
     links.compare(index)?;
@@ -131,14 +131,12 @@ impl Links {
         if self.wanted.is_empty() {
             return Ok(());
         }
-        let mut is_found = HashSet::new();
-        for record in index.records() {
-            let record = record?;
-            let print = fingerprint(&record.entry.path, &record.entry);
-            if record.has_content() && self.wanted.remove(&print) {
-                is_found.insert(print);
+        index.records().each(&mut |record| {
+            if record.has_content() {
+                self.wanted.remove(&fingerprint(&record.entry.path, &record.entry));
             }
-        }
+            Ok(())
+        })?;
         if self.wanted.is_empty() {
             return Ok(());
         }

@@ -44,6 +44,7 @@ pub use reuse::{Base, Method, closest, is_whole};
 
 use super::PageKind;
 use super::error::Error;
+use super::parts::Parts;
 use super::reader::Index;
 use super::seen::{Seen, keep_index};
 use crate::release::archive::Limits;
@@ -65,6 +66,8 @@ pub struct StageOrder<'a> {
     pub base: Option<&'a Base>,
     /// What this node lets in.
     pub limits: &'a Limits,
+    /// Where parts of the archive are kept, once they were compared.
+    pub parts: Option<&'a Parts<'a>>,
     /// Where the record of the tree is written.
     pub record: &'a Path,
     /// Files of the base are read before they are trusted.
@@ -104,21 +107,16 @@ pub struct Prepared {
     fetched: u64,
 }
 
-/// Reads the index of a release, but for pages that `base` has, too, keeps it in the file `record`, and checks that it
-/// agrees with itself.
+/// Reads the index of a release, but for pages that the base has, too, keeps it in the file of the record, and checks that
+/// it agrees with itself.
 ///
 /// # Errors
 /// When the index breaks a rule, the release is larger than this node allows, or the machine refuses.
-pub fn prepare(
-    index: &Index<'_>,
-    base: Option<&Base>,
-    limits: &Limits,
-    record: &Path,
-    disk: &Disk,
-) -> Result<Prepared, Error> {
+pub fn prepare(index: &Index<'_>, order: &StageOrder<'_>, disk: &Disk) -> Result<Prepared, Error> {
+    let StageOrder { base, limits, record, parts, .. } = *order;
     check_totals(index, limits)?;
     disk.ask("write", record)?;
-    let fetched = keep_index(index, base.map(|base| &base.installed), record)?;
+    let fetched = keep_index(index, base.map(|base| &base.installed), parts, record)?;
     let file = File::open(record).context("open", record)?;
     let size = fs::metadata(record).context("look at", record)?.len();
     let mut kept = Index::open_kept(Arc::new(LocalFile::new(file, record)?), size)?;
@@ -210,7 +208,7 @@ pub fn stage(
     disk: &Disk,
     progress: &dyn Progress,
 ) -> Result<Staged, Error> {
-    let prepared = prepare(index, order.base, order.limits, order.record, disk)?;
+    let prepared = prepare(index, order, disk)?;
     prepared.stage(&**index.source(), order, disk, progress)
 }
 

@@ -65,7 +65,7 @@ pub fn admit(entry: &Entry, limits: &Limits) -> Result<(), Error> {
             if !limits.allow_capabilities {
                 return refuse("it has capabilities, which this node does not allow (`[archive]`)");
             }
-        } else if !name.starts_with(b"user.") {
+        } else if name.strip_prefix(b"user.").is_none_or(<[u8]>::is_empty) {
             return refuse("it has an extended attribute that no release may have");
         }
     }

@@ -47,6 +47,7 @@ pub fn run(
         owner: layout.owner,
         is_complete,
         inodes: &layout.inodes[..],
+        parts: order.parts,
         failure: &failure,
         written: &written,
         progress,
@@ -106,7 +107,8 @@ fn unpack(
                 return Err(malformed("the work", "it was given up"));
             }
             let frame = plan.frames[number];
-            let job = Job { frame, bytes, plain_start: plan.plain_starts[number], work };
+            let (start, plain_start) = (plan.starts[number], plan.plain_starts[number]);
+            let job = Job { frame, bytes, start, plain_start, work };
             let has_files = matches!(frame.kind, FrameKind::Group | FrameKind::Chunk);
             let given = if has_files { give.send(job) } else { give_names.send(job) };
             given.map_err(|_| malformed("the work", "it was given up"))
@@ -135,9 +137,9 @@ fn unpack(
 /// Compares the members without content with the index.
 fn compare_names(shared: &Shared<'_>, take: Receiver<Job>, mut names: [Names<'_>; 3]) -> Result<(), Error> {
     let mut unpacker = Unpacker::new(shared)?;
-    for Job { frame, bytes, .. } in take {
+    for Job { frame, bytes, start, .. } in take {
         if let (Some(names), Bytes::Read(bytes)) = (names_of(&mut names, frame.kind), bytes) {
-            let plain = unpacker.decompress(&frame, &bytes)?;
+            let plain = unpacker.decompress(&frame, start, &bytes)?;
             names.check(frame.kind, &plain)?;
         }
     }

@@ -13,7 +13,7 @@ use sha2::Digest as _;
 use super::super::error::malformed;
 use super::super::member::{self, BLOCK, padding};
 use super::super::meta::Record;
-use super::super::{Error, Frame, FrameKind, Verified};
+use super::super::{Error, Frame, FrameKind, Parts, Verified};
 use super::chunks::Here;
 use super::failure::Failure;
 use super::owner::Owner;
@@ -36,6 +36,8 @@ pub struct Job {
     pub frame: Frame,
     /// Its bytes.
     pub bytes: Bytes,
+    /// Where it begins in the archive.
+    pub start: u64,
     /// Where it begins in the tar.
     pub plain_start: u64,
     /// What is to be made.
@@ -60,6 +62,8 @@ pub struct Shared<'a> {
     pub is_complete: bool,
     /// The inode of each file.
     pub inodes: &'a [AtomicU64],
+    /// Where frames are kept that were compared.
+    pub parts: Option<&'a Parts<'a>>,
     /// Whether a thread has failed.
     pub failure: &'a Failure,
     /// Bytes written so far.
@@ -87,7 +91,7 @@ impl<'a> Unpacker<'a> {
     /// Makes the files of one frame.
     pub fn unpack(&mut self, mut job: Job) -> Result<(), Error> {
         let plain = match job.bytes {
-            Bytes::Read(bytes) => self.decompress(&job.frame, &bytes)?,
+            Bytes::Read(bytes) => self.decompress(&job.frame, job.start, &bytes)?,
             Bytes::Here(here) => self.copy(&job.frame, &here)?,
         };
         let made = match job.frame.kind {
@@ -102,8 +106,11 @@ impl<'a> Unpacker<'a> {
     }
 
     /// The plain bytes of a frame that is what it must be.
-    pub fn decompress(&mut self, frame: &Frame, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    pub fn decompress(&mut self, frame: &Frame, start: u64, bytes: &[u8]) -> Result<Vec<u8>, Error> {
         let verified = Verified::compare(FRAME, bytes, frame.digest)?;
+        if let Some(parts) = self.shared.parts {
+            parts.keep(start, &verified)?;
+        }
         let mut plain = std::mem::take(&mut self.plain);
         verified.decompress_into(&mut self.decompressor, &mut plain, frame.plain as usize)?;
         Ok(plain)
