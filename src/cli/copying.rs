@@ -12,7 +12,7 @@ use super::signing_args::CopyArgs;
 use crate::lifecycle::upstream;
 use crate::release::channel::{CHANNEL_BYTES_MAX, next_name};
 use crate::release::copy::{Copied, CopyOrder, copy as copy_all};
-use crate::release::source::{self, Before, Directory, Item, Of, Settings, Sink, Source};
+use crate::release::source::{self, Before, Item, Of, Settings, Sink, Source};
 use crate::release::trust::{SIGNATURES_BYTES_MAX, signature_file};
 use crate::sys::disk::Disk;
 use crate::types::{Digest, Size};
@@ -70,8 +70,14 @@ impl Target {
     }
 
     /// Brings what was published in a directory.
-    pub fn publish(&self, global: &Global, directory: &Path, before: Before) -> Result<Copied, Error> {
-        self.bring(global, &Directory::new(directory), false, Some(before), false)
+    pub fn publish(
+        &self,
+        global: &Global,
+        from: &dyn Source,
+        before: Before,
+        is_dry: bool,
+    ) -> Result<Copied, Error> {
+        self.bring(global, from, false, Some(before), is_dry)
     }
 
     fn bring(

@@ -294,6 +294,10 @@ pub const MORE: &[More] = &[
         examples: &[
             ("cutover publish /srv/releases 2.4.1 --key team", "this is the release to run"),
             (
+                "cutover publish dist 2.4.1 --key team --to oci://registry.example/shop --dry-run",
+                "what would be brought",
+            ),
+            (
                 "cutover publish /srv/releases --key team",
                 "the same again, before the channel expires (30 days)",
             ),

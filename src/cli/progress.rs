@@ -30,6 +30,7 @@ fn words(activity: Activity) -> &'static str {
         Activity::Unpack => "unpacking",
         Activity::Verify => "verifying",
         Activity::Pack => "packing",
+        Activity::Bring => "bringing",
         Activity::Remove => "removing",
     }
 }

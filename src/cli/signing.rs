@@ -13,12 +13,13 @@ use super::info::moment;
 use super::output::Output;
 use super::signing_args::{KeygenArgs, PublishArgs, Role, SignArgs, TrustCommand, VerifySignatureArgs};
 use crate::lifecycle::upstream;
-use crate::release::channel::CHANNEL_BYTES_MAX;
+use crate::release::channel::{CHANNEL_BYTES_MAX, next_name};
 use crate::release::judge::{self, Refused};
 use crate::release::publish::{self, PublishOrder};
 use crate::release::resolve;
+use crate::release::source::{self, Directory, Item, Ranges, Source};
 use crate::release::trust::{
-    KeyPair, Keyring, Namespace, SIGNATURES_BYTES_MAX, TrustedKey, sign_file, signature_file,
+    KeyPair, Keyring, Namespace, SIGNATURES_BYTES_MAX, SignError, TrustedKey, sign_file, signature_file,
 };
 use crate::sys::disk::{self, Disk};
 use crate::types::escaped_path;
@@ -111,18 +112,12 @@ pub fn verify_signature(global: &Global, args: &VerifySignatureArgs) -> Result<u
 pub fn publish(global: &Global, args: &PublishArgs, disk: &Disk) -> Result<u8, Error> {
     let now = Timestamp::now();
     let (directory, version) = place(args)?;
-    let mut waves = Vec::new();
-    for wave in &args.wave {
-        let wrong = || {
-            usage(format!("`{wave}` is no wave"), "write `--wave 2026-01-31T12:00:00Z=50`, or `--wave 2d=50`")
-        };
-        let (time, percent) = wave.rsplit_once('=').ok_or_else(wrong)?;
-        let percent = percent.parse().ok().filter(|percent| *percent <= 100).ok_or_else(wrong)?;
-        let from = Timestamp::from_second(moment(time, now, true)?.as_second()).map_err(|_| wrong())?;
-        waves.push((from, percent));
-    }
+    let shadow = args.dry_run.then(|| Shadow::of(&directory, &args.channel, disk)).transpose()?;
+    let into = shadow.as_ref().map_or(&directory, |shadow| &shadow.path).clone();
     let order = PublishOrder {
         directory,
+        into,
+        is_elsewhere: args.to.is_some(),
         channel: args.channel.clone(),
         product: args.product.clone(),
         version,
@@ -132,14 +127,19 @@ pub fn publish(global: &Global, args: &PublishArgs, disk: &Disk) -> Result<u8, E
         minimum: args.minimum.clone(),
         revoked: args.revoke.clone(),
         percent: args.percent,
-        waves,
+        waves: waves(&args.wave, now)?,
         serial: args.serial,
         now,
     };
     let target = args.to.as_deref().map(|to| Target::open(to, args.credentials.as_deref(), &args.channel));
     let target = target.transpose()?;
-    let before = target.as_ref().map(|target| target.take_channel(&order.directory, disk)).transpose()?;
-    let published = publish::publish(&order, disk)?;
+    let before = target.as_ref().map(|target| target.take_channel(&order.into, disk)).transpose()?;
+    let mut published = publish::publish(&order, disk)?;
+    if args.dry_run {
+        for path in published.written.iter_mut().chain([&mut published.path]) {
+            *path = order.directory.join(path.file_name().unwrap_or_default());
+        }
+    }
     let output = Output::new(global);
     let channel = &published.channel;
     for note in &published.notes {
@@ -151,25 +151,107 @@ pub fn publish(global: &Global, args: &PublishArgs, disk: &Disk) -> Result<u8, E
     let mut value = json!({
         "channel": channel.channel, "file": published.path, "serial": channel.serial, "version": channel.release.version,
         "digest": channel.release.digest, "issued": channel.issued, "expires": channel.expires,
-        "written": published.written, "notes": published.notes,
+        "written": published.written, "notes": published.notes, "dry_run": args.dry_run,
     });
     let mut text = format!(
-        "channel {} of {}: release {}, serial {}, until {}\n  {}",
+        "channel {} of {}{}: release {}, serial {}, until {}\n  {}",
         channel.channel,
         channel.product,
+        if args.dry_run { " would be" } else { "" },
         channel.release.version,
         channel.serial,
         channel.expires,
         published.written.iter().map(|path| escaped_path(path)).collect::<Vec<_>>().join("\n  "),
     );
     if let (Some(target), Some(before), Some(to)) = (target, before, &args.to) {
-        let copied = target.publish(global, &order.directory, before)?;
-        let (brought, line) = told(&copied, to, false);
+        let from: Box<dyn Source> = match &shadow {
+            Some(shadow) => Box::new(shadow.over(&order.directory)),
+            None => Box::new(Directory::new(&order.directory)),
+        };
+        let copied = target.publish(global, from.as_ref(), before, args.dry_run)?;
+        let (brought, line) = told(&copied, to, args.dry_run);
         value["brought"] = brought;
         text = format!("{text}\n{line}");
     }
     output.result(&value, &text);
     Ok(0)
+}
+
+/// `TIME=PERCENT`, each.
+fn waves(args: &[String], now: Timestamp) -> Result<Vec<(Timestamp, u8)>, Error> {
+    let mut waves = Vec::new();
+    for wave in args {
+        let wrong = || {
+            usage(format!("`{wave}` is no wave"), "write `--wave 2026-01-31T12:00:00Z=50`, or `--wave 2d=50`")
+        };
+        let (time, percent) = wave.rsplit_once('=').ok_or_else(wrong)?;
+        let percent = percent.parse().ok().filter(|percent| *percent <= 100).ok_or_else(wrong)?;
+        let from = Timestamp::from_second(moment(time, now, true)?.as_second()).map_err(|_| wrong())?;
+        waves.push((from, percent));
+    }
+    Ok(waves)
+}
+
+/// A directory in which a dry run writes in place of the one that is published from. It goes with this value.
+struct Shadow<'a> {
+    path: PathBuf,
+    disk: &'a Disk,
+}
+
+impl<'a> Shadow<'a> {
+    /// One with the channel that is there.
+    fn of(directory: &Path, channel: &str, disk: &'a Disk) -> Result<Self, Error> {
+        let mut random = [0; 16];
+        if getrandom::fill(&mut random).is_err() {
+            return Err(SignError::Random.into());
+        }
+        // Nobody can have made one of this name before.
+        let name = format!("cutover-publish-{:032x}", u128::from_le_bytes(random));
+        let path = std::env::temp_dir().join(name);
+        disk.make_directory(&path, 0o700)?;
+        let shadow = Self { path, disk };
+        let now = PathBuf::from(format!("{channel}.channel"));
+        let next = PathBuf::from(next_name(&format!("{channel}.channel")));
+        for name in [signature_file(&now), signature_file(&next), now, next] {
+            if let Some(bytes) = disk::read_small(&directory.join(&name), CHANNEL_BYTES_MAX)? {
+                disk.replace(&shadow.path.join(&name), &bytes, 0o600)?;
+            }
+        }
+        Ok(shadow)
+    }
+
+    /// The directory as it would be.
+    fn over(&self, directory: &Path) -> Over {
+        Over { written: Directory::new(&self.path), there: Directory::new(directory) }
+    }
+}
+
+impl Drop for Shadow<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.disk.remove_tree(&self.path) {
+            tracing::warn!(%error, "what a dry run wrote stays behind");
+        }
+    }
+}
+
+/// Files of a directory, and those that would be written into it.
+struct Over {
+    written: Directory,
+    there: Directory,
+}
+
+impl Source for Over {
+    fn place(&self) -> String {
+        self.there.place()
+    }
+
+    fn small(&self, item: Item<'_>, limit: usize) -> Result<Option<Vec<u8>>, source::Error> {
+        Ok(self.written.small(item, limit)?.or(self.there.small(item, limit)?))
+    }
+
+    fn archive(&self, item: Item<'_>, size: u64) -> Result<Box<dyn Ranges>, source::Error> {
+        self.there.archive(item, size)
+    }
 }
 
 /// The directory, and the version that a manifest named in its place says.

@@ -121,6 +121,9 @@ pub struct PublishArgs {
     /// The file with `user:password`, a token or a key for that place; mode 0600
     #[arg(long, value_name = "FILE", requires = "to")]
     pub credentials: Option<PathBuf>,
+    /// Say what would be written, and brought where; nothing is
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Of `copy`.

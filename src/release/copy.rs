@@ -6,9 +6,13 @@
 //! damaged, or does not fit together, is not copied.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
@@ -20,6 +24,9 @@ use super::source::{self, Before, Item, LocalFile, Of, Ranges, Sink, Source, Upl
 use super::trust::SIGNATURES_BYTES_MAX;
 use crate::types::progress::{Activity, Progress};
 use crate::types::{Digest, ReleaseId, Version};
+
+/// So often it is told how far bringing an archive is.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What is copied, and from where to where.
 pub struct CopyOrder<'a> {
@@ -147,7 +154,12 @@ fn copy_release(
         Manifest::parse(&new.bytes).map_err(|malformed| Refused::Malformed { what: name, malformed })?;
     if !order.is_dry {
         let archive = whole_archive(order.from, of, &manifest, progress)?;
-        put(order, of, &new, Some((&manifest, archive.as_ref())), Before::Any)?;
+        progress.begin(Activity::Bring, Some(manifest.size), None);
+        let sent = counted(archive.as_ref(), progress, |archive| {
+            put(order, of, &new, Some((&manifest, archive)), Before::Any)
+        });
+        progress.end();
+        sent?;
     }
     Ok(Some(manifest.size))
 }
@@ -191,6 +203,63 @@ fn hash(archive: &dyn Ranges, progress: &dyn Progress) -> Result<Digest, source:
                 progress.advance(read as u64, 0);
             }
         }
+    }
+}
+
+/// Does the work with an archive, and tells meanwhile how far it is read. What is read again is not told again.
+fn counted<T: Send>(
+    archive: &dyn Ranges,
+    progress: &dyn Progress,
+    work: impl FnOnce(&dyn Ranges) -> T + Send,
+) -> T {
+    let counted = Counted { archive, read: Arc::default() };
+    let mut told = 0;
+    let mut tell = || {
+        let read = counted.read.load(Ordering::Relaxed);
+        progress.advance(read.saturating_sub(told), 0);
+        told = told.max(read);
+    };
+    let done = thread::scope(|scope| {
+        let worker = scope.spawn(|| work(&counted));
+        while !worker.is_finished() {
+            tell();
+            thread::park_timeout(LOOK_AGAIN);
+        }
+        worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    tell();
+    done
+}
+
+/// An archive that is read, and how far.
+struct Counted<'a> {
+    archive: &'a dyn Ranges,
+    read: Arc<AtomicU64>,
+}
+
+impl Ranges for Counted<'_> {
+    fn size(&self) -> u64 {
+        self.archive.size()
+    }
+
+    fn read_range(&self, start: u64, length: u64) -> Result<Box<dyn Read + Send>, source::Error> {
+        let inner = self.archive.read_range(start, length)?;
+        Ok(Box::new(CountedReader { inner, at: start, read: Arc::clone(&self.read) }))
+    }
+}
+
+struct CountedReader {
+    inner: Box<dyn Read + Send>,
+    at: u64,
+    read: Arc<AtomicU64>,
+}
+
+impl Read for CountedReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.inner.read(buffer)?;
+        self.at += got as u64;
+        self.read.fetch_max(self.at, Ordering::Relaxed);
+        Ok(got)
     }
 }
 

@@ -12,6 +12,8 @@ pub enum Activity {
     Verify,
     /// An archive is made.
     Pack,
+    /// Bytes are brought to where nodes read them.
+    Bring,
     /// Old trees go.
     Remove,
 }

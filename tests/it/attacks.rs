@@ -62,6 +62,8 @@ impl Shop {
     fn order(&self, version: &str) -> PublishOrder {
         PublishOrder {
             directory: self.path("source"),
+            into: self.path("source"),
+            is_elsewhere: false,
             channel: "stable".into(),
             product: Some("shop".into()),
             version: Some(version.parse().unwrap()),

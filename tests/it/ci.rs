@@ -60,6 +60,60 @@ fn what_the_scripts_publish_is_installed() {
     assert_eq!((code, desk.active().as_str()), (0, "2.1+b"), "{said}");
 }
 
+/// Runs a script in a root that has the programs of this machine, the script, the desk, and no network but its own.
+const BARE: &str = r#"set -eu
+ip link set lo up
+mkdir bare
+mount -t tmpfs none bare
+for name in usr bin sbin lib lib64; do
+    if [ -L "/$name" ]; then cp -P "/$name" bare/; elif [ -d "/$name" ]; then mkdir "bare/$name"; mount --rbind "/$name" "bare/$name"; fi
+done
+mkdir -m 1777 bare/tmp
+mkdir -p bare/dev "bare$DESK" bare/scripts
+: >bare/dev/null
+mount --bind /dev/null bare/dev/null
+mount --bind "$DESK" "bare$DESK"
+mount --bind "$SCRIPTS" bare/scripts
+cp "$PROGRAM" bare/cutover
+exec chroot bare /usr/bin/env -C "$DESK" PATH=/:/usr/bin:/bin sh "/scripts/$1"
+"#;
+
+#[test]
+fn the_scripts_need_nothing_but_the_program_and_a_shell() {
+    if !crate::node::needs_root("the_scripts_need_nothing_but_the_program_and_a_shell") {
+        return;
+    }
+    let desk = Desk::new();
+    let place = desk.path(".").canonicalize().unwrap();
+    fs::create_dir(place.join("place")).unwrap();
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/ci");
+    let key = fs::read_to_string(desk.path("team")).unwrap();
+    for (script, version) in [("publish.sh", "2.0"), ("publish.sh", "2.1"), ("resign.sh", "2.1")] {
+        let done = Command::new("unshare")
+            .args(["--mount", "--net", "--fork", "sh", "-c", BARE, "sh", script])
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .envs([("DESK", place.as_path()), ("SCRIPTS", &scripts)])
+            .env("PROGRAM", env!("CARGO_BIN_EXE_cutover"))
+            .envs([
+                ("TREE", "app"),
+                ("PRODUCT", "shop"),
+                ("VERSION", version),
+                ("TO", "place"),
+                ("KEY", &key),
+            ])
+            .current_dir(&place)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{script} {version}: {said}");
+        fs::remove_dir(place.join("bare")).unwrap();
+    }
+    let channel = fs::read_to_string(place.join("place/stable.channel")).unwrap();
+    assert!(channel.contains("release = 2.1 ") && channel.contains("also = 2.0 "), "{channel}");
+    assert!(channel.contains("serial = 3\n"), "{channel}");
+}
+
 #[test]
 fn a_script_that_lacks_something_says_what() {
     let desk = Desk::new();

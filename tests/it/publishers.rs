@@ -55,6 +55,8 @@ impl Desk {
     fn order(&self, version: Option<&str>) -> PublishOrder {
         PublishOrder {
             directory: self.path("source"),
+            into: self.path("source"),
+            is_elsewhere: false,
             channel: "stable".into(),
             product: Some("shop".into()),
             version: version.map(|version| version.parse().unwrap()),
@@ -353,4 +355,48 @@ fn pack_never_replaces_what_is_published_and_leaves_nothing_when_it_fails() {
     pack("2").unwrap();
     let names = fs::read_dir(desk.path("source")).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(names.into_iter().all(|name| !name.to_string_lossy().starts_with(".shop")));
+}
+
+/// Every file of a directory with its content and time.
+fn state_of(directory: &std::path::Path) -> BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
+    entries
+        .map(|entry| {
+            (entry.path(), (fs::read(entry.path()).unwrap(), entry.metadata().unwrap().modified().unwrap()))
+        })
+        .collect()
+}
+
+#[test]
+fn a_dry_run_says_what_would_be_written_and_writes_nothing() {
+    let desk = crate::refusals::Desk::new();
+    fs::create_dir(desk.path("place")).unwrap();
+    let to = ["publish", "source", "1.1", "--product", "shop", "--key", "team", "--to", "place"];
+    desk.well(&to);
+    fs::write(desk.path("source/shop-1.2.tar"), [0; 1024]).unwrap();
+    let (source, place) = (desk.path("source"), desk.path("place"));
+    let before = (state_of(&source), state_of(&place));
+    let words = |more: &[&'static str]| {
+        let words = ["--json", "publish", "source", "1.2", "--product", "shop", "--key", "team"];
+        [&words[..], more].concat()
+    };
+    let said = desk.well(&words(&["--dry-run"]));
+    for name in ["source/shop-1.2.manifest", "source/stable.channel.sig", "\"serial\":4", "\"dry_run\":true"]
+    {
+        assert!(said.contains(name), "{name}: {said}");
+    }
+    let said = desk.well(&words(&["--dry-run", "--to", "place"]));
+    assert!(said.contains("\"releases\":[\"1.2\"]") && said.contains("\"bytes\":1024"), "{said}");
+    assert_eq!((state_of(&source), state_of(&place)), before);
+    let (code, said) = desk.run(&words(&["--dry-run", "--minimum", "9"]));
+    assert_ne!(code, 0, "{said}");
+    assert_eq!((state_of(&source), state_of(&place)), before);
+    // What was said is what is done, and what is only there stays in the channel.
+    fs::remove_file(desk.path("source/shop-1.1.manifest")).unwrap();
+    desk.well(&words(&["--to", "place"]));
+    let channel = fs::read_to_string(desk.path("place/stable.channel")).unwrap();
+    assert!(channel.contains("also = 1.1 ") && channel.contains("release = 1.2 "), "{channel}");
+    let left = fs::read_dir(std::env::temp_dir()).unwrap().map(|entry| entry.unwrap().file_name());
+    let ours = left.filter(|name| name.to_string_lossy().starts_with("cutover-publish-"));
+    assert_eq!(ours.count(), 0);
 }

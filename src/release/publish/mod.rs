@@ -28,6 +28,11 @@ use crate::types::{Digest, Version, escaped, escaped_path};
 pub struct PublishOrder {
     /// The directory of archives and manifests.
     pub directory: PathBuf,
+    /// Where channel, signatures and new manifests are written, and the channel before is found: the same directory, or
+    /// another one that stands for it.
+    pub into: PathBuf,
+    /// Nodes read from another place: that a release is not in the directory says nothing.
+    pub is_elsewhere: bool,
     /// The channel's name.
     pub channel: String,
     /// The product; without it, that of the channel that is there, or of the only manifest.
@@ -193,16 +198,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// When what is named is not what it was, is not the given key's, or would be refused: then nothing was written, but for
 /// what an interrupted publisher had signed before.
 pub fn publish(order: &PublishOrder, disk: &Disk) -> Result<Published, Error> {
-    let _lock = Exclusive::acquire(disk, &order.directory.join(LOCK), PATIENCE)?;
+    let _lock = Exclusive::acquire(disk, &order.into.join(LOCK), PATIENCE)?;
     let (mut written, mut notes) = (Vec::new(), Vec::new());
-    let pair = Pair::new(disk, &order.directory, &order.channel, order.channel_key.as_deref());
+    let pair = Pair::new(disk, &order.into, &order.channel, order.channel_key.as_deref());
     let before = pair.read(order.serial.is_some(), &mut written, &mut notes)?;
     let release = Named::find(order, before.as_ref())?;
     let channel = next(order, before, &release, &mut notes)?;
     let text = channel.to_text();
     Channel::parse(text.as_bytes()).map_err(Error::WouldBeRefused)?;
     let signature = release.signature(order.release_key.as_deref(), &mut notes)?;
-    release.write(signature.as_deref(), disk, &mut written)?;
+    release.write(&order.into, signature.as_deref(), disk, &mut written)?;
     pair.write(&text, &mut written)?;
     Ok(Published { channel, path: pair.path().to_owned(), written, notes })
 }
@@ -280,6 +285,7 @@ fn drop_missing(order: &PublishOrder, channel: &mut Channel, notes: &mut Vec<Str
     for id in std::mem::take(&mut channel.also) {
         match standing(&order.directory, &channel.product, &id)? {
             Standing::Same => channel.also.push(id),
+            Standing::Gone if order.is_elsewhere => channel.also.push(id),
             Standing::Gone => {
                 notes.push(format!("release {} is not there any more, nor in the channel", id.version))
             }

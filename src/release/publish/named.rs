@@ -113,19 +113,21 @@ impl Named {
         Ok(Some(trust::sign(key, Namespace::Release, &self.bytes)?))
     }
 
-    /// Writes what is missing of manifest and signature.
+    /// Writes what is missing of manifest and signature into a directory.
     pub fn write(
         &self,
+        into: &Path,
         signature: Option<&str>,
         disk: &Disk,
         written: &mut Vec<PathBuf>,
     ) -> Result<(), Error> {
+        let path = into.join(self.path.file_name().unwrap_or_default());
         if self.is_new {
-            disk.replace(&self.path, &self.bytes, 0o644)?;
-            written.push(self.path.clone());
+            disk.replace(&path, &self.bytes, 0o644)?;
+            written.push(path.clone());
         }
         if let Some(signature) = signature {
-            let path = trust::signature_file(&self.path);
+            let path = trust::signature_file(&path);
             disk.replace(&path, signature.as_bytes(), 0o644)?;
             written.push(path);
         }
