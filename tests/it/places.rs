@@ -16,7 +16,7 @@ use crate::refusals::Desk;
 use crate::web::{SIZE, Server, archive, fetch, file, item, status};
 
 /// A server of this test; it ends with it.
-struct Daemon(Child);
+pub struct Daemon(Child);
 
 impl Drop for Daemon {
     fn drop(&mut self) {
@@ -25,12 +25,12 @@ impl Drop for Daemon {
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Starts a server that listens at this port soon; `None` when the program is not here.
-fn daemon(test: &str, port: u16, command: &mut Command) -> Option<Daemon> {
+pub fn daemon(test: &str, port: u16, command: &mut Command) -> Option<Daemon> {
     let started = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let Ok(child) = started else {
         eprintln!("SKIPPED {test}: no {}", command.get_program().to_string_lossy());
@@ -46,7 +46,7 @@ fn daemon(test: &str, port: u16, command: &mut Command) -> Option<Daemon> {
 }
 
 /// A registry of Debian's; with `password`, one that wants to know who asks.
-fn registry(test: &str, desk: &Desk, password: bool) -> Option<(Daemon, u16)> {
+pub fn registry(test: &str, desk: &Desk, password: bool) -> Option<(Daemon, u16)> {
     let port = free_port();
     let data = desk.path("registry");
     let auth = match password {
@@ -69,7 +69,7 @@ fn registry(test: &str, desk: &Desk, password: bool) -> Option<(Daemon, u16)> {
 }
 
 /// The desk's node follows this place.
-fn follow(desk: &Desk, url: &str, more: &str) {
+pub fn follow(desk: &Desk, url: &str, more: &str) {
     let text = fs::read_to_string(desk.path("node.toml")).unwrap();
     let line = text.lines().find(|line| line.starts_with("url")).unwrap().to_owned();
     fs::write(desk.path("node.toml"), text.replace(&line, &format!("url = \"{url}\"\n{more}"))).unwrap();
@@ -140,17 +140,20 @@ fn a_registry_that_wants_a_password_gets_it() {
     lives_there(&desk, &url, Some(&auth));
 }
 
-#[test]
-fn a_bucket_is_published_to_and_installed_from() {
-    let desk = Desk::new();
+/// A server of object stores, with the bucket `shop`.
+pub fn bucket(test: &str) -> Option<(Daemon, u16)> {
     let port = free_port();
     let mut command = Command::new("moto_server");
     command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
-    let Some(_daemon) = daemon("a_bucket_is_published_to_and_installed_from", port, &mut command) else {
-        return;
-    };
-    let made = ureq_put(port, "/shop");
-    assert!(made, "the bucket could not be made");
+    let daemon = daemon(test, port, &mut command)?;
+    assert!(ureq_put(port, "/shop"), "the bucket could not be made");
+    Some((daemon, port))
+}
+
+#[test]
+fn a_bucket_is_published_to_and_installed_from() {
+    let desk = Desk::new();
+    let Some((_daemon, port)) = bucket("a_bucket_is_published_to_and_installed_from") else { return };
     let url = format!("s3://shop/releases?endpoint=http://127.0.0.1:{port}&region=us-east-1");
     lives_there(&desk, &url, Some("key:secret"));
 }

@@ -100,3 +100,82 @@ pub fn give_up() -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::process::Command;
+
+    use nix::errno::Errno;
+    use nix::sys::signal::kill;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    use nix::unistd::Pid;
+
+    use super::*;
+
+    const INSIDE: &str = "CUTOVER_TEST_PORT";
+
+    #[test]
+    fn what_the_process_without_rights_tries_is_refused() {
+        if !getuid().is_root() || !wall::is_there() {
+            eprintln!("SKIPPED what_the_process_without_rights_tries_is_refused: not root, or no Landlock");
+            return;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        let tried = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--ignored", "--nocapture", "release::source::child::rights::tests::inside"])
+            .env(INSIDE, port)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&tried.stdout);
+        assert!(tried.status.success() && said.contains("1 passed"), "{said}");
+    }
+
+    #[test]
+    #[ignore = "gives up all rights of the process that runs it: the test above starts one"]
+    fn inside() {
+        let Some(port) = std::env::var(INSIDE).ok().and_then(|port| port.parse().ok()) else { return };
+        give_up().unwrap();
+        assert!(!getuid().is_root() && Uid::effective().as_raw() == NOBODY);
+        for path in [
+            "/etc/shadow",
+            "/etc/passwd",
+            "/etc/cutover",
+            "/proc/1/environ",
+            "/proc/self/mem",
+            "/",
+            "/tmp",
+            "/run",
+        ] {
+            assert!(File::open(path).is_err(), "{path}");
+        }
+        for path in ["/tmp/made", "/etc/ssl/made", "/var/tmp/made", "/dev/shm/made", "made"] {
+            assert!(File::create(path).is_err(), "{path}");
+        }
+        assert!(File::open("/etc/hosts").is_ok(), "names become addresses");
+        for program in ["/bin/true", "/usr/bin/env", "/proc/self/exe"] {
+            assert!(Command::new(program).status().is_err(), "{program}");
+        }
+        for family in [
+            AddressFamily::Packet,
+            AddressFamily::Vsock,
+            AddressFamily::Alg,
+            AddressFamily::Bluetooth,
+            AddressFamily::Can,
+        ] {
+            let made = socket(family, SockType::Raw, SockFlag::empty(), None);
+            assert_eq!(made.err(), Some(Errno::EPERM), "{family:?}");
+        }
+        let raw = socket(AddressFamily::Inet, SockType::Raw, SockFlag::empty(), None);
+        assert!(raw.is_err(), "packets of its own making");
+        assert!(TcpListener::bind("127.0.0.1:0").is_err(), "nobody may call it");
+        assert!(kill(Pid::parent(), None).is_err(), "it reaches no other process");
+        assert!(nix::unistd::chroot("/").is_err());
+        assert!(nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER).is_err());
+        assert!(setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).is_err());
+        assert!(setrlimit(Resource::RLIMIT_FSIZE, 1, 1).is_err());
+        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok(), "what it is there for");
+    }
+}
