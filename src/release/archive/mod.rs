@@ -37,8 +37,9 @@ pub const EXTENDED_MAX: u64 = 1 << 20;
 pub const PATH_MAX: usize = 4095;
 /// The longest component of a path, in bytes.
 pub const COMPONENT_MAX: usize = 255;
-/// The seconds that ext4 and xfs keep: from 1901 to 2446.
-pub const TIMES: std::ops::RangeInclusive<i64> = -0x8000_0000..=0x3_7fff_ffff;
+/// The seconds that ext4 and xfs keep: from 1901 to 2446. Not the first and the last of them: kernels drop their
+/// nanoseconds.
+pub const TIMES: std::ops::RangeInclusive<i64> = -0x7fff_ffff..=0x3_7fff_fffe;
 /// The most spans of a sparse file.
 pub const SPANS_MAX: usize = 64 << 10;
 

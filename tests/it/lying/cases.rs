@@ -30,18 +30,9 @@ pub fn honest() -> Draft {
 
 type Change = Box<dyn Fn(&mut Draft)>;
 
-/// Collects lies.
-struct Lies(Vec<(String, Change)>);
-
-impl Lies {
-    fn add(&mut self, name: impl Into<String>, change: impl Fn(&mut Draft) + 'static) {
-        self.0.push((name.into(), Box::new(change)));
-    }
-}
-
 /// All lies: the name of each, and its archive.
 pub fn all() -> Vec<(String, Draft)> {
-    let mut lies = Lies(Vec::new());
+    let mut lies = Lies::default();
     contents(&mut lies);
     hard_links(&mut lies);
     fields(&mut lies);
@@ -51,14 +42,36 @@ pub fn all() -> Vec<(String, Draft)> {
     members(&mut lies);
     places(&mut lies);
     pages(&mut lies);
-    lies.0
-        .into_iter()
-        .map(|(name, change)| {
+    super::more::add(&mut lies);
+    lies.drafts()
+}
+
+/// Collects lies.
+#[derive(Default)]
+pub struct Lies(Vec<(String, Change)>);
+impl Lies {
+    pub fn add(&mut self, name: impl Into<String>, change: impl Fn(&mut Draft) + 'static) {
+        self.0.push((name.into(), Box::new(change)));
+    }
+
+    /// The same in the honest archive of other entries.
+    pub fn add_entries(&mut self, name: impl Into<String>, change: impl Fn(&mut Vec<Entry>) + 'static) {
+        self.add(name, move |draft| {
+            let mut entries = draft.entries.clone();
+            change(&mut entries);
+            *draft = Draft::of(entries);
+        });
+    }
+
+    /// The archive of each.
+    pub fn drafts(self) -> Vec<(String, Draft)> {
+        let drafts = self.0.into_iter().map(|(name, change)| {
             let mut draft = honest();
             change(&mut draft);
             (name, draft)
-        })
-        .collect()
+        });
+        drafts.collect()
+    }
 }
 
 fn numbers(kind: u8) -> Vec<usize> {

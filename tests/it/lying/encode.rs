@@ -225,12 +225,25 @@ pub struct Page {
     pub digest: Option<[u8; 32]>,
     /// Appended to its content.
     pub more: Vec<u8>,
+    /// Changes its content.
+    pub bytes: Option<fn(&mut Vec<u8>)>,
 }
 
 impl Page {
     pub fn number(number: usize) -> Self {
         let (kind, items, files, first) = (None, None, None, None);
-        Self { number, kind, items, files, first, offset: None, plain: None, digest: None, more: Vec::new() }
+        Self {
+            number,
+            kind,
+            items,
+            files,
+            first,
+            offset: None,
+            plain: None,
+            digest: None,
+            more: Vec::new(),
+            bytes: None,
+        }
     }
 }
 
@@ -247,6 +260,11 @@ pub struct Draft {
     /// Instead of the right one.
     pub footer: Option<fn(&mut [u8])>,
     pub table: Option<fn(&mut Vec<u8>)>,
+    /// Changes the list of pages.
+    pub arrange: Option<fn(&mut Vec<PageBytes>)>,
+    /// Changes the bytes of the root, and of the whole archive.
+    pub root_bytes: Option<fn(&mut Vec<u8>)>,
+    pub whole: Option<fn(&mut Vec<u8>)>,
 }
 
 impl Draft {
@@ -283,8 +301,19 @@ impl Draft {
         frames.push(Frame::new(HARD_LINKS, headers(HARD_LINK)));
         frames.push(Frame::new(END, [headers(DIRECTORY), vec![0; 1024]].concat()));
         frames.retain(|frame| !frame.plain.is_empty());
-        let (page, root, pages) = (3, Root::default(), Vec::new());
-        Self { entries, frames, locations, page, root, pages, footer: None, table: None }
+        Self {
+            entries,
+            frames,
+            locations,
+            page: 3,
+            root: Root::default(),
+            pages: Vec::new(),
+            footer: None,
+            table: None,
+            arrange: None,
+            root_bytes: None,
+            whole: None,
+        }
     }
 
     pub fn entry(&mut self, path: &str) -> &mut Entry {
@@ -324,7 +353,7 @@ impl Draft {
         hasher.finalize().into()
     }
 
-    fn meta(&self) -> Vec<PageBytes> {
+    pub fn meta(&self) -> Vec<PageBytes> {
         let pages = self.entries.chunks(self.page).map(|entries| {
             let (mut bytes, mut last) = (Vec::new(), &b""[..]);
             for entry in entries {
@@ -384,12 +413,18 @@ impl Draft {
             .collect();
         let mut archive = frames.concat();
         let compressed = archive.len() as u64;
-        let pages = self.all_pages(&frames);
+        let mut pages = self.all_pages(&frames);
+        if let Some(arrange) = self.arrange {
+            arrange(&mut pages);
+        }
         let mut all = Vec::new();
         let mut list = Vec::new();
         for (at, page) in pages.iter().enumerate() {
             let lie = self.pages.iter().find(|lie| lie.number == at).cloned().unwrap_or(Page::number(at));
-            let plain = [page.bytes.as_slice(), &lie.more].concat();
+            let mut plain = [page.bytes.as_slice(), &lie.more].concat();
+            if let Some(change) = lie.bytes {
+                change(&mut plain);
+            }
             let bytes = zstd::bulk::compress(&plain, 3).unwrap();
             list.push(lie.kind.unwrap_or(page.kind));
             number(&mut list, lie.items.unwrap_or(page.items));
@@ -401,7 +436,10 @@ impl Draft {
             list.extend(lie.digest.unwrap_or_else(|| sha256(&bytes)));
             all.extend(bytes);
         }
-        let root_plain = self.root_bytes(compressed, pages.len() as u64, &list);
+        let mut root_plain = self.root(compressed, pages.len() as u64, &list);
+        if let Some(change) = self.root_bytes {
+            change(&mut root_plain);
+        }
         let root = zstd::bulk::compress(&root_plain, 3).unwrap();
         let mut footer = b"CUTOVER\x01".to_vec();
         footer.extend((compressed + 8 + all.len() as u64).to_le_bytes());
@@ -432,10 +470,13 @@ impl Draft {
         archive.extend(0x184D_2A5E_u32.to_le_bytes());
         archive.extend((table.len() as u32).to_le_bytes());
         archive.extend(table);
+        if let Some(change) = self.whole {
+            change(&mut archive);
+        }
         (archive, sha256(&root))
     }
 
-    fn root_bytes(&self, compressed: u64, pages: u64, list: &[u8]) -> Vec<u8> {
+    fn root(&self, compressed: u64, pages: u64, list: &[u8]) -> Vec<u8> {
         let files = || self.entries.iter().filter(|entry| entry.kind == FILE);
         let lie = &self.root;
         let bytes = files().map(|entry| entry.size).fold(0, u64::wrapping_add);
@@ -462,12 +503,14 @@ impl Draft {
     }
 }
 
-struct PageBytes {
-    kind: u8,
-    items: u64,
-    files: u64,
-    first: Vec<u8>,
-    bytes: Vec<u8>,
+/// A page before it is compressed.
+#[derive(Clone, Debug)]
+pub struct PageBytes {
+    pub kind: u8,
+    pub items: u64,
+    pub files: u64,
+    pub first: Vec<u8>,
+    pub bytes: Vec<u8>,
 }
 
 fn put_entry(bytes: &mut Vec<u8>, entry: &Entry, last: &[u8]) {
