@@ -28,6 +28,9 @@ const STAYS: Duration = Duration::from_secs(4 * 60);
 const PAUSE_MAX: Duration = Duration::from_secs(64);
 /// How long after its deadline a cutover that still holds the lock counts as hung.
 const HUNG_AFTER: Duration = Duration::from_secs(5);
+/// How long a recovery has until it must have taken up what it found: the deadline there may be past already, and a busy
+/// machine may take its time to start a program.
+const TAKES_UP: Duration = Duration::from_secs(30);
 /// How long the kernel may take to let go of a killed process's lock.
 const LET_GO: Duration = Duration::from_secs(5);
 
@@ -75,12 +78,14 @@ fn recover(context: &Context) -> Result<Option<u8>, Error> {
     command.args(context.arguments()).arg("recover").stdin(Stdio::null());
     let cannot = |error| crate::sys::disk::Error::new("run", &program, error);
     let mut child = command.spawn().map_err(cannot)?;
+    let began = Instant::now();
     loop {
         if let Some(status) = child.try_wait().map_err(cannot)? {
             return Ok(status.code().and_then(|code| u8::try_from(code).ok()));
         }
         std::thread::sleep(LOOK_EVERY / 10);
-        let is_late = context.with_node("recover", |node, _| Ok(is_hung(node)))?;
+        let is_late =
+            began.elapsed() > TAKES_UP && context.with_node("recover", |node, _| Ok(is_hung(node)))?;
         if is_late {
             tracing::warn!("the recovery (pid {}) is past its deadline and is killed", child.id());
             kill(child.id());

@@ -169,6 +169,7 @@ impl Node<'_> {
     ) -> Result<Ended, Error> {
         let reason = Reason::new(Cause::NotNow, "interrupted before anything was changed");
         record.phase = Phase::Cancelled { reason };
+        record.deadline = self.deadline_of(&record, settings);
         self.store.keep_journal(&record)?;
         self.drive(Some(lock), settings, true, parts)
     }

@@ -179,6 +179,7 @@ impl Node<'_> {
         if record.phase.stands() != Stands::After {
             record.phase = Phase::Cancelled { reason: Reason::new(Cause::Operator, way.why()) };
             record.ended_by = Some(self.by.clone());
+            record.deadline = self.deadline_of(&record, &settings);
             self.store.keep_journal(&record)?;
         }
         self.drive(None, &settings, true, parts)
