@@ -22,6 +22,7 @@ tmux:tmux
 zsh:zsh
 fish:fish
 curl:curl
+openssl:openssl
 '
 
 # Tools of mkfs and the like stand in directories that an ordinary user's PATH lacks.

@@ -54,6 +54,7 @@ pub struct Settings {
 #[serde(deny_unknown_fields)]
 pub struct Data {
     /// The path, absolute.
+    #[serde(deserialize_with = "plain_path")]
     pub path: PathBuf,
     /// What a rollback does with it.
     #[serde(default)]
@@ -61,6 +62,11 @@ pub struct Data {
     /// Paths within it that stay where they are: mounts, subvolumes, or what no release brings back.
     #[serde(default)]
     pub leave: Vec<PathBuf>,
+}
+
+/// A path without `.` and doubled slashes: a name like `data/.` cannot be renamed.
+fn plain_path<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    Ok(PathBuf::deserialize(deserializer)?.components().collect())
 }
 
 /// The `[data_policy]` table.

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use super::links;
 use super::node::Node;
+use super::{finish, links};
 use crate::release::archive;
 use crate::release::resolve::Candidate;
 use crate::release::source::{LocalFile, Ranges};
@@ -144,6 +144,7 @@ impl Node<'_> {
         if let Some(promised) = manifest.tree.filter(|promised| *promised != built.declared) {
             let what =
                 format!("its tree has the digest {}, and its manifest says {promised}", built.declared);
+            self.refuse_for_good(&candidate.release, &staging, &what)?;
             return Err(Error::Mismatch { version, what });
         }
         let sealed = self.seal(candidate, staging, built.tree, built.entries, built.bytes)?;
@@ -151,6 +152,20 @@ impl Node<'_> {
             self.store.forget_archive(&version)?;
         }
         Ok(Staged { sealed, was_here: false })
+    }
+
+    /// Remembers a release that contradicts itself, so that nobody fetches and unpacks it again, and keeps nothing of it.
+    fn refuse_for_good(
+        &self,
+        release: &ReleaseId,
+        staging: &store::Staging,
+        why: &str,
+    ) -> Result<(), store::Error> {
+        let mut memory = self.store.memory()?;
+        finish::ban(&mut memory, release, why, self.clock.wall());
+        memory.keep()?;
+        self.store.abandon(staging)?;
+        self.store.forget_archive(&release.version)
     }
 
     /// Makes the configured links and shows the tree.

@@ -183,18 +183,29 @@ pub(super) fn remove(directory: &OwnedFd, name: &CStr, flag: UnlinkatFlags, fixe
             loosen(directory)?;
             let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
             // What is neither file nor directory has no such flags.
-            if let Ok(file) = openat(directory, name, flags, Mode::empty()) {
-                loosen(&file)?;
+            let file = openat(directory, name, flags, Mode::empty()).ok();
+            let before = file.as_ref().map(loosen).transpose()?;
+            unlink()?;
+            // It may have another name elsewhere, where nothing is to change.
+            if let (Some(file), Some(flags)) = (file, before)
+                && flags & FIXED != 0
+                && fstat(&file)?.st_nlink > 0
+            {
+                ioctl::set_file_flags(&file, flags)?;
             }
-            Ok(unlink()?)
+            Ok(())
         }
         removed => Ok(removed?),
     }
 }
 
-fn loosen(file: &OwnedFd) -> io::Result<()> {
+/// Takes off what forbids changes; the flags from before.
+fn loosen(file: &OwnedFd) -> io::Result<i32> {
     let flags = ioctl::file_flags(file)?;
-    if flags & FIXED == 0 { Ok(()) } else { ioctl::set_file_flags(file, flags & !FIXED) }
+    if flags & FIXED != 0 {
+        ioctl::set_file_flags(file, flags & !FIXED)?;
+    }
+    Ok(flags)
 }
 
 #[cfg(test)]

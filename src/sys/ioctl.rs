@@ -23,6 +23,7 @@ const BTRFS_SUPER_MAGIC: u64 = 0x9123_683e;
 const XFS_SUPER_MAGIC: u64 = 0x5846_5342;
 const EXT4_SUPER_MAGIC: u64 = 0xef53;
 const TMPFS_MAGIC: u64 = 0x0102_1994;
+const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
 /// A subvolume's root always has this inode number, and no other directory of btrfs has it.
 const SUBVOLUME_INODE: u64 = 256;
 /// linux/btrfs.h: BTRFS_SUBVOL_RDONLY
@@ -168,6 +169,11 @@ pub fn is_btrfs(path: &Path) -> io::Result<bool> {
 /// Whether `path` lies on xfs.
 pub fn is_xfs(path: &Path) -> io::Result<bool> {
     Ok(file_system_kind(&nix::sys::statfs::statfs(path)?) == XFS_SUPER_MAGIC)
+}
+
+/// Whether `path` lies on an overlay, as the root of a container does.
+pub fn is_overlay(path: &Path) -> io::Result<bool> {
+    Ok(file_system_kind(&nix::sys::statfs::statfs(path)?) == OVERLAYFS_SUPER_MAGIC)
 }
 
 /// Whether `path` lies on a file system of which it is known that files never share blocks there.

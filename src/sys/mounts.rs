@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// A place within `path`, or `path` itself, where something is mounted. Without `/proc` none is known.
@@ -26,6 +27,15 @@ pub fn all_within(path: &Path) -> io::Result<Vec<PathBuf>> {
         Err(error) => Err(error),
         Ok(table) => Ok(points(&table).filter(|point| point.starts_with(&real)).collect()),
     }
+}
+
+/// Device and inode of all files that are swap space now: they can be neither cloned nor be in a snapshot.
+pub fn swap_files() -> Vec<(u64, u64)> {
+    let table = fs::read("/proc/swaps").unwrap_or_default();
+    let paths =
+        table.split(|byte| *byte == b'\n').skip(1).filter_map(|line| line.split(|byte| *byte == b' ').next());
+    let found = paths.filter_map(|word| fs::symlink_metadata(OsString::from_vec(unescaped(word))).ok());
+    found.map(|found| (found.dev(), found.ino())).collect()
 }
 
 /// The mount points of a table in the form of proc_pid_mountinfo(5): the fifth word, with blanks written in octal.

@@ -9,10 +9,10 @@ use crate::filesystems::Mounted;
 use crate::node::{Health, TestNode, needs_root, text};
 
 /// A mount that ends with the test.
-struct Mount(PathBuf);
+pub struct Mount(PathBuf);
 
 impl Mount {
-    fn new(words: &[&str], at: &Path) -> Option<Self> {
+    pub fn new(words: &[&str], at: &Path) -> Option<Self> {
         fs::create_dir_all(at).unwrap();
         let mounted = Command::new("mount").args(words).arg(at).status().is_ok_and(|status| status.success());
         if !mounted {
@@ -33,14 +33,14 @@ fn is_mount(path: &Path) -> bool {
 }
 
 /// The same node with more in its `[[data]]` table.
-fn with_data(node: TestNode, more: &str) -> TestNode {
+pub fn with_data(node: TestNode, more: &str) -> TestNode {
     let config = fs::read_to_string(node.config()).unwrap();
     let table = "on_rollback = 'restore'\n";
     fs::write(node.config(), config.replace(table, &format!("{table}{more}\n"))).unwrap();
     node
 }
 
-fn error_of(node: &TestNode, words: &[&str]) -> (i32, String) {
+pub fn error_of(node: &TestNode, words: &[&str]) -> (i32, String) {
     let output = node.run(words);
     (output.status.code().unwrap(), text(&output.stderr))
 }
@@ -220,6 +220,17 @@ fn the_place_counts_and_not_how_it_is_written() {
         fs::write(node.config(), original.replace(&data, path.to_str().unwrap())).unwrap();
         assert_refused(&node, 2, named);
     }
+    for (link, to) in [("releases", "root/releases/1"), ("kept", "root/.cutover"), ("around", "root/..")] {
+        symlink(to, node.path(link)).unwrap();
+        let (path, named) = (node.path(link).join("bin"), "beside releases");
+        let path = if link == "around" { node.path("around/root") } else { path };
+        fs::write(node.config(), original.replace(&data, path.to_str().unwrap())).unwrap();
+        assert_refused(&node, 2, named);
+    }
+    // A name that no rename takes.
+    fs::write(node.config(), original.replace(&data, &format!("{data}/./"))).unwrap();
+    let copy = node.copy();
+    assert_eq!((copy.update(2), copy.code(&["rollback"])), (0, 0));
     // The same device, but another mount: a rename would not work.
     fs::create_dir(node.path("bound")).unwrap();
     let Some(_bind) = Mount::new(&["--bind", node.root().to_str().unwrap()], &node.path("bound")) else {
@@ -276,6 +287,33 @@ fn what_cannot_be_copied_is_found_before_anything_stops() {
     }
     assert_eq!(fs::read_to_string(&calls).unwrap(), "", "the service was touched");
     assert_eq!(node.update(2), 0);
+}
+
+#[test]
+fn swap_space_in_the_data_is_found_before_anything_stops() {
+    for kind in ["xfs", "btrfs"] {
+        let Some(mounted) = Mounted::new("swap_space_in_the_data_is_found_before_anything_stops", kind)
+        else {
+            return;
+        };
+        let root = mounted.path().join("root");
+        fs::create_dir(&root).unwrap();
+        let node = TestNode::new(&[Health::Good, Health::Good]).with_root(&root);
+        assert_eq!(node.update(1), 0);
+        let swap = node.data().join("swap file");
+        let script = "touch \"$0\"; chattr +C \"$0\" 2>/dev/null; chmod 600 \"$0\"; \
+                      head -c 2M /dev/zero >>\"$0\"; mkswap -q \"$0\" && swapon \"$0\"";
+        if !Command::new("sh").args(["-c", script]).arg(&swap).status().unwrap().success() {
+            eprintln!(
+                "SKIPPED swap_space_in_the_data_is_found_before_anything_stops: no swap in {kind} here"
+            );
+            continue;
+        }
+        let refused = std::panic::catch_unwind(|| assert_refused(&node, 2, "swap file"));
+        assert!(Command::new("swapoff").arg(&swap).status().unwrap().success());
+        refused.unwrap();
+        assert_eq!(node.update(2), 0);
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@
     reason = "helpers of tests may fail loudly, and make what they need"
 )]
 mod advice;
+mod any_data;
 mod apart;
 mod attacks;
 mod before_adopting;
@@ -17,6 +18,7 @@ mod ci;
 mod corpus;
 mod crash;
 mod data;
+mod data_limits;
 mod differential;
 mod docs;
 mod error_examples;
@@ -65,6 +67,7 @@ mod staging;
 mod status;
 mod surroundings;
 mod terminal;
+mod tls_checks;
 mod touched;
 mod truth;
 mod way_back;

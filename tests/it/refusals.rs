@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::node::{Health, TestNode};
+
 /// A publisher's directory and a node that follows it, used by the program alone.
 pub struct Desk {
     directory: tempfile::TempDir,
@@ -304,4 +306,46 @@ fn change_a_byte(path: &Path) {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn an_archive_with_the_wrong_tree_is_unpacked_once_and_leaves_nothing() {
+    let node = TestNode::new(&[Health::Good]);
+    assert_eq!(node.update(1), 0);
+    let source = node.path("source");
+    fs::create_dir(&source).unwrap();
+    let archive = source.join("app-2.tar.gz");
+    let packed =
+        Command::new("tar").arg("czf").arg(&archive).arg("-C").arg(node.path("tree-1")).arg(".").status();
+    assert!(packed.unwrap().success());
+    let bytes = fs::read(&archive).unwrap();
+    let manifest = format!(
+        "format = 1\nproduct = app\nversion = 2\narchive = app-2.tar.gz\nsize = {}\nsha256 = {}\ntree = {}\n",
+        bytes.len(),
+        hex(&bytes),
+        hex(b"another tree"),
+    );
+    fs::write(source.join("app-2.manifest"), &manifest).unwrap();
+    let channel = format!(
+        "format = 1\nproduct = app\nchannel = stable\nserial = 1\nissued = {}\nexpires = {}\nrelease = 2 sha256:{}\n",
+        jiff::Timestamp::now().strftime("%FT%TZ"),
+        (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24)).strftime("%FT%TZ"),
+        hex(manifest.as_bytes()),
+    );
+    fs::write(source.join("stable.channel"), channel).unwrap();
+    let config = fs::read_to_string(node.config()).unwrap();
+    let more = format!("[source]\nurl = '{}'\nallow_unsigned = true\n", source.display());
+    fs::write(node.config(), format!("{config}{more}")).unwrap();
+    for code in [12, 15, 15] {
+        assert_eq!(node.code(&["update"]), code);
+        assert_eq!(node.names(".cutover/staging"), [""; 0], "something is left on the disk");
+    }
+    assert_eq!(node.code(&["check"]), 77);
+    let status = node.status();
+    assert!(status["blocked"].to_string().contains("its tree has the digest"), "{status}");
+    assert_eq!(node.active().as_deref(), Some("1"));
+}
+
+fn hex(bytes: &[u8]) -> String {
+    cutover::types::Digest::of(bytes).to_string().trim_start_matches("sha256:").to_owned()
 }

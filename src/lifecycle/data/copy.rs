@@ -9,14 +9,17 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
-use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstatat, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{
+    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, mkdirat, mknodat,
+    utimensat,
+};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, Whence, fchownat, linkat, lseek, symlinkat};
 use xattr::FileExt as _;
@@ -162,10 +165,15 @@ impl Job<'_> {
                 let target = readlinkat(ends.from, name)?;
                 symlinkat(target.as_os_str(), ends.to, new)?;
                 own(ends.to, new, &found)?;
+                attributes_of_special(ends, name, new)?;
             }
             SFlag::S_IFIFO => {
-                mknodat(ends.to, new, SFlag::S_IFIFO, Mode::from_bits_truncate(found.st_mode & 0o7777), 0)?;
+                mknodat(ends.to, new, SFlag::S_IFIFO, Mode::S_IRUSR, 0)?;
                 own(ends.to, new, &found)?;
+                attributes_of_special(ends, name, new)?;
+                // Only we write to the copy: no link can have taken its place.
+                let mode = Mode::from_bits_truncate(found.st_mode & 0o7777);
+                fchmodat(ends.to, new, mode, FchmodatFlags::FollowSymlink)?;
             }
             SFlag::S_IFSOCK => return Ok(()),
             _ => return Err(io::Error::other("it is a device")),
@@ -215,8 +223,8 @@ impl Job<'_> {
         self.depth -= 1;
         let (from, to) = (File::from(from), File::from(to));
         self.note_flags(&from)?;
-        attributes(&from, &to)?;
         own(ends.to, new, found)?;
+        attributes(&from, &to)?;
         fchmod(&to, Mode::from_bits_truncate(found.st_mode & 0o7777))?;
         times(ends.to, new, found)
     }
@@ -256,9 +264,9 @@ impl Job<'_> {
             Err(error) => return Err(error),
         }
         self.note_flags(&from)?;
-        attributes(&from, &to)?;
+        // First the owner: its change takes capabilities and setuid away.
         own(ends.to, new, found)?;
-        // After the owner, whose change takes setuid away.
+        attributes(&from, &to)?;
         Ok(fchmod(&to, Mode::from_bits_truncate(found.st_mode & 0o7777))?)
     }
 }
@@ -315,6 +323,29 @@ pub(super) fn attributes(from: &File, to: &File) -> io::Result<()> {
     for name in names {
         if let Some(value) = from.get_xattr(&name)? {
             to.set_xattr(&name, &value)?;
+        }
+    }
+    Ok(())
+}
+
+/// The same for a link or a fifo, which cannot be opened to read: by a descriptor that only names it.
+fn attributes_of_special(ends: &Ends<'_>, name: &CStr, new: &CStr) -> io::Result<()> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let [from, to] = [(ends.from, name), (ends.to, new)].map(|(directory, name)| -> io::Result<_> {
+        let file = openat(directory, name, flags, Mode::empty())?;
+        Ok((PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())), file))
+    });
+    let ((from, _from), (to, _to)) = (from?, to?);
+    let names = match xattr::list_deref(&from) {
+        // Without `/proc`, too.
+        Err(error) if [Some(libc::EOPNOTSUPP), Some(libc::ENOENT)].contains(&error.raw_os_error()) => {
+            return Ok(());
+        }
+        names => names?,
+    };
+    for name in names {
+        if let Some(value) = xattr::get_deref(&from, &name)? {
+            xattr::set_deref(&to, &name, &value)?;
         }
     }
     Ok(())

@@ -20,7 +20,7 @@ use super::snapshot::Method;
 use super::{Data, Entry, Error, Kind, parent_of};
 use crate::sys::disk::Context as _;
 use crate::sys::inode::{self, Inode};
-use crate::sys::ioctl;
+use crate::sys::{ioctl, mounts};
 use crate::types::record::DataPolicy;
 
 /// How it is found out whether blocks can be shared.
@@ -68,6 +68,7 @@ impl Data {
     ) -> Result<Vec<Planned<'a>>, Error> {
         let tops = entries.iter().map(top).collect::<Result<Vec<_>, _>>()?;
         refuse_nested(&tops)?;
+        self.refuse_ours(&tops)?;
         let mut planned = Vec::new();
         let mut needs: BTreeMap<PathBuf, Need> = BTreeMap::new();
         for entry in entries.iter().filter(|entry| entry.on_rollback != DataPolicy::Keep) {
@@ -75,7 +76,9 @@ impl Data {
             if method != Method::Absent {
                 let (bytes, names) = inspect(entry, method)?;
                 let need = needs.entry(self.filesystem_of(&entry.path)?).or_default();
-                let bytes = if method == Method::Copy { bytes } else { 0 };
+                // An overlay cannot share what its lower layers have, and does not say what that is.
+                let is_overlay = ioctl::is_overlay(&entry.path).context("look at", &entry.path)?;
+                let bytes = if method == Method::Copy || is_overlay { bytes } else { 0 };
                 if need.largest.as_ref().is_none_or(|(most, _)| bytes > *most) {
                     need.largest = Some((bytes, entry.path.clone()));
                 }
@@ -145,6 +148,21 @@ impl Data {
         Ok(if shares { Method::Reflink } else { Method::Copy })
     }
 
+    /// Releases and what is kept beside them are no data, whatever path leads there.
+    fn refuse_ours(&self, tops: &[Top<'_>]) -> Result<(), Error> {
+        let root = parent_of(&self.private);
+        let root = fs::canonicalize(root).context("look at", root)?;
+        let ours = [&self.private, &root.join("releases")].map(|path| id(path));
+        let above: Vec<_> = root.ancestors().filter_map(id).collect();
+        let is_ours = |id: &(u64, u64)| ours.contains(&Some(*id));
+        let is_unfit = |top: &&Top<'_>| {
+            top.above.iter().any(is_ours) || top.id.is_some_and(|id| is_ours(&id) || above.contains(&id))
+        };
+        let why = "the directory of the releases is there, holds it, or is within it: data must be beside releases and \
+                   pointer";
+        tops.iter().find(is_unfit).map_or(Ok(()), |top| Err(Error::Unfit { path: top.real.clone(), why }))
+    }
+
     fn check_room(&self, place: &Path, need: Need) -> Result<(), Error> {
         let Need { bytes, names, largest } = need;
         let path = largest.map_or_else(|| place.to_owned(), |(_, path)| path);
@@ -168,15 +186,20 @@ fn top(entry: &Entry) -> Result<Top<'_>, Error> {
     let above = match fs::canonicalize(parent) {
         // It has no directory yet: `method` says so where that matters.
         Err(error) if error.kind() == io::ErrorKind::NotFound => parent.to_owned(),
+        Err(error) if [Some(libc::ELOOP), Some(libc::ENOTDIR)].contains(&error.raw_os_error()) => {
+            let why = "what is to hold it is a file, or a link that leads in a circle";
+            return Err(Error::Unfit { path: entry.path.clone(), why });
+        }
         real => real.context("look at", parent)?,
     };
     let real = above.join(entry.path.file_name().unwrap_or_default());
-    let id = |path: &Path| match inode::of_path(path) {
-        Ok(found) => Some((found.device, found.inode)),
-        Err(_) => None,
-    };
     let ids = above.ancestors().filter_map(id).collect();
     Ok(Top { entry, id: id(&real), above: ids, real })
+}
+
+/// Device and inode of what is there.
+fn id(path: &Path) -> Option<(u64, u64)> {
+    inode::of_path(path).ok().map(|found| (found.device, found.inode))
 }
 
 /// Data within other data would be copied and brought back twice, by two wills.
@@ -210,7 +233,9 @@ fn inspect(entry: &Entry, method: Method) -> Result<(u64, u64), Error> {
     let top = inode::look(&parent, &name).context("look at", path)?;
     let leave = Leave::of(&entry.leave);
     let is_root = nix::unistd::geteuid().is_root();
-    let mut walk = Walk { entry, method, leave, top, is_root, links: HashSet::new(), bytes: 0, names: 0 };
+    let swaps = mounts::swap_files();
+    let mut walk =
+        Walk { entry, method, leave, top, is_root, swaps, links: HashSet::new(), bytes: 0, names: 0 };
     walk.visit(&parent, &name, &mut PathBuf::new(), 0)?;
     Ok((walk.bytes, walk.names))
 }
@@ -221,6 +246,8 @@ struct Walk<'a> {
     leave: Leave<'a>,
     top: Inode,
     is_root: bool,
+    /// Files that the kernel swaps to.
+    swaps: Vec<(u64, u64)>,
     /// Files with several names that were counted.
     links: HashSet<(u64, u64)>,
     bytes: u64,
@@ -265,6 +292,11 @@ impl Walk<'_> {
         self.names += 1;
         match found.kind {
             SFlag::S_IFDIR => self.directory(parent, name, within, depth),
+            SFlag::S_IFREG if self.swaps.contains(&(found.device, found.inode)) => Err(self.unfit(
+                within,
+                "it is swap space in use, which is not copied: take it away with `swapoff`, or leave it in place with \
+                 `leave`",
+            )),
             SFlag::S_IFREG => {
                 if found.links < 2 || self.links.insert((found.device, found.inode)) {
                     self.bytes += found.bytes;

@@ -44,6 +44,9 @@ use crate::types::{Size, escaped_path};
 /// The longest index file, in bytes.
 const INDEX_BYTES_MAX: usize = 1 << 20;
 
+/// Two of these, a transaction and some words are less than the 255 bytes that names may have.
+const OWN_BYTES_MAX: usize = 90;
+
 /// Data cannot be copied or brought back.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -198,7 +201,7 @@ impl Data {
     /// The same for data on another mount than `.cutover`.
     #[expect(clippy::unused_self, reason = "it is read beside the other places")]
     fn place_beside(&self, kind: Kind, path: &Path, name: &str) -> PathBuf {
-        let own = path.file_name().unwrap_or_default().to_string_lossy();
+        let own = own_name(path);
         let name = name.replace('/', ".");
         let infix = match kind {
             Kind::Snapshots => "",
@@ -291,6 +294,17 @@ fn read_index<Index: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<Inde
     let Some(bytes) = disk::read_small(path, INDEX_BYTES_MAX)? else { return Ok(None) };
     let index = serde_json::from_slice(&bytes);
     index.map(Some).map_err(|error| Error::Index { path: path.to_owned(), why: error.to_string() })
+}
+
+/// The data's name for the names of their copies, which have it twice and must not be too long for the file system.
+fn own_name(path: &Path) -> String {
+    let mut name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut end = name.len().min(OWN_BYTES_MAX);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    name.truncate(end);
+    name
 }
 
 fn parent_of(path: &Path) -> &Path {

@@ -66,8 +66,7 @@ impl Data {
             self.inventory(&entries, Probing::Tried)?.into_iter().enumerate()
         {
             let path = &entry.path;
-            let own = path.file_name().unwrap_or_default().to_string_lossy();
-            let name = format!("{transaction}/data/{number}-{own}");
+            let name = format!("{transaction}/data/{number}-{}", super::own_name(path));
             let place = self.place(Kind::Rehearsals, path, &name)?;
             if method != Method::Absent {
                 let path = path.to_string_lossy().into_owned();

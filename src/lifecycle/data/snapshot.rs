@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::inventory::{Planned, Probing};
 use super::leave::Leave;
 use super::restore::{back_name, is_there};
-use super::{Data, Entry, Error, Kind, copy, parent_of, read_index};
+use super::{Data, Entry, Error, Kind, copy, own_name, parent_of, read_index};
 use crate::sys::disk::Context as _;
 use crate::sys::ioctl;
 use crate::types::ReleaseId;
@@ -86,7 +86,7 @@ impl Data {
         let planned = self.inventory(entries, Probing::Tried)?;
         self.try_way_back(entries)?;
         for (number, Planned { entry, method }) in planned.into_iter().enumerate() {
-            let own = entry.path.file_name().unwrap_or_default().to_string_lossy();
+            let own = own_name(&entry.path);
             items.push(DataSnapshot {
                 path: entry.path.to_string_lossy().into_owned(),
                 name: format!("{transaction}/{number}-{own}.{}", method.name()),
@@ -229,6 +229,14 @@ impl Data {
         match cloned {
             Ok(()) => Ok(true),
             Err(error) if ioctl::is_unsupported(&error) => Ok(false),
+            // Where nothing can be made, nothing can be moved to either.
+            Err(source)
+                if [Some(libc::EROFS), Some(libc::EACCES), Some(libc::EPERM)]
+                    .contains(&source.raw_os_error()) =>
+            {
+                let (here, away) = (parent_of(path).to_owned(), parent_of(&from).to_owned());
+                Err(Error::WayBack { path: path.to_owned(), here, away, source })
+            }
             Err(error) => Err(error).context("try a clone at", &from)?,
         }
     }

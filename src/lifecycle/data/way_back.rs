@@ -14,7 +14,7 @@ use super::restore::{back_name, is_there};
 use super::snapshot::Method;
 use super::{Data, Entry, Error, Kind, parent_of};
 use crate::sys::disk::Context as _;
-use crate::sys::{inode, mounts};
+use crate::sys::{inode, ioctl, mounts};
 use crate::types::record::{DataPolicy, DataSnapshot};
 
 /// The name of the empty directories.
@@ -35,6 +35,9 @@ impl Data {
                 };
                 for here in spots(entry) {
                     self.try_between(&entry.path, &here, &away)?;
+                }
+                if matches!(kind, Kind::Aside) {
+                    self.refuse_lower_layers(entry, &away)?;
                 }
             }
         }
@@ -75,6 +78,29 @@ impl Data {
                 source: errno.into(),
             }
         })
+    }
+
+    /// Directories that an overlay has from a lower layer cannot be renamed, though all new ones beside them can. To rename
+    /// one onto a directory that is not empty never works, and the error tells whether it is for that.
+    fn refuse_lower_layers(&self, entry: &Entry, away: &Path) -> Result<(), Error> {
+        if !is_there(&entry.path) || !ioctl::is_overlay(&entry.path).context("look at", &entry.path)? {
+            return Ok(());
+        }
+        let target = away.join(TRY);
+        self.disk.make_directory(&target, 0o700)?;
+        self.disk.make_directory(&target.join(TRY), 0o700)?;
+        let is_fixed = |path: &PathBuf| renameat(AT_FDCWD, path, AT_FDCWD, &target) == Err(Errno::EXDEV);
+        let found = moved(entry).into_iter().find(is_fixed);
+        self.disk.remove_data(&target)?;
+        match found {
+            None => Ok(()),
+            Some(path) => Err(Error::Unfit {
+                path,
+                why: "it is of a lower layer of an overlay, whose directories cannot be renamed: keep the data on a \
+                      volume of their own, make the directory anew (`cp -a` to another name, and `mv` of that), or mount \
+                      the overlay with `redirect_dir=on`",
+            }),
+        }
     }
 
     /// What is in the way of bringing these snapshots back, as far as looking tells. Cheap: nothing is walked over.
@@ -136,12 +162,29 @@ impl Data {
     }
 }
 
+/// The directories that are moved away when these data are brought back.
+fn moved(entry: &Entry) -> Vec<PathBuf> {
+    let leave = Leave::of(&entry.leave);
+    let within = spots(entry).split_off(1);
+    let inner = |directory: &PathBuf| std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let is_moved = |path: &PathBuf| {
+        let name = path.strip_prefix(&entry.path).unwrap_or(path);
+        !leave.is(name) && !leave.is_below(name)
+    };
+    let all = if within.is_empty() {
+        vec![entry.path.clone()]
+    } else {
+        within.iter().flat_map(inner).map(|entry| entry.path()).filter(is_moved).collect()
+    };
+    all.into_iter().filter(|path| inode::of_path(path).is_ok_and(|found| found.is_directory())).collect()
+}
+
 /// Where names come and go when these data are brought back.
 fn spots(entry: &Entry) -> Vec<PathBuf> {
     let leave = Leave::of(&entry.leave);
     let is_directory =
         |path: &Path| inode::of_path(path).is_ok_and(|found| found.is_directory() && !found.is_mount_root);
-    let is_subvolume = crate::sys::ioctl::is_subvolume(&entry.path).unwrap_or(false);
+    let is_subvolume = ioctl::is_subvolume(&entry.path).unwrap_or(false);
     let mut spots = vec![parent_of(&entry.path).to_owned()];
     if leave.is_nothing() || is_subvolume || !is_directory(&entry.path) {
         return spots;

@@ -1,0 +1,88 @@
+//! What file systems cannot do with data is found before anything stops: renames, and more files.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::data::{Mount, error_of, with_data};
+use crate::filesystems::Mounted;
+use crate::node::{Health, TestNode, needs_root};
+
+/// An overlay with these directories in its lower layer, mounted over the node's root.
+fn overlay(node: &TestNode, upper: &Path) -> Option<Mount> {
+    let [lower, upper, work] = [node.path("lower"), upper.join("upper"), upper.join("work")];
+    for directory in [&lower, &upper, &work] {
+        fs::create_dir_all(directory).unwrap();
+    }
+    let copied = Command::new("cp").arg("-a").arg(node.root().join(".")).arg(&lower).status();
+    assert!(copied.unwrap().success());
+    let [lower, upper, work] = [lower, upper, work].map(|path| path.display().to_string());
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work},redirect_dir=off");
+    Mount::new(&["-t", "overlay", "-o", &options, "none"], &node.root())
+}
+
+#[test]
+fn what_an_overlay_cannot_rename_is_found_before_anything_stops() {
+    let test = "what_an_overlay_cannot_rename_is_found_before_anything_stops";
+    for more in ["", "leave = ['kept/a']"] {
+        if !needs_root(test) {
+            return;
+        }
+        let node = with_data(TestNode::new(&[Health::Good, Health::Good]), more);
+        let memory = node.path("memory");
+        let Some(_memory) = Mount::new(&["-t", "tmpfs", "none"], &memory) else { return };
+        fs::create_dir_all(node.data().join("kept/a")).unwrap();
+        fs::create_dir_all(node.data().join("inner")).unwrap();
+        let Some(_overlay) = overlay(&node, &memory) else { return };
+        assert_eq!(node.code(&["config", "check"]), 2);
+        let (code, error) =
+            error_of(&node, &["update", node.archive(1).to_str().unwrap(), "--allow-unsigned"]);
+        assert!(code == 2 && error.contains("lower layer"), "{code} {error}");
+        let script = "cp -a \"$0\" \"$0.new\" && rm -r \"$0\" && mv \"$0.new\" \"$0\"";
+        assert!(Command::new("sh").args(["-c", script]).arg(node.data()).status().unwrap().success());
+        assert_eq!((node.update(1), node.update(2)), (0, 0));
+        fs::write(node.data().join("records"), "new").unwrap();
+        assert_eq!(node.code(&["rollback"]), 0);
+        assert_eq!(fs::read_to_string(node.data().join("records")).unwrap(), "old");
+    }
+}
+
+#[test]
+fn a_rename_that_does_not_work_is_found_before_anything_stops() {
+    let test = "a_rename_that_does_not_work_is_found_before_anything_stops";
+    let Some(mounted) = Mounted::new(test, "xfs") else { return };
+    let root = mounted.path().join("root");
+    fs::create_dir(&root).unwrap();
+    let node = TestNode::new(&[Health::Good, Health::Good]).with_root(&root);
+    assert_eq!(node.update(1), 0);
+    // A quota for all that is made in the root from now on: what is of no such project is not let in.
+    if !Command::new("chattr").args(["-p", "10", "+P"]).arg(&root).status().is_ok_and(|set| set.success()) {
+        eprintln!("SKIPPED {test}: no projects on xfs here");
+        return;
+    }
+    let archive = node.archive(2);
+    for words in [&["config", "check"][..], &["update", archive.to_str().unwrap(), "--allow-unsigned"]] {
+        let (code, error) = error_of(&node, words);
+        assert!(code == 2 && error.contains("a rename between"), "{words:?}: {code} {error}");
+    }
+    assert!(!node.has_journal() && node.active().as_deref() == Some("1"));
+}
+
+#[test]
+fn files_for_which_there_are_no_inodes_are_counted_before_anything_stops() {
+    let test = "files_for_which_there_are_no_inodes_are_counted_before_anything_stops";
+    let Some(mounted) = Mounted::sized(test, "ext4", 32) else { return };
+    let root = mounted.path().join("root");
+    fs::create_dir(&root).unwrap();
+    let node = TestNode::new(&[Health::Good, Health::Good]).with_root(&root);
+    let config = fs::read_to_string(node.config()).unwrap();
+    fs::write(node.config(), format!("{config}[store]\nreserve = '1MiB'\n")).unwrap();
+    assert_eq!(node.update(1), 0);
+    let free = nix::sys::statvfs::statvfs(&root).unwrap().files_available();
+    for number in 0..free * 2 / 3 {
+        fs::write(node.data().join(number.to_string()), "").unwrap();
+    }
+    let (code, error) = error_of(&node, &["update", node.archive(2).to_str().unwrap(), "--allow-unsigned"]);
+    assert!(code == 16 && error.contains("files and directories"), "{code} {error}");
+    assert!(!node.has_journal() && node.active().as_deref() == Some("1"));
+}
