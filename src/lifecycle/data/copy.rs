@@ -34,7 +34,7 @@ pub(super) const DEPTH_MAX: usize = 200;
 /// linux/fs.h: FS_NOCOW_FL. Blocks can be shared only between two files that both have it, or both have not.
 const NO_COPY_ON_WRITE: i32 = 0x0080_0000;
 /// linux/fs.h: FS_SYNC_FL, FS_IMMUTABLE_FL, FS_APPEND_FL, FS_NODUMP_FL, FS_NOATIME_FL, FS_DIRSYNC_FL
-const KEPT_FLAGS: i32 = 0x08 | 0x10 | 0x20 | 0x40 | 0x80 | 0x1_0000;
+pub(super) const KEPT_FLAGS: i32 = 0x08 | 0x10 | 0x20 | 0x40 | 0x80 | 0x1_0000;
 
 /// Copies `from`, a directory or file, to `to`, which must not exist, but for what is left in place. Nothing is synced.
 pub fn copy(from: &Path, to: &Path, leave: Leave<'_>) -> Result<(), disk::Error> {

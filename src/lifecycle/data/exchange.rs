@@ -24,6 +24,10 @@ use super::restore::{back_name, first_free, is_there};
 use super::{Data, Error, copy};
 use crate::sys::disk::{self, Context as _};
 use crate::sys::inode::{self, Inode};
+use crate::sys::ioctl;
+
+/// linux/fs.h: FS_APPEND_FL and FS_IMMUTABLE_FL
+const FIXED: i32 = 0x20 | 0x10;
 
 /// What is exchanged, and where the newer part goes.
 struct Exchange<'a> {
@@ -197,6 +201,9 @@ fn same_metadata(from: &OwnedFd, to: &impl std::os::fd::AsFd) -> io::Result<()> 
         owned => owned?,
     }
     fchmod(&to, Mode::from_bits_truncate(found.st_mode & 0o7777))?;
+    // But for those that would forbid what comes next; who is not root may not set all of them.
+    let flags = ioctl::file_flags(&from)? & copy::KEPT_FLAGS & !FIXED;
+    drop(ioctl::file_flags(&to).and_then(|now| ioctl::set_file_flags(&to, now | flags)));
     let time = |seconds, nanoseconds| nix::sys::time::TimeSpec::new(seconds, nanoseconds);
     let (accessed, modified) =
         (time(found.st_atime, found.st_atime_nsec), time(found.st_mtime, found.st_mtime_nsec));

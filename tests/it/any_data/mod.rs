@@ -357,7 +357,7 @@ fn rounds(test: &str, kind: &'static str, count: u64) {
 
 #[test]
 fn what_users_wrote_is_never_lost() {
-    for (kind, count) in [("ext4", 6), ("xfs", 6), ("btrfs", 8)] {
+    for (kind, count) in [("ext4", 3), ("xfs", 3), ("btrfs", 4)] {
         rounds("what_users_wrote_is_never_lost", kind, count);
     }
 }
