@@ -13,7 +13,7 @@ chapter() { printf -- '- [%s](%s)\n' "$(sed -n 's/^# //p' "$1" | head -n 1)" "$1
 {
     echo '# Summary'
     echo '[cutover](README.md)'
-    for name in health data rehearsal fleet hooks systemd monitoring recipes migrating leaving troubleshooting; do
+    for name in health data rehearsal fleet publishing hooks systemd monitoring recipes migrating leaving troubleshooting; do
         chapter "docs/$name.md"
     done
     for name in security format format-fleet performance architecture; do chapter "docs/$name.md"; done
@@ -22,6 +22,10 @@ chapter() { printf -- '- [%s](%s)\n' "$(sed -n 's/^# //p' "$1" | head -n 1)" "$1
     chapter CONTRIBUTING.md
     chapter SECURITY.md
 } >"$work/src/SUMMARY.md"
+# What is in no chapter is not rendered, and links to it lead nowhere.
+for file in docs/*.md docs/decisions/*.md; do
+    grep -qF "($file)" "$work/src/SUMMARY.md" || { echo "error: the site has no chapter for $file" >&2; exit 1; }
+done
 cat >"$work/book.toml" <<END
 [book]
 title = "cutover"
