@@ -37,3 +37,36 @@ END
 say "moto $("$python" -c 'import moto; print(moto.__version__)')"
 export CUTOVER_STORAGE="exec:$board s3://fleets/shop/{} --options $work/options"
 suite shared::of_all shared::what_one shared::what_is shared::two_nodes shared::three_nodes
+
+# A store that takes the condition and ignores it: there everybody would be first. It must be refused.
+port=$((port + 1))
+"$python" -c "
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import run_simple
+moto = DomainDispatcherApplication(create_backend_app)
+def ignoring(environ, start):
+    environ.pop('HTTP_IF_NONE_MATCH', None)
+    return moto(environ, start)
+run_simple('127.0.0.1', $port, ignoring, threaded=False)
+" >"$work/ignoring.log" 2>&1 &
+ignoring=$!
+end() { kill "$server" "$ignoring" 2>/dev/null || true; }
+wait_for curl -s "http://127.0.0.1:$port/moto-api/"
+curl -s -X PUT "http://127.0.0.1:$port/fleets" >/dev/null
+sed "s|^aws_endpoint.*|aws_endpoint = http://127.0.0.1:$port|" "$work/options" >"$work/ignoring"
+mkdir "$work/node"
+cat >"$work/node.toml" <<END
+root = "$work/node"
+[fleet]
+mode = "synchronous"
+name = "shop"
+directory = "exec:$board s3://fleets/shop --options $work/ignoring"
+node = "n0"
+allow_unsigned = true
+END
+if "$(dirname "$board")/cutover" --config "$work/node.toml" fleet init >"$work/said" 2>&1; then
+    say "a store that ignores conditions was taken"
+    exit 1
+fi
+grep -q "ignores" "$work/said" || { cat "$work/said"; exit 1; }
+say "a store that ignores conditions is refused"

@@ -20,6 +20,9 @@ use crate::gateway::{Blob, Gateway};
 /// What the key of a directory holds. No fact is so short.
 const MARK: &[u8] = b"directory";
 
+/// So many keys are asked for at once.
+const PAGE: usize = 10_000;
+
 /// A board in etcd. Blocks until etcd answers, or its time is up.
 pub struct EtcdBoard {
     gateway: Gateway,
@@ -84,26 +87,34 @@ impl EtcdBoard {
         if let Some(last) = end.last_mut() {
             *last += 1;
         }
-        let range = json!({"request_range": {
-            "key": Blob(first.clone().into_bytes()), "range_end": Blob(end), "keys_only": true,
-            "limit": (NAMES_MAX + 1).to_string(),
-        }});
-        let mut reads = vec![range];
-        reads.extend(directory.as_ref().map(get));
-        let outcome = self.gateway.transact(&[], &reads, &[])?;
-        if directory.is_some() && outcome.found(1).is_empty() {
-            return Err(format!("there is no directory `{name}` below `{}`", self.gateway.prefix()));
-        }
-        let found = outcome.found(0);
-        if found.len() > NAMES_MAX {
-            return Err(format!("it holds more than {NAMES_MAX} names"));
-        }
         let is_shown = |name: &&str| !name.is_empty() && !name.starts_with('.') && !name.contains('/');
         let last = |entry: &crate::gateway::Entry| {
             let key = std::str::from_utf8(&entry.key.0).ok()?;
             key.strip_prefix(first.as_str()).filter(is_shown).map(ToOwned::to_owned)
         };
-        let mut names: Vec<String> = found.iter().filter_map(last).collect();
+        let mut names: Vec<String> = Vec::new();
+        let mut next = first.clone().into_bytes();
+        // Page by page. What is made meanwhile may be missed, as by any look; what was there before is not.
+        loop {
+            let range = json!({"request_range": {
+                "key": Blob(next), "range_end": Blob(end.clone()), "keys_only": true, "limit": PAGE.to_string(),
+            }});
+            let mut reads = vec![range];
+            reads.extend(directory.as_ref().map(get));
+            let outcome = self.gateway.transact(&[], &reads, &[])?;
+            if directory.is_some() && outcome.found(1).is_empty() {
+                return Err(format!("there is no directory `{name}` below `{}`", self.gateway.prefix()));
+            }
+            let found = outcome.found(0);
+            names.extend(found.iter().filter_map(last));
+            if names.len() > NAMES_MAX {
+                return Err(format!("it holds more than {NAMES_MAX} names"));
+            }
+            match found.last().filter(|_| found.len() == PAGE) {
+                Some(entry) => next = [&entry.key.0[..], &[0]].concat(),
+                None => break,
+            }
+        }
         names.sort();
         Ok(Listed::Names(names))
     }
