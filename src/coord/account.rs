@@ -163,10 +163,14 @@ impl Account {
                 (None, _) if has(true) => "going back",
                 (None, Some(health)) => health_word(health),
                 (None, None) if has(false) => "switching",
+                (None, None) if member.refused => "refuses",
                 (None, None) => "-",
             };
             let mut entry =
                 Entry { state, waived: member.waived, wave: Some(member.wave), ..Entry::new(node) };
+            if let Some(why) = follow.refusals.get(&place) {
+                entry.note.clone_from(why);
+            }
             entry.take_report(follow.reports[place].as_ref());
             entry.take_closed(closed.get(place).and_then(Option::as_ref));
             if let Some(Fact::Report(said)) = follow.returns[place].as_ref().map(|found| &found.fact) {

@@ -41,6 +41,8 @@ pub struct Collected {
     pub files: usize,
     /// Rollouts that are old enough, and stay because of these members.
     pub kept_for: Vec<(u64, Vec<NodeName>)>,
+    /// Names that could not be removed, and why. The next time tries again.
+    pub left: Vec<(String, String)>,
 }
 
 impl Operator<'_> {
@@ -71,7 +73,7 @@ impl Operator<'_> {
             collected.rollouts.push(number);
             collected.files += names.len();
             if !terms.is_dry {
-                self.remove(&rollout, ended.how, &names)?;
+                collected.left.extend(self.remove(&rollout, ended.how, &names)?);
             }
         }
         Ok(collected)
@@ -163,7 +165,13 @@ impl Operator<'_> {
         Ok(found)
     }
 
-    fn remove(&mut self, rollout: &Rollout, how: How, names: &[String]) -> Result<(), Error> {
+    /// Removes them, the proposal last and only after all others; what is left, and why.
+    fn remove(
+        &mut self,
+        rollout: &Rollout,
+        how: How,
+        names: &[String],
+    ) -> Result<Vec<(String, String)>, Error> {
         let gone = facts::Gone {
             rollout: rollout.number,
             proposal: rollout.digest,
@@ -172,11 +180,15 @@ impl Operator<'_> {
             by: self.by.clone(),
         };
         self.put_own(&names::gone(rollout.number), &Fact::Gone(gone))?;
-        for name in names {
+        let mut left = Vec::new();
+        for (name, is_last) in names.iter().zip((0..names.len()).map(|place| place + 1 == names.len())) {
+            if is_last && !left.is_empty() {
+                break;
+            }
             if let Done::Unreachable(why) = self.board.remove(name) {
-                return Err(Error::Unreachable(why));
+                left.push((name.clone(), why));
             }
         }
-        Ok(())
+        Ok(left)
     }
 }

@@ -8,10 +8,11 @@ use super::name::NodeName;
 use super::operate::{Error, Operator, refused, replaced};
 use super::rolling::Rolling;
 use super::rollout::Rollout;
+use super::rules::gate;
 use super::rules::rolling::{Decision as RollingDecision, End};
 use super::rules::synchronous::{Decision, Go, Outcome, Plan};
 use super::settings::Mode;
-use super::standing::{How, Standing};
+use super::standing::{Ended, How, Standing};
 use super::synchronous::{Heard, Synchronous};
 
 impl Operator<'_> {
@@ -36,31 +37,29 @@ impl Operator<'_> {
         for decision in gates {
             heard(follow.read_gates(self.board))?;
             if follow.unreadable.is_some() {
-                return self.void(rollout, why);
+                return self.put_void(rollout, why);
             }
-            match (follow.view.plan, follow.view.go, follow.view.outcome) {
+            match gate::ended(&follow.view) {
                 _ if follow.is_void => return Ok("void"),
-                (Some(Plan::Abort), _, _) => return Ok("aborted"),
-                (_, Some(Go::Cancel), _) => return Ok("cancelled"),
-                (_, _, Some(Outcome::Rollback { .. })) => return Ok("rolled back"),
-                (_, _, Some(Outcome::Keep)) => {
+                Some(gate::Ended::Kept) => {
                     return refused(format!(
                         "rollout {} was kept: propose the release before it to go back",
                         rollout.number
                     ));
                 }
-                (_, _, None) => match follow.decide(self.board, decision, now, &self.by, why) {
+                Some(how) => return Ok(How::from(how).word()),
+                None => match follow.decide(self.board, decision, now, &self.by, why) {
                     Heard::Yes => {}
-                    Heard::Bad(_) => return self.void(rollout, why),
+                    Heard::Bad(_) => return self.put_void(rollout, why),
                     Heard::Away(why) => return Err(Error::Unreachable(why)),
                 },
             }
         }
-        match (follow.view.plan, follow.view.go, follow.view.outcome) {
-            (Some(Plan::Abort), _, _) => Ok("aborted"),
-            (_, Some(Go::Cancel), _) => Ok("cancelled"),
-            (_, _, Some(Outcome::Rollback { .. })) => Ok("rolled back"),
-            _ => refused(format!("rollout {} was decided otherwise meanwhile", rollout.number)),
+        match gate::ended(&follow.view) {
+            Some(gate::Ended::Kept) | None => {
+                refused(format!("rollout {} was decided otherwise meanwhile", rollout.number))
+            }
+            Some(how) => Ok(How::from(how).word()),
         }
     }
 
@@ -75,7 +74,7 @@ impl Operator<'_> {
             }
         }
         if follow.unreadable.is_some() {
-            return self.void(rollout, why);
+            return self.put_void(rollout, why);
         }
         if follow.view.end.is_some() {
             return refused(format!("rollout {number} has ended already"));
@@ -83,27 +82,45 @@ impl Operator<'_> {
         match follow.decide(self.board, RollingDecision::Halt, now, &self.by, why) {
             Heard::Away(why) => return Err(Error::Unreachable(why)),
             Heard::Yes if follow.view.halt => {}
-            Heard::Yes | Heard::Bad(_) => return self.void(rollout, why),
+            Heard::Yes | Heard::Bad(_) => return self.put_void(rollout, why),
         }
-        // Whoever is at work finishes first. Where nobody is, it has ended.
-        if follow.view.unfinished() == 0 && !follow.limits().undoes {
-            let end = RollingDecision::End(End::Halted);
-            if let Heard::Away(why) = follow.decide(self.board, end, now, &self.by, why) {
-                return Err(Error::Unreachable(why));
-            }
-        }
+        self.end_what_is_halted(&mut follow, why, now)?;
         Ok("halted")
     }
 
-    /// Ends a rollout whatever stands there: nobody begins any more, and what it was about does not count as kept.
-    pub fn void(&mut self, rollout: &Rollout, why: &str) -> Result<&'static str, Error> {
-        let _ = self.board.prepare(&rollout.decisions().directory());
-        if let Standing::Ended(ended) = self.standing(rollout)? {
-            return match ended.how {
-                How::Void => Ok("void"),
-                how => refused(format!("rollout {} has ended already: {}", rollout.number, how.word())),
-            };
+    /// Whoever is at work finishes first. Where nobody is, a rollout that was stopped has ended.
+    fn end_what_is_halted(
+        &mut self,
+        follow: &mut Rolling<'_>,
+        why: &str,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let is_idle = follow.view.halt && follow.view.end.is_none() && follow.view.unfinished() == 0;
+        if !is_idle || follow.limits().undoes {
+            return Ok(());
         }
+        let why = follow.why.clone().unwrap_or_else(|| why.to_owned());
+        match follow.decide(self.board, RollingDecision::End(End::Halted), now, &self.by, &why) {
+            Heard::Away(why) => Err(Error::Unreachable(why)),
+            Heard::Yes | Heard::Bad(_) => Ok(()),
+        }
+    }
+
+    /// Ends a rollout whatever stands there: nobody begins any more, and what it was about does not count as kept. What
+    /// can still be decided is decided, since members go by that.
+    pub fn void(&mut self, rollout: &Rollout, why: &str, now: Timestamp) -> Result<&'static str, Error> {
+        let _ = self.board.prepare(&rollout.decisions().directory());
+        match self.standing(rollout)? {
+            Standing::Ended(Ended { how: How::Void, .. }) => Ok("void"),
+            Standing::Ended(ended) => {
+                refused(format!("rollout {} has ended already: {}", rollout.number, ended.how.word()))
+            }
+            Standing::Open if rollout.proposal.mode == Mode::Synchronous => self.abort(rollout, why, now),
+            Standing::Open | Standing::Bad(_) => self.put_void(rollout, why),
+        }
+    }
+
+    fn put_void(&mut self, rollout: &Rollout, why: &str) -> Result<&'static str, Error> {
         let (number, proposal, by) = (rollout.number, rollout.digest, self.by.clone());
         let fact = Fact::Void(facts::Void { rollout: number, proposal, by, why: why.to_owned() });
         self.put_own(&rollout.decisions().gate("void"), &fact)?;
@@ -111,11 +128,29 @@ impl Operator<'_> {
     }
 
     /// Lets a rollout go on without whoever holds this ticket.
-    pub fn waive_ticket(&mut self, rollout: &Rollout, ticket: u32, why: &str) -> Result<(), Error> {
+    pub fn waive_ticket(
+        &mut self,
+        rollout: &Rollout,
+        ticket: u32,
+        why: &str,
+        now: Timestamp,
+    ) -> Result<(), Error> {
         self.ensure_open(rollout)?;
         let (number, proposal, by) = (rollout.number, rollout.digest, self.by.clone());
         let fact = facts::WaiveTicket { rollout: number, proposal, ticket, by, why: why.to_owned() };
-        self.put_own(&rollout.decisions().waive_ticket(ticket), &Fact::WaiveTicket(fact))
+        self.put_own(&rollout.decisions().waive_ticket(ticket), &Fact::WaiveTicket(fact))?;
+        self.end_without_the_waived(rollout, why, now)
+    }
+
+    /// A rolling rollout that was stopped may have waited for whom nobody waits any more.
+    fn end_without_the_waived(&mut self, rollout: &Rollout, why: &str, now: Timestamp) -> Result<(), Error> {
+        let Some(mut follow) = Rolling::new(rollout.clone(), usize::MAX, self.voice()) else { return Ok(()) };
+        for heard in [follow.read(self.board), follow.read_waivers(self.board)] {
+            if let Heard::Away(why) = heard {
+                return Err(Error::Unreachable(why));
+            }
+        }
+        self.end_what_is_halted(&mut follow, why, now)
     }
 
     /// Frees the name of a node for another machine: the one before has no part any more.
@@ -156,7 +191,13 @@ impl Operator<'_> {
     }
 
     /// Lets a rollout go on without a member.
-    pub fn waive(&mut self, rollout: &Rollout, node: &NodeName, why: &str) -> Result<(), Error> {
+    pub fn waive(
+        &mut self,
+        rollout: &Rollout,
+        node: &NodeName,
+        why: &str,
+        now: Timestamp,
+    ) -> Result<(), Error> {
         if rollout.place_of(node).is_none() {
             return refused(format!("`{node}` is no member of rollout {}", rollout.number));
         }
@@ -168,6 +209,7 @@ impl Operator<'_> {
             by: self.by.clone(),
             why: why.to_owned(),
         });
-        self.put_own(&rollout.decisions().waive(node), &fact)
+        self.put_own(&rollout.decisions().waive(node), &fact)?;
+        self.end_without_the_waived(rollout, why, now)
     }
 }

@@ -5,8 +5,8 @@ use super::facts::{Fact, Wanted, names};
 use super::look::{Found, Look, Trust, look_signed};
 use super::rolling::Rolling;
 use super::rollout::Rollout;
+use super::rules::gate;
 use super::rules::rolling::End as RollingEnd;
-use super::rules::synchronous::{Go, Outcome, Plan};
 use super::settings::Mode;
 use super::synchronous::{Heard, Synchronous};
 use super::voice::Voice;
@@ -42,6 +42,17 @@ impl How {
             Self::Partial => "partial",
             Self::Halted => "halted",
             Self::Void => "void",
+        }
+    }
+}
+
+impl From<gate::Ended> for How {
+    fn from(ended: gate::Ended) -> Self {
+        match ended {
+            gate::Ended::Kept => Self::Kept,
+            gate::Ended::Aborted => Self::Aborted,
+            gate::Ended::Cancelled => Self::Cancelled,
+            gate::Ended::RolledBack => Self::RolledBack,
         }
     }
 }
@@ -82,13 +93,10 @@ pub fn standing(board: &mut dyn Board, rollout: &Rollout, voice: Voice<'_>) -> R
 /// How the gates that were read say that a synchronous rollout stands.
 pub fn of_synchronous(follow: &Synchronous<'_>) -> Standing {
     let ended = |how| Standing::Ended(Ended { how, why: follow.why.clone().unwrap_or_default() });
-    match (follow.view.plan, follow.view.go, follow.view.outcome) {
+    match gate::ended(&follow.view) {
         _ if follow.is_void => ended(How::Void),
-        (Some(Plan::Abort), _, _) => ended(How::Aborted),
-        (_, Some(Go::Cancel), _) => ended(How::Cancelled),
-        (_, _, Some(Outcome::Keep)) => ended(How::Kept),
-        (_, _, Some(Outcome::Rollback { .. })) => ended(How::RolledBack),
-        (_, _, None) => follow.unreadable.clone().map_or(Standing::Open, Standing::Bad),
+        Some(how) => ended(how.into()),
+        None => follow.unreadable.clone().map_or(Standing::Open, Standing::Bad),
     }
 }
 

@@ -103,6 +103,7 @@ pub fn says_yes(fact: &Fact) -> bool {
         | Fact::Ticket(_)
         | Fact::Halt(_)
         | Fact::Void(_)
+        | Fact::Refused(_)
         | Fact::WaiveTicket(_)
         | Fact::Gone(_)
         | Fact::Replace(_)

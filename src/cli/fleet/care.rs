@@ -10,14 +10,14 @@ use super::args::{GcArgs, ImportArgs, RepairArgs, RolloutArgs};
 use super::{board, ensure_signer, kept, keys, rollout, settings, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::Error;
-use crate::coord::board::{Board as _, Created, Done, Read};
+use crate::coord::board::{Board as _, Created, Done, Listed, Read};
 use crate::coord::collect::Terms;
 use crate::coord::facts::names;
 use crate::coord::facts::names::Decisions;
 use crate::coord::look::Trust;
 use crate::coord::operate;
 use crate::coord::voice::Voice;
-use crate::lifecycle::fleet::{Kept, believe};
+use crate::lifecycle::fleet::{Kept, Stage, believe};
 use crate::lifecycle::node;
 use crate::sys::disk;
 use crate::types::Digest;
@@ -142,9 +142,14 @@ pub fn gc(context: &Context, args: &GcArgs) -> Result<u8, Error> {
                 names.join(", ")
             ));
         }
+        for (name, why) in &gone.left {
+            text.push_str(&format!("\n`{name}` cannot be removed: {why}"));
+        }
+        let left: Vec<_> = gone.left.iter().map(|(name, why)| json!({"name": name, "why": why})).collect();
         let kept_for: Vec<_> =
             gone.kept_for.iter().map(|(number, nodes)| json!({"rollout": number, "nodes": nodes})).collect();
-        let value = json!({"rollouts": gone.rollouts, "files": gone.files, "kept_for": kept_for});
+        let value =
+            json!({"rollouts": gone.rollouts, "files": gone.files, "kept_for": kept_for, "left": left});
         context.output.result(&value, &text);
         Ok(0)
     })
@@ -164,7 +169,7 @@ pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8, Error> {
         return Ok(0);
     }
     let mut board = board(fleet, kept.own.node.as_str(), Some(&kept));
-    let mut put_back = Vec::new();
+    let (mut put_back, mut to_void) = (Vec::new(), None);
     for (number, proposal, gates) in last.into_iter().chain(open) {
         match board.read(&names::proposal(number)) {
             Read::Bytes(there) if there != proposal => {
@@ -174,7 +179,13 @@ pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8, Error> {
             Read::Unreachable(why) => return Err(Error::Unreachable(why)),
         }
         let decisions = Decisions { rollout: number, proposal: Digest::of(proposal.as_bytes()) };
-        if let Done::Unreachable(why) = board.prepare(&decisions.directory()) {
+        // Whose tickets are lost nobody can tell: without their directory none is taken any more.
+        let has_tickets = kept.part().is_some_and(|part| {
+            part.rollout == number && !part.closed && matches!(part.stage, Stage::Rolling(_))
+        });
+        if has_tickets && matches!(board.list(&decisions.directory()), Listed::Unreachable(_)) {
+            to_void = Some(number);
+        } else if let Done::Unreachable(why) = board.prepare(&decisions.directory()) {
             return Err(Error::Unreachable(why));
         }
         let facts = gates.iter().map(|(gate, text)| (decisions.gate(gate), text.clone()));
@@ -193,6 +204,11 @@ pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8, Error> {
                 Created::Unknown(why) => return Err(Error::Unreachable(why)),
             }
         }
+    }
+    if let Some(number) = to_void {
+        context.output.say(&format!(
+            "warning: rollout {number} was under way, and its tickets are lost: `cutover fleet void {number}` ends it"
+        ));
     }
     let text = if put_back.is_empty() {
         "the storage has everything that this node has read".to_owned()

@@ -73,7 +73,7 @@ pub fn propose(context: &Context, args: &ProposeArgs) -> Result<u8, Error> {
                 if operator.abort(&open, "superseded", now).is_err()
                     || ended(operator, &open).map_err(Error::Unreachable)?.is_none()
                 {
-                    operator.void(&open, "superseded")?;
+                    operator.void(&open, "superseded", now)?;
                 }
             }
             let rollout = operator.propose(fleet_settings, &wish)?;
@@ -298,7 +298,7 @@ pub fn void(context: &Context, args: &AbortArgs) -> Result<u8, Error> {
     with_operator(context, |operator| {
         let fleet = operate::fleet(operator.board, &name)?;
         let rollout = rollout(operator, &fleet, args.rollout.rollout)?;
-        let word = operator.void(&rollout, &args.reason)?;
+        let word = operator.void(&rollout, &args.reason, Timestamp::now())?;
         let value = json!({"rollout": rollout.number, "outcome": word});
         context.output.result(&value, &format!("rollout {} is {word}", rollout.number));
         Ok(0)
@@ -318,12 +318,12 @@ pub fn waive(context: &Context, args: &WaiveArgs) -> Result<u8, Error> {
         let number = rollout.number;
         let (value, who) = match (&args.node, args.ticket) {
             (Some(node), _) => {
-                operator.waive(&rollout, node, &args.reason)?;
+                operator.waive(&rollout, node, &args.reason, Timestamp::now())?;
                 (json!({"rollout": number, "waived": node}), node.to_string())
             }
             (None, ticket) => {
                 let ticket = ticket.unwrap_or_default();
-                operator.waive_ticket(&rollout, ticket, &args.reason)?;
+                operator.waive_ticket(&rollout, ticket, &args.reason, Timestamp::now())?;
                 (json!({"rollout": number, "waived_ticket": ticket}), format!("the owner of ticket {ticket}"))
             }
         };

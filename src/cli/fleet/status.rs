@@ -20,6 +20,7 @@ use crate::coord::operate::{self, Operator};
 use crate::coord::rolling::Rolling;
 use crate::coord::rollout::Rollout;
 use crate::coord::rules::Ms;
+use crate::coord::rules::gate as rules;
 use crate::coord::rules::rolling::Ticket;
 use crate::coord::rules::synchronous::{Go, Member, Outcome, Plan};
 use crate::coord::settings::Mode;
@@ -290,9 +291,10 @@ fn synchronous(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -
 fn gates(follow: &Synchronous<'_>) -> Vec<Gate> {
     let times = follow.rollout.times();
     let clock = |ms: Ms| moment(timestamp(ms));
-    let gate = |name: &'static str, says: &'static str, then: String| {
+    let gate = |gate: rules::Gate, says: &'static str, then: String| {
+        let name = gate.name();
         let place = follow.rollout.decisions().gate(name);
-        let said = follow.texts.get(name).map(|text| found(&place, text, None));
+        let said = follow.texts.get(&gate).map(|text| found(&place, text, None));
         let (by, made, why) = match said {
             Some(Look::Found(found)) => match found.fact {
                 Fact::Plan(said) => (Some(said.by), said.made, said.why),
@@ -306,19 +308,20 @@ fn gates(follow: &Synchronous<'_>) -> Vec<Gate> {
     };
     let at = match follow.view.plan {
         Some(Plan::Commit { at }) => at,
-        Some(Plan::Abort) => return vec![gate("plan", "abort", String::new())],
+        Some(Plan::Abort) => return vec![gate(rules::Gate::Plan, "abort", String::new())],
         None => {
             let by = format!("decided by {} at the latest", clock(follow.rollout.vote_by()));
-            return vec![Gate::open("plan", by)];
+            return vec![Gate::open(rules::Gate::Plan.name(), by)];
         }
     };
-    let mut gates = vec![gate("plan", "commit", format!("switch at {}", clock(at)))];
+    let mut gates = vec![gate(rules::Gate::Plan, "commit", format!("switch at {}", clock(at)))];
     match follow.view.go {
-        None => {
-            gates.push(Gate::open("go", format!("decided by {} at the latest", clock(at - times.window()))))
-        }
-        Some(Go::Cancel) => gates.push(gate("go", "cancel", String::new())),
-        Some(Go::Go) => gates.push(gate("go", "go", String::new())),
+        None => gates.push(Gate::open(
+            rules::Gate::Go.name(),
+            format!("decided by {} at the latest", clock(at - times.window())),
+        )),
+        Some(Go::Cancel) => gates.push(gate(rules::Gate::Go, "cancel", String::new())),
+        Some(Go::Go) => gates.push(gate(rules::Gate::Go, "go", String::new())),
     }
     match follow.view.outcome {
         None if follow.view.go == Some(Go::Go) => {
@@ -327,12 +330,12 @@ fn gates(follow: &Synchronous<'_>) -> Vec<Gate> {
                 clock(at + times.stop + times.trial),
                 clock(times.reported_by(at))
             );
-            gates.push(Gate::open("outcome", by));
+            gates.push(Gate::open(rules::Gate::Outcome.name(), by));
         }
         None => {}
-        Some(Outcome::Keep) => gates.push(gate("outcome", "keep", String::new())),
+        Some(Outcome::Keep) => gates.push(gate(rules::Gate::Outcome, "keep", String::new())),
         Some(Outcome::Rollback { at }) => {
-            gates.push(gate("outcome", "rollback", format!("back at {}", clock(at))));
+            gates.push(gate(rules::Gate::Outcome, "rollback", format!("back at {}", clock(at))));
         }
     }
     gates
@@ -346,10 +349,10 @@ fn waits(follow: &Synchronous<'_>) -> Waits {
         since,
         otherwise: "waits for a decision".into(),
     };
-    let made = |gate: &str| match follow
+    let made = |gate: rules::Gate| match follow
         .texts
-        .get(gate)
-        .map(|text| found(&follow.rollout.decisions().gate(gate), text, None))
+        .get(&gate)
+        .map(|text| found(&follow.rollout.decisions().gate(gate.name()), text, None))
     {
         Some(Look::Found(found)) => match found.fact {
             Fact::Plan(said) => said.made,
@@ -364,7 +367,7 @@ fn waits(follow: &Synchronous<'_>) -> Waits {
             missing("the vote of", since, |member| member.vote.is_none())
         }
         (Some(Plan::Commit { .. }), None) => {
-            missing("an instant held by", made("plan"), |member| !member.armed)
+            missing("an instant held by", made(rules::Gate::Plan), |member| !member.armed)
         }
         (Some(Plan::Commit { at }), Some(Go::Go)) => {
             missing("the report of", timestamp(at), |member| member.report.is_none())
@@ -390,10 +393,7 @@ fn why(follow: &Synchronous<'_>) -> Vec<String> {
         _ => {}
     }
     lines.extend(follow.failure());
-    let is_open = follow.view.outcome.is_none()
-        && follow.view.plan != Some(Plan::Abort)
-        && follow.view.go != Some(Go::Cancel);
-    if is_open {
+    if rules::ended(&follow.view).is_none() {
         lines.push("a dead member: `cutover fleet waive NODE`; to stop: `cutover fleet abort`".into());
     }
     lines
@@ -409,7 +409,10 @@ fn rolling(operator: &mut Operator<'_>, rollout: &Rollout) -> Result<Page, Error
     let out = follow.view.tickets.iter().filter(|ticket| !follow.view.has_finished(**ticket));
     let nobody = rollout.proposal.members.len();
     let name = |ticket: &Ticket| rollout.proposal.members.get(ticket.owner).map(ToString::to_string);
-    let who: Vec<String> = out.filter(|ticket| ticket.owner < nobody).filter_map(name).collect();
+    let mut who: Vec<String> = out.filter(|ticket| ticket.owner < nobody).filter_map(name).collect();
+    if who.is_empty() && !follow.view.halt {
+        who.extend(follow.awaited().map(ToString::to_string));
+    }
     let (what, otherwise) = if follow.view.end.is_some() && !follow.is_settled() {
         ("going back on", "halted: members go back")
     } else if follow.view.halt {
@@ -427,6 +430,7 @@ fn rolling(operator: &mut Operator<'_>, rollout: &Rollout) -> Result<Page, Error
     );
     let mut why = vec!["a dead member keeps its place: `cutover fleet waive NODE` frees it".to_owned()];
     why.extend(follow.failure());
+    why.extend(follow.refusing());
     Ok(Page {
         gates: Vec::new(),
         account,

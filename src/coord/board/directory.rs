@@ -133,6 +133,8 @@ impl DirectoryBoard {
             Err(Errno::ENOENT) => return Ok(Read::Absent),
             Err(Errno::ELOOP) => return Ok(Read::Bad("it is a symbolic link".into())),
             Err(Errno::ENXIO) => return Ok(Read::Bad("it is not a regular file".into())),
+            // The directories can be read: only this file is kept from us, and may be for ever.
+            Err(Errno::EACCES) => return Ok(Read::Bad("this node may not read it".into())),
             opened => File::from(opened?),
         };
         let found = file.metadata().map_err(errno_of)?;

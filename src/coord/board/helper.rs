@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::message::{Answer, Request, receive, send};
-use super::{Board, ClockRead, Created, Done, Listed, Read};
+use super::{Board, ClockRead, Created, Done, Listed, NAMES_MAX, Read};
 
 /// How many helpers that do not die are borne.
 const UNKILLABLE_MAX: usize = 2;
@@ -140,7 +140,20 @@ fn exchange(line: &mut UnixStream, request: &Request, limit: Duration) -> io::Re
     let until = Instant::now() + limit;
     line.set_write_timeout(Some(limit))?;
     send(line, request)?;
-    receive(&mut Bounded { line, until })?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    let mut parts = Vec::new();
+    loop {
+        match receive(&mut Bounded { line, until })?.ok_or(io::ErrorKind::UnexpectedEof)? {
+            Answer::Part(part) if parts.len() + part.len() > NAMES_MAX => {
+                return Err(io::Error::other("the listing does not end"));
+            }
+            Answer::Part(part) => parts.extend(part),
+            Answer::Listed(Listed::Names(last)) if !parts.is_empty() => {
+                parts.extend(last);
+                return Ok(Answer::Listed(Listed::Names(parts)));
+            }
+            answer => return Ok(answer),
+        }
+    }
 }
 
 /// Reads until a moment.

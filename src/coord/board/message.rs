@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{ClockRead, Created, Done, Listed, NAMES_MAX, Read};
+use super::{ClockRead, Created, Done, Listed, Read};
 
 /// A request of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,13 +28,18 @@ pub enum Request {
 pub enum Answer {
     Created(Created),
     Read(Read),
+    /// The first names of a long listing; more of it follows.
+    Part(Vec<String>),
     Listed(Listed),
     Done(Done),
     Clock(ClockRead),
 }
 
-/// The longest message: a full listing of the longest names, escaped.
-pub const MESSAGE_BYTES_MAX: usize = NAMES_MAX * 260;
+/// The most names in one message.
+pub const PART_NAMES: usize = 50_000;
+
+/// The longest message: so many of the longest names, escaped, and as many again of helpers that send more at once.
+pub const MESSAGE_BYTES_MAX: usize = 2 * PART_NAMES * 260;
 
 /// Writes one message.
 pub fn send(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {

@@ -71,8 +71,8 @@ pub enum ClockRead {
     Unknown,
 }
 
-/// The most names that a listing may have.
-pub const NAMES_MAX: usize = 100_000;
+/// The most names that a listing may have: as many rollouts as six digits can number, with what may stand beside each.
+pub const NAMES_MAX: usize = 3_000_000;
 
 /// Shared storage.
 pub trait Board {

@@ -2,13 +2,21 @@
 
 use std::io;
 
-use super::message::{Answer, Request, receive, send};
+use super::message::{Answer, PART_NAMES, Request, receive, send};
 use super::{Board, ClockRead, Created, Done, Listed, Read};
 
 /// Serves requests from `from` until it ends.
 pub fn serve(board: &mut impl Board, from: &mut impl io::Read, to: &mut impl io::Write) -> io::Result<()> {
     while let Some(request) = receive(from)? {
-        send(to, &answer(board, request))?;
+        let mut answer = answer(board, request);
+        // A long listing goes in parts.
+        while let Answer::Listed(Listed::Names(names)) = &mut answer
+            && names.len() > PART_NAMES
+        {
+            let rest = names.split_off(PART_NAMES);
+            send(to, &Answer::Part(std::mem::replace(names, rest)))?;
+        }
+        send(to, &answer)?;
     }
     Ok(())
 }

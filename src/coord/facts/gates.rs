@@ -176,6 +176,21 @@ pub struct Ticket {
     pub good: Vec<u32>,
 }
 
+/// A member of a rolling rollout cannot take part now: nobody waits for it, until it takes a ticket after all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// In this rollout.
+    pub rollout: u64,
+    /// What it answers.
+    pub proposal: Digest,
+    /// Who.
+    pub node: NodeName,
+    /// Which machine of this name.
+    pub instance: String,
+    /// Why.
+    pub why: String,
+}
+
 /// Whoever holds this ticket, nobody waits for them: an operator's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaiveTicket {

@@ -13,7 +13,7 @@ pub mod seal;
 use serde::{Deserialize, Serialize};
 
 pub use gates::{
-    Go, GoDecision, Gone, Halt, Outcome, OutcomeDecision, Plan, PlanDecision, SeenFacts, Start,
+    Go, GoDecision, Gone, Halt, Outcome, OutcomeDecision, Plan, PlanDecision, Refused, SeenFacts, Start,
     StartDecision, Ticket, Void, WaiveTicket, Wave,
 };
 pub use own::{Armed, Beside, ClockSeen, Closed, Moments, Report, Step, Vote, Yes};
@@ -64,6 +64,8 @@ pub enum Fact {
     Halt(Halt),
     /// `void`.
     Void(Void),
+    /// `refused.<node>`.
+    Refused(Refused),
     /// `waive.t.0004`.
     WaiveTicket(WaiveTicket),
     /// `nodes/<node>/000017.vote`.

@@ -5,7 +5,7 @@
 //! members/000003                        member lists, and replace.<node>.<times>: a name that was freed
 //! rollouts/000017                       proposals; 000017.gone when the rest was removed
 //! rollouts/000017.<digest>/             what anybody decides about the proposal of this digest:
-//!     plan go start outcome halt void, t.0004, wave.2, waive.<node>, waive.t.0004
+//!     plan go start outcome halt void, t.0004, wave.2, refused.<node>, waive.<node>, waive.t.0004
 //! nodes/<node>/id                       .. alive, 000017.vote .armed .stopped .switched .report .cleared .closed
 //! ```
 //! The directory of a rollout is made by its proposer alone, before the proposal. Its name has the proposal's digest:
@@ -68,6 +68,11 @@ impl Decisions {
     /// A waiver.
     pub fn waive(&self, node: &NodeName) -> String {
         format!("{}/waive.{node}", self.directory())
+    }
+
+    /// A member's word that it cannot.
+    pub fn refused(&self, node: &NodeName) -> String {
+        format!("{}/refused.{node}", self.directory())
     }
 
     /// A ticket.

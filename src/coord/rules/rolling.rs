@@ -62,6 +62,8 @@ pub struct Member {
     pub wave: u32,
     /// An operator has said to go on without it.
     pub waived: bool,
+    /// It has said that it cannot. It may come all the same, later: then its ticket counts.
+    pub refused: bool,
     /// How it went there.
     pub report: Option<Health>,
     /// How going back went there.
@@ -242,6 +244,24 @@ impl View {
         self.tickets.iter().filter(|ticket| !self.has_finished(**ticket)).count()
     }
 
+    /// Whether nobody waits for a member now: it was waived, or it refuses and has not begun.
+    pub fn is_left_out(&self, place: usize) -> bool {
+        self.members.get(place).is_none_or(|member| member.waived) || self.refuses(place)
+    }
+
+    fn refuses(&self, place: usize) -> bool {
+        self.members.get(place).is_some_and(|member| member.refused && member.report.is_none())
+            && self.ticket_of(place, false).is_none()
+    }
+
+    /// Whether all of whom the rollout waits are good, in waves before `until`; never when all have refused.
+    pub fn are_good(&self, until: u32) -> bool {
+        let places = || (0..self.members.len()).filter(|place| self.members[*place].wave < until);
+        let is_good = |place: usize| self.members[place].report == Some(Health::Good);
+        places().all(|place| is_good(place) || self.is_left_out(place))
+            && (places().any(is_good) || !places().any(|place| self.refuses(place)))
+    }
+
     fn failures(&self) -> usize {
         self.members.iter().filter(|member| member.has_failed()).count()
     }
@@ -298,6 +318,8 @@ fn returning(number: u32, view: &View) -> Act {
     match view.tickets.get(number as usize) {
         Some(ticket) if ticket.is_of(view.me, true) => Act::GoBack,
         Some(_) => Act::Enter(Stage::Done { health: Health::Good }),
+        // An operator has ended it all the same: what is there stays.
+        None if view.end == Some(End::Void) => Act::Enter(Stage::Done { health: Health::Good }),
         None if view.tickets.len() == number as usize => Act::Take { number, is_back: true },
         None => Act::Wait,
     }
@@ -308,12 +330,12 @@ fn decide(view: &View, local: Local, limits: Limits) -> Option<Decision> {
     if view.end.is_some() {
         return None;
     }
-    let counted = || view.members.iter().filter(|member| !member.waived);
+    let counted = || (0..view.members.len()).filter(|place| !view.is_left_out(*place));
     // Going back rests on the outcome alone; whoever is at work then finishes first.
     if view.halt && limits.undoes {
         return Some(Decision::End(End::Halted));
     }
-    if counted().all(|member| member.report == Some(Health::Good)) && counted().next().is_some() {
+    if counted().next().is_some() && view.are_good(u32::MAX) {
         return Some(Decision::End(End::Keep));
     }
     if view.halt {
@@ -325,8 +347,6 @@ fn decide(view: &View, local: Local, limits: Limits) -> Option<Decision> {
     if local.is_expired && view.unfinished() == 0 {
         return Some(Decision::End(End::Partial));
     }
-    let is_wave_done =
-        counted().filter(|member| member.wave <= view.wave).all(|member| member.report == Some(Health::Good));
-    let has_next = counted().any(|member| member.wave > view.wave);
-    (is_wave_done && has_next && local.has_soaked).then_some(Decision::Wave(view.wave + 1))
+    let has_next = counted().any(|place| view.members[place].wave > view.wave);
+    (has_next && local.has_soaked && view.are_good(view.wave + 1)).then_some(Decision::Wave(view.wave + 1))
 }

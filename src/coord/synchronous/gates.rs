@@ -6,30 +6,31 @@ use super::super::board::{Board, Created};
 use super::super::facts::{self, Fact};
 use super::super::look::{Found, Look, found, look, look_signed};
 use super::super::rules::Health;
+use super::super::rules::gate::Gate;
 use super::super::rules::synchronous::{Decision, Go, Outcome, Plan, StartGate};
 use super::super::settings::Overlap;
 use super::super::voice::says_yes;
-use super::{GATES, Heard, Synchronous, What, timestamp};
+use super::{Heard, Synchronous, What, timestamp};
 
 impl Synchronous<'_> {
     /// Reads the gates that may have been decided since.
     pub fn read_gates(&mut self, board: &mut dyn Board) -> Heard {
         self.unreadable = None;
-        for gate in GATES {
+        for gate in Gate::ALL {
             let is_due = match gate {
-                "plan" => self.view.plan.is_none(),
-                "go" => matches!(self.view.plan, Some(Plan::Commit { .. })) && self.view.go.is_none(),
-                "start" => {
+                Gate::Plan => self.view.plan.is_none(),
+                Gate::Go => matches!(self.view.plan, Some(Plan::Commit { .. })) && self.view.go.is_none(),
+                Gate::Start => {
                     self.rollout.proposal.overlap == Overlap::None
                         && self.view.go == Some(Go::Go)
                         && self.view.start.is_none()
                 }
-                _ => self.view.go == Some(Go::Go) && self.view.outcome.is_none(),
+                Gate::Outcome => self.view.go == Some(Go::Go) && self.view.outcome.is_none(),
             };
             if !is_due {
                 continue;
             }
-            let looked = look(board, &self.rollout.decisions().gate(gate));
+            let looked = look(board, &self.rollout.decisions().gate(gate.name()));
             if let Heard::Away(why) = self.take_gate(board, gate, looked) {
                 return Heard::Away(why);
             }
@@ -80,23 +81,23 @@ impl Synchronous<'_> {
     }
 
     /// Takes a gate into the view, if it may count: see [`super::super::voice`].
-    fn take_gate(&mut self, board: &mut dyn Board, gate: &'static str, looked: Look<Found>) -> Heard {
+    fn take_gate(&mut self, board: &mut dyn Board, gate: Gate, looked: Look<Found>) -> Heard {
         let looked = self.voice.admit(&self.rollout, looked);
         if let Look::Found(found) = &looked
             && self.rollout.is_signed()
             && says_yes(&found.fact)
         {
             let what = match gate {
-                "plan" => What::Vote,
-                "go" => What::Armed,
-                "start" => What::Stopped,
-                _ => What::Report,
+                Gate::Plan => What::Vote,
+                Gate::Go => What::Armed,
+                Gate::Start => What::Stopped,
+                Gate::Outcome => What::Report,
             };
             if let Heard::Away(why) = self.scan(board, what) {
                 return Heard::Away(why);
             }
             if !self.has_all(what) {
-                let text = format!("gate `{gate}` rests on facts that cannot be seen");
+                let text = format!("gate `{}` rests on facts that cannot be seen", gate.name());
                 self.unreadable = Some(text.clone());
                 self.remark(text);
                 return Heard::Yes;
@@ -117,20 +118,20 @@ impl Synchronous<'_> {
         })
     }
 
-    fn heed_gate(&mut self, gate: &'static str, looked: Look<Found>) -> Heard {
+    fn heed_gate(&mut self, gate: Gate, looked: Look<Found>) -> Heard {
         match looked {
             Look::Found(found) => {
                 let (digest, is_known) = (found.digest, self.accept_gate(gate, found.fact));
                 self.texts.insert(gate, found.text);
                 match (is_known, self.gates.insert(gate, digest)) {
                     (true, before) if before.is_none_or(|before| before == digest) => {}
-                    (true, _) => self.contradict(&format!("gate `{gate}` has changed")),
-                    (false, _) => self.contradict(&format!("gate `{gate}` answers something else")),
+                    (true, _) => self.contradict(&format!("gate `{}` has changed", gate.name())),
+                    (false, _) => self.contradict(&format!("gate `{}` answers something else", gate.name())),
                 }
             }
             Look::Absent => {}
             Look::Bad(why) => {
-                let text = format!("gate `{gate}` says nothing: {why}");
+                let text = format!("gate `{}` says nothing: {why}", gate.name());
                 self.unreadable = Some(text.clone());
                 self.remark(text);
             }
@@ -140,11 +141,13 @@ impl Synchronous<'_> {
     }
 
     /// Takes what a gate says into the view; false when it answers something else.
-    fn accept_gate(&mut self, gate: &str, fact: Fact) -> bool {
+    fn accept_gate(&mut self, gate: Gate, fact: Fact) -> bool {
         let number = self.rollout.number;
-        let plan = self.gates.get("plan").copied();
+        let plan = self.gates.get(&Gate::Plan).copied();
         match (gate, fact) {
-            ("plan", Fact::Plan(said)) if said.rollout == number && said.proposal == self.rollout.digest => {
+            (Gate::Plan, Fact::Plan(said))
+                if said.rollout == number && said.proposal == self.rollout.digest =>
+            {
                 self.why = Some(said.why);
                 self.view.plan = match (said.decision, said.at) {
                     (facts::PlanDecision::Commit, Some(at)) => Some(Plan::Commit { at: at.as_millisecond() }),
@@ -152,20 +155,20 @@ impl Synchronous<'_> {
                     (facts::PlanDecision::Abort, _) => Some(Plan::Abort),
                 };
             }
-            ("go", Fact::Go(said)) if said.rollout == number && Some(said.plan) == plan => {
+            (Gate::Go, Fact::Go(said)) if said.rollout == number && Some(said.plan) == plan => {
                 self.why = Some(said.why);
                 self.view.go = Some(match said.decision {
                     facts::GoDecision::Go => Go::Go,
                     facts::GoDecision::Cancel => Go::Cancel,
                 });
             }
-            ("start", Fact::Start(said)) if said.rollout == number && Some(said.plan) == plan => {
+            (Gate::Start, Fact::Start(said)) if said.rollout == number && Some(said.plan) == plan => {
                 self.view.start = Some(match said.decision {
                     facts::StartDecision::Start => StartGate::Start,
                     facts::StartDecision::Back => StartGate::Back,
                 });
             }
-            ("outcome", Fact::Outcome(said)) if said.rollout == number && Some(said.answers) == plan => {
+            (Gate::Outcome, Fact::Outcome(said)) if said.rollout == number && Some(said.answers) == plan => {
                 self.why = Some(said.why);
                 self.view.outcome = match (said.decision, said.at) {
                     (facts::OutcomeDecision::Keep, _) => Some(Outcome::Keep),
@@ -181,8 +184,8 @@ impl Synchronous<'_> {
     }
 
     /// Takes up what was written down about gates before: it holds even if the storage shows it no more.
-    pub fn remember_gate(&mut self, gate: &'static str, text: &str) {
-        let looked = found(&self.rollout.decisions().gate(gate), text, None);
+    pub fn remember_gate(&mut self, gate: Gate, text: &str) {
+        let looked = found(&self.rollout.decisions().gate(gate.name()), text, None);
         let _ = self.heed_gate(gate, looked);
     }
 
@@ -190,9 +193,11 @@ impl Synchronous<'_> {
     /// once and for ever; another one in its place is a contradiction.
     pub fn assure_gates(&mut self, board: &mut dyn Board) {
         for (gate, text) in self.texts.clone() {
-            match board.create(&self.rollout.decisions().gate(gate), &text) {
+            match board.create(&self.rollout.decisions().gate(gate.name()), &text) {
                 Created::Mine | Created::Unknown(_) => {}
-                Created::Theirs(_) => self.contradict(&format!("gate `{gate}` is not the one that was read")),
+                Created::Theirs(_) => {
+                    self.contradict(&format!("gate `{}` is not the one that was read", gate.name()))
+                }
             }
         }
     }
@@ -208,7 +213,7 @@ impl Synchronous<'_> {
     ) -> Heard {
         let made = Some(now);
         let number = self.rollout.number;
-        let plan = self.gates.get("plan").copied();
+        let plan = self.gates.get(&Gate::Plan).copied();
         let (by, why) = (by.to_owned(), why.to_owned());
         let (gate, fact) = match (decision, plan) {
             (Decision::Plan(said), _) => {
@@ -218,7 +223,7 @@ impl Synchronous<'_> {
                 };
                 let (proposal, seen) = (self.rollout.digest, self.seen(What::Vote));
                 (
-                    "plan",
+                    Gate::Plan,
                     Fact::Plan(facts::Plan { rollout: number, proposal, decision, at, made, by, why, seen }),
                 )
             }
@@ -229,7 +234,7 @@ impl Synchronous<'_> {
                     Go::Cancel => facts::GoDecision::Cancel,
                 };
                 let seen = self.seen(What::Armed);
-                ("go", Fact::Go(facts::Go { rollout: number, plan, decision, made, by, why, seen }))
+                (Gate::Go, Fact::Go(facts::Go { rollout: number, plan, decision, made, by, why, seen }))
             }
             (Decision::Outcome(said), Some(answers)) => {
                 let (decision, at) = match said {
@@ -239,7 +244,7 @@ impl Synchronous<'_> {
                 let seen = self.seen(What::Report);
                 let rollout = number;
                 (
-                    "outcome",
+                    Gate::Outcome,
                     Fact::Outcome(facts::Outcome { rollout, answers, decision, at, made, by, why, seen }),
                 )
             }
@@ -249,7 +254,7 @@ impl Synchronous<'_> {
 
     /// Puts the gate between stop and start.
     pub fn decide_start(&mut self, board: &mut dyn Board, said: StartGate, by: &str) -> Heard {
-        let Some(plan) = self.gates.get("plan").copied() else {
+        let Some(plan) = self.gates.get(&Gate::Plan).copied() else {
             return Heard::Away("there is no plan to decide on".into());
         };
         let decision = match said {
@@ -257,11 +262,15 @@ impl Synchronous<'_> {
             StartGate::Back => facts::StartDecision::Back,
         };
         let rollout = self.rollout.number;
-        self.put_gate(board, "start", &Fact::Start(facts::Start { rollout, plan, decision, by: by.into() }))
+        self.put_gate(
+            board,
+            Gate::Start,
+            &Fact::Start(facts::Start { rollout, plan, decision, by: by.into() }),
+        )
     }
 
-    fn put_gate(&mut self, board: &mut dyn Board, gate: &'static str, fact: &Fact) -> Heard {
-        let name = self.rollout.decisions().gate(gate);
+    fn put_gate(&mut self, board: &mut dyn Board, gate: Gate, fact: &Fact) -> Heard {
+        let name = self.rollout.decisions().gate(gate.name());
         match self.voice.put(board, &self.rollout, &name, fact) {
             Look::Absent => Heard::Away("it was made, and is not there".into()),
             looked => match self.take_gate(board, gate, looked) {

@@ -11,6 +11,7 @@ use super::facts::{Fact, SeenFacts, Yes, names};
 use super::look::{Found, Look, look_signed};
 use super::name::NodeName;
 use super::rollout::Rollout;
+use super::rules::gate::Gate;
 use super::rules::synchronous::View;
 use super::rules::{Health, Ms};
 use super::voice::Voice;
@@ -61,9 +62,9 @@ pub struct Synchronous<'a> {
     /// What was read.
     pub view: View,
     /// The digests of the gates that were read: what later facts answer.
-    pub gates: BTreeMap<&'static str, Digest>,
+    pub gates: BTreeMap<Gate, Digest>,
     /// The files of these gates, to be written down.
-    pub texts: BTreeMap<&'static str, String>,
+    pub texts: BTreeMap<Gate, String>,
     /// Why the outcome, the plan or the go is as it is, as its author said.
     pub why: Option<String>,
     /// All facts of members, as they were read.
@@ -89,9 +90,6 @@ pub enum Heard {
     /// It answered, and what it holds says nothing, which may never change: an operator may have to end the rollout.
     Bad(String),
 }
-
-/// The gates of a synchronous rollout, in the order in which they are decided.
-pub const GATES: [&str; 4] = ["plan", "go", "start", "outcome"];
 
 impl Heard {
     /// Whether it is a yes.
@@ -194,7 +192,7 @@ impl<'a> Synchronous<'a> {
         let Some(node) = self.rollout.proposal.members.get(place).cloned() else { return false };
         let number = self.rollout.number;
         let proposal = self.rollout.digest;
-        let plan = self.gates.get("plan").copied();
+        let plan = self.gates.get(&Gate::Plan).copied();
         if let Some(instance) = instance_of(&found.fact)
             && !self.rollout.is_of(&node, instance)
         {

@@ -24,7 +24,7 @@ pub enum Along {
 }
 
 impl Member<'_> {
-    /// Votes no: this node cannot. The others need not wait. In a rolling rollout it says so, and may yet come to it.
+    /// Votes no: this node cannot. The others need not wait. In a rolling rollout it may yet come to it.
     pub fn refuse(&mut self, why: &str) -> Result<(), Error> {
         self.follow()?;
         let Some(part) = self.kept.part().cloned() else { return Ok(()) };
@@ -32,8 +32,8 @@ impl Member<'_> {
         let (node, instance, now) = (self.node(), self.instance(), self.clock.wall());
         let text = why.to_owned();
         self.change_part(|part| part.why = Some(text))?;
-        if let Stage::Rolling(_) = part.stage {
-            return Ok(());
+        if let Stage::Rolling(stage) = part.stage {
+            return self.refuse_rolling(stage, why);
         }
         self.enter(Stage::Synchronous(Step::Left))?;
         let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::own::Part;
 use super::rollout_of;
 use crate::coord::board::{Board, ClockRead, Created, Done, Listed, Read};
-use crate::coord::synchronous::{GATES, Heard, Synchronous};
+use crate::coord::rules::gate::Gate;
+use crate::coord::synchronous::{Heard, Synchronous};
 use crate::coord::voice::Voice;
 
 /// The gates that `facts` (name and file) show to the member of this part, besides those that it knows; or why they
@@ -17,17 +18,17 @@ pub fn believe(
 ) -> Result<BTreeMap<String, String>, String> {
     let rollout = rollout_of(part).ok_or("its proposal cannot be read")?;
     let mut follow = Synchronous::new(rollout, usize::MAX, voice);
-    for gate in GATES {
-        if let Some(text) = part.gates.get(gate) {
+    for gate in Gate::ALL {
+        if let Some(text) = part.gates.get(gate.name()) {
             follow.remember_gate(gate, text);
         }
     }
     let mut board = CarriedBoard(facts);
-    for gate in GATES {
-        let name = follow.rollout.decisions().gate(gate);
-        let (known, carried) = (part.gates.get(gate), board.0.get(&name));
+    for gate in Gate::ALL {
+        let name = follow.rollout.decisions().gate(gate.name());
+        let (known, carried) = (part.gates.get(gate.name()), board.0.get(&name));
         if known.is_some() && carried.is_some() && known != carried {
-            return Err(format!("its `{gate}` is not the one that this node has read"));
+            return Err(format!("its `{}` is not the one that this node has read", gate.name()));
         }
     }
     let heard = follow.read_gates(&mut board);
@@ -35,7 +36,7 @@ pub fn believe(
         (Heard::Away(why) | Heard::Bad(why), _, _) | (Heard::Yes, Some(why), _) => Err(why),
         (Heard::Yes, None, true) => Err(follow.remarks.join("; ")),
         (Heard::Yes, None, false) => {
-            Ok(follow.texts.into_iter().map(|(gate, text)| (gate.to_owned(), text)).collect())
+            Ok(follow.texts.into_iter().map(|(gate, text)| (gate.name().to_owned(), text)).collect())
         }
     }
 }

@@ -88,6 +88,13 @@ impl Member<'_> {
             let (is, said) = (&fleet.fleet, &self.settings.name);
             return Err(Who::Stranger(format!("the fleet is `{is}`, and `fleet.name` says `{said}`")));
         }
+        let called = &self.settings.node;
+        if !called.is_empty() && *called != node.as_str() {
+            return Err(Who::Stranger(format!(
+                "this node has joined as `{node}`, and `fleet.node` says `{called}`: set it back; or, for another name, remove \
+                 `.cutover/fleet.json`, and `cutover fleet join`"
+            )));
+        }
         let times = replaced(board, &fleet.id, trust).map_err(|error| Who::Away(error.to_string()))?;
         match look(board, &names::id(&node, times.get(&node).copied().unwrap_or(0))) {
             Look::Found(Found { fact: Fact::Id(id), .. }) if id.instance == self.kept.own.instance => {
@@ -217,7 +224,6 @@ pub fn join(
     }
     let times = replaced(board, &fleet.id, trust).map_err(|error| error.to_string())?;
     let name = names::id(node, times.get(node).copied().unwrap_or(0));
-    let was_known = known.is_some();
     let instance = match look(board, &name) {
         Look::Found(Found { fact: Fact::Id(id), .. }) => {
             let is_known = known.as_ref().is_some_and(|kept| kept.own.instance == id.instance);
@@ -236,8 +242,16 @@ pub fn join(
             .filter(|kept| !kept.own.joined)
             .map_or_else(new_id, |kept| kept.own.instance.clone()),
     };
-    let fresh = || Kept::new(disk, path, fleet.id.clone(), node.clone(), instance.clone());
-    let mut kept = known.filter(|kept| kept.own.instance == instance).unwrap_or_else(fresh);
+    if let Some(kept) = known.as_ref().filter(|kept| kept.own.instance != instance) {
+        ensure_nothing_was_promised(kept)?;
+    }
+    let before = known.as_ref().map(|kept| kept.own.clone());
+    let fresh = Kept::new(disk, path, fleet.id.clone(), node.clone(), instance.clone());
+    let mut kept = match known {
+        Some(kept) if kept.own.instance == instance => kept,
+        Some(kept) => kept.begin_anew(fresh),
+        None => fresh,
+    };
     kept.own.key.clone_from(&key);
     kept.own.places.clear();
     // Written first: after a crash the same machine joins again, not a second one.
@@ -246,14 +260,27 @@ pub fn join(
     match enter(board, node, &name, entry) {
         Ok(()) => {}
         Err(why) => {
-            if !was_known {
-                kept.forget().map_err(|error| error.to_string())?;
-            }
+            let kept = match before {
+                Some(before) => kept.change(|own| *own = before),
+                None => kept.forget(),
+            };
+            kept.map_err(|error| error.to_string())?;
             return Err(why);
         }
     }
     kept.change(|own| own.joined = true).map_err(|error| error.to_string())?;
     Ok(kept)
+}
+
+/// What a node has promised under its old name it keeps: whoever waits for it must not lose it.
+fn ensure_nothing_was_promised(kept: &Kept) -> Result<(), String> {
+    match kept.part().filter(|part| !part.is_free()) {
+        None => Ok(()),
+        Some(part) => Err(format!(
+            "rollout {} is under way on this node: `cutover recover` or `cutover rollback` ends it here first",
+            part.rollout
+        )),
+    }
 }
 
 fn enter(board: &mut dyn Board, node: &NodeName, name: &str, entry: facts::Id) -> Result<(), String> {

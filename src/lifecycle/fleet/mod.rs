@@ -7,6 +7,7 @@ mod along;
 mod carried;
 mod join;
 mod keys;
+mod moved;
 mod own;
 mod rolling;
 mod starting;
@@ -32,8 +33,9 @@ use crate::coord::facts::{self, Fact, names};
 use crate::coord::look::{self, Found, Keys, Look, Signer, Trust};
 use crate::coord::rolling::Rolling;
 use crate::coord::rollout::{Rollout, Turns};
+use crate::coord::rules::gate::Gate;
 use crate::coord::rules::{Checks, Ms};
-use crate::coord::synchronous::{GATES, Heard, Synchronous};
+use crate::coord::synchronous::{Heard, Synchronous};
 use crate::coord::voice::Voice;
 use crate::coord::{NodeName, Settings};
 use crate::sys::clock::Clock;
@@ -183,8 +185,8 @@ impl<'a> Member<'a> {
         self.following = Some(match part.stage {
             Stage::Synchronous(_) => {
                 let mut follow = Synchronous::new(rollout, me, self.voice());
-                for gate in GATES {
-                    if let Some(text) = part.gates.get(gate) {
+                for gate in Gate::ALL {
+                    if let Some(text) = part.gates.get(gate.name()) {
                         follow.remember_gate(gate, text);
                     }
                 }

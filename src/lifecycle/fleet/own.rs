@@ -144,6 +144,18 @@ pub enum Stage {
 }
 
 impl Part {
+    /// Whether this node has nothing to keep to: it has not switched, or it has ended.
+    pub fn is_free(&self) -> bool {
+        match self.stage {
+            Stage::Synchronous(stage) => {
+                stage.is_final() || matches!(stage, synchronous::Stage::Idle | synchronous::Stage::Voting)
+            }
+            Stage::Rolling(stage) => {
+                !matches!(stage, rolling::Stage::Taking { .. } | rolling::Stage::Returning { .. })
+            }
+        }
+    }
+
     /// A part just taken up.
     pub fn new(rollout: &Rollout, proposal: String, stage: Stage, running: Option<Version>) -> Self {
         let wanted = &rollout.proposal.release;
@@ -214,6 +226,11 @@ impl Kept {
             last: None,
         };
         Self { disk: disk.clone(), path: path.to_owned(), own, seen: None }
+    }
+
+    /// The file of a node that joins once more, as another machine: what it held counts no more.
+    pub fn begin_anew(self, fresh: Self) -> Self {
+        Self { own: fresh.own, ..self }
     }
 
     /// Writes it down, durably: with the file's own lock, and only over what was read.

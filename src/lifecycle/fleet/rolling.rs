@@ -114,12 +114,7 @@ impl<'a> Member<'a> {
         let Some(follow) = self.rolling() else { return Ok(false) };
         let soak = Duration::from_millis(u64::try_from(follow.terms.soak.ms()).unwrap_or(0));
         let wave = follow.view.wave;
-        let is_done = follow
-            .view
-            .members
-            .iter()
-            .filter(|member| member.wave <= wave && !member.waived)
-            .all(|member| member.report == Some(Health::Good));
+        let is_done = follow.view.are_good(wave + 1);
         let soaking = self.kept.part().and_then(|part| part.soaking.clone());
         match soaking.filter(|soaking| soaking.wave == wave && is_done) {
             Some(soaking) => {
@@ -147,6 +142,29 @@ impl<'a> Member<'a> {
         let Some(Following::Rolling(follow)) = &self.following else { return self.poll() };
         let times = (follow.waiting() / CROWD).clamp(1, PAUSE_MAX);
         self.poll() * u32::try_from(times).unwrap_or(1)
+    }
+
+    /// Says that this node cannot: nobody waits for it. It may come to it yet, unless it holds a place already: that it gives
+    /// free.
+    pub(super) fn refuse_rolling(&mut self, stage: Stage, why: &str) -> Result<(), Error> {
+        match stage {
+            Stage::Waiting | Stage::Taking { .. } => {}
+            Stage::Done { .. } | Stage::Returning { .. } | Stage::Returned { .. } | Stage::Over => {
+                return Ok(());
+            }
+        }
+        self.refresh_rolling();
+        let (node, instance) = (self.node(), self.instance());
+        let Self { board, following: Some(Following::Rolling(follow)), .. } = self else { return Ok(()) };
+        let view = &follow.view;
+        if view.tickets.iter().any(|ticket| ticket.owner == view.me && !ticket.is_back) {
+            self.enter(AnyStage::Rolling(Stage::Done { health: Health::Left }))?;
+            self.advance_rolling()?;
+            return self.close();
+        }
+        let heard = follow.refuse(board.as_mut(), &node, &instance, why);
+        self.heed_write(&heard);
+        Ok(())
     }
 
     fn take(&mut self, number: u32, is_back: bool) -> bool {
@@ -197,11 +215,15 @@ impl<'a> Member<'a> {
             return false;
         }
         let Self { board, following: Some(Following::Rolling(follow)), .. } = self else { return false };
+        let refusing = follow.refusing();
+        let with_refusals = |some: &str, none: &str| {
+            refusing.as_ref().map_or_else(|| none.to_owned(), |said| format!("{some}; {said}"))
+        };
         let why = match decision {
             Decision::Halt => follow.failure().unwrap_or_else(|| "too many failed".into()),
             Decision::Wave(_) => String::new(),
-            Decision::End(End::Keep) => "all are healthy".into(),
-            Decision::End(End::Partial) => "its time is over".into(),
+            Decision::End(End::Keep) => with_refusals("all others are healthy", "all are healthy"),
+            Decision::End(End::Partial) => with_refusals("its time is over", "its time is over"),
             Decision::End(End::Halted | End::Void) => follow.why.clone().unwrap_or_default(),
         };
         let heard = follow.decide(board.as_mut(), decision, now, node.as_str(), &why);
@@ -323,6 +345,16 @@ impl<'a> Member<'a> {
         self.enter(AnyStage::Rolling(stage))?;
         self.advance_rolling()?;
         Ok(())
+    }
+
+    /// Whether nobody begins in the rollout under way any more, and this node has no ticket in it.
+    pub(super) fn is_off_rolling(&mut self) -> bool {
+        self.refresh_rolling()
+            && self.rolling().is_some_and(|follow| {
+                let view = &follow.view;
+                (view.end.is_some() || view.halt)
+                    && !view.tickets.iter().any(|ticket| ticket.owner == view.me)
+            })
     }
 
     /// Whether the rollout under way has come to its end.

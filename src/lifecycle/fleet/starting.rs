@@ -3,9 +3,9 @@
 use super::super::agreement::{Error, Start};
 use super::{Following, Member, STEPS_MAX, by_fleet};
 use crate::coord::facts::{self, Fact};
-use crate::coord::rules::synchronous::{
-    Local, MayStart, Outcome, Plan, StartGate, may_start, may_start_back,
-};
+use crate::coord::rules::gate::Gate;
+use crate::coord::rules::overlap::{MayStart, may_start, may_start_back};
+use crate::coord::rules::synchronous::{Local, Outcome, Plan, StartGate};
 use crate::coord::rules::{Checks, Ms};
 use crate::coord::settings::Overlap;
 use crate::coord::synchronous::{Heard, What};
@@ -93,7 +93,7 @@ impl Member<'_> {
             return Ok(false);
         };
         let rollout = follow.rollout.number;
-        let plan = follow.gates.get("plan").copied().unwrap_or(follow.rollout.digest);
+        let plan = follow.gates.get(&Gate::Plan).copied().unwrap_or(follow.rollout.digest);
         #[expect(clippy::cast_precision_loss, reason = "a few seconds")]
         let late_ms = (now.as_millisecond() - at) as f64;
         let (stopped, started) = (None, None);

@@ -5,16 +5,14 @@ use super::{Following, Member, Stage as AnyStage, by_fleet};
 use crate::coord::board::ClockRead;
 use crate::coord::facts::{self, Fact, Yes, names};
 use crate::coord::rollout::Rollout;
+use crate::coord::rules::gate::Gate;
 use crate::coord::rules::synchronous::{Act, Decision, Go, Local, Outcome, Plan, Stage, Telling, act};
 use crate::coord::rules::{Checks, Health, Ms};
 use crate::coord::settings::{Isolated, SkewCheck};
-use crate::coord::synchronous::{GATES, Heard, Synchronous, What, timestamp};
-use crate::types::record::{Cause, Deadline, Phase, Reason, Record};
+use crate::coord::synchronous::{Heard, Synchronous, What, timestamp};
+use crate::types::record::{Cause, Deadline, Reason, Record};
 
-use super::{STEPS_MAX, word_of};
-
-/// Who goes back by hand waits no longer than this for storage; the next run makes up for it.
-const BY_HAND: std::time::Duration = std::time::Duration::from_millis(400);
+use super::STEPS_MAX;
 
 /// A boot waits no longer than this for storage.
 const AT_BOOT: std::time::Duration = std::time::Duration::from_secs(2);
@@ -118,7 +116,7 @@ impl<'a> Member<'a> {
         }
     }
 
-    fn enter_synchronous(&mut self, stage: Stage) -> Result<(), Error> {
+    pub(super) fn enter_synchronous(&mut self, stage: Stage) -> Result<(), Error> {
         self.enter(AnyStage::Synchronous(stage))
     }
 
@@ -162,7 +160,7 @@ impl<'a> Member<'a> {
         Ok(Next::Wait)
     }
 
-    fn next_act(&mut self, stage: Stage, checks: Checks) -> Option<Act> {
+    pub(super) fn next_act(&mut self, stage: Stage, checks: Checks) -> Option<Act> {
         let clock_is_good = self.clock_is_good(stage)?;
         let (now, has_storage, can_write) = (self.now(), self.trouble.is_none(), self.unwritten.is_none());
         let follow = self.synchronous()?;
@@ -206,11 +204,11 @@ impl<'a> Member<'a> {
     }
 
     /// Reads what matters now. Says whether facts of members were read, and all that there are.
-    fn refresh(&mut self, stage: Stage) -> Result<bool, Error> {
+    pub(super) fn refresh(&mut self, stage: Stage) -> Result<bool, Error> {
         let carried = self.kept.take_carried()?;
         if let Some(follow) = self.synchronous() {
-            for gate in GATES {
-                if let Some(text) = carried.get(gate) {
+            for gate in Gate::ALL {
+                if let Some(text) = carried.get(gate.name()) {
                     follow.remember_gate(gate, text);
                 }
             }
@@ -234,7 +232,7 @@ impl<'a> Member<'a> {
             Some(Plan::Abort) | None => false,
         };
         let mut texts: Vec<(String, String)> =
-            follow.texts.iter().map(|(gate, text)| ((*gate).to_owned(), text.clone())).collect();
+            follow.texts.iter().map(|(gate, text)| (gate.name().to_owned(), text.clone())).collect();
         texts.retain(|(gate, _)| {
             self.kept.own.part.as_ref().is_some_and(|part| !part.gates.contains_key(gate))
         });
@@ -327,7 +325,7 @@ impl<'a> Member<'a> {
             return Ok(false);
         };
         let (rollout, proposal) = (follow.rollout.number, follow.rollout.digest);
-        let plan = follow.gates.get("plan").copied().unwrap_or(proposal);
+        let plan = follow.gates.get(&Gate::Plan).copied().unwrap_or(proposal);
         let at = match follow.view.plan {
             Some(Plan::Commit { at }) => timestamp(at).unwrap_or(now),
             Some(Plan::Abort) | None => now,
@@ -378,7 +376,12 @@ impl<'a> Member<'a> {
     }
 
     /// Puts a decision when it is this node's turn; whether there is one on storage now.
-    fn decide(&mut self, decision: Decision, stage: Stage, has_scanned: bool) -> Result<bool, Error> {
+    pub(super) fn decide(
+        &mut self,
+        decision: Decision,
+        stage: Stage,
+        has_scanned: bool,
+    ) -> Result<bool, Error> {
         // What nobody else can know is put at once; the rest only on what was read just now, and in order.
         let is_clock = decision == Decision::Go(Go::Cancel) && self.clock_is_good(stage) == Some(false);
         let is_own = is_clock || matches!(stage, Stage::Failing { .. } | Stage::Left);
@@ -430,108 +433,6 @@ impl<'a> Member<'a> {
         let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else { return };
         // A reason may be short of names; it is never waited for.
         let _ = follow.scan_all(board.as_mut(), whats);
-    }
-
-    pub(super) fn moved_synchronous(&mut self, record: &Record) -> Result<(), Error> {
-        let Some(stage) = self.stage() else { return Ok(()) };
-        match &record.phase {
-            Phase::Staged | Phase::Warming | Phase::Switching => Ok(()),
-            Phase::Trial { .. } => {
-                if let Stage::Arming { at } = stage {
-                    self.enter_synchronous(Stage::Switched { at })?;
-                    self.change_part(|part| {
-                        part.moments = record.moments;
-                        part.running = Some(record.to.version.clone());
-                        part.downtime_ms = record.downtime_ms;
-                    })?;
-                    self.tell(Telling::Switched)?;
-                }
-                Ok(())
-            }
-            Phase::RollingBack { reason } => self.goes_back(stage, reason),
-            Phase::Committed => {
-                self.enter_synchronous(Stage::Kept)?;
-                self.change_part(|part| part.running = Some(record.to.version.clone()))?;
-                self.close()
-            }
-            Phase::RolledBack { reason } => {
-                if reason.kind == Cause::Operator {
-                    self.board.hurry(BY_HAND);
-                }
-                let running = record.from.as_ref().map(|from| from.version.clone());
-                let downtime = record.downtime_ms;
-                self.change_part(|part| {
-                    part.running = running;
-                    part.downtime_ms = downtime;
-                })?;
-                self.see_off()?;
-                self.close()
-            }
-            Phase::Cancelled { reason } => match (stage, reason.kind) {
-                // Seen before this node votes: the others need not wait for it.
-                (Stage::Idle | Stage::Voting, Cause::Rehearsal) => self.refuse(&reason.text),
-                // Another try may do better, and the vote stands.
-                (Stage::Idle | Stage::Voting, Cause::NotNow | Cause::Baseline | Cause::Operator) => {
-                    self.say_not_yet(&reason.text, None);
-                    Ok(())
-                }
-                _ if stage.is_final() => self.close(),
-                _ => {
-                    let (why, cause) = (reason.text.clone(), word_of(reason.kind));
-                    self.change_part(|part| {
-                        part.why = Some(why);
-                        part.cause = Some(cause);
-                    })?;
-                    self.enter_synchronous(Stage::Left)?;
-                    self.see_off()?;
-                    self.close()
-                }
-            },
-        }
-    }
-
-    /// The journal says that this node goes back: by the outcome, alone, or by hand after its promise.
-    fn goes_back(&mut self, stage: Stage, reason: &Reason) -> Result<(), Error> {
-        if stage.is_final() {
-            return Ok(());
-        }
-        let is_decided = matches!(
-            self.synchronous().and_then(|follow| follow.view.outcome),
-            Some(Outcome::Rollback { .. })
-        );
-        let (why, cause) = (self.with_trouble(&reason.text), word_of(reason.kind));
-        self.change_part(|part| {
-            part.cause.get_or_insert(cause);
-            part.by_hand = !is_decided && !stage.may_leave();
-            part.why.get_or_insert(why);
-        })?;
-        if is_decided {
-            return self.enter_synchronous(Stage::GoneBack);
-        }
-        // Others are told when the old release serves again.
-        self.enter_synchronous(Stage::Left)
-    }
-
-    /// A node that leaves because storage did not do what was asked says what that was.
-    fn with_trouble(&self, why: &str) -> String {
-        match self.trouble.as_ref().or(self.unwritten.as_ref()) {
-            Some(trouble) => format!("{why} (shared storage: {trouble})"),
-            None => why.to_owned(),
-        }
-    }
-
-    /// Sees that nobody waits for a node that has left. Tried once; the next run tries again.
-    pub(super) fn see_off(&mut self) -> Result<(), Error> {
-        for _ in 0..STEPS_MAX {
-            let Some(stage @ Stage::Left) = self.stage() else { return Ok(()) };
-            self.refresh(stage)?;
-            match self.next_act(stage, Checks::Watching) {
-                Some(Act::Tell(telling)) if self.tell(telling)? => {}
-                Some(Act::Decide(decision)) if self.decide(decision, stage, true)? => {}
-                _ => return Ok(()),
-            }
-        }
-        Ok(())
     }
 }
 

@@ -13,13 +13,14 @@ use crate::coord::look::{Found, Look, look, look_signed};
 use crate::coord::operate;
 use crate::coord::rollout::{Rollout, look_rollout, numbers};
 use crate::coord::rules::Health;
+use crate::coord::rules::gate;
 use crate::coord::rules::rolling::{End, Stage as Place};
-use crate::coord::rules::synchronous::{Go, Outcome, Plan, Stage as Step};
+use crate::coord::rules::synchronous::{Outcome, Stage as Step};
 use crate::coord::settings::{Facts, Mode, Overlap};
 use crate::coord::standing::{How, Standing, removed, standing};
 use crate::types::{Digest, ReleaseId};
 
-/// How many proposals are looked at in one run.
+/// How many proposals are looked at in one run; those that say nothing do not count.
 const PROPOSALS_MAX: usize = 1000;
 
 /// What may have happened when a rollout that this node knows is gone, and what to do.
@@ -125,17 +126,22 @@ impl Member<'_> {
     fn survey(&mut self) -> Result<Survey, String> {
         let mut survey = Survey::default();
         let (numbers, _) = numbers(self.board.as_mut())?;
-        for number in numbers.into_iter().rev().take(PROPOSALS_MAX) {
+        let (mut left, mut says_nothing) = (PROPOSALS_MAX, Vec::new());
+        for number in numbers.into_iter().rev() {
             let (fleet, trust) = (self.kept.own.fleet.clone(), self.trust());
             let rollout = match look_rollout(self.board.as_mut(), number, &fleet, trust) {
                 Look::Found(rollout) => rollout,
                 Look::Absent => continue,
                 Look::Bad(why) => {
-                    tracing::warn!(rollout = number, %why, "a proposal says nothing");
+                    says_nothing.push((number, why));
                     continue;
                 }
                 Look::Unreachable(why) => return Err(why),
             };
+            if left == 0 {
+                break;
+            }
+            left -= 1;
             let node = self.node();
             let is_member =
                 rollout.place_of(&node).is_some() && rollout.is_of(&node, &self.kept.own.instance);
@@ -151,12 +157,15 @@ impl Member<'_> {
                 Standing::Ended(ended) => match self.is_meant(&rollout, ended.how)? {
                     Meant::ForMe => {
                         survey.runs = Some(rollout);
-                        return Ok(survey);
+                        break;
                     }
                     Meant::ForOthers => {}
                     Meant::Unlisted => survey.is_unlisted = true,
                 },
             }
+        }
+        if let Some((rollout, why)) = says_nothing.first() {
+            tracing::warn!(rollout, %why, count = says_nothing.len(), "proposals say nothing");
         }
         Ok(survey)
     }
@@ -195,6 +204,8 @@ impl Member<'_> {
         match how {
             How::Kept => {}
             How::Partial | How::Halted => return self.keeps_part_of(rollout),
+            // As above: nobody takes others out of service by ending it.
+            How::Void if rollout.proposal.mode == Mode::Rolling => return self.keeps_part_of(rollout),
             How::Aborted | How::Cancelled | How::RolledBack | How::Void => return Ok(Meant::ForOthers),
         }
         if rollout.place_of(&node).is_some() {
@@ -292,11 +303,15 @@ impl Member<'_> {
 
     /// Finishes the rollout that this node has a part in. `None`: there is none, or it is over.
     fn tend(&mut self) -> Result<Option<Taken>, Error> {
-        let Some(part) = self.kept.part().cloned() else { return Ok(None) };
+        if self.kept.part().is_none() {
+            return Ok(None);
+        }
         self.follow()?;
         if let Err(why) = self.learn_removed_end() {
             return Ok(Some(Taken::Unreachable(why)));
         }
+        self.drop_what_was_not_begun()?;
+        let Some(part) = self.kept.part().cloned() else { return Ok(None) };
         let waiting = |member: &Self| {
             let why = match &member.trouble {
                 Some(why) => return Some(Taken::Unreachable(why.clone())),
@@ -358,6 +373,18 @@ impl Member<'_> {
         Ok(None)
     }
 
+    /// A rollout that ended before this node had begun: whatever keeps the node from it, the next one may come.
+    fn drop_what_was_not_begun(&mut self) -> Result<(), Error> {
+        let stage = match self.kept.part().map(|part| part.stage) {
+            Some(Stage::Synchronous(Step::Idle | Step::Voting)) if self.has_ended_synchronous() => {
+                Stage::Synchronous(if self.was_kept() { Step::Left } else { Step::GoneBack })
+            }
+            Some(Stage::Rolling(Place::Waiting)) if self.is_off_rolling() => Stage::Rolling(Place::Over),
+            _ => return Ok(()),
+        };
+        self.enter(stage)
+    }
+
     /// Where the facts of the rollout under way were removed, the mark that stands for them says how it had ended; without
     /// it nobody decides anything.
     pub(super) fn learn_removed_end(&mut self) -> Result<(), String> {
@@ -395,19 +422,15 @@ impl Member<'_> {
 
     fn has_ended_synchronous(&mut self) -> bool {
         let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else { return false };
-        let is_ended = |follow: &crate::coord::synchronous::Synchronous<'_>| {
-            let view = &follow.view;
-            view.outcome.is_some() || view.go == Some(Go::Cancel) || matches!(view.plan, Some(Plan::Abort))
-        };
-        if is_ended(follow) {
+        if gate::ended(&follow.view).is_some() {
             return true;
         }
         let mut heard = follow.read_gates(board.as_mut());
         // A node that has left learns of an operator's end, too.
-        if heard.is_yes() && !is_ended(follow) {
+        if heard.is_yes() && gate::ended(&follow.view).is_none() {
             heard = follow.read_void(board.as_mut());
         }
-        let has_ended = is_ended(follow);
+        let has_ended = gate::ended(&follow.view).is_some();
         self.heed(&heard);
         has_ended
     }

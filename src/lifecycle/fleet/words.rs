@@ -1,7 +1,9 @@
 //! What a member of a synchronous rollout says to people: reasons, and what is waited for.
 
 use super::{Following, Member};
+use crate::coord::rules::gate::{self, Ended};
 use crate::coord::rules::synchronous::{Decision, Go, Outcome, Plan};
+use crate::coord::standing::How;
 
 impl Member<'_> {
     /// The reason of a decision, for people.
@@ -56,11 +58,9 @@ impl Member<'_> {
     pub(super) fn said(&self) -> String {
         let Some(Following::Synchronous(follow)) = &self.following else { return "the fleet".into() };
         let number = follow.rollout.number;
-        let verb = match (follow.view.plan, follow.view.go, follow.view.outcome) {
-            (_, _, Some(Outcome::Rollback { .. })) => "rolled back",
-            (_, Some(Go::Cancel), _) => "cancelled",
-            (Some(Plan::Abort), _, _) => "aborted",
-            _ => match self.trouble.as_ref().or(self.unwritten.as_ref()) {
+        let verb = match gate::ended(&follow.view) {
+            Some(how @ (Ended::RolledBack | Ended::Cancelled | Ended::Aborted)) => How::from(how).word(),
+            Some(Ended::Kept) | None => match self.trouble.as_ref().or(self.unwritten.as_ref()) {
                 Some(why) => return format!("this node left rollout {number}: shared storage: {why}"),
                 None => return format!("this node left rollout {number}"),
             },

@@ -1,89 +1,15 @@
-//! A rolling rollout on the board: what was read of it, and what is put there.
+//! What stands on the board of a rolling rollout, taken into the view of whoever reads it.
 
-use jiff::Timestamp;
+use super::super::board::Board;
+use super::super::facts::{Fact, names};
+use super::super::look::{Found, Look, look, look_signed};
+use super::super::rollout;
+use super::super::rules::rolling::{End, Ticket};
+use super::super::synchronous::Heard;
+use super::super::voice::says_yes;
+use super::{Rolling, report_name};
 
-use super::board::Board;
-use super::facts::{self, Fact, Rolling as Terms, names};
-use super::look::{Found, Look, look, look_signed};
-use super::name::NodeName;
-use super::rollout::{self, Rollout};
-use super::rules::Health;
-use super::rules::rolling::{Decision, End, Limits, Member, Ticket, View};
-use super::settings::OnHalt;
-use super::synchronous::Heard;
-use super::voice::{Voice, says_yes};
-
-/// The most waves that a proposal may have.
-pub const WAVES_MAX: usize = 100;
-
-/// A rolling rollout as one member, or an onlooker, sees it.
-pub struct Rolling<'a> {
-    voice: Voice<'a>,
-    /// The rollout.
-    pub rollout: Rollout,
-    /// What it holds to.
-    pub terms: Terms,
-    /// What was read.
-    pub view: View,
-    /// Why it ended or halted, as its author said.
-    pub why: Option<String>,
-    /// The reports as they were read, by member.
-    pub reports: Vec<Option<Found>>,
-    /// The reports of how going back went.
-    pub returns: Vec<Option<Found>>,
-    /// This node's place in the order of those who decide.
-    pub rank: usize,
-    /// Files that say nothing, or contradict each other.
-    pub remarks: Vec<String>,
-    /// The outcome is there, and could not be understood.
-    pub unreadable: Option<String>,
-}
-
-impl<'a> Rolling<'a> {
-    /// Nothing read yet; `None` when the proposal does not say what a rolling rollout needs.
-    pub fn new(rollout: Rollout, me: usize, voice: Voice<'a>) -> Option<Self> {
-        let terms = rollout.proposal.rolling.clone()?;
-        if terms.at_once == 0 || terms.max_failed == 0 || terms.waves.len() > WAVES_MAX {
-            return None;
-        }
-        let waves = waves_of(&rollout, &terms);
-        let member = |wave| Member { wave, waived: false, report: None, returned: None };
-        let members: Vec<_> = waves.into_iter().map(member).collect();
-        let (reports, returns) = (vec![None; members.len()], vec![None; members.len()]);
-        let rank = rollout.rank_at(me);
-        let view =
-            View { me, members, tickets: Vec::new(), wave: 0, halt: false, end: None, contradiction: false };
-        let remarks = Vec::new();
-        Some(Self {
-            voice,
-            rollout,
-            terms,
-            view,
-            why: None,
-            reports,
-            returns,
-            rank,
-            remarks,
-            unreadable: None,
-        })
-    }
-
-    /// What the proposal says.
-    pub fn limits(&self) -> Limits {
-        let undoes = self.terms.on_halt == OnHalt::Rollback;
-        Limits { at_once: self.terms.at_once, max_failed: self.terms.max_failed, undoes }
-    }
-
-    /// Whether nothing more is to come.
-    pub fn is_settled(&self) -> bool {
-        self.view.is_settled(self.limits())
-    }
-
-    /// How many members have not begun.
-    pub fn waiting(&self) -> usize {
-        self.view.members.len().saturating_sub(self.view.tickets.len())
-    }
-
+impl Rolling<'_> {
     /// Reads what may have come since.
     pub fn read(&mut self, board: &mut dyn Board) -> Heard {
         // What says "yes" under signed facts is believed after the facts that it rests on.
@@ -117,13 +43,13 @@ impl<'a> Rolling<'a> {
             {
                 return Heard::Away(why);
             }
-            let Some(node) = name.strip_prefix("waive.").and_then(|node| node.parse::<NodeName>().ok())
-            else {
-                continue;
+            let place_after = |prefix: &str| self.rollout.place_of(&name.strip_prefix(prefix)?.parse().ok()?);
+            let heard = match (place_after("waive."), place_after("refused.")) {
+                (Some(place), _) => self.read_waiver(board, place),
+                (None, Some(place)) => self.read_refusal(board, place),
+                (None, None) => continue,
             };
-            if let Some(place) = self.rollout.place_of(&node)
-                && let Heard::Away(why) = self.read_waiver(board, place)
-            {
+            if let Heard::Away(why) = heard {
                 return Heard::Away(why);
             }
         }
@@ -210,7 +136,7 @@ impl<'a> Rolling<'a> {
         Heard::Yes
     }
 
-    fn heed(&mut self, gate: &str, looked: Look<Found>) -> Heard {
+    pub(super) fn heed(&mut self, gate: &str, looked: Look<Found>) -> Heard {
         let digest = self.rollout.digest;
         match self.voice.admit(&self.rollout, looked) {
             Look::Found(found) if self.rollout.is_signed() && !self.rests_on_facts(&found.fact) => {
@@ -241,13 +167,9 @@ impl<'a> Rolling<'a> {
 
     /// Whether what says "yes" says what this view shows.
     fn rests_on_facts(&self, fact: &Fact) -> bool {
-        let are_good = |until: u32| {
-            let counted = self.view.members.iter().filter(|member| !member.waived && member.wave < until);
-            counted.into_iter().all(|member| member.report == Some(Health::Good))
-        };
         match fact {
-            Fact::Wave(said) => are_good(said.wave),
-            said => !says_yes(said) || are_good(u32::MAX),
+            Fact::Wave(said) => self.view.are_good(said.wave),
+            said => !says_yes(said) || self.view.are_good(u32::MAX),
         }
     }
 
@@ -277,7 +199,7 @@ impl<'a> Rolling<'a> {
     }
 
     /// Whether there is a ticket. One that says nothing is nobody's, and its place stays taken.
-    fn heed_ticket(&mut self, number: u32, looked: Look<Found>) -> Result<bool, String> {
+    pub(super) fn heed_ticket(&mut self, number: u32, looked: Look<Found>) -> Result<bool, String> {
         let ticket = match looked {
             Look::Found(found) => self.owner_of(number, found),
             Look::Bad(why) => {
@@ -331,7 +253,7 @@ impl<'a> Rolling<'a> {
         Heard::Yes
     }
 
-    fn heed_report(&mut self, place: usize, is_back: bool, looked: Look<Found>) -> Heard {
+    pub(super) fn heed_report(&mut self, place: usize, is_back: bool, looked: Look<Found>) -> Heard {
         match looked {
             Look::Found(found) => match &found.fact {
                 Fact::Report(said)
@@ -371,164 +293,31 @@ impl<'a> Rolling<'a> {
         Heard::Yes
     }
 
-    /// Takes the ticket of this number, if nobody has.
-    pub fn take(
-        &mut self,
-        board: &mut dyn Board,
-        number: u32,
-        is_back: bool,
-        node: &NodeName,
-        instance: &str,
-    ) -> Heard {
-        let fact = Fact::Ticket(facts::Ticket {
-            rollout: self.rollout.number,
-            proposal: self.rollout.digest,
-            ticket: number,
-            node: node.clone(),
-            instance: instance.to_owned(),
-            back: is_back,
-            open: self.open_before(number),
-            failed: self.finished_before(number, |member| {
-                matches!(member.report, Some(Health::Failed | Health::Broken))
-            }),
-            good: self.good_before(number),
-        });
-        let name = self.rollout.decisions().ticket(number);
-        let looked = self.voice.put(board, &self.rollout, &name, &fact);
-        if let Look::Found(Found { fact: Fact::Ticket(said), .. }) = &looked
-            && said.node == *node
-            && said.instance != instance
-        {
-            self.contradict(&format!("the name {node} is in use by another machine"));
-        }
-        if self.view.tickets.len() != number as usize {
+    fn read_refusal(&mut self, board: &mut dyn Board, place: usize) -> Heard {
+        if self.view.members[place].refused {
             return Heard::Yes;
         }
-        match self.heed_ticket(number, looked) {
-            Ok(_) => Heard::Yes,
-            Err(why) => Heard::Away(why),
+        let node = self.rollout.proposal.members[place].clone();
+        let looked =
+            self.voice.look_at(board, &self.rollout, place, &self.rollout.decisions().refused(&node));
+        self.heed_refusal(place, looked)
+    }
+
+    pub(super) fn heed_refusal(&mut self, place: usize, looked: Look<Found>) -> Heard {
+        let node = self.rollout.proposal.members[place].clone();
+        match looked {
+            Look::Found(Found { fact: Fact::Refused(said), .. })
+                if said.node == node
+                    && said.proposal == self.rollout.digest
+                    && self.rollout.is_of(&node, &said.instance) =>
+            {
+                self.view.members[place].refused = true;
+                self.refusals.insert(place, said.why);
+            }
+            Look::Found(_) | Look::Bad(_) => self.remark(format!("{node}'s refusal says nothing")),
+            Look::Absent => {}
+            Look::Unreachable(why) => return Heard::Away(why),
         }
+        Heard::Yes
     }
-
-    /// The tickets before this one whose owners were not seen finished.
-    fn open_before(&self, number: u32) -> Vec<u32> {
-        let before = (0..number).zip(&self.view.tickets);
-        before.filter(|(_, ticket)| !self.view.has_finished(**ticket)).map(|(number, _)| number).collect()
-    }
-
-    /// How many owners of tickets before this one were seen finished so.
-    fn finished_before(&self, number: u32, is_so: impl Fn(&Member) -> bool) -> u32 {
-        let before = (0..number).zip(&self.view.tickets).map(|(_, ticket)| *ticket);
-        let finished = before.filter(|ticket| !ticket.is_back && self.view.has_finished(*ticket));
-        let counted =
-            finished.filter_map(|ticket| self.view.members.get(ticket.owner)).filter(|member| is_so(member));
-        u32::try_from(counted.count()).unwrap_or(u32::MAX)
-    }
-
-    fn good_before(&self, number: u32) -> Vec<u32> {
-        let last = self.view.members.iter().map(|member| member.wave).max().unwrap_or(0);
-        let is_good =
-            |wave: u32| move |member: &Member| member.wave == wave && member.report == Some(Health::Good);
-        (0..=last).map(|wave| self.finished_before(number, is_good(wave))).collect()
-    }
-
-    /// Tells how it went on a member, forward or back.
-    pub fn report(
-        &mut self,
-        board: &mut dyn Board,
-        place: usize,
-        is_back: bool,
-        report: facts::Report,
-    ) -> Heard {
-        let name = names::own(&report.node, self.rollout.number, report_name(is_back));
-        let looked = self.voice.put(board, &self.rollout, &name, &Fact::Report(report));
-        self.heed_report(place, is_back, looked)
-    }
-
-    /// Puts a decision.
-    pub fn decide(
-        &mut self,
-        board: &mut dyn Board,
-        decision: Decision,
-        now: Timestamp,
-        by: &str,
-        why: &str,
-    ) -> Heard {
-        let (number, proposal) = (self.rollout.number, self.rollout.digest);
-        let (by, why) = (by.to_owned(), why.to_owned());
-        let (gate, name, fact) = match decision {
-            Decision::Halt => {
-                let fact = Fact::Halt(facts::Halt { rollout: number, proposal, by, why });
-                ("halt", self.rollout.decisions().gate("halt"), fact)
-            }
-            Decision::Wave(wave) => {
-                let fact = Fact::Wave(facts::Wave { rollout: number, proposal, wave, by });
-                ("wave", self.rollout.decisions().wave(wave), fact)
-            }
-            Decision::End(end) => {
-                let decision = match end {
-                    End::Keep => facts::OutcomeDecision::Keep,
-                    End::Partial => facts::OutcomeDecision::Partial,
-                    // A void is an operator's, and stands beside the outcome.
-                    End::Halted | End::Void => facts::OutcomeDecision::Halted,
-                };
-                let seen = facts::SeenFacts::new();
-                let (rollout, answers, at, made) = (number, proposal, None, Some(now));
-                let outcome = facts::Outcome { rollout, answers, decision, at, made, by, why, seen };
-                ("outcome", self.rollout.decisions().gate("outcome"), Fact::Outcome(outcome))
-            }
-        };
-        let looked = self.voice.put(board, &self.rollout, &name, &fact);
-        self.heed(gate, looked)
-    }
-
-    /// Who failed, and why, as it said.
-    pub fn failure(&self) -> Option<String> {
-        self.reports.iter().flatten().find_map(|found| match &found.fact {
-            Fact::Report(said) if matches!(said.health, Health::Failed | Health::Broken) => {
-                Some(format!("{} failed: {}", said.node, said.why.clone().unwrap_or_default()))
-            }
-            _ => None,
-        })
-    }
-
-    fn remark(&mut self, text: String) {
-        if !self.remarks.contains(&text) && self.remarks.len() < 100 {
-            self.remarks.push(text);
-        }
-    }
-
-    fn contradict(&mut self, text: &str) {
-        self.view.contradiction = true;
-        self.remark(format!("the storage is inconsistent: {text}"));
-    }
-}
-
-fn report_name(is_back: bool) -> &'static str {
-    if is_back { "returned" } else { "report" }
-}
-
-/// The wave of each member: named ones where they are named, the others by hash up to the percentage; the rest last.
-fn waves_of(rollout: &Rollout, terms: &Terms) -> Vec<u32> {
-    let members = &rollout.proposal.members;
-    let mut wave_of = vec![None; members.len()];
-    let mut order: Vec<usize> = (0..members.len()).collect();
-    order.sort_by_cached_key(|place| rollout.order_of(&members[*place]));
-    for (wave, setting) in (0_u32..).zip(&terms.waves) {
-        for (place, node) in members.iter().enumerate() {
-            if setting.nodes.contains(node) {
-                wave_of[place].get_or_insert(wave);
-            }
-        }
-        let wanted =
-            setting.percent.map_or(0, |percent| (members.len() * usize::from(percent)).div_ceil(100));
-        for place in &order {
-            if wave_of.iter().flatten().count() >= wanted {
-                break;
-            }
-            wave_of[*place].get_or_insert(wave);
-        }
-    }
-    let last = u32::try_from(terms.waves.len()).unwrap_or(u32::MAX);
-    wave_of.into_iter().map(|wave| wave.unwrap_or(last)).collect()
 }

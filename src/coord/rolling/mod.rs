@@ -1,0 +1,164 @@
+//! A rolling rollout on the board: what was read of it, and what is put there.
+
+mod put;
+mod read;
+
+use std::collections::BTreeMap;
+
+use super::facts::{Fact, Rolling as Terms};
+use super::look::Found;
+use super::name::NodeName;
+use super::rollout::Rollout;
+use super::rules::Health;
+use super::rules::rolling::{Limits, Member, View};
+use super::settings::OnHalt;
+use super::voice::Voice;
+
+/// The most waves that a proposal may have.
+pub const WAVES_MAX: usize = 100;
+
+/// So many refusals are told in one reason.
+const REFUSALS_TOLD: usize = 3;
+
+/// A rolling rollout as one member, or an onlooker, sees it.
+pub struct Rolling<'a> {
+    voice: Voice<'a>,
+    /// The rollout.
+    pub rollout: Rollout,
+    /// What it holds to.
+    pub terms: Terms,
+    /// What was read.
+    pub view: View,
+    /// Why members cannot, as they said.
+    pub refusals: BTreeMap<usize, String>,
+    /// Why it ended or halted, as its author said.
+    pub why: Option<String>,
+    /// The reports as they were read, by member.
+    pub reports: Vec<Option<Found>>,
+    /// The reports of how going back went.
+    pub returns: Vec<Option<Found>>,
+    /// This node's place in the order of those who decide.
+    pub rank: usize,
+    /// Files that say nothing, or contradict each other.
+    pub remarks: Vec<String>,
+    /// The outcome is there, and could not be understood.
+    pub unreadable: Option<String>,
+}
+
+impl<'a> Rolling<'a> {
+    /// Nothing read yet; `None` when the proposal does not say what a rolling rollout needs.
+    pub fn new(rollout: Rollout, me: usize, voice: Voice<'a>) -> Option<Self> {
+        let terms = rollout.proposal.rolling.clone()?;
+        if terms.at_once == 0 || terms.max_failed == 0 || terms.waves.len() > WAVES_MAX {
+            return None;
+        }
+        let waves = waves_of(&rollout, &terms);
+        let member = |wave| Member { wave, waived: false, refused: false, report: None, returned: None };
+        let members: Vec<_> = waves.into_iter().map(member).collect();
+        let (reports, returns) = (vec![None; members.len()], vec![None; members.len()]);
+        let rank = rollout.rank_at(me);
+        let view =
+            View { me, members, tickets: Vec::new(), wave: 0, halt: false, end: None, contradiction: false };
+        let remarks = Vec::new();
+        Some(Self {
+            voice,
+            rollout,
+            terms,
+            view,
+            refusals: BTreeMap::new(),
+            why: None,
+            reports,
+            returns,
+            rank,
+            remarks,
+            unreadable: None,
+        })
+    }
+
+    /// What the proposal says.
+    pub fn limits(&self) -> Limits {
+        let undoes = self.terms.on_halt == OnHalt::Rollback;
+        Limits { at_once: self.terms.at_once, max_failed: self.terms.max_failed, undoes }
+    }
+
+    /// Whether nothing more is to come.
+    pub fn is_settled(&self) -> bool {
+        self.view.is_settled(self.limits())
+    }
+
+    /// How many members have not begun.
+    pub fn waiting(&self) -> usize {
+        self.view.members.len().saturating_sub(self.view.tickets.len())
+    }
+
+    /// Who failed, and why, as it said.
+    pub fn failure(&self) -> Option<String> {
+        self.reports.iter().flatten().find_map(|found| match &found.fact {
+            Fact::Report(said) if matches!(said.health, Health::Failed | Health::Broken) => {
+                Some(format!("{} failed: {}", said.node, said.why.clone().unwrap_or_default()))
+            }
+            _ => None,
+        })
+    }
+
+    /// The members of open waves that may begin, and have not.
+    pub fn awaited(&self) -> impl Iterator<Item = &NodeName> {
+        let has_ticket = |place| self.view.tickets.iter().any(|ticket| ticket.owner == place);
+        let members = self.rollout.proposal.members.iter().enumerate().zip(&self.view.members);
+        members
+            .filter(move |((place, _), seen)| {
+                seen.wave <= self.view.wave && !self.view.is_left_out(*place) && !has_ticket(*place)
+            })
+            .map(|((_, node), _)| node)
+    }
+
+    /// Who cannot, and why, as they said; nothing when all can.
+    pub fn refusing(&self) -> Option<String> {
+        let places = self.refusals.keys().filter(|place| self.view.is_left_out(**place));
+        let said = places.map(|place| {
+            format!("{} refuses: {}", self.rollout.proposal.members[*place], self.refusals[place])
+        });
+        let said: Vec<_> = said.take(REFUSALS_TOLD).collect();
+        (!said.is_empty()).then(|| said.join("; "))
+    }
+
+    fn remark(&mut self, text: String) {
+        if !self.remarks.contains(&text) && self.remarks.len() < 100 {
+            self.remarks.push(text);
+        }
+    }
+
+    fn contradict(&mut self, text: &str) {
+        self.view.contradiction = true;
+        self.remark(format!("the storage is inconsistent: {text}"));
+    }
+}
+
+fn report_name(is_back: bool) -> &'static str {
+    if is_back { "returned" } else { "report" }
+}
+
+/// The wave of each member: named ones where they are named, the others by hash up to the percentage; the rest last.
+fn waves_of(rollout: &Rollout, terms: &Terms) -> Vec<u32> {
+    let members = &rollout.proposal.members;
+    let mut wave_of = vec![None; members.len()];
+    let mut order: Vec<usize> = (0..members.len()).collect();
+    order.sort_by_cached_key(|place| rollout.order_of(&members[*place]));
+    for (wave, setting) in (0_u32..).zip(&terms.waves) {
+        for (place, node) in members.iter().enumerate() {
+            if setting.nodes.contains(node) {
+                wave_of[place].get_or_insert(wave);
+            }
+        }
+        let wanted =
+            setting.percent.map_or(0, |percent| (members.len() * usize::from(percent)).div_ceil(100));
+        for place in &order {
+            if wave_of.iter().flatten().count() >= wanted {
+                break;
+            }
+            wave_of[*place].get_or_insert(wave);
+        }
+    }
+    let last = u32::try_from(terms.waves.len()).unwrap_or(u32::MAX);
+    wave_of.into_iter().map(|wave| wave.unwrap_or(last)).collect()
+}

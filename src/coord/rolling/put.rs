@@ -1,0 +1,150 @@
+//! What a member of a rolling rollout puts on the board: tickets, reports, refusals, decisions.
+
+use jiff::Timestamp;
+
+use super::super::board::Board;
+use super::super::facts::{self, Fact, names};
+use super::super::look::{Found, Look};
+use super::super::name::NodeName;
+use super::super::rules::Health;
+use super::super::rules::rolling::{Decision, End, Member};
+use super::super::synchronous::Heard;
+use super::{Rolling, report_name};
+
+impl Rolling<'_> {
+    /// Says that this node cannot, so that nobody waits for it.
+    pub fn refuse(&mut self, board: &mut dyn Board, node: &NodeName, instance: &str, why: &str) -> Heard {
+        let name = self.rollout.decisions().refused(node);
+        let fact = Fact::Refused(facts::Refused {
+            rollout: self.rollout.number,
+            proposal: self.rollout.digest,
+            node: node.clone(),
+            instance: instance.to_owned(),
+            why: why.to_owned(),
+        });
+        let looked = self.voice.put(board, &self.rollout, &name, &fact);
+        if self.view.me < self.view.members.len() {
+            self.heed_refusal(self.view.me, looked)
+        } else {
+            Heard::Yes
+        }
+    }
+
+    /// Takes the ticket of this number, if nobody has.
+    pub fn take(
+        &mut self,
+        board: &mut dyn Board,
+        number: u32,
+        is_back: bool,
+        node: &NodeName,
+        instance: &str,
+    ) -> Heard {
+        // A void stands beside, and is not looked for each time: before anybody goes out of service it is.
+        if let Heard::Away(why) = self.read_void(board) {
+            return Heard::Away(why);
+        }
+        if self.view.end.is_some() {
+            return Heard::Yes;
+        }
+        let fact = Fact::Ticket(facts::Ticket {
+            rollout: self.rollout.number,
+            proposal: self.rollout.digest,
+            ticket: number,
+            node: node.clone(),
+            instance: instance.to_owned(),
+            back: is_back,
+            open: self.open_before(number),
+            failed: self.finished_before(number, |member| {
+                matches!(member.report, Some(Health::Failed | Health::Broken))
+            }),
+            good: self.good_before(number),
+        });
+        let name = self.rollout.decisions().ticket(number);
+        let looked = self.voice.put(board, &self.rollout, &name, &fact);
+        if let Look::Found(Found { fact: Fact::Ticket(said), .. }) = &looked
+            && said.node == *node
+            && said.instance != instance
+        {
+            self.contradict(&format!("the name {node} is in use by another machine"));
+        }
+        if self.view.tickets.len() != number as usize {
+            return Heard::Yes;
+        }
+        match self.heed_ticket(number, looked) {
+            Ok(_) => Heard::Yes,
+            Err(why) => Heard::Away(why),
+        }
+    }
+
+    /// The tickets before this one whose owners were not seen finished.
+    fn open_before(&self, number: u32) -> Vec<u32> {
+        let before = (0..number).zip(&self.view.tickets);
+        before.filter(|(_, ticket)| !self.view.has_finished(**ticket)).map(|(number, _)| number).collect()
+    }
+
+    /// How many owners of tickets before this one were seen finished so.
+    fn finished_before(&self, number: u32, is_so: impl Fn(&Member) -> bool) -> u32 {
+        let before = (0..number).zip(&self.view.tickets).map(|(_, ticket)| *ticket);
+        let finished = before.filter(|ticket| !ticket.is_back && self.view.has_finished(*ticket));
+        let counted =
+            finished.filter_map(|ticket| self.view.members.get(ticket.owner)).filter(|member| is_so(member));
+        u32::try_from(counted.count()).unwrap_or(u32::MAX)
+    }
+
+    fn good_before(&self, number: u32) -> Vec<u32> {
+        let last = self.view.members.iter().map(|member| member.wave).max().unwrap_or(0);
+        let is_good =
+            |wave: u32| move |member: &Member| member.wave == wave && member.report == Some(Health::Good);
+        (0..=last).map(|wave| self.finished_before(number, is_good(wave))).collect()
+    }
+
+    /// Tells how it went on a member, forward or back.
+    pub fn report(
+        &mut self,
+        board: &mut dyn Board,
+        place: usize,
+        is_back: bool,
+        report: facts::Report,
+    ) -> Heard {
+        let name = names::own(&report.node, self.rollout.number, report_name(is_back));
+        let looked = self.voice.put(board, &self.rollout, &name, &Fact::Report(report));
+        self.heed_report(place, is_back, looked)
+    }
+
+    /// Puts a decision.
+    pub fn decide(
+        &mut self,
+        board: &mut dyn Board,
+        decision: Decision,
+        now: Timestamp,
+        by: &str,
+        why: &str,
+    ) -> Heard {
+        let (number, proposal) = (self.rollout.number, self.rollout.digest);
+        let (by, why) = (by.to_owned(), why.to_owned());
+        let (gate, name, fact) = match decision {
+            Decision::Halt => {
+                let fact = Fact::Halt(facts::Halt { rollout: number, proposal, by, why });
+                ("halt", self.rollout.decisions().gate("halt"), fact)
+            }
+            Decision::Wave(wave) => {
+                let fact = Fact::Wave(facts::Wave { rollout: number, proposal, wave, by });
+                ("wave", self.rollout.decisions().wave(wave), fact)
+            }
+            Decision::End(end) => {
+                let decision = match end {
+                    End::Keep => facts::OutcomeDecision::Keep,
+                    End::Partial => facts::OutcomeDecision::Partial,
+                    // A void is an operator's, and stands beside the outcome.
+                    End::Halted | End::Void => facts::OutcomeDecision::Halted,
+                };
+                let seen = facts::SeenFacts::new();
+                let (rollout, answers, at, made) = (number, proposal, None, Some(now));
+                let outcome = facts::Outcome { rollout, answers, decision, at, made, by, why, seen };
+                ("outcome", self.rollout.decisions().gate("outcome"), Fact::Outcome(outcome))
+            }
+        };
+        let looked = self.voice.put(board, &self.rollout, &name, &fact);
+        self.heed(gate, looked)
+    }
+}

@@ -1,0 +1,64 @@
+//! The gates of a synchronous rollout, and how it ended by what they say.
+
+use super::synchronous::{Decision, Go, Outcome, Plan, View};
+
+/// A decision that is made once, by any member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Gate {
+    /// All switch at an instant, or nobody does.
+    Plan,
+    /// All hold it: go; or nobody has stopped anything, and nobody does.
+    Go,
+    /// With overlap `none`: all have stopped, and start.
+    Start,
+    /// All keep the release, or all go back.
+    Outcome,
+}
+
+impl Gate {
+    /// All of them, in the order in which they are decided.
+    pub const ALL: [Self; 4] = [Self::Plan, Self::Go, Self::Start, Self::Outcome];
+
+    /// Its name on the board.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plan => "plan",
+            Self::Go => "go",
+            Self::Start => "start",
+            Self::Outcome => "outcome",
+        }
+    }
+
+    /// Where a decision is put.
+    pub fn of(decision: Decision) -> Self {
+        match decision {
+            Decision::Plan(_) => Self::Plan,
+            Decision::Go(_) => Self::Go,
+            Decision::Outcome(_) => Self::Outcome,
+        }
+    }
+}
+
+/// How a synchronous rollout ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// All have the release.
+    Kept,
+    /// Nobody was told an instant.
+    Aborted,
+    /// Nobody has stopped anything.
+    Cancelled,
+    /// All went back.
+    RolledBack,
+}
+
+/// How it ended, as far as was read; nothing while it is open.
+pub fn ended(view: &View) -> Option<Ended> {
+    match (view.plan, view.go, view.outcome) {
+        (Some(Plan::Abort), _, _) => Some(Ended::Aborted),
+        (_, Some(Go::Cancel), _) => Some(Ended::Cancelled),
+        (_, _, Some(Outcome::Keep)) => Some(Ended::Kept),
+        (_, _, Some(Outcome::Rollback { .. })) => Some(Ended::RolledBack),
+        (_, _, None) => None,
+    }
+}
