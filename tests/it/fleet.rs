@@ -169,11 +169,90 @@ soak = "0s"
         self.command(number, words).output().unwrap()
     }
 
+    /// The same, by the clock that this node has at the moment.
+    fn command_in_its_time(&self, number: usize, words: &[&str]) -> Command {
+        let command = self.command(number, words);
+        let Ok(offset) = std::fs::read_to_string(self.clock(number)) else { return command };
+        let mut faked = Command::new("faketime");
+        // The clock of the boot does not step.
+        faked
+            .args(["--exclude-monotonic", "-f", &offset])
+            .arg(command.get_program())
+            .args(command.get_args());
+        faked.stdin(Stdio::null());
+        faked
+    }
+
+    /// Where stands how far the clock of a node is off, if it is.
+    pub fn clock(&self, number: usize) -> PathBuf {
+        self.path(&format!("clock-{number}"))
+    }
+
+    /// Gives a node another name in its settings.
+    pub fn rename(&self, number: usize, name: &str) {
+        let text = std::fs::read_to_string(self.config(number)).unwrap();
+        let named = |line: &str| {
+            let line =
+                if line.starts_with("node = ") { format!("node = \"{name}\"") } else { line.to_owned() };
+            line + "\n"
+        };
+        std::fs::write(self.config(number), text.lines().map(named).collect::<String>()).unwrap();
+    }
+
+    /// A copy of a node's disk, and its updater, in a place of its own; nothing where the disk changes meanwhile.
+    pub fn clone_node(&self, number: usize) -> Option<Child> {
+        let (root, copy) = (self.root(number), self.path(&format!("n{number}-copy")));
+        let done = Command::new("cp").arg("-a").args([&root, &copy]).stderr(Stdio::null()).status().unwrap();
+        let text = std::fs::read_to_string(self.config(number)).unwrap();
+        let config = self.path(&format!("n{number}-copy.toml"));
+        let here = |root: &PathBuf| format!("root = \"{}\"", root.display());
+        std::fs::write(&config, text.replacen(&here(&root), &here(&copy), 1)).unwrap();
+        let mut command = Command::new(CUTOVER);
+        command.arg("--config").arg(config).arg("update").stdin(Stdio::null());
+        let begun = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        done.success().then(|| begun.unwrap())
+    }
+
+    /// It is switched off, and its disk is gone.
+    pub fn forget_clone(&self, number: usize) {
+        drop(std::fs::remove_dir_all(self.path(&format!("n{number}-copy"))));
+    }
+
+    /// What a person does for a machine that is to go on under a name that is not its own any more.
+    pub fn let_in_again(&self, number: usize) {
+        let name = format!("n{number}");
+        let helper = (number + 1) % self.size;
+        for (who, words) in [
+            (helper, &["fleet", "replace", &name][..]),
+            (number, &["fleet", "join"][..]),
+            (helper, &["fleet", "members", "--add", &name][..]),
+        ] {
+            let done = self.run(who, words);
+            assert_eq!(done.status.code(), Some(0), "{words:?}: {done:?}");
+        }
+    }
+
+    /// Gives the shared directory a file system of its own, which can be full or read-only: where there is the right to.
+    pub fn with_own_disk(&self) -> Option<OwnDisk> {
+        let disk = self.path("disk");
+        std::fs::create_dir(&disk).unwrap();
+        let mount =
+            |words: &[&str]| Command::new("mount").args(words).stderr(Stdio::null()).status().unwrap();
+        if !mount(&["-t", "tmpfs", "-o", OwnDisk::ROOMY, "none", disk.to_str().unwrap()]).success() {
+            return None;
+        }
+        let moved = Command::new("cp").arg("-a").arg(self.share()).arg(disk.join("share")).status().unwrap();
+        assert!(moved.success());
+        std::fs::remove_dir_all(self.share()).unwrap();
+        std::os::unix::fs::symlink(disk.join("share"), self.share()).unwrap();
+        Some(OwnDisk(disk))
+    }
+
     pub fn begin(&self, number: usize) -> Child {
         let log =
             std::fs::File::options().append(true).create(true).open(self.path(&format!("n{number}.log")));
         let log = log.unwrap();
-        self.command(number, &["update"])
+        self.command_in_its_time(number, &["update"])
             .stdout(Stdio::from(log.try_clone().unwrap()))
             .stderr(Stdio::from(log))
             .spawn()
@@ -253,6 +332,41 @@ soak = "0s"
             text.push_str(&format!("\nn{number} runs {}: {last:?}", self.active(number)));
         }
         text
+    }
+}
+
+/// The file system of a shared directory.
+pub struct OwnDisk(PathBuf);
+
+impl OwnDisk {
+    const ROOMY: &str = "rw,size=900m,mode=0755";
+
+    /// Nobody can write any more; whether that could be done just now.
+    pub fn freeze(&self) -> bool {
+        self.remount("ro")
+    }
+
+    /// There is no room any more; whether that could be done just now.
+    pub fn fill(&self) -> bool {
+        let room = nix::sys::statvfs::statvfs(&self.0).unwrap();
+        let used = (room.blocks() - room.blocks_free()) * room.fragment_size();
+        self.remount(&format!("rw,size={used}"))
+    }
+
+    /// All is well again.
+    pub fn mend(&self) {
+        assert!(self.remount(Self::ROOMY));
+    }
+
+    fn remount(&self, how: &str) -> bool {
+        let words = ["-o", &format!("remount,{how}"), self.0.to_str().unwrap()];
+        Command::new("mount").args(words).stderr(Stdio::null()).status().unwrap().success()
+    }
+}
+
+impl Drop for OwnDisk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
     }
 }
 

@@ -221,3 +221,144 @@ fn metrics_count_the_members_of_a_rollout() {
     assert!((counted - 2.0).abs() < 0.1, "{text}");
     assert!(text.contains("\ncutover_switch_skew_seconds{app=\"n0\",rollout="), "{text}");
 }
+
+#[test]
+fn a_member_that_refuses_says_why_and_nobody_waits_for_it() {
+    let waves = "waves = [{ nodes = [\"n0\", \"n1\"] }]\nat_once = 2";
+    let fleet = Fleet::new(3, "rolling", waves);
+    assert_eq!(code(&fleet.run(1, &["mark-bad", "2", "--reason", "not on this one"])), 0);
+    fleet.propose("2");
+    // It has to have said so: whoever says nothing is waited for.
+    assert_eq!(code(&fleet.run(1, &["update", "--no-wait"])), 15);
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    assert_eq!((fleet.active(0), fleet.active(1), fleet.active(2)), ("2".into(), "1".into(), "2".into()));
+    assert!(fleet.reason().contains("n1 refuses: ") && fleet.reason().contains("not on this one"));
+    // It comes to it when it may.
+    assert_eq!(code(&fleet.run(1, &["mark-good", "2"])), 0);
+    let caught_up = fleet.run(1, &["update"]);
+    assert_eq!((code(&caught_up), fleet.active(1).as_str()), (0, "2"), "{caught_up:?}");
+}
+
+#[test]
+fn a_member_that_refused_takes_its_turn_when_it_may() {
+    let fleet = Fleet::new(2, "rolling", "");
+    assert_eq!(code(&fleet.run(1, &["mark-bad", "2"])), 0);
+    fleet.propose("2");
+    assert_eq!(code(&fleet.run(1, &["update", "--no-wait"])), 15);
+    assert_eq!(code(&fleet.run(1, &["mark-good", "2"])), 0);
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    assert_eq!((fleet.all_run(), fleet.reason().as_str()), (vec!["2".to_owned()], "all are healthy"));
+}
+
+#[test]
+fn a_rollout_that_ended_before_a_node_could_begin_does_not_keep_it_from_the_next() {
+    for mode in ["rolling", "synchronous"] {
+        let fleet = Fleet::new(2, mode, "vote = \"60s\"");
+        assert_eq!(code(&fleet.run(1, &["hold"])), 0);
+        fleet.propose("2");
+        assert_eq!(code(&fleet.run(1, &["update"])), 15, "{mode}");
+        assert_eq!(code(&fleet.run(0, &["fleet", "abort"])), 0, "{mode}");
+        // The one run that comes between is the one in which it takes up the next.
+        (0..2).for_each(|number| fleet.stage(number, "3"));
+        fleet.propose("3");
+        assert_eq!(code(&fleet.run(1, &["unhold"])), 0);
+        assert_eq!(fleet.live(calm), "kept", "{mode}: {}", fleet.why());
+        assert_eq!(fleet.all_run(), ["3"], "{mode}");
+        let log = std::fs::read_to_string(fleet.path("n1.log")).unwrap();
+        assert!(!log.contains("was aborted") && !log.contains("was stopped"), "{mode}: {log}");
+    }
+}
+
+#[test]
+fn a_dead_owner_of_a_rollout_that_was_stopped_is_waived_and_the_next_may_come() {
+    let fleet = Fleet::new(2, "rolling", "at_once = 1");
+    let path = fleet.path("n1.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("min_healthy = \"300ms\"", "min_healthy = \"60s\"")).unwrap();
+    fleet.propose("2");
+    let mut owner = fleet.begin(1);
+    while fleet.active(1) != "2" {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    drop((owner.kill(), owner.wait()));
+    assert_eq!(code(&fleet.run(0, &["fleet", "abort"])), 0);
+    let held = fleet.run(0, &["fleet", "propose", "2"]);
+    assert!(code(&held) == 15 && told(&held).contains("cutover fleet waive n1 1"), "{held:?}");
+    assert_eq!(code(&fleet.run(0, &["fleet", "waive", "n1", "1"])), 0);
+    fleet.propose("2");
+}
+
+#[test]
+#[ignore = "a hundred thousand files, again and again: `make test-fleet`"]
+fn names_that_mean_nothing_stop_neither_members_nor_operators_nor_gc() {
+    let fleet = Fleet::new(1, "synchronous", "io = \"60s\"");
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    let rollouts = fleet.share().join(names::ROLLOUTS);
+    let first = rollouts.join("junk");
+    std::fs::write(&first, "").unwrap();
+    let junk = |name: String| {
+        let path = rollouts.join(name);
+        std::fs::hard_link(&first, &path).or_else(|_| std::fs::write(&path, "")).unwrap();
+    };
+    // Proposals that say nothing, more than are looked at; and names that no program of today makes.
+    (0..1200).for_each(|number| junk(format!("{:06}", 500 + number)));
+    (0..101_000).for_each(|number| junk(format!("000001.t.{number}")));
+    assert_eq!(code(&fleet.run(0, &["update"])), 0);
+    fleet.propose("1");
+    let updated = fleet.run(0, &["update"]);
+    assert_eq!((code(&updated), fleet.active(0).as_str()), (0, "1"), "{updated:?}");
+    let gone = fleet.run(0, &["fleet", "gc", "--older", "0s", "--keep", "1", "--json"]);
+    let value: serde_json::Value = serde_json::from_slice(&gone.stdout).unwrap();
+    assert!(code(&gone) == 0 && value["rollouts"].as_array().unwrap().len() == 1, "{gone:?}");
+}
+
+#[test]
+fn a_node_that_was_renamed_in_its_settings_says_both_names() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    let path = fleet.path("n1.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("node = \"n1\"", "node = \"edge\"")).unwrap();
+    let refused = fleet.run(1, &["update"]);
+    assert!(code(&refused) == 14 && told(&refused).contains("has joined as `n1`"), "{refused:?}");
+    assert!(told(&refused).contains("`edge`"), "{refused:?}");
+}
+
+#[test]
+fn void_decides_what_can_still_be_decided() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    fleet.propose("2");
+    let ended = fleet.run(0, &["fleet", "void"]);
+    assert!(code(&ended) == 0 && told(&ended).contains("aborted"), "{ended:?}");
+    assert_eq!(fleet.live(calm), "aborted", "{}", fleet.why());
+    assert_eq!(fleet.all_run(), ["1"]);
+}
+
+#[test]
+fn a_name_that_was_freed_is_taken_again_by_whoever_still_remembers_it() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    // As the hint says, on a node that has everything still: a clone's original, or a machine with another id.
+    fleet.let_in_again(1);
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    assert_eq!(fleet.all_run(), ["2"]);
+}
+
+#[test]
+fn whoever_joins_anew_keeps_the_promises_of_the_old_name_first() {
+    let fleet = Fleet::new(2, "rolling", "at_once = 1");
+    let path = fleet.path("n1.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("min_healthy = \"300ms\"", "min_healthy = \"60s\"")).unwrap();
+    fleet.propose("2");
+    let mut owner = fleet.begin(1);
+    while fleet.active(1) != "2" {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    drop((owner.kill(), owner.wait()));
+    assert_eq!(code(&fleet.run(0, &["fleet", "replace", "n1"])), 0);
+    let refused = fleet.run(1, &["fleet", "join"]);
+    assert!(code(&refused) != 0 && told(&refused).contains("under way on this node"), "{refused:?}");
+    assert_eq!(code(&fleet.run(1, &["rollback", "--now"])), 0);
+    assert_eq!(code(&fleet.run(1, &["fleet", "join"])), 0);
+}

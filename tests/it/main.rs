@@ -29,6 +29,7 @@ mod fleet;
 mod fleet_edges;
 mod fleet_fire;
 mod fleet_signed;
+mod fleet_words;
 mod format;
 mod full_disk;
 mod full_size;

@@ -3,9 +3,9 @@
 //! As in `model_synchronous`, over the rules that the program runs: nodes read what is old, lose replies, crash, fail,
 //! have any clock, and lose their storage. It begins when all hold the instant and "go" was decided.
 
+use cutover::coord::rules::overlap::{MayStart, may_start, may_start_back};
 use cutover::coord::rules::synchronous::{
-    Act, Decision, Go, Local, MayStart, Outcome, Plan, Stage, StartGate, Telling, View, act, may_start,
-    may_start_back,
+    Act, Decision, Go, Local, Outcome, Plan, Stage, StartGate, Telling, View, act,
 };
 use cutover::coord::rules::{Checks, Ms, Times};
 use stateright::{Checker, HasDiscoveries, Model, Property};
@@ -32,6 +32,8 @@ enum Flaw {
     GateOverwritten,
     /// A node says that it has stopped before it has.
     SaysStoppedTooEarly,
+    /// The name is no part of what is signed: `stopped` can be copied to `cleared`.
+    SignatureCopied,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,6 +70,7 @@ enum Event {
     Does { node: usize, step: Step, is_heard: bool },
     Reads(usize),
     Crashes(usize),
+    IsCopied(usize),
 }
 
 #[derive(Clone)]
@@ -294,6 +297,10 @@ impl Model for Fleet {
             if world.crashes > 0 && !node.stage.is_final() {
                 events.push(Event::Crashes(number));
             }
+            let said = world.board.members[number];
+            if self.flaw == Flaw::SignatureCopied && said.stopped && !said.cleared {
+                events.push(Event::IsCopied(number));
+            }
         }
     }
 
@@ -302,6 +309,7 @@ impl Model for Fleet {
         match event {
             Event::Does { node, step, is_heard } => self.perform(&mut world, node, step, is_heard),
             Event::Reads(number) => world.nodes[number].view = view_of(&world.board, number),
+            Event::IsCopied(number) => world.board.members[number].cleared = true,
             Event::Crashes(number) => {
                 world.crashes -= 1;
                 // What it had read of gates is written down; the facts of others are read anew.
@@ -390,6 +398,7 @@ fn every_flaw_of_a_switch_without_overlap_is_found_out() {
         (Flaw::StartsAlone, "nobody starts"),
         (Flaw::SaysStoppedTooEarly, "nobody starts"),
         (Flaw::GateOverwritten, "the new release serves nowhere"),
+        (Flaw::SignatureCopied, "who goes back"),
     ] {
         let fleet = Fleet { flaw, ..SOUND };
         let checker = fleet.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();

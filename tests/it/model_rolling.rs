@@ -20,6 +20,16 @@ enum Flaw {
     UndoesOnHalt,
     /// Going back takes no ticket.
     ReturnsWithoutTicket,
+    /// The name is no part of what is signed: a report can be copied to that of going back.
+    SignatureCopied,
+    /// A ticket that says nothing keeps its place, and nobody can waive it.
+    BadForEver,
+    /// A copy of a node goes on with the node's ticket.
+    CopyTakesPart,
+    /// Who says that it cannot is waited for until the time is over.
+    RefusalWaitedFor,
+    /// A ban is not looked at before the ticket is taken.
+    BanIgnored,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +40,8 @@ struct Node {
     is_out: bool,
     runs_new: bool,
     is_dead: bool,
+    /// It has banned the release.
+    bans: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -39,12 +51,34 @@ struct World {
     crashes: u8,
     deaths: u8,
     halts: u8,
+    /// What else may happen, once.
+    mishap: Mishap,
+}
+
+/// What may happen beside crashes, deaths and halts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Mishap {
+    Nothing,
+    /// The newest ticket is damaged, and stays so.
+    Rot,
+    /// An operator ends it, whatever stands there.
+    Void,
+    /// A copy of node 0 is begun.
+    Copy,
+    /// Node 0 bans the release, and says that it cannot; later it may allow it again.
+    Ban,
+    /// The report of node 0 is copied to that of its going back.
+    CopiedReport,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Event {
     /// An operator stops it.
     IsHalted,
+    Happens,
+    /// An operator waives a ticket that says nothing.
+    IsTicketWaived(usize),
+    AllowsAgain(usize),
     Does {
         node: usize,
         act: Act,
@@ -72,6 +106,7 @@ struct Fleet {
     /// How often an operator may stop it.
     halts: u8,
     flaw: Flaw,
+    mishap: Mishap,
 }
 
 fn view_of(board: &View, me: usize) -> View {
@@ -81,6 +116,10 @@ fn view_of(board: &View, me: usize) -> View {
 impl Fleet {
     fn acts(&self, node: &Node) -> Vec<Act> {
         let mut acts = Vec::new();
+        if let Some(act) = refuse(node).filter(|_| self.flaw != Flaw::BanIgnored) {
+            acts.extend((act != Act::Wait).then_some(act));
+            return acts;
+        }
         // Whoever is at work asks nobody until it has ended, one way or the other.
         if node.is_out {
             return acts;
@@ -100,9 +139,16 @@ impl Fleet {
                 for ticket in view.tickets.iter_mut().filter(|ticket| ticket.owner == me) {
                     ticket.owner = stranger;
                 }
-                view.members.push(Member { wave: 0, waived: true, report: None, returned: None });
+                view.members.push(Member {
+                    wave: 0,
+                    waived: true,
+                    refused: false,
+                    report: None,
+                    returned: None,
+                });
             }
             Flaw::UndoesOnHalt if view.halt => view.end = Some(End::Halted),
+            Flaw::RefusalWaitedFor => forget_refusals(&mut view),
             _ => {}
         }
         for (has_soaked, is_expired) in [(false, false), (true, false), (true, true)] {
@@ -114,9 +160,11 @@ impl Fleet {
         acts
     }
 
-    fn perform(&self, world: &mut World, number: usize, act: Act, is_heard: bool) {
+    fn perform(&self, world: &mut World, at: usize, act: Act, is_heard: bool) {
         let World { board, nodes, .. } = world;
-        let node = &mut nodes[number];
+        let node = &mut nodes[at];
+        // A copy goes by the name of the first.
+        let number = node.view.me;
         match act {
             Act::Wait => {}
             Act::Enter(stage @ Stage::Returning { .. }) if self.flaw == Flaw::ReturnsWithoutTicket => {
@@ -161,9 +209,13 @@ impl Fleet {
         }
     }
 
-    /// Whether the living come to an end when faults have ended and time goes by.
-    fn ends(&self, world: &World) -> bool {
+    /// Whether the living come to an end when faults have ended, and time goes by or not.
+    fn ends(&self, world: &World, is_expired: bool) -> bool {
         let mut world = world.clone();
+        if self.flaw != Flaw::BadForEver {
+            let nobody = self.nodes;
+            world.board.tickets.iter_mut().for_each(|ticket| ticket.is_waived |= ticket.owner == nobody);
+        }
         for _ in 0..200 {
             let before = world.clone();
             for number in 0..self.nodes {
@@ -174,9 +226,12 @@ impl Fleet {
                     finish(&mut world.nodes[number], Health::Good);
                 }
                 world.nodes[number].view = view_of(&world.board, number);
-                let local = Local { has_soaked: true, is_expired: true };
+                if self.flaw == Flaw::RefusalWaitedFor {
+                    forget_refusals(&mut world.nodes[number].view);
+                }
+                let local = Local { has_soaked: true, is_expired };
                 let node = &world.nodes[number];
-                let act = act(node.stage, &node.view, local, self.limits);
+                let act = refuse(node).unwrap_or_else(|| act(node.stage, &node.view, local, self.limits));
                 self.perform(&mut world, number, act, true);
             }
             if world == before {
@@ -186,6 +241,74 @@ impl Fleet {
         let is_blocked = world.nodes.iter().any(|node| node.is_dead);
         is_blocked || world.board.is_settled(self.limits)
     }
+
+    /// Whether one that cannot takes part is all that keeps the others: then they need not wait for the time to be over.
+    fn is_up_to_others(&self, world: &World) -> bool {
+        let said = &world.board.members;
+        let is_spoilt = world.board.tickets.iter().any(|ticket| ticket.owner == self.nodes);
+        let left = said.iter().any(|member| member.report == Some(Health::Left))
+            || world.nodes.iter().any(|node| node.stage == Stage::Done { health: Health::Left });
+        // Of whom refuses alone in the first wave nobody learns whether the release is good.
+        let has_place = world.board.tickets.iter().any(|ticket| ticket.owner == 0);
+        said[0].refused && !has_place && !self.waves && !is_spoilt && !left
+    }
+
+    fn happen(&self, world: &mut World) {
+        let World { board, nodes, .. } = world;
+        match std::mem::replace(&mut world.mishap, Mishap::Nothing) {
+            Mishap::Nothing => {}
+            Mishap::Rot => {
+                let nobody = self.nodes;
+                // Its owner has read it back, or will never know that it was theirs.
+                if let Some(ticket) = board.tickets.last_mut() {
+                    ticket.owner = nobody;
+                }
+            }
+            Mishap::Void => {
+                board.end.get_or_insert(End::Void);
+            }
+            Mishap::Copy => nodes.push(nodes[0].clone()),
+            Mishap::Ban => {
+                nodes[0].bans = true;
+                board.members[0].refused = true;
+            }
+            Mishap::CopiedReport => board.members[0].returned = board.members[0].report,
+        }
+    }
+
+    fn may_happen(&self, world: &World) -> bool {
+        let node = &world.nodes[0];
+        match world.mishap {
+            Mishap::Nothing => false,
+            // Before its owner has begun: what it has begun it has written down.
+            Mishap::Rot => {
+                let last = world.board.tickets.last().map(|ticket| ticket.owner);
+                last.is_some_and(|owner| {
+                    world.nodes.get(owner).is_some_and(|node| !node.is_out && node.view.tickets.is_empty())
+                })
+            }
+            Mishap::Void => true,
+            Mishap::Copy => self.flaw == Flaw::CopyTakesPart,
+            Mishap::Ban => !node.is_out && matches!(node.stage, Stage::Waiting | Stage::Taking { .. }),
+            Mishap::CopiedReport => {
+                self.flaw == Flaw::SignatureCopied && world.board.members[0].report.is_some()
+            }
+        }
+    }
+}
+
+/// What a node does that has banned the release: it stages nothing, and so comes to nothing else; a place that it holds
+/// it gives free.
+fn refuse(node: &Node) -> Option<Act> {
+    if !node.bans || node.is_out || !matches!(node.stage, Stage::Waiting | Stage::Taking { .. }) {
+        return None;
+    }
+    let has_ticket = node.view.tickets.iter().any(|ticket| ticket.owner == node.view.me);
+    Some(if has_ticket { Act::Enter(Stage::Done { health: Health::Left }) } else { Act::Wait })
+}
+
+fn forget_refusals(view: &mut View) {
+    view.members.iter_mut().for_each(|member| member.refused = false);
 }
 
 fn finish(node: &mut Node, health: Health) {
@@ -207,6 +330,7 @@ impl Model for Fleet {
         let member = |number: usize| Member {
             wave: u32::from(self.waves && number > 0),
             waived: false,
+            refused: false,
             report: None,
             returned: None,
         };
@@ -225,14 +349,24 @@ impl Model for Fleet {
             is_out: false,
             runs_new: false,
             is_dead: false,
+            bans: false,
         };
         let nodes = (0..self.nodes).map(node).collect();
-        vec![World { board, nodes, crashes: self.crashes, deaths: self.deaths, halts: self.halts }]
+        let (crashes, deaths, halts, mishap) = (self.crashes, self.deaths, self.halts, self.mishap);
+        vec![World { board, nodes, crashes, deaths, halts, mishap }]
     }
 
     fn actions(&self, world: &World, events: &mut Vec<Event>) {
         if world.halts > 0 && !world.board.halt {
             events.push(Event::IsHalted);
+        }
+        if self.may_happen(world) {
+            events.push(Event::Happens);
+        }
+        for (number, ticket) in world.board.tickets.iter().enumerate() {
+            if ticket.owner == self.nodes && !ticket.is_waived && self.flaw != Flaw::BadForEver {
+                events.push(Event::IsTicketWaived(number));
+            }
         }
         for (number, node) in world.nodes.iter().enumerate().filter(|(_, node)| !node.is_dead) {
             if node.is_out {
@@ -246,7 +380,10 @@ impl Model for Fleet {
                 }
                 events.push(Event::Does { node: number, act });
             }
-            if view_of(&world.board, number) != node.view {
+            if node.bans {
+                events.push(Event::AllowsAgain(number));
+            }
+            if view_of(&world.board, node.view.me) != node.view {
                 events.push(Event::Reads(number));
             }
             if world.crashes > 0 {
@@ -265,9 +402,15 @@ impl Model for Fleet {
                 world.halts -= 1;
                 world.board.halt = true;
             }
+            Event::Happens => self.happen(&mut world),
+            Event::IsTicketWaived(number) => world.board.tickets[number].is_waived = true,
+            Event::AllowsAgain(number) => world.nodes[number].bans = false,
             Event::Does { node, act } => self.perform(&mut world, node, act, true),
             Event::DoesUnheard { node, act } => self.perform(&mut world, node, act, false),
-            Event::Reads(number) => world.nodes[number].view = view_of(&world.board, number),
+            Event::Reads(number) => {
+                let me = world.nodes[number].view.me;
+                world.nodes[number].view = view_of(&world.board, me);
+            }
             Event::Crashes(number) => {
                 world.crashes -= 1;
                 let World { board, nodes, .. } = &mut world;
@@ -275,7 +418,7 @@ impl Model for Fleet {
                 // Everything that was read is forgotten; what is out of service stays so until it is gone on with.
                 let forgotten =
                     View { tickets: Vec::new(), wave: 0, halt: false, end: None, ..board.clone() };
-                node.view = view_of(&forgotten, number);
+                node.view = view_of(&forgotten, node.view.me);
                 for member in &mut node.view.members {
                     member.report = None;
                     member.returned = None;
@@ -318,6 +461,9 @@ impl Model for Fleet {
                     }
                 },
             ),
+            Property::always("who bans a release does not run it", |_, world: &World| {
+                !world.nodes.iter().any(|node| node.bans && node.is_out && node.stage != Stage::Waiting)
+            }),
             Property::always("few fail before it halts", |fleet: &Fleet, world: &World| {
                 let failed =
                     world.nodes.iter().filter(|node| node.stage == Stage::Done { health: Health::Failed });
@@ -330,7 +476,12 @@ impl Model for Fleet {
                     before.all(|member| member.report == Some(Health::Good))
                 }
             }),
-            Property::always("when faults end, it ends", |fleet: &Fleet, world: &World| fleet.ends(world)),
+            Property::always("when faults end, it ends", |fleet: &Fleet, world: &World| {
+                fleet.ends(world, true)
+            }),
+            Property::always("who cannot is not waited for", |fleet: &Fleet, world: &World| {
+                !fleet.is_up_to_others(world) || fleet.ends(world, false)
+            }),
             Property::sometimes("all are good", |_, world: &World| world.board.end == Some(End::Keep)),
             Property::sometimes("it halts", |_, world: &World| world.board.halt),
             Property::sometimes(
@@ -346,8 +497,26 @@ impl Model for Fleet {
 
 const ONE_AT_ONCE: Limits = Limits { at_once: 1, max_failed: 1, undoes: false };
 const UNDONE: Limits = Limits { undoes: true, ..ONE_AT_ONCE };
-const SOUND: Fleet =
-    Fleet { nodes: 2, limits: ONE_AT_ONCE, waves: false, crashes: 1, deaths: 0, halts: 0, flaw: Flaw::None };
+const SOUND: Fleet = Fleet {
+    nodes: 2,
+    limits: ONE_AT_ONCE,
+    waves: false,
+    crashes: 1,
+    deaths: 0,
+    halts: 0,
+    flaw: Flaw::None,
+    mishap: Mishap::Nothing,
+};
+
+/// Everything that may happen beside, the flaw that makes it a mistake, and what it violates then.
+const MISHAPS: [(Mishap, Flaw, Limits, &str); 6] = [
+    (Mishap::Rot, Flaw::BadForEver, ONE_AT_ONCE, "when faults end"),
+    (Mishap::Void, Flaw::None, ONE_AT_ONCE, ""),
+    (Mishap::Copy, Flaw::CopyTakesPart, ONE_AT_ONCE, "at most"),
+    (Mishap::Ban, Flaw::RefusalWaitedFor, ONE_AT_ONCE, "who cannot"),
+    (Mishap::Ban, Flaw::BanIgnored, ONE_AT_ONCE, "who bans"),
+    (Mishap::CopiedReport, Flaw::SignatureCopied, UNDONE, "what was kept"),
+];
 
 fn check(fleet: &Fleet) {
     let started = std::time::Instant::now();
@@ -383,6 +552,33 @@ fn model_rolling_has_at_most_so_many_out_of_service() {
 }
 
 #[test]
+fn whatever_happens_beside_few_are_out_of_service() {
+    for (mishap, _, limits, _) in MISHAPS {
+        eprint!("{mishap:?}: ");
+        check(&Fleet { mishap, limits, halts: u8::from(limits.undoes), crashes: 0, ..SOUND });
+    }
+}
+
+#[test]
+fn every_cure_of_what_happens_beside_is_missed_when_it_is_taken_out() {
+    for (mishap, flaw, limits, property) in MISHAPS.into_iter().filter(|one| one.1 != Flaw::None) {
+        let (nodes, halts) = if limits.undoes { (3, 1) } else { (2, 0) };
+        let fleet = Fleet { mishap, flaw, limits, nodes, halts, crashes: 0, ..SOUND };
+        is_found_out(&fleet, &[property]);
+    }
+}
+
+fn is_found_out(fleet: &Fleet, properties: &[&str]) {
+    let checker =
+        fleet.clone().checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    let found = checker.discoveries();
+    let is_failure = |name: &&&str| properties.iter().any(|begin| name.starts_with(begin));
+    let names: Vec<_> = found.keys().collect();
+    assert!(found.keys().any(|name| is_failure(&name)), "{:?} was not found out, only {names:?}", fleet.flaw);
+    eprintln!("{:?}: {names:?}", fleet.flaw);
+}
+
+#[test]
 fn every_flaw_of_a_rolling_rollout_is_found_out() {
     for (flaw, limits) in [
         (Flaw::ChecksThenTakes, ONE_AT_ONCE),
@@ -394,11 +590,6 @@ fn every_flaw_of_a_rolling_rollout_is_found_out() {
         let nodes = if limits.undoes { 3 } else { 2 };
         let halts = u8::from(limits.undoes);
         let fleet = Fleet { flaw, limits, nodes, halts, crashes: u8::from(!limits.undoes), ..SOUND };
-        let checker = fleet.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
-        let found = checker.discoveries();
-        let is_failure = |name: &&&str| {
-            ["at most", "a node has", "what was kept"].iter().any(|begin| name.starts_with(begin))
-        };
-        assert!(found.keys().any(|name| is_failure(&name)), "{flaw:?} was not found out: {found:?}");
+        is_found_out(&fleet, &["at most", "a node has", "what was kept"]);
     }
 }

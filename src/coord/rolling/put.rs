@@ -43,7 +43,7 @@ impl Rolling<'_> {
         if let Heard::Away(why) = self.read_void(board) {
             return Heard::Away(why);
         }
-        if self.view.end.is_some() {
+        if self.view.end == Some(End::Void) {
             return Heard::Yes;
         }
         let fact = Fact::Ticket(facts::Ticket {

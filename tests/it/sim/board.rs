@@ -1,6 +1,6 @@
 //! A board that misbehaves as real storage does: late, stale, silent, torn; but of all who create a name one is first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -14,6 +14,10 @@ use super::chaos::{Chaos, Life, Random};
 #[derive(Default)]
 pub struct Storage {
     pub names: BTreeMap<String, (String, i64)>,
+    /// Directories of decisions: where there is none, nothing is made.
+    pub directories: BTreeSet<String>,
+    /// How often it was restored: what nodes had seen before counts no more.
+    restored: u64,
     /// Creates that have been sent and not arrived: when they will.
     late: Vec<(i64, String, String)>,
     /// Nobody gets an answer until then.
@@ -34,11 +38,32 @@ impl Storage {
         self.names.get(&self.decision(number, gate)).map(|(text, _)| text.clone())
     }
 
+    /// As a backup has it; what is under way to it is lost.
+    pub fn restore(&mut self, names: BTreeMap<String, (String, i64)>, directories: BTreeSet<String>) {
+        (self.names, self.directories) = (names, directories);
+        self.late.clear();
+        self.restored += 1;
+    }
+
+    /// Puts something there, if nothing is.
+    pub fn put(&mut self, name: &str, text: &str) {
+        self.names.entry(name.into()).or_insert_with(|| (text.into(), 0));
+    }
+
+    /// Whether the directory of a name is there.
+    fn has_directory(&self, name: &str) -> bool {
+        let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent);
+        !parent.starts_with("rollouts/") || self.directories.contains(parent)
+    }
+
     fn arrive(&mut self, now: i64) {
         let (arrived, late) = std::mem::take(&mut self.late).into_iter().partition(|(at, ..)| *at <= now);
         self.late = late;
         let arrived: Vec<(i64, String, String)> = arrived;
         for (at, name, text) in arrived {
+            if !self.has_directory(&name) {
+                continue;
+            }
             self.names.entry(name).or_insert((text, at));
         }
     }
@@ -56,6 +81,8 @@ pub struct NodeBoard {
     pub is_unplugged: Arc<AtomicBool>,
     /// What this node has made or read, it sees.
     pub seen: BTreeMap<String, String>,
+    /// In the storage that was restored so often.
+    pub seen_in: u64,
 }
 
 impl NodeBoard {
@@ -67,6 +94,10 @@ impl NodeBoard {
         let mut storage = self.storage.lock().unwrap();
         *storage.operations.entry(operation).or_insert(0) += 1;
         storage.arrive(now);
+        if self.seen_in != storage.restored {
+            self.seen_in = storage.restored;
+            self.seen.clear();
+        }
         if self.chaos.is_on(now) {
             if self.random.chance(self.chaos.cut_off) {
                 self.cut_off_until = now + self.random.below(self.chaos.cut_off_ms);
@@ -93,6 +124,9 @@ impl Board for NodeBoard {
             let at = now + self.random.below(60_000);
             storage.late.push((at, name.into(), text.into()));
             return Created::Unknown("sent, and no answer".into());
+        }
+        if !storage.has_directory(name) {
+            return Created::Unknown("there is no such directory".into());
         }
         let there = storage.names.entry(name.into()).or_insert_with(|| (text.into(), now)).0.clone();
         drop(storage);
@@ -136,8 +170,12 @@ impl Board for NodeBoard {
         Listed::Names(names.filter(|name| !name.contains('/')).map(str::to_owned).collect())
     }
 
-    fn prepare(&mut self, _: &str) -> Done {
-        if self.is_silent("prepare") { Done::Unreachable(SILENT.into()) } else { Done::Done }
+    fn prepare(&mut self, name: &str) -> Done {
+        if self.is_silent("prepare") {
+            return Done::Unreachable(SILENT.into());
+        }
+        self.storage.lock().unwrap().directories.insert(name.into());
+        Done::Done
     }
 
     fn beat(&mut self, name: &str, text: &str) -> Done {
@@ -157,7 +195,9 @@ impl Board for NodeBoard {
     }
 
     fn remove(&mut self, name: &str) -> Done {
-        self.storage.lock().unwrap().names.remove(name);
+        let mut storage = self.storage.lock().unwrap();
+        storage.names.remove(name);
+        storage.directories.remove(name);
         Done::Done
     }
 }

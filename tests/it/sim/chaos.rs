@@ -33,6 +33,10 @@ impl Random {
         once_in != 0 && self.next().is_multiple_of(once_in)
     }
 
+    pub fn one_of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+        &all[usize::try_from(self.below(i64::try_from(all.len()).unwrap())).unwrap()]
+    }
+
     pub fn fork(&mut self) -> Self {
         Self::new(self.next())
     }

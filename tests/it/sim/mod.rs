@@ -2,6 +2,7 @@
 //!
 //! Each run has a seed, and the same seed is the same run: `CUTOVER_SIM_SEED=17 cargo nextest run -E 'test(one_seed)'`.
 
+mod acts;
 mod board;
 mod bounds;
 mod chaos;
@@ -17,12 +18,13 @@ use cutover::coord::look::Trust;
 use cutover::coord::operate::{Operator, Wish};
 use cutover::coord::settings::{Mode, OnHalt, Overlap};
 use cutover::coord::{NodeName, Settings};
-use cutover::lifecycle::fleet::{Kept, Newcomer, join};
+use cutover::lifecycle::fleet::{Here, Kept, Newcomer, join};
 use cutover::sys::clock::Clock;
 use cutover::sys::disk::Disk;
 use cutover::types::Span;
 use jiff::SignedDuration;
 
+use acts::Act;
 use board::{NodeBoard, Storage};
 use chaos::{Chaos, Life, Random};
 use node::{Luck, Nobody, SimNode, release};
@@ -31,7 +33,12 @@ use node::{Luck, Nobody, SimNode, release};
 const FAULTS_END: i64 = 900_000;
 const ALL_ENDED: i64 = FAULTS_END + 3_600_000;
 
+/// The sizes of fleets, beyond three, in tests that belong to every change.
+const SMALL: i64 = 8;
+
 const TRUST: Trust<'static> = Trust { keys: &Nobody, allow_unsigned: true };
+
+type Backup = (std::collections::BTreeMap<String, (String, i64)>, std::collections::BTreeSet<String>);
 
 struct Fleet {
     seed: u64,
@@ -42,6 +49,10 @@ struct Fleet {
     worst_out: usize,
     ever_out: bool,
     mixed: Option<bounds::Mixed>,
+    /// What storage held before the rollout.
+    backup: Option<Backup>,
+    /// What has happened beside.
+    happened: Option<Act>,
     _directory: tempfile::TempDir,
 }
 
@@ -93,16 +104,11 @@ impl Fleet {
             };
             let name = format!("n{number}");
             let path = directory.path().join(&name);
-            nodes.push(SimNode::new(
-                name,
-                life,
-                storage.clone(),
-                chaos,
-                random.fork(),
-                settings.clone(),
-                path,
-                luck,
-            ));
+            let here = Here { machine: "machine".into(), place: name.clone() };
+            let (random, storage, settings) = (random.fork(), storage.clone(), settings.clone());
+            let mut node = SimNode::new(name, life, storage, chaos, random, settings, path, luck);
+            node.here = here;
+            nodes.push(node);
         }
         let mut fleet = Self {
             seed,
@@ -113,6 +119,8 @@ impl Fleet {
             worst_out: 0,
             ever_out: false,
             mixed: None,
+            backup: None,
+            happened: None,
             _directory: directory,
         };
         fleet.found();
@@ -128,6 +136,7 @@ impl Fleet {
             cut_off_until: 0,
             is_unplugged: Arc::default(),
             seen: std::collections::BTreeMap::new(),
+            seen_in: 0,
         }
     }
 
@@ -260,6 +269,31 @@ impl Fleet {
         }
     }
 
+    /// Proposes, and lets something happen to somebody in the middle of it: in every other run of the long tests.
+    fn begin(&mut self, random: &mut Random, within: i64, is_long: bool) -> Option<Act> {
+        self.back_up();
+        self.propose("2");
+        if !is_long {
+            if self.settings.mode == Mode::Synchronous && random.chance(6) {
+                self.run(random.below(within));
+                self.happen(Act::Abort, 0, random);
+            }
+            return None;
+        }
+        if random.chance(2) {
+            return None;
+        }
+        let number = usize::try_from(random.below(i64::try_from(self.nodes.len()).unwrap())).unwrap();
+        let act = Act::any(random);
+        self.run(random.below(within));
+        self.happened = Some(act);
+        self.happen(act, number, random);
+        self.nodes[number].is_waived |= matches!(act, Act::Waive);
+        self.run(FAULTS_END);
+        self.mend(act, number);
+        Some(act)
+    }
+
     /// What must hold at every moment.
     fn look(&mut self, number: usize) {
         self.ever_out |= self.nodes[number].is_out;
@@ -267,9 +301,11 @@ impl Fleet {
             mixed.look(self.now.load(Ordering::Relaxed), &self.nodes);
         }
         if self.settings.mode == Mode::Rolling && self.nodes[number].is_out {
-            let out = self.nodes.iter().filter(|node| node.is_out && !node.is_lost).count();
+            let counted = self.nodes.iter().filter(|node| !node.is_waived);
+            let out = counted.filter(|node| node.is_out && !node.is_lost).count();
             self.worst_out = self.worst_out.max(out);
-            assert!(out <= self.settings.at_once as usize, "seed {}: {out} out of service", self.seed);
+            let (most, seed, happened) = (self.settings.at_once as usize, self.seed, self.happened);
+            assert!(out <= most, "seed {seed}: {out} out of service, {happened:?}\n{}", self.why());
         }
     }
 
@@ -283,12 +319,18 @@ impl Fleet {
     fn has_outcome(&self) -> bool {
         let storage = self.storage.lock().unwrap();
         let text = |gate: &str| storage.decided(1, gate).unwrap_or_default();
-        text("plan").contains("abort") || text("go").contains("cancel") || !text("outcome").is_empty()
+        text("plan").contains("abort")
+            || text("go").contains("cancel")
+            || !text("outcome").is_empty()
+            || !text("void").is_empty()
+            || !storage.names.contains_key("rollouts/000001")
     }
 
     fn came(&self) -> Came {
         let new = release("2");
-        let counted: Vec<_> = self.nodes.iter().filter(|node| !node.is_lost).collect();
+        // Of whom nobody waits it is not said where they end.
+        let is_counted = |node: &&SimNode| !(node.is_lost || node.is_extra || node.is_waived);
+        let counted: Vec<_> = self.nodes.iter().filter(is_counted).collect();
         let with_new = counted.iter().filter(|node| node.pointer == new).count();
         match with_new {
             0 => Came::Old,
@@ -351,22 +393,15 @@ fn synchronous(seed: u64, sizes: i64) -> Came {
             node.life.revive(1 + random.below(120));
         }
     }
-    fleet.propose("2");
-    if random.chance(6) {
-        fleet.run(random.below(120_000));
-        // Storage may be silent just then: the operator has tried.
-        let _ = fleet.operate(|operator, now| {
-            let made = cutover::coord::operate::fleet(operator.board, "simulated")?;
-            let rollout = operator.rollout(&made, 1)?;
-            operator.abort(&rollout, "an operator wants it", now)
-        });
-    }
+    let act = fleet.begin(&mut random, 120_000, sizes > SMALL);
     fleet.run(ALL_ENDED);
     let came = fleet.came();
     assert!(fleet.has_outcome(), "seed {seed}: no outcome\n{}", fleet.why());
-    let is_ended = fleet.nodes.iter().all(|node| node.journal.is_none());
-    assert!(is_ended, "seed {seed}: somebody is stuck\n{}", fleet.why());
-    assert!(came != Came::Mixed, "seed {seed}: mixed\n{}", fleet.why());
+    let is_ended = fleet.nodes.iter().all(|node| node.is_extra || node.journal.is_none());
+    assert!(is_ended, "seed {seed}: somebody is stuck, {act:?}\n{}", fleet.why());
+    assert!(came != Came::Mixed, "seed {seed}: mixed, {act:?}\n{}", fleet.why());
+    let of_nobody = fleet.nodes.iter().find(|node| node.is_extra && node.pointer != release("1"));
+    assert!(of_nobody.is_none(), "seed {seed}: a stranger has switched, {act:?}\n{}", fleet.why());
     came
 }
 
@@ -382,14 +417,16 @@ fn rolling(seed: u64, sizes: i64) -> Came {
             node.life.revive(1 + random.below(120));
         }
     }
-    fleet.propose("2");
+    let act = fleet.begin(&mut random, 300_000, sizes > SMALL);
     fleet.run(ALL_ENDED);
-    assert!(fleet.has_outcome(), "seed {seed}: no outcome\n{}", fleet.why());
-    let is_ended = fleet.nodes.iter().all(|node| node.journal.is_none());
-    assert!(is_ended, "seed {seed}: somebody is stuck\n{}", fleet.why());
+    assert!(fleet.has_outcome(), "seed {seed}: no outcome, {act:?}\n{}", fleet.why());
+    let is_ended = fleet.nodes.iter().all(|node| node.is_extra || node.journal.is_none());
+    assert!(is_ended, "seed {seed}: somebody is stuck, {act:?}\n{}", fleet.why());
     let came = fleet.came();
-    let halted = fleet.storage.lock().unwrap().decided(1, "outcome").unwrap().contains("\"halted\"");
-    if halted && fleet.settings.on_halt == OnHalt::Rollback {
+    let outcome = fleet.storage.lock().unwrap().decided(1, "outcome").unwrap_or_default();
+    // A person undoes it where storage, or who a node is, was lost on the way.
+    let is_let_go = matches!(act, Some(Act::Restore | Act::Rot | Act::Clone | Act::Replace));
+    if outcome.contains("\"halted\"") && !is_let_go && fleet.settings.on_halt == OnHalt::Rollback {
         assert_eq!(came, Came::Old, "seed {seed}: halted, and not undone\n{}", fleet.why());
     }
     came
@@ -416,7 +453,7 @@ fn many(count: u64, sizes: i64, run: fn(u64, i64) -> Came) {
 
 #[test]
 fn synchronous_fleets_end_on_one_release() {
-    many(150, 8, synchronous);
+    many(150, SMALL, synchronous);
 }
 
 #[test]
@@ -427,7 +464,7 @@ fn fleet_simulation_of_ten_thousand_synchronous_rollouts() {
 
 #[test]
 fn rolling_fleets_have_few_out_of_service_and_end() {
-    many(100, 8, rolling);
+    many(100, SMALL, rolling);
 }
 
 #[test]

@@ -3,10 +3,11 @@
 //! What the disk would hold survives a death; everything else is gone.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cutover::coord::Settings;
+use cutover::coord::alive::NotYet;
 use cutover::coord::look::Keys;
 use cutover::coord::rules::Checks;
 use cutover::lifecycle::agreement::{Agreement, Clearance, Own, Start, Verdict};
@@ -63,6 +64,12 @@ pub struct SimNode {
     pub wake: i64,
     /// Gone for good: somebody must waive it.
     pub is_lost: bool,
+    /// A copy, or another machine under the name of one that is counted.
+    pub is_extra: bool,
+    /// Nobody waits for it.
+    pub is_waived: bool,
+    /// It is on hold.
+    is_held: Arc<AtomicBool>,
     // On the disk:
     pub pointer: ReleaseId,
     pub journal: Option<Record>,
@@ -110,6 +117,9 @@ impl SimNode {
             is_unplugged: Arc::default(),
             wake: 0,
             is_lost: false,
+            is_extra: false,
+            is_waived: false,
+            is_held: Arc::default(),
             serves: Some(pointer.clone()),
             pointer,
             journal: None,
@@ -153,6 +163,11 @@ impl SimNode {
         copy
     }
 
+    /// Puts it on hold, or takes it off.
+    pub fn hold(&mut self, is_held: bool) {
+        self.is_held.store(is_held, Ordering::Relaxed);
+    }
+
     /// The process is begun anew.
     pub fn forget(&mut self) {
         self.member = None;
@@ -177,6 +192,7 @@ impl SimNode {
             cut_off_until: 0,
             is_unplugged: self.is_unplugged.clone(),
             seen: std::collections::BTreeMap::new(),
+            seen_in: 0,
         }
     }
 
@@ -189,6 +205,11 @@ impl SimNode {
             let settings: &'static Settings = lend(self.settings.clone());
             let mut member = Member::new(board, clock, &Nobody, None, settings, kept);
             member.here = self.here.clone();
+            let is_held = self.is_held.clone();
+            member.obstacle = Some(Box::new(move |_: &ReleaseId| {
+                let not_yet = NotYet { rollout: None, why: "it is on hold".into(), until: None };
+                is_held.load(Ordering::Relaxed).then_some(not_yet)
+            }));
             self.member = Some(member);
             if let (Some(record), Some(member)) = (&self.journal, &mut self.member) {
                 member.moved(record);
@@ -319,6 +340,11 @@ impl SimNode {
         let Some(member) = self.member() else { return 1000 };
         match member.clearance(record) {
             Ok(Clearance::Go { at, .. }) => {
+                assert!(
+                    !self.is_held.load(Ordering::Relaxed),
+                    "{} switches although it is on hold",
+                    self.name
+                );
                 self.instant = at.map(simulated);
                 self.moved(Event::Cleared { rehearse: false });
                 let wake = self.instant.unwrap_or(0);

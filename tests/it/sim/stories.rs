@@ -34,10 +34,10 @@ fn runs(fleet: &Fleet, node: usize) -> &str {
 
 fn waive(fleet: &Fleet, number: u64, node: &str) {
     let node: NodeName = node.parse().unwrap();
-    fleet.operate(|operator, _| {
+    fleet.operate(|operator, now| {
         let made = operate::fleet(operator.board, "simulated").unwrap();
         let rollout = operator.rollout(&made, number).unwrap();
-        operator.waive(&rollout, &node, "it is away").unwrap();
+        operator.waive(&rollout, &node, "it is away", now).unwrap();
     });
 }
 
