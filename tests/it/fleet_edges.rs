@@ -240,14 +240,15 @@ fn a_member_that_refuses_says_why_and_nobody_waits_for_it() {
 }
 
 #[test]
-fn a_member_that_refused_takes_its_turn_when_it_may() {
+fn a_member_that_refused_has_the_release_when_it_may() {
     let fleet = Fleet::new(2, "rolling", "");
     assert_eq!(code(&fleet.run(1, &["mark-bad", "2"])), 0);
     fleet.propose("2");
     assert_eq!(code(&fleet.run(1, &["update", "--no-wait"])), 15);
     assert_eq!(code(&fleet.run(1, &["mark-good", "2"])), 0);
     assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
-    assert_eq!((fleet.all_run(), fleet.reason().as_str()), (vec!["2".to_owned()], "all are healthy"));
+    // By a ticket of its own, or, where the others were done before it, afterwards.
+    assert_eq!(fleet.all_run(), ["2"]);
 }
 
 #[test]
