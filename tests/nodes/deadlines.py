@@ -48,7 +48,7 @@ def ends_what_stands_still(app):
         updater.wait(20)
         app.serves(app.active())
         status = app.status()
-        check(status["state"] in ["idle", "staged"], f"after {moment} the node is {status['state']}")
+        check(status["state"] in ["idle", "staged", "waiting"], f"after {moment} the node is {status['state']}")
         wanted = [version] if moment == "committed" else [old] if moment == "pre-rollback" else [old, version]
         check(app.active() in wanted, f"after {moment} {app.active()} runs")
         is_banned = version in [bad["release"]["version"] for bad in status["bad"]]
