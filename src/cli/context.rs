@@ -27,17 +27,12 @@ use crate::sys::disk::Disk;
 
 /// One application on this node, as the command line and the configuration have it.
 pub struct Context {
-    /// The application.
     pub app: String,
-    /// This node's name.
     pub node: String,
-    /// The configuration.
     pub loaded: Loaded,
     /// Where and how results are printed.
     pub output: Output,
-    /// The global options.
     pub global: Global,
-    /// Set by Ctrl-C.
     pub interrupted: Arc<AtomicBool>,
     disk: Disk,
 }
@@ -86,7 +81,6 @@ impl Context {
         self.interrupted.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// The settings in force.
     pub fn settings(&self) -> &Settings {
         &self.loaded.settings
     }

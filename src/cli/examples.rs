@@ -13,7 +13,6 @@ pub struct More {
     pub examples: &'static [(&'static str, &'static str)],
     /// The exit codes that it has beside 0, 1, 2 and 11, which all may have.
     pub exit: &'static [u8],
-    /// Manual pages.
     pub see: &'static [&'static str],
 }
 
@@ -35,7 +34,6 @@ pub const EXIT_CODES: [(u8, &str); 12] = [
 
 const UPDATES: &[u8] = &[10, 12, 13, 14, 15, 16, 17];
 
-/// Every command.
 pub const MORE: &[More] = &[
     More {
         command: "status",

@@ -26,86 +26,58 @@ use release::{of_pack, of_publish, of_sign, of_staging, of_upstream};
 pub mod code {
     /// It failed, and nothing changed.
     pub const FAILED: u8 = 1;
-    /// Wrong usage or configuration.
     pub const USAGE: u8 = 2;
     /// The new release was rolled back.
     pub const ROLLED_BACK: u8 = 10;
     /// Another cutover is at work.
     pub const BUSY: u8 = 11;
-    /// The release was refused.
     pub const REFUSED: u8 = 12;
     /// The fleet called it off.
     pub const CALLED_OFF: u8 = 13;
-    /// A person is needed.
     pub const NEEDS_PERSON: u8 = 14;
-    /// Not now.
     pub const NOT_NOW: u8 = 15;
-    /// Not enough space.
     pub const NO_SPACE: u8 = 16;
     /// Shared storage is away, or the outcome in doubt.
     pub const IN_DOUBT: u8 = 17;
-    /// Nothing newer.
     pub const NOTHING_NEWER: u8 = 77;
 }
 
 /// Whatever a command may fail with.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The configuration.
     #[error(transparent)]
     Config(#[from] Problem),
     /// The loop, or a way into it.
     #[error(transparent)]
     Node(#[from] node::Error),
-    /// Staging.
     #[error(transparent)]
     Staging(#[from] staging::Error),
-    /// The store.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// The disk.
     #[error(transparent)]
     Disk(#[from] disk::Error),
-    /// The application's data.
     #[error(transparent)]
     Data(#[from] data::Error),
     /// The words of the command line do not go together.
     #[error("{what}")]
-    Usage {
-        /// What is wrong.
-        what: String,
-        /// What to do.
-        hint: Option<String>,
-    },
-    /// No such release.
+    Usage { what: String, hint: Option<String> },
     #[error("there is no release `{what}` here")]
-    NoSuchRelease {
-        /// What was asked for.
-        what: String,
-        /// What was probably meant.
-        nearest: Option<String>,
-    },
+    NoSuchRelease { what: String, nearest: Option<String> },
     /// A tree is not what it must be.
     #[error("the tree of release {version} is not what it must be{}", if .what.is_empty() { String::new() } else { format!(": {what}") })]
     Differs {
-        /// The release.
         version: crate::types::Version,
         /// Which files differ, where that is known.
         what: String,
     },
-    /// What the source offers.
     #[error(transparent)]
     Upstream(#[from] upstream::Error),
-    /// Packing.
     #[error(transparent)]
     Pack(#[from] pack::Error),
-    /// Signing.
     #[error(transparent)]
     Sign(#[from] SignError),
-    /// Publishing.
     #[error(transparent)]
     Publish(#[from] publish::Error),
-    /// A hook refused.
     #[error("{0}")]
     Hook(String),
     /// An operator's act in a fleet.
@@ -137,11 +109,9 @@ pub enum Error {
 /// A failure as it is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// What failed, and why.
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
-    /// The exit code.
     pub code: u8,
 }
 

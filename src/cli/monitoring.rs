@@ -16,7 +16,6 @@ use crate::types::record::{Cause, Intent, Phase, Record};
 
 /// The pointer has moved to a new release, and its trial begins.
 const SWITCHED: &str = "1872863bca924a5aa7573101809e7db0";
-/// A release stays.
 const COMMITTED: &str = "1619a22aae5d4781bd9cfd0dff6db413";
 /// The old release serves again.
 const ROLLED_BACK: &str = "02542f20111a4b09a3fdd092e2b79511";

@@ -26,7 +26,6 @@ use crate::types::record::{Phase, Record};
 /// A rollout, counted, is never longer.
 const ROLLOUT_BYTES_MAX: usize = 64 << 10;
 
-/// Tells people and monitoring.
 pub struct Told<'a> {
     context: &'a Context,
     store: &'a Store,
@@ -39,7 +38,6 @@ pub struct Told<'a> {
 const UNITS_FRESH: Duration = Duration::from_secs(2);
 
 impl<'a> Told<'a> {
-    /// Tells of this node.
     pub fn new(context: &'a Context, store: &'a Store) -> Self {
         Self { context, store, last: RefCell::default(), units: RefCell::default() }
     }

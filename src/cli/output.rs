@@ -11,11 +11,9 @@ use super::logging::is_journal;
 /// Where and how results are printed.
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
-    /// As JSON.
     pub json: bool,
     /// Nothing but results and errors.
     pub quiet: bool,
-    /// With colours.
     pub color: bool,
     /// Columns of the terminal that results go to, if they do.
     pub width: Option<usize>,
@@ -104,11 +102,8 @@ fn broken(text: &str, room: usize) -> Vec<String> {
 /// How a headline looks on a terminal with colours.
 #[derive(Clone, Copy, Debug)]
 pub enum Tone {
-    /// All is well.
     Well,
-    /// Something is going on.
     Busy,
-    /// Somebody must act.
     Alarm,
 }
 

@@ -7,7 +7,6 @@ use crate::lifecycle::settings::Settings;
 
 const README: &str = include_str!("../../README.md");
 
-/// The schema.
 pub fn schema() -> Value {
     let defaults = serde_json::to_value(Settings::default()).unwrap_or_default();
     let mut root = object("a cutover application: see cutover.toml(5)");

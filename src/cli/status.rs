@@ -158,7 +158,6 @@ fn row(name: &str, what: impl Into<String>) -> Vec<String> {
     vec![format!("  {name}"), what.into()]
 }
 
-/// Active, previous, staged, offered.
 fn what_runs(view: &Status, now: Timestamp) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     match &view.active {
@@ -290,7 +289,6 @@ fn check_line(check: &serde_json::Value) -> String {
     )
 }
 
-/// Last outcome, marks, room.
 fn what_was(view: &Status, now: Timestamp) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     if let Some(last) = &view.last {

@@ -108,7 +108,6 @@ fn hooks(node: &Node<'_>, locally: &Locally<'_>, moment: Moment, record: &Record
 
 /// What a word of the command line names.
 pub(super) enum Named {
-    /// An archive.
     File(PathBuf),
     /// A version that the source offers, or that is here.
     Version(Version),

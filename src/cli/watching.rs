@@ -20,7 +20,6 @@ use crate::sys::lock::{self, Holder, Lock};
 use crate::sys::process;
 use crate::types::record::{Deadline, Phase, Record, Stands};
 
-/// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long it stays: less than its unit may take to start.
 const STAYS: Duration = Duration::from_secs(4 * 60);

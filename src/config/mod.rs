@@ -21,7 +21,6 @@ use crate::lifecycle::settings::Settings;
 use crate::release::source;
 use crate::sys::{disk, owned};
 
-/// No fragment is longer.
 const BYTES_MAX: usize = 1 << 20;
 
 /// Where configuration is looked for.
@@ -48,7 +47,6 @@ impl Default for Places {
 /// The configuration in force, and which file each value comes from.
 #[derive(Clone, Debug, Default)]
 pub struct Loaded {
-    /// The values.
     pub settings: Settings,
     /// The file of each value that is not a default, by dotted key.
     pub origins: Origins,

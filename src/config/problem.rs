@@ -9,14 +9,7 @@ use crate::sys::owned;
 pub enum Problem {
     /// No configuration of this name.
     #[error("no configuration of application `{app}`: there is no `{}`", .looked.display())]
-    NoSuchApp {
-        /// The name asked for.
-        app: String,
-        /// Where it would be.
-        looked: PathBuf,
-        /// The ones there are.
-        known: Vec<String>,
-    },
+    NoSuchApp { app: String, looked: PathBuf, known: Vec<String> },
     /// The name cannot be one.
     #[error("`{}` cannot name an application: letters, digits and `._+~-`, at most 64", .0.escape_debug())]
     AppName(String),
@@ -28,28 +21,19 @@ pub enum Problem {
     Owned(#[from] owned::Error),
     /// Not UTF-8, or with NUL bytes.
     #[error("`{}` is not a text in UTF-8", .file.display())]
-    NotText {
-        /// The file.
-        file: PathBuf,
-    },
+    NotText { file: PathBuf },
     /// Wrong syntax, key or value.
     #[error("`{}`, line {line}: {what}", .file.display())]
     InFile {
-        /// The file.
         file: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What is wrong.
         what: String,
-        /// What was probably meant.
         nearest: Option<String>,
     },
     /// Values that do not go together.
     #[error("the configuration cannot work: {why}")]
-    Contradiction {
-        /// Why not.
-        why: String,
-    },
+    Contradiction { why: String },
 }
 
 /// What the parser said of a file.

@@ -28,19 +28,15 @@ pub struct Account {
     pub longest_away: Option<Away>,
 }
 
-/// A service was away.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Away {
-    /// Where.
     pub node: NodeName,
     /// For how long, in milliseconds.
     pub gap_ms: u64,
 }
 
-/// What a member did.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Entry {
-    /// Its name.
     pub node: NodeName,
     /// Where it stands, in a word.
     pub state: &'static str,
@@ -52,7 +48,6 @@ pub struct Entry {
     pub clock: Option<ClockSeen>,
     /// Its services began to stop.
     pub stopped: Option<Timestamp>,
-    /// Its pointer had moved.
     pub switched: Option<Timestamp>,
     /// That, after the agreed instant.
     pub late_ms: Option<f64>,
@@ -60,11 +55,9 @@ pub struct Entry {
     pub started: Option<Timestamp>,
     /// It had been healthy for as long as it must.
     pub healthy: Option<Timestamp>,
-    /// It had gone back.
     pub back: Option<Timestamp>,
     /// How long its service was away, in milliseconds.
     pub gap_ms: Option<u64>,
-    /// Rolling: its wave.
     pub wave: Option<u32>,
     /// Why, where that is to be said.
     pub note: String,

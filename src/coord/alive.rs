@@ -16,7 +16,6 @@ const RELEASES_MAX: usize = 100;
 pub struct Alive {
     /// When, by the node's clock.
     pub at: Timestamp,
-    /// What it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<Version>,
     /// What it could switch to at once, the one before this first.
@@ -36,10 +35,8 @@ pub struct Alive {
 /// Why a node does not take part in what is open. Unlike a "no" it may change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotYet {
-    /// In this rollout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<u64>,
-    /// Why.
     pub why: String,
     /// Until when, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,7 +58,6 @@ impl Alive {
         Self { at, running: None, releases: Vec::new(), instance, place, not_yet: None }
     }
 
-    /// Its file.
     pub fn text(mut self) -> String {
         self.releases.truncate(RELEASES_MAX);
         let line = Line { format: FORMAT, kind: "alive".into(), alive: self };
@@ -109,9 +105,7 @@ pub fn common_way_back(nodes: &[(NodeName, Alive)], current: &Version) -> Result
 /// There is no release that all could go back to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoWayBack {
-    /// What most have.
     pub nearest: Option<ReleaseId>,
-    /// Who lacks it.
     pub lack: Vec<NodeName>,
 }
 

@@ -19,25 +19,18 @@ use super::rollout::{Rollout, numbers};
 use super::settings::Mode;
 use super::standing::{How, Standing};
 
-/// What may go.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// Proposed so long ago.
     pub older: Duration,
     /// So many of the newest stay all the same.
     pub keep: usize,
-    /// The time.
     pub now: Timestamp,
-    /// Only say it.
     pub is_dry: bool,
 }
 
-/// What went, or would.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// These rollouts.
     pub rollouts: Vec<u64>,
-    /// So many files.
     pub files: usize,
     /// Rollouts that are old enough, and stay because of these members.
     pub kept_for: Vec<(u64, Vec<NodeName>)>,

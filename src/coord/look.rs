@@ -5,12 +5,9 @@ use super::facts::seal::{self, Seal};
 use super::facts::{FORMAT, Fact, format_of, names, other_format};
 use crate::types::Digest;
 
-/// What a look showed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Look<T> {
-    /// This.
     Found(T),
-    /// Nothing, so far.
     Absent,
     /// A file that says nothing: why not.
     Bad(String),
@@ -21,13 +18,10 @@ pub enum Look<T> {
 /// A fact as it was found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
-    /// What it says.
     pub fact: Fact,
     /// The digest of its file.
     pub digest: Digest,
-    /// Where it stands.
     pub name: String,
-    /// Its file.
     pub text: String,
     /// Who signed it, if it is signed and that was asked for.
     pub signer: Option<String>,
@@ -41,7 +35,6 @@ pub trait Keys {
     fn node(&self, key: &str, covered: &str, armored: &str) -> Result<(), String>;
 }
 
-/// Makes signatures of operators.
 pub trait Signer {
     /// The signature over this text, in armour.
     fn sign(&self, covered: &str) -> Result<String, String>;
@@ -50,7 +43,6 @@ pub trait Signer {
 /// What a node believes of what operators are said to have written.
 #[derive(Clone, Copy)]
 pub struct Trust<'a> {
-    /// The keys.
     pub keys: &'a dyn Keys,
     /// Whether the unsigned is believed.
     pub allow_unsigned: bool,

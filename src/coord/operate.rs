@@ -30,37 +30,26 @@ pub enum Error {
     Refused(String),
     /// Of two proposals at once the other was first.
     #[error("rollout {number} was just proposed by {by}; yours was not created")]
-    Lost {
-        /// The other rollout.
-        number: u64,
-        /// Who proposed it.
-        by: String,
-    },
+    Lost { number: u64, by: String },
 }
 
 /// Who acts, and what they believe.
 pub struct Operator<'a> {
-    /// The board.
     pub board: &'a mut dyn Board,
-    /// Whose signatures count.
     pub trust: Trust<'a>,
     /// Signs; absent: nothing is signed.
     pub signer: Option<&'a dyn Signer>,
-    /// Their name.
     pub by: String,
 }
 
 /// What is to be proposed.
 pub struct Wish {
-    /// The release.
     pub release: facts::Wanted,
     /// Only these members; none: all of the list.
     pub only: Vec<NodeName>,
-    /// Nobody switches before.
     pub not_before: Option<Timestamp>,
     /// For how long it may be taken up.
     pub valid: SignedDuration,
-    /// When it is made.
     pub now: Timestamp,
     /// The newest rollout that its author has seen. It is for what the fleet runs after that one, and no other.
     pub after: Option<u64>,
@@ -151,13 +140,11 @@ impl<'a> Operator<'a> {
         }
     }
 
-    /// How a rollout stands.
     pub fn standing(&mut self, rollout: &Rollout) -> Result<Standing, Error> {
         let voice = self.voice();
         standing::standing(self.board, rollout, voice).map_err(Error::Unreachable)
     }
 
-    /// How they speak.
     pub fn voice(&self) -> Voice<'a> {
         Voice { trust: self.trust, signer: self.signer }
     }

@@ -13,18 +13,14 @@ use crate::types::Digest;
 /// One release for many nodes, begun by a proposal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rollout {
-    /// Its number.
     pub number: u64,
     /// The digest of the proposal's file.
     pub digest: Digest,
-    /// What it says.
     pub proposal: Proposal,
-    /// Who signed it.
     pub signer: Option<String>,
 }
 
 impl Rollout {
-    /// Where its decisions stand.
     pub fn decisions(&self) -> Decisions {
         Decisions { rollout: self.number, proposal: self.digest }
     }

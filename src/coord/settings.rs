@@ -46,7 +46,6 @@ pub enum Facts {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnHalt {
-    /// They keep it.
     #[default]
     Stop,
     /// They go back, as many at once as went forward.
@@ -71,7 +70,6 @@ pub enum SkewCheck {
     /// Only if the kernel says that its clock is synchronised.
     #[default]
     Checked,
-    /// Always.
     Unchecked,
 }
 
@@ -79,10 +77,8 @@ pub enum SkewCheck {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WaveSetting {
-    /// These nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeName>,
-    /// These groups.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
     /// So many of a hundred, rounded up, counted from the beginning.
@@ -94,7 +90,6 @@ pub struct WaveSetting {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// How the nodes move.
     pub mode: Mode,
     /// The fleet's name; must be the one that the directory was made for.
     pub name: String,

@@ -12,16 +12,13 @@ use super::synchronous::{Heard, Synchronous};
 use super::voice::Voice;
 use crate::types::Digest;
 
-/// How a rollout ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
-    /// All members have it.
     Kept,
     /// Synchronous: called off before the instant was decided.
     Aborted,
     /// Synchronous: called off before the instant.
     Cancelled,
-    /// Synchronous: all went back.
     RolledBack,
     /// Rolling: its time was over before all had it.
     Partial,
@@ -60,20 +57,16 @@ impl From<gate::Ended> for How {
 /// The end of a rollout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// How.
     pub how: How,
     /// Why, as its author said.
     pub why: String,
 }
 
-/// How a rollout stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It has not ended.
     Open,
     /// What stands there says nothing, so nobody can tell; why.
     Bad(String),
-    /// It has.
     Ended(Ended),
 }
 
@@ -143,7 +136,6 @@ pub struct Removed {
     pub proposal: Digest,
     /// How it had ended, in a word.
     pub ended: String,
-    /// What it was about.
     pub release: Wanted,
 }
 

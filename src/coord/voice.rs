@@ -13,7 +13,6 @@ use super::rollout::Rollout;
 /// Whom one believes, and what one signs with.
 #[derive(Clone, Copy)]
 pub struct Voice<'a> {
-    /// Whom.
     pub trust: Trust<'a>,
     /// With what; absent: facts carry a checksum only.
     pub signer: Option<&'a dyn Signer>,

@@ -17,7 +17,6 @@ use crate::types::often;
 /// How much longer than its own time limit a check is waited for.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What checks look at.
 #[derive(Clone, Debug, Default)]
 pub struct Context {
     /// The tree that is to be active, without links in its path: `<root>/releases/<version>`.
@@ -49,7 +48,6 @@ pub struct Checks {
     processes: Processes,
 }
 
-/// Asks every check once.
 pub fn run_checks(settings: &Settings, context: &Context) -> Vec<Observation> {
     Checks::new(settings.clone(), context.clone()).observe(Duration::ZERO)
 }

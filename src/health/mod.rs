@@ -32,32 +32,25 @@ pub const PROCESSES: &str = "processes";
 /// What one try of a check said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
-    /// The check.
     pub name: String,
-    /// Its answer.
     pub ok: Answer,
     /// The answer's words, or what was wrong; one line, safe to print.
     pub detail: String,
-    /// How long it took.
     pub took: Duration,
 }
 
-/// The answers there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// All is well.
     Healthy,
     /// Nothing answers yet: right after the start this is no failure.
     NotYet,
-    /// The answer was wrong.
     Sick,
     /// The check itself does not work.
     CannotRun,
 }
 
 impl Answer {
-    /// Whether all is well.
     pub fn is_healthy(self) -> bool {
         self == Self::Healthy
     }

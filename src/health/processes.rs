@@ -41,7 +41,6 @@ pub struct Processes {
 /// A process that runs from a tree that is not active.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OldProcess {
-    /// Its number.
     pub pid: u32,
     /// The unit that it belongs to.
     pub unit: String,
@@ -52,7 +51,6 @@ pub struct OldProcess {
 /// A unit's control group, and its main process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
-    /// The unit.
     pub unit: String,
     /// `ControlGroup`, as `systemctl show` says it.
     pub path: String,
@@ -150,7 +148,6 @@ struct Look<'a> {
     places: Option<(Place, Option<Place>)>,
     /// The mounts of this machine: those of its first process, or ours where that may not be looked at.
     machine: Rc<Mounts>,
-    /// By mount name space.
     mounts: HashMap<PathBuf, Rc<Mounts>>,
 }
 

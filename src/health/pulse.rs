@@ -21,7 +21,6 @@ const FIRST_LIMIT: Duration = Duration::from_secs(1);
 const SHARE: u32 = 10;
 /// After so long without a failure questions come less often,
 const CALM_AFTER: Duration = Duration::from_secs(300);
-/// namely after this pause.
 const CALM_PAUSE: Duration = Duration::from_secs(1);
 
 /// Sums up the time between a good answer and the next one, where something went wrong in between.

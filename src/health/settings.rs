@@ -31,7 +31,6 @@ pub struct Settings {
     pub startup: Span,
     /// Whether every process of the units must run from the new tree.
     pub process_check: bool,
-    /// The checks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub check: Vec<Check>,
 }
@@ -56,12 +55,10 @@ impl Default for Settings {
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Baseline {
-    /// Don't switch.
     #[default]
     Block,
     /// Switch, and leave these checks out of the verdict.
     Ignore,
-    /// Don't look.
     Off,
 }
 
@@ -71,19 +68,14 @@ pub enum Baseline {
 pub struct Check {
     /// Names it in messages and in the status.
     pub name: String,
-    /// Asks a web server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<Http>,
-    /// Connects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp: Option<Tcp>,
-    /// Runs a command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec: Option<Exec>,
-    /// Asks systemd.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub systemd: Option<Systemd>,
-    /// Looks at a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<File>,
     /// How long one try may take.
@@ -107,7 +99,6 @@ fn yes() -> bool {
 pub struct Http {
     /// `http://` or `https://`; `http+unix://` for a Unix socket.
     pub url: String,
-    /// The status expected.
     #[serde(default = "ok")]
     pub status: u16,
     /// A text that the first 64 KiB of the answer must contain.
@@ -116,7 +107,6 @@ pub struct Http {
     /// The `Host` header, where the application answers to its own name only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// Further headers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
     /// The Unix socket that the server listens on; the URL then says host and path only.
@@ -232,11 +222,9 @@ fn ok() -> u16 {
     200
 }
 
-/// Something accepts connections.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Tcp {
-    /// Host and port.
     pub address: String,
 }
 
@@ -279,7 +267,6 @@ pub struct Exec {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Systemd {
-    /// Which ones.
     pub units: Vec<String>,
 }
 
@@ -315,50 +302,26 @@ pub enum Kind<'a> {
 /// A `[health]` table that cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
-    /// None or several kinds.
     #[error("check `{0}` must have exactly one of http, tcp, exec, systemd and file")]
     Kind(String),
     /// A name that another one has, or that is empty, or that is ours.
     #[error("`{0}` cannot name a check: names must be different, not empty, and not `units` or `processes`")]
     Name(String),
-    /// No program.
     #[error("check `{0}` has an empty command")]
     Command(String),
     /// Something of an `http` check.
     #[error("check `{name}`: {why}")]
-    Http {
-        /// The check.
-        name: String,
-        /// What is wrong.
-        why: String,
-    },
+    Http { name: String, why: String },
     /// No host, or no port.
     #[error("check `{name}`: `{address}` is not a host and a port, such as `127.0.0.1:8080` or `[::1]:8080`")]
-    Address {
-        /// The check.
-        name: String,
-        /// What it says.
-        address: String,
-    },
-    /// Not a unit.
+    Address { name: String, address: String },
     #[error("check `{name}`: `{unit}` is not the name of a unit")]
-    Unit {
-        /// The check.
-        name: String,
-        /// What it says.
-        unit: String,
-    },
-    /// A span of nothing.
+    Unit { name: String, unit: String },
     #[error("`{0}` must be longer than nothing")]
     Zero(&'static str),
     /// No time to become healthy.
     #[error("`min_healthy` ({min_healthy}) must be shorter than `deadline` ({deadline})")]
-    Deadline {
-        /// The one.
-        min_healthy: Span,
-        /// The other.
-        deadline: Span,
-    },
+    Deadline { min_healthy: Span, deadline: Span },
 }
 
 impl Settings {

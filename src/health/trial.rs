@@ -26,7 +26,6 @@ pub enum Verdict {
 /// One check's part in the trial, as `status --json` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CheckReport {
-    /// The check.
     pub name: String,
     /// Whether it passed when last asked.
     pub ok: bool,

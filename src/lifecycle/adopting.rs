@@ -31,7 +31,6 @@ pub enum Origin {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Adopted {
-    /// What it is called.
     pub version: Version,
     /// Where its tree came from.
     pub origin: Origin,

@@ -32,21 +32,18 @@ pub enum Clearance {
         /// After this, by the boot clock, it is too late for a node that was asleep: then it must not switch.
         until: Option<Duration>,
     },
-    /// Not yet.
     Wait(Wait),
     /// No, and nothing was changed.
     CalledOff(Reason),
 }
 
 impl Clearance {
-    /// Yes, now.
     pub const NOW: Self = Self::Go { at: None, until: None };
 }
 
 /// The answer to "may services start now?", between stop and start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// Yes.
     Now,
     /// Others still run the release that goes.
     Wait(Wait),
@@ -59,7 +56,6 @@ pub enum Start {
 pub enum Verdict {
     /// Go on watching (also when the own checks have passed already, or failed: others are asked).
     Watch(Wait),
-    /// The new release stays.
     Keep,
     /// Go back, at this instant, or now.
     RollBack {
@@ -80,7 +76,6 @@ pub struct Instant {
     pub boot: Duration,
 }
 
-/// Ask again later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wait {
     /// Ask again after this time at the latest.
@@ -115,14 +110,10 @@ pub enum Error {
     Disk(#[from] disk::Error),
     /// Another cutover has changed the node's own record of the fleet meanwhile.
     #[error("another cutover has changed `{path}` meanwhile")]
-    Overtaken {
-        /// The file.
-        path: String,
-    },
+    Overtaken { path: String },
     /// The node's own record of the fleet is not what it should be.
     #[error("cannot read `{path}`: {why}")]
     Record {
-        /// The file.
         path: String,
         /// What is wrong with it.
         why: String,

@@ -13,17 +13,13 @@ use crate::types::record::{Cause, DataSnapshot, Reason, Record, UnitsBefore};
 /// Moments of an update at which hooks run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// Before anything is fetched.
     PreStage,
-    /// The tree is complete.
     PostStage,
     /// Before services stop; may say "not now".
     PreSwitch,
     /// Services run on the new release.
     PostSwitch,
-    /// The trial went well.
     Healthy,
-    /// The new release stays.
     Committed,
     /// Before services stop to go back.
     PreRollback,
@@ -50,10 +46,8 @@ impl Moment {
     }
 }
 
-/// Which way services start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// On the new release.
     Forward,
     /// On the old release: limits of restarts are forgotten first.
     Back,

@@ -13,7 +13,6 @@ use crate::types::{ReleaseId, Span};
 /// Whether services must be stopped before data and pointer are touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Services {
-    /// They may run.
     MayRun,
     /// The node boots, and they wait for us.
     NotStarted,

@@ -45,7 +45,6 @@ impl<'a> DataCopies<'a> {
         Ok(self.restorable()?.into_iter().find(|set| set.release.as_ref() == Some(release)))
     }
 
-    /// What must stay.
     pub fn needed(&self) -> Result<Vec<DataSnapshot>, data::Error> {
         Ok(self.restorable()?.into_iter().flat_map(|set| set.items).collect())
     }

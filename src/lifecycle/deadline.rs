@@ -36,11 +36,8 @@ const COPY_BYTES_PER_SECOND: u64 = 8 << 20;
 pub struct Bounds {
     /// From the clearance to the start of the trial.
     pub switch: Duration,
-    /// The trial.
     pub trial: Duration,
-    /// Going back.
     pub back: Duration,
-    /// Remembering and clearing away.
     pub end: Duration,
 }
 

@@ -27,7 +27,6 @@ const TRIES_BACK: u32 = 3;
 /// Why the loop could not go on. What is recorded stands, and is gone on with by the next run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The store refused.
     #[error(transparent)]
     Store(#[from] store::Error),
     /// What the fleet must not forget could not be written down.
@@ -48,7 +47,6 @@ pub enum Error {
     /// The journal cannot be believed.
     #[error("the journal `{}` cannot be trusted: {why}", .path.display())]
     Journal {
-        /// Where it is.
         path: std::path::PathBuf,
         /// What is wrong with it.
         why: String,
@@ -70,7 +68,6 @@ pub enum Ended {
 
 /// What one step came to.
 pub(super) enum Did {
-    /// Something happened.
     Event(Event),
     /// Look again after this time; why.
     Wait(Duration, String),
@@ -84,9 +81,7 @@ pub trait Narrator {
     fn moved(&self, record: &Record);
     /// A round of checks of a rehearsal.
     fn rehearsed(&self, record: &Record, trial: &health::Trial);
-    /// A round of checks.
     fn watched(&self, record: &Record, trial: &health::Trial, own: &agreement::Own);
-    /// Something is waited for.
     fn waits(&self, record: &Record, why: &str);
     /// Something went wrong that changes nothing, or something worth knowing.
     fn remarks(&self, record: &Record, text: &str);
@@ -122,11 +117,8 @@ pub(super) type InTheWay<'a> = dyn Fn(&Record) -> Result<Option<Reason>, store::
 /// How long a change of somebody else is waited for, with an update that could go on.
 const OTHERS_LIMIT: Duration = Duration::from_secs(10 * 60);
 
-/// Carries out one update.
 pub struct Driver<'a> {
-    /// The store.
     pub store: &'a Store,
-    /// Time.
     pub clock: &'a dyn Clock,
     /// Services, checks, hooks and data.
     pub application: &'a dyn Application,
@@ -134,7 +126,6 @@ pub struct Driver<'a> {
     pub agreement: &'a mut dyn Agreement,
     /// The settings that the update was begun with.
     pub settings: &'a Settings,
-    /// Who is told.
     pub narrator: &'a dyn Narrator,
     /// Whether somebody wants this run to end (Ctrl-C).
     pub is_interrupted: &'a dyn Fn() -> bool,

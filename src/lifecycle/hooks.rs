@@ -47,7 +47,6 @@ pub enum Error {
     /// It asked to come back later.
     #[error("hook `{}` says not now{}", escaped_path(hook), after_colon(said))]
     NotNow {
-        /// Which one.
         hook: PathBuf,
         /// The last line that it wrote.
         said: String,
@@ -55,7 +54,6 @@ pub enum Error {
     /// It failed, was killed, or did not end in time.
     #[error("hook `{}` failed: {how}", escaped_path(hook))]
     Failed {
-        /// Which one.
         hook: PathBuf,
         /// How it ended, and the last line that it wrote.
         how: String,
@@ -63,19 +61,13 @@ pub enum Error {
     /// Somebody else than root (or we) could change it.
     #[error("cannot run hook `{}`", escaped_path(hook))]
     Untrusted {
-        /// Which one.
         hook: PathBuf,
         /// What is wrong with it, or with a directory above it.
         source: owned::Error,
     },
     /// The directory of hooks cannot be read.
     #[error("cannot read hooks in `{}`", escaped_path(path))]
-    Unreadable {
-        /// The directory.
-        path: PathBuf,
-        /// What the machine said.
-        source: io::Error,
-    },
+    Unreadable { path: PathBuf, source: io::Error },
     /// More than anybody means to have.
     #[error("cannot run hooks of `{}`: there are more than {HOOKS_MAX}", escaped_path(.0))]
     TooMany(PathBuf),

@@ -47,9 +47,7 @@ fn may_come_of_parts(error: &Error) -> bool {
 
 /// A tree that was built from an index, not yet published.
 pub struct Built {
-    /// Where it is.
     pub staging: Staging,
-    /// What it is.
     pub staged: Staged,
 }
 

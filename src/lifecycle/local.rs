@@ -33,7 +33,6 @@ pub struct Local<'a> {
     settings: &'a Settings,
     store: &'a Store,
     services: Box<dyn Services>,
-    /// Set by Ctrl-C.
     interrupted: &'a AtomicBool,
     /// How this program is called again by the timer.
     program: PathBuf,

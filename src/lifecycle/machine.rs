@@ -17,7 +17,6 @@ use crate::types::record::{Event, Phase};
 #[derive(Debug, thiserror::Error)]
 #[error("cannot go on: {event:?} happened in phase {phase:?}, which is a mistake in cutover")]
 pub struct Illegal {
-    /// Where the update stood.
     pub phase: Phase,
     /// What was said to have happened.
     pub event: Event,

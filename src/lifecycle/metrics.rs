@@ -16,24 +16,17 @@ use crate::sys::disk::{self, Disk};
 use crate::types::Version;
 use crate::types::state::{HistoryEntry, Outcome, State};
 
-/// What is told.
 #[derive(Clone, Debug)]
 pub struct Facts<'a> {
-    /// The application.
     pub app: &'a str,
-    /// This node.
     pub node: &'a str,
-    /// Where the pointer stands.
     pub active: Option<&'a Version>,
     /// The word of `status --json`: `idle`, `trial`, `needs_person`, and so on.
     pub state: &'a str,
-    /// What is remembered.
     pub remembered: &'a State,
-    /// Every outcome, newest first.
     pub history: &'a [HistoryEntry],
     /// What keeps this node from switching.
     pub blocked: &'a [BlockedView],
-    /// What its channel offers.
     pub channel: Option<&'a ChannelView>,
     /// The application's units as they are.
     pub units: &'a [UnitView],
@@ -51,7 +44,6 @@ pub struct Facts<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rollout {
-    /// Its number.
     pub number: u64,
     /// How many nodes are in which state.
     pub members: BTreeMap<String, u64>,

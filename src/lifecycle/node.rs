@@ -24,15 +24,11 @@ use crate::types::{ReleaseId, Span, Version};
 
 /// One application on one node, and who asks for what.
 pub struct Node<'a> {
-    /// The application.
     pub app: &'a str,
-    /// This node's name.
     pub name: &'a str,
     /// The settings in force. An update under way has its own.
     pub settings: &'a Settings,
-    /// The store.
     pub store: &'a Store,
-    /// Time.
     pub clock: &'a dyn Clock,
     /// Who asks: `timer`, or a user's name.
     pub by: String,
@@ -40,7 +36,6 @@ pub struct Node<'a> {
     pub command: String,
     /// Set when somebody wants this run to end.
     pub interrupted: &'a AtomicBool,
-    /// Who is told.
     pub narrator: &'a dyn Narrator,
     /// Whether nothing may be changed, not even what is remembered.
     pub is_dry: bool,
@@ -55,7 +50,6 @@ pub trait Parts {
     fn with(&self, settings: &Settings, work: &mut Work<'_>) -> Result<Ended, driver::Error>;
 }
 
-/// Why nothing was begun.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The loop could not go on.
@@ -99,10 +93,8 @@ pub enum Error {
     /// No trial is under way.
     #[error("no release is on trial")]
     NoTrial,
-    /// That release is banned.
     #[error("release {} is banned since {}: {}", .0.release.version, super::policy::short(.0.since), .0.reason)]
     Banned(crate::types::state::Bad),
-    /// It is active already.
     #[error("release {0} is active already")]
     ActiveAlready(Version),
     /// A tree cannot be looked at.
@@ -163,7 +155,6 @@ pub fn phase_name(phase: &Phase) -> &'static str {
 /// How a switch is wanted.
 #[derive(Clone, Debug, Default)]
 pub struct Wish {
-    /// A person must commit.
     pub confirm: bool,
     /// The new release stays whatever the checks say.
     pub no_rollback: bool,
@@ -180,7 +171,6 @@ pub struct Wish {
 /// The policies that hold for one switch.
 #[derive(Clone, Debug)]
 pub struct Policies {
-    /// To what.
     pub offered: Offered,
     /// Whether only a hold counts.
     pub is_urgent: bool,
@@ -251,7 +241,6 @@ impl Node<'_> {
         }
     }
 
-    /// The application's data.
     pub fn data(&self) -> Data {
         Data::of(self.store, self.settings)
     }

@@ -12,17 +12,13 @@ use crate::types::{Digest, Version};
 /// What the channel said when it was last accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelView {
-    /// Its name.
     pub name: String,
-    /// Its serial.
     pub serial: u64,
-    /// When it was issued.
     pub issued: Timestamp,
     /// From when on it says nothing any more.
     pub expires: Timestamp,
     /// The release that it wants to run.
     pub version: Version,
-    /// That release's digest.
     pub digest: Digest,
     /// When it was first offered, as far as this node has seen: a node that runs another one is behind since then.
     #[serde(default)]

@@ -13,10 +13,8 @@
 use crate::types::record::{Blame, Cause, Intent, Phase, Reason, Record};
 use crate::types::state::Outcome;
 
-/// How an update ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct End {
-    /// The outcome.
     pub outcome: Outcome,
     /// The exit code that tells it.
     pub exit_code: u8,
@@ -90,7 +88,6 @@ fn rolled_back(cause: Cause, intent: Intent, has_way_back: bool) -> (Outcome, u8
     }
 }
 
-/// Nothing was changed.
 fn called_off(cause: Cause) -> (Outcome, u8) {
     match cause {
         Cause::NotNow | Cause::Baseline => (Outcome::CalledOff, 15),

@@ -35,7 +35,6 @@ impl StagingPlan {
 /// How one path of the data is copied before the switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CopyPlan {
-    /// The data.
     pub path: PathBuf,
     /// `snapshot` (btrfs, at once), `copy` (blocks are shared where the file system can), `none` (kept as they are), or
     /// `absent` (there is nothing yet).
@@ -123,7 +122,6 @@ pub fn copies(settings: &Settings) -> Vec<CopyPlan> {
 
 /// A way back from one release to another, as far as the data are concerned.
 pub struct DataBack<'a> {
-    /// The settings in force.
     pub settings: &'a Settings,
     /// Knows what the releases say of their data.
     pub store: &'a Store,
@@ -131,7 +129,6 @@ pub struct DataBack<'a> {
     pub asked: Option<DataPolicy>,
     /// The release that comes back.
     pub old: Option<&'a Version>,
-    /// The release that goes.
     pub new: &'a Version,
 }
 

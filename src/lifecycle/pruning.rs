@@ -12,10 +12,8 @@ use crate::types::record::Record;
 use crate::types::state::State;
 use crate::types::{ReleaseId, Version};
 
-/// What pruning came to.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct Pruned {
-    /// Gone, or to go.
     pub removed: Vec<Version>,
     /// Kept though they would be surplus: processes run from them.
     pub in_use: BTreeMap<Version, Vec<u32>>,

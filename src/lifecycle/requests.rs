@@ -20,7 +20,6 @@ const BEYOND: Duration = Duration::from_secs(120);
 pub enum Turn {
     /// Nobody else is in the middle: whoever asked acts by itself.
     Ours {
-        /// The lock.
         lock: Lock,
         /// The update whose cutover was asked, and died before it had ended it.
         asked: Option<String>,

@@ -21,19 +21,14 @@ use crate::{coord, health, release, store};
 pub struct Settings {
     /// The directory of releases and pointer.
     pub root: PathBuf,
-    /// Where releases come from.
     pub source: release::source::Settings,
-    /// What releases may hold.
     pub archive: release::archive::Settings,
-    /// How trees are kept.
     pub store: store::Settings,
     /// Links made in each tree when it is staged: name in the tree, and where it points to.
     pub links: BTreeMap<String, PathBuf>,
-    /// What the application writes.
     pub data: Vec<Data>,
     /// What holds for all of that.
     pub data_policy: RestoreSettings,
-    /// What runs.
     pub service: service::Settings,
     /// What else runs at the moments of an update.
     pub hooks: hooks::Settings,
@@ -43,7 +38,6 @@ pub struct Settings {
     pub rehearsal: rehearsal::Settings,
     /// When it may be switched.
     pub policy: policy::Settings,
-    /// With whom.
     pub fleet: coord::Settings,
     /// What is told to monitoring.
     pub metrics: Metrics,
@@ -53,7 +47,6 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// The path, absolute.
     #[serde(deserialize_with = "plain_path")]
     pub path: PathBuf,
     /// What a rollback does with it.

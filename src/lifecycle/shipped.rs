@@ -17,7 +17,6 @@ const UNIT_BYTES_MAX: usize = 1 << 20;
 /// The files for systemd in a tree, as paths in its `systemd` directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shipped {
-    /// Units and templates.
     pub units: BTreeSet<String>,
     /// Drop-ins of the application's units: `shop.service.d/memory.conf`.
     pub drop_ins: BTreeSet<String>,
@@ -26,7 +25,6 @@ pub struct Shipped {
 }
 
 impl Shipped {
-    /// Units and drop-ins.
     pub(super) fn files(&self) -> impl Iterator<Item = &String> {
         self.units.iter().chain(&self.drop_ins)
     }

@@ -22,7 +22,6 @@ use crate::types::{Digest, ReleaseId, Version};
 /// Why a release was not staged. The running release is untouched.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The store refused.
     #[error(transparent)]
     Store(#[from] store::Error),
     /// The archive is refused, or cannot be unpacked.
@@ -39,21 +38,14 @@ pub enum Error {
     Source(#[from] source::Error),
     /// What came is not what was promised.
     #[error("release {version} is refused: {what}")]
-    Mismatch {
-        /// The release.
-        version: Version,
-        /// What differs.
-        what: String,
-    },
+    Mismatch { version: Version, what: String },
     /// A configured link has no place in the tree.
     #[error("cannot make the link `{name}` of `[links]` in the tree: {why}")]
     Link {
-        /// The setting.
         name: String,
         /// What is in the way.
         why: String,
     },
-    /// The disk refused.
     #[error(transparent)]
     Disk(#[from] disk::Error),
 }
@@ -78,10 +70,8 @@ impl Error {
     }
 }
 
-/// What staging came to.
 #[derive(Clone, Debug)]
 pub struct Staged {
-    /// The sealed tree.
     pub sealed: Sealed,
     /// Whether it had been staged before.
     pub was_here: bool,

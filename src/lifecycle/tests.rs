@@ -194,7 +194,6 @@ impl Parts for FakeParts<'_> {
     }
 }
 
-/// Hears nothing.
 struct Deaf;
 
 impl Narrator for Deaf {
@@ -280,7 +279,6 @@ fn update_in(
     (ended, clock.boot() - began, application.done.into_inner())
 }
 
-/// Others never decide.
 struct Undecided;
 
 impl Agreement for Undecided {

@@ -25,16 +25,12 @@ pub(super) const UNITS_MAX: usize = 200;
 /// The unit files of a release cannot be put in place.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The machine said no.
     #[error(transparent)]
     Disk(#[from] disk::Error),
-    /// systemd said no.
     #[error(transparent)]
     Systemd(#[from] systemd::Error),
-    /// There is another file.
     #[error("cannot link unit `{unit}`: `{}` is not a link of ours", escaped_path(path))]
     Taken {
-        /// The unit.
         unit: String,
         /// The file in the way.
         path: PathBuf,

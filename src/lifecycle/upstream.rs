@@ -31,7 +31,6 @@ pub enum Error {
     /// The trusted keys cannot be read.
     #[error(transparent)]
     Trust(#[from] trust::Error),
-    /// The node's own memory.
     #[error(transparent)]
     Node(#[from] node::Error),
     /// It is fetched and not what was promised.
@@ -48,9 +47,7 @@ impl From<crate::store::Error> for Error {
 /// A release on offer: what policies, plans and people want to know of it.
 #[derive(Clone, Debug)]
 pub struct Offered {
-    /// Which one.
     pub release: ReleaseId,
-    /// The channel's serial.
     pub serial: Option<u64>,
     /// When the channel was issued.
     pub issued: Option<Timestamp>,
@@ -102,7 +99,6 @@ impl Offered {
 pub enum Idle {
     /// The release that the channel names serves.
     Current(Version),
-    /// It is banned here.
     Banned(Bad),
 }
 

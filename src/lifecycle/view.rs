@@ -17,19 +17,15 @@ pub const API_VERSION: u32 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Doing {
-    /// Nothing.
     Idle,
     /// A release is being fetched and unpacked.
     Staging,
     /// A newer release lies ready.
     Staged,
-    /// It waits for something.
     Waiting,
     /// The new release is rehearsed.
     Warming,
-    /// The fleet is asked.
     Voting,
-    /// Services stop and start.
     Switching,
     /// The new release is watched.
     Trial,
@@ -37,25 +33,19 @@ pub enum Doing {
     RollingBack,
     /// The fleet's decision is not known here.
     InDoubt,
-    /// A person must decide.
     NeedsPerson,
 }
 
-/// The view.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
     /// See [`API_VERSION`].
     pub api_version: u32,
-    /// The application.
     pub app: String,
-    /// The node.
     pub node: String,
-    /// The root.
     pub root: String,
     /// When this was looked at.
     #[serde(default)]
     pub as_of: Option<Timestamp>,
-    /// What it is about.
     pub state: Doing,
     /// The release that the pointer names.
     pub active: Option<Active>,
@@ -69,12 +59,9 @@ pub struct Status {
     /// The update or rollback under way.
     #[serde(default)]
     pub update: Option<UpdateView>,
-    /// The trial under way.
     pub trial: Option<TrialView>,
-    /// The rehearsal under way.
     #[serde(default)]
     pub rehearsal: Option<RehearsalView>,
-    /// The last outcome.
     pub last: Option<Last>,
     /// What keeps a newer release from being switched to.
     pub blocked: Vec<BlockedView>,
@@ -87,13 +74,9 @@ pub struct Status {
     pub bad: Vec<Bad>,
     /// Releases that are never pruned.
     pub pins: Vec<Version>,
-    /// Room.
     pub disk: DiskView,
-    /// The application's data.
     pub data: DataView,
-    /// How trees are made.
     pub store: StoreView,
-    /// Whose releases are taken.
     #[serde(default)]
     pub source: SourceView,
     /// The fleet's rollout that this node is in.
@@ -105,22 +88,17 @@ pub struct Status {
     pub needs_person: Option<NeedsPerson>,
     /// What is wrong with files of ours, or with the pointer.
     pub problems: Vec<String>,
-    /// What to type next.
     pub next: Vec<String>,
 }
 
-/// What runs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Active {
-    /// Its name.
     pub version: Version,
-    /// The channel's serial.
     pub serial: Option<u64>,
     /// Its digest, where it is known.
     pub digest: Option<Digest>,
     /// Since when it is active.
     pub since: Option<Timestamp>,
-    /// Whether it is committed.
     pub committed: bool,
     /// Who vouched for it; empty for an unsigned one.
     pub signers: Vec<String>,
@@ -129,7 +107,6 @@ pub struct Active {
 /// One unit of the application, with the words of `systemctl list-units`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitView {
-    /// Its name.
     pub unit: String,
     /// Whether systemd has its file: `loaded`, `not-found`, `masked`.
     pub load: String,
@@ -157,13 +134,9 @@ impl UnitView {
 /// What a rollback would bring back.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Previous {
-    /// Its name.
     pub version: Version,
-    /// The channel's serial.
     pub serial: Option<u64>,
-    /// Its digest.
     pub digest: Digest,
-    /// When it was committed.
     pub since: Timestamp,
     /// Whether going back is possible.
     pub rollback: RollbackView,
@@ -190,13 +163,9 @@ pub struct RollbackView {
 /// A newer release that lies ready.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ready {
-    /// Its name.
     pub version: Version,
-    /// The channel's serial.
     pub serial: Option<u64>,
-    /// Its digest.
     pub digest: Digest,
-    /// When it was staged.
     pub since: Timestamp,
 }
 
@@ -211,19 +180,14 @@ pub struct UpdateView {
     pub from: Option<Version>,
     /// The release that is to serve, or is to go.
     pub to: Version,
-    /// The journal's phase.
     pub phase: String,
-    /// Why it goes back.
     pub reason: Option<String>,
-    /// When it began.
     pub started: Timestamp,
-    /// Who began it.
     pub by: String,
     /// The process that works on it; none: it was interrupted, and is taken up by `recover` or the next run.
     pub pid: Option<u32>,
 }
 
-/// The trial under way.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct TrialView {
     /// When it must have shown itself healthy.
@@ -232,11 +196,8 @@ pub struct TrialView {
     pub healthy_for_s: u64,
     /// How long it must be, in seconds.
     pub need_s: u64,
-    /// Each check.
     pub checks: Vec<serde_json::Value>,
-    /// Processes by tree.
     pub processes: ProcessesView,
-    /// A person must commit.
     pub confirm: bool,
     /// The release that comes back when the trial fails.
     #[serde(default)]
@@ -246,16 +207,12 @@ pub struct TrialView {
 /// Processes of the units, by the tree they run from.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ProcessesView {
-    /// From the active one.
     pub new: usize,
-    /// From others.
     pub old: usize,
 }
 
-/// The last outcome.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Last {
-    /// How it ended.
     pub outcome: Outcome,
     /// The release before, which serves again after a rollback.
     pub from: Option<Version>,
@@ -263,7 +220,6 @@ pub struct Last {
     pub to: Version,
     /// Why, when it was no commit.
     pub reason: Option<String>,
-    /// When.
     pub at: Timestamp,
     /// The exit code that told it.
     pub exit_code: u8,
@@ -275,21 +231,17 @@ pub struct Last {
     /// Who asked: `timer`, or a user's name.
     #[serde(default)]
     pub by: String,
-    /// The transaction.
     pub transaction: String,
 }
 
 /// What is in the way.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BlockedView {
-    /// Which policy.
     pub policy: String,
     /// Since when it has kept this node from what it would run, where that is known.
     #[serde(default)]
     pub since: Option<Timestamp>,
-    /// Until when.
     pub until: Option<Timestamp>,
-    /// For people.
     pub text: String,
 }
 
@@ -300,7 +252,6 @@ impl From<policy::Blocked> for BlockedView {
     }
 }
 
-/// Room.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct DiskView {
     /// Free bytes.
@@ -314,7 +265,6 @@ pub struct DiskView {
     pub reclaimable: u64,
 }
 
-/// The application's data.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct DataView {
     /// What the active release writes.
@@ -333,15 +283,12 @@ pub struct DataView {
 pub struct RestorableView {
     /// The release that wrote them, with which they would come back.
     pub version: Version,
-    /// When they were copied.
     pub at: Timestamp,
     /// How many seconds ago that is.
     pub age_s: u64,
-    /// Where they were.
     pub paths: Vec<String>,
 }
 
-/// How trees are made.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct StoreView {
     /// The method in force: `btrfs`, `reflink`, `hardlink` or `copy`.
@@ -351,10 +298,8 @@ pub struct StoreView {
     pub configured: String,
 }
 
-/// Whose releases are taken.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct SourceView {
-    /// Where they come from.
     pub url: Option<String>,
     /// Releases and channels without signatures are taken.
     pub allow_unsigned: bool,

@@ -20,9 +20,7 @@ pub struct WayBack {
     pub version: Option<Version>,
     /// What to do with the data.
     pub data: DataPolicy,
-    /// Why.
     pub reason: Option<String>,
-    /// Set no hold.
     pub no_hold: bool,
     /// The rollout that wants it.
     pub rollout: Option<u64>,
@@ -31,7 +29,6 @@ pub struct WayBack {
 }
 
 impl WayBack {
-    /// Why, in words.
     pub fn why(&self) -> String {
         self.reason.clone().unwrap_or_else(|| super::finish::BY_HAND.into())
     }
@@ -40,7 +37,6 @@ impl WayBack {
 /// Where a rollback would lead, and from where.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// The release that goes.
     pub from: ReleaseId,
     /// The release that comes back.
     pub back_to: ReleaseId,

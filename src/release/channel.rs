@@ -45,13 +45,9 @@ pub struct Channel {
     pub product: String,
     /// The channel's name: a file under another name is refused.
     pub channel: String,
-    /// Grows with every change.
     pub serial: u64,
-    /// When it was signed.
     pub issued: Timestamp,
-    /// Until when it holds.
     pub expires: Timestamp,
-    /// The release to run.
     pub release: ReleaseId,
     /// Others that may be staged or pinned, newest first.
     pub also: Vec<ReleaseId>,

@@ -30,13 +30,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What is copied, and from where to where.
 pub struct CopyOrder<'a> {
-    /// Where it is.
     pub from: &'a dyn Source,
-    /// What is there already.
     pub there: &'a dyn Source,
-    /// Where it shall be.
     pub to: &'a dyn Sink,
-    /// The channel's name.
     pub channel: &'a str,
     /// All releases that the channel names, not only the one to run.
     pub is_complete: bool,
@@ -49,9 +45,7 @@ pub struct CopyOrder<'a> {
 /// What a copy came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copied {
-    /// The release to run.
     pub release: ReleaseId,
-    /// The channel's serial.
     pub serial: u64,
     /// Releases that were not there.
     pub releases: Vec<Version>,

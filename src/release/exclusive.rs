@@ -21,10 +21,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Why there is no lock.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Somebody else has it.
     #[error("another process works there, and holds the lock `{}`", escaped_path(.0))]
     Taken(PathBuf),
-    /// The disk refused.
     #[error(transparent)]
     Disk(#[from] disk::Error),
 }

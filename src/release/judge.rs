@@ -32,7 +32,6 @@ const CLOCK_AHEAD_MAX: SignedDuration = SignedDuration::from_mins(10);
 pub struct Wants<'a> {
     /// The product; without it, any.
     pub product: Option<&'a str>,
-    /// The channel's name.
     pub channel: &'a str,
     /// Kinds of releases that run here.
     pub compatible: &'a [String],
@@ -41,7 +40,6 @@ pub struct Wants<'a> {
 /// A channel that was accepted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Accepted {
-    /// What it says.
     pub channel: Channel,
     /// What to remember: entries of `State::channels`. Remember them before acting upon the channel.
     pub memory: Vec<(String, SeenChannel)>,
@@ -56,24 +54,13 @@ pub struct Accepted {
 pub enum Warning {
     /// The clock is behind a signed time.
     #[error("the clock says {clock}, but a channel was issued at {issued}: the clock is wrong")]
-    ClockBehind {
-        /// This node's time.
-        clock: Timestamp,
-        /// The newest signed time.
-        issued: Timestamp,
-    },
+    ClockBehind { clock: Timestamp, issued: Timestamp },
     /// Two thirds of the channel's life are over.
     #[error("channel `{channel}` expires at {expires}: it should be signed anew")]
-    ExpiresSoon {
-        /// The channel.
-        channel: String,
-        /// When.
-        expires: Timestamp,
-    },
+    ExpiresSoon { channel: String, expires: Timestamp },
     /// Credentials go over the network as they are.
     #[error("credentials are sent over `http://`, where whoever is on the way can read them: use `https://`")]
     CredentialsInClear,
-    /// Nobody vouches for it.
     #[error(
         "`{0}` is taken without a signature, as configured: whoever can write to the source decides what runs here"
     )]

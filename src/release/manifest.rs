@@ -39,12 +39,10 @@ const KEYS: [&str; 13] = [
     "data_write",
 ];
 
-/// What a manifest says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     /// Which application this is a release of.
     pub product: String,
-    /// The release's name.
     pub version: Version,
     /// The archive's file name, beside the manifest.
     pub archive: String,

@@ -42,9 +42,7 @@ pub enum Error {
 
 /// A release that may be staged, and all that is known of it before its archive is read.
 pub struct Candidate {
-    /// Its version and digest.
     pub release: ReleaseId,
-    /// What it is.
     pub manifest: Manifest,
     /// The channel's serial, where it comes from a channel.
     pub serial: Option<u64>,
@@ -52,7 +50,6 @@ pub struct Candidate {
     pub signers: Vec<Signer>,
     /// How many percent of the nodes it is for by now, where it comes from a channel.
     pub percent: Option<u8>,
-    /// Where the archive is.
     pub archive: Box<dyn Ranges>,
     /// Whether nobody but root and the caller can change the archive where it is. Any other must be copied to a private
     /// file first: it could be changed between two readings.
@@ -71,15 +68,12 @@ pub struct ReadChannel {
 
 /// Reads releases of one source for one node.
 pub struct Resolver<'a> {
-    /// Where releases come from.
     pub source: &'a dyn Source,
-    /// Whose are taken.
     pub keyring: &'a Keyring,
     /// The table `[source]`.
     pub settings: &'a Settings,
     /// The product, where `settings` names none and the application's name does.
     pub product: Option<&'a str>,
-    /// The wall clock's time.
     pub now: Timestamp,
 }
 
@@ -261,17 +255,14 @@ fn sends_credentials_in_clear(settings: &Settings) -> bool {
 
 /// An archive that somebody named on the command line.
 pub struct LocalArchive<'a> {
-    /// The archive.
     pub file: &'a Path,
     /// Its version, where it has no manifest.
     pub version: Option<&'a Version>,
-    /// Whose releases are taken.
     pub keyring: &'a Keyring,
     /// The table `[source]`, with `allow_unsigned` as asked for on the command line.
     pub settings: &'a Settings,
     /// The product, where `settings` names none and the application's name does.
     pub product: Option<&'a str>,
-    /// The wall clock's time.
     pub now: Timestamp,
 }
 

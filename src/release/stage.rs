@@ -36,7 +36,6 @@ pub struct Built {
     pub declared: Digest,
     /// Entries of the archive, and directories that have none.
     pub entries: u64,
-    /// Regular files.
     pub files: u64,
     /// Bytes of the files, holes included.
     pub bytes: u64,

@@ -29,7 +29,6 @@ pub enum Malformed {
         /// Bytes that are read.
         limit: usize,
     },
-    /// Something about one line.
     #[error("line {line}: {problem}")]
     Line {
         /// The line's number, from 1.
@@ -42,7 +41,6 @@ pub enum Malformed {
     Value {
         /// The line's number, from 1.
         line: usize,
-        /// The key.
         key: String,
         /// What is wrong with its value.
         problem: ValueProblem,
@@ -64,7 +62,6 @@ pub enum LineProblem {
     /// A control character: a tab, a carriage return, a zero byte.
     #[error("it has the control character U+{0:04X}")]
     Control(u32),
-    /// Nothing stands on it.
     #[error("it is empty")]
     Empty,
     /// There is no key, or no equals sign.
@@ -75,16 +72,9 @@ pub enum LineProblem {
     FormatNotFirst,
     /// The key was given before.
     #[error("`{key}` is given twice, first on line {first}")]
-    Twice {
-        /// The key.
-        key: String,
-        /// Where it stands first.
-        first: usize,
-    },
-    /// Nobody knows the key.
+    Twice { key: String, first: usize },
     #[error("`{key}` is unknown{}", nearest.map_or_else(String::new, |nearest| format!(" (did you mean `{nearest}`?)")))]
     Unknown {
-        /// The key.
         key: String,
         /// The known key that looks most like it.
         nearest: Option<&'static str>,
@@ -94,7 +84,6 @@ pub enum LineProblem {
 /// What may be wrong with a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValueProblem {
-    /// It is empty.
     #[error("its value is empty")]
     Empty,
     /// It is not what the key asks for.
@@ -110,7 +99,6 @@ pub enum ValueProblem {
     Conflict(&'static str),
 }
 
-/// One line, read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line<'a> {
     /// Its number, from 1.
@@ -151,7 +139,6 @@ impl Line<'_> {
         Digest::from_hex(digits).map_err(|_| self.not("a SHA-256 digest of 64 hex digits"))
     }
 
-    /// A version.
     pub fn version(&self) -> Result<Version, Malformed> {
         self.parsed("a version: letters, digits or `._+~-`, the first a letter or digit")
     }
@@ -189,7 +176,6 @@ impl Line<'_> {
         inner.split(',').map(|item| number(item.trim_matches(' ')).ok_or_else(wrong)).collect()
     }
 
-    /// Names separated by commas.
     pub fn names(&self) -> Result<Vec<String>, Malformed> {
         let names = self.value.split(',').map(|name| name.trim_matches(' '));
         let named = |name: &str| is_name(name).then(|| name.to_owned());

@@ -22,9 +22,7 @@ const BYTES_MAX: usize = 4 << 20;
 /// A file of ours, as it was found.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kept<T> {
-    /// There is none.
     Missing,
-    /// It is whole.
     Whole(T),
     /// It cannot be believed, and why.
     Damaged(String),

@@ -17,17 +17,14 @@ impl Layout {
         Self { root: root.into() }
     }
 
-    /// The root itself.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The pointer.
     pub fn current(&self) -> PathBuf {
         self.root.join("current")
     }
 
-    /// Where complete trees are.
     pub fn releases(&self) -> PathBuf {
         self.root.join("releases")
     }
@@ -72,7 +69,6 @@ impl Layout {
         self.private().join("state.lock")
     }
 
-    /// The update under way.
     pub fn journal(&self) -> PathBuf {
         self.private().join("journal.json")
     }
@@ -92,12 +88,10 @@ impl Layout {
         self.private().join("settings.json")
     }
 
-    /// What is remembered.
     pub fn state(&self) -> PathBuf {
         self.private().join("state.json")
     }
 
-    /// What happened.
     pub fn history(&self) -> PathBuf {
         self.private().join("history.jsonl")
     }
@@ -138,7 +132,6 @@ impl Layout {
         self.private().join("manifests")
     }
 
-    /// Where trees are built.
     pub fn staging(&self) -> PathBuf {
         self.private().join("staging")
     }

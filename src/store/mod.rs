@@ -72,40 +72,29 @@ pub enum Method {
     Auto,
     /// A writable snapshot of the closest release.
     Btrfs,
-    /// Clones of unchanged files.
     Reflink,
-    /// Links to unchanged files.
     Hardlink,
-    /// Copies.
     Copy,
 }
 
 /// What the store refuses, or cannot do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The disk refused.
     #[error(transparent)]
     Disk(#[from] disk::Error),
     /// The root is no place for releases.
     #[error("cannot use `{}` as root: {why}", .root.display())]
     Root {
-        /// The root asked for.
         root: PathBuf,
         /// What is wrong with it.
         why: String,
     },
     /// `current` is not what this program made.
     #[error("`{}` is not a link to a release: {why}", .path.display())]
-    StrangePointer {
-        /// The pointer.
-        path: PathBuf,
-        /// What it is.
-        why: String,
-    },
+    StrangePointer { path: PathBuf, why: String },
     /// A file of ours that cannot be believed.
     #[error("`{}` cannot be trusted: {why}", .path.display())]
     Damaged {
-        /// Which file.
         path: PathBuf,
         /// What is wrong with it.
         why: String,
@@ -118,13 +107,11 @@ pub enum Error {
         /// How long it was waited for.
         limit: std::time::Duration,
     },
-    /// No such release here.
     #[error("no tree of release {0} on this node")]
     NoSuchTree(Version),
     /// A tree of that name is there already, and is another release.
     #[error("release {version} is on this node already, with other content ({here})")]
     OtherContent {
-        /// The version.
         version: Version,
         /// The digest of what is here.
         here: crate::types::Digest,
@@ -134,19 +121,12 @@ pub enum Error {
     NoSpace(space::Missing),
     /// The file system is of a kind that a release must not live on, or several are mixed.
     #[error("`{}` is not on the file system of `{}`; a rename between them cannot work", .path.display(), .root.display())]
-    OtherFilesystem {
-        /// What lies elsewhere.
-        path: PathBuf,
-        /// The root.
-        root: PathBuf,
-    },
+    OtherFilesystem { path: PathBuf, root: PathBuf },
 }
 
 /// The store of one application.
 #[derive(Clone)]
 pub struct Store {
-    /// Where things are.
     pub layout: Layout,
-    /// How they are changed.
     pub disk: Disk,
 }

@@ -9,11 +9,8 @@ use crate::types::Version;
 /// A release as retention sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree {
-    /// Its name.
     pub version: Version,
-    /// When it was staged.
     pub staged: Timestamp,
-    /// What it is worth.
     pub worth: Worth,
 }
 
@@ -28,7 +25,6 @@ pub enum Worth {
     Good,
 }
 
-/// What must stay.
 #[derive(Clone, Debug, Default)]
 pub struct Keep {
     /// How many, the protected ones included.

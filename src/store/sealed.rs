@@ -10,19 +10,15 @@ use crate::types::{Digest, ReleaseId, Version};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sealed {
-    /// Which release it is.
     pub release: ReleaseId,
-    /// The product's name.
     pub product: Option<String>,
     /// The channel's serial, where it came from a channel.
     pub serial: Option<u64>,
     /// Digest of the tree (`types::entry`).
     pub tree: Digest,
-    /// Number of entries.
     pub entries: u64,
     /// Bytes of all files.
     pub bytes: u64,
-    /// When it was staged.
     pub staged: Timestamp,
     /// Who vouched for it: names of keys; empty for an unsigned one.
     pub signers: Vec<String>,
@@ -35,7 +31,6 @@ pub struct Sealed {
     pub allowed: Vec<String>,
     /// Which data this release reads (epochs).
     pub data_read: Vec<u64>,
-    /// Which data it writes.
     pub data_write: Option<u64>,
     /// Links of the node's configuration that were made in the tree, and directories on the way to them; they are no part
     /// of its digest.
@@ -51,11 +46,8 @@ pub struct Sealed {
 pub struct Replaced {
     /// Its path in the tree.
     pub path: String,
-    /// Permission bits.
     pub mode: u32,
-    /// Numeric owner.
     pub uid: u32,
-    /// Numeric group.
     pub gid: u32,
     /// Modification time: seconds and nanoseconds.
     pub mtime: (i64, u32),

@@ -14,7 +14,6 @@ use crate::types::Size;
 pub struct Need {
     /// Bytes of content.
     pub bytes: u64,
-    /// Files, directories and links.
     pub entries: u64,
 }
 

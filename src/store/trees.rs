@@ -38,9 +38,7 @@ pub struct Request {
     pub transaction: String,
     /// Keep the new release; else go back.
     pub commit: bool,
-    /// Why.
     pub reason: String,
-    /// Who asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
     /// Whether going back sets no hold.
@@ -51,10 +49,8 @@ pub struct Request {
     pub data: Option<DataPolicy>,
 }
 
-/// What became of leftovers.
 #[derive(Debug, Default)]
 pub struct Swept {
-    /// How many are gone.
     pub gone: usize,
     /// Which could not be removed, and why.
     pub failed: BTreeMap<PathBuf, Error>,
@@ -334,7 +330,6 @@ impl Store {
         Ok(swept)
     }
 
-    /// The update under way.
     pub fn journal(&self) -> Result<Kept<Record>, Error> {
         Ok(kept::load(&self.layout.journal())?)
     }
@@ -344,7 +339,6 @@ impl Store {
         Ok(kept::save(&self.disk, &self.layout.journal(), record)?)
     }
 
-    /// The update has ended.
     pub fn end_journal(&self) -> Result<(), Error> {
         Ok(self.disk.remove_files(&[self.layout.journal(), self.layout.settings()])?)
     }
@@ -370,7 +364,6 @@ impl Store {
         Ok(self.disk.remove_file(&self.layout.request())?)
     }
 
-    /// What is remembered.
     pub fn state(&self) -> Result<Kept<State>, Error> {
         Ok(kept::load(&self.layout.state())?)
     }

@@ -18,7 +18,6 @@ pub trait Clock: Send + Sync {
     fn wall(&self) -> Timestamp;
     /// Names this boot of the machine.
     fn boot_id(&self) -> String;
-    /// Waits so long.
     fn sleep(&self, duration: Duration);
     /// Waits until the wall clock says so, following its steps; not at all when it has passed.
     fn sleep_until(&self, instant: Timestamp);
@@ -40,7 +39,6 @@ pub trait Clock: Send + Sync {
 const BOOT_IDS: [&str; 2] =
     ["/proc/1/root/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/random/boot_id"];
 
-/// The machine's own clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 

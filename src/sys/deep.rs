@@ -18,7 +18,6 @@ use super::ioctl;
 
 /// How many directories are open at once; what is deeper is first moved up to the root.
 const DEPTH_MAX: usize = 64;
-/// linux/fs.h: FS_APPEND_FL and FS_IMMUTABLE_FL
 const FIXED: i32 = 0x20 | 0x10;
 
 /// What happens to files that nobody may change (`chattr +i`, `+a`).
@@ -35,7 +34,6 @@ pub enum Fixed {
 pub struct Failure {
     /// Where, from the directory that was to be emptied; only its end is known where directories are very deep.
     pub path: PathBuf,
-    /// Why.
     pub source: io::Error,
 }
 

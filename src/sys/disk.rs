@@ -25,7 +25,6 @@ use crate::types::escaped_path;
 pub struct Change<'a> {
     /// What is done, as a verb: "cannot {action} `{path}`".
     pub action: &'static str,
-    /// To what.
     pub path: &'a Path,
 }
 
@@ -44,11 +43,8 @@ pub struct Disk {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} `{}`", escaped_path(.path))]
 pub struct Error {
-    /// What was tried.
     pub action: &'static str,
-    /// On what.
     pub path: PathBuf,
-    /// What the machine said.
     pub source: io::Error,
 }
 
@@ -84,7 +80,6 @@ const USUAL_BYTES: usize = 4096;
 
 /// Turns what the machine said into an [`Error`] with operation and path.
 pub trait Context<T> {
-    /// Adds operation and path.
     fn context(self, action: &'static str, path: &Path) -> Result<T, Error>;
 
     /// The same with a path that is made up only when it is needed.

@@ -22,7 +22,6 @@ pub struct Inode {
     pub kind: SFlag,
     /// Its device; each subvolume of btrfs has its own.
     pub device: u64,
-    /// Its number there.
     pub inode: u64,
     /// The mount that it is seen through; 0 where the kernel does not say (before Linux 5.8).
     pub mount: u64,
@@ -72,7 +71,6 @@ pub enum Border {
 }
 
 impl Border {
-    /// As people call it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Mount => "a mount point",

@@ -18,7 +18,6 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
 
-/// linux/magic.h
 const BTRFS_SUPER_MAGIC: u64 = 0x9123_683e;
 const XFS_SUPER_MAGIC: u64 = 0x5846_5342;
 const EXT4_SUPER_MAGIC: u64 = 0xef53;
@@ -26,7 +25,6 @@ const TMPFS_MAGIC: u64 = 0x0102_1994;
 const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
 /// A subvolume's root always has this inode number, and no other directory of btrfs has it.
 const SUBVOLUME_INODE: u64 = 256;
-/// linux/btrfs.h: BTRFS_SUBVOL_RDONLY
 const READ_ONLY: u64 = 1 << 1;
 /// linux/btrfs_tree.h: BTRFS_ROOT_SUBVOL_RDONLY: the same, as a subvolume's information says it
 const ROOT_READ_ONLY: u64 = 1;
@@ -74,7 +72,6 @@ mod raw {
     nix::ioctl_write_ptr!(set_file_flags, b'f', 2, libc::c_long);
 }
 
-/// linux/un.h: SIOCUNIXFILE
 const SOCKET_FILE: libc::c_ulong = 0x89e0;
 
 /// The file that a Unix socket of another process is bound to, opened as a path only. For root.
@@ -118,7 +115,6 @@ pub fn file_flags(file: impl AsFd) -> io::Result<i32> {
     }
 }
 
-/// Sets them.
 pub fn set_file_flags(file: impl AsFd, flags: i32) -> io::Result<()> {
     let mut bytes = [0; size_of::<libc::c_long>()];
     bytes[..4].copy_from_slice(&flags.to_ne_bytes());

@@ -20,14 +20,11 @@ const TRIES: u32 = 10;
 /// How long between two tries.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Who holds a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// The process.
     pub pid: u32,
     /// What it was asked to do.
     pub command: String,
-    /// Since when.
     pub since: Timestamp,
 }
 
@@ -53,10 +50,8 @@ impl Drop for Lock {
     }
 }
 
-/// What came of trying.
 #[derive(Debug)]
 pub enum Attempt {
-    /// It is ours.
     Mine(Lock),
     /// Somebody else has it; who, if they have said so already.
     Theirs(Option<Holder>),

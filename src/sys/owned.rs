@@ -26,29 +26,20 @@ pub enum Error {
     Owner {
         /// The file, or the directory on the way to it.
         path: PathBuf,
-        /// Whose it is.
         uid: u32,
     },
-    /// Others can change it.
     #[error("`{}` can be written by others (mode {mode:04o}): run `chmod go-w` on it", escaped_path(.path))]
     Writable {
         /// The file, or the directory on the way to it.
         path: PathBuf,
-        /// Its permission bits.
         mode: u32,
     },
     /// It is not what it must be.
     #[error("`{}` is not {wanted}", escaped_path(.path))]
-    Not {
-        /// The file.
-        path: PathBuf,
-        /// What it must be.
-        wanted: &'static str,
-    },
+    Not { path: PathBuf, wanted: &'static str },
     /// There are too many links on the way.
     #[error("there are more than {LINKS_MAX} links on the way to `{}`", escaped_path(.0))]
     Links(PathBuf),
-    /// The machine refused.
     #[error(transparent)]
     Disk(#[from] disk::Error),
 }

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 
 use super::mounts::unescaped;
 
-/// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// The file system: `major:minor` of its device.
@@ -32,12 +31,10 @@ struct Mount {
 }
 
 impl Mounts {
-    /// Those of a process.
     pub fn of(pid: u32) -> io::Result<Self> {
         fs::read(format!("/proc/{pid}/mountinfo")).map(|table| Self::read(&table))
     }
 
-    /// Our own.
     pub fn own() -> io::Result<Self> {
         fs::read("/proc/self/mountinfo").map(|table| Self::read(&table))
     }

@@ -33,7 +33,6 @@ const CORPSE_WAIT: Duration = Duration::from_secs(1);
 /// How often a process whose output is closed is asked whether it has ended, at most and at least.
 const ASK_EVERY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
 
-/// A command to run.
 #[derive(Clone, Debug)]
 pub struct Command {
     /// Program and arguments. A program without a slash is looked for in `PATH`.
@@ -77,7 +76,6 @@ impl Command {
     }
 }
 
-/// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// By itself, with this status.
@@ -88,7 +86,6 @@ pub enum End {
     TimedOut(Duration),
     /// Killed since it was not wanted any more.
     Stopped,
-    /// It never ran; why.
     CannotStart(String),
 }
 
@@ -110,7 +107,6 @@ impl fmt::Display for End {
 /// What came of a command.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// How it ended.
     pub end: End,
     /// The end of what it wrote to standard output and standard error, as it came.
     pub output: Vec<u8>,

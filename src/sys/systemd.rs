@@ -27,7 +27,6 @@ pub enum Error {
     Refused {
         /// What was wanted, as a verb.
         action: &'static str,
-        /// Of which units.
         subject: String,
         /// How it ended, and the last line of what it said.
         answer: String,
@@ -37,9 +36,7 @@ pub enum Error {
     TimedOut {
         /// What was wanted, as a verb.
         action: &'static str,
-        /// Of which units.
         subject: String,
-        /// The time limit.
         limit: Duration,
     },
 }
@@ -237,13 +234,11 @@ fn shown(line: &str) -> String {
 /// arming again, also from within the service itself, is to start a timer that runs already.
 #[derive(Clone)]
 pub struct DeadMansSwitch<'a> {
-    /// Writes the unit files.
     pub disk: &'a Disk,
     /// The application; names the units.
     pub app: &'a str,
     /// The program, for example `/usr/bin/cutover`.
     pub program: PathBuf,
-    /// Its arguments.
     pub arguments: Vec<OsString>,
 }
 

@@ -44,7 +44,6 @@ const PROPERTIES: [&str; 26] = [
 /// The kinds of units that an application can consist of, by the ending of their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Processes.
     Service,
     /// Starts a service when somebody connects.
     Socket,
@@ -52,15 +51,12 @@ pub enum Kind {
     Timer,
     /// Starts a service when a file changes.
     Path,
-    /// A group of units.
     Target,
     /// A control group that holds units.
     Slice,
-    /// A mounted file system.
     Mount,
     /// A file system that is mounted when it is used.
     Automount,
-    /// Swap space.
     Swap,
 }
 
@@ -95,7 +91,6 @@ impl Kind {
 /// What systemd has read of a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Load {
-    /// It can be started.
     Loaded,
     /// An admin has forbidden to start it.
     Masked,
@@ -110,7 +105,6 @@ pub enum Load {
 pub struct Unit {
     /// The name by which it was asked for; of one that was found, its own.
     pub name: String,
-    /// Its kind.
     pub kind: Kind,
     /// Whether it can be started.
     pub load: Load,
@@ -139,7 +133,6 @@ impl Unit {
         !["inactive", "failed", ""].contains(&self.get("ActiveState"))
     }
 
-    /// Whether it has failed.
     pub fn has_failed(&self) -> bool {
         self.get("ActiveState") == "failed"
     }

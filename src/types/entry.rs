@@ -18,10 +18,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::Digest;
 
-/// What an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A directory.
     Directory,
     /// A regular file: its size in bytes and the digest of its content.
     File {
@@ -32,7 +30,6 @@ pub enum Kind {
     },
     /// A symbolic link, with its target byte for byte.
     Link {
-        /// Where it points to.
         target: Vec<u8>,
     },
 }
@@ -42,13 +39,10 @@ pub enum Kind {
 pub struct Entry {
     /// Relative to the tree's root, components separated by `/`; bytes, not necessarily UTF-8.
     pub path: Vec<u8>,
-    /// Directory, file or link.
     pub kind: Kind,
     /// Permission bits, 0 to 0o7777.
     pub mode: u32,
-    /// Numeric owner.
     pub uid: u32,
-    /// Numeric group.
     pub gid: u32,
     /// Modification time: seconds since the epoch, and nanoseconds.
     pub mtime: (i64, u32),

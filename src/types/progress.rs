@@ -1,20 +1,16 @@
 //! Long work tells how far it is; whoever shows it decides how.
 
-/// What is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activity {
     /// Bytes come from the source.
     Fetch,
-    /// A tree is built.
     Unpack,
     /// A tree is compared with what it must be.
     Verify,
-    /// An archive is made.
     Pack,
     /// Bytes are brought to where nodes read them.
     Bring,
-    /// Old trees go.
     Remove,
 }
 
@@ -28,7 +24,6 @@ pub trait Progress: Send + Sync {
     fn end(&self);
 }
 
-/// Shows nothing.
 pub struct Silent;
 
 impl Progress for Silent {

@@ -24,24 +24,18 @@ pub enum Phase {
     },
     /// The old release is being brought back.
     RollingBack {
-        /// Why.
         reason: Reason,
     },
-    /// The new release stays.
     Committed,
     /// The old release serves again and was seen healthy.
     RolledBack {
-        /// Why.
         reason: Reason,
     },
-    /// Nothing was switched.
     Cancelled {
-        /// Why.
         reason: Reason,
     },
 }
 
-/// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Nothing stands in the way of the switch.
@@ -49,14 +43,12 @@ pub enum Event {
         /// Whether the release is rehearsed first.
         rehearse: bool,
     },
-    /// The rehearsal went well.
     Ready,
     /// The new release has been started.
     Switched {
         /// When it must have shown itself healthy.
         until: Deadline,
     },
-    /// The trial went well.
     Passed,
     /// The new release, or the switch to it, failed; or somebody wants the old one back.
     Failed(Reason),
@@ -111,11 +103,8 @@ pub enum Cause {
     Unproven,
     /// Nobody committed a release that a person must commit.
     Unconfirmed,
-    /// The rehearsal failed.
     Rehearsal,
-    /// An operator wanted it.
     Operator,
-    /// The fleet wanted it.
     Fleet,
     /// The old release was not healthy before the switch.
     Baseline,
@@ -133,14 +122,11 @@ pub enum Blame {
     Node,
     /// A person's, or that of something a person has set up.
     Operator,
-    /// Others' in the fleet.
     Fleet,
-    /// Nobody's.
     Nobody,
 }
 
 impl Cause {
-    /// Whose fault it is.
     pub fn blame(self) -> Blame {
         match self {
             Self::Unhealthy | Self::Service | Self::Hook | Self::Interrupted | Self::Rehearsal => {
@@ -199,7 +185,6 @@ impl Deadline {
     }
 }
 
-/// What began the transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Intent {
@@ -213,7 +198,6 @@ pub enum Intent {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSnapshot {
-    /// The configured path, absolute.
     pub path: String,
     /// Its directory under `.cutover/snapshots/<transaction>/`.
     pub name: String,
@@ -230,7 +214,6 @@ pub struct DataSnapshot {
 pub struct Record {
     /// Names this transaction in journal, history, log and metrics.
     pub transaction: String,
-    /// Update or rollback.
     pub intent: Intent,
     /// The release that serves, or is to serve again; absent for a first installation.
     pub from: Option<ReleaseId>,
@@ -238,7 +221,6 @@ pub struct Record {
     pub to: ReleaseId,
     /// The channel's serial of `to`, where it has one.
     pub serial: Option<u64>,
-    /// Where the update stands.
     pub phase: Phase,
     /// The rollout of a fleet that this belongs to.
     pub rollout: Option<u64>,
@@ -270,7 +252,6 @@ pub struct Record {
     pub deadline: Option<Deadline>,
     /// Checks that failed before the switch already, and therefore do not count.
     pub ignored_checks: Vec<String>,
-    /// When the transaction began.
     pub started: Timestamp,
     /// Who began it: `timer`, or a user's name.
     pub by: String,
@@ -340,7 +321,6 @@ pub struct Unanswered {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rehearsed {
-    /// When it ended.
     pub at: Timestamp,
     /// How long it took, from the first copy to the removal of the last.
     pub took_ms: u64,
@@ -354,16 +334,13 @@ pub struct Rehearsed {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Moments {
-    /// Services began to stop.
     pub stopped: Option<Timestamp>,
-    /// The pointer had moved.
     pub switched: Option<Timestamp>,
     /// Services ran on the new release.
     pub started: Option<Timestamp>,
 }
 
 impl Moments {
-    /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

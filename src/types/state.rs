@@ -39,11 +39,9 @@ pub struct State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Installed {
-    /// Which one.
     pub release: ReleaseId,
     /// The channel's serial, where it came from a channel.
     pub serial: Option<u64>,
-    /// When it was committed.
     pub since: Timestamp,
     /// The transaction that brought it.
     #[serde(default)]
@@ -57,13 +55,10 @@ pub struct Installed {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hold {
-    /// When it began.
     pub since: Timestamp,
     /// When it ends by itself.
     pub until: Option<Timestamp>,
-    /// Why.
     pub reason: String,
-    /// Who set it.
     pub by: String,
 }
 
@@ -73,9 +68,7 @@ pub struct Hold {
 pub struct Bad {
     /// Which one: the digest counts.
     pub release: ReleaseId,
-    /// Why.
     pub reason: String,
-    /// Since when.
     pub since: Timestamp,
 }
 
@@ -83,7 +76,6 @@ pub struct Bad {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SeenChannel {
-    /// The highest serial.
     pub serial: u64,
     /// Digest of the channel file with that serial.
     pub digest: Digest,
@@ -98,7 +90,6 @@ pub struct SeenChannel {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SeenOffer {
-    /// The release to run.
     pub release: ReleaseId,
     /// From when on the channel says nothing any more.
     pub expires: Timestamp,
@@ -138,15 +129,10 @@ pub struct Baseline {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Setback {
-    /// Which one.
     pub release: ReleaseId,
-    /// How many updates failed.
     pub times: u32,
-    /// The last of them.
     pub transaction: String,
-    /// When that ended.
     pub at: Timestamp,
-    /// Why it failed.
     pub reason: String,
 }
 
@@ -154,13 +140,11 @@ pub struct Setback {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NeedsPerson {
-    /// Since when.
     pub since: Timestamp,
     /// What happened, and what was seen.
     pub reason: String,
 }
 
-/// How a transaction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -168,9 +152,7 @@ pub enum Outcome {
     Committed,
     /// The old release serves and is healthy.
     RolledBack,
-    /// Something failed.
     Failed,
-    /// The release was refused.
     Refused,
     /// It was called off before anything changed.
     CalledOff,
@@ -179,11 +161,8 @@ pub enum Outcome {
 /// One line of `history.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HistoryEntry {
-    /// When it ended.
     pub at: Timestamp,
-    /// The transaction's name.
     pub transaction: String,
-    /// How it ended.
     pub outcome: Outcome,
     /// The release before, which serves again after a rollback.
     pub from: Option<Version>,

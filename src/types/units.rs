@@ -20,10 +20,8 @@ pub struct Size(pub u64);
 /// A text that is neither a duration nor a size.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum NotAUnit {
-    /// A bad duration.
     #[error("`{}` is not a duration such as `90s` or `5min`, and at most ten years", .0.escape_debug())]
     Span(String),
-    /// A bad size.
     #[error("`{}` is not a size such as `512MiB`", .0.escape_debug())]
     Size(String),
 }

@@ -90,7 +90,6 @@ fn told(error: check::Error) -> Error {
     }
 }
 
-/// Whether no setting helps.
 fn is_unfit(report: &Report) -> bool {
     report.wrong > 0 || report.torn > 0 || report.unknown > 0
 }

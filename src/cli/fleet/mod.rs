@@ -113,7 +113,6 @@ pub fn obstacle(store: &Store) -> Obstacle<'_> {
     })
 }
 
-/// Whose word counts.
 pub fn keys(settings: &Settings) -> Result<FleetKeys, Error> {
     FleetKeys::load(&settings.fleet.keys, Path::new(&settings.source.revoked))
         .map_err(|error| crate::lifecycle::upstream::Error::Trust(error).into())

@@ -200,7 +200,6 @@ fn newest_kept(operator: &mut Operator<'_>, fleet: &Fleet) -> Result<Option<Roll
 /// How a rollout ended: its word and exit code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// In a word.
     pub word: &'static str,
     /// The exit code of `propose --wait`.
     pub code: u8,

@@ -4,25 +4,20 @@ use jiff::Timestamp;
 
 use super::page::{Tone, card, milliseconds, page, piece, stacking_table, table, tag, text};
 
-/// What the page tells.
 #[derive(Clone, Debug)]
 pub struct FleetReport {
-    /// The fleet.
     pub name: String,
     /// The nodes, in the order of the member list.
     pub nodes: Vec<FleetNode>,
-    /// The rollouts, oldest first.
     pub rollouts: Vec<Rollout>,
     /// How many older ones there are.
     pub older: usize,
-    /// Now.
     pub now: Timestamp,
 }
 
 /// A node of the fleet.
 #[derive(Clone, Debug)]
 pub struct FleetNode {
-    /// Its name.
     pub name: String,
     /// What it runs, as far as it has said.
     pub active: Option<String>,
@@ -31,13 +26,10 @@ pub struct FleetNode {
 /// One release for many nodes.
 #[derive(Clone, Debug)]
 pub struct Rollout {
-    /// Its number.
     pub number: u64,
-    /// The release.
     pub version: String,
     /// Where it stands, in a word.
     pub state: String,
-    /// How that is.
     pub tone: Tone,
     /// The nodes that are in it.
     pub nodes: Vec<NodeInRollout>,
@@ -46,11 +38,9 @@ pub struct Rollout {
 /// A node in a rollout.
 #[derive(Clone, Debug)]
 pub struct NodeInRollout {
-    /// Its name.
     pub node: String,
     /// Where it stands, in a word or two.
     pub state: String,
-    /// How that is.
     pub tone: Tone,
     /// Why, where that is to be said.
     pub reason: Option<String>,
@@ -65,9 +55,7 @@ pub struct Times {
     pub stopped: Option<Timestamp>,
     /// The pointer had moved, and its services were started.
     pub switched: Option<Timestamp>,
-    /// It was healthy.
     pub healthy: Option<Timestamp>,
-    /// It had gone back.
     pub restored: Option<Timestamp>,
 }
 
@@ -125,7 +113,6 @@ const ALIKE_MIN: usize = 4;
 struct Alike<'r> {
     /// Those that are always seen: of the largest groups the first and the last to switch.
     seen: Vec<&'r NodeInRollout>,
-    /// The others.
     folded: Vec<&'r NodeInRollout>,
 }
 

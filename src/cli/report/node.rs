@@ -9,20 +9,13 @@ use crate::types::state::{HistoryEntry, Outcome, State};
 /// The updates that the page lists, newest first.
 const SHOWN_MAX: usize = 200;
 
-/// What the page tells.
 #[derive(Clone, Debug)]
 pub struct NodeReport {
-    /// The application.
     pub app: String,
-    /// The node.
     pub node: String,
-    /// Where the pointer stands.
     pub active: Option<Version>,
-    /// What is remembered.
     pub state: State,
-    /// Every outcome, newest first.
     pub history: Vec<HistoryEntry>,
-    /// Now.
     pub now: Timestamp,
 }
 

@@ -12,13 +12,10 @@ const STYLE: &str = include_str!("style.css");
 /// How something is coloured; a word or sign always says the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
-    /// As it should be.
     Good,
     /// It went back, or waits.
     Warn,
-    /// Somebody should look.
     Bad,
-    /// For information.
     Calm,
 }
 
@@ -34,7 +31,6 @@ impl Tone {
     }
 }
 
-/// A whole page.
 pub fn page(title: &str, made: Timestamp, body: &str) -> String {
     let title = text(title);
     format!(

@@ -33,7 +33,6 @@ fn scattered(seed: usize, below: usize) -> i64 {
     i64::try_from((seed.wrapping_mul(2_654_435_761) >> 7) % below).unwrap()
 }
 
-/// How a rollout goes.
 #[derive(Clone, Copy)]
 enum Story {
     Kept,

@@ -23,7 +23,6 @@ const UNKILLABLE_MAX: usize = 2;
 const REAP: Duration = Duration::from_millis(200);
 /// The first pause after a helper failed; doubled each time.
 const PAUSE: Duration = Duration::from_millis(500);
-/// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// A board behind a helper.
@@ -156,7 +155,6 @@ fn exchange(line: &mut UnixStream, request: &Request, limit: Duration) -> io::Re
     }
 }
 
-/// Reads until a moment.
 struct Bounded<'a> {
     line: &'a mut UnixStream,
     until: Instant,

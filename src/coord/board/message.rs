@@ -10,7 +10,6 @@ use super::{ClockRead, Created, Done, Listed, Read};
 /// A request of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
-#[expect(missing_docs, reason = "the names are those of `Board`")]
 pub enum Request {
     Create { name: String, text: String },
     Read { name: String },
@@ -21,10 +20,8 @@ pub enum Request {
     Remove { name: String },
 }
 
-/// The helper's answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names are those of `Board`")]
 pub enum Answer {
     Created(Created),
     Read(Read),
@@ -41,7 +38,6 @@ pub const PART_NAMES: usize = 50_000;
 /// The longest message: so many of the longest names, escaped, and as many again of helpers that send more at once.
 pub const MESSAGE_BYTES_MAX: usize = 2 * PART_NAMES * 260;
 
-/// Writes one message.
 pub fn send(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
     let body = serde_json::to_vec(message)?;
     let length = u32::try_from(body.len()).map_err(io::Error::other)?;

@@ -26,7 +26,6 @@ pub enum Created {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Read {
-    /// What the name holds.
     Bytes(String),
     /// Nothing, as far as could be seen.
     Absent,
@@ -50,7 +49,6 @@ pub enum Listed {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Done {
-    /// It is done.
     Done,
     /// The storage did not say so.
     Unreachable(String),
@@ -74,7 +72,6 @@ pub enum ClockRead {
 /// The most names that a listing may have: as many rollouts as six digits can number, with what may stand beside each.
 pub const NAMES_MAX: usize = 3_000_000;
 
-/// Shared storage.
 pub trait Board {
     /// Pins `text` to `name`, unless something is there. The directory must exist.
     fn create(&mut self, name: &str, text: &str) -> Created;

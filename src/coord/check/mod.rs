@@ -37,12 +37,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Makes a board of its own for each thread.
 pub type Open<'a> = &'a (dyn Fn() -> Box<dyn Board + Send> + Sync);
 
-/// One who takes part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Party {
-    /// What it is called.
     pub label: String,
-    /// Where its file is.
     pub file: String,
 }
 
@@ -52,7 +49,6 @@ pub enum Error {
     /// The storage did not answer.
     #[error("{0}")]
     Unreachable(String),
-    /// Somebody did not come.
     #[error(
         "{0} did not come: `cutover fleet check` must run on all of them at the same time, with the same names"
     )]
@@ -79,7 +75,6 @@ struct State {
     seen: Seen,
 }
 
-/// What a party saw.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Seen {
     /// For each name the number of the party that was first, as far as this one could see.
@@ -97,13 +92,10 @@ struct Seen {
 /// Which machine this is, for [`run`].
 #[derive(Clone, Debug, Default)]
 pub struct Machine {
-    /// Its host name.
     pub host: String,
-    /// Its machine id.
     pub id: String,
 }
 
-/// How much is done.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// For how many names the parties race.
@@ -368,7 +360,6 @@ mod tests {
         kept: Arc<Mutex<BTreeMap<String, String>>>,
         /// Every creator is told that it was first, and the last one is.
         is_last_first: bool,
-        /// Readers see halves.
         is_torn: bool,
     }
 

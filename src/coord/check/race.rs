@@ -16,7 +16,6 @@ const TEXT_REPEATS: usize = 60;
 pub(super) struct Race<'a> {
     /// Which of the parties this is.
     pub me: usize,
-    /// All of them.
     pub parties: &'a [Party],
     /// What names this check's races; no other check has the same.
     pub session: String,

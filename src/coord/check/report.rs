@@ -24,7 +24,6 @@ pub struct Report {
     pub wrong: usize,
     /// Of how many somebody could not learn who was first, and the last reason.
     pub unknown: usize,
-    /// Why.
     pub why: Option<String>,
     /// How many reads showed what nobody wrote.
     pub torn: u32,
@@ -32,11 +31,9 @@ pub struct Report {
     pub reads: u64,
     /// By party, how often it was first.
     pub first: BTreeMap<String, usize>,
-    /// The longest create.
     pub slowest_ms: f64,
     /// By pair, how long a new name stayed hidden at the most.
     pub hidden_ms: Vec<(String, String, f64)>,
-    /// By party.
     pub clocks: BTreeMap<String, Option<Clock>>,
     /// Parties that have the same host name or machine id, and which.
     pub alike: Vec<(String, String, String)>,

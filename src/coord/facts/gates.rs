@@ -16,22 +16,15 @@ pub type SeenFacts = BTreeMap<NodeName, Digest>;
 /// Gate 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Of this rollout.
     pub rollout: u64,
-    /// What it answers.
     pub proposal: Digest,
-    /// All switch, or nobody.
     pub decision: PlanDecision,
-    /// When.
     pub at: Option<Timestamp>,
     /// When it was put, by its author's clock. For people: nothing is decided by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<Timestamp>,
-    /// Who put it.
     pub by: String,
-    /// Why.
     pub why: String,
-    /// On what it rests.
     #[serde(default)]
     pub seen: SeenFacts,
 }
@@ -40,29 +33,21 @@ pub struct Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PlanDecision {
-    /// All switch.
     Commit,
-    /// Nobody.
     Abort,
 }
 
 /// Gate 2.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Go {
-    /// Of this rollout.
     pub rollout: u64,
-    /// What it answers.
     pub plan: Digest,
-    /// All switch, or nobody.
     pub decision: GoDecision,
     /// When it was put, by its author's clock. For people: nothing is decided by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<Timestamp>,
-    /// Who put it.
     pub by: String,
-    /// Why.
     pub why: String,
-    /// On what it rests.
     #[serde(default)]
     pub seen: SeenFacts,
 }
@@ -73,20 +58,16 @@ pub struct Go {
 pub enum GoDecision {
     /// All switch at the instant of the plan.
     Go,
-    /// Nobody.
     Cancel,
 }
 
 /// The gate between stop and start, with overlap `none`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
-    /// Of this rollout.
     pub rollout: u64,
     /// The plan that it belongs to.
     pub plan: Digest,
-    /// All start, or none.
     pub decision: StartDecision,
-    /// Who put it.
     pub by: String,
 }
 
@@ -94,31 +75,24 @@ pub struct Start {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StartDecision {
-    /// All have stopped.
     Start,
-    /// Not all have.
     Back,
 }
 
 /// Gate 3; in a rolling rollout, its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Of this rollout.
     pub rollout: u64,
     /// What it answers: the plan; in a rolling rollout the proposal.
     pub answers: Digest,
     /// What becomes of the new release.
     pub decision: OutcomeDecision,
-    /// When all go back.
     pub at: Option<Timestamp>,
     /// When it was put, by its author's clock. For people: nothing is decided by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<Timestamp>,
-    /// Who put it.
     pub by: String,
-    /// Why.
     pub why: String,
-    /// On what it rests.
     #[serde(default)]
     pub seen: SeenFacts,
 }
@@ -127,13 +101,10 @@ pub struct Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutcomeDecision {
-    /// It stays.
     Keep,
-    /// All go back.
     Rollback,
     /// Rolling: its time was over before all had it.
     Partial,
-    /// Rolling: stopped.
     Halted,
 }
 
@@ -151,13 +122,9 @@ impl OutcomeDecision {
 /// A place in a rolling rollout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticket {
-    /// Of this rollout.
     pub rollout: u64,
-    /// What it answers.
     pub proposal: Digest,
-    /// Its number.
     pub ticket: u32,
-    /// Whose it is.
     pub node: NodeName,
     /// Which machine of this name.
     pub instance: String,
@@ -179,30 +146,21 @@ pub struct Ticket {
 /// A member of a rolling rollout cannot take part now: nobody waits for it, until it takes a ticket after all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
-    /// In this rollout.
     pub rollout: u64,
-    /// What it answers.
     pub proposal: Digest,
-    /// Who.
     pub node: NodeName,
     /// Which machine of this name.
     pub instance: String,
-    /// Why.
     pub why: String,
 }
 
 /// Whoever holds this ticket, nobody waits for them: an operator's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaiveTicket {
-    /// Of this rollout.
     pub rollout: u64,
-    /// What it answers.
     pub proposal: Digest,
-    /// Its number.
     pub ticket: u32,
-    /// Who said so.
     pub by: String,
-    /// Why.
     #[serde(default)]
     pub why: String,
 }
@@ -210,53 +168,37 @@ pub struct WaiveTicket {
 /// An operator ends a rollout, whatever stands there: nobody begins, and nothing of it counts as kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Void {
-    /// This rollout.
     pub rollout: u64,
-    /// What it answers.
     pub proposal: Digest,
-    /// Who said so.
     pub by: String,
-    /// Why.
     pub why: String,
 }
 
 /// The facts of a rollout were removed: this is made before, and tells for ever how it had ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gone {
-    /// This rollout.
     pub rollout: u64,
-    /// What it answers.
     pub proposal: Digest,
     /// How it ended, in a word.
     pub ended: String,
-    /// What it was about.
     pub release: Wanted,
-    /// Who removed them.
     pub by: String,
 }
 
 /// A part of the fleet may go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wave {
-    /// Of this rollout.
     pub rollout: u64,
-    /// What it answers.
     pub proposal: Digest,
     /// Its number, from 1: wave 0 is open from the beginning.
     pub wave: u32,
-    /// Who opened it.
     pub by: String,
 }
 
-/// No further ticket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Halt {
-    /// Of this rollout.
     pub rollout: u64,
-    /// What it answers.
     pub proposal: Digest,
-    /// Who stopped it.
     pub by: String,
-    /// Why.
     pub why: String,
 }

@@ -28,7 +28,6 @@ pub const FORMAT: u32 = 2;
 /// The most members that a rollout may have.
 pub const MEMBERS_MAX: usize = 2000;
 
-/// A fact.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Fact {
@@ -104,7 +103,6 @@ impl Fact {
         serde_json::to_string(&Line { format: FORMAT, fact: self }).unwrap_or_default()
     }
 
-    /// Reads a JSON line.
     pub fn parse(line: &str) -> Result<Self, Bad> {
         let format: Format =
             serde_json::from_str(line).map_err(|error| Bad::new(format!("it is no fact: {error}")))?;

@@ -17,9 +17,7 @@ use crate::types::Digest;
 /// So many hex digits of a proposal's digest name its directory.
 const DIGEST_DIGITS: usize = 16;
 
-/// Whose directory this is.
 pub const FLEET: &str = "FLEET";
-/// Where member lists stand.
 pub const MEMBERS: &str = "members";
 /// Where proposals and gates stand.
 pub const ROLLOUTS: &str = "rollouts";
@@ -29,12 +27,10 @@ pub const NODES: &str = "nodes";
 /// The highest rollout that six digits can name.
 pub const ROLLOUT_MAX: u64 = 999_999;
 
-/// A member list.
 pub fn members(number: u32) -> String {
     format!("{MEMBERS}/{number:06}")
 }
 
-/// A proposal.
 pub fn proposal(rollout: u64) -> String {
     format!("{ROLLOUTS}/{rollout:06}")
 }
@@ -65,7 +61,6 @@ impl Decisions {
         format!("{}/{gate}", self.directory())
     }
 
-    /// A waiver.
     pub fn waive(&self, node: &NodeName) -> String {
         format!("{}/waive.{node}", self.directory())
     }
@@ -75,7 +70,6 @@ impl Decisions {
         format!("{}/refused.{node}", self.directory())
     }
 
-    /// A ticket.
     pub fn ticket(&self, number: u32) -> String {
         format!("{}/t.{number:04}", self.directory())
     }
@@ -102,7 +96,6 @@ pub fn replaced_of(name: &str) -> Option<(NodeName, u32)> {
     Some((node.parse().ok()?, times.parse().ok()?))
 }
 
-/// A node's directory.
 pub fn node(node: &NodeName) -> String {
     format!("{NODES}/{node}")
 }
@@ -120,7 +113,6 @@ pub fn twin(node: &NodeName, place: &str) -> String {
     format!("{NODES}/{node}/twin.{place}")
 }
 
-/// A node's heartbeat.
 pub fn alive(node: &NodeName) -> String {
     format!("{NODES}/{node}/alive")
 }

@@ -8,23 +8,17 @@ use super::super::rules::Health;
 use crate::types::record;
 use crate::types::{Digest, Version};
 
-/// Whether a node can.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vote {
-    /// In this rollout.
     pub rollout: u64,
-    /// What it answers.
     pub proposal: Digest,
-    /// Who.
     pub node: NodeName,
     /// Which machine of this name.
     pub instance: String,
     /// Staged, verified, healthy before: or not.
     pub vote: Yes,
-    /// Why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// What it runs.
     pub running: Option<Version>,
     /// What it has seen of the new release beside that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,13 +33,10 @@ pub enum Beside {
     Rehearsed,
 }
 
-/// Yes or no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Yes {
-    /// Yes.
     Yes,
-    /// No.
     No,
 }
 
@@ -61,17 +52,12 @@ pub struct ClockSeen {
 /// A node holds the instant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Armed {
-    /// In this rollout.
     pub rollout: u64,
-    /// What it answers.
     pub plan: Digest,
-    /// Who.
     pub node: NodeName,
     /// Which machine of this name.
     pub instance: String,
-    /// The instant.
     pub at: Timestamp,
-    /// Its clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<ClockSeen>,
 }
@@ -79,15 +65,12 @@ pub struct Armed {
 /// A node has come so far: the file's name says how far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
-    /// In this rollout.
     pub rollout: u64,
     /// The plan that it follows.
     pub plan: Digest,
-    /// Who.
     pub node: NodeName,
     /// Which machine of this name.
     pub instance: String,
-    /// When, by its clock.
     pub at: Timestamp,
     /// How long after the agreed instant.
     pub late_ms: f64,
@@ -102,15 +85,12 @@ pub struct Step {
 /// How the new release does on a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// In this rollout.
     pub rollout: u64,
     /// What it answers: the plan; in a rolling rollout the proposal.
     pub answers: Digest,
-    /// Who.
     pub node: NodeName,
     /// Which machine of this name.
     pub instance: String,
-    /// How.
     pub health: Health,
     /// Since when, by its clock. For people: nothing is decided by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,7 +98,6 @@ pub struct Report {
     /// What its switch did when. For people, too.
     #[serde(default, skip_serializing_if = "Moments::is_empty")]
     pub moments: Moments,
-    /// Why, unless good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// The kind of reason, unless good.
@@ -132,15 +111,12 @@ pub struct Report {
 /// What a node runs in the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Closed {
-    /// In this rollout.
     pub rollout: u64,
     /// What it answers: the proposal.
     pub proposal: Digest,
-    /// Who.
     pub node: NodeName,
     /// Which machine of this name.
     pub instance: String,
-    /// What it runs.
     pub running: Option<Version>,
     /// It runs this by an operator's hand, not by the rollout.
     #[serde(default)]
@@ -157,10 +133,8 @@ pub struct Closed {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Moments {
-    /// Services began to stop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped: Option<Timestamp>,
-    /// The pointer had moved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub switched: Option<Timestamp>,
     /// Services ran on the new release.

@@ -14,7 +14,6 @@ use crate::types::{Digest, Version};
 /// The directory of a fleet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fleet {
-    /// Its name.
     pub fleet: String,
     /// Made once, at random: another directory has another one.
     pub id: String,
@@ -23,25 +22,20 @@ pub struct Fleet {
 /// Who is in the fleet. The highest valid number counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Members {
-    /// The fleet's id.
     pub fleet: String,
     /// The number of this list.
     pub list: u32,
-    /// Who.
     pub members: Vec<Listed>,
-    /// Who wrote it.
     pub by: String,
 }
 
 /// A node in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
-    /// Its name.
     pub node: NodeName,
     /// Which machine of this name: see [`Id`].
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub instance: String,
-    /// Its groups.
     #[serde(default)]
     pub groups: Vec<String>,
     /// Its public key, in OpenSSH's form, where nodes sign.
@@ -52,25 +46,18 @@ pub struct Listed {
 /// A node's name is free for another machine: what the one before says counts no more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replace {
-    /// The fleet's id.
     pub fleet: String,
-    /// The name.
     pub node: NodeName,
     /// How often it was freed, with this time.
     pub times: u32,
-    /// Who said so.
     pub by: String,
-    /// Why.
     #[serde(default)]
     pub why: String,
 }
 
-/// A node's own entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Id {
-    /// Its name.
     pub node: NodeName,
-    /// The machine's id.
     pub machine: String,
     /// Made once, at random: a second machine of this name has another one.
     pub instance: String,
@@ -85,7 +72,6 @@ pub struct Id {
 /// Somebody else writes this node's heartbeat, from this place: one of the two is a copy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Twin {
-    /// The node.
     pub node: NodeName,
     /// Where the other one runs.
     pub place: String,
@@ -96,10 +82,8 @@ pub struct Twin {
 /// The release that a rollout is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
-    /// The product.
     #[serde(default)]
     pub name: String,
-    /// Its name.
     pub version: Version,
     /// The digest of its manifest: what counts.
     pub digest: Digest,
@@ -108,19 +92,15 @@ pub struct Wanted {
 /// One release for many nodes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Proposal {
-    /// The fleet's id.
     pub fleet: String,
     /// Its number, also in the file's name.
     pub rollout: u64,
     /// The digest of the proposal before it.
     pub prev: Option<Digest>,
-    /// Synchronous or rolling.
     pub mode: Mode,
-    /// What is to run.
     pub release: Wanted,
     /// The list that the members are from.
     pub members_list: u32,
-    /// Who takes part.
     pub members: Vec<NodeName>,
     /// Which machine of each name takes part, where the list says so. Another one has no part.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -128,13 +108,10 @@ pub struct Proposal {
     /// Their public keys, in OpenSSH's form, where nodes sign their facts: then of all of them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub keys: BTreeMap<NodeName, String>,
-    /// When it was made.
     pub created: Timestamp,
     /// After this nobody takes it up.
     pub expires: Timestamp,
-    /// Who made it.
     pub by: String,
-    /// Nobody switches before.
     pub not_before: Option<Timestamp>,
     /// Whether old and new may serve at once.
     pub overlap: Overlap,
@@ -150,7 +127,6 @@ pub struct Proposal {
 pub struct Rolling {
     /// How many may be out of service at once.
     pub at_once: u32,
-    /// Which part goes first.
     pub waves: Vec<WaveSetting>,
     /// How long each wave runs before the next.
     pub soak: Seconds,
@@ -163,7 +139,6 @@ pub struct Rolling {
 
 /// The times of a proposal, in seconds, and the allowed error of clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the same names as in `rules::Times`, with their meaning there")]
 pub struct ProposalTimes {
     pub vote: Seconds,
     pub lead: Seconds,
@@ -232,15 +207,10 @@ impl From<Seconds> for f64 {
 /// Go on without this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waive {
-    /// Of this rollout.
     pub rollout: u64,
-    /// What it answers.
     pub proposal: Digest,
-    /// Without whom.
     pub node: NodeName,
-    /// Who said so.
     pub by: String,
-    /// Why.
     #[serde(default)]
     pub why: String,
 }

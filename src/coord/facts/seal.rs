@@ -27,7 +27,6 @@ const ARMOR_WIDTH: usize = 70;
 pub struct Bad(pub String);
 
 impl Bad {
-    /// Bad for this reason.
     pub fn new(why: impl Into<String>) -> Self {
         Self(why.into())
     }
@@ -49,7 +48,6 @@ pub struct Opened<'a> {
     pub line: &'a str,
     /// What is summed or signed.
     pub covered: String,
-    /// What vouches for it.
     pub seal: Seal,
     /// The digest of the whole file: how other facts name it.
     pub digest: Digest,

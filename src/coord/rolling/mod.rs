@@ -23,11 +23,8 @@ const REFUSALS_TOLD: usize = 3;
 /// A rolling rollout as one member, or an onlooker, sees it.
 pub struct Rolling<'a> {
     voice: Voice<'a>,
-    /// The rollout.
     pub rollout: Rollout,
-    /// What it holds to.
     pub terms: Terms,
-    /// What was read.
     pub view: View,
     /// Why members cannot, as they said.
     pub refusals: BTreeMap<usize, String>,
@@ -75,7 +72,6 @@ impl<'a> Rolling<'a> {
         })
     }
 
-    /// What the proposal says.
     pub fn limits(&self) -> Limits {
         let undoes = self.terms.on_halt == OnHalt::Rollback;
         Limits { at_once: self.terms.at_once, max_failed: self.terms.max_failed, undoes }

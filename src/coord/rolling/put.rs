@@ -111,7 +111,6 @@ impl Rolling<'_> {
         self.heed_report(place, is_back, looked)
     }
 
-    /// Puts a decision.
     pub fn decide(
         &mut self,
         board: &mut dyn Board,

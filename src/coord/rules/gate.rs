@@ -42,13 +42,10 @@ impl Gate {
 /// How a synchronous rollout ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// All have the release.
     Kept,
     /// Nobody was told an instant.
     Aborted,
-    /// Nobody has stopped anything.
     Cancelled,
-    /// All went back.
     RolledBack,
 }
 

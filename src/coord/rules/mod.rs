@@ -20,9 +20,7 @@ pub type Ms = i64;
 /// The times that all members hold to, in milliseconds. Frozen in the proposal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Times {
-    /// From proposal to votes.
     pub vote: Ms,
-    /// From plan to switch.
     pub lead: Ms,
     /// How late a node may switch.
     pub late: Ms,
@@ -79,7 +77,6 @@ pub enum Health {
 /// What the checks of this node say now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Checks {
-    /// Not yet long enough.
     Watching,
     /// Healthy for as long as it must be.
     Good,

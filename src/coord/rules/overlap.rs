@@ -6,15 +6,12 @@ use super::{Health, Ms, Times};
 /// The answer to "may services start?", with overlap `none`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MayStart {
-    /// Yes.
     Now,
-    /// Not yet.
     Wait,
     /// Say that this node has stopped.
     TellStopped,
     /// Say that the new release is stopped again here.
     TellCleared,
-    /// Decide it.
     Decide(StartGate),
     /// Go back to the old release.
     Back,

@@ -15,33 +15,26 @@ use super::Health;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "stage")]
 pub enum Stage {
-    /// Staged; no place yet.
     Waiting,
     /// It takes this ticket, or has it; when it has it, it is out of service until it has reported.
     Taking {
-        /// The ticket's number.
         number: u32,
     },
-    /// It has ended, so.
     Done {
-        /// How.
         health: Health,
     },
     /// It takes this ticket, or has it, to go back: the rollout was halted.
     Returning {
-        /// The ticket's number.
         number: u32,
     },
     /// It has gone back, so.
     Returned {
-        /// How.
         health: Health,
     },
     /// Not reached by this rollout.
     Over,
 }
 
-/// How a rollout ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
@@ -64,7 +57,6 @@ pub struct Member {
     pub waived: bool,
     /// It has said that it cannot. It may come all the same, later: then its ticket counts.
     pub refused: bool,
-    /// How it went there.
     pub report: Option<Health>,
     /// How going back went there.
     pub returned: Option<Health>,
@@ -116,15 +108,12 @@ pub struct View {
     pub tickets: Vec<Ticket>,
     /// The highest wave that is open.
     pub wave: u32,
-    /// It was stopped.
     pub halt: bool,
-    /// It has ended.
     pub end: Option<End>,
     /// Two files of this rollout contradict each other: no ticket is taken any more.
     pub contradiction: bool,
 }
 
-/// What the proposal says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// How many may be out of service at once.
@@ -147,26 +136,18 @@ pub struct Local {
 /// A decision that this node may put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Decision {
-    /// Stop.
     Halt,
-    /// Open this wave.
     Wave(u32),
-    /// The end.
     End(End),
 }
 
-/// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Act {
-    /// Nothing to do now.
     Wait,
-    /// Write this down, durably.
     Enter(Stage),
     /// Make the ticket of this number; whose it is shows when it was read back.
     Take {
-        /// The number.
         number: u32,
-        /// For going back.
         is_back: bool,
     },
     /// Make the report of this node.

@@ -18,7 +18,6 @@ use super::{Checks, Health, Ms, Times};
 pub enum Stage {
     /// The release is staged; nothing was promised.
     Idle,
-    /// It votes yes.
     Voting,
     /// It has read "commit at", and holds that instant.
     Arming {
@@ -72,19 +71,15 @@ impl Stage {
 pub enum Plan {
     /// All switch at this instant.
     Commit {
-        /// When.
         at: Ms,
     },
-    /// Nobody switches.
     Abort,
 }
 
 /// Gate 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Go {
-    /// The switch takes place.
     Go,
-    /// Nobody switches.
     Cancel,
 }
 
@@ -100,11 +95,9 @@ pub enum StartGate {
 /// Gate 3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// The new release stays.
     Keep,
     /// All go back at this instant.
     Rollback {
-        /// When.
         at: Ms,
     },
 }
@@ -114,7 +107,6 @@ pub enum Outcome {
 pub struct Member {
     /// An operator has said to go on without it.
     pub waived: bool,
-    /// Its vote.
     pub vote: Option<bool>,
     /// It holds the instant that the plan names.
     pub armed: bool,
@@ -122,7 +114,6 @@ pub struct Member {
     pub stopped: bool,
     /// Its pointer names the new release.
     pub switched: bool,
-    /// How it went there.
     pub report: Option<Health>,
     /// The new release is stopped there again.
     pub cleared: bool,
@@ -150,7 +141,6 @@ pub struct View {
 }
 
 impl View {
-    /// Nothing read yet.
     pub fn new(me: usize, members: usize) -> Self {
         Self {
             me,
@@ -182,7 +172,6 @@ impl View {
 /// What this node knows of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Local {
-    /// Its wall clock.
     pub now: Ms,
     /// When votes must be in.
     pub vote_by: Ms,
@@ -190,7 +179,6 @@ pub struct Local {
     pub plan_by: Ms,
     /// Its clock agrees with the storage's.
     pub clock_is_good: bool,
-    /// Storage answered just now.
     pub has_storage: bool,
     /// What was to be written last is on storage. Storage that is full, or read-only, can be read all the same.
     pub can_write: bool,
@@ -210,11 +198,8 @@ impl Local {
 pub enum Telling {
     /// Yes: staged, verified, healthy before.
     Vote,
-    /// It holds the instant.
     Armed,
-    /// The pointer has moved.
     Switched,
-    /// How it went.
     Report(Health),
 }
 
@@ -232,9 +217,7 @@ pub enum Decision {
 /// The next step. Done, or failed, it is asked for again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Act {
-    /// Nothing to do now.
     Wait,
-    /// Write this down, durably.
     Enter(Stage),
     /// Make this fact of this node; the view shows it when it was read back.
     Tell(Telling),
@@ -242,12 +225,10 @@ pub enum Act {
     Decide(Decision),
     /// Switch, at this instant or at once. The journal's record of it makes the stage `Switched`.
     Switch {
-        /// When.
         at: Ms,
     },
     /// Go back to the old release, at this instant or at once. The journal's record of it makes the stage `GoneBack`.
     GoBack {
-        /// When.
         at: Ms,
     },
     /// Go back to the old release now, alone. The journal's record of it makes the stage `Left`.

@@ -20,15 +20,11 @@ use crate::types::Digest;
 /// A kind of fact that each member makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum What {
-    /// Can it?
     Vote,
-    /// It holds the instant.
     Armed,
     /// The old release is stopped.
     Stopped,
-    /// The pointer has moved.
     Switched,
-    /// How it went.
     Report,
     /// The new release is stopped again.
     Cleared,
@@ -57,9 +53,7 @@ const SEEN_MAX: usize = 256;
 /// A synchronous rollout as one member, or an onlooker, sees it.
 pub struct Synchronous<'a> {
     voice: Voice<'a>,
-    /// The rollout.
     pub rollout: Rollout,
-    /// What was read.
     pub view: View,
     /// The digests of the gates that were read: what later facts answer.
     pub gates: BTreeMap<Gate, Digest>,
@@ -83,7 +77,6 @@ pub struct Synchronous<'a> {
 /// Whether the storage answered, and did what was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// Yes.
     Yes,
     /// No: what it said, or did not. Another time it may.
     Away(String),

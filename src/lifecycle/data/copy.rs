@@ -141,7 +141,6 @@ struct Job<'a> {
     /// Flags that some copies are to have: set last, since they forbid what comes before.
     flags: Vec<(PathBuf, i32)>,
     depth: usize,
-    /// What is being copied.
     path: PathBuf,
     to: &'a Path,
     leave: Leave<'a>,

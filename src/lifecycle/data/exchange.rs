@@ -26,7 +26,6 @@ use crate::sys::disk::{self, Context as _};
 use crate::sys::inode::{self, Inode};
 use crate::sys::ioctl;
 
-/// linux/fs.h: FS_APPEND_FL and FS_IMMUTABLE_FL
 const FIXED: i32 = 0x20 | 0x10;
 
 /// What is exchanged, and where the newer part goes.

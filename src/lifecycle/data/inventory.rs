@@ -42,7 +42,6 @@ pub(super) struct Planned<'a> {
 #[derive(Default)]
 struct Need {
     bytes: u64,
-    /// Files and directories.
     names: u64,
     /// The data that take most, which errors name.
     largest: Option<(u64, PathBuf)>,
@@ -55,7 +54,6 @@ struct Top<'a> {
     real: PathBuf,
     /// Absent when there are no such data yet.
     id: Option<(u64, u64)>,
-    /// The directories above.
     above: Vec<(u64, u64)>,
 }
 
@@ -104,7 +102,6 @@ impl Data {
         Ok(if is_ours { self.private.clone() } else { parent_of(path).to_owned() })
     }
 
-    /// How data are copied.
     pub(super) fn method(&self, entry: &Entry, probing: Probing) -> Result<Method, Error> {
         let path = &entry.path;
         let unfit = |why| Err(Error::Unfit { path: path.clone(), why });

@@ -7,15 +7,12 @@ use std::path::{Component, Path, PathBuf};
 pub struct Leave<'a>(&'a [PathBuf]);
 
 impl<'a> Leave<'a> {
-    /// All goes together.
     pub const NOTHING: Self = Self(&[]);
 
-    /// These stay.
     pub fn of(paths: &'a [PathBuf]) -> Self {
         Self(paths)
     }
 
-    /// Whether nothing stays.
     pub fn is_nothing(self) -> bool {
         self.0.is_empty()
     }
@@ -30,7 +27,6 @@ impl<'a> Leave<'a> {
         self.0.iter().any(|left| left != path && left.starts_with(path))
     }
 
-    /// All of them.
     pub fn paths(self) -> impl Iterator<Item = &'a Path> {
         self.0.iter().map(PathBuf::as_path)
     }

@@ -50,7 +50,6 @@ const OWN_BYTES_MAX: usize = 90;
 /// Data cannot be copied or brought back.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The machine said no.
     #[error(transparent)]
     Disk(#[from] disk::Error),
     /// A copy would not fit.
@@ -74,9 +73,7 @@ pub enum Error {
     NoInodes {
         /// The data, or those that take most of several.
         path: PathBuf,
-        /// What it takes.
         need: u64,
-        /// What is free.
         free: u64,
     },
     /// It cannot be what it is.
@@ -84,7 +81,6 @@ pub enum Error {
     Unfit {
         /// The data, or a part of them.
         path: PathBuf,
-        /// What is wrong.
         why: &'static str,
     },
     /// Something below the data is no part of them.
@@ -94,11 +90,8 @@ pub enum Error {
         escaped_path(path)
     )]
     Border {
-        /// The data.
         data: PathBuf,
-        /// What is in them.
         path: PathBuf,
-        /// What it is.
         what: &'static str,
         /// Its path within the data.
         within: PathBuf,
@@ -109,12 +102,7 @@ pub enum Error {
         escaped_path(inner),
         escaped_path(outer)
     )]
-    Nested {
-        /// What holds the others.
-        outer: PathBuf,
-        /// The others.
-        inner: PathBuf,
-    },
+    Nested { outer: PathBuf, inner: PathBuf },
     /// A rename that a rollback needs does not work.
     #[error(
         "the data `{}` could not be brought back: a rename between `{}` and `{}` does not work",
@@ -122,30 +110,15 @@ pub enum Error {
         escaped_path(here),
         escaped_path(away)
     )]
-    WayBack {
-        /// The data.
-        path: PathBuf,
-        /// Where it was tried.
-        here: PathBuf,
-        /// The other place.
-        away: PathBuf,
-        /// What the machine said.
-        source: std::io::Error,
-    },
+    WayBack { path: PathBuf, here: PathBuf, away: PathBuf, source: std::io::Error },
     /// An index that cannot be read.
     #[error("cannot read `{}`: {why}", escaped_path(path))]
-    Index {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
+    Index { path: PathBuf, why: String },
 }
 
 /// What becomes of the data when an older release comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// They stay.
     Keep,
     /// The snapshot comes back, what is newer is set aside.
     Restore,
@@ -166,7 +139,6 @@ pub fn decide(policy: DataPolicy, old_reads: &[u64], new_writes: Option<u64>) ->
 /// The data of one application on this node.
 #[derive(Clone)]
 pub struct Data {
-    /// Makes the changes.
     pub disk: Disk,
     /// `<root>/.cutover`.
     pub private: PathBuf,

@@ -27,12 +27,9 @@ pub struct Copies {
     pub changing: Vec<PathBuf>,
 }
 
-/// One copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copy {
-    /// The data.
     pub path: PathBuf,
-    /// The copy.
     pub place: PathBuf,
     /// How it was made: `btrfs`, `reflink` or `copy`.
     pub method: &'static str,

@@ -16,30 +16,23 @@ use crate::types::record::DataSnapshot;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AsideSet {
-    /// The rollback.
     pub transaction: String,
     /// The release that wrote these data.
     pub release: ReleaseId,
-    /// When.
     pub at: Timestamp,
-    /// The data.
     pub items: Vec<AsideItem>,
 }
 
-/// One path's newer data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AsideItem {
-    /// Where they were.
     pub path: PathBuf,
-    /// Where they are.
     pub stored: PathBuf,
 }
 
 /// A rollback's wish to have data back.
 #[derive(Clone, Copy, Debug)]
 pub struct Restore<'a> {
-    /// What is brought back.
     pub items: &'a [DataSnapshot],
     /// The rollback: names what is set aside.
     pub transaction: &'a str,

@@ -24,18 +24,15 @@ const TRIES: u32 = 5;
 pub enum Writers {
     /// All services that do are stopped.
     Stopped,
-    /// They run.
     Running,
 }
 
-/// How data are copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Method {
     /// A snapshot of a subvolume.
     Btrfs,
     /// A copy that shares blocks with the original.
     Reflink,
-    /// A copy.
     Copy,
     /// There was nothing: a mark.
     Absent,
@@ -62,9 +59,7 @@ pub struct SnapshotSet {
     pub transaction: String,
     /// The release that wrote these data.
     pub release: Option<ReleaseId>,
-    /// When.
     pub at: Timestamp,
-    /// The data.
     pub items: Vec<DataSnapshot>,
 }
 

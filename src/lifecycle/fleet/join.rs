@@ -161,9 +161,7 @@ impl Member<'_> {
 
 /// Why this is not the node that it was taken for.
 enum Who {
-    /// Nobody can say now.
     Away(String),
-    /// Somebody else is.
     Stranger(String),
 }
 
@@ -180,9 +178,7 @@ fn free(node: &NodeName) -> String {
 
 /// Who asks to be let in.
 pub struct Newcomer<'a> {
-    /// Its name.
     pub node: &'a NodeName,
-    /// Its machine's id.
     pub machine: String,
     /// The public half of its key.
     pub key: Option<String>,

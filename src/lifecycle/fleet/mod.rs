@@ -80,7 +80,6 @@ pub struct Member<'a> {
     pub trouble: Option<String>,
     /// What storage said when it did not take what was written last. It may be read all the same.
     unwritten: Option<String>,
-    /// Where this node runs.
     pub here: Here,
     /// What keeps it from going on by its own settings, and its operators' word: asked before each promise.
     pub obstacle: Option<Obstacle<'a>>,
@@ -131,7 +130,6 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// What the node remembers.
     pub fn own(&self) -> &Own {
         &self.kept.own
     }

@@ -16,13 +16,10 @@ use crate::sys::lock;
 use crate::types::record::{Deadline, Moments};
 use crate::types::{Digest, ReleaseId, Version};
 
-/// The whole file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Own {
-    /// The fleet's id.
     pub fleet: String,
-    /// This node's name.
     pub node: NodeName,
     /// Made once, at random: what a second machine of this name does not have.
     pub instance: String,
@@ -41,7 +38,6 @@ pub struct Own {
     /// A person has put this node elsewhere than this rollout and those before it would.
     #[serde(default)]
     pub stays_after: Option<u64>,
-    /// The rollout under way.
     pub part: Option<Part>,
     /// The last one that this node had a part in, as it has read it: to be put back where storage has lost it.
     #[serde(default)]
@@ -52,9 +48,7 @@ pub struct Own {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Last {
-    /// Its number.
     pub rollout: u64,
-    /// The proposal's file.
     pub proposal: String,
     /// Its gates, and their files.
     pub gates: BTreeMap<String, String>,
@@ -64,13 +58,10 @@ pub struct Last {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Part {
-    /// The rollout.
     pub rollout: u64,
     /// The proposal's file, so that its end can be told without reading it again.
     pub proposal: String,
-    /// What is to run.
     pub release: ReleaseId,
-    /// Where this node stands.
     pub stage: Stage,
     /// The gates that were read, as they stood on storage: gate and file.
     pub gates: BTreeMap<String, String>,
@@ -105,7 +96,6 @@ pub struct Part {
     /// When it stopped, switched and started.
     #[serde(default)]
     pub moments: Moments,
-    /// What it ran before.
     #[serde(default)]
     pub before: Option<Version>,
     /// When it had gone back, if it did.
@@ -119,9 +109,7 @@ pub struct Part {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Soaking {
-    /// Which wave.
     pub wave: u32,
-    /// Until when.
     pub until: Deadline,
 }
 
@@ -137,7 +125,6 @@ struct Handed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "mode")]
 pub enum Stage {
-    /// All at one instant.
     Synchronous(synchronous::Stage),
     /// A few at a time.
     Rolling(rolling::Stage),
@@ -189,7 +176,6 @@ impl Part {
 pub struct Kept {
     disk: Disk,
     path: PathBuf,
-    /// What it holds.
     pub own: Own,
     /// What stood there when it was read or written last.
     seen: Option<Own>,
@@ -255,7 +241,6 @@ impl Kept {
         Ok(())
     }
 
-    /// Forgets the file.
     pub fn forget(&self) -> Result<(), Error> {
         Ok(self.disk.remove_file(&self.path)?)
     }
@@ -295,7 +280,6 @@ impl Kept {
         Ok(if is_ours { handed.gates } else { BTreeMap::new() })
     }
 
-    /// The part under way.
     pub fn part(&self) -> Option<&Part> {
         self.own.part.as_ref()
     }

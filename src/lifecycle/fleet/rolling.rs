@@ -231,7 +231,6 @@ impl<'a> Member<'a> {
         heard.is_yes()
     }
 
-    /// What is waited for.
     fn place(&self) -> String {
         let Some(Following::Rolling(follow)) = &self.following else { return "the fleet".into() };
         let number = follow.rollout.number;

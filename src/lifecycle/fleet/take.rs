@@ -34,30 +34,23 @@ pub enum Taken {
     Nothing(Option<String>),
     /// Stage this release for this rollout, and begin the update; or refuse it. Where it runs already, go along.
     Rollout {
-        /// The rollout.
         number: u64,
-        /// What is to run.
         release: ReleaseId,
         /// Whether the rollout demands that it is rehearsed.
         must_rehearse: bool,
     },
     /// The rollout was halted: go back to this release. It is this node's turn.
     GoBack {
-        /// The rollout.
         number: u64,
-        /// What ran here before.
         version: crate::types::Version,
     },
     /// The rollout was halted, and this node is to go back when there is a place for it: ask again after this time.
     Queue(std::time::Duration),
     /// The fleet runs this release since a rollout that this node missed: update to it alone.
     CatchUp {
-        /// The rollout.
         number: u64,
-        /// What the fleet runs.
         release: ReleaseId,
     },
-    /// Storage did not answer.
     Unreachable(String),
     /// This node is not the one that goes by its name: it has no part in anything.
     Stranger(String),

@@ -68,7 +68,6 @@ impl Member<'_> {
         format!("rollout {number} was {verb}: {}", follow.why.clone().unwrap_or_default())
     }
 
-    /// What is waited for.
     pub(super) fn waits_for(&self) -> String {
         let Some(Following::Synchronous(follow)) = &self.following else { return "the fleet".into() };
         let number = follow.rollout.number;

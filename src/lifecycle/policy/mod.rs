@@ -38,7 +38,6 @@ impl Default for Settings {
 /// What is offered to this node, and how.
 #[derive(Clone, Debug)]
 pub struct Offer<'a> {
-    /// The release.
     pub release: &'a ReleaseId,
     /// When its channel was issued; jitter counts from then. `None` (a file, no channel): no jitter.
     pub issued: Option<Timestamp>,
@@ -55,13 +54,11 @@ pub struct Offer<'a> {
 /// Something that keeps this node from switching now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blocked {
-    /// What it is.
     pub policy: Policy,
     /// Since when it is in the way, where that is known.
     pub since: Option<Timestamp>,
     /// When it ends by itself, where that is known.
     pub until: Option<Timestamp>,
-    /// The same for people.
     pub text: String,
 }
 
@@ -71,7 +68,6 @@ pub struct Blocked {
 pub enum Policy {
     /// Somebody stopped automatic switching, or went back by hand.
     Hold,
-    /// No window is open.
     Window,
     /// It is not yet this node's turn within the jitter.
     Jitter,

@@ -21,7 +21,6 @@ pub struct Window {
     pub days: Vec<Day>,
     /// Opens at this time of day.
     pub start: TimeOfDay,
-    /// Stays open so long.
     pub length: Length,
     /// Where the days and the time of day hold.
     #[serde(default)]
@@ -30,7 +29,6 @@ pub struct Window {
 
 /// A day of the week, written `Sun`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the days of the week")]
 pub enum Day {
     Mon,
     Tue,
@@ -62,10 +60,8 @@ pub enum NotAWindow {
     /// A bad time of day.
     #[error("`{}` is not a time of day such as `01:30`", .0.escape_debug())]
     Start(String),
-    /// A bad length.
     #[error("`{0}` is not the length of a window: more than nothing, and at most `7d`")]
     Length(Span),
-    /// An unknown time zone.
     #[error("`{}` is not a time zone that this node knows, such as `UTC` or, with time zone data (the package tzdata), `Europe/Berlin`", .0.escape_debug())]
     Zone(String),
 }
@@ -75,7 +71,6 @@ const LENGTH_MAX: Span = Span::seconds(7 * 86_400);
 /// A stretch of time: from its opening up to, and without, its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opening {
-    /// The first moment.
     pub from: Timestamp,
     /// The first moment after it.
     pub to: Timestamp,
@@ -138,7 +133,6 @@ impl Day {
 }
 
 impl Length {
-    /// In days, rounded up.
     fn days(self) -> i64 {
         i64::try_from(self.0.0.as_secs().div_ceil(86_400)).unwrap_or(7)
     }

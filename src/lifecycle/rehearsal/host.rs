@@ -19,13 +19,9 @@ use crate::types::Version;
 
 /// What a rehearsal is made of.
 pub struct Host<'a> {
-    /// The application.
     pub app: &'a str,
-    /// Its settings.
     pub settings: &'a Settings,
-    /// Its store.
     pub store: &'a Store,
-    /// Its data.
     pub data: Data,
     /// Variables for checks: `CUTOVER_*`.
     pub env: Vec<(String, OsString)>,

@@ -59,26 +59,18 @@ pub enum Error {
     /// Namespaces and mounts are root's.
     #[error("a rehearsal needs root")]
     NotRoot,
-    /// Nothing to start.
     #[error("there is nothing to rehearse: the application has no service unit; name one in `[rehearsal]`")]
     NoUnits,
     /// systemd does not know it.
     #[error("cannot rehearse `{unit}`: systemd has it as {state}")]
-    NotLoaded {
-        /// The unit.
-        unit: String,
-        /// What systemd says.
-        state: String,
-    },
+    NotLoaded { unit: String, state: String },
     /// An option stands against it.
     #[error(transparent)]
     Unfit(#[from] unit::Unfit),
     /// Whose directories they are cannot be known.
     #[error("cannot rehearse `{unit}`: its user `{user}` is not known{hint}")]
     NoUser {
-        /// The unit.
         unit: String,
-        /// The user.
         user: String,
         /// What is the matter, if something is.
         hint: &'static str,
@@ -89,15 +81,12 @@ pub enum Error {
     /// The data cannot be copied.
     #[error("cannot copy data for a rehearsal: {0}")]
     Data(#[from] data::Error),
-    /// The machine said no.
     #[error(transparent)]
     Disk(#[from] disk::Error),
-    /// systemd said no.
     #[error(transparent)]
     Systemd(#[from] systemd::Error),
 }
 
-/// A rehearsal under way.
 pub trait Rehearsal {
     /// One round of checks, so long after the start.
     fn observe(&mut self, at: Duration) -> Vec<Observation>;
@@ -115,7 +104,6 @@ pub trait Rehearsal {
     fn cost(&self) -> Cost;
 }
 
-/// What a rehearsal costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// Bytes of data that were copied.

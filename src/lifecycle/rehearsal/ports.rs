@@ -8,23 +8,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const TCP_LISTENS: &str = "0A";
 const UDP_UNCONNECTED: &str = "07";
 
-/// A protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// Streams.
     Tcp,
-    /// Datagrams.
     Udp,
 }
 
 /// A socket that others can reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// How.
     pub protocol: Protocol,
-    /// On which address.
     pub address: IpAddr,
-    /// On which port.
     pub port: u16,
     /// The socket's number, by which its owner is found.
     pub inode: u64,

@@ -34,13 +34,9 @@ const DROP_IN: &str = "zzzz-cutover.conf";
 
 /// What a rehearsal is made of.
 pub struct Private<'a> {
-    /// The application.
     pub app: &'a str,
-    /// Its settings.
     pub settings: &'a Settings,
-    /// Its store.
     pub store: &'a Store,
-    /// Its data.
     pub data: Data,
     /// The units that run with the new release.
     pub units: Vec<String>,

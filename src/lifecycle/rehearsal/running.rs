@@ -16,7 +16,6 @@ use crate::types::escaped;
 /// Where ports of clients begin, when the kernel does not say.
 const EPHEMERAL: u16 = 32768;
 
-/// See the module.
 pub struct Running {
     /// Asked where the release is.
     pub checks: Checks,
@@ -26,15 +25,12 @@ pub struct Running {
     pub ways_out: Vec<String>,
     /// The application's units on the node, whose ports the release will have.
     pub running: Vec<String>,
-    /// The rehearsal's units.
     pub units: Vec<String>,
     /// A process in its network.
     pub pid: u32,
     /// The control group of all of it.
     pub group: String,
-    /// Copies of the data.
     pub copies: Copies,
-    /// When it began.
     pub began: Timestamp,
 }
 

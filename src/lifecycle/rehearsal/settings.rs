@@ -59,7 +59,6 @@ pub struct Settings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Network {
-    /// Nowhere.
     #[default]
     Off,
     /// In a network of its own, with the same ports.
@@ -81,21 +80,13 @@ pub struct Outgoing {
 /// A `[rehearsal]` table that cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
-    /// Not a service.
     #[error("`rehearsal.units`: `{0}` is not a service unit")]
     Unit(String),
-    /// Not a template.
     #[error("`rehearsal.unit` must name a template such as `shop-rehearsal@.service`, not `{0}`")]
     Template(String),
     /// A key of the other kind.
     #[error("`rehearsal.{key}` goes with `network = \"{network}\"`")]
-    Other {
-        /// The key.
-        key: &'static str,
-        /// Where it belongs.
-        network: &'static str,
-    },
-    /// Two ways to start.
+    Other { key: &'static str, network: &'static str },
     #[error("`rehearsal` has either `units` or `command`, not both")]
     UnitsAndCommand,
     /// The application's checks would ask the release that serves.
@@ -106,10 +97,8 @@ pub enum Invalid {
     /// Somebody would write to data while they are copied.
     #[error("`rehearsal.promote` does not go with `[[data]]`: they are copied while nobody writes")]
     PromoteAndData,
-    /// No such check.
     #[error("`rehearsal.skip`: there is no check `{0}`")]
     Skip(String),
-    /// Not a place.
     #[error("`rehearsal.scratch`: `{}` is not an absolute path", .0.display())]
     Scratch(PathBuf),
     /// Not an address of the loopback device.
@@ -121,7 +110,6 @@ pub enum Invalid {
 }
 
 impl Settings {
-    /// Whether releases are rehearsed.
     pub fn is_on(&self) -> bool {
         self.network != Network::Off
     }

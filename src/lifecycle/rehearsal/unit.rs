@@ -11,7 +11,6 @@ use super::text::{assignments, with_names};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{unit}` cannot be rehearsed in a network of its own: `{option}` {why}")]
 pub struct Unfit {
-    /// The unit.
     pub unit: String,
     /// The option, with its value.
     pub option: String,
@@ -22,7 +21,6 @@ pub struct Unfit {
 /// What a unit's text is read with.
 #[derive(Clone, Debug)]
 pub struct Frame<'a> {
-    /// The application's unit.
     pub unit: &'a str,
     /// `<root>/current`, which systemd itself still sees as it is.
     pub current: &'a Path,
@@ -34,7 +32,6 @@ pub struct Frame<'a> {
     pub together: &'a [(String, String)],
 }
 
-/// What a unit says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Made {
     /// The lines of `[Service]` that stay.
@@ -95,7 +92,6 @@ impl Kind {
         }
     }
 
-    /// Where such directories are.
     pub fn base(self) -> &'static Path {
         Path::new(match self {
             Self::Runtime => "/run",

@@ -6,18 +6,15 @@ use serde::{Deserialize, Serialize};
 use crate::types::Version;
 use crate::types::record::{Phase, Record};
 
-/// The rehearsal under way.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RehearsalView {
     /// The release that is rehearsed.
     pub version: Version,
-    /// Since when.
     pub since: Timestamp,
     /// How long all has been well without a break, in seconds.
     pub healthy_for_s: u64,
     /// How long it must be, in seconds.
     pub need_s: u64,
-    /// Each check.
     pub checks: Vec<serde_json::Value>,
 }
 

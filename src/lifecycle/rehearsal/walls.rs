@@ -28,7 +28,6 @@ const EMPTY: [&str; 4] = ["/run", "/tmp", "/var/tmp", "/dev/shm"];
 /// Why there can be no walls.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The machine said no.
     #[error(transparent)]
     Disk(#[from] disk::Error),
     /// It is not there to be mounted over.
@@ -37,7 +36,6 @@ pub enum Error {
     /// A name that no unit file takes.
     #[error("`{}` cannot be named in a unit file", escaped_path(.0))]
     Name(PathBuf),
-    /// Too many mounts.
     #[error("`{}` has more than {MOUNTS_MAX} entries", escaped_path(.0))]
     TooMany(PathBuf),
     /// A socket of which nobody knows where it is.
@@ -54,7 +52,6 @@ pub type Owner = (u32, u32);
 /// A directory that is empty at first, and may be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scratch {
-    /// Where it is seen.
     pub path: PathBuf,
     /// Whose it is; absent: that of the one which it hides.
     pub owner: Option<Owner>,
@@ -62,13 +59,11 @@ pub struct Scratch {
 
 /// What the walls are built of.
 pub struct Plan<'a> {
-    /// The application's root.
     pub root: &'a Path,
     /// The release that is rehearsed.
     pub version: &'a Version,
     /// Data, and the copies that stand for them.
     pub copies: Vec<(PathBuf, PathBuf)>,
-    /// Empty directories.
     pub scratch: Vec<Scratch>,
     /// Directories in the rehearsal's `/run`.
     pub runtime: Vec<(PathBuf, Owner)>,

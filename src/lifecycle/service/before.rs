@@ -20,12 +20,7 @@ pub enum Objection {
     Missing(String),
     /// systemd does not take its file.
     #[error("systemd cannot load unit `{unit}`: {why}")]
-    Broken {
-        /// The unit.
-        unit: String,
-        /// What systemd says.
-        why: String,
-    },
+    Broken { unit: String, why: String },
     /// It would be gone when it stops.
     #[error("unit `{0}` is transient: it would be gone once it stops; give it a unit file")]
     Transient(String),
@@ -48,7 +43,6 @@ pub struct Before {
     pub linked: BTreeSet<String>,
     /// Units that the release brings which is to run.
     pub coming: BTreeSet<String>,
-    /// Whether nothing ran before.
     pub is_first: bool,
 }
 

@@ -28,18 +28,12 @@ pub enum Error {
     Systemd(#[from] systemd::Error),
     /// It runs on although it was killed.
     #[error("cannot stop {units}: still {state} after SIGKILL")]
-    Unstoppable {
-        /// The units.
-        units: String,
-        /// What systemd says.
-        state: String,
-    },
+    Unstoppable { units: String, state: String },
     /// A start or stop command failed.
     #[error("cannot {action} the service: `{command}`: {answer}")]
     Command {
         /// `start` or `stop`.
         action: &'static str,
-        /// What was run.
         command: String,
         /// How it ended, and what it said last.
         answer: String,

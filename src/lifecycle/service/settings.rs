@@ -52,11 +52,9 @@ pub enum Action {
     ReloadOrRestart,
     /// Stop before the pointer moves, start after.
     StopStart,
-    /// Leave them alone.
     None,
 }
 
-/// Start and stop commands.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Commands {
@@ -79,13 +77,10 @@ pub enum Words {
 /// A `[service]` table that cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
-    /// Not a unit.
     #[error("`{0}` is not the name of a unit: it needs an ending such as `.service`")]
     Unit(String),
-    /// Two masters.
     #[error("a service has either `units` or `command`, not both")]
     UnitsAndCommand,
-    /// No words.
     #[error("the command `{0}` is empty")]
     Empty(&'static str),
 }
@@ -110,7 +105,6 @@ impl Settings {
 }
 
 impl Words {
-    /// Program and arguments.
     pub fn argv(&self) -> Vec<String> {
         match self {
             Self::Shell(text) if text.is_empty() => Vec::new(),

@@ -19,12 +19,10 @@ pub enum Dialect {
 /// A header block whose checksum and magic are right.
 pub struct Header<'a> {
     block: &'a [u8; BLOCK],
-    /// Its kind of tar.
     pub dialect: Dialect,
 }
 
 impl<'a> Header<'a> {
-    /// Checks checksum and magic.
     pub fn parse(block: &'a [u8; BLOCK]) -> Result<Self, Rule> {
         let sum: u64 = block
             .iter()
@@ -45,7 +43,6 @@ impl<'a> Header<'a> {
         Ok(Self { block, dialect })
     }
 
-    /// The type flag.
     pub fn kind(&self) -> u8 {
         self.block[156]
     }
@@ -62,7 +59,6 @@ impl<'a> Header<'a> {
         text(&self.block[157..257])
     }
 
-    /// Permission bits.
     pub fn mode(&self) -> Result<u32, Rule> {
         let mode = number(&self.block[100..108]).ok_or(Rule::Number("mode"))?;
         Ok((mode & 0o7777) as u32)
@@ -73,7 +69,6 @@ impl<'a> Header<'a> {
         number_or_empty(&self.block[108..116]).ok_or(Rule::Number("owner"))
     }
 
-    /// The group.
     pub fn gid(&self) -> Result<u64, Rule> {
         number_or_empty(&self.block[116..124]).ok_or(Rule::Number("group"))
     }

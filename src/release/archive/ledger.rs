@@ -32,18 +32,12 @@ pub struct Ledger {
     most_entries: u64,
 }
 
-/// One entry.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Directory, file or link.
     pub kind: NodeKind,
-    /// Permission bits.
     pub mode: u16,
-    /// Numeric owner.
     pub uid: u32,
-    /// Numeric group.
     pub gid: u32,
-    /// Seconds since the epoch.
     pub seconds: i64,
     /// Nanoseconds of the time.
     pub nanoseconds: u32,
@@ -52,12 +46,9 @@ pub struct Node {
     name_length: u16,
 }
 
-/// What an entry is.
 #[derive(Clone, Debug)]
 pub enum NodeKind {
-    /// A directory.
     Directory,
-    /// A regular file.
     File {
         /// Bytes, holes included.
         size: u64,
@@ -66,14 +57,11 @@ pub enum NodeKind {
     },
     /// A symbolic link; where its target stands among the names.
     Link {
-        /// The offset.
         at: u32,
-        /// The length.
         length: u16,
     },
     /// A further name of the file at this place in the ledger.
     HardLink {
-        /// The place.
         file: u32,
     },
 }
@@ -89,7 +77,6 @@ pub struct Admitted {
 }
 
 impl Ledger {
-    /// An empty tree.
     pub fn new(limits: &Limits) -> Self {
         let mut ledger = Self {
             nodes: Vec::new(),
@@ -107,7 +94,6 @@ impl Ledger {
         ledger
     }
 
-    /// What has been admitted.
     pub fn totals(&self) -> Totals {
         self.totals
     }

@@ -70,12 +70,10 @@ impl Default for Limits {
     }
 }
 
-/// What an archive holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Entries, as [`Limits::entries`] counts them: as many inodes are enough.
     pub entries: u64,
-    /// Regular files.
     pub files: u64,
     /// Bytes of all files together, holes included.
     pub bytes: u64,

@@ -8,19 +8,14 @@ use crate::types::escaped;
 /// What an extended header says about the next entry.
 #[derive(Debug, Default)]
 pub struct Extended {
-    /// Its name.
     pub path: Option<Vec<u8>>,
-    /// Its link target.
     pub link: Option<Vec<u8>>,
     /// The bytes that follow its header.
     pub size: Option<u64>,
-    /// Its owner.
     pub uid: Option<u64>,
-    /// Its group.
     pub gid: Option<u64>,
     /// Its time: seconds and nanoseconds.
     pub mtime: Option<(i64, u32)>,
-    /// Its extended attributes.
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     /// An attribute of another system that is left out.
     pub left_out: Option<Vec<u8>>,
@@ -42,10 +37,8 @@ const LIBARCHIVE_XATTR: &[u8] = b"LIBARCHIVE.xattr.";
 const XATTR_NAME_MAX: usize = 255;
 const XATTR_VALUE_MAX: usize = 64 << 10;
 
-/// Key and value.
 type Record<'a> = (&'a [u8], &'a [u8]);
 
-/// Splits the records.
 fn records(mut bytes: &[u8]) -> Result<Vec<Record<'_>>, Rule> {
     let mut records = Vec::new();
     while !bytes.is_empty() {

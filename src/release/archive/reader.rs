@@ -12,32 +12,23 @@ use super::{EXTENDED_MAX, Error, Limits, Refusal, Rule, TIMES, name};
 
 /// Zeros after the end mark: tars fill up to whole records, of some MiB at most.
 const PADDING_MAX: u64 = 64 << 20;
-/// Comments in one archive.
 const GLOBAL_HEADERS_MAX: u64 = 1024;
 
-/// One member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// Its path, normalised; empty for the root.
     pub path: Vec<u8>,
-    /// Directory, file or link.
     pub kind: MemberKind,
-    /// Permission bits.
     pub mode: u32,
-    /// Numeric owner.
     pub uid: u32,
-    /// Numeric group.
     pub gid: u32,
     /// Seconds since the epoch and nanoseconds.
     pub mtime: (i64, u32),
-    /// Extended attributes.
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-/// What a member is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MemberKind {
-    /// A directory.
     Directory,
     /// A regular file, whose data come next.
     File {
@@ -46,7 +37,6 @@ pub enum MemberKind {
         /// The parts that have data, where there are holes.
         spans: Option<Vec<Span>>,
     },
-    /// A symbolic link.
     Link {
         /// Where it points to, byte for byte.
         target: Vec<u8>,
@@ -58,7 +48,6 @@ pub enum MemberKind {
     },
 }
 
-/// Reads an archive.
 pub struct Reader {
     stream: Stream,
     ledger: Ledger,

@@ -8,7 +8,6 @@ use crate::types::escaped;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("archive `{}`{}: {rule}", escaped(.archive.as_bytes()), place(*.entry, *.offset, .name))]
 pub struct Refusal {
-    /// The archive's name.
     pub archive: String,
     /// The number of the entry, from 1; 0 for what concerns the archive as a whole.
     pub entry: u64,
@@ -16,7 +15,6 @@ pub struct Refusal {
     pub offset: u64,
     /// Its name as it stands in the archive, as far as it is known.
     pub name: Vec<u8>,
-    /// What it breaks.
     pub rule: Rule,
 }
 
@@ -30,7 +28,6 @@ fn place(entry: u64, offset: u64, name: &[u8]) -> String {
 
 /// The rules that archives keep.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the message of each says what it is")]
 pub enum Rule {
     // The archive as a whole.
     #[error("it is neither a tar archive nor one compressed by gzip or zstd")]
@@ -205,10 +202,5 @@ pub enum Error {
     Refused(#[from] Box<Refusal>),
     /// The machine did not give its bytes: another time it may.
     #[error("cannot read archive `{}`", escaped(.archive.as_bytes()))]
-    Read {
-        /// The archive's name.
-        archive: String,
-        /// What the machine said.
-        source: io::Error,
-    },
+    Read { archive: String, source: io::Error },
 }

@@ -20,7 +20,6 @@ pub struct Stream {
 pub enum Fault {
     /// The archive is at fault.
     Rule(Rule),
-    /// The machine is.
     Machine(io::Error),
 }
 

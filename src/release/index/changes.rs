@@ -81,7 +81,6 @@ pub fn is_same(file: &File, entry: &Entry) -> std::io::Result<bool> {
     Ok(scan::attributes(file)? == entry.xattrs && is_whole(file, entry)?)
 }
 
-/// How far is looked.
 #[derive(Clone, Copy, Debug)]
 pub struct Most {
     /// So many files that differ are enough.

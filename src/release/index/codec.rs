@@ -35,7 +35,6 @@ impl<'a> Cursor<'a> {
         Self { bytes, part }
     }
 
-    /// The part's name.
     pub fn part(&self) -> &'static str {
         self.part
     }
@@ -50,7 +49,6 @@ impl<'a> Cursor<'a> {
         self.bytes.len()
     }
 
-    /// One byte.
     pub fn byte(&mut self) -> Result<u8, Error> {
         Ok(self.take(1)?[0])
     }
@@ -99,7 +97,6 @@ impl<'a> Cursor<'a> {
         self.take(usize::try_from(length).map_err(|_| malformed(self.part, rule))?)
     }
 
-    /// A digest.
     pub fn digest(&mut self) -> Result<Digest, Error> {
         let mut digest = [0; 32];
         digest.copy_from_slice(self.take(32)?);

@@ -11,45 +11,22 @@ use crate::types::{Digest, escaped};
 pub enum Error {
     /// It breaks a rule of the format. `part` is the index, a page, a frame…
     #[error("{part} breaks a rule of the format: {rule}")]
-    Malformed {
-        /// Which part.
-        part: &'static str,
-        /// Which rule.
-        rule: &'static str,
-    },
+    Malformed { part: &'static str, rule: &'static str },
     /// Bytes are not those that were signed.
     #[error("{part} is not what was published: its digest is {found}, not {wanted}")]
-    Digest {
-        /// Which part.
-        part: &'static str,
-        /// What it has.
-        found: Digest,
-        /// What it should have.
-        wanted: Digest,
-    },
+    Digest { part: &'static str, found: Digest, wanted: Digest },
     /// The archive's own headers tell another story than its index.
     #[error("the archive and its index differ at `{}`: {rule}", escaped(.path))]
-    Differs {
-        /// The entry.
-        path: Vec<u8>,
-        /// In what.
-        rule: &'static str,
-    },
+    Differs { path: Vec<u8>, rule: &'static str },
     /// An entry breaks a rule.
     #[error("entry `{}` is refused: {rule}", escaped(.path))]
-    Entry {
-        /// The entry.
-        path: Vec<u8>,
-        /// Which rule.
-        rule: &'static str,
-    },
+    Entry { path: Vec<u8>, rule: &'static str },
     /// The bytes could not be had.
     #[error("cannot read the archive")]
     Read(#[source] io::Error),
     /// The source does not give them.
     #[error(transparent)]
     Source(#[from] source::Error),
-    /// The disk refused.
     #[error(transparent)]
     Disk(#[from] disk::Error),
 }

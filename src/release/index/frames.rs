@@ -17,7 +17,6 @@ pub const FRAME_EXPANSION_MAX: u64 = 64 << 10;
 const FRAMES: &str = "a page of frames";
 const LOCATIONS: &str = "a page of locations";
 
-/// What a frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameKind {
     /// Members of symbolic links, in path order.
@@ -39,7 +38,6 @@ pub struct Frame {
     pub size: u32,
     /// Plain bytes.
     pub plain: u32,
-    /// What it holds.
     pub kind: FrameKind,
     /// SHA-256 of the compressed bytes.
     pub digest: Digest,

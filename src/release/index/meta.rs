@@ -26,7 +26,6 @@ const HARD_LINK: u8 = 4;
 pub const PATH_MAX: usize = 4095;
 /// Bytes of one component of a path.
 pub const COMPONENT_MAX: usize = 255;
-/// Components of a path.
 pub const DEPTH_MAX: usize = 256;
 /// Bytes of all extended attributes of an entry, names and values.
 pub const XATTRS_MAX: usize = 64 << 10;
@@ -35,7 +34,6 @@ const PART: &str = "a page of metadata";
 /// An entry, and the release in which its content last changed (0 for all that is no file).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// The entry.
     pub entry: Entry,
     /// Number of that release, counted along the releases that each were packed on the one before.
     pub generation: u64,
@@ -56,7 +54,6 @@ pub struct PageWriter {
 }
 
 impl PageWriter {
-    /// Appends an entry.
     pub fn add(&mut self, record: &Record) {
         let Record { entry, generation } = record;
         let bytes = &mut self.bytes;
@@ -314,7 +311,6 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// Takes the next entry.
     pub fn check(&mut self, entry: &Entry) -> Result<(), Error> {
         let refuse = |rule| Err(Error::Entry { path: entry.path.clone(), rule });
         if !self.last.is_empty() && path_order(&self.last, &entry.path) != Ordering::Less {

@@ -31,11 +31,9 @@ const COMPARED: u64 = 1 << 63;
 /// Which of the parts that are there already are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// All that was read.
     Read,
     /// Those whose digest was compared.
     Compared,
-    /// None.
     Nothing,
 }
 
@@ -50,9 +48,7 @@ pub struct Parts<'a> {
 #[derive(Default)]
 struct Spans(BTreeMap<u64, u64>);
 
-/// Which parts are there.
 struct Map {
-    /// All that were read.
     read: Spans,
     /// Those of them whose digest was compared.
     compared: Spans,
@@ -152,7 +148,6 @@ impl Map {
         Ok(Self { read, compared, file })
     }
 
-    /// Writes it anew.
     fn write(&mut self, identity: Digest) -> io::Result<()> {
         self.file.set_len(0)?;
         io::Seek::rewind(&mut self.file)?;
@@ -167,7 +162,6 @@ impl Map {
         self.file.write_all(&note_of(start, end))
     }
 
-    /// Notes what was read.
     fn note(&mut self, start: u64, end: u64) -> io::Result<()> {
         if start < end {
             self.read.add(start, end);

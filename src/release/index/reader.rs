@@ -108,12 +108,10 @@ impl<'s> Index<'s> {
         self.digest
     }
 
-    /// Totals and pages.
     pub fn root(&self) -> &Root {
         &self.root
     }
 
-    /// The archive.
     pub fn source(&self) -> &Arc<dyn Ranges + 's> {
         &self.source
     }
@@ -154,7 +152,6 @@ impl<'s> Index<'s> {
         }
     }
 
-    /// All frames.
     pub fn frames(&self) -> Result<Vec<Frame>, Error> {
         let mut frames = Vec::new();
         for page in self.root.of_kind(PageKind::Frames) {
@@ -248,12 +245,10 @@ pub struct PageEntries<'a> {
 }
 
 impl<'a> PageEntries<'a> {
-    /// Opens a page.
     pub fn open(index: &Index<'_>, page: &'a Page) -> Result<Self, Error> {
         Ok(Self { page, reader: PageReader::new(index.page(page)?), items: 0, files: 0 })
     }
 
-    /// The next entry.
     pub fn read(&mut self) -> Result<Option<Record>, Error> {
         Ok(self.advance()?.then(|| self.record().clone()))
     }

@@ -25,7 +25,6 @@ pub const FOOTER_BYTES: usize = 96;
 pub const ROOT_MAX: u64 = 16 << 20;
 /// Plain bytes of a page.
 pub const PAGE_MAX: u64 = 1 << 20;
-/// Entries of a release.
 pub const ENTRIES_MAX: u64 = 4 << 20;
 /// Frames of a release; at a mebibyte each, half a tebibyte.
 pub const FRAMES_MAX: u64 = 1 << 19;
@@ -34,21 +33,16 @@ const SHA256: u64 = 1;
 const PART: &str = "the root of the index";
 const FOOTER: &str = "the footer of the index";
 
-/// What a page holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PageKind {
-    /// Entries.
     Meta,
-    /// Frames.
     Frames,
-    /// Locations of files.
     Locations,
 }
 
 /// Where a page is, and what it must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// What it holds.
     pub kind: PageKind,
     /// How many entries, frames or locations.
     pub items: u64,
@@ -69,7 +63,6 @@ pub struct Page {
 /// Totals of a release, and all its pages: those of metadata first, then frames, then locations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Root {
-    /// Entries.
     pub entries: u64,
     /// Files that have a location: regular files, each inode once.
     pub files: u64,
@@ -79,13 +72,10 @@ pub struct Root {
     pub compressed: u64,
     /// Plain bytes of the largest frame.
     pub largest: u64,
-    /// Number of frames.
     pub frames: u64,
     /// The highest generation of a file.
     pub generation: u64,
-    /// Digest of the tree.
     pub tree: Digest,
-    /// All pages.
     pub pages: Vec<Page>,
 }
 
@@ -200,7 +190,6 @@ fn read_page(cursor: &mut Cursor<'_>) -> Result<Page, Error> {
     Ok(page)
 }
 
-/// Where the root is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footer {
     /// Where the root begins in the archive.

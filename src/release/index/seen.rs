@@ -34,7 +34,6 @@ const SEEN_MAX: u64 = 10 * (super::root::ENTRIES_MAX + 1);
 const PART: &str = "the record of a staged release";
 const LEVEL: i32 = 1;
 
-/// What staging saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     /// The inode number of each file, in path order.
@@ -43,9 +42,7 @@ pub struct Seen {
 
 /// A release that was staged with an index.
 pub struct Installed {
-    /// Its index.
     pub index: Index<'static>,
-    /// What staging saw.
     pub seen: Seen,
 }
 

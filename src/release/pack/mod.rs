@@ -56,11 +56,8 @@ const GROUP_MAX: u64 = 8 << 20;
 /// What is to be packed, and how.
 #[derive(Clone, Debug)]
 pub struct PackOrder {
-    /// The tree.
     pub directory: PathBuf,
-    /// Name of the application.
     pub product: String,
-    /// Name of the release.
     pub version: Version,
     /// The archive; replaced when it is there.
     pub output: PathBuf,
@@ -77,7 +74,6 @@ pub struct PackOrder {
 /// Whose the entries of a release are: numbers, which mean somebody else on each machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owners {
-    /// All are root's.
     Root,
     /// All belong to this user and group.
     These(u32, u32),
@@ -115,11 +111,9 @@ pub struct Packed {
     pub sha256: Digest,
     /// SHA-256 of the root of its index.
     pub index: Digest,
-    /// Digest of the tree.
     pub tree: Digest,
     /// Bytes of all files.
     pub unpacked: u64,
-    /// Entries of the tree.
     pub entries: u64,
 }
 
@@ -144,13 +138,11 @@ pub enum Error {
     /// The format has no room for it.
     #[error("the release is too large: its index would be longer than 4 GiB")]
     TooLarge,
-    /// The compressor refused.
     #[error("cannot compress")]
     Compress(#[source] io::Error),
     /// An entry breaks a rule of the format, or the base does.
     #[error(transparent)]
     Index(#[from] index::Error),
-    /// The disk refused.
     #[error(transparent)]
     Disk(#[from] disk::Error),
 }
@@ -334,7 +326,6 @@ fn threads(jobs: usize) -> usize {
     if jobs > 0 { jobs } else { std::thread::available_parallelism().map_or(1, usize::from) }
 }
 
-/// Puts members into frames.
 struct Members<'a> {
     directory: &'a Path,
     group: usize,

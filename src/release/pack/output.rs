@@ -78,7 +78,6 @@ pub struct Compressors {
 }
 
 impl Compressors {
-    /// Starts the threads.
     pub fn start<'scope>(scope: &'scope Scope<'scope, '_>, threads: usize, level: i32) -> Self {
         let in_flight_max = 3 * threads;
         let (jobs, taken) = sync_channel::<Job>(in_flight_max);

@@ -20,7 +20,6 @@ const META_MIN_PATHS: usize = 16;
 const CUTS: (u16, u16) = (2, 32);
 /// A page of metadata is cut before it gets longer, but for a single entry.
 const META_MAX: usize = 256 << 10;
-/// Frames of a page.
 const FRAMES_A_PAGE: usize = 1024;
 /// Locations of a page are at least so many, but for the last page.
 const LOCATIONS_MIN: usize = 4096;
@@ -81,7 +80,6 @@ impl Pages {
         Ok(())
     }
 
-    /// Adds all frames.
     pub fn add_frames(&mut self, frames: &[Frame]) -> Result<(), Error> {
         for some in frames.chunks(FRAMES_A_PAGE) {
             let mut plain = Vec::new();
@@ -137,15 +135,11 @@ impl Pages {
 
 /// What the root says beside the pages.
 pub struct Totals {
-    /// Entries.
     pub entries: u64,
-    /// Files with a location.
     pub files: u64,
     /// Their bytes.
     pub plain: u64,
-    /// The newest generation.
     pub generation: u64,
-    /// Digest of the tree.
     pub tree: Digest,
 }
 

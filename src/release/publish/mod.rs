@@ -33,7 +33,6 @@ pub struct PublishOrder {
     pub into: PathBuf,
     /// Nodes read from another place: that a release is not in the directory says nothing.
     pub is_elsewhere: bool,
-    /// The channel's name.
     pub channel: String,
     /// The product; without it, that of the channel that is there, or of the only manifest.
     pub product: Option<String>,
@@ -56,14 +55,12 @@ pub struct PublishOrder {
     pub waves: Vec<(Timestamp, u8)>,
     /// The serial to use instead of the next one. A channel that cannot be built upon is then begun anew.
     pub serial: Option<u64>,
-    /// Now.
     pub now: Timestamp,
 }
 
 /// What could not be published.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The machine refused.
     #[error(transparent)]
     Disk(#[from] disk::Error),
     /// It could not be signed.
@@ -71,55 +68,25 @@ pub enum Error {
     Sign(#[from] SignError),
     /// A file is not in its form.
     #[error("cannot understand `{}`: {malformed}", escaped_path(.path))]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// Where and why.
-        malformed: Malformed,
-    },
+    Malformed { path: PathBuf, malformed: Malformed },
     /// A file's signature does not hold.
     #[error("cannot build upon `{}`: {refusal}", escaped_path(.path))]
-    Signature {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        refusal: Refusal,
-    },
+    Signature { path: PathBuf, refusal: Refusal },
     /// The channel that is there was signed by somebody else.
     #[error("cannot build upon `{}`: it is signed by {found}, not by the given key", escaped_path(.path))]
-    OtherKey {
-        /// The channel's file.
-        path: PathBuf,
-        /// Who signed it.
-        found: String,
-    },
+    OtherKey { path: PathBuf, found: String },
     /// The channel that is there is signed, and the next one would not be.
     #[error("`{}` is signed, and no key is given to sign the next one", escaped_path(.0))]
     Unsigned(PathBuf),
     /// There is no such release in the directory.
     #[error("`{}` has neither a manifest nor an archive of release {version}", escaped_path(.directory))]
-    NoRelease {
-        /// The directory.
-        directory: PathBuf,
-        /// The release.
-        version: Version,
-    },
+    NoRelease { directory: PathBuf, version: Version },
     /// It is not said what is to be published.
     #[error("`{}` has {count} releases, and none was named", escaped_path(.directory))]
-    WhichRelease {
-        /// The directory.
-        directory: PathBuf,
-        /// How many there are.
-        count: usize,
-    },
+    WhichRelease { directory: PathBuf, count: usize },
     /// The archive is not the one that its manifest names.
     #[error("`{}` is not the archive that its manifest names: {what} differs", escaped_path(.path))]
-    OtherArchive {
-        /// The archive.
-        path: PathBuf,
-        /// Size or digest.
-        what: &'static str,
-    },
+    OtherArchive { path: PathBuf, what: &'static str },
     /// The result would not be accepted.
     #[error("the channel would be refused: {0}")]
     WouldBeRefused(Malformed),
@@ -128,33 +95,16 @@ pub enum Error {
     OtherRelease(PathBuf),
     /// What was published under this version was another manifest.
     #[error("`{}` is not the manifest that was published: its digest is {found}, and the channel says {published}", escaped_path(.path))]
-    Changed {
-        /// The manifest.
-        path: PathBuf,
-        /// What it has.
-        found: Digest,
-        /// What the channel says.
-        published: Digest,
-    },
+    Changed { path: PathBuf, found: Digest, published: Digest },
     /// Somebody else signed the manifest.
     #[error("`{}` is signed by {found}, not by the given key", escaped_path(.path))]
-    Stranger {
-        /// The manifest.
-        path: PathBuf,
-        /// Who signed it.
-        found: String,
-    },
+    Stranger { path: PathBuf, found: String },
     /// The only release of the directory would be signed without having been named.
     #[error("release {0} is not signed, and was not named")]
     NotNamed(Version),
     /// Another channel's file stands in this one's place.
     #[error("`{}` says that it is channel `{}`", escaped_path(.path), escaped(.found.as_bytes()))]
-    OtherChannel {
-        /// The file.
-        path: PathBuf,
-        /// What it says.
-        found: String,
-    },
+    OtherChannel { path: PathBuf, found: String },
     /// Somebody else wrote at the same time.
     #[error("somebody else has written `{}` meanwhile", escaped_path(.0))]
     Overwritten(PathBuf),
@@ -163,23 +113,15 @@ pub enum Error {
     Lock(#[from] exclusive::Error),
     /// The release to run is older than the minimum.
     #[error("release {version} is older than {minimum}, which would be the minimum")]
-    BelowMinimum {
-        /// The release.
-        version: Version,
-        /// The minimum.
-        minimum: Version,
-    },
-    /// The release is revoked.
+    BelowMinimum { version: Version, minimum: Version },
     #[error("release {0} is revoked, and can't be the one to run")]
     Revoked(Version),
 }
 
-/// What was published.
 #[derive(Clone, Debug)]
 pub struct Published {
     /// The channel as it is now.
     pub channel: Channel,
-    /// Its file.
     pub path: PathBuf,
     /// Files that were written, in their order.
     pub written: Vec<PathBuf>,

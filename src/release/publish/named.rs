@@ -17,9 +17,7 @@ use crate::types::{Digest, ReleaseId, Version};
 
 /// A release of the directory.
 pub struct Named {
-    /// Its manifest's file.
     pub path: PathBuf,
-    /// What the manifest says.
     pub manifest: Manifest,
     /// Its bytes, as they were read: what is signed and named are these, whatever the file is by then.
     bytes: Vec<u8>,
@@ -52,7 +50,6 @@ impl Named {
         named.compare(&order.directory, before)
     }
 
-    /// Its version and digest.
     pub fn id(&self) -> ReleaseId {
         ReleaseId { version: self.manifest.version.clone(), digest: Digest::of(&self.bytes) }
     }
@@ -140,9 +137,7 @@ impl Named {
 pub enum Standing {
     /// It is what was published.
     Same,
-    /// It is gone.
     Gone,
-    /// It is another one.
     Changed,
 }
 

@@ -36,7 +36,6 @@ impl<'a> Pair<'a> {
         Self { disk, key, next: directory.join(next_name(&file)), path: directory.join(file) }
     }
 
-    /// The channel's file.
     pub fn path(&self) -> &Path {
         &self.path
     }

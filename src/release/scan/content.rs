@@ -39,7 +39,6 @@ pub struct Hashers {
 pub struct Pending(Receiver<io::Result<Digest>>);
 
 impl Hashers {
-    /// Starts the threads.
     pub fn start() -> Self {
         let (jobs, queue) = channel::<Job>();
         let queue = Arc::new(Mutex::new(queue));

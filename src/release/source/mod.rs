@@ -51,7 +51,6 @@ pub enum Of<'a> {
 pub struct Item<'a> {
     /// What it belongs to: some places keep the files of each release by themselves.
     pub of: Of<'a>,
-    /// Its name.
     pub name: &'a str,
 }
 
@@ -163,7 +162,6 @@ impl<'a> Kind<'a> {
 /// Why something could not be had from a source.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No source is configured.
     #[error("no source is configured: `[source] url` is not set")]
     NoSource,
     /// The address is of a kind that is not known.
@@ -171,7 +169,6 @@ pub enum Error {
         "cannot read from `{0}://`: a source is a directory (`file:///…`), `https://…`, `http://…`, `oci://…`, `s3://…`, `gs://…` or `az://…`"
     )]
     Scheme(String),
-    /// The path is relative.
     #[error("`{0}` is not an absolute path")]
     NotAbsolute(String),
     /// The name asked for is not a plain file name.
@@ -180,7 +177,6 @@ pub enum Error {
     /// There is no such file.
     #[error("`{0}` is not there")]
     Missing(String),
-    /// It cannot be read.
     #[error("cannot read `{what}`")]
     Read {
         /// The file, with its place.
@@ -191,16 +187,12 @@ pub enum Error {
     /// A part was asked for that the file does not have.
     #[error("cannot read {length} bytes at {start} of `{}`: it has {size} bytes", escaped_path(.path))]
     OutOfRange {
-        /// The file.
         path: PathBuf,
-        /// First byte asked for.
         start: u64,
         /// How many bytes.
         length: u64,
-        /// How many it has.
         size: u64,
     },
-    /// The machine refused.
     #[error(transparent)]
     Disk(#[from] disk::Error),
     /// A file that must belong to us does not, or is not as it must be.
@@ -220,9 +212,7 @@ pub enum Error {
     /// The server refuses, or has trouble.
     #[error("cannot read `{what}`: the server answers with status {status}{}", wait_text(*.retry_after))]
     Status {
-        /// The file.
         what: String,
-        /// The status.
         status: u16,
         /// How long it wants to be left alone.
         retry_after: Option<Duration>,
@@ -230,7 +220,6 @@ pub enum Error {
     /// The server's answer is none to what it was asked.
     #[error("cannot read `{what}`: the server's answer cannot be used: {problem}")]
     Answer {
-        /// The file.
         what: String,
         /// What is wrong with the answer.
         problem: &'static str,
@@ -241,36 +230,23 @@ pub enum Error {
     /// It is longer than it may be.
     #[error("`{what}` is longer than {limit} bytes")]
     TooLong {
-        /// The file.
         what: String,
         /// Bytes that it may have.
         limit: u64,
     },
     /// The archive's size is not the signed one.
     #[error("the archive has {found} bytes, and the manifest says {signed}")]
-    Size {
-        /// What there is.
-        found: u64,
-        /// What must be.
-        signed: u64,
-    },
+    Size { found: u64, signed: u64 },
     /// The archive's digest is not the signed one.
     #[error("the archive has the digest {found}, and the manifest says {signed}")]
-    Digest {
-        /// What there is.
-        found: Digest,
-        /// What must be.
-        signed: Digest,
-    },
+    Digest { found: Digest, signed: Digest },
     /// What the process that reads the source says of it.
     #[error("{text}")]
     Told {
-        /// The whole error.
         text: String,
         /// See [`Error::is_refusal`].
         is_refusal: bool,
     },
-    /// Somebody else was quicker.
     #[error("`{0}` is not what it was a moment ago: somebody else publishes there")]
     Overtaken(String),
     /// A release that was published never changes.

@@ -5,11 +5,8 @@ use crate::types::Digest;
 
 /// A file that is brought somewhere.
 pub struct Upload<'a> {
-    /// Its name.
     pub name: &'a str,
-    /// Its content.
     pub content: &'a dyn Ranges,
-    /// The content's digest.
     pub sha256: Digest,
 }
 
@@ -18,9 +15,7 @@ pub struct Upload<'a> {
 pub enum Before {
     /// Nothing: they are written once, and the same whoever writes them.
     Any,
-    /// It is not there.
     Absent,
-    /// It has this content.
     Content(Digest),
 }
 

@@ -12,7 +12,6 @@ use crate::types::{Size, Span};
 pub struct Settings {
     /// A directory (`file:///mnt/releases/shop`, or its path), or `https://…`, where `{release}` and `{file}` may stand.
     pub url: Option<String>,
-    /// The channel to follow.
     pub channel: String,
     /// The product that releases must be of; without it, that of the release that came last from a source.
     pub product: Option<String>,
@@ -34,7 +33,6 @@ pub struct Settings {
     pub credentials: Option<String>,
     /// Bytes a second at most.
     pub rate_limit: Option<Size>,
-    /// Time to connect.
     pub connect_timeout: Span,
     /// A transfer that brings less than `stall_bytes` in this time is given up (and tried again).
     pub stall_timeout: Span,

@@ -24,13 +24,10 @@ use crate::sys::disk::{Context, Error};
 pub struct Meta<'a> {
     /// Permission bits, 0 to 0o7777.
     pub mode: u32,
-    /// Numeric owner.
     pub uid: u32,
-    /// Numeric group.
     pub gid: u32,
     /// Seconds since the epoch and nanoseconds.
     pub mtime: (i64, u32),
-    /// Extended attributes.
     pub xattrs: Option<&'a BTreeMap<Vec<u8>, Vec<u8>>>,
 }
 
@@ -57,7 +54,6 @@ impl TreeWriter {
         Self { root, parent: None }
     }
 
-    /// The root.
     pub fn root(&self) -> &Arc<Root> {
         &self.root
     }

@@ -54,7 +54,6 @@ impl Namespace {
     }
 }
 
-/// Somebody whose signature counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signer {
     /// `SHA256:…`, as `ssh-keygen -l` shows it.
@@ -66,19 +65,16 @@ pub struct Signer {
 /// Why a signature does not count.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// There is none.
     #[error("it is not signed")]
     Unsigned,
     /// The file is not one of signatures, or damaged.
     #[error("its signature file is damaged or not of `ssh-keygen -Y sign`")]
     NotASignature,
-    /// Made with a certificate.
     #[error("it is signed with a certificate, which is not supported: sign with the plain key")]
     Certificate,
     /// Made with a key of another kind.
     #[error("it is signed with a key of type `{}`, which is not supported: sign with an ed25519 key", escaped(.0.as_bytes()))]
     Algorithm(String),
-    /// Made for something else.
     #[error("it is signed for `{}`, not for `{wanted}`", escaped(.found.as_bytes()))]
     Namespace {
         /// What it was signed for.
@@ -97,7 +93,6 @@ pub enum Refusal {
     TooFew {
         /// How many different trusted keys there must be.
         needed: u32,
-        /// How many there are.
         counted: usize,
         /// The others, and why they don't count.
         others: Vec<(String, NotCounted)>,
@@ -113,7 +108,6 @@ pub enum NotCounted {
     /// The key is in no file of keys.
     #[error("is not trusted here")]
     Unknown,
-    /// The key is revoked.
     #[error("is revoked")]
     Revoked,
     /// The key is trusted with other things.
@@ -142,7 +136,6 @@ pub enum Error {
     /// A line is not understood.
     #[error("`{}`, line {line}: {problem}", escaped_path(.file))]
     Line {
-        /// The file.
         file: PathBuf,
         /// The line, from 1.
         line: usize,

@@ -22,19 +22,15 @@ const SIGNED_BYTES_MAX: usize = 1 << 20;
 /// A key or a signature that could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The machine refused.
     #[error(transparent)]
     Disk(#[from] disk::Error),
-    /// No such file.
     #[error("there is no key file `{}`", escaped_path(.0))]
     NoKey(PathBuf),
-    /// Nothing to sign.
     #[error("there is no file `{}`", escaped_path(.0))]
     NoFile(PathBuf),
     /// The key can't be used.
     #[error("cannot sign with the key `{}`", escaped_path(.path))]
     Key {
-        /// The key's file.
         path: PathBuf,
         /// What is wrong with it.
         source: ssh_key::Error,
@@ -44,12 +40,7 @@ pub enum Error {
     Random,
     /// `ssh-keygen` can't be run.
     #[error("cannot run `ssh-keygen` to sign with `{}`", escaped_path(.path))]
-    Run {
-        /// The key's file.
-        path: PathBuf,
-        /// What the machine said.
-        source: io::Error,
-    },
+    Run { path: PathBuf, source: io::Error },
     /// `ssh-keygen` did not sign.
     #[error("`ssh-keygen` did not sign with `{}`: see above why", escaped_path(.0))]
     Refused(PathBuf),

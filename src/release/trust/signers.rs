@@ -18,7 +18,6 @@ use super::Namespace;
 /// A key, and what it is trusted with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustedKey {
-    /// The public key.
     pub key: KeyData,
     /// The principals of its line, else its comment.
     pub name: String,
@@ -26,7 +25,6 @@ pub struct TrustedKey {
     pub namespaces: Option<Vec<String>>,
     /// It counts from then on.
     pub valid_after: Option<Timestamp>,
-    /// It counts until then.
     pub valid_before: Option<Timestamp>,
 }
 
@@ -39,7 +37,6 @@ pub enum Problem {
     /// There is no key on it.
     #[error("there is no public key on it")]
     NoKey,
-    /// The key is damaged.
     #[error("its public key can't be read")]
     BadKey,
     /// A key of another kind.
@@ -51,7 +48,6 @@ pub enum Problem {
     /// A quote is not closed, or stands where it must not.
     #[error("a quotation mark is missing")]
     Quote,
-    /// The option is unknown.
     #[error("the option `{0}` is unknown: there are `namespaces`, `valid-after` and `valid-before`")]
     Option(String),
     /// The option is given twice.

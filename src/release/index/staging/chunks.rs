@@ -27,7 +27,6 @@ pub struct Candidates(Vec<Numbered>);
 /// Where a chunk is: in which of the candidates, and from which byte on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The candidate's number.
     pub candidate: usize,
     /// Where in that file the chunk begins.
     pub offset: u64,
@@ -35,9 +34,7 @@ pub struct Place {
 
 /// A chunk in an open file that has the content that it must have.
 pub struct Here {
-    /// The file.
     pub file: Arc<File>,
-    /// Where the chunk begins.
     pub offset: u64,
 }
 
@@ -50,7 +47,6 @@ impl Candidates {
         }
     }
 
-    /// One of them.
     pub fn get(&self, candidate: usize) -> Option<&Numbered> {
         self.0.get(candidate)
     }

@@ -32,7 +32,6 @@ const ALL_XATTRS_MAX: u64 = 16 << 20;
 /// files away.
 #[derive(Clone, Copy, Debug)]
 pub struct Trees {
-    /// As the index says.
     pub declared: Digest,
     /// As it is on disk.
     pub here: Digest,

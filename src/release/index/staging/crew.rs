@@ -14,7 +14,6 @@ use crate::release::tree::TreeWriter;
 
 /// So many files are given to a thread at once.
 const BATCH: usize = 256;
-/// Batches that wait.
 const WAITING: usize = 4;
 /// More threads gain nothing: they wait for the same journal of the file system.
 const THREADS_MAX: usize = 4;
@@ -60,7 +59,6 @@ impl<'a> Taker<'a> {
     }
 }
 
-/// What came of it.
 #[derive(Default)]
 pub struct Taken {
     /// Files that were taken over.
@@ -69,7 +67,6 @@ pub struct Taken {
     pub missed: Vec<usize>,
 }
 
-/// What the threads share.
 #[derive(Default)]
 pub struct Shared {
     count: AtomicU64,

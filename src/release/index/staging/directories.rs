@@ -6,14 +6,12 @@ use super::super::meta::{PageWriter, Record};
 /// So many directories are read at once.
 const PIECE: usize = 256;
 
-/// Directories in path order.
 #[derive(Default)]
 pub struct Directories {
     pieces: Vec<(PageWriter, usize)>,
 }
 
 impl Directories {
-    /// Adds the next one.
     pub fn add(&mut self, record: &Record) {
         if self.pieces.last().is_none_or(|(_, count)| *count == PIECE) {
             self.pieces.push((PageWriter::default(), 0));

@@ -14,7 +14,6 @@ use crate::types::entry::path_order;
 /// An entry, and the number of its file among all files of the release.
 #[derive(Clone, Debug)]
 pub struct Numbered {
-    /// The entry.
     pub record: Record,
     /// How many files come before it.
     pub file: usize,
@@ -23,7 +22,6 @@ pub struct Numbered {
 /// What is done about the pages that both releases have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shared {
-    /// They are left out.
     Skipped,
     /// They are read of the new release, and give [`Pair::Same`].
     Read,
@@ -82,9 +80,7 @@ impl<'a> Entries<'a> {
 
 /// What one of the releases has, or both.
 pub enum Pair {
-    /// Only the new one.
     New(Numbered),
-    /// Only the old one.
     Gone(Numbered),
     /// Both, the new one first.
     Both(Numbered, Numbered),

@@ -63,7 +63,6 @@ pub struct Layout<'a> {
 }
 
 impl<'a> Layout<'a> {
-    /// Nothing is made yet.
     pub fn new(index: &'a Index<'a>, order: &'a StageOrder<'a>, disk: &'a Disk) -> Result<Self, Error> {
         let root = Arc::new(Root::open(order.into, disk)?);
         let owner = Owner::of_process();

@@ -13,7 +13,6 @@ use crate::types::entry::Kind;
 const BATCH: usize = 128;
 /// Or entries of so many bytes.
 pub const BATCH_BYTES: usize = 256 << 10;
-/// Batches that wait.
 const WAITING: usize = 8;
 
 /// How many bytes of memory an entry takes, about.
@@ -44,7 +43,6 @@ pub struct Maker<'scope> {
 }
 
 impl<'scope> Maker<'scope> {
-    /// Starts it.
     pub fn start<'env>(scope: &'scope Scope<'scope, 'env>, mut writer: TreeWriter, owner: Owner) -> Self {
         let (give, take) = sync_channel::<Vec<Record>>(WAITING);
         let thread = scope.spawn(move || {

@@ -86,9 +86,7 @@ pub struct Staged {
     pub tree: Digest,
     /// The digest of the tree as the archive says that it is.
     pub declared: Digest,
-    /// Entries.
     pub entries: u64,
-    /// Files, each inode once.
     pub files: u64,
     /// Bytes of the files.
     pub bytes: u64,

@@ -13,7 +13,6 @@ pub struct Names<'a> {
 }
 
 impl<'a> Names<'a> {
-    /// Of these entries.
     pub fn new(entries: impl Iterator<Item = Result<Record, Error>> + Send + 'a) -> Self {
         Self { entries: Box::new(entries), has_ended: false }
     }
@@ -38,7 +37,6 @@ impl<'a> Names<'a> {
         Ok(())
     }
 
-    /// That nothing is missing.
     pub fn finish(mut self, kind: FrameKind) -> Result<(), Error> {
         if let Some(record) = self.entries.next() {
             return Err(Error::Differs { path: record?.entry.path, rule: "the archive has no such member" });

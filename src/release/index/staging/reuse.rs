@@ -28,19 +28,14 @@ use crate::types::{Digest, Spans};
 pub enum Method {
     /// The new tree begins as a writable snapshot of the base.
     Btrfs,
-    /// Clones of unchanged files.
     Reflink,
-    /// Links to unchanged files.
     Hardlink,
-    /// Copies of unchanged files.
     Copy,
 }
 
 /// A tree on this node, and the record that staging left of it.
 pub struct Base {
-    /// The tree.
     pub tree: PathBuf,
-    /// Its record.
     pub installed: Installed,
 }
 

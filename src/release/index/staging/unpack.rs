@@ -32,7 +32,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A frame as it came from the archive, and what is to be made of it.
 pub struct Job {
-    /// What it must be.
     pub frame: Frame,
     /// Its bytes.
     pub bytes: Bytes,
@@ -52,9 +51,7 @@ pub enum Bytes {
     Here(Here),
 }
 
-/// What all threads share.
 pub struct Shared<'a> {
-    /// The tree.
     pub root: Arc<Root>,
     /// Who owns what is made.
     pub owner: Owner,
@@ -68,7 +65,6 @@ pub struct Shared<'a> {
     pub failure: &'a Failure,
     /// Bytes written so far.
     pub written: &'a AtomicU64,
-    /// Who wants to know.
     pub progress: &'a dyn Progress,
 }
 

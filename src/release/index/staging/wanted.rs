@@ -11,7 +11,6 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Adds the next file.
     pub fn add(&mut self, record: &Record, number: usize) {
         self.files.add(record);
         self.numbers.push(number);
@@ -35,7 +34,6 @@ impl Wanted {
         Ok(merged)
     }
 
-    /// How many they are.
     pub fn len(&self) -> u64 {
         self.numbers.len() as u64
     }

@@ -18,13 +18,11 @@ const PART: &str = "the index";
 
 /// A file whose content comes in several frames.
 pub struct Large {
-    /// The file.
     pub record: Record,
     /// Its number among all files.
     pub number: usize,
     /// How many bytes it has.
     pub size: u64,
-    /// What has been written.
     pub progress: Mutex<LargeProgress>,
     /// Tells the threads that wait with a later chunk that one was written.
     pub was_written: Condvar,
@@ -37,7 +35,6 @@ pub struct LargeProgress {
     pub file: Option<NewFile>,
     /// Of all bytes that were written.
     pub hasher: Sha256,
-    /// How many they are.
     pub written: u64,
 }
 
@@ -65,7 +62,6 @@ impl Work {
 
 /// What is to be made of the frames of a release.
 pub struct Plan {
-    /// All frames.
     pub frames: Vec<Frame>,
     /// Where each frame begins in the archive.
     pub starts: Vec<u64>,
@@ -120,7 +116,6 @@ impl Plan {
         Ok(())
     }
 
-    /// Nothing.
     pub fn empty() -> Self {
         Self {
             frames: Vec::new(),

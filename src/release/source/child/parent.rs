@@ -46,7 +46,6 @@ impl Drop for Process {
 /// What the child says when it has given up its rights.
 #[derive(serde::Serialize, serde::Deserialize)]
 pub struct Ready {
-    /// The source, for messages.
     pub place: String,
     /// See [`Source::is_replaced_in_place`].
     pub is_replaced_in_place: bool,

@@ -27,7 +27,6 @@ pub struct File {
 }
 
 impl File {
-    /// This file.
     pub fn of(item: Item<'_>) -> Self {
         let (channel, release) = match item.of {
             Of::Channel(name) => (Some(name.to_owned()), None),
@@ -50,12 +49,21 @@ impl File {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
-    /// A small file.
-    Small { file: File, limit: usize },
+    Small {
+        file: File,
+        limit: usize,
+    },
     /// An archive, to read parts of.
-    Archive { file: File, size: u64 },
+    Archive {
+        file: File,
+        size: u64,
+    },
     /// A part of an archive that was opened.
-    Part { archive: usize, start: u64, length: u64 },
+    Part {
+        archive: usize,
+        start: u64,
+        length: u64,
+    },
 }
 
 /// What the child answers at first.
@@ -67,8 +75,11 @@ pub enum Answer {
     /// There is no such small file.
     Nothing,
     /// The archive has this number, this size, and parts or not.
-    Opened { archive: usize, size: u64, has_ranges: bool },
-    /// It went wrong.
+    Opened {
+        archive: usize,
+        size: u64,
+        has_ranges: bool,
+    },
     Failed(Told),
 }
 

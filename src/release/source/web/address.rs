@@ -21,7 +21,6 @@ pub struct Address {
 }
 
 impl Address {
-    /// Reads an address.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let wrong = |problem| Error::Address { address: without_secrets(text), problem };
         let (scheme, rest) = text.split_once("://").ok_or_else(|| wrong("it has no `https://`"))?;
@@ -130,7 +129,6 @@ impl Address {
         self.is_secure == other.is_secure && bare(&self.authority) == bare(&other.authority)
     }
 
-    /// Host and port.
     pub fn authority(&self) -> &str {
         &self.authority
     }

@@ -29,7 +29,6 @@ pub struct Container {
     key: Option<Key>,
 }
 
-/// The account's key.
 struct Key(Vec<u8>);
 
 impl std::fmt::Debug for Key {

@@ -39,7 +39,6 @@ pub struct Bucket {
     keys: Mutex<Option<Keys>>,
 }
 
-/// Who signs.
 #[derive(Clone)]
 struct Keys {
     id: String,

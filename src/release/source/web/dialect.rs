@@ -11,13 +11,10 @@ use super::{Web, credentials};
 
 /// A request that is about to be sent.
 pub struct Sent<'a> {
-    /// Its method.
     pub method: &'a Method,
     /// To where; not always the server of the source, after redirections.
     pub address: &'a Address,
-    /// What else it says.
     pub headers: &'a [Header],
-    /// What is sent along.
     pub content: Option<&'a Content<'a>>,
 }
 
@@ -61,7 +58,6 @@ pub struct Plain {
 }
 
 impl Plain {
-    /// At this address.
     pub fn new(url: &str, settings: &Settings) -> Result<Self, Error> {
         let base = Address::of_source(url)?;
         let authorization = settings.credentials.as_deref().map(credentials::authorization).transpose()?;

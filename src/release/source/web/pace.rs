@@ -18,7 +18,6 @@ impl RateLimit {
         Self { bytes_per_second: bytes_per_second.max(1), paid_until: Arc::new(Mutex::new(Instant::now())) }
     }
 
-    /// The limit.
     pub fn bytes_per_second(&self) -> u64 {
         self.bytes_per_second
     }

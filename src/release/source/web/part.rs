@@ -22,7 +22,6 @@ const PROGRESS_BYTES: u64 = 64 << 10;
 pub struct WebArchive {
     web: Web,
     file: Address,
-    /// As the manifest says.
     size: u64,
     has_ranges: bool,
 }
@@ -114,11 +113,12 @@ impl WebArchive {
     }
 }
 
-/// What a server gives.
 enum Answer {
     /// A part, from its first byte on.
-    Part { first: u64, body: Paced },
-    /// The whole file.
+    Part {
+        first: u64,
+        body: Paced,
+    },
     Whole(Paced),
     /// It knows no such part.
     NoSuchRange,

@@ -317,7 +317,6 @@ fn is_repository(name: &str) -> bool {
 /// How a registry wants to learn who asks: `Bearer realm="…",service="…",scope="…"`.
 #[derive(Debug, PartialEq, Eq)]
 struct Challenge {
-    /// In small letters.
     kind: String,
     realm: String,
     service: Option<String>,

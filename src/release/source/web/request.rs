@@ -80,7 +80,6 @@ impl Web {
         }
     }
 
-    /// Sends a text.
     pub(super) fn send_text(
         &self,
         method: &Method,

@@ -27,7 +27,6 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// None yet.
     pub fn new(retries: u32, deadline: Instant) -> Self {
         Self { failed: 0, retries, deadline }
     }
