@@ -15,6 +15,8 @@ rm -rf "$stage"
 mkdir -p "$stage/DEBIAN"
 
 packaging/install.sh "$target" "$stage" /usr
+# As Debian's packages are; a program built for tests is small enough to pack then, too.
+command -v strip >/dev/null && strip --strip-unneeded "$stage/usr/bin/cutover"
 
 # What Debian wants of its packages: compressed manuals, a changelog of the package, a copyright.
 find "$stage/usr/share/man" -type f -exec gzip -9n {} +

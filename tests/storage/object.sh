@@ -21,6 +21,7 @@ from werkzeug.serving import run_simple
 run_simple('127.0.0.1', $port, DomainDispatcherApplication(create_backend_app), threaded=False)
 " >"$work/moto.log" 2>&1 &
 server=$!
+# shellcheck disable=SC2317 # called at the end, by what lib.sh sets
 end() { kill "$server" 2>/dev/null || true; }
 wait_for curl -s "http://127.0.0.1:$port/moto-api/"
 curl -s -X PUT "http://127.0.0.1:$port/fleets" >/dev/null
@@ -50,6 +51,7 @@ def ignoring(environ, start):
 run_simple('127.0.0.1', $port, ignoring, threaded=False)
 " >"$work/ignoring.log" 2>&1 &
 ignoring=$!
+# shellcheck disable=SC2317 # as above
 end() { kill "$server" "$ignoring" 2>/dev/null || true; }
 wait_for curl -s "http://127.0.0.1:$port/moto-api/"
 curl -s -X PUT "http://127.0.0.1:$port/fleets" >/dev/null
