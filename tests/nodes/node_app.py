@@ -172,9 +172,10 @@ class NodeApp:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def at_rest(self, seconds=40):
-        """Waits until no update is under way."""
+        """Waits until no update is under way, and what is cleared away after it is gone."""
         eventually("the update ends", seconds,
                    lambda: not self.node.path("/srv/app/.cutover/journal.json").exists())
+        eventually("what is cleared away is gone", 20, lambda: self.status()["state"] != "staging")
 
     def properties(self, unit, *names):
         text = self.node.call("systemctl", "show", unit, "--property=" + ",".join(names))
