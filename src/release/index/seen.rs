@@ -21,12 +21,13 @@ use super::codec::{Cursor, put, put_signed};
 use super::error::Error;
 use super::parts::Parts;
 use super::reader::{Index, read_exactly};
-use super::staging::GAP;
 use super::verified::Verified;
 use crate::release::source::{LocalFile, Ranges};
 use crate::sys::disk::Context as _;
 use crate::types::Digest;
 
+/// What lies between two pages is read along up to this length: the pages are small, and many.
+const GAP: u64 = 32 << 10;
 const IDENT: [u8; 8] = *b"CUTSEEN\x01";
 const TRAILER: u64 = 32 + 8 + 8 + 8;
 /// Plain bytes of what staging saw: a number of ten bytes at most for each file.

@@ -9,7 +9,7 @@ use crate::release::source::Ranges;
 use crate::types::progress::Progress;
 
 /// A gap up to this size is read along: a further request costs more.
-pub(in crate::release::index) const GAP: u64 = 128 << 10;
+const GAP: u64 = 128 << 10;
 
 /// Calls `found` with each frame that is needed, in the order of the archive. Gives the number of bytes read.
 pub fn fetch(

@@ -35,7 +35,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use consistency::Trees;
-pub(super) use fetch::GAP;
 pub use forecast::{Forecast, forecast};
 use join::{Pair, Shared};
 pub use owner::{Owner, admit};
