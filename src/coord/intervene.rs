@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::facts::{self, Fact, Fleet, names};
+use super::heard::Heard;
 use super::look::{Look, put_text, seal_signed};
 use super::name::NodeName;
 use super::operate::{Error, Operator, refused, replaced};
@@ -13,7 +14,7 @@ use super::rules::rolling::{Decision as RollingDecision, End};
 use super::rules::synchronous::{Decision, Go, Outcome, Plan};
 use super::settings::Mode;
 use super::standing::{Ended, How, Standing};
-use super::synchronous::{Heard, Synchronous};
+use super::synchronous::Synchronous;
 
 impl Operator<'_> {
     /// Stops a rollout: by the first gate that is still open. Says what it came to.

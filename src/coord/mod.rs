@@ -4,6 +4,7 @@
 //! rules     pure functions: own stage + what was read + time -> the next step
 //! facts     what is written: one JSON line and a trailer
 //! voice     with whose signature, where nodes sign
+//! heard     what one look brought: an answer or none, remarks, waivers
 //! standing  how a rollout ended, for whoever has no part in it
 //! account   what a rollout did, for people
 //! board     where it is written: create once, read, list; behind a helper that can be killed
@@ -16,6 +17,7 @@ pub mod board;
 pub mod check;
 pub mod collect;
 pub mod facts;
+pub mod heard;
 mod intervene;
 pub mod look;
 pub mod name;

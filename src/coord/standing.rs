@@ -2,13 +2,14 @@
 
 use super::board::Board;
 use super::facts::{Fact, Wanted, names};
+use super::heard::Heard;
 use super::look::{Found, Look, Trust, look_signed};
 use super::rolling::Rolling;
 use super::rollout::Rollout;
 use super::rules::gate;
 use super::rules::rolling::End as RollingEnd;
 use super::settings::Mode;
-use super::synchronous::{Heard, Synchronous};
+use super::synchronous::Synchronous;
 use super::voice::Voice;
 use crate::types::Digest;
 

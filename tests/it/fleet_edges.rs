@@ -270,9 +270,8 @@ fn a_rollout_that_ended_before_a_node_could_begin_does_not_keep_it_from_the_next
     }
 }
 
-#[test]
-fn a_dead_owner_of_a_rollout_that_was_stopped_is_waived_and_the_next_may_come() {
-    let fleet = Fleet::new(2, "rolling", "at_once = 1");
+/// Member n1 takes a ticket of a rollout to release 2, switches, and is killed in its trial.
+fn dies_with_a_ticket(fleet: &Fleet) {
     let path = fleet.path("n1.toml");
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace("min_healthy = \"300ms\"", "min_healthy = \"60s\"")).unwrap();
@@ -282,6 +281,12 @@ fn a_dead_owner_of_a_rollout_that_was_stopped_is_waived_and_the_next_may_come() 
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     drop((owner.kill(), owner.wait()));
+}
+
+#[test]
+fn a_dead_owner_of_a_rollout_that_was_stopped_is_waived_and_the_next_may_come() {
+    let fleet = Fleet::new(2, "rolling", "at_once = 1");
+    dies_with_a_ticket(&fleet);
     assert_eq!(code(&fleet.run(0, &["fleet", "abort"])), 0);
     let held = fleet.run(0, &["fleet", "propose", "2"]);
     assert!(code(&held) == 15 && told(&held).contains("cutover fleet waive n1 1"), "{held:?}");
@@ -348,15 +353,7 @@ fn a_name_that_was_freed_is_taken_again_by_whoever_still_remembers_it() {
 #[test]
 fn whoever_joins_anew_keeps_the_promises_of_the_old_name_first() {
     let fleet = Fleet::new(2, "rolling", "at_once = 1");
-    let path = fleet.path("n1.toml");
-    let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, text.replace("min_healthy = \"300ms\"", "min_healthy = \"60s\"")).unwrap();
-    fleet.propose("2");
-    let mut owner = fleet.begin(1);
-    while fleet.active(1) != "2" {
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    drop((owner.kill(), owner.wait()));
+    dies_with_a_ticket(&fleet);
     assert_eq!(code(&fleet.run(0, &["fleet", "replace", "n1"])), 0);
     let refused = fleet.run(1, &["fleet", "join"]);
     assert!(code(&refused) != 0 && told(&refused).contains("under way on this node"), "{refused:?}");

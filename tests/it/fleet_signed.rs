@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use cutover::coord::board::directory::DirectoryBoard;
 use cutover::coord::facts::{self, Fact, Listed, Wanted, names};
+use cutover::coord::heard::Heard;
 use cutover::coord::look::{Signer, Trust, seal_signed, seal_summed};
 use cutover::coord::operate::{Error as OperateError, Operator, Wish};
 use cutover::coord::rollout::Rollout;
 use cutover::coord::rules::Health;
 use cutover::coord::rules::synchronous::{Go, Outcome, Plan};
 use cutover::coord::settings::{Facts, Mode};
-use cutover::coord::synchronous::{Heard, Synchronous, What};
+use cutover::coord::synchronous::{Synchronous, What};
 use cutover::coord::voice::Voice;
 use cutover::coord::{NodeName, Settings};
 use cutover::lifecycle::fleet::{FleetKeys, KeyFile, own_key};

@@ -67,9 +67,9 @@ class Recipe:
     def __init__(self, node, heading):
         self.node = node
         self.text, self.blocks = section("recipes.md", heading)
-        for place in ["/srv/shop", "/srv/site", "/root/work", "/etc/cutover/shop.toml", "/etc/cutover/site.toml"]:
+        for place in ["/srv/shop", "/srv/site", "/srv/source", "/etc/cutover/shop.toml", "/etc/cutover/site.toml"]:
             node.call("rm", "-rf", place)
-        node.call("mkdir", "-p", "/srv/shop", "/srv/site", "/root/work", "/etc/cutover")
+        node.call("mkdir", "-p", "/srv/shop", "/srv/site", "/srv/source", "/etc/cutover")
 
     def shell(self, version="2.4.1"):
         for line in self.block("sh").splitlines():
@@ -77,7 +77,7 @@ class Recipe:
 
     def type(self, line):
         print(f"    $ {line}", flush=True)
-        script = f"cd /root/work && export PIP_NO_INDEX=1 PIP_FIND_LINKS=/root/wheels && {line}"
+        script = f"cd /srv/source && export PIP_NO_INDEX=1 PIP_FIND_LINKS=/root/wheels && {line}"
         code, told, said = self.node.run("sh", "-c", script, timeout=600)
         check(code == 0, f"`{line}` ended with {code}: {told[-800:]}{said[-800:]}")
         return told
@@ -118,14 +118,14 @@ def node_js(node):
     node.copy(npm, "/usr/lib/node_modules/npm")
     node.call("ln", "-sf", "/usr/lib/node_modules/npm/bin/npm-cli.js", "/usr/bin/npm")
     recipe = Recipe(node, "Node.js")
-    node.write("/root/work/server.js", SERVER_JS)
-    node.write("/root/work/package.json",
+    node.write("/srv/source/server.js", SERVER_JS)
+    node.write("/srv/source/package.json",
                '{"name": "shop", "version": "1.0.0", "scripts": {"build": "cp source.txt page.txt"}}')
-    node.write("/root/work/package-lock.json", '{"name": "shop", "version": "1.0.0", "lockfileVersion": 3, "requires": true,'
+    node.write("/srv/source/package-lock.json", '{"name": "shop", "version": "1.0.0", "lockfileVersion": 3, "requires": true,'
                ' "packages": {"": {"name": "shop", "version": "1.0.0"}}}')
     recipe.configure()
     for version in ["2.4.1", "2.4.2"]:
-        node.write("/root/work/source.txt", f"this is {version}\n")
+        node.write("/srv/source/source.txt", f"this is {version}\n")
         recipe.shell(version)
         recipe.type(f"cutover update ../shop-{version}.tar.zst --allow-unsigned")
         recipe.serves("http://127.0.0.1:3000/up", f"this is {version}")
@@ -162,19 +162,19 @@ def python(node):
         return "SKIPPED: pip could not download gunicorn"
     node.copy(wheels, "/root/wheels")
     recipe = Recipe(node, "Python")
-    node.write("/root/work/requirements.txt", "gunicorn\n")
-    node.write("/root/work/shop/__init__.py", "")
-    node.write("/root/work/shop/wsgi.py", WSGI)
+    node.write("/srv/source/requirements.txt", "gunicorn\n")
+    node.write("/srv/source/shop/__init__.py", "")
+    node.write("/srv/source/shop/wsgi.py", WSGI)
     node.write("/etc/cutover/shop.toml", 'root = "/srv/shop"\n[service]\nunits = ["shop.service"]\n'
                '[[health.check]]\nname = "answers"\nhttp = { url = "http://127.0.0.1:8000/" }\n')
     node.write("/etc/systemd/system/shop.service", recipe.block("ini") + "\n[Install]\nWantedBy=multi-user.target\n")
     node.call("systemctl", "daemon-reload")
     for version in ["2.4.1", "2.4.2"]:
-        node.write("/root/work/shop/page.txt", f"this is {version}\n")
+        node.write("/srv/source/shop/page.txt", f"this is {version}\n")
         recipe.shell(version)
         recipe.update(version)
         recipe.serves("http://127.0.0.1:8000/", f"this is {version}")
-    node.call("rm", "-rf", "/root/work/build")
+    node.call("rm", "-rf", "/srv/source/build")
     node.call("systemctl", "restart", "shop.service")
     recipe.serves("http://127.0.0.1:8000/", "this is 2.4.2")
     node.call("systemctl", "disable", "-q", "--now", "shop.service")
@@ -190,7 +190,7 @@ def static(node):
     node.call("systemctl", "restart", "nginx.service")
     began = node.call("systemctl", "show", "nginx.service", "--property=ActiveEnterTimestampMonotonic")
     for version in ["1", "2"]:
-        node.write(f"/root/work/{version}/index.html", f"<html>this is {version}</html>\n")
+        node.write(f"/srv/source/{version}/index.html", f"<html>this is {version}</html>\n")
         recipe.type(f"cutover pack {version} --product site --version {version} -o site-{version}.tar.zst")
         recipe.type(f"cutover --app site update site-{version}.tar.zst --allow-unsigned")
         recipe.serves("http://127.0.0.1/", f"<html>this is {version}</html>")
@@ -207,7 +207,7 @@ def php(node):
     recipe.configure()
     node.call("systemctl", "restart", "nginx.service", "php8.2-fpm.service")
     for version in ["1", "2"]:
-        node.write(f"/root/work/{version}/up.php", f"<?php echo 'up: {version} ', file_get_contents('uploads/photo');")
+        node.write(f"/srv/source/{version}/up.php", f"<?php echo 'up: {version} ', file_get_contents('uploads/photo');")
         recipe.type(f"cutover pack {version} --product shop --version {version} -o shop-{version}.tar.zst")
         recipe.update(version)
         recipe.serves("http://127.0.0.1/up.php", f"up: {version} a photo", "--header", "Host: shop.example.org")
@@ -223,7 +223,7 @@ def migration(node):
     node.write("/etc/cutover/shop.toml", f'root = "/srv/shop"\n[[data]]\n{data}\n')
     node.write("/srv/shop/data/rows", "of 1")
     for version, epochs in rows:
-        node.write(f"/root/work/{version}/.cutover/hooks/post-switch",
+        node.write(f"/srv/source/{version}/.cutover/hooks/post-switch",
                    f"#!/bin/sh\necho of {version} >/srv/shop/data/rows\n", 0o755)
         recipe.type(f"cutover pack {version} --product shop --version {version} {epochs} -o shop-{version}.tar.zst")
         recipe.update(version)

@@ -15,6 +15,7 @@ use crate::cli::output::{Tone, table};
 use crate::coord::account::{Account, Entry};
 use crate::coord::alive::{self, Alive};
 use crate::coord::facts::Fact;
+use crate::coord::heard::Heard;
 use crate::coord::look::{Look, found};
 use crate::coord::operate::{self, Operator};
 use crate::coord::rolling::Rolling;
@@ -24,7 +25,7 @@ use crate::coord::rules::gate as rules;
 use crate::coord::rules::rolling::Ticket;
 use crate::coord::rules::synchronous::{Go, Member, Outcome, Plan};
 use crate::coord::settings::Mode;
-use crate::coord::synchronous::{Heard, Synchronous, timestamp};
+use crate::coord::synchronous::{Synchronous, timestamp};
 
 /// What a screen is made of.
 struct Shown {

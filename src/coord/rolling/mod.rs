@@ -6,6 +6,7 @@ mod read;
 use std::collections::BTreeMap;
 
 use super::facts::{Fact, Rolling as Terms};
+use super::heard::remark;
 use super::look::Found;
 use super::name::NodeName;
 use super::rollout::Rollout;
@@ -119,9 +120,7 @@ impl<'a> Rolling<'a> {
     }
 
     fn remark(&mut self, text: String) {
-        if !self.remarks.contains(&text) && self.remarks.len() < 100 {
-            self.remarks.push(text);
-        }
+        remark(&mut self.remarks, text);
     }
 
     fn contradict(&mut self, text: &str) {

@@ -4,11 +4,11 @@ use jiff::Timestamp;
 
 use super::super::board::Board;
 use super::super::facts::{self, Fact, names};
+use super::super::heard::Heard;
 use super::super::look::{Found, Look};
 use super::super::name::NodeName;
 use super::super::rules::Health;
 use super::super::rules::rolling::{Decision, End, Member};
-use super::super::synchronous::Heard;
 use super::{Rolling, report_name};
 
 impl Rolling<'_> {

@@ -2,10 +2,10 @@
 
 use super::super::board::Board;
 use super::super::facts::{Fact, names};
+use super::super::heard::{Heard, is_waived};
 use super::super::look::{Found, Look, look, look_signed};
 use super::super::rollout;
 use super::super::rules::rolling::{End, Ticket};
-use super::super::synchronous::Heard;
 use super::super::voice::says_yes;
 use super::{Rolling, report_name};
 
@@ -279,16 +279,10 @@ impl Rolling<'_> {
     }
 
     fn read_waiver(&mut self, board: &mut dyn Board, place: usize) -> Heard {
-        let Some(node) = self.rollout.proposal.members.get(place).cloned() else { return Heard::Yes };
-        match look_signed(board, &self.rollout.decisions().waive(&node), self.voice.trust) {
-            Look::Found(Found { fact: Fact::Waive(said), .. })
-                if said.node == node && said.proposal == self.rollout.digest =>
-            {
-                self.view.members[place].waived = true;
-            }
-            Look::Found(_) | Look::Bad(_) => self.remark(format!("the waiver of {node} says nothing")),
-            Look::Absent => {}
-            Look::Unreachable(why) => return Heard::Away(why),
+        match is_waived(board, &self.rollout, &self.voice, place, &mut self.remarks) {
+            Ok(true) => self.view.members[place].waived = true,
+            Ok(false) => {}
+            Err(why) => return Heard::Away(why),
         }
         Heard::Yes
     }

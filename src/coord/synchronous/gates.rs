@@ -4,13 +4,14 @@ use jiff::Timestamp;
 
 use super::super::board::{Board, Created};
 use super::super::facts::{self, Fact};
+use super::super::heard::Heard;
 use super::super::look::{Found, Look, found, look, look_signed};
 use super::super::rules::Health;
 use super::super::rules::gate::Gate;
 use super::super::rules::synchronous::{Decision, Go, Outcome, Plan, StartGate};
 use super::super::settings::Overlap;
 use super::super::voice::says_yes;
-use super::{Heard, Synchronous, What, timestamp};
+use super::{Synchronous, What, timestamp};
 
 impl Synchronous<'_> {
     /// Reads the gates that may have been decided since.

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 
 use super::board::Board;
 use super::facts::{Fact, SeenFacts, Yes, names};
-use super::look::{Found, Look, look_signed};
+use super::heard::{Heard, is_waived, remark};
+use super::look::{Found, Look};
 use super::name::NodeName;
 use super::rollout::Rollout;
 use super::rules::gate::Gate;
@@ -72,23 +73,6 @@ pub struct Synchronous<'a> {
     /// This node's place in the order of those who decide.
     pub rank: usize,
     cursor: BTreeMap<What, usize>,
-}
-
-/// Whether the storage answered, and did what was asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
-    Yes,
-    /// No: what it said, or did not. Another time it may.
-    Away(String),
-    /// It answered, and what it holds says nothing, which may never change: an operator may have to end the rollout.
-    Bad(String),
-}
-
-impl Heard {
-    /// Whether it is a yes.
-    pub fn is_yes(&self) -> bool {
-        *self == Self::Yes
-    }
 }
 
 impl<'a> Synchronous<'a> {
@@ -251,17 +235,10 @@ impl<'a> Synchronous<'a> {
     }
 
     fn look_for_waiver(&mut self, board: &mut dyn Board, place: usize) -> Heard {
-        let Some(node) = self.rollout.proposal.members.get(place).cloned() else { return Heard::Yes };
-        match look_signed(board, &self.rollout.decisions().waive(&node), self.voice.trust) {
-            Look::Found(Found { fact: Fact::Waive(said), .. })
-                if said.node == node && said.proposal == self.rollout.digest =>
-            {
-                self.view.members[place].waived = true;
-            }
-            Look::Found(_) => self.remark(format!("the waiver of {node} is another one's")),
-            Look::Absent => {}
-            Look::Bad(why) => self.remark(format!("the waiver of {node} says nothing: {why}")),
-            Look::Unreachable(why) => return Heard::Away(why),
+        match is_waived(board, &self.rollout, &self.voice, place, &mut self.remarks) {
+            Ok(true) => self.view.members[place].waived = true,
+            Ok(false) => {}
+            Err(why) => return Heard::Away(why),
         }
         Heard::Yes
     }
@@ -322,9 +299,7 @@ impl<'a> Synchronous<'a> {
     }
 
     fn remark(&mut self, text: String) {
-        if !self.remarks.contains(&text) && self.remarks.len() < 100 {
-            self.remarks.push(text);
-        }
+        remark(&mut self.remarks, text);
     }
 
     fn contradict(&mut self, text: &str) {

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use super::own::Part;
 use super::rollout_of;
 use crate::coord::board::{Board, ClockRead, Created, Done, Listed, Read};
+use crate::coord::heard::Heard;
 use crate::coord::rules::gate::Gate;
-use crate::coord::synchronous::{Heard, Synchronous};
+use crate::coord::synchronous::Synchronous;
 use crate::coord::voice::Voice;
 
 /// The gates that `facts` (name and file) show to the member of this part, besides those that it knows; or why they

@@ -30,12 +30,13 @@ use super::agreement::{Agreement, Clearance, Error, Own as OwnChecks, Start, Ver
 use crate::coord::alive::{Alive, NotYet};
 use crate::coord::board::Board;
 use crate::coord::facts::{self, Fact, names};
+use crate::coord::heard::Heard;
 use crate::coord::look::{self, Found, Keys, Look, Signer, Trust};
 use crate::coord::rolling::Rolling;
 use crate::coord::rollout::{Rollout, Turns};
 use crate::coord::rules::gate::Gate;
 use crate::coord::rules::{Checks, Ms};
-use crate::coord::synchronous::{Heard, Synchronous};
+use crate::coord::synchronous::Synchronous;
 use crate::coord::voice::Voice;
 use crate::coord::{NodeName, Settings};
 use crate::sys::clock::Clock;

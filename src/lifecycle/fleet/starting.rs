@@ -3,12 +3,13 @@
 use super::super::agreement::{Error, Start};
 use super::{Following, Member, STEPS_MAX, by_fleet};
 use crate::coord::facts::{self, Fact};
+use crate::coord::heard::Heard;
 use crate::coord::rules::gate::Gate;
 use crate::coord::rules::overlap::{MayStart, may_start, may_start_back};
 use crate::coord::rules::synchronous::{Local, Outcome, Plan, StartGate};
 use crate::coord::rules::{Checks, Ms};
 use crate::coord::settings::Overlap;
-use crate::coord::synchronous::{Heard, What};
+use crate::coord::synchronous::What;
 use crate::types::record::{Phase, Record};
 
 impl Member<'_> {

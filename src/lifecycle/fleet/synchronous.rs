@@ -4,12 +4,13 @@ use super::super::agreement::{Clearance, Error, Instant, Own as OwnChecks, Verdi
 use super::{Following, Member, Stage as AnyStage, by_fleet};
 use crate::coord::board::ClockRead;
 use crate::coord::facts::{self, Fact, Yes, names};
+use crate::coord::heard::Heard;
 use crate::coord::rollout::Rollout;
 use crate::coord::rules::gate::Gate;
 use crate::coord::rules::synchronous::{Act, Decision, Go, Local, Outcome, Plan, Stage, Telling, act};
 use crate::coord::rules::{Checks, Health, Ms};
 use crate::coord::settings::{Isolated, SkewCheck};
-use crate::coord::synchronous::{Heard, Synchronous, What, timestamp};
+use crate::coord::synchronous::{Synchronous, What, timestamp};
 use crate::types::record::{Cause, Deadline, Reason, Record};
 
 use super::STEPS_MAX;
