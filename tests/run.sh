@@ -14,7 +14,11 @@ has_nextest() { "$cargo" nextest --version >/dev/null 2>&1; }
 with_nextest() {
     log=$(mktemp)
     trap 'rm -f "$log"' EXIT
-    { "$cargo" nextest run --locked -p cutover -p cutover-board-etcd --no-fail-fast 2>&1; echo "$?" >"$log.status"; } | tee "$log"
+    {
+        status=0
+        "$cargo" nextest run --locked -p cutover -p cutover-board-etcd --no-fail-fast 2>&1 || status=$?
+        echo "$status" >"$log.status"
+    } | tee "$log"
     status=$(cat "$log.status")
     rm -f "$log.status"
     junit=${CARGO_TARGET_DIR:-target}/nextest/default/junit.xml
@@ -39,7 +43,10 @@ nodes)
     [ -x tests/nodes/run ] || { echo "SKIPPED nodes: this tree has no tests/nodes/run" >&2; exit 0; }
     status=0
     tests/nodes/run || status=$?
-    tests/nodes/run fleet --short || status=$?
+    if ! tests/nodes/run fleet --short; then
+        echo "the fleet, at a second attempt:"
+        tests/nodes/run fleet --short || status=$?
+    fi
     exit "$status"
     ;;
 storage)

@@ -39,8 +39,9 @@ fn desk() -> (Desk, Server, Arc<AtomicUsize>) {
             }
             CUT if is_frame => file(asked, stream, &bytes, &tag, 700_000),
             STALE_THEN_CUT if is_frame => {
+                // So short a lie that no frame ends in it, wherever frames are cut.
                 bytes[2_400_000..].fill(7);
-                file(asked, stream, &bytes, &tag, 2_700_000)
+                file(asked, stream, &bytes, &tag, 2_400_100)
             }
             _ => file(asked, stream, &bytes, &tag, usize::MAX),
         }
@@ -89,7 +90,7 @@ fn what_was_compared_is_kept_and_what_was_only_read_is_read_again() {
     mode.store(STALE_THEN_CUT, Ordering::SeqCst);
     let (code, said) = desk.update();
     assert_eq!(code, 1, "{said}");
-    assert!(fs::metadata(parts(&desk)).unwrap().len() > 2_500_000);
+    assert!(fs::metadata(parts(&desk)).unwrap().len() > 2_300_000);
     let before = server.asked().len();
     mode.store(WELL, Ordering::SeqCst);
     let (code, said) = desk.update();
@@ -97,9 +98,9 @@ fn what_was_compared_is_kept_and_what_was_only_read_is_read_again() {
     let asked = server.asked();
     let parts = asked[before..].iter().filter(|asked| asked.path.ends_with(".zst"));
     let parts: Vec<_> = parts.filter_map(Asked::range).filter(|range| *range != (0, 0)).collect();
-    // The first frame had come, and was compared; the lie is in the second.
+    // What had come before the frame with the lie was compared.
     let first = parts.iter().map(|range| range.0).min().unwrap();
-    assert!((1_500_000..2_400_000).contains(&first), "{parts:?}");
+    assert!((1_000_000..2_400_000).contains(&first), "{parts:?}");
 }
 
 /// The file of kept parts.

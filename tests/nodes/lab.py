@@ -78,6 +78,17 @@ class Lab:
         self.nodes.append(node)
         return node
 
+    def drop(self, node):
+        """The node ends, and all that was its own goes."""
+        self.nodes.remove(node)
+        try:
+            node.crash()
+        except Failed as error:
+            print(f"(left running: {error})", flush=True)
+            return
+        node.unmount()
+        shutil.rmtree(node.files, ignore_errors=True)
+
     def end(self):
         for node in self.nodes:
             node.crash()

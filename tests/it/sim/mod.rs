@@ -453,7 +453,7 @@ fn many(count: u64, sizes: i64, run: fn(u64, i64) -> Came) {
 
 #[test]
 fn synchronous_fleets_end_on_one_release() {
-    many(150, SMALL, synchronous);
+    many(60, SMALL, synchronous);
 }
 
 #[test]
@@ -464,7 +464,7 @@ fn fleet_simulation_of_ten_thousand_synchronous_rollouts() {
 
 #[test]
 fn rolling_fleets_have_few_out_of_service_and_end() {
-    many(100, SMALL, rolling);
+    many(40, SMALL, rolling);
 }
 
 #[test]
