@@ -25,7 +25,7 @@ pub fn follow(app: &str, verb: &str) -> Option<u8> {
     if is_mine || !is_person || !systemd::is_booted() || !nix::unistd::geteuid().is_root() {
         return None;
     }
-    let program = std::env::current_exe().ok()?;
+    let program = crate::sys::process::own_program();
     let unit = format!("cutover-{app}-{verb}-{}", std::process::id());
     let mut words = words(app, &unit, &format!("cutover {verb} of {app}, begun by hand"));
     words.push(program.into());

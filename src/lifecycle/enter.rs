@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::deadline::{self, Bounds};
 use super::driver::{Changing, Driver, Ended, InTheWay};
+use super::hooks;
 use super::node::{Error, Node, Parts, Wish};
 use super::settings::Settings;
 use crate::store::Sealed;
@@ -95,6 +96,7 @@ impl Node<'_> {
             // Somebody alive waits to go on with it.
             return update.map(|_| None);
         }
+        self.end_left_hooks(&record);
         let settings = self.settings_of(&record)?;
         if record.phase.stands() == Stands::Before && record.rollout.is_none() {
             // Nothing was changed: the next update begins again, with what is staged.
@@ -105,6 +107,13 @@ impl Node<'_> {
         memory.keep()?;
         self.take_up(record, &settings)?;
         self.drive(Some(lock), &settings, true, parts).map(Some)
+    }
+
+    /// Ends hooks of an update whose process is dead.
+    pub(super) fn end_left_hooks(&self, record: &Record) {
+        if hooks::end_left_behind(&record.transaction) > 0 {
+            self.narrator.remarks(record, "a hook that the update had left behind was ended");
+        }
     }
 
     /// Brings the disk in order before the services of a booting node start; the timer goes on with the rest.

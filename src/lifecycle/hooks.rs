@@ -22,6 +22,8 @@ use crate::types::{Span, escaped, escaped_path};
 
 /// How many hooks one phase may have.
 const HOOKS_MAX: usize = 100;
+/// Where the admin's hooks are, below a directory for each application.
+const ADMINS: &str = "/etc/cutover";
 /// Where a release keeps its hooks, in its tree.
 const RELEASE_HOOKS: &str = ".cutover/hooks";
 
@@ -151,6 +153,20 @@ impl Hooks {
             }
         }
     }
+}
+
+/// Ends hooks of an update whose process has died: they would work beside those that run next. Says how many there were.
+pub fn end_left_behind(transaction: &str) -> usize {
+    let is_hook = |path: &Path| {
+        let mut parents = path.ancestors().skip(1);
+        path.is_absolute()
+            && (path.parent().is_some_and(|parent| parent.ends_with(RELEASE_HOOKS))
+                || parents.nth(1).is_some_and(|directory| {
+                    directory.parent() == Some(Path::new(ADMINS))
+                        && directory.extension().is_some_and(|end| end == "hooks")
+                }))
+    };
+    process::end_left_behind(("CUTOVER_TRANSACTION", transaction), is_hook)
 }
 
 /// The admin's hooks in a directory, in order of names. Hidden files, what editors and packages leave behind, and masked

@@ -4,6 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -41,11 +42,12 @@ impl Lock {
 }
 
 impl Drop for Lock {
-    /// A lock that the kernel does not take back is no reason to end: what was done stands, and the lock goes with us.
+    /// A lock that the kernel does not take back is no reason to end: what was done stands.
     fn drop(&mut self) {
         let Some(Err((held, errno))) = self.file.take().map(Flock::unlock) else { return };
         tracing::warn!("cannot release a lock: {errno}");
-        // Dropped, it would try again, and panic.
+        // It goes with its descriptor, and we may want it again. Dropped, it would be asked for once more, and panic.
+        let _ = nix::unistd::close(held.as_raw_fd());
         std::mem::forget(held);
     }
 }

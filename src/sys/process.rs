@@ -5,11 +5,12 @@
 //! out and is left to the kernel. Of the output the last 64 KiB are kept.
 
 use std::collections::VecDeque;
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -153,6 +154,27 @@ pub fn kill_with_children(pid: Pid) -> nix::Result<()> {
         let _ = killpg(child, Signal::SIGKILL).or_else(|_| kill(child, Signal::SIGKILL));
     }
     killed
+}
+
+/// Ends commands that a process of ours had started, and that live on without it: leaders of process groups that have
+/// this variable with this value, and run a file for which `is_ours`. Says how many there were.
+pub fn end_left_behind(variable: (&str, &str), is_ours: impl Fn(&Path) -> bool) -> usize {
+    let wanted = format!("{}={}", variable.0, variable.1);
+    let read = |pid: Pid, name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    let has = |bytes: &[u8], is_so: &dyn Fn(&[u8]) -> bool| bytes.split(|byte| *byte == 0).any(is_so);
+    let mut ended = 0;
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).map(Pid::from_raw)
+        else {
+            continue;
+        };
+        // What it inherited is told by what began it: an interpreter has the script among its words.
+        let is_left = has(&read(pid, "environ"), &|word| word == wanted.as_bytes())
+            && has(&read(pid, "cmdline"), &|word| is_ours(Path::new(OsStr::from_bytes(word))))
+            && nix::unistd::getpgid(Some(pid)) == Ok(pid);
+        ended += usize::from(is_left && killpg(pid, Signal::SIGKILL).is_ok());
+    }
+    ended
 }
 
 /// The children of a process, and theirs.

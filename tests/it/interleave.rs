@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::node::{Health, TestNode, text};
+use crate::node::{Health, TestNode, all_at_once, text};
 
 /// How long B runs by itself; then A goes on beside it, for B may wait for A.
 const ALONE: Duration = Duration::from_millis(600);
@@ -210,19 +210,17 @@ fn two_commands_at_once_lose_nothing_at_any_point_by_any_method() {
     const ROUNDS: usize = 16;
     let begin = begun();
     let points = COMMANDS.map(|command| points(&begin, command));
-    let (pairs, all) = (COMMANDS.len().pow(2), points.iter().sum::<usize>() * COMMANDS.len());
-    let mut done = 0;
+    let mut cases = Vec::new();
     for round in 0..ROUNDS {
         for (a, points) in COMMANDS.iter().zip(points) {
             for (number, b) in COMMANDS.iter().enumerate() {
-                for point in ((round + number) % ROUNDS..points).step_by(ROUNDS) {
-                    check(&begin, a, point, b);
-                    done += 1;
-                }
+                let some = ((round + number) % ROUNDS..points).step_by(ROUNDS);
+                cases.extend(some.map(|point| (*a, point, *b)));
             }
         }
-        println!("{pairs} pairs, {done} of {all} points");
     }
+    println!("{} pairs, {} points", COMMANDS.len().pow(2), cases.len());
+    all_at_once(&cases, |(a, point, b)| check(&begin, a, *point, b));
 }
 
 /// The channel that A has read is older than the one that B has remembered meanwhile.

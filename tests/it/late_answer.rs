@@ -44,7 +44,7 @@ fn serial(node: &TestNode) -> Option<u64> {
 /// A node on release 1, of a channel at serial 4.
 fn begun(ending: &'static str) -> (Arc<Gate>, TestNode, Server) {
     let gate = Arc::new(Gate { ending, ..Gate::default() });
-    let node = TestNode::new(&[Health::Good; 2]);
+    let node = TestNode::new(&[Health::Good; 3]);
     let server = serve(node.path("source"), Arc::clone(&gate));
     let node = node.with_source(&server.url());
     node.publish(1, 4);
@@ -70,6 +70,23 @@ fn a_release_may_be_banned_while_it_is_fetched() {
     assert_eq!(late.wait().unwrap().code(), Some(15));
     assert_eq!(node.active().as_deref(), Some("1"));
     assert_eq!(node.code(&["update"]), 15);
+}
+
+#[test]
+fn policies_are_judged_for_the_release_that_was_staged() {
+    let (gate, node, _server) = begun(".tar.zst");
+    node.publish(2, 5);
+    let mut late = update_late(&node, &gate);
+    // Meanwhile the channel offers another one, which nobody may have yet.
+    node.publish(3, 6);
+    let (source, key) = (node.path("source"), node.path("team"));
+    let words = ["publish", source.to_str().unwrap(), "3", "--serial", "7", "--percent", "0", "--key"];
+    assert_eq!(node.code(&[&words[..], &[key.to_str().unwrap()]].concat()), 0);
+    gate.is_open.store(true, Ordering::SeqCst);
+    assert_eq!(late.wait().unwrap().code(), Some(0));
+    assert_eq!(node.active().as_deref(), Some("2"));
+    assert_eq!(node.code(&["update"]), 15);
+    assert_eq!(node.active().as_deref(), Some("2"));
 }
 
 #[test]

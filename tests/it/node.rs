@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tempfile::TempDir;
 
@@ -289,4 +290,23 @@ pub fn needs_root(test: &str) -> bool {
         eprintln!("SKIPPED {test}: needs root");
     }
     is_root
+}
+
+/// Runs all cases, several at once: most of the time of a command is waiting for the disk. All run, also after one failed.
+pub fn all_at_once<Case: Sync>(cases: &[Case], run: impl Fn(&Case) + Sync) {
+    const WORKERS: usize = 6;
+    let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    // What failed was printed.
+                    let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(case)));
+                    failed.fetch_add(usize::from(played.is_err()), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner();
+    assert!(failed == 0, "{failed} of {} cases fail: see above", cases.len());
 }

@@ -3,8 +3,9 @@
 //! bring the node to rest.
 
 use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::node::{Health, TestNode, text};
+use crate::node::{Health, TestNode, all_at_once, text};
 
 /// How the recovery is disturbed.
 const FAULTS: [&str; 3] = ["kill", "enospc", "eio"];
@@ -17,6 +18,15 @@ fn killed_before(begin: &TestNode, first: usize) -> Option<TestNode> {
     let words = ["update", archive.to_str().unwrap(), "--allow-unsigned"];
     let output = node.command(&words).env("CUTOVER_STOP_BEFORE", format!("{first}:kill")).output().unwrap();
     output.status.code().is_none().then_some(node)
+}
+
+/// How many changes an update to release 2 makes.
+fn changes(begin: &TestNode) -> usize {
+    let node = begin.copy();
+    let (notes, archive) = (node.path("changes"), node.archive(2));
+    let words = ["update", archive.to_str().unwrap(), "--allow-unsigned"];
+    node.command(&words).env("CUTOVER_COUNT_CHANGES", &notes).output().unwrap();
+    fs::read_to_string(&notes).unwrap().lines().count().min(CHANGES_MAX)
 }
 
 fn settles(node: &TestNode, is_sick: bool, what: &str) {
@@ -33,11 +43,12 @@ fn settles(node: &TestNode, is_sick: bool, what: &str) {
 fn survives(health: Health, steps: (usize, usize)) {
     let begin = TestNode::new(&[Health::Good, health]);
     assert_eq!(begin.update(1), 0);
-    let mut pairs = 0;
-    for first in (0..CHANGES_MAX).step_by(steps.0) {
-        let Some(killed) = killed_before(&begin, first) else { break };
-        if !killed.has_journal() {
-            continue;
+    let pairs = AtomicUsize::new(0);
+    let firsts: Vec<usize> = (0..changes(&begin)).step_by(steps.0).collect();
+    all_at_once(&firsts, |first| {
+        let first = *first;
+        if !killed_before(&begin, first).is_some_and(|killed| killed.has_journal()) {
+            return;
         }
         for second in (0..CHANGES_MAX).step_by(steps.1) {
             let fault = FAULTS[(first + second / steps.1) % FAULTS.len()];
@@ -54,12 +65,13 @@ fn survives(health: Health, steps: (usize, usize)) {
             let what = format!("killed before {first}, then {fault} before {second}");
             println!("{what}: {} {}", output.status, text(&output.stderr));
             settles(&node, health == Health::Sick, &what);
-            pairs += 1;
+            pairs.fetch_add(1, Ordering::Relaxed);
             if fs::read_to_string(&notes).unwrap_or_default().lines().count() <= second {
                 break;
             }
         }
-    }
+    });
+    let pairs = pairs.into_inner();
     println!("{pairs} pairs");
     assert!(pairs > 10, "only {pairs} pairs");
 }
@@ -91,9 +103,11 @@ const FILES: [&str; 4] = ["journal.json", "state.json", "settings.json", "histor
 fn survives_damage(health: Health, step: usize) {
     let begin = TestNode::new(&[Health::Good, health]);
     assert_eq!(begin.update(1), 0);
-    let mut points = 0;
-    for first in (0..CHANGES_MAX).step_by(step) {
-        let Some(killed) = killed_before(&begin, first) else { break };
+    let points = AtomicUsize::new(0);
+    let firsts: Vec<usize> = (0..changes(&begin)).step_by(step).collect();
+    all_at_once(&firsts, |first| {
+        let first = *first;
+        let Some(killed) = killed_before(&begin, first) else { return };
         let before = killed.active();
         for file in FILES {
             if !killed.has_journal() || !killed.root().join(".cutover").join(file).exists() {
@@ -112,9 +126,10 @@ fn survives_damage(health: Health, step: usize) {
             }
             // Without its journal nobody knows that a sick release was on trial.
             settles(&node, health == Health::Sick && file != "journal.json", &what);
-            points += 1;
+            points.fetch_add(1, Ordering::Relaxed);
         }
-    }
+    });
+    let points = points.into_inner();
     println!("{points} points with a damaged file");
     assert!(points > 10, "only {points} points");
 }

@@ -189,3 +189,27 @@ fn a_hook_after_the_switch_is_ended_for_a_rollback() {
     assert_eq!(node.active().as_deref(), Some("1"));
     assert_eq!(node.state()["bad"], serde_json::json!([]));
 }
+
+#[test]
+fn a_hook_does_not_outlive_the_recovery_of_its_update() {
+    for (moment, words) in
+        [("pre-switch", &["recover"][..]), ("pre-switch", &["rollback"]), ("post-switch", &["recover"])]
+    {
+        let node = TestNode::new(&[Health::Good, Health::Good]);
+        assert_eq!(node.update(1), 0);
+        let (pids, once) = (node.path("hook-pids"), node.path("once"));
+        // It would go on for ever; a second one, of the recovery, ends at once.
+        let script =
+            format!("echo $$ >>{}\nif mkdir {}; then sleep 600; fi; true", pids.display(), once.display());
+        node.pack_with_hook(2, moment, &script);
+        let mut update = begin(&node, 2);
+        node.wait_until("the hook runs", |_| once.exists());
+        signal(&update, Signal::SIGKILL);
+        update.wait().unwrap();
+        let first = fs::read_to_string(&pids).unwrap();
+        assert!(!is_gone(&first), "{moment}: hooks have groups of their own");
+        node.code(words);
+        node.wait_until("the hook is gone", |_| is_gone(&first));
+        assert!(!node.has_journal(), "{moment}, {words:?}");
+    }
+}

@@ -77,3 +77,25 @@ fn a_result_that_is_lost_is_told() {
     let output = node.command(&["log"]).stdout(writer).output().unwrap();
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
 }
+
+/// Some file systems of networks refuse to take a lock back.
+#[test]
+fn a_lock_that_is_not_taken_back_does_not_end_an_update_that_is_through() {
+    let node = TestNode::new(&[Health::Good, Health::Good]);
+    let (source, library) = (node.path("refuse.c"), node.path("refuse.so"));
+    let refuse = "#include <errno.h>\n#include <sys/syscall.h>\n#include <unistd.h>\n\
+                  int flock(int fd, int how) { if (how == 8) { errno = EIO; return -1; } \
+                  return syscall(SYS_flock, fd, how); }\n";
+    fs::write(&source, refuse).unwrap();
+    let words_of_cc = [library.as_os_str(), source.as_os_str()];
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args(words_of_cc).output().unwrap();
+    assert!(built.status.success(), "{}", text(&built.stderr));
+    let preload = format!("LD_PRELOAD={}; export LD_PRELOAD", library.display());
+    for number in [1, 2] {
+        let output = in_shell(&node, &preload, &words(&node.archive(number)));
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(said.contains("cannot release a lock"), "the library was not used: {said}");
+    }
+    assert_eq!(node.active().as_deref(), Some("2"));
+}

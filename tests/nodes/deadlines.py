@@ -178,9 +178,28 @@ def names_the_boot_alike(app):
     node.path("/etc/cutover/app.toml.d/slow.toml").unlink()
 
 
+def arms_the_program_that_is_there(app):
+    """the program is upgraded while a release is staged: what the dead man's switch runs is there, and ends the update"""
+    node = app.node
+    node.write("/etc/cutover/app.toml.d/slow.toml", '[health]\nmin_healthy = "20s"\ndeadline = "25s"\n')
+    hook = "/etc/cutover/app.hooks/pre-stage.d/10-upgrade"
+    node.write(hook, "#!/bin/sh\ncp /usr/bin/cutover /usr/bin/cutover.new && mv /usr/bin/cutover.new /usr/bin/cutover\n",
+               0o755)
+    version = app.publish()
+    node.spawn("cutover", "update", "--now")
+    eventually("the trial begins", 30, lambda: app.active() == version and app.version() == version)
+    service = app.properties("cutover-deadline-app.service", "ExecStart")["ExecStart"]
+    check("/usr/bin/cutover" in service and "deleted" not in service, f"the timer would run {service}")
+    node.call("pkill", "-KILL", "-x", "cutover")
+    app.at_rest(bound(app) + 30)
+    app.serves(version)
+    node.path(hook).unlink()
+    node.path("/etc/cutover/app.toml.d/slow.toml").unlink()
+
+
 DEADLINES = [ends_what_stands_still, recovers_although_killed, leaves_a_rollback_alone]
 # Nodes of systemd-nspawn do not always go down when they should: not in every run.
 if os.environ.get("CUTOVER_NODES_ALL"):
     DEADLINES.insert(2, bans_nothing_for_a_reboot)
 # What has nothing to do with the file system.
-TIMERS = [takes_its_timer_down, names_the_boot_alike]
+TIMERS = [takes_its_timer_down, names_the_boot_alike, arms_the_program_that_is_there]
