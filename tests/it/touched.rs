@@ -17,7 +17,7 @@ impl Place {
         let mounted = Mounted::new(test, kind)?;
         fs::create_dir(mounted.path().join("root")).unwrap();
         fs::create_dir_all(mounted.path().join("tree/lib")).unwrap();
-        for name in ["a", "b", "c", "d"] {
+        for name in ["a", "b", "c", "d", "e"] {
             fs::write(mounted.path().join("tree/lib").join(name), format!("{name} as released")).unwrap();
         }
         Some(Self { mounted })
@@ -65,11 +65,16 @@ fn what_was_changed_is_never_carried_on() {
         let at = |name: &str| place.path(&format!("root/current/lib/{name}"));
         rewrite(&at("a"));
         xattr::set(at("b"), "user.note", b"mine").unwrap();
+        // As setcap(8) writes it: cap_net_bind_service, effective and permitted.
+        let capability = *b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+        xattr::set(at("e"), "security.capability", &capability).unwrap();
         let is_listed = Command::new("setfacl").args(["-m", "u:33:rw"]).arg(at("d")).status().is_ok();
         place.update("2", &[]);
         assert_eq!(place.run(&["verify", "2"]).status.code(), Some(0), "{kind}");
         assert_ne!(place.inode("1", "a"), place.inode("2", "a"), "{kind}");
         assert_ne!(place.inode("1", "b"), place.inode("2", "b"), "{kind}");
+        assert_ne!(place.inode("1", "e"), place.inode("2", "e"), "{kind}");
+        assert_eq!(xattr::get(place.path("root/releases/2/lib/e"), "security.capability").unwrap(), None);
         assert_eq!(place.inode("1", "c"), place.inode("2", "c"), "{kind}: what nobody touched is shared");
         if is_listed {
             assert_ne!(place.inode("1", "d"), place.inode("2", "d"), "{kind}");

@@ -276,6 +276,11 @@ def rehearsal_says_what_does_not_go(app):
     end(app)
 
 
+def reaches_near():
+    """The words that say whether the socket in /srv/near answers."""
+    return ["perl", "-MIO::Socket::UNIX", "-e", "exit(!IO::Socket::UNIX->new('/srv/near/near.sock'))"]
+
+
 def rehearsal_has_sockets_and_ways_out(app):
     """a socket-activated release is rehearsed with a socket of its own, and reaches nobody but those who are named"""
     node = app.node
@@ -286,6 +291,11 @@ def rehearsal_has_sockets_and_ways_out(app):
     node.call("systemctl", "start", "app.socket", "app.service")
     node.call("systemd-run", "-q", "--unit=peer", "systemd-socket-activate", "-a", "--inetd", "-l", "127.0.0.1:9200",
               "/bin/echo", "peer")
+    # Bound by a name relative to where it works, as is usual: the kernel's list of sockets knows no more of it.
+    node.path("/srv/near").mkdir(exist_ok=True)
+    node.call("systemd-run", "-q", "--unit=near", "--property=WorkingDirectory=/srv/near", "perl", "-MIO::Socket::UNIX",
+              "-e", "IO::Socket::UNIX->new(Local => 'near.sock', Listen => 5) or die; sleep 1000")
+    eventually("it listens", 10, lambda: node.run(*reaches_near())[0] == 0)
     begin(app, '''
 [rehearsal]
 outgoing = [{ listen = "127.0.0.1:9300", to = "127.0.0.1:9200" }]
@@ -295,6 +305,9 @@ exec = { command = ["bash", "-c", "read word </dev/tcp/127.0.0.1/9300; test $wor
 [[rehearsal.check]]
 name = "closed"
 exec = { command = ["bash", "-c", "! : </dev/tcp/127.0.0.1/9200"] }
+[[rehearsal.check]]
+name = "near"
+exec = { command = ["perl", "-MIO::Socket::UNIX", "-e", "exit(!!IO::Socket::UNIX->new('/srv/near/near.sock'))"] }
 ''')
     version = app.publish()
     with Load(node, 8080, per_second=100) as load:
@@ -303,7 +316,8 @@ exec = { command = ["bash", "-c", "! : </dev/tcp/127.0.0.1/9200"] }
     app.serves(version)
     check(traces(app) == [], f"it leaves {traces(app)}: {said}")
     end(app)
-    node.call("systemctl", "stop", "peer.service", "app.service", "app.socket")
+    check(node.run(*reaches_near())[0] == 0, "nobody listens any more")
+    node.call("systemctl", "stop", "near.service", "peer.service", "app.service", "app.socket")
     node.path("/etc/systemd/system/app.socket").unlink()
     node.write("/etc/systemd/system/app.service", UNIT)
     node.call("systemctl", "daemon-reload")

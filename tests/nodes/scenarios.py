@@ -116,6 +116,10 @@ def stops_what_hangs(app):
 def restarts_where_no_data_are(app):
     """without data services are restarted when the pointer has moved: also one that hangs, and back from a sick one"""
     app.node.write("/etc/cutover/app.toml.d/bare.toml", "data = []\n")
+    # Nor is a release blamed for how often its unit was started before it.
+    limit = "/etc/systemd/system/app.service.d/limit.conf"
+    app.node.write(limit, "[Unit]\nStartLimitIntervalSec=1h\nStartLimitBurst=1\n")
+    app.node.call("systemctl", "daemon-reload")
     stubborn = app.publish(ignore_term=1)
     app.update(0)
     app.serves(stubborn)
@@ -129,6 +133,8 @@ def restarts_where_no_data_are(app):
     app.update(10)
     app.serves(version)
     app.node.path("/etc/cutover/app.toml.d/bare.toml").unlink()
+    app.node.path(limit).unlink()
+    app.node.call("systemctl", "daemon-reload")
 
 
 def brings_data_back(app):

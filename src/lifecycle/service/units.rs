@@ -115,8 +115,9 @@ impl UnitServices {
             }
             started => started,
         };
+        let since = monotonic();
         match start() {
-            Err(refused @ systemd::Error::Refused { .. }) if hit_start_limit(units) => {
+            Err(refused @ systemd::Error::Refused { .. }) if hit_start_limit(units, since) => {
                 tracing::debug!(%refused, "the start limit is cleared");
                 systemd::reset_failed(units)?;
                 Ok(start()?)
@@ -131,11 +132,11 @@ impl UnitServices {
         if running.is_empty() {
             return Ok(start);
         }
-        let begin = Instant::now();
+        let (begin, since) = (Instant::now(), monotonic());
         // What is done within the shorter of both has kept to both.
         match systemd::restart(&names(running), stop.min(start)) {
             Err(systemd::Error::TimedOut { .. }) => {}
-            Err(systemd::Error::Refused { .. }) if hit_start_limit(&names(running)) => {
+            Err(systemd::Error::Refused { .. }) if hit_start_limit(&names(running), since) => {
                 systemd::reset_failed(&names(running))?;
                 return Ok(start);
             }
@@ -350,8 +351,14 @@ fn names(units: &[Unit]) -> Vec<String> {
     units.iter().map(|unit| unit.name.clone()).collect()
 }
 
-fn hit_start_limit(units: &[String]) -> bool {
-    unit::look(units).is_ok_and(|all| all.iter().any(|unit| unit.get("Result") == "start-limit-hit"))
+/// Whether systemd refuses to start one of them since it was started too often. It says so only of a unit that had not
+/// failed before: one that was killed keeps that as its result, and is seen by not having begun again `since`.
+fn hit_start_limit(units: &[String], since: Duration) -> bool {
+    let is_limited = |unit: &Unit| {
+        unit.get("Result") == "start-limit-hit"
+            || unit.get("ActiveState") == "failed" && unit.began() < since
+    };
+    unit::look(units).is_ok_and(|all| all.iter().any(is_limited))
 }
 
 /// The clock of systemd's time stamps.
