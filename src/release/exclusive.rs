@@ -13,8 +13,13 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::sys::disk::{self, Context as _, Disk};
+use crate::sys::lock::Lock;
 use crate::types::escaped_path;
 
+/// The lock that publishers of a directory share.
+const PUBLISH_LOCK: &str = ".cutover-publish.lock";
+/// How long a publisher waits for another one.
+const PUBLISH_PATIENCE: Duration = Duration::from_secs(60);
 /// How long between two tries.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -30,12 +35,17 @@ pub enum Error {
 /// A lock that is held until this is dropped.
 pub struct Exclusive {
     /// `None` where the file system knows no locks.
-    _file: Option<Flock<File>>,
+    _file: Option<Lock>,
     path: PathBuf,
     disk: Disk,
 }
 
 impl Exclusive {
+    /// Of those who publish into a directory one after the other.
+    pub fn of_publishers(disk: &Disk, directory: &Path) -> Result<Self, Error> {
+        Self::acquire(disk, &directory.join(PUBLISH_LOCK), PUBLISH_PATIENCE)
+    }
+
     /// Takes the lock at `path`, and waits at most `patience` for it.
     pub fn acquire(disk: &Disk, path: &Path, patience: Duration) -> Result<Self, Error> {
         disk.ask("lock", path)?;
@@ -48,9 +58,9 @@ impl Exclusive {
             let file = options.open(path).context("open the lock", path)?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(file) if is_still_there(&file, path).context("look at", path)? => {
-                    return Ok(lock(Some(file)));
+                    return Ok(lock(Some(Lock::new(file))));
                 }
-                Ok(_) => {}
+                Ok(gone) => drop(Lock::new(gone)),
                 Err((_, Errno::EWOULDBLOCK)) if Instant::now() < until => std::thread::sleep(PAUSE),
                 Err((_, Errno::EWOULDBLOCK)) => return Err(Error::Taken(path.to_owned())),
                 // What is written is read back, which tells two writers apart there as well.

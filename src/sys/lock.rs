@@ -36,7 +36,8 @@ pub struct Lock {
 }
 
 impl Lock {
-    fn new(file: Flock<File>) -> Self {
+    /// Of a file that is locked: its end cannot panic.
+    pub fn new(file: Flock<File>) -> Self {
         Self { file: Some(file) }
     }
 }

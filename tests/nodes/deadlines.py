@@ -181,7 +181,7 @@ def names_the_boot_alike(app):
 def arms_the_program_that_is_there(app):
     """the program is upgraded while a release is staged: what the dead man's switch runs is there, and ends the update"""
     node = app.node
-    node.write("/etc/cutover/app.toml.d/slow.toml", '[health]\nmin_healthy = "20s"\ndeadline = "25s"\n')
+    node.write("/etc/cutover/app.toml.d/slow.toml", '[health]\nmin_healthy = "8s"\ndeadline = "20s"\n')
     hook = "/etc/cutover/app.hooks/pre-stage.d/10-upgrade"
     node.write(hook, "#!/bin/sh\ncp /usr/bin/cutover /usr/bin/cutover.new && mv /usr/bin/cutover.new /usr/bin/cutover\n",
                0o755)
@@ -192,7 +192,7 @@ def arms_the_program_that_is_there(app):
     check("/usr/bin/cutover" in service and "deleted" not in service, f"the timer would run {service}")
     node.call("pkill", "-KILL", "-x", "cutover")
     app.at_rest(bound(app) + 30)
-    app.serves(version)
+    app.serves(app.active())
     node.path(hook).unlink()
     node.path("/etc/cutover/app.toml.d/slow.toml").unlink()
 

@@ -294,7 +294,7 @@ def rehearsal_has_sockets_and_ways_out(app):
     # Bound by a name relative to where it works, as is usual: the kernel's list of sockets knows no more of it.
     node.path("/srv/near").mkdir(exist_ok=True)
     node.call("systemd-run", "-q", "--unit=near", "--property=WorkingDirectory=/srv/near", "perl", "-MIO::Socket::UNIX",
-              "-e", "IO::Socket::UNIX->new(Local => 'near.sock', Listen => 5) or die; sleep 1000")
+              "-e", "my $near = IO::Socket::UNIX->new(Local => 'near.sock', Listen => 5) or die; sleep 1000")
     eventually("it listens", 10, lambda: node.run(*reaches_near())[0] == 0)
     begin(app, '''
 [rehearsal]

@@ -355,8 +355,7 @@ fn names(units: &[Unit]) -> Vec<String> {
 /// failed before: one that was killed keeps that as its result, and is seen by not having begun again `since`.
 fn hit_start_limit(units: &[String], since: Duration) -> bool {
     let is_limited = |unit: &Unit| {
-        unit.get("Result") == "start-limit-hit"
-            || unit.get("ActiveState") == "failed" && unit.began() < since
+        unit.get("Result") == "start-limit-hit" || unit.get("ActiveState") == "failed" && unit.began() < since
     };
     unit::look(units).is_ok_and(|all| all.iter().any(is_limited))
 }

@@ -9,7 +9,6 @@ mod pair;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use named::{Named, Standing, standing};
@@ -129,18 +128,13 @@ pub struct Published {
     pub notes: Vec<String>,
 }
 
-/// The lock that publishers of a directory share.
-const LOCK: &str = ".cutover-publish.lock";
-/// How long a publisher waits for another one.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// Publishes. Nothing has changed for any node before channel and signature are replaced.
 ///
 /// # Errors
 /// When what is named is not what it was, is not the given key's, or would be refused: then nothing was written, but for
 /// what an interrupted publisher had signed before.
 pub fn publish(order: &PublishOrder, disk: &Disk) -> Result<Published, Error> {
-    let _lock = Exclusive::acquire(disk, &order.into.join(LOCK), PATIENCE)?;
+    let _lock = Exclusive::of_publishers(disk, &order.into)?;
     let (mut written, mut notes) = (Vec::new(), Vec::new());
     let pair = Pair::new(disk, &order.into, &order.channel, order.channel_key.as_deref());
     let before = pair.read(order.serial.is_some(), &mut written, &mut notes)?;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use super::{Before, Error, Item, LocalFile, Of, Ranges, Sink, Source, Upload};
+use crate::release::exclusive::{self, Exclusive};
 use crate::sys::disk::Disk;
 use crate::types::{Digest, escaped_path};
 
@@ -83,6 +84,11 @@ impl Sink for Directory {
     fn put(&self, of: Of<'_>, files: &[Upload<'_>], before: Before) -> Result<(), Error> {
         files.iter().try_for_each(|file| Item { of, name: file.name }.check())?;
         let disk = Disk::default();
+        // Others may bring something here at the same time, under the same names.
+        let _lock = Exclusive::of_publishers(&disk, &self.path).map_err(|error| match error {
+            exclusive::Error::Taken(path) => Error::Overtaken(escaped_path(&path)),
+            exclusive::Error::Disk(error) => Error::Disk(error),
+        })?;
         for (number, file) in files.iter().enumerate() {
             let path = self.path.join(file.name);
             if number + 1 == files.len() && before != Before::Any {

@@ -340,7 +340,7 @@ fn all_lies_onto_a_base_by_any_method() {
         ("xfs", "reflink", [Method::Reflink]),
         ("ext4", "copy", [Method::Copy]),
     ] {
-        if let Some(mounted) = Mounted::new(test, kind) {
+        if let Some(mounted) = Mounted::sized(test, kind, 4 << 10) {
             lie_everywhere(&mounted.path(), &methods, 1);
             lies_onto_a_base(&mounted.path(), method, 1);
         }
