@@ -196,6 +196,33 @@ fn archives_of_git_and_npm_give_what_tar_makes_of_them() {
     }
 }
 
+/// Made by Go's own library (tests/it/go/make.go), in each of its formats.
+#[test]
+fn archives_of_go_give_what_tar_makes_of_them() {
+    if !crate::node::needs_root("archives_of_go_give_what_tar_makes_of_them") {
+        return;
+    }
+    let place = Place::new();
+    for format in ["unspecified", "ustar", "pax", "gnu"] {
+        let (archive, made) = (format!("{format}.tar.gz"), format!("{format}.t"));
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/go").join(&archive);
+        std::fs::copy(source, place.path(&archive)).unwrap();
+        place.stage(&archive, format).unwrap();
+        place.run(&format!("mkdir {made}; tar -C {made} -xpzf {archive}"));
+        let adjust = |entry: &mut Entry| {
+            if entry.path.is_empty() {
+                // What no entry says is whatever the reader thinks.
+                entry.mode = 0;
+            }
+            if matches!(entry.kind, Kind::Directory) {
+                // tar forgets the time of a directory when more comes into it later.
+                entry.mtime = (0, 0);
+            }
+        };
+        assert_same(&place.path(format), &place.path(&made), format, adjust);
+    }
+}
+
 /// What three other readers make of archives that are accepted here: where they agree, it is the same as here.
 #[test]
 fn what_others_read_alike_is_read_the_same_here() {
