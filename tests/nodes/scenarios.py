@@ -18,8 +18,7 @@ from deadlines import DEADLINES, TIMERS
 from lab import Failed, Lab, eventually
 from load import Load
 from node_app import UNIT, WORKER, NodeApp
-from rehearsals import (REHEARSALS, measure_rehearsals, rehearsal_leaves_no_trace, rehearsal_precedes_the_switch,
-                        rehearsal_refuses_lost_records)
+from rehearsals import REHEARSALS, measure_rehearsals, rehearsal_precedes_the_switch, rehearsal_refuses_lost_records
 from truth import TRUTHS
 from units import UNITS, sees_old_code
 
@@ -400,7 +399,7 @@ SCENARIOS = [installs_by_timer, updates, rolls_back_sick, rolls_back_crashing, r
              *UNITS, *TRUTHS, *REHEARSALS, *DAY, *DEADLINES, *TIMERS, leaves_what_takes_the_node_down, survives_crashes]
 # What depends on how trees, pointer and data are kept. The others run on whichever node comes first.
 ON_EACH_KIND = {installs_by_timer, updates, rolls_back_sick, brings_data_back, ends_without_its_updater, keeps_trees_in_use,
-                sees_old_code, rehearsal_refuses_lost_records, rehearsal_precedes_the_switch, rehearsal_leaves_no_trace,
+                sees_old_code, rehearsal_refuses_lost_records, rehearsal_precedes_the_switch,
                 *DEADLINES, survives_crashes}
 
 
