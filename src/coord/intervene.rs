@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::board::Done;
 use super::facts::{self, Fact, Fleet, names};
 use super::heard::Heard;
 use super::look::{Look, put_text, seal_signed};
@@ -119,6 +120,14 @@ impl Operator<'_> {
             Standing::Open if rollout.proposal.mode == Mode::Synchronous => self.abort(rollout, why, now),
             Standing::Open | Standing::Bad(_) => self.put_void(rollout, why),
         }
+    }
+
+    /// Ends a rollout of which storage has lost the proposal, and what was decided, before the proposal is put back.
+    pub fn end_what_was_lost(&mut self, rollout: &Rollout) -> Result<(), Error> {
+        if let Done::Unreachable(why) = self.board.prepare(&rollout.decisions().directory()) {
+            return Err(Error::Unreachable(why));
+        }
+        self.put_void(rollout, "the storage went back in time, and tickets are lost").map(|_| ())
     }
 
     fn put_void(&mut self, rollout: &Rollout, why: &str) -> Result<&'static str, Error> {

@@ -10,6 +10,10 @@ use super::name::NodeName;
 use super::rules::{Ms, Times};
 use crate::types::Digest;
 
+/// What may have happened when a rollout that was read is gone, and what to do.
+pub const WENT_BACK: &str =
+    "the storage went back in time; `cutover fleet repair` puts back what this node has read";
+
 /// One release for many nodes, begun by a proposal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rollout {

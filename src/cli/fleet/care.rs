@@ -7,20 +7,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::args::{GcArgs, ImportArgs, RepairArgs, RolloutArgs};
-use super::{board, ensure_signer, kept, keys, rollout, settings, with_operator};
+use super::{ensure_signer, kept, keys, rollout, settings, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::Error;
-use crate::coord::board::{Board as _, Created, Done, Listed, Read};
+use crate::coord::board::Read;
 use crate::coord::collect::Terms;
 use crate::coord::facts::names;
-use crate::coord::facts::names::Decisions;
 use crate::coord::look::Trust;
 use crate::coord::operate;
 use crate::coord::voice::Voice;
-use crate::lifecycle::fleet::{Kept, Stage, believe};
+use crate::lifecycle::fleet::{self, Kept, Trouble, believe};
 use crate::lifecycle::node;
 use crate::sys::disk;
-use crate::types::Digest;
 
 /// The longest file of exported facts.
 const EXPORT_BYTES_MAX: usize = 64 << 20;
@@ -157,66 +155,51 @@ pub fn gc(context: &Context, args: &GcArgs) -> Result<u8, Error> {
 
 /// `fleet repair`
 pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8, Error> {
-    let fleet = settings(context)?;
     let store = context.store()?;
     let Some(mut kept) = kept(&store)? else {
         return Err(Error::Fleet("this node has not joined a fleet".into()));
     };
-    let last = kept.own.last.as_ref().map(|last| (last.rollout, last.proposal.clone(), last.gates.clone()));
-    let open = kept.part().map(|part| (part.rollout, part.proposal.clone(), part.gates.clone()));
-    if last.is_none() && open.is_none() {
+    if kept.own.last.is_none() && kept.part().is_none() {
         context.output.result(&json!({"put_back": []}), "this node remembers no rollout");
         return Ok(0);
     }
-    let mut board = board(fleet, kept.own.node.as_str(), Some(&kept));
-    let (mut put_back, mut to_void) = (Vec::new(), None);
-    for (number, proposal, gates) in last.into_iter().chain(open) {
-        match board.read(&names::proposal(number)) {
-            Read::Bytes(there) if there != proposal => {
-                return usurped(context, &mut kept, number, args.accept);
-            }
-            Read::Bytes(_) | Read::Bad(_) | Read::Absent => {}
-            Read::Unreachable(why) => return Err(Error::Unreachable(why)),
-        }
-        let decisions = Decisions { rollout: number, proposal: Digest::of(proposal.as_bytes()) };
-        // Whose tickets are lost nobody can tell: without their directory none is taken any more.
-        let has_tickets = kept.part().is_some_and(|part| {
-            part.rollout == number && !part.closed && matches!(part.stage, Stage::Rolling(_))
-        });
-        if has_tickets && matches!(board.list(&decisions.directory()), Listed::Unreachable(_)) {
-            to_void = Some(number);
-        } else if let Done::Unreachable(why) = board.prepare(&decisions.directory()) {
-            return Err(Error::Unreachable(why));
-        }
-        let facts = gates.iter().map(|(gate, text)| (decisions.gate(gate), text.clone()));
-        for (name, text) in [(names::proposal(number), proposal)].into_iter().chain(facts) {
-            match board.read(&name) {
-                Read::Bytes(there) if there == text => continue,
-                Read::Bytes(_) | Read::Bad(_) => return Err(Error::Fleet(damaged(&name, number))),
-                Read::Absent => {}
-                Read::Unreachable(why) => return Err(Error::Unreachable(why)),
-            }
-            match board.create(&name, &text) {
-                Created::Mine => put_back.push(name),
-                Created::Theirs(_) => {
-                    return Err(Error::Fleet(format!("`{name}` was just made by somebody else")));
-                }
-                Created::Unknown(why) => return Err(Error::Unreachable(why)),
-            }
-        }
+    let repaired = match with_operator(context, |operator| Ok(fleet::repair(operator, &kept)))? {
+        Ok(repaired) => repaired,
+        Err(Trouble::Usurped(number)) => return usurped(context, &mut kept, number, args.accept),
+        Err(Trouble::Damaged(name, number)) => return Err(Error::Fleet(damaged(&name, number))),
+        Err(Trouble::NoKey(number)) => return Err(no_key(number)),
+        Err(Trouble::Storage(error)) => return Err(error.into()),
+    };
+    for number in &repaired.ended {
+        context.output.say(&format!(
+            "warning: rollout {number} was under way, and its tickets are lost: it has ended (void); `cutover fleet propose` \
+             begins another one"
+        ));
     }
-    if let Some(number) = to_void {
+    if let Some(number) = repaired.to_void {
         context.output.say(&format!(
             "warning: rollout {number} was under way, and its tickets are lost: `cutover fleet void {number}` ends it"
         ));
     }
-    let text = if put_back.is_empty() {
+    let text = if repaired.put_back.is_empty() {
         "the storage has everything that this node has read".to_owned()
     } else {
-        format!("put back: {}", put_back.join(", "))
+        format!("put back: {}", repaired.put_back.join(", "))
     };
-    context.output.result(&json!({"put_back": put_back}), &text);
+    let value = json!({"put_back": repaired.put_back, "ended": repaired.ended});
+    context.output.result(&value, &text);
     Ok(0)
+}
+
+fn no_key(number: u64) -> Error {
+    Error::Usage {
+        what: format!(
+            "rollout {number} was under way, its tickets are lost, and there is no key to end it with"
+        ),
+        hint: Some(
+            "set `fleet.signing_key` here to an operator's key, and run `cutover fleet repair` again".into(),
+        ),
+    }
 }
 
 fn damaged(name: &str, number: u64) -> String {

@@ -31,6 +31,8 @@ pub struct Rolling<'a> {
     pub refusals: BTreeMap<usize, String>,
     /// Why it ended or halted, as its author said.
     pub why: Option<String>,
+    /// The outcome's file, to be put back where storage loses it.
+    pub outcome: Option<String>,
     /// The reports as they were read, by member.
     pub reports: Vec<Option<Found>>,
     /// The reports of how going back went.
@@ -65,6 +67,7 @@ impl<'a> Rolling<'a> {
             view,
             refusals: BTreeMap::new(),
             why: None,
+            outcome: None,
             reports,
             returns,
             rank,

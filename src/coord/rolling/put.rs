@@ -40,10 +40,12 @@ impl Rolling<'_> {
         instance: &str,
     ) -> Heard {
         // A void stands beside, and is not looked for each time: before anybody goes out of service it is.
-        if let Heard::Away(why) = self.read_void(board) {
-            return Heard::Away(why);
+        for heard in [self.ensure_is_proposed(board), self.read_void(board)] {
+            if let Heard::Away(why) = heard {
+                return Heard::Away(why);
+            }
         }
-        if self.view.end == Some(End::Void) {
+        if self.view.end == Some(End::Void) || (self.view.end.is_some() && !is_back) {
             return Heard::Yes;
         }
         let fact = Fact::Ticket(facts::Ticket {

@@ -4,8 +4,9 @@ use super::super::board::Board;
 use super::super::facts::{Fact, names};
 use super::super::heard::{Heard, is_waived};
 use super::super::look::{Found, Look, look, look_signed};
-use super::super::rollout;
+use super::super::rollout::{self, WENT_BACK};
 use super::super::rules::rolling::{End, Ticket};
+use super::super::standing::removed;
 use super::super::voice::says_yes;
 use super::{Rolling, report_name};
 
@@ -28,9 +29,17 @@ impl Rolling<'_> {
 
     /// Also what operators have said of members and tickets, and of it all: a listing, so not each time.
     pub fn read_waivers(&mut self, board: &mut dyn Board) -> Heard {
+        if let Heard::Away(why) = self.ensure_is_proposed(board) {
+            return Heard::Away(why);
+        }
         let names = match rollout::names_of(board, &self.rollout) {
             Ok(names) => names,
-            Err(why) => return Heard::Away(why),
+            Err(why) => {
+                let number = self.rollout.number;
+                return Heard::Away(format!(
+                    "{why}; if its tickets are lost, `cutover fleet void {number}` ends the rollout"
+                ));
+            }
         };
         for name in names {
             if name == "void"
@@ -56,6 +65,31 @@ impl Rolling<'_> {
         Heard::Yes
     }
 
+    /// Sees that the proposal is still there. Storage that has lost it has lost tickets too: then nobody takes one.
+    pub(super) fn ensure_is_proposed(&mut self, board: &mut dyn Board) -> Heard {
+        let number = self.rollout.number;
+        match look(board, &names::proposal(number)) {
+            // It may be a bad look only.
+            Look::Bad(_) => return Heard::Yes,
+            Look::Found(found) if found.digest == self.rollout.digest => return Heard::Yes,
+            Look::Unreachable(why) => return Heard::Away(why),
+            Look::Found(_) => {
+                return Heard::Away(format!(
+                    "another rollout stands in the place of rollout {number}: {WENT_BACK}"
+                ));
+            }
+            Look::Absent => {}
+        }
+        match removed(board, number, self.voice.trust) {
+            Ok(Some(removed)) if removed.proposal == self.rollout.digest => {
+                self.end_as(&removed.ended, "its facts were removed since");
+                Heard::Yes
+            }
+            Ok(_) => Heard::Away(format!("rollout {number} is gone: {WENT_BACK}")),
+            Err(why) => Heard::Away(why),
+        }
+    }
+
     /// Looks whether an operator has ended it, whatever stands there.
     pub fn read_void(&mut self, board: &mut dyn Board) -> Heard {
         match look_signed(board, &self.rollout.decisions().gate("void"), self.voice.trust) {
@@ -74,6 +108,17 @@ impl Rolling<'_> {
     pub fn end(&mut self, end: End, why: &str) {
         self.view.end = Some(end);
         self.why = Some(why.to_owned());
+    }
+
+    /// The same, by the word that a removed rollout left.
+    pub fn end_as(&mut self, ended: &str, why: &str) {
+        let end = match ended {
+            "kept" => End::Keep,
+            "partial" => End::Partial,
+            "halted" => End::Halted,
+            _ => End::Void,
+        };
+        self.end(end, why);
     }
 
     /// Looks for the outcome alone.
@@ -142,9 +187,10 @@ impl Rolling<'_> {
             Look::Found(found) if self.rollout.is_signed() && !self.rests_on_facts(&found.fact) => {
                 self.remark(format!("`{gate}` rests on facts that cannot be seen"));
             }
-            Look::Found(Found { fact: Fact::Outcome(said), .. }) if said.answers == digest => {
+            Look::Found(Found { fact: Fact::Outcome(said), text, .. }) if said.answers == digest => {
                 self.view.end = Some(said.decision.end());
                 self.why = Some(said.why);
+                self.outcome = Some(text);
             }
             Look::Found(Found { fact: Fact::Halt(said), .. }) if said.proposal == digest => {
                 self.view.halt = true;

@@ -9,6 +9,7 @@ mod join;
 mod keys;
 mod moved;
 mod own;
+mod repair;
 mod rolling;
 mod starting;
 mod synchronous;
@@ -24,6 +25,7 @@ pub use carried::believe;
 pub use join::{Here, Newcomer, join, new_id};
 pub use keys::{FleetKeys, KeyFile, own_key};
 pub use own::{Kept, Own, Part, Stage};
+pub use repair::{Repaired, Trouble, repair};
 pub use take::Taken;
 
 use super::agreement::{Agreement, Clearance, Error, Own as OwnChecks, Start, Verdict, Wait};
@@ -94,6 +96,16 @@ pub struct Member<'a> {
 enum Following<'a> {
     Synchronous(Box<Synchronous<'a>>),
     Rolling(Box<Rolling<'a>>),
+}
+
+impl Following<'_> {
+    /// The file of a rolling rollout's outcome; the gates of a synchronous one are remembered as they are read.
+    fn outcome(self) -> Option<String> {
+        match self {
+            Self::Rolling(follow) => follow.outcome,
+            Self::Synchronous(_) => None,
+        }
+    }
 }
 
 impl<'a> Member<'a> {
@@ -371,9 +383,14 @@ impl<'a> Member<'a> {
 
 /// The rollout that a part was taken up for. What was believed then is believed now: no signature is asked again.
 fn rollout_of(part: &Part) -> Option<Rollout> {
-    match look::found(&names::proposal(part.rollout), &part.proposal, None) {
+    rollout_of_text(part.rollout, &part.proposal)
+}
+
+/// The same, from the proposal's file.
+fn rollout_of_text(number: u64, proposal: &str) -> Option<Rollout> {
+    match look::found(&names::proposal(number), proposal, None) {
         Look::Found(Found { fact: Fact::Proposal(proposal), digest, signer, .. }) => {
-            Some(Rollout { number: part.rollout, digest, proposal: *proposal, signer })
+            Some(Rollout { number, digest, proposal: *proposal, signer })
         }
         _ => None,
     }

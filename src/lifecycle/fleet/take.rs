@@ -11,7 +11,7 @@ use crate::coord::board::Read;
 use crate::coord::facts::{self, Fact, names};
 use crate::coord::look::{Found, Look, look, look_signed};
 use crate::coord::operate;
-use crate::coord::rollout::{Rollout, look_rollout, numbers};
+use crate::coord::rollout::{Rollout, WENT_BACK, look_rollout, numbers};
 use crate::coord::rules::Health;
 use crate::coord::rules::gate;
 use crate::coord::rules::rolling::{End, Stage as Place};
@@ -22,10 +22,6 @@ use crate::types::{Digest, ReleaseId};
 
 /// How many proposals are looked at in one run; those that say nothing do not count.
 const PROPOSALS_MAX: usize = 1000;
-
-/// What may have happened when a rollout that this node knows is gone, and what to do.
-const WENT_BACK: &str =
-    "the storage went back in time; `cutover fleet repair` puts back what this node has read";
 
 /// What the fleet wants of this node now.
 #[derive(Clone, Debug, PartialEq)]
@@ -201,11 +197,16 @@ impl Member<'_> {
             How::Void if rollout.proposal.mode == Mode::Rolling => return self.keeps_part_of(rollout),
             How::Aborted | How::Cancelled | How::RolledBack | How::Void => return Ok(Meant::ForOthers),
         }
-        if rollout.place_of(&node).is_some() {
+        let instance = self.instance();
+        if rollout.place_of(&node).is_some() && rollout.is_of(&node, &instance) {
             return Ok(Meant::ForMe);
         }
         let (trust, fleet) = (self.trust(), self.kept.own.fleet.clone());
-        let is_listed = |list: &[facts::Listed]| list.iter().any(|entry| entry.node == node);
+        // Another machine that goes by a member's name is not in the list until an operator has put it there.
+        let is_mine = |entry: &facts::Listed| {
+            entry.node == node && (entry.instance.is_empty() || entry.instance == instance)
+        };
+        let is_listed = |list: &[facts::Listed]| list.iter().any(is_mine);
         let now = operate::members(self.board.as_mut(), &fleet, trust).map_err(|error| error.to_string())?;
         let Some(now) = now else { return Ok(Meant::ForOthers) };
         self.ensure_list_is_newest(now.list)?;
@@ -354,12 +355,13 @@ impl Member<'_> {
         if !is_over || !is_closed {
             return Ok(waiting(self));
         }
-        self.following = None;
+        let outcome = self.following.take().and_then(Following::outcome);
         self.kept.change(|own| {
-            if let Some(part) = own.part.take() {
+            if let Some(mut part) = own.part.take() {
                 if part.by_hand {
                     own.stays_after = Some(part.rollout);
                 }
+                part.gates.extend(outcome.map(|text| ("outcome".to_owned(), text)));
                 own.last = Some(Last { rollout: part.rollout, proposal: part.proposal, gates: part.gates });
             }
         })?;
@@ -389,15 +391,7 @@ impl Member<'_> {
         let why = "its facts were removed since";
         match &mut self.following {
             Some(Following::Synchronous(follow)) => follow.end(&ended, why),
-            Some(Following::Rolling(follow)) => follow.end(
-                match ended.as_str() {
-                    "kept" => End::Keep,
-                    "partial" => End::Partial,
-                    "halted" => End::Halted,
-                    _ => End::Void,
-                },
-                why,
-            ),
+            Some(Following::Rolling(follow)) => follow.end_as(&ended, why),
             None => {}
         }
         logged_close(self.change_part(|part| part.closed = true));

@@ -1,13 +1,13 @@
 //! What persons, machines and disks do to a fleet in the middle of a rollout, and what an operator does about it in the end.
 
 use cutover::coord::facts::names;
-use cutover::coord::operate;
+use cutover::coord::operate::{self, Operator};
+use cutover::coord::rollout::Rollout;
 use cutover::coord::rules::synchronous::{Decision, Outcome, Plan};
 use cutover::coord::settings::Mode;
 use cutover::coord::synchronous::Synchronous;
-use cutover::lifecycle::fleet::{Here, Kept};
+use cutover::lifecycle::fleet::{Here, Kept, Trouble, repair};
 use cutover::sys::disk::Disk;
-use cutover::types::Digest;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Fleet;
@@ -55,6 +55,9 @@ const ACTS: [Act; 11] = [
     Act::Step,
 ];
 
+/// So often an operator tries, once a second: longer than storage is silent.
+const TRIES: usize = 600;
+
 impl Act {
     pub fn any(random: &mut Random) -> Self {
         *random.one_of(&ACTS)
@@ -71,10 +74,11 @@ impl Fleet {
     /// It happens to the node of this number.
     pub fn happen(&mut self, act: Act, number: usize, random: &mut Random) {
         match act {
-            Act::Abort => self.abort(0),
-            Act::Void => self.end_by_hand(),
-            Act::FarInstant => self.decide_far_ahead(),
-            Act::Waive => self.waive(number),
+            // Storage may be silent just then, or the rollout gone or ended: the operator has tried.
+            Act::Abort => drop(self.abort(0)),
+            Act::Void => drop(self.end_by_hand()),
+            Act::FarInstant => drop(self.decide_far_ahead()),
+            Act::Waive => drop(self.waive(number)),
             Act::Replace => self.replace(number),
             Act::Clone => self.clone_disk(number),
             Act::Restore => self.restore(),
@@ -89,56 +93,72 @@ impl Fleet {
     pub fn mend(&mut self, act: Act, number: usize) {
         match act {
             Act::Abort | Act::Void | Act::Waive | Act::Replace => {}
-            Act::FarInstant => self.abort(0),
+            Act::FarInstant => self.insist(|fleet| fleet.abort(0)),
             Act::Rot => {
-                self.abort(0);
-                self.waive_what_says_nothing();
+                self.insist(|fleet| fleet.abort(0));
+                self.insist(Self::waive_what_says_nothing);
             }
             Act::Clone => {
                 for copy in self.nodes.iter_mut().filter(|node| node.is_extra) {
                     copy.lose();
                 }
                 // Two were at work under this name: it stays out until a person has looked.
-                self.abort(0);
+                self.insist(|fleet| fleet.abort(0));
             }
-            // Whose tickets are lost nobody can tell: then nobody takes one any more, not for going back either.
-            Act::Restore => {
-                self.repair();
-                self.end_by_hand();
-            }
+            Act::Restore => self.repair(),
             Act::Hold => self.nodes[number].hold(false),
             Act::Refuse => self.nodes[number].luck = Luck::Good,
             Act::Step => self.nodes[number].life.set_skew(0),
         }
     }
 
-    /// Storage may be silent just then, or the rollout gone or ended: the operator has tried.
-    fn abort(&self, ahead_ms: i64) {
-        let _ = self.operate(|operator, now: Timestamp| {
-            let made = operate::fleet(operator.board, "simulated")?;
-            let rollout = operator.rollout(&made, 1)?;
-            let now = now + SignedDuration::from_millis(ahead_ms);
-            operator.abort(&rollout, "an operator wants it", now)
-        });
+    /// Does what an operator does, and again while the storage is silent.
+    fn insist(&mut self, act: impl Fn(&Self) -> Result<(), operate::Error>) {
+        for _ in 0..TRIES {
+            match act(self) {
+                Err(operate::Error::Unreachable(_)) => {
+                    let until = self.time() + 1000;
+                    self.run(until);
+                    self.advance_to(until);
+                }
+                Ok(()) | Err(operate::Error::Refused(_) | operate::Error::Lost { .. }) => return,
+            }
+        }
+        panic!("seed {}: storage never answers the operator\n{}", self.seed, self.why());
     }
 
-    fn end_by_hand(&self) {
-        let _ = self.operate(|operator, now| {
+    /// The simulated rollout, and an operator before it.
+    fn with_rollout(
+        &self,
+        act: impl FnOnce(&mut Operator<'_>, Rollout, Timestamp) -> Result<(), operate::Error>,
+    ) -> Result<(), operate::Error> {
+        self.operate(|operator, now| {
             let made = operate::fleet(operator.board, "simulated")?;
             let rollout = operator.rollout(&made, 1)?;
-            operator.void(&rollout, "an operator wants it", now)
-        });
+            act(operator, rollout, now)
+        })
+    }
+
+    fn abort(&self, ahead_ms: i64) -> Result<(), operate::Error> {
+        self.with_rollout(|operator, rollout, now| {
+            let now = now + SignedDuration::from_millis(ahead_ms);
+            operator.abort(&rollout, "an operator wants it", now).map(|_| ())
+        })
+    }
+
+    fn end_by_hand(&self) -> Result<(), operate::Error> {
+        self.with_rollout(|operator, rollout, now| {
+            operator.void(&rollout, "an operator wants it", now).map(|_| ())
+        })
     }
 
     /// The next gate that holds an instant is put with one that nobody may wait for.
-    fn decide_far_ahead(&self) {
+    fn decide_far_ahead(&self) -> Result<(), operate::Error> {
         const YEARS: i64 = 10 * 365 * 86_400_000;
         if self.settings.mode == Mode::Rolling {
             return self.abort(YEARS);
         }
-        let _ = self.operate(|operator, now: Timestamp| {
-            let made = operate::fleet(operator.board, "simulated")?;
-            let rollout = operator.rollout(&made, 1)?;
+        self.with_rollout(|operator, rollout, now| {
             let mut follow = Synchronous::new(rollout, usize::MAX, operator.voice());
             let _ = follow.read_gates(operator.board);
             let at = now.as_millisecond() + YEARS;
@@ -150,30 +170,25 @@ impl Fleet {
             if follow.view.plan.is_none() || follow.view.go.is_some() {
                 let _ = follow.decide(operator.board, decision, now, "a far clock", "");
             }
-            Ok::<_, operate::Error>(())
-        });
+            Ok(())
+        })
     }
 
-    fn waive(&self, number: usize) {
+    fn waive(&self, number: usize) -> Result<(), operate::Error> {
         let node = self.nodes[number].name.parse().unwrap();
-        let _ = self.operate(|operator, now| {
-            let made = operate::fleet(operator.board, "simulated")?;
-            let rollout = operator.rollout(&made, 1)?;
-            operator.waive(&rollout, &node, "it is away", now)
-        });
+        self.with_rollout(|operator, rollout, now| operator.waive(&rollout, &node, "it is away", now))
     }
 
     /// Tickets of nobody keep their places until somebody says otherwise.
-    fn waive_what_says_nothing(&self) {
+    fn waive_what_says_nothing(&self) -> Result<(), operate::Error> {
         for ticket in 0..3 {
             if self.storage.lock().unwrap().decided(1, &format!("t.{ticket:04}")) == Some(String::new()) {
-                let _ = self.operate(|operator, now| {
-                    let made = operate::fleet(operator.board, "simulated")?;
-                    let rollout = operator.rollout(&made, 1)?;
+                self.with_rollout(|operator, rollout, now| {
                     operator.waive_ticket(&rollout, ticket, "it says nothing", now)
-                });
+                })?;
             }
         }
+        Ok(())
     }
 
     fn replace(&mut self, number: usize) {
@@ -197,28 +212,26 @@ impl Fleet {
         }
     }
 
-    fn restore(&mut self) {
+    pub fn restore(&mut self) {
         let Some((names, directories)) = self.backup.clone() else { return };
         let mut storage = self.storage.lock().unwrap();
         storage.restore(names, directories);
     }
 
-    /// `fleet repair` on every node, before anybody goes on.
-    fn repair(&self) {
-        let mut storage = self.storage.lock().unwrap();
-        for node in &self.nodes {
-            let Ok(Some(kept)) = Kept::load(&Disk::default(), &node.path) else { continue };
-            let last = kept.own.last.as_ref().map(|last| (last.rollout, &last.proposal, &last.gates));
-            let open = kept.part().map(|part| (part.rollout, &part.proposal, &part.gates));
-            for (number, proposal, gates) in last.into_iter().chain(open) {
-                let decisions =
-                    names::Decisions { rollout: number, proposal: Digest::of(proposal.as_bytes()) };
-                if self.settings.mode != Mode::Rolling {
-                    storage.directories.insert(decisions.directory());
+    /// `fleet repair` on every node, one after the other, while they go on.
+    pub fn repair(&mut self) {
+        for number in 0..self.nodes.len() {
+            self.insist(|fleet| {
+                let node = &fleet.nodes[number];
+                let Ok(Some(kept)) = Kept::load(&Disk::default(), &node.path) else { return Ok(()) };
+                match fleet.operate(|operator, _| repair(operator, &kept)) {
+                    Ok(_) => Ok(()),
+                    Err(Trouble::Storage(error)) => Err(error),
+                    Err(trouble) => {
+                        panic!("seed {}: {}: {trouble:?}\n{}", fleet.seed, node.name, fleet.why())
+                    }
                 }
-                storage.put(&names::proposal(number), proposal);
-                gates.iter().for_each(|(gate, text)| storage.put(&decisions.gate(gate), text));
-            }
+            });
         }
     }
 
@@ -241,7 +254,7 @@ impl Fleet {
 
 impl SimNode {
     /// A new machine that goes by the same name, with an empty disk.
-    fn successor(&mut self) -> Self {
+    pub fn successor(&mut self) -> Self {
         let name = self.name.clone();
         let path = self.path.with_file_name(format!("{name}-next"));
         let mut next = Self::new(
@@ -267,6 +280,8 @@ impl SimNode {
         }
         let mut copy = self.copy(place);
         copy.journal.clone_from(&self.journal);
+        // Whoever is switched on with it goes on where a process has ended.
+        copy.die();
         copy.is_extra = true;
         Some(copy)
     }

@@ -16,6 +16,8 @@ pub struct Storage {
     pub names: BTreeMap<String, (String, i64)>,
     /// Directories of decisions: where there is none, nothing is made.
     pub directories: BTreeSet<String>,
+    /// It knows no directories, as object stores do not: what was never made is an empty listing there.
+    pub is_flat: bool,
     /// How often it was restored: what nodes had seen before counts no more.
     restored: u64,
     /// Creates that have been sent and not arrived: when they will.
@@ -53,7 +55,7 @@ impl Storage {
     /// Whether the directory of a name is there.
     fn has_directory(&self, name: &str) -> bool {
         let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent);
-        !parent.starts_with("rollouts/") || self.directories.contains(parent)
+        self.is_flat || !parent.starts_with("rollouts/") || self.directories.contains(parent)
     }
 
     fn arrive(&mut self, now: i64) {
@@ -166,7 +168,11 @@ impl Board for NodeBoard {
         }
         let prefix = format!("{name}/");
         let storage = self.storage.lock().unwrap();
-        let names = storage.names.keys().filter_map(|full| full.strip_prefix(&prefix));
+        if !storage.has_directory(&prefix) {
+            return Listed::Unreachable("there is no such directory".into());
+        }
+        let from = storage.names.range(prefix.clone()..);
+        let names = from.map_while(|(full, _)| full.strip_prefix(&prefix));
         Listed::Names(names.filter(|name| !name.contains('/')).map(str::to_owned).collect())
     }
 

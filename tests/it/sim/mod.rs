@@ -1,6 +1,7 @@
 //! Fleets in one thread: the program's own rules, moves and facts, on simulated time and storage that misbehaves.
 //!
-//! Each run has a seed, and the same seed is the same run: `CUTOVER_SIM_SEED=17 cargo nextest run -E 'test(one_seed)'`.
+//! Each run has a seed, and the same seed is the same run: `CUTOVER_SIM_SEED=17 cargo nextest run -E 'test(one_seed)'`. For a
+//! seed of the long tests say `CUTOVER_SIM_SIZES=48` too, and for a rolling one `CUTOVER_SIM_ROLLING=1`.
 
 mod acts;
 mod board;
@@ -10,7 +11,8 @@ mod growth;
 mod node;
 mod stories;
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cutover::coord::facts::Wanted;
@@ -38,7 +40,7 @@ const SMALL: i64 = 8;
 
 const TRUST: Trust<'static> = Trust { keys: &Nobody, allow_unsigned: true };
 
-type Backup = (std::collections::BTreeMap<String, (String, i64)>, std::collections::BTreeSet<String>);
+type Backup = (BTreeMap<String, (String, i64)>, BTreeSet<String>);
 
 struct Fleet {
     seed: u64,
@@ -135,7 +137,7 @@ impl Fleet {
             random: Random::new(1),
             cut_off_until: 0,
             is_unplugged: Arc::default(),
-            seen: std::collections::BTreeMap::new(),
+            seen: BTreeMap::new(),
             seen_in: 0,
         }
     }
@@ -174,7 +176,9 @@ impl Fleet {
         let name: NodeName = node.name.parse().unwrap();
         let mut board = NodeBoard { chaos: Chaos { until: 0, ..HARSH }, ..node.board() };
         let newcomer = Newcomer { node: &name, machine: "machine".into(), key: None };
-        join(&mut board, &node.disk(), &node.path, &settings, newcomer, TRUST).map(|_| ())
+        join(&mut board, &node.disk(), &node.path, &settings, newcomer, TRUST)?;
+        node.show();
+        Ok(())
     }
 
     /// Writes a list of all who have joined.
@@ -285,6 +289,7 @@ impl Fleet {
         }
         let number = usize::try_from(random.below(i64::try_from(self.nodes.len()).unwrap())).unwrap();
         let act = Act::any(random);
+        self.storage.lock().unwrap().is_flat = self.seed.is_multiple_of(3);
         self.run(random.below(within));
         self.happened = Some(act);
         self.happen(act, number, random);
@@ -432,22 +437,44 @@ fn rolling(seed: u64, sizes: i64) -> Came {
     came
 }
 
+/// The value of a variable that is a number.
+fn number_of(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().unwrap())
+}
+
+/// So many rollouts, from the seed `CUTOVER_SIM_FIRST` on; `CUTOVER_SIM_COUNT` of them where it is set.
 fn many(count: u64, sizes: i64, run: fn(u64, i64) -> Came) {
-    let first: u64 = std::env::var("CUTOVER_SIM_FIRST").map_or(1, |text| text.parse().unwrap());
-    let mut came = std::collections::BTreeMap::new();
-    let results: Vec<Came> = std::thread::scope(|scope| {
-        let half = |part: u64| {
-            scope.spawn(move || {
-                (first..first + count).filter(|seed| seed % 2 == part).map(|seed| run(seed, sizes)).collect()
-            })
-        };
-        let parts: Vec<std::thread::ScopedJoinHandle<'_, Vec<Came>>> = vec![half(0), half(1)];
-        parts.into_iter().flat_map(|part| part.join().unwrap()).collect()
+    let first = number_of("CUTOVER_SIM_FIRST").unwrap_or(1);
+    let count = number_of("CUTOVER_SIM_COUNT").filter(|_| sizes > SMALL).unwrap_or(count);
+    let (next, done) = (AtomicU64::new(first), AtomicU64::new(0));
+    let (came, failed) = (Mutex::new(BTreeMap::new()), Mutex::new(BTreeSet::new()));
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= first + count {
+                return;
+            }
+            // The others go on: where one seed fails, which ones do tells more.
+            match std::panic::catch_unwind(|| run(seed, sizes)) {
+                Ok(result) => *came.lock().unwrap().entry(result).or_insert(0) += 1,
+                Err(_) => drop(failed.lock().unwrap().insert(seed)),
+            }
+            if (done.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(500) {
+                eprintln!(
+                    "until seed {seed}: {:?}, failed {:?}",
+                    came.lock().unwrap(),
+                    failed.lock().unwrap()
+                );
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(work);
+        scope.spawn(work);
     });
-    for result in results {
-        *came.entry(result).or_insert(0) += 1;
-    }
+    let (came, failed) = (came.into_inner().unwrap(), failed.into_inner().unwrap());
     eprintln!("{count} rollouts from seed {first}: {came:?}");
+    assert!(failed.is_empty(), "of {count} rollouts from seed {first} these seeds failed: {failed:?}");
     assert!(came.len() > 1, "all came out the same: {came:?}");
 }
 
@@ -475,6 +502,8 @@ fn fleet_simulation_of_two_thousand_rolling_rollouts() {
 
 #[test]
 fn one_seed() {
-    let Ok(seed) = std::env::var("CUTOVER_SIM_SEED") else { return };
-    eprintln!("{:?}", synchronous(seed.parse().unwrap(), 8));
+    let Some(seed) = number_of("CUTOVER_SIM_SEED") else { return };
+    let sizes = number_of("CUTOVER_SIM_SIZES").map_or(SMALL, |sizes| i64::try_from(sizes).unwrap());
+    let run = if std::env::var_os("CUTOVER_SIM_ROLLING").is_some() { rolling } else { synchronous };
+    eprintln!("{:?}", run(seed, sizes));
 }

@@ -168,6 +168,14 @@ impl SimNode {
         self.is_held.store(is_held, Ordering::Relaxed);
     }
 
+    /// As after `fleet join`: storage has its heartbeat, from where it runs.
+    pub fn show(&mut self) {
+        if let Some(member) = self.member() {
+            member.show().unwrap();
+        }
+        self.forget();
+    }
+
     /// The process is begun anew.
     pub fn forget(&mut self) {
         self.member = None;
@@ -219,7 +227,7 @@ impl SimNode {
     }
 
     /// The process is gone; its services run on.
-    fn die(&mut self) {
+    pub fn die(&mut self) {
         self.member = None;
         self.trial_began = None;
         self.instant = None;
@@ -330,7 +338,8 @@ impl SimNode {
             }
             Ok(Taken::Nothing(why)) => {
                 self.last_trouble = why.unwrap_or_default();
-                5_000
+                // Timers fire once a minute; at first they all look, so that the rollout begins.
+                if self.life.now() < 60_000 { 5_000 } else { 30_000 }
             }
             Err(_) => 5_000,
         }
@@ -351,7 +360,10 @@ impl SimNode {
                 self.wake = wake;
                 0
             }
-            Ok(Clearance::Wait(wait)) => i64::try_from(wait.within.as_millis()).unwrap(),
+            Ok(Clearance::Wait(wait)) => {
+                self.last_trouble = wait.why;
+                i64::try_from(wait.within.as_millis()).unwrap()
+            }
             Ok(Clearance::CalledOff(reason)) => {
                 self.moved(Event::CalledOff(reason));
                 0

@@ -10,7 +10,7 @@ use cutover::lifecycle::fleet::Here;
 use cutover::types::{Digest, Span};
 use jiff::{SignedDuration, Timestamp};
 
-use super::node::{Luck, release};
+use super::node::{Luck, SimNode, release};
 use super::{Chaos, Fleet, HARSH};
 
 const CALM: Chaos = Chaos { until: 0, ..HARSH };
@@ -505,4 +505,92 @@ fn a_node_whose_clock_is_off_says_so_wherever_it_stands_in_the_order() {
         assert!(go.contains(&format!("n{off}: its clock is -3000 ms off")), "{go}");
         assert!((0..12).all(|node| runs(&fleet, node) == "1"), "{}", fleet.why());
     }
+}
+
+/// A rolling rollout of which the storage has gone back to before its proposal, while a node of four is out of service.
+fn lost_on_the_way(is_flat: bool) -> Fleet {
+    let mut fleet = calm(Mode::Rolling, 4);
+    fleet.storage.lock().unwrap().is_flat = is_flat;
+    fleet.back_up();
+    fleet.propose("2");
+    let count = |fleet: &Fleet, is_out: bool| {
+        let has_new = |node: &&SimNode| node.pointer == release("2") && node.is_out == is_out;
+        fleet.nodes.iter().filter(has_new).count()
+    };
+    while count(&fleet, false) < 1 || count(&fleet, true) < 1 {
+        pass(&mut fleet, 200);
+    }
+    fleet.restore();
+    // Who begins anew has no memory of tickets, but of what it had written down.
+    for node in fleet.nodes.iter_mut().filter(|node| node.pointer == release("1")) {
+        node.forget();
+    }
+    fleet
+}
+
+#[test]
+fn a_rolling_rollout_that_storage_has_lost_is_ended_by_repair_and_nobody_begins_in_it() {
+    for is_flat in [false, true] {
+        let mut fleet = lost_on_the_way(is_flat);
+        let runs_new = |fleet: &Fleet| fleet.nodes.iter().filter(|node| node.pointer == release("2")).count();
+        // While it runs, `look` sees that no more than one is out of service.
+        pass(&mut fleet, 10 * MINUTE);
+        assert_eq!(runs_new(&fleet), 2, "flat {is_flat}: {}", fleet.why());
+        for node in fleet.nodes.iter().filter(|node| node.pointer == release("1")) {
+            let told = &node.last_trouble;
+            assert!(told.contains("`cutover fleet repair`"), "flat {is_flat}: {}: {told}", node.name);
+        }
+        fleet.repair();
+        pass(&mut fleet, 10 * MINUTE);
+        assert!(fleet.has_outcome(), "flat {is_flat}: {}", fleet.why());
+        assert!(fleet.nodes.iter().all(|node| node.journal.is_none()), "flat {is_flat}: {}", fleet.why());
+        assert_eq!(runs_new(&fleet), 2, "flat {is_flat}: {}", fleet.why());
+        fleet.propose("3");
+        pass(&mut fleet, 30 * MINUTE);
+        assert!(
+            fleet.nodes.iter().all(|node| node.pointer == release("3")),
+            "flat {is_flat}: {}",
+            fleet.why()
+        );
+    }
+}
+
+#[test]
+fn a_rolling_rollout_that_was_kept_is_still_kept_after_repair() {
+    let mut fleet = calm(Mode::Rolling, 3);
+    fleet.back_up();
+    fleet.nodes[2].lose();
+    fleet.propose("2");
+    waive(&fleet, 1, "n2");
+    pass(&mut fleet, 20 * MINUTE);
+    assert_eq!((runs(&fleet, 0), runs(&fleet, 1)), ("2", "2"), "{}", fleet.why());
+    fleet.restore();
+    fleet.repair();
+    fleet.nodes[2].is_lost = false;
+    pass(&mut fleet, 10 * MINUTE);
+    // Who was away follows what the fleet has kept.
+    assert_eq!(runs(&fleet, 2), "2", "{}", fleet.why());
+}
+
+#[test]
+fn another_machine_under_a_members_name_follows_when_it_is_listed_and_not_before() {
+    let mut fleet = calm(Mode::Synchronous, 3);
+    fleet.propose("2");
+    pass(&mut fleet, 10 * MINUTE);
+    fleet.nodes[2].lose();
+    fleet.operate(|operator, _| {
+        let made = operate::fleet(operator.board, "simulated").unwrap();
+        operator.replace(&made, &"n2".parse().unwrap(), "a new disk").unwrap();
+    });
+    let successor = fleet.nodes[2].successor();
+    fleet.nodes.push(successor);
+    fleet.join(3).unwrap();
+    pass(&mut fleet, 10 * MINUTE);
+    assert_eq!(runs(&fleet, 3), "1", "{}", fleet.why());
+    let told = fleet.nodes[3].last_trouble.clone();
+    assert!(told.contains("`cutover fleet members --add n2`"), "{told}");
+    fleet.nodes.swap_remove(2);
+    fleet.list_all();
+    pass(&mut fleet, 10 * MINUTE);
+    assert_eq!(runs(&fleet, 2), "2", "{}", fleet.why());
 }

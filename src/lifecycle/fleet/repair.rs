@@ -1,0 +1,112 @@
+//! Puts back on storage that went back in time what this node has read.
+//!
+//! The proposal comes last: whoever finds it finds what was decided of it, too. Tickets cannot be put back, for nobody knows
+//! them all. So a rolling rollout whose end this node has not read is ended by a void before its proposal is there again:
+//! else somebody would take a ticket while the owners of lost ones are out of service.
+
+use super::own::Kept;
+use super::rollout_of_text;
+use crate::coord::board::{Created, Done, Listed, Read};
+use crate::coord::facts::names;
+use crate::coord::facts::names::Decisions;
+use crate::coord::operate::{self, Operator};
+use crate::coord::settings::Mode;
+use crate::types::Digest;
+
+/// What `repair` did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Repaired {
+    /// These names were missing.
+    pub put_back: Vec<String>,
+    /// These rollouts were under way, and have ended by a void.
+    pub ended: Vec<u64>,
+    /// This one is under way, its tickets are lost, and an operator must end it.
+    pub to_void: Option<u64>,
+}
+
+/// Why nothing, or not all, was put back.
+#[derive(Debug)]
+pub enum Trouble {
+    /// Somebody has proposed under the number of one that was lost.
+    Usurped(u64),
+    /// Something else stands under this name of this rollout.
+    Damaged(String, u64),
+    /// The rollout must be ended, and this node has no key that may.
+    NoKey(u64),
+    /// The storage did not answer, or did not do it.
+    Storage(operate::Error),
+}
+
+impl From<operate::Error> for Trouble {
+    fn from(error: operate::Error) -> Self {
+        Self::Storage(error)
+    }
+}
+
+fn unreachable(why: String) -> Trouble {
+    Trouble::Storage(operate::Error::Unreachable(why))
+}
+
+/// Puts back what this node has read of the rollout that it ended last, and of the one that it has a part in.
+pub fn repair(operator: &mut Operator<'_>, kept: &Kept) -> Result<Repaired, Trouble> {
+    let last = kept.own.last.as_ref().map(|last| (last.rollout, &last.proposal, &last.gates));
+    let open = kept.part().map(|part| (part.rollout, &part.proposal, &part.gates));
+    let mut repaired = Repaired::default();
+    for (number, proposal, gates) in last.into_iter().chain(open) {
+        let is_gone = match operator.board.read(&names::proposal(number)) {
+            Read::Bytes(there) if there != *proposal => return Err(Trouble::Usurped(number)),
+            Read::Bytes(_) | Read::Bad(_) => false,
+            Read::Absent => true,
+            Read::Unreachable(why) => return Err(unreachable(why)),
+        };
+        let decisions = Decisions { rollout: number, proposal: Digest::of(proposal.as_bytes()) };
+        let has_directory = matches!(operator.board.list(&decisions.directory()), Listed::Names(_));
+        let rollout = rollout_of_text(number, proposal);
+        let is_rolling = rollout.as_ref().is_some_and(|rollout| rollout.proposal.mode == Mode::Rolling);
+        let may_be_open = is_rolling && !gates.contains_key("outcome");
+        let may_end = operator.signer.is_some() || operator.trust.allow_unsigned;
+        match rollout.filter(|_| may_be_open && is_gone) {
+            Some(rollout) if may_end => {
+                operator.end_what_was_lost(&rollout)?;
+                repaired.ended.push(number);
+            }
+            Some(_) if has_directory => return Err(Trouble::NoKey(number)),
+            // Without their directory nobody takes a ticket either.
+            Some(_) => repaired.to_void = Some(number),
+            None if may_be_open && !has_directory => repaired.to_void = Some(number),
+            None => {
+                if let Done::Unreachable(why) = operator.board.prepare(&decisions.directory()) {
+                    return Err(unreachable(why));
+                }
+            }
+        }
+        let facts = gates.iter().map(|(gate, text)| (decisions.gate(gate), text));
+        for (name, text) in facts.chain([(names::proposal(number), proposal)]) {
+            put_back(operator, name, text, number, &mut repaired)?;
+        }
+    }
+    Ok(repaired)
+}
+
+fn put_back(
+    operator: &mut Operator<'_>,
+    name: String,
+    text: &str,
+    number: u64,
+    repaired: &mut Repaired,
+) -> Result<(), Trouble> {
+    match operator.board.read(&name) {
+        Read::Bytes(there) if there == text => return Ok(()),
+        Read::Bytes(_) | Read::Bad(_) => return Err(Trouble::Damaged(name, number)),
+        Read::Absent => {}
+        Read::Unreachable(why) => return Err(unreachable(why)),
+    }
+    match operator.board.create(&name, text) {
+        Created::Mine => {
+            repaired.put_back.push(name);
+            Ok(())
+        }
+        Created::Theirs(_) => Err(Trouble::Damaged(name, number)),
+        Created::Unknown(why) => Err(unreachable(why)),
+    }
+}
