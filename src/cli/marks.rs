@@ -74,6 +74,8 @@ pub fn mark_bad(context: &Context, args: &MarkBadArgs) -> Result<u8, Error> {
     remember(context, "mark-bad", |node, state| {
         let release = known(node, state, &args.version)?;
         let reason = args.reason.clone().unwrap_or_else(|| format!("marked by {}", node.by));
+        // Said once more, it is another ban than the one that an update under way may overrule.
+        state.bad.retain(|bad| bad.release.digest != release.digest);
         ban(state, &release, &reason, Timestamp::now());
         Ok(format!("release {} is never switched to ({})", release.version, release.digest))
     })

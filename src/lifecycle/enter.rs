@@ -25,9 +25,8 @@ impl Node<'_> {
         let _update = self.lock_update()?;
         self.ensure_at_rest()?;
         let state = self.store.trusted_state()?;
-        if let Some(bad) =
-            state.bad.iter().find(|bad| bad.release.digest == sealed.release.digest && !wish.even_if_bad)
-        {
+        let banned = state.bad.iter().find(|bad| bad.release.digest == sealed.release.digest);
+        if let Some(bad) = banned.filter(|_| !wish.even_if_bad) {
             return Err(Error::Banned(bad.clone()));
         }
         let from = self.active_release(&state)?;
@@ -36,6 +35,7 @@ impl Node<'_> {
         }
         let mut record = self.new_record(Intent::Update, from, sealed.release.clone(), Phase::Staged);
         record.serial = sealed.serial;
+        record.overrules = banned.map(|bad| bad.since);
         record.confirm = wish.confirm;
         record.no_rollback = wish.no_rollback;
         record.rollout = wish.rollout;
@@ -75,9 +75,7 @@ impl Node<'_> {
     /// What somebody has said meanwhile against a switch that was free to begin: a hold, a ban, a window that is over.
     fn in_the_way(&self, record: &Record, wish: &Wish) -> Result<Option<Reason>, crate::store::Error> {
         let state = self.store.trusted_state()?;
-        let is_new = |bad: &&Bad| !wish.even_if_bad || bad.since > record.started;
-        if let Some(bad) = state.bad.iter().filter(|bad| bad.release.digest == record.to.digest).find(is_new)
-        {
+        if let Some(bad) = state.bad.iter().find(|bad| record.is_banned_by(bad)) {
             return Ok(Some(Reason::new(Cause::NotNow, banned_meanwhile(bad))));
         }
         let Some(policies) = &wish.policies else { return Ok(None) };
@@ -252,7 +250,7 @@ impl Node<'_> {
     /// For an update of which the wishes are not known any more.
     fn banned_or_held(&self, record: &Record) -> Result<Option<Reason>, crate::store::Error> {
         let state = self.store.trusted_state()?;
-        if let Some(bad) = state.bad.iter().find(|bad| bad.release.digest == record.to.digest) {
+        if let Some(bad) = state.bad.iter().find(|bad| record.is_banned_by(bad)) {
             return Ok(Some(Reason::new(Cause::NotNow, banned_meanwhile(bad))));
         }
         let held = super::policy::held(state.hold.as_ref(), self.clock.wall());

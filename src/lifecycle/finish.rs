@@ -194,7 +194,7 @@ fn commit(state: &mut State, record: &Record, now: jiff::Timestamp) {
     state.earlier.retain(|installed| !kept.contains(&Some(installed.release.clone())));
     state.earlier.truncate(EARLIER_MAX);
     // What was banned while the update was under way stays banned: somebody has seen something.
-    state.bad.retain(|bad| bad.release.digest != record.to.digest || bad.since > record.started);
+    state.bad.retain(|bad| bad.release.digest != record.to.digest || record.is_banned_by(bad));
 }
 
 /// After going back: a further way leads to the release before that, never back to the one just left.

@@ -18,12 +18,9 @@ impl Driver<'_> {
             return Ok(Some(Reason::new(Cause::Operator, request.reason)));
         }
         let bad = self.store.trusted_state()?.bad;
-        let is_meant = |bad: &&crate::types::state::Bad| {
-            bad.release.digest == record.to.digest && bad.since > record.started
-        };
         // A member of a fleet that has vouched for the release may not leave alone: it is asked as for any failure.
         let kind = if record.rollout.is_some() { Cause::Machine } else { Cause::Operator };
-        Ok(bad.iter().find(is_meant).map(|bad| {
+        Ok(bad.iter().find(|bad| record.is_banned_by(bad)).map(|bad| {
             record.no_hold = true;
             Reason::new(kind, format!("it was banned in its trial: {}", bad.reason))
         }))

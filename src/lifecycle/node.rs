@@ -297,6 +297,7 @@ impl Node<'_> {
             phase,
             rollout: None,
             confirm: false,
+            overrules: None,
             no_rollback: false,
             no_hold: false,
             ended_by: None,

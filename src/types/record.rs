@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::state::Bad;
 use super::{Digest, ReleaseId};
 
 /// Where an update stands. The moves between phases are in `lifecycle::machine`.
@@ -226,6 +227,10 @@ pub struct Record {
     pub rollout: Option<u64>,
     /// Whether a person must commit (`--confirm`).
     pub confirm: bool,
+    /// The ban, by its time, that whoever began the update overruled (`--even-if-bad`): any other one counts, whenever it
+    /// was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overrules: Option<Timestamp>,
     /// Update: whether the new release stays whatever the checks say (`--no-rollback`). Rollback: whether it sets no hold.
     pub no_rollback: bool,
     /// Whether going back by hand sets no hold (`rollback --no-hold` in a trial).
@@ -271,6 +276,13 @@ pub struct Record {
     /// What ran before anything was stopped; absent until it was looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub units: Option<UnitsBefore>,
+}
+
+impl Record {
+    /// Whether this ban is one of the release that is to serve, and nobody has overruled it.
+    pub fn is_banned_by(&self, bad: &Bad) -> bool {
+        bad.release.digest == self.to.digest && self.overrules != Some(bad.since)
+    }
 }
 
 /// What ran of an application, and what ran with it, before an update or a rollback stopped anything.

@@ -223,6 +223,15 @@ fn two_commands_at_once_lose_nothing_at_any_point_by_any_method() {
     all_at_once(&cases, |(a, point, b)| check(&begin, a, *point, b));
 }
 
+/// `mark-bad` has the word, and is slow; the update that came beside it does not take the ban for an old one.
+#[test]
+fn a_ban_that_is_written_late_counts() {
+    let begin = begun();
+    for point in 0..points(&begin, "mark-bad 3") {
+        check(&begin, "mark-bad 3", point, "switch 3");
+    }
+}
+
 /// The channel that A has read is older than the one that B has remembered meanwhile.
 #[test]
 fn a_channel_that_was_read_before_a_newer_one_lowers_nothing() {

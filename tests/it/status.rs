@@ -203,6 +203,7 @@ fn record(intent: Intent, phase: Phase) -> Record {
         phase,
         rollout: None,
         confirm: false,
+        overrules: None,
         no_rollback: false,
         no_hold: false,
         ended_by: None,

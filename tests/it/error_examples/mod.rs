@@ -108,6 +108,7 @@ pub fn record() -> Record {
         phase: Phase::Switching,
         rollout: None,
         confirm: false,
+        overrules: None,
         no_rollback: false,
         no_hold: false,
         ended_by: None,

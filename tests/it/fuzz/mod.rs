@@ -234,6 +234,7 @@ fn journal_in_a_trial() -> Vec<u8> {
         phase: Phase::Trial { until: until.clone() },
         rollout: Some(17),
         confirm: false,
+        overrules: None,
         no_rollback: false,
         no_hold: false,
         ended_by: None,

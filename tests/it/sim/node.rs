@@ -472,6 +472,7 @@ fn record(from: ReleaseId, to: ReleaseId, number: u64) -> Record {
         phase: Phase::Staged,
         rollout: Some(number),
         confirm: false,
+        overrules: None,
         no_rollback: false,
         no_hold: false,
         ended_by: None,
