@@ -276,12 +276,20 @@ impl TestNode {
         fs::write(place.path().join("app.toml"), config.replace(here, place.path().to_str().unwrap()))
             .unwrap();
         // What is remembered names the data by their path: the copy must not go back to those of the first.
-        let state = place.path().join("root/.cutover/state.json");
-        if let Ok(text) = fs::read_to_string(&state) {
-            let body = text.trim_end().split_once("\"body\":").unwrap().1.strip_suffix('}').unwrap();
-            let body = body.replace(here, place.path().to_str().unwrap());
+        let private = place.path().join("root/.cutover");
+        let copies = ["snapshots", "aside"].map(|name| private.join(name));
+        let lists = copies.iter().filter_map(|path| fs::read_dir(path).ok()).flatten().flatten();
+        let lists = lists.map(|entry| entry.path()).filter(|path| path.extension() == Some("json".as_ref()));
+        for path in lists.chain([private.join("state.json")]) {
+            let Ok(text) = fs::read_to_string(&path) else { continue };
+            let text = text.trim_end().replace(here, place.path().to_str().unwrap());
+            let Some((_, body)) = text.split_once("\"body\":") else {
+                fs::write(&path, text).unwrap();
+                continue;
+            };
+            let body = body.strip_suffix('}').unwrap();
             let sum = cutover::types::Digest::of(body.as_bytes());
-            fs::write(&state, format!("{{\"format\":1,\"sum\":\"{sum}\",\"body\":{body}}}")).unwrap();
+            fs::write(&path, format!("{{\"format\":1,\"sum\":\"{sum}\",\"body\":{body}}}")).unwrap();
         }
         Self { place, elsewhere: None }
     }
