@@ -17,7 +17,7 @@ use crate::lifecycle::deadline;
 use crate::lifecycle::node::{self, Node};
 use crate::store::Kept;
 use crate::sys::lock::{self, Holder, Lock};
-use crate::sys::process;
+use crate::sys::{orphans, process};
 use crate::types::record::{Deadline, Phase, Record, Stands};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -136,7 +136,7 @@ fn end_hung(node: &Node<'_>, holder: Holder) -> Result<Lock, Error> {
 
 fn kill(pid: u32) {
     let Ok(number) = i32::try_from(pid) else { return };
-    if let Err(errno) = process::kill_with_children(Pid::from_raw(number)) {
+    if let Err(errno) = orphans::kill_with_children(Pid::from_raw(number)) {
         tracing::warn!("cannot send {} to process {pid}: {errno}", Signal::SIGKILL);
     }
 }

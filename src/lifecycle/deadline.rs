@@ -80,8 +80,7 @@ impl Bounds {
     /// The same for the application `app` on this node, with the hooks that the admin has now, and that these releases
     /// bring; without releases, for any that may come.
     pub fn of(app: &str, settings: &Settings, releases: &[PathBuf], copied: u64) -> Self {
-        let directory = PathBuf::from(format!("/etc/cutover/{app}.hooks"));
-        let hooks = Hooks { settings: settings.hooks.clone(), directory };
+        let hooks = Hooks::of(app, &settings.hooks);
         Self::new(settings, |moment| hooks.count(moment, releases), copied)
     }
 

@@ -94,7 +94,7 @@ impl Node<'_> {
             // Somebody alive waits to go on with it.
             return update.map(|_| None);
         }
-        self.end_left_hooks(&record);
+        self.end_orphaned_hooks(&record);
         let settings = self.settings_of(&record)?;
         if record.phase.stands() == Stands::Before && record.rollout.is_none() {
             // Nothing was changed: the next update begins again, with what is staged.
@@ -108,8 +108,8 @@ impl Node<'_> {
     }
 
     /// Ends hooks of an update whose process is dead.
-    pub(super) fn end_left_hooks(&self, record: &Record) {
-        if hooks::end_left_behind(&record.transaction) > 0 {
+    pub(super) fn end_orphaned_hooks(&self, record: &Record) {
+        if hooks::end_orphans(&record.transaction) > 0 {
             self.narrator.remarks(record, "a hook that the update had left behind was ended");
         }
     }

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::application::Moment;
-use crate::sys::owned;
 use crate::sys::process::{self, Command, End};
+use crate::sys::{orphans, owned};
 use crate::types::{Span, escaped, escaped_path};
 
 /// How many hooks one phase may have.
@@ -89,6 +89,11 @@ pub struct Hooks {
 }
 
 impl Hooks {
+    /// The hooks of the application `app` on this node.
+    pub fn of(app: &str, settings: &Settings) -> Self {
+        Self { settings: settings.clone(), directory: Path::new(ADMINS).join(format!("{app}.hooks")) }
+    }
+
     /// Runs all hooks of a moment, the first that does not end with 0 ends it. `tree` is the release whose hooks run too:
     /// only one that was verified. `env` has `CUTOVER_*`.
     pub fn run(&self, moment: Moment, tree: Option<&Path>, env: &[(String, OsString)]) -> Result<(), Error> {
@@ -156,17 +161,19 @@ impl Hooks {
 }
 
 /// Ends hooks of an update whose process has died: they would work beside those that run next. Says how many there were.
-pub fn end_left_behind(transaction: &str) -> usize {
-    let is_hook = |path: &Path| {
-        let mut parents = path.ancestors().skip(1);
-        path.is_absolute()
-            && (path.parent().is_some_and(|parent| parent.ends_with(RELEASE_HOOKS))
-                || parents.nth(1).is_some_and(|directory| {
-                    directory.parent() == Some(Path::new(ADMINS))
-                        && directory.extension().is_some_and(|end| end == "hooks")
-                }))
+pub fn end_orphans(transaction: &str) -> usize {
+    let is_of_release = |path: &Path| path.parent().is_some_and(|parent| parent.ends_with(RELEASE_HOOKS));
+    // `<app>.hooks/<moment>.d/NN-name`
+    let is_of_admin = |path: &Path| {
+        let of_application = path.ancestors().nth(2);
+        of_application.is_some_and(|directory| {
+            directory.parent() == Some(Path::new(ADMINS))
+                && directory.extension().is_some_and(|end| end == "hooks")
+        })
     };
-    process::end_left_behind(("CUTOVER_TRANSACTION", transaction), is_hook)
+    orphans::kill_orphans("CUTOVER_TRANSACTION", transaction, |path| {
+        path.is_absolute() && (is_of_release(path) || is_of_admin(path))
+    })
 }
 
 /// The admin's hooks in a directory, in order of names. Hidden files, what editors and packages leave behind, and masked

@@ -133,8 +133,7 @@ impl Application for Local<'_> {
             let checked = self.data().check(&self.settings.data, Probing::Guessed);
             checked.map_err(|error| unfit_data(&error))?;
         }
-        let directory = PathBuf::from(format!("/etc/cutover/{}.hooks", self.app));
-        let hooks = Hooks { settings: self.settings.hooks.clone(), directory };
+        let hooks = Hooks::of(self.app, &self.settings.hooks);
         let tree = match moment {
             Moment::PostRollback => record.from.as_ref().unwrap_or(&record.to),
             Moment::PreStage

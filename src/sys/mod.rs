@@ -9,6 +9,7 @@ pub mod ioctl;
 pub mod lock;
 pub mod mounts;
 pub mod namespace;
+pub mod orphans;
 pub mod owned;
 pub mod place;
 pub mod process;

@@ -5,12 +5,11 @@
 //! out and is left to the kernel. Of the output the last 64 KiB are kept.
 
 use std::collections::VecDeque;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsString};
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -19,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, User, getgrouplist};
 
 use crate::types::escaped;
@@ -143,59 +142,6 @@ pub fn own_program() -> PathBuf {
     // The kernel's word for a file that has no name any more (proc_pid_exe(5)).
     let replaced = path.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map(PathBuf::from);
     replaced.filter(|_| !path.exists()).unwrap_or(path)
-}
-
-/// Ends a process of ours, and all that it has started and not let go: hooks, checks, helpers.
-pub fn kill_with_children(pid: Pid) -> nix::Result<()> {
-    let children = descendants(pid);
-    let killed = kill(pid, Signal::SIGKILL);
-    for child in children {
-        // Hooks have process groups of their own, and lead them.
-        let _ = killpg(child, Signal::SIGKILL).or_else(|_| kill(child, Signal::SIGKILL));
-    }
-    killed
-}
-
-/// Ends commands that a process of ours had started, and that live on without it: leaders of process groups that have
-/// this variable with this value, and run a file for which `is_ours`. Says how many there were.
-pub fn end_left_behind(variable: (&str, &str), is_ours: impl Fn(&Path) -> bool) -> usize {
-    let wanted = format!("{}={}", variable.0, variable.1);
-    let read = |pid: Pid, name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
-    let has = |bytes: &[u8], is_so: &dyn Fn(&[u8]) -> bool| bytes.split(|byte| *byte == 0).any(is_so);
-    let mut ended = 0;
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).map(Pid::from_raw)
-        else {
-            continue;
-        };
-        // What it inherited is told by what began it: an interpreter has the script among its words.
-        let is_left = has(&read(pid, "environ"), &|word| word == wanted.as_bytes())
-            && has(&read(pid, "cmdline"), &|word| is_ours(Path::new(OsStr::from_bytes(word))))
-            && nix::unistd::getpgid(Some(pid)) == Ok(pid);
-        ended += usize::from(is_left && killpg(pid, Signal::SIGKILL).is_ok());
-    }
-    ended
-}
-
-/// The children of a process, and theirs.
-fn descendants(pid: Pid) -> Vec<Pid> {
-    let mut parents = Vec::new();
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(child) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        // proc_pid_stat(5): the name in brackets may hold anything; state and parent follow.
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
-        parents.push((child, parent.unwrap_or(0)));
-    }
-    let (mut found, mut next) = (Vec::new(), vec![pid.as_raw()]);
-    while let Some(parent) = next.pop() {
-        let children = parents.iter().filter(|(child, of)| *of == parent && *child != parent);
-        next.extend(children.clone().map(|(child, _)| *child));
-        found.extend(children.map(|(child, _)| Pid::from_raw(*child)));
-    }
-    found
 }
 
 /// Runs a command to its end, or to its time limit.

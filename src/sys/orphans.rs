@@ -1,0 +1,63 @@
+//! Ends processes together with what they have started: nothing of them may work on beside those that come next.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::{Pid, getpgid};
+
+/// Kills a process of ours, and all that it has started and not let go: hooks, checks, helpers.
+pub fn kill_with_children(pid: Pid) -> nix::Result<()> {
+    let children = descendants(pid);
+    let killed = kill(pid, Signal::SIGKILL);
+    for child in children {
+        // Hooks have process groups of their own, and lead them.
+        let _ = killpg(child, Signal::SIGKILL).or_else(|_| kill(child, Signal::SIGKILL));
+    }
+    killed
+}
+
+/// Kills commands that a process of ours had started, and that live on without it: leaders of process groups that have
+/// the variable `name` with this value, and run a file for which `is_ours`. Says how many there were.
+pub fn kill_orphans(name: &str, value: &str, is_ours: impl Fn(&Path) -> bool) -> usize {
+    let variable = format!("{name}={value}");
+    let read = |pid: Pid, file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let has = |bytes: &[u8], is_so: &dyn Fn(&[u8]) -> bool| bytes.split(|byte| *byte == 0).any(is_so);
+    let mut killed = 0;
+    for pid in processes() {
+        // A service that it started has inherited the variable, but runs another file. Of a script the interpreter's
+        // words name it.
+        let is_orphan = has(&read(pid, "environ"), &|word| word == variable.as_bytes())
+            && has(&read(pid, "cmdline"), &|word| is_ours(Path::new(OsStr::from_bytes(word))))
+            && getpgid(Some(pid)) == Ok(pid);
+        killed += usize::from(is_orphan && killpg(pid, Signal::SIGKILL).is_ok());
+    }
+    killed
+}
+
+/// The children of a process, and theirs.
+fn descendants(pid: Pid) -> Vec<Pid> {
+    let parent_of = |child: Pid| -> Option<Pid> {
+        let stat = fs::read_to_string(format!("/proc/{child}/stat")).ok()?;
+        // proc_pid_stat(5): the name in brackets may hold anything; state and parent follow.
+        let (_, rest) = stat.rsplit_once(')')?;
+        rest.split_whitespace().nth(1)?.parse().ok().map(Pid::from_raw)
+    };
+    let parents: Vec<_> = processes().filter_map(|child| Some((child, parent_of(child)?))).collect();
+    let (mut found, mut next) = (Vec::new(), vec![pid]);
+    while let Some(parent) = next.pop() {
+        let children = parents.iter().filter(|(child, of)| *of == parent && *child != parent);
+        let children: Vec<_> = children.map(|(child, _)| *child).collect();
+        next.extend(&children);
+        found.extend(children);
+    }
+    found
+}
+
+/// All processes of this machine.
+fn processes() -> impl Iterator<Item = Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw))
+}
