@@ -163,10 +163,11 @@ pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8, Error> {
         context.output.result(&json!({"put_back": []}), "this node remembers no rollout");
         return Ok(0);
     }
-    let repaired = match with_operator(context, |operator| Ok(fleet::repair(operator, &kept)))? {
+    let repaired = match with_operator(context, |operator| Ok(fleet::repair(operator, &kept, args.reopen)))? {
         Ok(repaired) => repaired,
         Err(Trouble::Usurped(number)) => return usurped(context, &mut kept, number, args.accept),
         Err(Trouble::Damaged(name, number)) => return Err(Error::Fleet(damaged(&name, number))),
+        Err(Trouble::MayHaveEnded(number)) => return Err(Error::Fleet(may_have_ended(number))),
         Err(Trouble::NoKey(number)) => return Err(no_key(number)),
         Err(Trouble::Storage(error)) => return Err(error.into()),
     };
@@ -189,6 +190,13 @@ pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8, Error> {
     let value = json!({"put_back": repaired.put_back, "ended": repaired.ended});
     context.output.result(&value, &text);
     Ok(0)
+}
+
+fn may_have_ended(number: u64) -> String {
+    format!(
+        "rollout {number} was under way here, and another node may know how it ended: run `cutover fleet repair` on all others \
+         first; where none has put it back, `cutover fleet repair --reopen` here does"
+    )
 }
 
 fn no_key(number: u64) -> Error {

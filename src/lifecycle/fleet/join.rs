@@ -130,7 +130,11 @@ impl Member<'_> {
             Read::Bytes(_) | Read::Bad(_) => return Err(Who::Stranger(two(&node))),
             Read::Unreachable(why) => return Err(Who::Away(why)),
         }
-        let Some(said) = alive::read(self.board.as_mut(), &node) else { return Ok(None) };
+        let Some(said) = alive::read(self.board.as_mut(), &node) else {
+            // A node that ran elsewhere has said so, and where that cannot be read somebody may be at work there.
+            let was_elsewhere = self.kept.own.places.last().is_some_and(|last| *last != here);
+            return Ok(was_elsewhere.then_some(Duration::ZERO));
+        };
         if said.place.is_empty() || said.place == here {
             return Ok(None);
         }

@@ -464,7 +464,12 @@ impl Agreement for Member<'_> {
         self.follow()?;
         match self.following {
             Some(Following::Synchronous(_)) => self.outcome_synchronous(own),
-            Some(Following::Rolling(_)) | None => super::agreement::Alone.outcome(record, own),
+            Some(Following::Rolling(_)) => {
+                // It goes by its own checks alone; a copy that is switched on meanwhile must see that it is at work.
+                self.beat();
+                super::agreement::Alone.outcome(record, own)
+            }
+            None => super::agreement::Alone.outcome(record, own),
         }
     }
 

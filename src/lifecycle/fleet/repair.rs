@@ -1,8 +1,13 @@
 //! Puts back on storage that went back in time what this node has read.
 //!
-//! The proposal comes last: whoever finds it finds what was decided of it, too. Tickets cannot be put back, for nobody knows
-//! them all. So a rolling rollout whose end this node has not read is ended by a void before its proposal is there again:
+//! The proposal comes last: whoever finds it finds what was decided of it, too. A node that has not read how the rollout under
+//! way ended puts back what it has read of it, and no proposal, for another node may have read the end: only when all have
+//! put back what they had is it opened again.
+//!
+//! Tickets cannot be put back, for nobody knows them all. So a rolling rollout whose end this node has not read is ended by a void before its proposal is there again:
 //! else somebody would take a ticket while the owners of lost ones are out of service.
+
+use std::collections::BTreeMap;
 
 use super::own::Kept;
 use super::rollout_of_text;
@@ -10,8 +15,14 @@ use crate::coord::board::{Created, Done, Listed, Read};
 use crate::coord::facts::names;
 use crate::coord::facts::names::Decisions;
 use crate::coord::operate::{self, Operator};
+use crate::coord::rollout::Rollout;
+use crate::coord::rules::gate::{self, Gate};
 use crate::coord::settings::Mode;
+use crate::coord::synchronous::Synchronous;
 use crate::types::Digest;
+
+/// Gates, and their files.
+type Gates = BTreeMap<String, String>;
 
 /// What `repair` did.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -31,6 +42,8 @@ pub enum Trouble {
     Usurped(u64),
     /// Something else stands under this name of this rollout.
     Damaged(String, u64),
+    /// How this rollout ended, if it did, another node may know.
+    MayHaveEnded(u64),
     /// The rollout must be ended, and this node has no key that may.
     NoKey(u64),
     /// The storage did not answer, or did not do it.
@@ -47,8 +60,9 @@ fn unreachable(why: String) -> Trouble {
     Trouble::Storage(operate::Error::Unreachable(why))
 }
 
-/// Puts back what this node has read of the rollout that it ended last, and of the one that it has a part in.
-pub fn repair(operator: &mut Operator<'_>, kept: &Kept) -> Result<Repaired, Trouble> {
+/// Puts back what this node has read of the rollout that it ended last, and of the one that it has a part in. `reopens`: no
+/// other node knows more of it.
+pub fn repair(operator: &mut Operator<'_>, kept: &Kept, reopens: bool) -> Result<Repaired, Trouble> {
     let last = kept.own.last.as_ref().map(|last| (last.rollout, &last.proposal, &last.gates));
     let open = kept.part().map(|part| (part.rollout, &part.proposal, &part.gates));
     let mut repaired = Repaired::default();
@@ -64,6 +78,11 @@ pub fn repair(operator: &mut Operator<'_>, kept: &Kept) -> Result<Repaired, Trou
         let rollout = rollout_of_text(number, proposal);
         let is_rolling = rollout.as_ref().is_some_and(|rollout| rollout.proposal.mode == Mode::Rolling);
         let may_be_open = is_rolling && !gates.contains_key("outcome");
+        let is_under_way = kept.part().is_some_and(|part| part.rollout == number);
+        if is_gone && is_under_way && !reopens && !is_end_known(rollout.as_ref(), gates, operator) {
+            put_back_gates(operator, &decisions, gates, &mut repaired)?;
+            return Err(Trouble::MayHaveEnded(number));
+        }
         let may_end = operator.signer.is_some() || operator.trust.allow_unsigned;
         match rollout.filter(|_| may_be_open && is_gone) {
             Some(rollout) if may_end => {
@@ -80,12 +99,41 @@ pub fn repair(operator: &mut Operator<'_>, kept: &Kept) -> Result<Repaired, Trou
                 }
             }
         }
-        let facts = gates.iter().map(|(gate, text)| (decisions.gate(gate), text));
-        for (name, text) in facts.chain([(names::proposal(number), proposal)]) {
-            put_back(operator, name, text, number, &mut repaired)?;
-        }
+        put_back_gates(operator, &decisions, gates, &mut repaired)?;
+        put_back(operator, names::proposal(number), proposal, number, &mut repaired)?;
     }
     Ok(repaired)
+}
+
+/// Whether the gates that this node has read say how the rollout ended.
+fn is_end_known(rollout: Option<&Rollout>, gates: &Gates, operator: &Operator<'_>) -> bool {
+    let Some(rollout) = rollout.filter(|rollout| rollout.proposal.mode == Mode::Synchronous) else {
+        return gates.contains_key(Gate::Outcome.name());
+    };
+    let mut follow = Synchronous::new(rollout.clone(), usize::MAX, operator.voice());
+    for gate in Gate::ALL {
+        if let Some(text) = gates.get(gate.name()) {
+            follow.remember_gate(gate, text);
+        }
+    }
+    gate::ended(&follow.view).is_some()
+}
+
+fn put_back_gates(
+    operator: &mut Operator<'_>,
+    decisions: &Decisions,
+    gates: &Gates,
+    repaired: &mut Repaired,
+) -> Result<(), Trouble> {
+    if gates.is_empty() {
+        return Ok(());
+    }
+    if let Done::Unreachable(why) = operator.board.prepare(&decisions.directory()) {
+        return Err(unreachable(why));
+    }
+    gates.iter().try_for_each(|(gate, text)| {
+        put_back(operator, decisions.gate(gate), text, decisions.rollout, repaired)
+    })
 }
 
 fn put_back(

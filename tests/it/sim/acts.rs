@@ -218,20 +218,24 @@ impl Fleet {
         storage.restore(names, directories);
     }
 
-    /// `fleet repair` on every node, one after the other, while they go on.
+    /// `fleet repair` on every node, one after the other, while they go on; and where nobody has put the rollout back, once
+    /// more with `--reopen`.
     pub fn repair(&mut self) {
-        for number in 0..self.nodes.len() {
-            self.insist(|fleet| {
-                let node = &fleet.nodes[number];
-                let Ok(Some(kept)) = Kept::load(&Disk::default(), &node.path) else { return Ok(()) };
-                match fleet.operate(|operator, _| repair(operator, &kept)) {
-                    Ok(_) => Ok(()),
-                    Err(Trouble::Storage(error)) => Err(error),
-                    Err(trouble) => {
-                        panic!("seed {}: {}: {trouble:?}\n{}", fleet.seed, node.name, fleet.why())
+        for reopens in [false, true] {
+            for number in 0..self.nodes.len() {
+                self.insist(|fleet| {
+                    let node = &fleet.nodes[number];
+                    let Ok(Some(kept)) = Kept::load(&Disk::default(), &node.path) else { return Ok(()) };
+                    match fleet.operate(|operator, _| repair(operator, &kept, reopens)) {
+                        Ok(_) => Ok(()),
+                        Err(Trouble::MayHaveEnded(_)) if !reopens => Ok(()),
+                        Err(Trouble::Storage(error)) => Err(error),
+                        Err(trouble) => {
+                            panic!("seed {}: {}: {trouble:?}\n{}", fleet.seed, node.name, fleet.why())
+                        }
                     }
-                }
-            });
+                });
+            }
         }
     }
 

@@ -188,7 +188,8 @@ impl Board for NodeBoard {
         let now = self.life.now();
         let mut storage = self.storage.lock().unwrap();
         *storage.operations.entry("beat").or_insert(0) += 1;
-        storage.names.insert(name.into(), (text.into(), now));
+        // What is replaced was there before, too.
+        storage.names.entry(name.into()).or_insert_with(|| (String::new(), now)).0 = text.into();
         Done::Done
     }
 
