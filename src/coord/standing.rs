@@ -3,9 +3,9 @@
 use super::board::Board;
 use super::facts::{Fact, Wanted, names};
 use super::heard::Heard;
-use super::look::{Found, Look, Trust, look_signed};
+use super::look::{Found, Look, Trust, look, look_signed};
 use super::rolling::Rolling;
-use super::rollout::Rollout;
+use super::rollout::{Rollout, WENT_BACK};
 use super::rules::gate;
 use super::rules::rolling::End as RollingEnd;
 use super::settings::Mode;
@@ -148,5 +148,29 @@ pub fn removed(board: &mut dyn Board, number: u64, trust: Trust<'_>) -> Result<O
         }
         Look::Found(_) | Look::Absent | Look::Bad(_) => Ok(None),
         Look::Unreachable(why) => Err(why),
+    }
+}
+
+/// Sees that a proposal is still there, before anything is put for it: storage that has lost it may have lost what was
+/// decided. How the rollout had ended, where its facts were removed in good order; or why nothing may be put.
+pub fn removed_end(
+    board: &mut dyn Board,
+    rollout: &Rollout,
+    trust: Trust<'_>,
+) -> Result<Option<String>, String> {
+    let number = rollout.number;
+    match look(board, &names::proposal(number)) {
+        // It may be a bad look only.
+        Look::Bad(_) => return Ok(None),
+        Look::Found(found) if found.digest == rollout.digest => return Ok(None),
+        Look::Unreachable(why) => return Err(why),
+        Look::Found(_) => {
+            return Err(format!("another rollout stands in the place of rollout {number}: {WENT_BACK}"));
+        }
+        Look::Absent => {}
+    }
+    match removed(board, number, trust)? {
+        Some(removed) if removed.proposal == rollout.digest => Ok(Some(removed.ended)),
+        _ => Err(format!("rollout {number} is gone: {WENT_BACK}")),
     }
 }

@@ -4,9 +4,9 @@ use super::super::board::Board;
 use super::super::facts::{Fact, names};
 use super::super::heard::{Heard, is_waived};
 use super::super::look::{Found, Look, look, look_signed};
-use super::super::rollout::{self, WENT_BACK};
+use super::super::rollout;
 use super::super::rules::rolling::{End, Ticket};
-use super::super::standing::removed;
+use super::super::standing::removed_end;
 use super::super::voice::says_yes;
 use super::{Rolling, report_name};
 
@@ -67,27 +67,12 @@ impl Rolling<'_> {
 
     /// Sees that the proposal is still there. Storage that has lost it has lost tickets too: then nobody takes one.
     pub(super) fn ensure_is_proposed(&mut self, board: &mut dyn Board) -> Heard {
-        let number = self.rollout.number;
-        match look(board, &names::proposal(number)) {
-            // It may be a bad look only.
-            Look::Bad(_) => return Heard::Yes,
-            Look::Found(found) if found.digest == self.rollout.digest => return Heard::Yes,
-            Look::Unreachable(why) => return Heard::Away(why),
-            Look::Found(_) => {
-                return Heard::Away(format!(
-                    "another rollout stands in the place of rollout {number}: {WENT_BACK}"
-                ));
-            }
-            Look::Absent => {}
+        match removed_end(board, &self.rollout, self.voice.trust) {
+            Ok(None) => {}
+            Ok(Some(ended)) => self.end_as(&ended, "its facts were removed since"),
+            Err(why) => return Heard::Away(why),
         }
-        match removed(board, number, self.voice.trust) {
-            Ok(Some(removed)) if removed.proposal == self.rollout.digest => {
-                self.end_as(&removed.ended, "its facts were removed since");
-                Heard::Yes
-            }
-            Ok(_) => Heard::Away(format!("rollout {number} is gone: {WENT_BACK}")),
-            Err(why) => Heard::Away(why),
-        }
+        Heard::Yes
     }
 
     /// Looks whether an operator has ended it, whatever stands there.

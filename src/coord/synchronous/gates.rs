@@ -10,6 +10,7 @@ use super::super::rules::Health;
 use super::super::rules::gate::Gate;
 use super::super::rules::synchronous::{Decision, Go, Outcome, Plan, StartGate};
 use super::super::settings::Overlap;
+use super::super::standing::removed_end;
 use super::super::voice::says_yes;
 use super::{Synchronous, What, timestamp};
 
@@ -271,6 +272,14 @@ impl Synchronous<'_> {
     }
 
     fn put_gate(&mut self, board: &mut dyn Board, gate: Gate, fact: &Fact) -> Heard {
+        match removed_end(board, &self.rollout, self.voice.trust) {
+            Ok(None) => {}
+            Ok(Some(ended)) => {
+                self.end(&ended, "its facts were removed since");
+                return Heard::Yes;
+            }
+            Err(why) => return Heard::Away(why),
+        }
         let name = self.rollout.decisions().gate(gate.name());
         match self.voice.put(board, &self.rollout, &name, fact) {
             Look::Absent => Heard::Away("it was made, and is not there".into()),

@@ -20,6 +20,8 @@ use crate::sys::disk::Disk;
 const PLACES_MAX: usize = 16;
 /// A heartbeat that is not older comes from a machine that runs.
 const FRESH: Duration = Duration::from_secs(90);
+/// Within this time a machine at work sees the heartbeat of another one: it looks before each of its own.
+const NOTICED: Duration = Duration::from_secs(30);
 
 /// Where a node runs: outside of its own root, so that a copy of the root does not have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,6 +61,7 @@ impl Member<'_> {
         if let Some(from) = moved {
             // Whoever runs there notices this heartbeat, and says so, before this one takes part.
             self.beat_now();
+            self.moved_at = Some(self.clock.boot());
             self.is_identified = false;
             return Ok(Some(Taken::Nothing(Some(format!(
                 "this node was at work {} s ago from another place: it takes part when that one stays silent",
@@ -66,6 +69,12 @@ impl Member<'_> {
             )))));
         }
         Ok(None)
+    }
+
+    /// Whether whoever runs where this node ran just before has not had time yet to notice this one. In a rolling rollout both
+    /// would have the same ticket.
+    pub(super) fn may_be_copy(&self) -> bool {
+        self.moved_at.is_some_and(|at| self.clock.boot().saturating_sub(at) < NOTICED)
     }
 
     fn look_who(&mut self) -> Result<(), Who> {

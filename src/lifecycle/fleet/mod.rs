@@ -90,6 +90,8 @@ pub struct Member<'a> {
     is_identified: bool,
     /// Another machine goes by this node's name.
     twin: Option<String>,
+    /// When it was found to run elsewhere than just before, by the clock of this boot.
+    moved_at: Option<Duration>,
 }
 
 /// The rollout under way, as it was read.
@@ -137,6 +139,7 @@ impl<'a> Member<'a> {
             obstacle: None,
             is_identified: false,
             twin: None,
+            moved_at: None,
             clock_seen: None,
             has: Alive::at(Timestamp::UNIX_EPOCH),
             trouble: None,
@@ -435,6 +438,10 @@ impl Agreement for Member<'_> {
             Some(Following::Rolling(_)) if matches!(record.phase, Phase::Switching) => {
                 let text = "interrupted before the pointer moved";
                 Ok(Clearance::CalledOff(Reason::new(Cause::NotNow, text)))
+            }
+            Some(Following::Rolling(_)) if self.may_be_copy() => {
+                self.beat();
+                Ok(Clearance::Wait(Wait::new(self.poll(), "another machine of this name to stay silent")))
             }
             Some(Following::Rolling(_)) => self.clearance_rolling(),
             None => Ok(Clearance::NOW),
