@@ -26,6 +26,8 @@ enum Flaw {
     BadForEver,
     /// A copy of a node goes on with the node's ticket.
     CopyTakesPart,
+    /// A node does not look for its own report before it switches.
+    OwnReportIgnored,
     /// Who says that it cannot is waited for until the time is over.
     RefusalWaitedFor,
     /// A ban is not looked at before the ticket is taken.
@@ -65,6 +67,8 @@ enum Mishap {
     Void,
     /// A copy of node 0 is begun.
     Copy,
+    /// The disk of node 0 is put back as it was before it switched; or a copy of it goes on in its place.
+    PutBack,
     /// Node 0 bans the release, and says that it cannot; later it may allow it again.
     Ban,
     /// The report of node 0 is copied to that of its going back.
@@ -149,6 +153,9 @@ impl Fleet {
             }
             Flaw::UndoesOnHalt if view.halt => view.end = Some(End::Halted),
             Flaw::RefusalWaitedFor => forget_refusals(&mut view),
+            Flaw::OwnReportIgnored if matches!(node.stage, Stage::Taking { .. }) => {
+                view.members[view.me].report = None;
+            }
             _ => {}
         }
         for (has_soaked, is_expired) in [(false, false), (true, false), (true, true)] {
@@ -268,6 +275,14 @@ impl Fleet {
                 board.end.get_or_insert(End::Void);
             }
             Mishap::Copy => nodes.push(nodes[0].clone()),
+            Mishap::PutBack => {
+                let number = board.tickets.iter().position(|ticket| ticket.owner == 0);
+                let stage = number.map(|number| Stage::Taking { number: u32::try_from(number).unwrap() });
+                // A process reads before it does anything.
+                nodes[0].view = view_of(board, 0);
+                nodes[0].stage = stage.unwrap_or(Stage::Waiting);
+                nodes[0].runs_new = false;
+            }
             Mishap::Ban => {
                 nodes[0].bans = true;
                 board.members[0].refused = true;
@@ -289,6 +304,8 @@ impl Fleet {
             }
             Mishap::Void => true,
             Mishap::Copy => self.flaw == Flaw::CopyTakesPart,
+            // Whoever finds it at work waits until it is silent.
+            Mishap::PutBack => !node.is_out && world.board.members[0].report.is_some(),
             Mishap::Ban => !node.is_out && matches!(node.stage, Stage::Waiting | Stage::Taking { .. }),
             Mishap::CopiedReport => {
                 self.flaw == Flaw::SignatureCopied && world.board.members[0].report.is_some()
@@ -509,10 +526,11 @@ const SOUND: Fleet = Fleet {
 };
 
 /// Everything that may happen beside, the flaw that makes it a mistake, and what it violates then.
-const MISHAPS: [(Mishap, Flaw, Limits, &str); 6] = [
+const MISHAPS: [(Mishap, Flaw, Limits, &str); 7] = [
     (Mishap::Rot, Flaw::BadForEver, ONE_AT_ONCE, "when faults end"),
     (Mishap::Void, Flaw::None, ONE_AT_ONCE, ""),
     (Mishap::Copy, Flaw::CopyTakesPart, ONE_AT_ONCE, "at most"),
+    (Mishap::PutBack, Flaw::OwnReportIgnored, ONE_AT_ONCE, "at most"),
     (Mishap::Ban, Flaw::RefusalWaitedFor, ONE_AT_ONCE, "who cannot"),
     (Mishap::Ban, Flaw::BanIgnored, ONE_AT_ONCE, "who bans"),
     (Mishap::CopiedReport, Flaw::SignatureCopied, UNDONE, "what was kept"),

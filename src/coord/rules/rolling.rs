@@ -269,19 +269,24 @@ fn waiting(view: &View, local: Local, limits: Limits) -> Act {
 }
 
 fn taking(number: u32, view: &View, local: Local) -> Act {
-    let is_waived = view.mine().is_none_or(|member| member.waived);
-    let is_off = view.halt || view.end.is_some() || view.contradiction || is_waived;
-    match view.tickets.get(number as usize) {
-        Some(ticket) if ticket.is_of(view.me, false) && (is_off || ticket.is_waived) => {
+    let mine = view.mine();
+    let is_off =
+        view.halt || view.end.is_some() || view.contradiction || mine.is_none_or(|member| member.waived);
+    let ticket = view.tickets.get(number as usize);
+    // Stage `Done` is written down before the report is made, so another machine has made the one that is there: a copy of this
+    // disk, or this one before it was put back. The ticket is used up: nobody counts who switches by it.
+    match (ticket, mine.and_then(|member| member.report)) {
+        (Some(ticket), Some(health)) if ticket.is_of(view.me, false) => Act::Enter(Stage::Done { health }),
+        (Some(ticket), _) if ticket.is_of(view.me, false) && (is_off || ticket.is_waived) => {
             Act::Enter(Stage::Done { health: Health::Left })
         }
-        Some(ticket) if ticket.is_of(view.me, false) => Act::Switch,
-        Some(_) => Act::Enter(Stage::Waiting),
-        None if is_off => Act::Enter(Stage::Over),
-        None if local.is_expired => Act::Enter(Stage::Waiting),
+        (Some(ticket), _) if ticket.is_of(view.me, false) => Act::Switch,
+        (Some(_), _) => Act::Enter(Stage::Waiting),
+        (None, _) if is_off => Act::Enter(Stage::Over),
+        (None, _) if local.is_expired => Act::Enter(Stage::Waiting),
         // Making it was allowed when it was written down, and what was finished then is finished now.
-        None if view.tickets.len() == number as usize => Act::Take { number, is_back: false },
-        None => Act::Wait,
+        (None, _) if view.tickets.len() == number as usize => Act::Take { number, is_back: false },
+        (None, _) => Act::Wait,
     }
 }
 

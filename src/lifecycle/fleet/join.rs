@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::super::agreement::Error;
-use super::own::Kept;
+use super::own::{Kept, Stage};
 use super::{Member, Taken};
 use crate::coord::alive;
 use crate::coord::board::{Board, Created, Done, Read};
@@ -35,33 +35,48 @@ pub struct Here {
 impl Member<'_> {
     /// Compares fleet, name, machine and place with what storage says. `None`: this node is who it is taken for.
     pub(super) fn identify(&mut self) -> Result<Option<Taken>, Error> {
-        if self.is_identified {
-            return Ok(self.twin.clone().map(Taken::Stranger));
+        if !self.is_identified
+            && let Some(taken) = self.find_out_who()?
+        {
+            return Ok(Some(taken));
         }
-        match self.look_who() {
-            Ok(()) => {}
-            Err(Who::Away(why)) => return Ok(Some(Taken::Unreachable(why))),
-            Err(Who::Stranger(why)) => return Ok(Some(Taken::Stranger(why))),
+        if let Some(why) = &self.stranger {
+            return Ok(Some(Taken::Stranger(why.clone())));
         }
-        let moved = match self.look_where() {
+        if !self.may_be_copy() {
+            return Ok(None);
+        }
+        self.beat();
+        Ok(Some(Taken::Nothing(Some(
+            "this node was just at work from another place: it takes part when that one stays silent".into(),
+        ))))
+    }
+
+    fn find_out_who(&mut self) -> Result<Option<Taken>, Error> {
+        let moved = match self.look_who().and_then(|()| self.look_where()) {
             Ok(moved) => moved,
             Err(Who::Away(why)) => return Ok(Some(Taken::Unreachable(why))),
-            Err(Who::Stranger(why)) => return Ok(Some(Taken::Stranger(why))),
+            Err(Who::Stranger(why)) => {
+                self.stranger = Some(why.clone());
+                return Ok(Some(Taken::Stranger(why)));
+            }
         };
+        self.stranger = None;
         self.is_identified = true;
         let place = self.here.place.clone();
-        if !place.is_empty() && self.kept.own.places.last() != Some(&place) {
+        if !place.is_empty() && (moved.is_some() || self.kept.own.places.last() != Some(&place)) {
+            let arrived_ms = moved.and_then(|_| u64::try_from(self.clock.boot().as_millis()).ok());
             self.kept.change(|own| {
                 own.places.retain(|known| *known != place);
                 own.places.push(place.clone());
                 let surplus = own.places.len().saturating_sub(PLACES_MAX);
                 own.places.drain(..surplus);
+                own.arrived_ms = arrived_ms;
             })?;
         }
         if let Some(from) = moved {
             // Whoever runs there notices this heartbeat, and says so, before this one takes part.
             self.beat_now();
-            self.moved_at = Some(self.clock.boot());
             self.is_identified = false;
             return Ok(Some(Taken::Nothing(Some(format!(
                 "this node was at work {} s ago from another place: it takes part when that one stays silent",
@@ -71,10 +86,14 @@ impl Member<'_> {
         Ok(None)
     }
 
-    /// Whether whoever runs where this node ran just before has not had time yet to notice this one. In a rolling rollout both
-    /// would have the same ticket.
+    /// Whether this node has a part in a rolling rollout, in which a copy would have the same ticket, and whoever runs where it
+    /// ran just before has not had time yet to notice it.
     pub(super) fn may_be_copy(&self) -> bool {
-        self.moved_at.is_some_and(|at| self.clock.boot().saturating_sub(at) < NOTICED)
+        if !self.kept.part().is_some_and(|part| matches!(part.stage, Stage::Rolling(_))) {
+            return false;
+        }
+        let arrived = self.kept.own.arrived_ms.map(Duration::from_millis);
+        arrived.is_some_and(|at| self.clock.boot().saturating_sub(at) < NOTICED)
     }
 
     fn look_who(&mut self) -> Result<(), Who> {
@@ -157,11 +176,11 @@ impl Member<'_> {
 
     /// Before each heartbeat: whether somebody else has written it since.
     pub(super) fn look_for_twin(&mut self) {
-        if self.here.place.is_empty() || self.twin.is_some() || !self.is_identified {
+        if self.here.place.is_empty() || self.stranger.is_some() || !self.is_identified {
             return;
         }
         if let Err(Who::Stranger(why)) = self.look_where() {
-            self.twin = Some(why);
+            self.stranger = Some(why);
         }
     }
 

@@ -88,10 +88,8 @@ pub struct Member<'a> {
     pub obstacle: Option<Obstacle<'a>>,
     /// Whether storage was seen to take this node for the one that it is.
     is_identified: bool,
-    /// Another machine goes by this node's name.
-    twin: Option<String>,
-    /// When it was found to run elsewhere than just before, by the clock of this boot.
-    moved_at: Option<Duration>,
+    /// Why it is not the node that it was taken for: another machine goes by this name, or the name was freed.
+    stranger: Option<String>,
 }
 
 /// The rollout under way, as it was read.
@@ -138,8 +136,7 @@ impl<'a> Member<'a> {
             here: Here::default(),
             obstacle: None,
             is_identified: false,
-            twin: None,
-            moved_at: None,
+            stranger: None,
             clock_seen: None,
             has: Alive::at(Timestamp::UNIX_EPOCH),
             trouble: None,
@@ -249,7 +246,7 @@ impl<'a> Member<'a> {
             return;
         }
         self.look_for_twin();
-        if self.twin.is_none() {
+        if self.stranger.is_none() {
             self.beat_now();
         }
     }
@@ -439,10 +436,6 @@ impl Agreement for Member<'_> {
                 let text = "interrupted before the pointer moved";
                 Ok(Clearance::CalledOff(Reason::new(Cause::NotNow, text)))
             }
-            Some(Following::Rolling(_)) if self.may_be_copy() => {
-                self.beat();
-                Ok(Clearance::Wait(Wait::new(self.poll(), "another machine of this name to stay silent")))
-            }
             Some(Following::Rolling(_)) => self.clearance_rolling(),
             None => Ok(Clearance::NOW),
         }
@@ -507,11 +500,7 @@ impl Agreement for Member<'_> {
         if !self.is_mine(record) {
             return;
         }
-        let told = self.follow().and_then(|()| match self.following {
-            Some(Following::Synchronous(_)) => self.moved_synchronous(record),
-            Some(Following::Rolling(_)) => self.moved_rolling(record),
-            None => Ok(()),
-        });
+        let told = self.follow().and_then(|()| self.tell_move(record));
         logged("tell the fleet", told);
     }
 }

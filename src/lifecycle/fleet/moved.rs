@@ -1,7 +1,7 @@
-//! What the journal says of an update, in a synchronous rollout: remembered, and told to the others.
+//! What the journal says of an update, remembered, and told to the others: here that of a synchronous rollout.
 
 use super::super::agreement::Error;
-use super::{Member, STEPS_MAX, word_of};
+use super::{Following, Member, STEPS_MAX, Taken, word_of};
 use crate::coord::rules::Checks;
 use crate::coord::rules::synchronous::{Act, Outcome, Stage, Telling};
 use crate::types::record::{Cause, Phase, Reason, Record};
@@ -10,7 +10,24 @@ use crate::types::record::{Cause, Phase, Reason, Record};
 const BY_HAND: std::time::Duration = std::time::Duration::from_millis(400);
 
 impl Member<'_> {
-    pub(super) fn moved_synchronous(&mut self, record: &Record) -> Result<(), Error> {
+    /// Tells the others what the journal says.
+    pub(super) fn tell_move(&mut self, record: &Record) -> Result<(), Error> {
+        // A copy's word would stand for that of the node that is at work.
+        let is_over = matches!(
+            record.phase,
+            Phase::Cancelled { .. } | Phase::RollingBack { .. } | Phase::RolledBack { .. }
+        );
+        if is_over && matches!(self.identify()?, Some(Taken::Stranger(_))) {
+            return Ok(());
+        }
+        match self.following {
+            Some(Following::Synchronous(_)) => self.moved_synchronous(record),
+            Some(Following::Rolling(_)) => self.moved_rolling(record),
+            None => Ok(()),
+        }
+    }
+
+    fn moved_synchronous(&mut self, record: &Record) -> Result<(), Error> {
         let Some(stage) = self.stage() else { return Ok(()) };
         match &record.phase {
             Phase::Staged | Phase::Warming | Phase::Switching => Ok(()),

@@ -32,6 +32,10 @@ pub struct Own {
     /// Where this node runs, and ran before: see `coord::alive`. The last is the newest.
     #[serde(default)]
     pub places: Vec<String>,
+    /// When it came to the newest place from one where it had just been at work, in ms of the clock of this boot: for a while
+    /// after it this may be a copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrived_ms: Option<u64>,
     /// The highest member list that was seen: an older one does not come back.
     #[serde(default)]
     pub list: u32,
@@ -206,6 +210,7 @@ impl Kept {
             joined: false,
             key: None,
             places: Vec::new(),
+            arrived_ms: None,
             list: 0,
             stays_after: None,
             part: None,

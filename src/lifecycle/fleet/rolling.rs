@@ -302,6 +302,11 @@ impl<'a> Member<'a> {
         if !matches!(stage, Stage::Done { .. }) {
             self.enter(AnyStage::Rolling(Stage::Done { health }))?;
         }
+        // Who does not stay on the release gives its place free, and a copy would give that of the node at work: the next run
+        // says it.
+        if health != Health::Good && self.may_be_copy() {
+            return Ok(());
+        }
         self.advance_rolling()?;
         self.close()
     }

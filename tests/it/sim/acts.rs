@@ -205,7 +205,7 @@ impl Fleet {
         let _ = self.join(self.nodes.len() - 1);
     }
 
-    fn clone_disk(&mut self, number: usize) {
+    pub fn clone_disk(&mut self, number: usize) {
         let place = format!("{}-copy", self.nodes[number].name);
         if let Some(copy) = self.nodes[number].clone_disk(&place) {
             self.nodes.push(copy);

@@ -429,6 +429,100 @@ fn a_copy_of_a_node_is_noticed_and_one_of_both_has_no_part() {
     assert!(fleet.nodes.iter().filter(|node| node.pointer == release("2")).count() <= 3, "{}", fleet.why());
 }
 
+/// A rolling rollout in which a copy was made of the disk of a node that had its ticket, and had not switched yet.
+fn copied_with_its_ticket() -> (Fleet, usize) {
+    let mut fleet = calm(Mode::Rolling, 6);
+    pass(&mut fleet, MINUTE);
+    fleet.propose("2");
+    let takes = |node: &SimNode| {
+        let own = std::fs::read_to_string(&node.path).unwrap_or_default();
+        own.contains("\"taking\"") && !node.is_out
+    };
+    let number = loop {
+        if let Some(number) = fleet.nodes.iter().position(takes) {
+            break number;
+        }
+        assert!(fleet.time() < 10 * MINUTE, "{}", fleet.why());
+        pass(&mut fleet, 1);
+    };
+    fleet.clone_disk(number);
+    assert_eq!(fleet.nodes.len(), 7, "{}", fleet.why());
+    (fleet, number)
+}
+
+/// While a rollout is under way the copy, which is the last one, has no part.
+fn copy_has_no_part(fleet: &mut Fleet, copy: SimNode) {
+    fleet.nodes.push(copy);
+    while !fleet.has_outcome() {
+        pass(fleet, 200);
+        let copy = fleet.nodes.last().unwrap();
+        assert!(!copy.is_out, "the copy switches: {}", fleet.why());
+        assert!(fleet.time() < 120 * MINUTE, "{}", fleet.why());
+    }
+}
+
+#[test]
+fn a_copy_of_a_node_in_trial_is_noticed() {
+    let (mut fleet, number) = copied_with_its_ticket();
+    let mut copy = fleet.nodes.pop().unwrap();
+    while !fleet.nodes[number].is_out {
+        pass(&mut fleet, 50);
+    }
+    pass(&mut fleet, 100);
+    copy.wake = fleet.time();
+    copy_has_no_part(&mut fleet, copy);
+}
+
+#[test]
+fn a_ticket_that_has_been_reported_on_is_used_up() {
+    let (mut fleet, number) = copied_with_its_ticket();
+    let mut copy = fleet.nodes.pop().unwrap();
+    let report = names::own(&fleet.nodes[number].name.parse().unwrap(), 1, "report");
+    while !fleet.storage.lock().unwrap().names.contains_key(&report) {
+        pass(&mut fleet, 200);
+    }
+    // The copy goes on in its place.
+    fleet.nodes[number].lose();
+    copy.wake = fleet.time();
+    copy_has_no_part(&mut fleet, copy);
+}
+
+#[test]
+fn who_has_not_read_the_end_decides_nothing_where_storage_has_lost_the_rollout() {
+    for is_flat in [false, true] {
+        let mut fleet = calm(Mode::Synchronous, 3);
+        fleet.storage.lock().unwrap().is_flat = is_flat;
+        fleet.back_up();
+        fleet.propose("2");
+        let unplug = |fleet: &Fleet, node: usize, is_unplugged| {
+            fleet.nodes[node].is_unplugged.store(is_unplugged, std::sync::atomic::Ordering::Relaxed);
+        };
+        let has_reported = |fleet: &Fleet, node: usize| {
+            let name = names::own(&fleet.nodes[node].name.parse().unwrap(), 1, "report");
+            fleet.storage.lock().unwrap().names.contains_key(&name)
+        };
+        // Two vouch, and are cut off before they have read how it ended.
+        while !(0..3).all(|node| has_reported(&fleet, node)) {
+            pass(&mut fleet, 20);
+            (1..3).filter(|node| has_reported(&fleet, *node)).for_each(|node| unplug(&fleet, node, true));
+        }
+        pass(&mut fleet, MINUTE);
+        let under_way: Vec<bool> = fleet.nodes.iter().map(|node| node.journal.is_some()).collect();
+        assert!(!under_way[0] && (under_way[1] || under_way[2]), "flat {is_flat}: {}", fleet.why());
+        fleet.restore();
+        unplug(&fleet, 1, false);
+        unplug(&fleet, 2, false);
+        pass(&mut fleet, 30 * MINUTE);
+        let decided = fleet.storage.lock().unwrap().names.keys().any(|name| name.ends_with("outcome"));
+        assert!(!decided, "flat {is_flat}: {}", fleet.why());
+        assert!((0..3).all(|node| runs(&fleet, node) == "2"), "flat {is_flat}: {}", fleet.why());
+        fleet.repair();
+        pass(&mut fleet, 10 * MINUTE);
+        assert!((0..3).all(|node| runs(&fleet, node) == "2"), "flat {is_flat}: {}", fleet.why());
+        assert!(fleet.nodes.iter().all(|node| node.journal.is_none()), "flat {is_flat}: {}", fleet.why());
+    }
+}
+
 #[test]
 fn a_name_that_was_freed_is_another_machines() {
     let mut fleet = calm(Mode::Synchronous, 3);
