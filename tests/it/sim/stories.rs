@@ -481,8 +481,9 @@ fn a_ticket_that_has_been_reported_on_is_used_up() {
     while !fleet.storage.lock().unwrap().names.contains_key(&report) {
         pass(&mut fleet, 200);
     }
-    // The copy goes on in its place.
+    // The copy goes on in its place, from before the update.
     fleet.nodes[number].lose();
+    copy.journal = None;
     copy.wake = fleet.time();
     copy_has_no_part(&mut fleet, copy);
 }
