@@ -300,10 +300,18 @@ impl Rolling<'_> {
                         self.reports[place] = Some(found);
                     }
                 }
-                _ => self.contradict(&format!("the report of member {place} answers something else")),
+                _ => {
+                    let node = &self.rollout.proposal.members[place];
+                    self.contradict(&format!("{node}'s report answers something else"));
+                }
             },
             Look::Absent => {}
-            Look::Bad(why) => self.remark(format!("the report of member {place} says nothing: {why}")),
+            Look::Bad(why) => {
+                let node = &self.rollout.proposal.members[place];
+                self.remark(format!(
+                    "{node}'s report says nothing: {why}; `cutover fleet waive {node}` goes on without it"
+                ));
+            }
             Look::Unreachable(why) => return Heard::Away(why),
         }
         Heard::Yes

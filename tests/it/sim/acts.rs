@@ -179,8 +179,16 @@ impl Fleet {
         self.with_rollout(|operator, rollout, now| operator.waive(&rollout, &node, "it is away", now))
     }
 
-    /// Tickets of nobody keep their places until somebody says otherwise.
+    /// Tickets of nobody, and those whose report says nothing, keep their places until somebody says otherwise.
     fn waive_what_says_nothing(&self) -> Result<(), operate::Error> {
+        for (number, node) in self.nodes.iter().enumerate() {
+            let report = names::own(&node.name.parse().unwrap(), 1, "report");
+            let says_nothing =
+                self.storage.lock().unwrap().names.get(&report).is_some_and(|(text, _)| text.is_empty());
+            if says_nothing && self.settings.mode == Mode::Rolling {
+                self.waive(number)?;
+            }
+        }
         for ticket in 0..3 {
             if self.storage.lock().unwrap().decided(1, &format!("t.{ticket:04}")) == Some(String::new()) {
                 self.with_rollout(|operator, rollout, now| {
