@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::agreement::Error;
 use super::synchronous::Next;
-use super::{Following, Member, Stage};
+use super::{Member, Stage};
 use crate::coord::alive::{self, NotYet};
 use crate::coord::facts::{self, Fact, Yes};
 use crate::coord::rules::rolling::Stage as Place;
@@ -36,7 +36,7 @@ impl Member<'_> {
             return self.refuse_rolling(stage, why);
         }
         self.enter(Stage::Synchronous(Step::Left))?;
-        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else {
+        let Some((board, follow)) = self.on_synchronous() else {
             return Ok(());
         };
         let (rollout, proposal) = (follow.rollout.number, follow.rollout.digest);
@@ -51,11 +51,11 @@ impl Member<'_> {
             beside: None,
         });
         let me = follow.view.me;
-        let mut heard = follow.tell(board.as_mut(), What::Vote, me, &vote);
+        let mut heard = follow.tell(board, What::Vote, me, &vote);
         if heard.is_yes() {
             let why = format!("{node} voted no: {why}");
             let abort = Decision::Plan(Plan::Abort);
-            heard = follow.decide(board.as_mut(), abort, now, node.as_str(), &why);
+            heard = follow.decide(board, abort, now, node.as_str(), &why);
         }
         self.heed(&heard);
         self.see_off()?;

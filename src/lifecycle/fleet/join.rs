@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::super::agreement::Error;
 use super::own::{Kept, Stage};
 use super::{Member, Taken};
-use crate::coord::alive;
+use crate::coord::alive::{self, Alive};
 use crate::coord::board::{Board, Created, Done, Read};
 use crate::coord::facts::{self, Fact, names};
 use crate::coord::look::{self, Found, Look, Trust, look};
@@ -18,6 +18,8 @@ use crate::sys::disk::Disk;
 
 /// So many places where it ran are remembered.
 const PLACES_MAX: usize = 16;
+/// How often the heartbeat is renewed.
+const BEAT: Duration = Duration::from_secs(10);
 /// A heartbeat that is not older comes from a machine that runs.
 const FRESH: Duration = Duration::from_secs(90);
 /// Within this time a machine at work sees the heartbeat of another one: it looks before each of its own.
@@ -174,8 +176,37 @@ impl Member<'_> {
         Ok((ago < FRESH).then_some(ago))
     }
 
+    /// Shows on storage that this node is there. Decides nothing.
+    pub(super) fn beat(&mut self) {
+        let now = self.clock.boot();
+        if self.cut_off.is_some() || self.beaten.is_some_and(|last| now.saturating_sub(last) < BEAT) {
+            return;
+        }
+        self.look_for_twin();
+        if self.stranger.is_none() {
+            self.beat_now();
+        }
+    }
+
+    /// Shows on storage that this node is there, and where: after joining.
+    pub fn show(&mut self) -> Result<(), Error> {
+        let place = self.here.place.clone();
+        if !place.is_empty() {
+            self.kept.change(|own| own.places = vec![place])?;
+        }
+        self.beat_now();
+        Ok(())
+    }
+
+    pub(super) fn beat_now(&mut self) {
+        self.beaten = Some(self.clock.boot());
+        let (instance, place) = (self.instance(), self.here.place.clone());
+        let alive = Alive { at: self.clock.wall(), instance, place, ..self.has.clone() };
+        let _ = self.board.beat(&names::alive(&self.kept.own.node), &alive.text());
+    }
+
     /// Before each heartbeat: whether somebody else has written it since.
-    pub(super) fn look_for_twin(&mut self) {
+    fn look_for_twin(&mut self) {
         if self.here.place.is_empty() || self.stranger.is_some() || !self.is_identified {
             return;
         }

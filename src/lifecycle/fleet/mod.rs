@@ -47,8 +47,6 @@ use crate::types::{Digest, ReleaseId};
 
 /// How many steps are taken without a pause: more than a rollout has.
 const STEPS_MAX: usize = 24;
-/// How often the heartbeat is renewed.
-const BEAT: Duration = Duration::from_secs(10);
 /// How many members look at the facts of all others: the rest go by the gates. When these have decided nothing, the next
 /// so many take over. So the fleet reads its facts a few times, however large it is.
 const ON_DUTY: usize = 5;
@@ -237,35 +235,6 @@ impl<'a> Member<'a> {
             Heard::Away(why) | Heard::Bad(why) => Some(why.clone()),
         };
         self.heed(heard);
-    }
-
-    /// Shows on storage that this node is there. Decides nothing.
-    fn beat(&mut self) {
-        let now = self.clock.boot();
-        if self.cut_off.is_some() || self.beaten.is_some_and(|last| now.saturating_sub(last) < BEAT) {
-            return;
-        }
-        self.look_for_twin();
-        if self.stranger.is_none() {
-            self.beat_now();
-        }
-    }
-
-    /// Shows on storage that this node is there, and where: after joining.
-    pub fn show(&mut self) -> Result<(), Error> {
-        let place = self.here.place.clone();
-        if !place.is_empty() {
-            self.kept.change(|own| own.places = vec![place])?;
-        }
-        self.beat_now();
-        Ok(())
-    }
-
-    fn beat_now(&mut self) {
-        self.beaten = Some(self.clock.boot());
-        let (instance, place) = (self.instance(), self.here.place.clone());
-        let alive = Alive { at: self.clock.wall(), instance, place, ..self.has.clone() };
-        let _ = self.board.beat(&names::alive(&self.kept.own.node), &alive.text());
     }
 
     /// Whether it is this node's turn, and time, to read the facts of members.

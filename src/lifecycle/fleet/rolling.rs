@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::agreement::{Clearance, Error};
 use super::own::Soaking;
 use super::{Following, Member, STEPS_MAX, Stage as AnyStage, by_fleet};
+use crate::coord::board::Board;
 use crate::coord::facts;
 use crate::coord::rolling::Rolling;
 use crate::coord::rules::Health;
@@ -42,9 +43,18 @@ impl<'a> Member<'a> {
         })
     }
 
-    fn rolling(&mut self) -> Option<&mut Rolling<'a>> {
-        match &mut self.following {
+    /// The rolling rollout under way.
+    fn rolling(&self) -> Option<&Rolling<'a>> {
+        match &self.following {
             Some(Following::Rolling(follow)) => Some(follow),
+            Some(Following::Synchronous(_)) | None => None,
+        }
+    }
+
+    /// The same, and the board that it is on.
+    fn on_rolling(&mut self) -> Option<(&mut (dyn Board + 'a), &mut Rolling<'a>)> {
+        match &mut self.following {
+            Some(Following::Rolling(follow)) => Some((self.board.as_mut(), follow)),
             Some(Following::Synchronous(_)) | None => None,
         }
     }
@@ -95,15 +105,13 @@ impl<'a> Member<'a> {
 
     fn refresh_rolling(&mut self) -> bool {
         self.beat();
-        let steady = self.steady();
-        let Self { board, following: Some(Following::Rolling(follow)), scanned, .. } = self else {
-            return false;
-        };
-        let mut heard = follow.read(board.as_mut());
+        let (steady, scanned) = (self.steady(), self.scanned);
+        let Some((board, follow)) = self.on_rolling() else { return false };
+        let mut heard = follow.read(board);
         let pause = follow.rollout.times().poll * 10;
         if heard.is_yes() && scanned.is_none_or(|last| steady - last >= pause) {
-            heard = follow.read_waivers(board.as_mut());
-            *scanned = Some(steady);
+            heard = follow.read_waivers(board);
+            self.scanned = Some(steady);
         }
         self.heed(&heard);
         heard.is_yes()
@@ -139,7 +147,7 @@ impl<'a> Member<'a> {
 
     /// The more wait, the less often each looks: somebody looks often enough.
     pub(super) fn pause_rolling(&self) -> Duration {
-        let Some(Following::Rolling(follow)) = &self.following else { return self.poll() };
+        let Some(follow) = self.rolling() else { return self.poll() };
         let times = (follow.waiting() / CROWD).clamp(1, PAUSE_MAX);
         self.poll() * u32::try_from(times).unwrap_or(1)
     }
@@ -155,22 +163,22 @@ impl<'a> Member<'a> {
         }
         self.refresh_rolling();
         let (node, instance) = (self.node(), self.instance());
-        let Self { board, following: Some(Following::Rolling(follow)), .. } = self else { return Ok(()) };
+        let Some((board, follow)) = self.on_rolling() else { return Ok(()) };
         let view = &follow.view;
         if view.tickets.iter().any(|ticket| ticket.owner == view.me && !ticket.is_back) {
             self.enter(AnyStage::Rolling(Stage::Done { health: Health::Left }))?;
             self.advance_rolling()?;
             return self.close();
         }
-        let heard = follow.refuse(board.as_mut(), &node, &instance, why);
+        let heard = follow.refuse(board, &node, &instance, why);
         self.heed_write(&heard);
         Ok(())
     }
 
     fn take(&mut self, number: u32, is_back: bool) -> bool {
         let (node, instance) = (self.node(), self.instance());
-        let Self { board, following: Some(Following::Rolling(follow)), .. } = self else { return false };
-        let heard = follow.take(board.as_mut(), number, is_back, &node, &instance);
+        let Some((board, follow)) = self.on_rolling() else { return false };
+        let heard = follow.take(board, number, is_back, &node, &instance);
         self.heed_write(&heard);
         heard.is_yes()
     }
@@ -182,7 +190,7 @@ impl<'a> Member<'a> {
         let moments = part.map(|part| part.moments.into()).unwrap_or_default();
         let cause = part.and_then(|part| part.cause.clone()).filter(|_| health != Health::Good);
         let at = Some(self.clock.wall());
-        let Self { board, following: Some(Following::Rolling(follow)), .. } = self else { return false };
+        let Some((board, follow)) = self.on_rolling() else { return false };
         let report = facts::Report {
             rollout: follow.rollout.number,
             answers: follow.rollout.digest,
@@ -196,7 +204,7 @@ impl<'a> Member<'a> {
             gap_ms,
         };
         let me = follow.view.me;
-        let heard = follow.report(board.as_mut(), me, is_back, report);
+        let heard = follow.report(board, me, is_back, report);
         self.heed(&heard);
         heard.is_yes()
     }
@@ -214,7 +222,7 @@ impl<'a> Member<'a> {
         if decision != Decision::Halt && !self.is_my_turn(&what, rank) {
             return false;
         }
-        let Self { board, following: Some(Following::Rolling(follow)), .. } = self else { return false };
+        let Some((board, follow)) = self.on_rolling() else { return false };
         let refusing = follow.refusing();
         let with_refusals = |some: &str, none: &str| {
             refusing.as_ref().map_or_else(|| none.to_owned(), |said| format!("{some}; {said}"))
@@ -226,13 +234,13 @@ impl<'a> Member<'a> {
             Decision::End(End::Partial) => with_refusals("its time is over", "its time is over"),
             Decision::End(End::Halted | End::Void) => follow.why.clone().unwrap_or_default(),
         };
-        let heard = follow.decide(board.as_mut(), decision, now, node.as_str(), &why);
+        let heard = follow.decide(board, decision, now, node.as_str(), &why);
         self.heed(&heard);
         heard.is_yes()
     }
 
     fn place(&self) -> String {
-        let Some(Following::Rolling(follow)) = &self.following else { return "the fleet".into() };
+        let Some(follow) = self.rolling() else { return "the fleet".into() };
         let number = follow.rollout.number;
         let mine = follow.view.members.get(follow.view.me).map_or(0, |member| member.wave);
         if mine > follow.view.wave {
@@ -243,7 +251,7 @@ impl<'a> Member<'a> {
     }
 
     fn end(&self) -> String {
-        let Some(Following::Rolling(follow)) = &self.following else { return "the fleet".into() };
+        let Some(follow) = self.rolling() else { return "the fleet".into() };
         let number = follow.rollout.number;
         let why = follow.why.clone().unwrap_or_default();
         format!("rollout {number} was stopped: {why}")

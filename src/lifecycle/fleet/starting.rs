@@ -1,7 +1,7 @@
 //! Between stop and start, where the old and the new release never serve at the same time.
 
 use super::super::agreement::{Error, Start};
-use super::{Following, Member, STEPS_MAX, by_fleet};
+use super::{Member, STEPS_MAX, by_fleet};
 use crate::coord::facts::{self, Fact};
 use crate::coord::heard::Heard;
 use crate::coord::rules::gate::Gate;
@@ -66,31 +66,31 @@ impl Member<'_> {
     /// Reads the gates, and who else has come so far: when this node has said so itself. Before a start a gate tells those
     /// who are not on duty; when going back, nothing does.
     fn read_steps(&mut self, what: What) -> Heard {
-        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else {
+        let Some((board, follow)) = self.on_synchronous() else {
             return Heard::Yes;
         };
-        let heard = follow.read_gates(board.as_mut());
+        let heard = follow.read_gates(board);
         let mine = follow.view.mine();
         let (rank, members, poll) = (follow.rank, follow.view.members.len(), follow.rollout.times().poll);
         let is_due = match what {
             What::Cleared => mine.cleared,
             _ => mine.stopped && self.may_scan("read stopped", poll, rank, members),
         };
-        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else { return heard };
-        if heard.is_yes() && is_due { follow.scan(board.as_mut(), what) } else { heard }
+        let Some((board, follow)) = self.on_synchronous() else { return heard };
+        if heard.is_yes() && is_due { follow.scan(board, what) } else { heard }
     }
 
     fn decide_start(&mut self, gate: StartGate) -> bool {
         let node = self.node();
-        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else { return false };
-        let heard = follow.decide_start(board.as_mut(), gate, node.as_str());
+        let Some((board, follow)) = self.on_synchronous() else { return false };
+        let heard = follow.decide_start(board, gate, node.as_str());
         self.heed_write(&heard);
         heard.is_yes()
     }
 
     pub(super) fn tell_step(&mut self, what: What, at: Ms) -> Result<bool, Error> {
         let (node, instance, now) = (self.node(), self.instance(), self.clock.wall());
-        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else {
+        let Some((board, follow)) = self.on_synchronous() else {
             return Ok(false);
         };
         let rollout = follow.rollout.number;
@@ -101,7 +101,7 @@ impl Member<'_> {
         let step = facts::Step { rollout, plan, node, instance, at: now, late_ms, stopped, started };
         let fact = Fact::Step(step);
         let me = follow.view.me;
-        let heard = follow.tell(board.as_mut(), what, me, &fact);
+        let heard = follow.tell(board, what, me, &fact);
         self.heed_write(&heard);
         Ok(heard.is_yes())
     }

@@ -2,7 +2,7 @@
 
 use super::super::agreement::{Clearance, Error, Instant, Own as OwnChecks, Verdict};
 use super::{Following, Member, Stage as AnyStage, by_fleet};
-use crate::coord::board::ClockRead;
+use crate::coord::board::{Board, ClockRead};
 use crate::coord::facts::{self, Fact, Yes, names};
 use crate::coord::heard::Heard;
 use crate::coord::rollout::Rollout;
@@ -96,16 +96,25 @@ impl<'a> Member<'a> {
 
     pub(super) fn recalled_synchronous(&mut self) -> Option<Reason> {
         self.board.hurry(AT_BOOT);
-        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else { return None };
-        let heard = follow.read_gates(board.as_mut());
+        let (board, follow) = self.on_synchronous()?;
+        let heard = follow.read_gates(board);
         let is_back = matches!(follow.view.outcome, Some(Outcome::Rollback { .. }));
         self.heed(&heard);
         is_back.then(|| by_fleet(self.said()))
     }
 
-    pub(super) fn synchronous(&mut self) -> Option<&mut Synchronous<'a>> {
-        match &mut self.following {
+    /// The synchronous rollout under way.
+    pub(super) fn synchronous(&self) -> Option<&Synchronous<'a>> {
+        match &self.following {
             Some(Following::Synchronous(follow)) => Some(follow),
+            Some(Following::Rolling(_)) | None => None,
+        }
+    }
+
+    /// The same, and the board that it is on.
+    pub(super) fn on_synchronous(&mut self) -> Option<(&mut (dyn Board + 'a), &mut Synchronous<'a>)> {
+        match &mut self.following {
+            Some(Following::Synchronous(follow)) => Some((self.board.as_mut(), follow)),
             Some(Following::Rolling(_)) | None => None,
         }
     }
@@ -207,7 +216,7 @@ impl<'a> Member<'a> {
     /// Reads what matters now. Says whether facts of members were read, and all that there are.
     pub(super) fn refresh(&mut self, stage: Stage) -> Result<bool, Error> {
         let carried = self.kept.take_carried()?;
-        if let Some(follow) = self.synchronous() {
+        if let Some((_, follow)) = self.on_synchronous() {
             for gate in Gate::ALL {
                 if let Some(text) = carried.get(gate.name()) {
                     follow.remember_gate(gate, text);
@@ -216,15 +225,15 @@ impl<'a> Member<'a> {
         }
         self.beat();
         let now = self.now();
-        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else {
+        let Some((board, follow)) = self.on_synchronous() else {
             return Ok(false);
         };
-        let mut heard = follow.read_gates(board.as_mut());
+        let mut heard = follow.read_gates(board);
         if let (Heard::Yes, Some(why)) = (&heard, &follow.unreadable) {
             heard = Heard::Bad(why.clone());
         }
         if heard.is_yes() {
-            heard = follow.read_own(board.as_mut());
+            heard = follow.read_own(board);
         }
         let (rank, members) = (follow.rank, follow.view.members.len());
         let times = follow.rollout.times();
@@ -250,8 +259,8 @@ impl<'a> Member<'a> {
                 return Ok(false);
             }
             self.has_assured = true;
-            if let Self { board, following: Some(Following::Synchronous(follow)), .. } = self {
-                follow.assure_gates(board.as_mut());
+            if let Some((board, follow)) = self.on_synchronous() {
+                follow.assure_gates(board);
             }
         }
         let (turn, whats): (&str, &[What]) = match stage {
@@ -263,11 +272,11 @@ impl<'a> Member<'a> {
         if !self.may_scan(turn, times.poll, rank, members) {
             return Ok(false);
         }
-        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else {
+        let Some((board, follow)) = self.on_synchronous() else {
             return Ok(false);
         };
         for what in whats {
-            let heard = follow.scan(board.as_mut(), *what);
+            let heard = follow.scan(board, *what);
             if !heard.is_yes() {
                 self.heed(&heard);
                 return Ok(false);
@@ -308,7 +317,7 @@ impl<'a> Member<'a> {
 
     /// Whether a clock that was seen so may not hold an instant.
     pub(super) fn is_off(&self, seen: facts::ClockSeen) -> bool {
-        let Some(Following::Synchronous(follow)) = &self.following else { return false };
+        let Some(follow) = self.synchronous() else { return false };
         let skew_ms = f64::from(follow.rollout.proposal.t.skew_ms);
         // Beyond what the storage's stamps can tell, the kernel's own word on its clock is asked for.
         let can_tell = seen.error_ms <= skew_ms;
@@ -322,7 +331,7 @@ impl<'a> Member<'a> {
         let (node, instance) = (self.node(), self.instance());
         let Some(part) = self.kept.part().cloned() else { return Ok(false) };
         let (now, clock) = (self.clock.wall(), self.clock_seen);
-        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else {
+        let Some((board, follow)) = self.on_synchronous() else {
             return Ok(false);
         };
         let (rollout, proposal) = (follow.rollout.number, follow.rollout.digest);
@@ -371,7 +380,7 @@ impl<'a> Member<'a> {
             }
         };
         let me = follow.view.me;
-        let heard = follow.tell(board.as_mut(), what, me, &fact);
+        let heard = follow.tell(board, what, me, &fact);
         self.heed_write(&heard);
         Ok(heard.is_yes())
     }
@@ -407,7 +416,7 @@ impl<'a> Member<'a> {
         let (why, missing) = (self.why(decision), self.missing(decision));
         let why = self.with_their_words(why, &missing);
         let (by, now) = (node.as_str(), self.clock.wall());
-        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else {
+        let Some((board, follow)) = self.on_synchronous() else {
             return Ok(false);
         };
         let decision = match (decision, follow.rollout.proposal.not_before) {
@@ -416,7 +425,7 @@ impl<'a> Member<'a> {
             }
             (decision, _) => decision,
         };
-        let heard = follow.decide(board.as_mut(), decision, now, by, &why);
+        let heard = follow.decide(board, decision, now, by, &why);
         self.heed_write(&heard);
         Ok(heard.is_yes())
     }
@@ -431,9 +440,9 @@ impl<'a> Member<'a> {
                 return;
             }
         };
-        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else { return };
+        let Some((board, follow)) = self.on_synchronous() else { return };
         // A reason may be short of names; it is never waited for.
-        let _ = follow.scan_all(board.as_mut(), whats);
+        let _ = follow.scan_all(board, whats);
     }
 }
 

@@ -408,14 +408,14 @@ impl Member<'_> {
     }
 
     fn has_ended_synchronous(&mut self) -> bool {
-        let Self { board, following: Some(Following::Synchronous(follow)), .. } = self else { return false };
+        let Some((board, follow)) = self.on_synchronous() else { return false };
         if gate::ended(&follow.view).is_some() {
             return true;
         }
-        let mut heard = follow.read_gates(board.as_mut());
+        let mut heard = follow.read_gates(board);
         // A node that has left learns of an operator's end, too.
         if heard.is_yes() && gate::ended(&follow.view).is_none() {
-            heard = follow.read_void(board.as_mut());
+            heard = follow.read_void(board);
         }
         let has_ended = gate::ended(&follow.view).is_some();
         self.heed(&heard);

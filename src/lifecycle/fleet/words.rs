@@ -1,6 +1,6 @@
 //! What a member of a synchronous rollout says to people: reasons, and what is waited for.
 
-use super::{Following, Member};
+use super::Member;
 use crate::coord::rules::gate::{self, Ended};
 use crate::coord::rules::synchronous::{Decision, Go, Outcome, Plan};
 use crate::coord::standing::How;
@@ -8,7 +8,7 @@ use crate::coord::standing::How;
 impl Member<'_> {
     /// The reason of a decision, for people.
     pub(super) fn why(&self, decision: Decision) -> String {
-        let Some(Following::Synchronous(follow)) = &self.following else { return String::new() };
+        let Some(follow) = self.synchronous() else { return String::new() };
         let own = self.kept.part().and_then(|part| part.why.clone());
         let counted = follow.view.members.iter().filter(|member| !member.waived).count();
         let missing = |names: Vec<&crate::coord::NodeName>, what: &str| match names.len() {
@@ -45,7 +45,7 @@ impl Member<'_> {
 
     /// Of whom a negative decision says that they are missing.
     pub(super) fn missing(&self, decision: Decision) -> Vec<crate::coord::NodeName> {
-        let Some(Following::Synchronous(follow)) = &self.following else { return Vec::new() };
+        let Some(follow) = self.synchronous() else { return Vec::new() };
         let who = match decision {
             Decision::Plan(Plan::Abort) => follow.who(|member| member.vote.is_none()),
             Decision::Go(Go::Cancel) => follow.who(|member| !member.armed),
@@ -56,7 +56,7 @@ impl Member<'_> {
 
     /// What the fleet said last, for reasons.
     pub(super) fn said(&self) -> String {
-        let Some(Following::Synchronous(follow)) = &self.following else { return "the fleet".into() };
+        let Some(follow) = self.synchronous() else { return "the fleet".into() };
         let number = follow.rollout.number;
         let verb = match gate::ended(&follow.view) {
             Some(how @ (Ended::RolledBack | Ended::Cancelled | Ended::Aborted)) => How::from(how).word(),
@@ -69,7 +69,7 @@ impl Member<'_> {
     }
 
     pub(super) fn waits_for(&self) -> String {
-        let Some(Following::Synchronous(follow)) = &self.following else { return "the fleet".into() };
+        let Some(follow) = self.synchronous() else { return "the fleet".into() };
         let number = follow.rollout.number;
         match (follow.view.plan, follow.view.go) {
             (None, _) => format!("rollout {number}: the votes of the others"),
