@@ -58,6 +58,13 @@ impl Base {
                 }
             }
         }
+        // One file has one time, whichever of its names the base has.
+        for at in 0..records.len() {
+            let Some(first) = &records[at].entry.same_as else { continue };
+            if let Ok(first) = records.binary_search_by(|record| path_order(&record.entry.path, first)) {
+                records[at].entry.mtime = records[first].entry.mtime;
+            }
+        }
         for record in records.iter_mut().filter(|record| record.has_content()) {
             if let Kind::File { content, .. } = &record.entry.kind {
                 record.generation = generations.get(content).copied().unwrap_or(newest);
@@ -77,4 +84,61 @@ fn names_by_directory<'a>(entries: impl Iterator<Item = &'a Entry>) -> HashMap<V
         *number = number.wrapping_add(hasher.finish());
     }
     numbers
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::fcntl::{AT_FDCWD, AtFlags};
+    use nix::unistd::linkat;
+
+    use super::super::{LEVEL, Owners, PackOrder, pack};
+    use super::*;
+    use crate::sys::disk::Disk;
+    use crate::types::progress::Silent;
+
+    #[test]
+    fn a_file_gets_and_loses_names_and_keeps_its_time() {
+        let place = tempfile::tempdir().unwrap();
+        let disk = Disk::default();
+        // Each word is a file: its names, of which the first is the oldest.
+        let releases: [&[&[&str]]; 5] = [
+            &[&["git"], &["other"]],
+            &[&["git", "git-add"], &["other"]],
+            &[&["git", "a-first", "z-last", "other"]],
+            &[&["z-last", "other"], &["git"], &["a-first"]],
+            &[&["git", "other", "z-last"], &["a-first"]],
+        ];
+        for (number, files) in releases.iter().enumerate() {
+            let tree = place.path().join(format!("tree{number}"));
+            disk.make_directory(&tree, 0o755).unwrap();
+            for names in *files {
+                disk.replace(&tree.join(names[0]), b"the same", 0o644).unwrap();
+                for name in &names[1..] {
+                    let (first, name) = (tree.join(names[0]), tree.join(name));
+                    linkat(AT_FDCWD, &first, AT_FDCWD, &name, AtFlags::empty()).unwrap();
+                }
+            }
+            let archive = |number: usize| place.path().join(format!("{number}.tar.zst"));
+            let order = PackOrder {
+                directory: tree,
+                product: "app".into(),
+                version: number.to_string().parse().unwrap(),
+                output: archive(number),
+                base: number.checked_sub(1).map(archive),
+                level: LEVEL,
+                jobs: 1,
+                owners: Owners::Root,
+            };
+            pack(&order, &disk, &Silent).unwrap();
+            let packed = Base::open(&archive(number)).unwrap();
+            let times = packed.index.records().map(|record| {
+                let entry = record.unwrap().entry;
+                (entry.same_as.unwrap_or(entry.path), entry.mtime)
+            });
+            let mut times: Vec<_> = times.collect();
+            times.sort();
+            times.dedup();
+            assert_eq!(times.len(), files.len(), "{times:?}");
+        }
+    }
 }
