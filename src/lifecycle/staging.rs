@@ -171,7 +171,8 @@ impl Node<'_> {
         let made = links::make(self.settings, &staging.path, &self.store.disk)?;
         let sealed = Sealed {
             release: candidate.release.clone(),
-            product: Some(manifest.product.clone()),
+            // The name of an archive without a manifest is only a name.
+            product: (!candidate.is_derived).then(|| manifest.product.clone()),
             serial: candidate.serial,
             tree,
             entries,
@@ -195,9 +196,10 @@ impl Node<'_> {
         progress.begin(Activity::Verify, Some(sealed.bytes), Some(sealed.entries));
         let is_link_of_ours = |entry: &Entry| sealed.links.iter().any(|link| link.as_bytes() == entry.path);
         let replaced = links::entries_of(&sealed.replaced);
-        let digest = check::digest(&tree, &is_link_of_ours, &replaced, progress);
+        let found = check::look(&tree, &is_link_of_ours, &replaced, progress);
         progress.end();
-        Ok(digest? == sealed.tree)
+        let found = found?;
+        Ok(!found.has_others && found.digest == sealed.tree)
     }
 }
 

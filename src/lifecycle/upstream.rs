@@ -123,12 +123,13 @@ impl Node<'_> {
     ) -> Result<Candidate, Error> {
         let mut settings = self.settings.source.clone();
         settings.allow_unsigned = allow_unsigned;
+        let product = self.product_here();
         let local = LocalArchive {
             file,
             version,
             keyring: &self.keyring()?,
             settings: &settings,
-            product: None,
+            product: product.as_deref(),
             now: self.clock.wall(),
         };
         Ok(local.candidate()?)
@@ -172,12 +173,12 @@ impl Node<'_> {
         work(&resolver)
     }
 
-    /// The product of the active release, if a source gave it: another product of the same publisher is not for this
-    /// node, however well it is signed.
+    /// The product of the active release, if a manifest said it: another product is not for this node, however well it
+    /// is signed, and wherever it comes from.
     fn product_here(&self) -> Option<String> {
         let version = self.store.active().ok()??;
         match self.store.sealed(&version).ok()? {
-            Kept::Whole(sealed) => sealed.product.filter(|_| sealed.serial.is_some()),
+            Kept::Whole(sealed) => sealed.product,
             Kept::Missing | Kept::Damaged(_) => None,
         }
     }

@@ -72,7 +72,7 @@ pub struct Resolver<'a> {
     pub keyring: &'a Keyring,
     /// The table `[source]`.
     pub settings: &'a Settings,
-    /// The product, where `settings` names none and the application's name does.
+    /// The product, where `settings` names none and the active release does.
     pub product: Option<&'a str>,
     pub now: Timestamp,
 }
@@ -261,7 +261,7 @@ pub struct LocalArchive<'a> {
     pub keyring: &'a Keyring,
     /// The table `[source]`, with `allow_unsigned` as asked for on the command line.
     pub settings: &'a Settings,
-    /// The product, where `settings` names none and the application's name does.
+    /// The product that its manifest must name, where `settings` names none.
     pub product: Option<&'a str>,
     pub now: Timestamp,
 }
@@ -324,7 +324,7 @@ impl LocalArchive<'_> {
 
     /// The archive's own digest stands for the release's.
     fn without_manifest(&self, archive: &LocalFile) -> Result<(Manifest, Digest, Vec<Signer>), Error> {
-        let product = self.settings.product.as_deref().or(self.product);
+        let product = self.settings.product.as_deref();
         let by_name = local::product_and_version(self.file, product);
         let (product, version) = match self.version {
             None => by_name?,

@@ -258,6 +258,31 @@ fn another_product_is_refused_though_nothing_is_configured() {
 }
 
 #[test]
+fn a_file_of_another_product_is_refused_until_it_is_configured() {
+    let desk = Desk::new();
+    desk.well(&["pack", "app", "--product", "till", "--version", "9", "-o", "till-9.tar.zst"]);
+    desk.well(&["sign", "till-9.manifest", "--key", "team"]);
+    let command = |word: &'static str| ["--config", "node.toml", word, "till-9.tar.zst", "--allow-unsigned"];
+    for word in ["update", "stage"] {
+        let (code, said) = desk.run(&command(word));
+        assert_eq!(code, 12, "{said}");
+        assert!(said.contains("is of product `till`, and this node runs `shop`"), "{said}");
+    }
+    assert!(!desk.path("root/releases/9").exists());
+    desk.configure("product = \"till\"\n");
+    desk.well(&command("update"));
+    // Its manifest says which product it is, and the name of an archive without one is only a name.
+    desk.configure("");
+    let shop = desk.source("shop-1.0.tar.zst");
+    let shop = shop.to_str().unwrap();
+    assert_eq!(desk.run(&["--config", "node.toml", "update", shop, "--allow-unsigned"]).0, 12);
+    fs::copy(shop, desk.path("shop-1.0.tar.zst")).unwrap();
+    desk.well(&["--config", "node.toml", "update", "shop-1.0.tar.zst", "--allow-unsigned", "--version", "8"]);
+    let (code, said) = desk.run(&["--config", "node.toml", "update", shop, "--allow-unsigned"]);
+    assert_eq!(code, 0, "nothing says what runs here: {said}");
+}
+
+#[test]
 fn endless_files_and_files_that_are_none_are_refused_at_once() {
     let desk = Desk::new();
     let channel = desk.source("stable.channel");

@@ -13,7 +13,7 @@ pub struct Settings {
     /// A directory (`file:///mnt/releases/shop`, or its path), or `https://…`, where `{release}` and `{file}` may stand.
     pub url: Option<String>,
     pub channel: String,
-    /// The product that releases must be of; without it, that of the release that came last from a source.
+    /// The product that releases must be of; without it, that of the active release.
     pub product: Option<String>,
     /// Files of trusted keys; without them, all in `/etc/cutover/keys` and `/usr/lib/cutover/keys`.
     pub keys: Vec<String>,
