@@ -48,12 +48,13 @@ pub fn look(
         && u64::try_from(found.st_size) == Ok(size)
         && (found.st_mtime, found.st_mtime_nsec) == (entry.mtime.0, i64::from(entry.mtime.1))
         && found.st_mode & 0o7777 == meta.mode
-        && (found.st_uid, found.st_gid) == (meta.uid, meta.gid)
-        && inode == Some(found.st_ino);
+        && (found.st_uid, found.st_gid) == (meta.uid, meta.gid);
     if !is_alike {
         return Look::Changed;
     }
-    let is_ours = spans.have(Spans::moment(found.st_ctime, found.st_ctime_nsec));
+    // A tree that came back from a backup has other inodes, and perhaps the same contents.
+    let is_ours =
+        inode == Some(found.st_ino) && spans.have(Spans::moment(found.st_ctime, found.st_ctime_nsec));
     if is_ours && entry.xattrs.is_empty() && has_no_attributes(directory, name) {
         Look::Same
     } else {
@@ -143,12 +144,14 @@ pub fn additions(tree: &Path, installed: &Installed, most: usize) -> Result<Vec<
         known.insert(record?.entry.path);
     }
     let mut added = Vec::new();
-    for entry in scan::walk_unread(tree)? {
+    let mut walk = scan::walk_unread(tree)?;
+    for entry in walk.by_ref() {
         let path = entry?.path;
         if added.len() < most && !known.contains(&path) {
             added.push(path);
         }
     }
+    added.extend(walk.others().iter().take(most - added.len()).cloned());
     Ok(added)
 }
 
