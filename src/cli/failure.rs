@@ -11,7 +11,7 @@ use crate::config::Problem;
 use crate::coord::operate;
 use crate::lifecycle::driver::{self, chain};
 use crate::lifecycle::rehearsal;
-use crate::lifecycle::{agreement, data, node, staging, upstream};
+use crate::lifecycle::{adopting, agreement, data, node, staging, upstream};
 use crate::release::trust::SignError;
 use crate::release::{pack, publish};
 use crate::store;
@@ -52,6 +52,8 @@ pub enum Error {
     Node(#[from] node::Error),
     #[error(transparent)]
     Staging(#[from] staging::Error),
+    #[error(transparent)]
+    Adopting(#[from] adopting::Error),
     #[error(transparent)]
     Store(#[from] store::Error),
     #[error(transparent)]
@@ -127,7 +129,13 @@ pub fn failure(error: &Error) -> Failure {
         Error::Config(problem) => of_config(problem),
         Error::Node(error) => of_node(error),
         Error::Data(error) => of_data(error),
-        Error::Staging(error) => of_staging(error),
+        Error::Staging(error) | Error::Adopting(adopting::Error::Staging(error)) => of_staging(error),
+        Error::Adopting(adopting::Error::Refused { hint, .. } | adopting::Error::NotUndone { hint, .. }) => {
+            Failure::new(code::FAILED, error, Some(hint))
+        }
+        Error::Adopting(adopting::Error::Unfit { hint, .. }) => {
+            Failure::new(code::REFUSED, error, Some(hint))
+        }
         Error::Store(error) => of_store(error, code::FAILED),
         Error::Disk(error) => of_disk(error, code::FAILED),
         Error::Usage { hint, .. } => Failure::new(code::USAGE, error, hint.as_deref()),

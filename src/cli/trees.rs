@@ -148,13 +148,16 @@ fn repair(context: &Context, node: &Node<'_>, args: &VerifyArgs, sealed: &Sealed
 /// `diff`
 pub fn diff(context: &Context, args: &DiffArgs) -> Result<u8, Error> {
     context.with_node("diff", |node, _| {
-        let read = |version: &Version| -> Result<BTreeMap<Vec<u8>, Entry>, Error> {
+        // Fifos and devices, which no release has, are no entries.
+        let read = |version: &Version| -> Result<BTreeMap<Vec<u8>, Option<Entry>>, Error> {
             let tree = node.store.tree(version).map_err(|_| no_such(node, version.as_str()))?;
             let mut entries = BTreeMap::new();
-            for entry in scan::walk(&tree)? {
+            let mut walk = scan::walk(&tree)?;
+            for entry in walk.by_ref() {
                 let entry = entry?;
-                entries.insert(entry.path.clone(), entry);
+                entries.insert(entry.path.clone(), Some(entry));
             }
+            entries.extend(walk.others().iter().map(|path| (path.clone(), None)));
             Ok(entries)
         };
         let (one, other) = (read(&args.one)?, read(&args.other)?);
@@ -191,8 +194,8 @@ pub fn diff(context: &Context, args: &DiffArgs) -> Result<u8, Error> {
     })
 }
 
-fn size_of(entry: &Entry) -> Option<u64> {
-    match entry.kind {
+fn size_of(entry: &Option<Entry>) -> Option<u64> {
+    match entry.as_ref()?.kind {
         Kind::File { size, .. } => Some(size),
         Kind::Directory | Kind::Link { .. } => None,
     }

@@ -1,19 +1,54 @@
 //! Taking over what was installed by hand, so that the first rollback has somewhere to lead.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::data::{self, leave::Leave};
 use super::node::Node;
-use super::staging::Error;
+use super::staging;
 use crate::release::scan;
-use crate::store::{Kept, Method, Need, Pointer, Sealed, kept};
+use crate::store::{self, Kept, Method, Need, Pointer, Sealed, kept};
 use crate::sys::disk::{self, Context};
+use crate::sys::{inode, mounts};
 use crate::types::entry::{Kind, TreeDigest};
 use crate::types::progress::{Activity, Progress};
 use crate::types::state::Installed;
 use crate::types::{ReleaseId, Version, escaped_path};
+
+/// Why a release was not taken over, or not given back.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing was moved.
+    #[error("cannot adopt `{}`: {why}", escaped_path(.path))]
+    Refused {
+        path: PathBuf,
+        why: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// It has what no release may have, at this path. Nothing was moved.
+    #[error("cannot adopt it: `{}`: {why}", escaped_path(.path))]
+    Unfit { path: PathBuf, why: &'static str, hint: &'static str },
+    #[error("cannot undo an adoption: {why}")]
+    NotUndone { why: &'static str, hint: &'static str },
+    #[error(transparent)]
+    Staging(#[from] staging::Error),
+}
+
+impl From<disk::Error> for Error {
+    fn from(error: disk::Error) -> Self {
+        Self::Staging(error.into())
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        Self::Staging(error.into())
+    }
+}
 
 /// Where the tree of an adopted release came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +80,7 @@ pub struct Adopted {
 /// holds both locks.
 ///
 /// # Errors
-/// When a release is active already.
+/// When a release is active already, or the directory has what no release may have.
 pub fn adopt(
     node: &Node<'_>,
     path: &Path,
@@ -54,34 +89,46 @@ pub fn adopt(
 ) -> Result<(Sealed, Adopted), Error> {
     let store = node.store;
     let tree = std::fs::canonicalize(path).context("find", path)?;
-    let refused = |why: &str| disk::Error::new("adopt", path, std::io::Error::other(why.to_owned()));
+    let refused = |why: &str, hint| Error::Refused { path: path.to_owned(), why: why.to_owned(), hint };
+    let other = "name the directory of what was installed by hand";
     if !tree.is_dir() {
-        return Err(refused("it is not a directory").into());
+        return Err(refused("it is not a directory", other));
     }
     if let Pointer::Release(active) = store.pointer()?
         && store.release(&active).is_ok()
     {
-        return Err(refused(&format!("release {active} is active already")).into());
+        let hint = "`cutover status` shows it; only what was installed by hand is adopted";
+        return Err(refused(&format!("release {active} is active already"), hint));
     }
     let version = match version {
         Some(version) => version.clone(),
         None => {
             let name = tree.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            name.parse().map_err(|_| refused("its name is no version; say one with `--version`"))?
+            name.parse().map_err(|_| refused("its name is no version", "say one with `--version`"))?
         }
     };
     if tree.starts_with(store.layout.private()) || store.layout.root().starts_with(&tree) {
-        return Err(refused("it holds the root itself").into());
+        return Err(refused("it holds the root itself", other));
     }
     let releases = std::fs::canonicalize(store.layout.releases()).unwrap_or_else(|_| store.layout.releases());
     if tree.strip_prefix(&releases).is_ok_and(|rest| rest.components().count() != 1) {
-        return Err(refused("it is a part of a release").into());
+        return Err(refused("it is a part of a release", other));
     }
     let place = store.layout.tree(&version);
     if tree != place && place.exists() {
-        return Err(refused(&format!("`{}` is there already", escaped_path(&place))).into());
+        let why = format!("`{}` is there already", escaped_path(&place));
+        return Err(refused(&why, "say another with `--version`"));
     }
-    let is_near = disk::is_same_filesystem(&tree, store.layout.root())?;
+    let mount = |path: &Path| inode::of_path(path).map(|found| found.mount).context("look at", path);
+    let root = std::fs::canonicalize(store.layout.root()).context("find", store.layout.root())?;
+    let is_near = disk::is_same_filesystem(&tree, &root)? && mount(&tree)? == mount(&root)?;
+    let current = store.layout.current();
+    let is_link = std::fs::symlink_metadata(&current).is_ok_and(|found| found.is_symlink());
+    let moves_away = is_near && std::fs::canonicalize(&current).is_ok_and(|current| current == tree);
+    if !is_link && !moves_away && current.exists() {
+        return Err(refused("`current` is neither a link nor moves with it", "move `current` away first"));
+    }
+    ensure_fit(&tree)?;
     let origin = match (tree == place, is_near) {
         (true, _) => Origin::InPlace,
         (false, true) => Origin::Moved(tree.clone()),
@@ -102,6 +149,24 @@ pub fn adopt(
     point(node, &sealed)?;
     remember(node, &sealed)?;
     Ok((sealed, adopted))
+}
+
+/// Refuses a tree with what is no part of a release, before anything is moved.
+fn ensure_fit(tree: &Path) -> Result<(), Error> {
+    let points = mounts::all_within(tree).context("look at", tree)?;
+    // A tree that is a file system of its own is copied.
+    if let Some(path) = points.into_iter().find(|point| point != tree) {
+        return Err(Error::Unfit {
+            path,
+            why: "another file system, or another directory, is mounted there, which is no part of a release",
+            hint: "unmount it, mount it beside the releases, and let `[links]` lead there: see docs/migrating.md",
+        });
+    }
+    let mut walk = scan::walk_unread(tree)?;
+    walk.by_ref().try_for_each(|entry| entry.map(drop))?;
+    let Some(other) = walk.others().first() else { return Ok(()) };
+    let path = tree.join(OsStr::from_bytes(other));
+    Err(Error::Unfit { path, why: scan::OTHER, hint: "remove it, or move it out of the directory" })
 }
 
 /// Copies a tree from another file system, and shows it when it is complete.
@@ -128,16 +193,12 @@ fn copy_in(node: &Node<'_>, tree: &Path, version: Version, progress: &dyn Progre
 /// When nothing was adopted, or another release was switched to since.
 pub fn undo(node: &Node<'_>) -> Result<Adopted, Error> {
     let store = node.store;
-    let refused = |why: &str| {
-        disk::Error::new(
-            "undo the adoption of",
-            &store.layout.current(),
-            std::io::Error::other(why.to_owned()),
-        )
-    };
+    let refused = |why, hint| Error::NotUndone { why, hint };
     let adopted = match kept::load::<Adopted>(&store.layout.adopted())? {
         Kept::Whole(adopted) => adopted,
-        Kept::Missing | Kept::Damaged(_) => return Err(refused("nothing was adopted here").into()),
+        Kept::Missing | Kept::Damaged(_) => {
+            return Err(refused("nothing was adopted here", "`cutover status` shows what is here"));
+        }
     };
     let mut memory = store.memory()?;
     let is_untouched = memory.previous.is_none()
@@ -146,9 +207,8 @@ pub fn undo(node: &Node<'_>) -> Result<Adopted, Error> {
             .as_ref()
             .is_none_or(|kept| kept.release.version == adopted.version && kept.transaction.is_none());
     if !is_untouched {
-        return Err(
-            refused("another release was switched to since; `cutover rollback` goes back to it").into()
-        );
+        let hint = "`cutover rollback` goes back to what was adopted";
+        return Err(refused("another release was switched to since", hint));
     }
     let (place, current) = (store.layout.tree(&adopted.version), store.layout.current());
     if store.pointer()? == Pointer::Release(adopted.version.clone()) {
@@ -219,12 +279,6 @@ fn point(node: &Node<'_>, sealed: &Sealed) -> Result<(), Error> {
         Pointer::Foreign(_) | Pointer::Strange(_) => {
             // A link made by hand: absolute, or to where the tree was. It is replaced by one rename.
             let current = store.layout.current();
-            let is_link =
-                std::fs::symlink_metadata(&current).is_ok_and(|found| found.file_type().is_symlink());
-            if !is_link {
-                let error = std::io::Error::other("`current` is neither a link nor the directory to adopt");
-                return Err(disk::Error::new("adopt", &current, error).into());
-            }
             let target = Path::new("releases").join(&sealed.release.version);
             store.disk.point(&current, &target, &store.layout.private().join("current.new"))?;
         }

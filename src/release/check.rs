@@ -19,21 +19,29 @@ const BATCHES: usize = 4;
 /// Threads that read at least: what is not in memory is waited for, and disks answer many at once sooner than one by one.
 const READERS_MIN: usize = 8;
 
-/// The digest of the tree `root`. Entries that are `ignored` do not count; those `instead`, in path order, do.
+/// What a tree is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub digest: Digest,
+    /// Whether something is in it that no release may have, and that has no place in a digest.
+    pub has_others: bool,
+}
+
+/// Looks at the tree `root`. Entries that are `ignored` do not count; those `instead`, in path order, do.
 ///
 /// # Errors
 /// When the tree cannot be read, or somebody changes it meanwhile.
-pub fn digest(
+pub fn look(
     root: &Path,
     ignored: &dyn Fn(&Entry) -> bool,
     instead: &[Entry],
     progress: &dyn Progress,
-) -> Result<Digest, Error> {
+) -> Result<Found, Error> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).max(READERS_MIN);
     let (give, take) = sync_channel::<Batch>(threads * BATCHES);
     let (done, collect) = sync_channel(threads * BATCHES);
     let take = Mutex::new(take);
-    let mut walk = walk_unread(root)?.filter(|entry| !entry.as_ref().is_ok_and(ignored));
+    let mut walk = walk_unread(root)?;
     std::thread::scope(|scope| {
         for _ in 0..threads {
             let (take, done) = (&take, done.clone());
@@ -47,7 +55,8 @@ pub fn digest(
         let (mut given, mut added, mut is_over) = (0, 0, false);
         while !is_over || added < given {
             while !is_over && given < added + threads * BATCHES {
-                let entries = walk.by_ref().take(BATCH).collect::<Result<Vec<_>, _>>()?;
+                let counting = walk.by_ref().filter(|entry| !entry.as_ref().is_ok_and(ignored));
+                let entries = counting.take(BATCH).collect::<Result<Vec<_>, _>>()?;
                 is_over = entries.is_empty();
                 if !is_over {
                     give.send(Batch { number: given, entries }).map_err(|_| lost(root))?;
@@ -74,7 +83,7 @@ pub fn digest(
             }
         }
         instead.for_each(|other| tree.add(other));
-        Ok(tree.finish())
+        Ok(Found { digest: tree.finish(), has_others: !walk.others().is_empty() })
     })
 }
 
@@ -123,9 +132,10 @@ mod tests {
             file.write_all(&vec![number as u8; number * 13]).unwrap();
         }
         let wanted = scan::digest(directory.path()).unwrap();
-        let found =
-            |ignored: &dyn Fn(&Entry) -> bool| digest(directory.path(), ignored, &[], &Silent).unwrap();
-        assert_eq!(found(&|_| false), wanted);
-        assert_ne!(found(&|entry| entry.path == b"d1/1"), wanted);
+        let found = |ignored: &dyn Fn(&Entry) -> bool| look(directory.path(), ignored, &[], &Silent).unwrap();
+        assert_eq!(found(&|_| false), Found { digest: wanted, has_others: false });
+        assert_ne!(found(&|entry| entry.path == b"d1/1").digest, wanted);
+        nix::unistd::mkfifo(&directory.path().join("d3/queue"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(found(&|_| false).has_others);
     }
 }

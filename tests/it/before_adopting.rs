@@ -2,8 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::node::{Health, TestNode, text};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+use crate::node::{Health, TestNode, needs_root, text};
 
 #[test]
 fn what_was_installed_by_hand_is_a_warning_that_names_adopt() {
@@ -38,6 +43,86 @@ fn a_part_of_a_release_is_not_adopted() {
     let part = node.root().join("releases/1/bin");
     assert_eq!(node.code(&["adopt", part.to_str().unwrap(), "--version", "9"]), 1);
     assert!(part.join("app").exists());
+}
+
+/// Something mounted, until it is dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(arguments: &[&str], at: &Path) -> Option<Self> {
+        let mounted = Command::new("mount").args(arguments).arg(at).status();
+        mounted.is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+#[test]
+fn a_tree_with_a_mount_in_it_is_not_adopted() {
+    let name = "a_tree_with_a_mount_in_it_is_not_adopted";
+    if !needs_root(name) {
+        return;
+    }
+    let node = TestNode::new(&[]);
+    let (old, users) = (node.root().join("old"), node.path("users"));
+    for path in [&old.join("up"), &users] {
+        fs::create_dir_all(path).unwrap();
+    }
+    for file in [&old.join("VERSION"), &users.join("picture")] {
+        fs::write(file, "1").unwrap();
+    }
+    let (users, itself) = (users.to_str().unwrap(), old.to_str().unwrap());
+    let picture = format!("{users}/picture");
+    for (arguments, at) in [
+        (["-t", "tmpfs", "none"], "up"),
+        (["--bind", users, "--"], "up"),
+        (["--bind", &picture, "--"], "VERSION"),
+    ] {
+        let Some(_mount) = Mount::new(&arguments, &old.join(at)) else {
+            return eprintln!("SKIPPED {name}: no mounts here");
+        };
+        let adopted = node.run(&["adopt", old.to_str().unwrap(), "--version", "1"]);
+        let told = text(&adopted.stderr);
+        assert_eq!(adopted.status.code(), Some(12), "{told}");
+        assert!(told.contains(old.join(at).to_str().unwrap()) && told.contains("[links]"), "{told}");
+        assert!(old.join("VERSION").exists() && node.active().is_none());
+        assert_eq!(node.code(&["adopt", "--undo"]), 1, "nothing was begun");
+    }
+    // A directory that cannot be moved, though it is on the same device, is copied.
+    {
+        let _mount = Mount::new(&["--bind", itself], &old).unwrap();
+        assert_eq!(node.code(&["adopt", old.to_str().unwrap(), "--version", "1"]), 0);
+    }
+    assert_eq!(node.active().as_deref(), Some("1"));
+    assert_eq!(node.code(&["verify"]), 0);
+}
+
+#[test]
+fn a_tree_with_a_fifo_or_a_device_is_refused_by_its_name() {
+    let node = TestNode::new(&[]);
+    let old = node.root().join("old");
+    fs::create_dir_all(old.join("run")).unwrap();
+    fs::write(old.join("VERSION"), "1").unwrap();
+    mkfifo(&old.join("run/queue"), Mode::S_IRWXU).unwrap();
+    let (tree, archive) = (old.to_str().unwrap(), node.path("app-1.tar.zst"));
+    for words in [
+        &["adopt", tree, "--version", "1"][..],
+        &["pack", tree, "--product", "app", "--version", "1", "-o", archive.to_str().unwrap()],
+    ] {
+        let refused = node.run(words);
+        let told = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(12), "{told}");
+        assert!(told.contains("run/queue") && told.contains("leave it out"), "{told}");
+        assert!(!told.contains("the disk"), "{told}");
+    }
+    assert!(old.join("VERSION").exists() && node.active().is_none() && !archive.exists());
+    let undone = node.run(&["adopt", "--undo"]);
+    assert_eq!(undone.status.code(), Some(1));
+    assert!(!text(&undone.stderr).contains("the disk"), "{}", text(&undone.stderr));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::filesystems::Mounted;
-use crate::node::text;
+use crate::node::{Health, TestNode, text};
 
 struct Place {
     mounted: Mounted,
@@ -176,4 +176,50 @@ fn a_tree_with_a_socket_is_adopted() {
     let adopted = cutover(&["adopt", old.to_str().unwrap(), "--version", "0.9"]);
     assert!(adopted.status.success(), "{adopted:?}");
     assert_eq!(cutover(&["verify"]).status.code(), Some(0));
+}
+
+#[test]
+fn what_is_in_a_tree_and_in_no_release_is_named_and_taken_away() {
+    let node = TestNode::new(&[Health::Good, Health::Good]);
+    assert_eq!((node.update(1), node.update(2)), (0, 0));
+    nix::unistd::mkfifo(&node.root().join("releases/1/bin/queue"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let verified = node.run(&["verify", "1"]);
+    let told = text(&verified.stderr);
+    assert_eq!(verified.status.code(), Some(12), "{told}");
+    assert!(told.contains("bin/queue"), "{told}");
+    let differs = node.run(&["diff", "1", "2"]);
+    assert!(differs.status.success() && text(&differs.stdout).contains("bin/queue"), "{differs:?}");
+    let archive = node.archive(1);
+    let repair = ["verify", "1", "--repair", "--allow-unsigned", "--from", archive.to_str().unwrap()];
+    assert_eq!(node.code(&repair), 0);
+    assert!(!node.root().join("releases/1/bin/queue").exists());
+    assert_eq!(node.code(&["verify", "1"]), 0);
+}
+
+#[test]
+fn a_node_that_came_back_from_a_backup_is_as_it_was() {
+    let node = TestNode::new(&[Health::Good, Health::Good, Health::Good]);
+    assert_eq!((node.update(1), node.update(2)), (0, 0));
+    let (root, backup) = (node.root(), node.path("backup"));
+    let copy = |from: &Path, to: &Path| {
+        assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+    };
+    copy(&root, &backup);
+    fs::remove_dir_all(&root).unwrap();
+    copy(&backup, &root);
+    let said = || {
+        let status = node.run(&["status"]);
+        let checked = node.run(&["rollback", "--check"]);
+        assert_eq!((status.status.code(), checked.status.code()), (Some(0), Some(0)));
+        format!("{}{}{}", text(&status.stdout), text(&checked.stdout), text(&checked.stderr))
+    };
+    let told = said();
+    assert!(!told.contains("differ") && !told.contains("written to"), "{told}");
+    rewrite(&root.join("releases/1/bin/app"));
+    let told = said();
+    assert!(told.contains("bin/app"), "{told}");
+    // What was changed since is not carried on, and what was not is.
+    rewrite(&root.join("releases/2/bin/app"));
+    assert_eq!(node.update(3), 0);
+    assert_eq!(node.code(&["verify", "3"]), 0);
 }

@@ -89,6 +89,9 @@ pub(super) fn of_upstream(error: &upstream::Error) -> Failure {
                 Refused::Expired { .. } | Refused::FromTheFuture { .. } => {
                     "compare the clock (`date -u`); if it is right, whoever publishes runs `cutover publish` again"
                 }
+                Refused::OtherProduct { .. } => {
+                    "name the right release; if this node is to run another product from now on, set `product` in `[source]`"
+                }
                 Refused::Incompatible { .. } => "what this node is stands in `[source] compatible`",
                 _ => "ask who published it; the running release is untouched",
             };
@@ -109,6 +112,9 @@ pub(super) fn of_pack(error: &pack::Error) -> Failure {
     use pack::Error as E;
     let told = |hint: &str| Failure::new(code::FAILED, error, Some(hint));
     match error {
+        E::Index(error @ index::Error::Entry { .. }) => {
+            Failure::new(code::REFUSED, error, Some("mend that in the directory, then pack it again"))
+        }
         E::Index(error) => of_index(error),
         E::Disk(error) => of_disk(error, code::FAILED),
         E::Changed(_) => told("pack a directory that nobody writes to meanwhile"),

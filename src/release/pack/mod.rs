@@ -193,11 +193,15 @@ fn write(order: &PackOrder, private: &Path, disk: &Disk, progress: &dyn Progress
     let mut base = order.base.as_deref().map(Base::open).transpose()?;
     progress.begin(Activity::Pack, None, None);
     let mut records = Vec::new();
-    for entry in scan::walk(&order.directory)? {
+    let mut walk = scan::walk(&order.directory)?;
+    for entry in walk.by_ref() {
         let mut entry = entry?;
         check_entry(&entry)?;
         order.owners.apply(&mut entry)?;
         records.push(Record { entry, generation: 0 });
+    }
+    if let Some(path) = walk.others().first() {
+        return Err(index::Error::Entry { path: path.clone(), rule: scan::OTHER }.into());
     }
     if records.is_empty() {
         return Err(Error::Empty(order.directory.clone()));

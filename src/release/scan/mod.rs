@@ -43,8 +43,12 @@ pub struct Walk {
     /// Absent when contents are not read.
     hashers: Option<Hashers>,
     ahead: VecDeque<Result<Found, Error>>,
+    others: Vec<Vec<u8>>,
     has_failed: bool,
 }
+
+/// What to say of one of [`Walk::others`].
+pub const OTHER: &str = "it is a fifo or a device, which no release carries: leave it out";
 
 /// An entry, whose content is perhaps still being hashed.
 struct Found {
@@ -71,6 +75,7 @@ pub fn walk(root: &Path) -> Result<Walk, Error> {
         first_names: FirstNames::default(),
         hashers: Some(Hashers::start()),
         ahead: VecDeque::new(),
+        others: Vec::new(),
         has_failed: false,
     })
 }
@@ -122,6 +127,11 @@ impl Level {
 }
 
 impl Walk {
+    /// Paths that were met so far and that no release may have: fifos and devices, which are no entries.
+    pub fn others(&self) -> &[Vec<u8>] {
+        &self.others
+    }
+
     /// The next entry, without waiting for its content.
     fn find(&mut self) -> Option<Result<Found, Error>> {
         loop {
@@ -138,7 +148,6 @@ impl Walk {
                 parent => [parent, b"/", name.to_bytes()].concat(),
             };
             match self.entry(&name, path.clone()) {
-                // A socket is its program's, and is no part of any release: tar leaves it out, too.
                 Ok(None) => {}
                 Ok(Some(found)) => return Some(Ok(found)),
                 Err(error) => return Some(Err(error).context("read", &self.root.path_of(&path))),
@@ -182,11 +191,13 @@ impl Walk {
             let entry = entry(path, Kind::Directory, &found, xattrs);
             return Ok(Some(Found { entry, content: None }));
         }
+        // A socket is its program's, and is no part of any release: tar leaves it out, too.
         if kind == SFlag::S_IFSOCK {
             return Ok(None);
         }
         if kind != SFlag::S_IFREG {
-            return Err(io::Error::other("it is neither a file, a directory nor a symbolic link"));
+            self.others.push(path);
+            return Ok(None);
         }
         let size = found.st_size as u64;
         let nothing = Digest([0; 32]);

@@ -8,6 +8,7 @@ use cutover::cli::failure::Error;
 use cutover::config::Problem;
 use cutover::coord::operate::Error as OperateError;
 use cutover::health::Invalid as HealthInvalid;
+use cutover::lifecycle::adopting::Error as AdoptingError;
 use cutover::lifecycle::agreement::Error as AgreementError;
 use cutover::lifecycle::data::Error as DataError;
 use cutover::lifecycle::driver::Error as DriverError;
@@ -230,6 +231,17 @@ examples! { staging_errors: StagingError {
     Disk => each(disk_errors(), StagingError::Disk),
 }}
 
+examples! { adopting_errors: AdoptingError {
+    Refused => [AdoptingError::Refused {
+        path: "/srv/shop/v1".into(), why: text("its name is no version"), hint: "say one with `--version`",
+    }],
+    Unfit => [AdoptingError::Unfit {
+        path: "/srv/shop/v1/queue".into(), why: "it is a fifo", hint: "remove it, or move it out of the directory",
+    }],
+    NotUndone => [AdoptingError::NotUndone { why: "nothing was adopted here", hint: "`cutover status` shows it" }],
+    Staging => each(staging_errors(), AdoptingError::Staging),
+}}
+
 examples! { data_errors: DataError {
     Disk => each(disk_errors(), DataError::Disk),
     NoSpace => [DataError::NoSpace { path: "/srv/shop/data".into(), need: 2 << 30, free: 1 << 30 }],
@@ -296,6 +308,7 @@ examples! { failures: Error {
     Config => each(config_problems(), Error::Config),
     Node => each(node_errors(), Error::Node),
     Staging => each(staging_errors(), Error::Staging),
+    Adopting => each(adopting_errors(), Error::Adopting),
     Store => each(store_errors(), Error::Store),
     Disk => each(disk_errors(), Error::Disk),
     Data => each(data_errors(), Error::Data),
