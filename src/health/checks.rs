@@ -214,7 +214,12 @@ fn judge_unit(unit: &Unit, restarts_first: u64) -> (Answer, String) {
             Load::Broken(why) => sick(&format!("cannot be loaded: {why}")),
             // Work that was done and left nothing running.
             Load::Loaded if unit.is_oneshot() && result == "success" => (Answer::Healthy, String::new()),
-            Load::Loaded if result == "success" && unit.get("ConditionResult") == "no" => {
+            // Of a unit that nobody has tried to start systemd says the same, without a time.
+            Load::Loaded
+                if result == "success"
+                    && unit.get("ConditionResult") == "no"
+                    && !["", "0"].contains(&unit.get("ConditionTimestampMonotonic")) =>
+            {
                 sick("was not started: its conditions are not met")
             }
             Load::Loaded => (Answer::Sick, format!("`{name}` is {active} ({sub}); last result: {result}")),
@@ -262,6 +267,26 @@ mod tests {
 
     fn unit(active: &str, sub: &str, restarts: &str) -> Answer {
         unit_of("shop.service", &[("ActiveState", active), ("SubState", sub), ("NRestarts", restarts)])
+    }
+
+    #[test]
+    fn conditions_are_blamed_only_when_they_were_looked_at() {
+        let words = |at| {
+            let pairs = [
+                ("ActiveState", "inactive"),
+                ("SubState", "dead"),
+                ("Result", "success"),
+                ("ConditionResult", "no"),
+                ("ConditionTimestampMonotonic", at),
+            ];
+            judge_unit(
+                &Unit::new("a.service", crate::sys::systemd::Properties::from_pairs(pairs)).unwrap(),
+                0,
+            )
+            .1
+        };
+        assert!(words("12345").contains("conditions"));
+        assert_eq!(words("0"), "`a.service` is inactive (dead); last result: success");
     }
 
     #[test]

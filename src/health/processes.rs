@@ -108,6 +108,14 @@ pub fn in_use(releases: &Path) -> BTreeMap<PathBuf, Vec<u32>> {
     trees
 }
 
+/// The units, of these, with a process that uses a tree in the directory `releases`.
+pub fn units_in(releases: &Path, groups: &[Group]) -> BTreeSet<String> {
+    let mut look = Look::at(releases);
+    let mut uses = |pid| look.at_process(pid).is_ok_and(|used| !used.is_empty());
+    let found = groups.iter().filter(|group| pids_of(&group.path).into_iter().any(&mut uses));
+    found.map(|group| group.unit.clone()).collect()
+}
+
 /// The name of the tree under `releases` that a process runs from, if it runs from one.
 pub fn tree_of(pid: u32, releases: &Path) -> Option<PathBuf> {
     let used = Look::at(releases).at_process(pid).unwrap_or_default();

@@ -174,10 +174,13 @@ impl Trial {
         self.healthy_since.is_some()
     }
 
-    /// What speaks against the release by its checks' last answers, if anything does.
-    pub fn complaint(&self) -> Option<String> {
-        let sick = |check: &&Counted| check.last.as_ref().is_some_and(|last| last.ok == Answer::Sick);
-        self.counted.values().find(sick)?.last.as_ref().map(ToString::to_string)
+    /// What keeps the release from being healthy by its checks' last answers: one that says that it is sick, if there is
+    /// one.
+    pub fn complaint(&self) -> Option<&Observation> {
+        let open = || {
+            self.counted.values().filter_map(|check| check.last.as_ref().filter(|last| !last.ok.is_healthy()))
+        };
+        open().find(|last| last.ok == Answer::Sick).or_else(|| open().next())
     }
 
     /// How long all has been well, without a break.
@@ -329,6 +332,18 @@ mod tests {
         let answers: Vec<_> = (0..61).map(|second| if second % 3 == 0 { Sick } else { Healthy }).collect();
         let Verdict::Failed(text) = after(&answers) else { panic!("it went on") };
         assert_eq!(text, "not healthy for 10s within 1min: check `web` fails: words");
+    }
+
+    #[test]
+    fn whatever_keeps_a_release_from_being_healthy_is_named() {
+        let mut trial = Trial::new(&settings(), &[]);
+        let mut complaint = |processes, web| {
+            trial.observe(Duration::ZERO, &[saw("processes", processes), saw("web", web)]);
+            trial.complaint().map(|last| last.name.clone())
+        };
+        assert_eq!(complaint(Healthy, Healthy), None);
+        assert_eq!(complaint(NotYet, Healthy).as_deref(), Some("processes"));
+        assert_eq!(complaint(NotYet, Sick).as_deref(), Some("web"));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::application::Moment;
 use super::hooks::Hooks;
+use super::service::Action;
 use super::settings::Settings;
 use crate::sys::clock::Clock;
 use crate::types::record::{Deadline, Phase};
@@ -52,6 +53,11 @@ impl Bounds {
         let stop = drain + service.stop_timeout.0 + AFTER_KILL;
         // What still runs then is stopped once more, and systemd reads its unit files.
         let start = service.stop_timeout.0 + AFTER_KILL + service.start_timeout.0;
+        // Going back, what does not reload in that time is restarted.
+        let reload = match service.action {
+            Action::ReloadOrRestart => service.start_timeout.0,
+            Action::Restart | Action::StopStart | Action::None => Duration::ZERO,
+        };
         let copies = if settings.data.is_empty() {
             Duration::ZERO
         } else {
@@ -70,7 +76,7 @@ impl Bounds {
                 + others
                 + MARGIN,
             trial: checks + run_hooks(Moment::Healthy) + others + MARGIN,
-            back: run_hooks(Moment::PreRollback) + stop + start + checks + others + MARGIN,
+            back: run_hooks(Moment::PreRollback) + stop + reload + start + checks + others + MARGIN,
             end: run_hooks(Moment::Committed)
                 .max(run_hooks(Moment::PostRollback) + run_hooks(Moment::Failed))
                 + MARGIN,

@@ -8,7 +8,7 @@ use super::application::{Application, Direction, Moment, last_words_text};
 use super::deadline;
 use super::driver::{Did, Driver, Error, Narrator, RESUMES_MAX, Watching};
 use super::settings::Settings;
-use crate::health::{Baseline, Trial};
+use crate::health::{Answer, Baseline, Trial};
 use crate::store::{ReadyPointer, Store};
 use crate::sys::ioctl::Prompt;
 use crate::types::record::{Cause, Deadline, Event, Reason, Record};
@@ -387,18 +387,15 @@ fn too_late(record: &Record, trial: &Trial, is_well: bool) -> Reason {
     if let Some(silence) = trial.lacks_proof() {
         return Reason::new(Cause::Unproven, format!("the deadline has passed, and {silence}"));
     }
-    if let Some(complaint) = trial.complaint() {
-        let text = format!("the release was not healthy before the deadline: {complaint}");
+    let complaint = trial.complaint();
+    let words = complaint.map(|last| format!(": {last}")).unwrap_or_default();
+    if record.resumes == 0 || complaint.is_some_and(|last| last.ok == Answer::Sick) {
+        let long = if complaint.is_some() { "" } else { " for long enough" };
+        let text = format!("the release was not healthy{long} before the deadline{words}");
         return Reason::new(Cause::Unhealthy, text);
     }
-    if record.resumes == 0 {
-        return Reason::new(
-            Cause::Unhealthy,
-            "the release was not healthy for long enough before the deadline",
-        );
-    }
     let text = "the update was interrupted, and the deadline has passed before the release could show that it is healthy";
-    Reason::new(Cause::Deadline, text)
+    Reason::new(Cause::Deadline, format!("{text}{words}"))
 }
 
 fn is_operators(own: &Own) -> bool {

@@ -1,5 +1,6 @@
 //! The application on a real node: its services, checks, hooks and data, and the timer that recovers the node.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -189,8 +190,9 @@ impl Application for Local<'_> {
     }
 
     fn stop(&self, record: &Record) -> Result<(), Reason> {
-        // A fleet may want all to have stopped before any starts.
-        let must_stop = !self.settings.data.is_empty() || record.rollout.is_some();
+        // A fleet may want all to have stopped before any starts; and after a first installation that failed none does.
+        let is_last = is_going_back(record) && record.from.is_none();
+        let must_stop = !self.settings.data.is_empty() || record.rollout.is_some() || is_last;
         if !self.services.stops_first(must_stop) {
             return Ok(());
         }
@@ -288,18 +290,20 @@ impl Application for Local<'_> {
         let layout = &self.store.layout;
         let mut env = self.environment("check", None);
         env.push(("CUTOVER_TO_VERSION".into(), version.as_str().into()));
-        let left = record.and_then(|record| record.units.as_ref()).map(|before| before.left.as_slice());
-        let is_left = |unit: &String| left.is_some_and(|left| left.contains(unit));
+        let before = record.and_then(|record| record.units.clone()).unwrap_or_default();
         let mut units = if self.has_units() { self.units_of(tree) } else { Vec::new() };
-        units.retain(|unit| !is_left(unit));
+        units.retain(|unit| !before.left.contains(unit));
+        let mut others: BTreeSet<_> = self.linked().into_iter().chain(before.others).collect();
+        // What was down needs not be up, and may have come up meanwhile. Going back, it may be what cannot be stopped.
+        if record.is_some_and(is_going_back) {
+            others.retain(|unit| !before.left.contains(unit));
+        } else {
+            others.extend(before.left);
+        }
         let context = Context {
             tree: tree.to_owned(),
             releases: layout.releases(),
-            others: self
-                .linked()
-                .into_iter()
-                .filter(|unit| !is_left(unit) && !units.contains(unit))
-                .collect(),
+            others: others.into_iter().filter(|unit| !units.contains(unit)).collect(),
             units,
             // Going back, what is older than the switch belongs to the release that comes back.
             since: record.filter(|record| !is_going_back(record)).and_then(Self::moved_at),

@@ -13,11 +13,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::shipped::{self, Shipped, has_install_section, install_links, is_equal, listed};
+use super::shipped::{self, Shipped, install_links, is_equal, listed};
 use crate::sys::disk::{self, Disk};
 use crate::sys::systemd;
 use crate::sys::unit::{self, is_template};
 use crate::types::escaped_path;
+use crate::types::record::UnitsBefore;
 
 /// How many unit files one release may ship.
 pub(super) const UNITS_MAX: usize = 200;
@@ -38,6 +39,17 @@ pub enum Error {
     /// More than anybody means to ship.
     #[error("cannot link the units of `{}`: there are more than {UNITS_MAX}", escaped_path(.0))]
     TooMany(PathBuf),
+}
+
+/// What is known of the units when a release is to be linked.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight<'a> {
+    /// A tree whose units systemd surely has read, if there is one: a reload is spared when they are equal.
+    pub known: Option<&'a Path>,
+    /// The tree whose units were linked last, or still are.
+    pub leaving: Option<&'a Path>,
+    /// How the units stood before anything was stopped.
+    pub before: &'a UnitsBefore,
 }
 
 /// The links to unit files of one application.
@@ -79,37 +91,40 @@ impl Links {
 
     /// Makes sure that exactly the units that `tree` ships are linked and known to systemd. Call it when the pointer
     /// names `tree`. Units that only another release has are stopped, disabled and removed; new ones are enabled as their
-    /// `[Install]` section says. Those in `left` are not linked anew: an admin took them away.
-    ///
-    /// `known` is a tree whose units systemd surely has read, if there is one: a reload is spared when they are equal.
-    pub fn ensure(
-        &self,
-        disk: &Disk,
-        tree: &Path,
-        known: Option<&Path>,
-        left: &[String],
-    ) -> Result<(), Error> {
+    /// `[Install]` section says. Those that an admin took away are not linked anew; one that he has disabled, and that
+    /// runs, is not enabled.
+    pub fn ensure(&self, disk: &Disk, tree: &Path, sight: &Sight) -> Result<(), Error> {
+        let Sight { known, leaving, before } = *sight;
         let Shipped { units, drop_ins, .. } = shipped::of(tree, &self.declared)?;
         let wanted: BTreeSet<_> = units
             .into_iter()
             .chain(drop_ins)
             .filter(|file| {
-                self.is_ours(file) || !(left.contains(file) || is_mask(&self.directory.join(file)))
+                self.is_ours(file) || !(before.left.contains(file) || is_mask(&self.directory.join(file)))
             })
             .collect();
         let ours = self.linked()?;
         let gone: Vec<_> = ours.difference(&wanted).cloned().collect();
         let new: Vec<_> = wanted.difference(&ours).cloned().collect();
         self.remove(disk, &gone)?;
+        // Their links are gone already.
+        self.stop(
+            &before.disabled.iter().filter(|unit| !wanted.contains(*unit)).cloned().collect::<Vec<_>>(),
+        )?;
         for file in &new {
             self.link(disk, file)?;
+        }
+        if let Some(leaving) = leaving {
+            for unit in wanted.intersection(&ours).filter(|file| is_unit_file(file)) {
+                self.enable_anew(disk, leaving, tree, unit)?;
+            }
         }
         let is_known = known.is_some_and(|known| wanted.iter().all(|file| is_equal(known, tree, file)));
         if gone.is_empty() && new.is_empty() && (wanted.is_empty() || is_known) {
             return Ok(());
         }
-        for unit in new.iter().filter(|file| is_unit_file(file) && has_install_section(tree, file)) {
-            self.enable(disk, tree, unit)?;
+        for unit in new.iter().filter(|file| is_unit_file(file) && !before.disabled.contains(file)) {
+            self.enable(disk, unit, &install_links(tree, unit))?;
         }
         Ok(systemd::daemon_reload()?)
     }
@@ -172,13 +187,32 @@ impl Links {
     }
 
     /// Makes the links that the `[Install]` section wants. systemctl(1) would make them to the tree of this very release.
-    fn enable(&self, disk: &Disk, tree: &Path, unit: &str) -> Result<(), Error> {
-        for link in install_links(tree, unit) {
-            let path = self.directory.join(&link);
+    fn enable(&self, disk: &Disk, unit: &str, links: &[String]) -> Result<(), Error> {
+        for link in links {
+            let path = self.directory.join(link);
             if fs::symlink_metadata(&path).is_err() {
-                let up = if link.contains('/') { Path::new("..") } else { Path::new("") };
-                self.put(disk, &path, &up.join(unit))?;
+                self.put(disk, &path, &enabling(link, unit))?;
             }
+        }
+        Ok(())
+    }
+
+    /// Gives a unit that stays linked the links that its `[Install]` section in `tree` wants instead of those that the one
+    /// in `leaving` wanted. One that an admin has disabled has none of them, and gets none.
+    fn enable_anew(&self, disk: &Disk, leaving: &Path, tree: &Path, unit: &str) -> Result<(), Error> {
+        let (old, new) = (install_links(leaving, unit), install_links(tree, unit));
+        let is_there = |link: &String| {
+            fs::read_link(self.directory.join(link)).is_ok_and(|target| target == enabling(link, unit))
+        };
+        let is_disabled = !old.is_empty() && !old.iter().chain(&new).any(is_there);
+        if old == new || is_disabled {
+            return Ok(());
+        }
+        // New ones first: who is interrupted between both finds it enabled.
+        let missing: Vec<_> = new.iter().filter(|link| !old.contains(link)).cloned().collect();
+        self.enable(disk, unit, &missing)?;
+        for link in old.iter().filter(|link| !new.contains(link) && is_there(link)) {
+            disk.remove_file(&self.directory.join(link))?;
         }
         Ok(())
     }
@@ -250,6 +284,11 @@ impl Links {
         }
         Ok(())
     }
+}
+
+/// Where a link leads that enables a unit.
+fn enabling(link: &str, unit: &str) -> PathBuf {
+    Path::new(if link.contains('/') { ".." } else { "" }).join(unit)
 }
 
 /// Whether this names a unit, and not a drop-in.
@@ -332,7 +371,7 @@ mod tests {
         let Place { _directory, disk, tree, links } = place(&[("a.service", text), ("t@.service", template)]);
         for unit in ["a.service", "t@.service"] {
             links.link(&disk, unit).unwrap();
-            links.enable(&disk, &tree, unit).unwrap();
+            links.enable(&disk, unit, &install_links(&tree, unit)).unwrap();
         }
         let target = |path: &str| fs::read_link(links.directory.join(path)).unwrap();
         assert_eq!(target("multi-user.target.wants/a.service"), Path::new("../a.service"));
@@ -345,5 +384,52 @@ mod tests {
         assert!(links.directory.join("a.service").is_symlink());
         // An admin may have enabled instances.
         assert!(links.directory.join("multi-user.target.wants/t@main.service").is_symlink());
+    }
+
+    #[test]
+    fn install_sections_go_forth_and_back_but_for_what_is_disabled() {
+        let Place { _directory, disk, tree, links } =
+            place(&[("a.service", "[Install]\nWantedBy=multi-user.target\nAlias=b.service\n")]);
+        let (next, bare) = (tree.with_file_name("2"), tree.with_file_name("3"));
+        for (tree, text) in
+            [(&next, "[Install]\nWantedBy=timers.target\nAlias=c.service\n"), (&bare, "[Unit]\n")]
+        {
+            for path in [tree, &tree.join("systemd")] {
+                disk.make_directory(path, 0o755).unwrap();
+            }
+            disk.replace(&tree.join("systemd/a.service"), text.as_bytes(), 0o644).unwrap();
+        }
+        let there = || {
+            let all = [
+                "multi-user.target.wants/a.service",
+                "b.service",
+                "timers.target.wants/a.service",
+                "c.service",
+            ];
+            all.map(|link| links.directory.join(link).is_symlink())
+        };
+        let [of_first, of_next, none] = [[true, true, false, false], [false, false, true, true], [false; 4]];
+        links.link(&disk, "a.service").unwrap();
+        links.enable(&disk, "a.service", &install_links(&tree, "a.service")).unwrap();
+        let steps = [
+            (&tree, &next, of_next),
+            (&next, &tree, of_first),
+            (&tree, &bare, none),
+            (&bare, &next, of_next),
+        ];
+        for (leaving, coming, wanted) in steps {
+            links.enable_anew(&disk, leaving, coming, "a.service").unwrap();
+            assert_eq!(there(), wanted, "{} to {}", leaving.display(), coming.display());
+            links.enable_anew(&disk, leaving, coming, "a.service").unwrap();
+            assert_eq!(there(), wanted, "done twice");
+        }
+        links.disable(&disk, "a.service").unwrap();
+        links.enable_anew(&disk, &next, &tree, "a.service").unwrap();
+        assert_eq!(there(), none);
+        // Whoever was interrupted has both.
+        links.enable(&disk, "a.service", &install_links(&tree, "a.service")).unwrap();
+        links.enable(&disk, "a.service", &install_links(&next, "a.service")).unwrap();
+        links.enable_anew(&disk, &tree, &next, "a.service").unwrap();
+        assert_eq!(there(), of_next);
     }
 }

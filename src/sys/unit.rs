@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::systemd::{self, Error, Properties};
 
 /// What is asked of each unit.
-const PROPERTIES: [&str; 26] = [
+const PROPERTIES: [&str; 33] = [
     "Id",
     "Names",
     "LoadState",
@@ -39,6 +39,13 @@ const PROPERTIES: [&str; 26] = [
     "MainPID",
     "RemainAfterExit",
     "ConditionResult",
+    "ConditionTimestampMonotonic",
+    "CanStart",
+    "CanStop",
+    "Wants",
+    "Requires",
+    "BindsTo",
+    "Upholds",
 ];
 
 /// The kinds of units that an application can consist of, by the ending of their names.
@@ -185,6 +192,19 @@ impl Unit {
             .flat_map(|property| self.properties.words(property))
     }
 
+    /// Units that systemd starts with this one, or when this one says so.
+    pub fn brings(&self) -> impl Iterator<Item = &str> {
+        ["Wants", "Requires", "BindsTo", "Upholds", "Triggers"]
+            .into_iter()
+            .flat_map(|property| self.properties.words(property))
+    }
+
+    /// Whether systemd does this to it when it is told so; some units it starts or stops with others only
+    /// (`RefuseManualStart=`, `RefuseManualStop=`).
+    pub fn can(&self, capability: &str) -> bool {
+        self.get(capability) != "no"
+    }
+
     /// Units that run on this one's behalf.
     fn helpers(&self) -> Vec<&str> {
         let mut names: Vec<_> = self.properties.words("Triggers").collect();
@@ -218,6 +238,18 @@ pub fn look(names: &[String]) -> Result<Vec<Unit>, Error> {
     let names: Vec<_> = names.iter().filter(|name| !is_template(name)).cloned().collect();
     let shown = systemd::show(&names, &PROPERTIES)?;
     Ok(names.iter().zip(shown).filter_map(|(name, properties)| Unit::new(name, properties)).collect())
+}
+
+/// Looks at templates, under their own names: what systemd says of one is what it says of any instance.
+pub fn look_at_templates(names: &[String]) -> Result<Vec<Unit>, Error> {
+    let templates: Vec<_> = names.iter().filter(|name| is_template(name)).collect();
+    let instances: Vec<_> = templates.iter().filter_map(|name| instance(name, "cutover")).collect();
+    let shown = systemd::show(&instances, &["LoadState", "LoadError"])?;
+    Ok(templates
+        .into_iter()
+        .zip(shown)
+        .filter_map(|(name, properties)| Unit::new(name, properties))
+        .collect())
 }
 
 /// Looks at units and at all that runs on their behalf. What is not named is there only while systemd knows it.

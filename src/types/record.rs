@@ -295,6 +295,9 @@ pub struct UnitsBefore {
     /// What ran besides the units that every start names: instances of templates, jobs of timers, and the like.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<String>,
+    /// Shipped units that run, though an admin has disabled them: they are linked again, and not enabled.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disabled: Vec<String>,
     /// Units of others that ran, and that systemd stops with the application's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dependants: Vec<String>,

@@ -33,13 +33,19 @@ def check(is_so, text):
 
 
 def installs_by_timer(app):
-    """the timer fires, and the first release is installed and committed"""
-    version = app.publish()
+    """a first release that is sick leaves nothing running; the timer fires, and the next is installed and committed"""
+    bare = app.node.path("/etc/cutover/app.toml.d/bare.toml")
+    app.node.write("/etc/cutover/app.toml.d/bare.toml", "data = []\n")
+    app.publish(sick_after=0)
+    app.update(1)
+    check(not app.is_active("app.service"), "a release that is not installed runs")
+    bare.unlink()
+    version, before = app.publish(), len(app.history())
     app.node.write("/etc/systemd/system/cutover@app.timer.d/soon.conf",
                    "[Timer]\nOnCalendar=\nOnActiveSec=200ms\nRandomizedDelaySec=0\nAccuracySec=10ms\n")
     app.node.call("systemctl", "daemon-reload")
     app.node.call("systemctl", "start", "cutover@app.timer")
-    eventually("the timer's update ends", 30, lambda: app.history())
+    eventually("the timer's update ends", 30, lambda: len(app.history()) > before)
     app.at_rest()
     app.serves(version)
     check(app.history()[-1]["outcome"] == "committed", f"the outcome is {app.history()[-1]}")

@@ -17,8 +17,10 @@ ADMINS = {
     "k.timer": "[Timer]\nOnCalendar=yearly\nUnit=k-tick.service\n",
     "k-tick.service": SERVICE,
     "k.path": "[Path]\nPathExists=/run/never\nUnit=k-tick.service\n",
-    "k.target": "[Unit]\nWants=k-part.service\n",
+    "k.target": "[Unit]\nWants=k-part.service k-loose.service k-other.service\n",
     "k-part.service": f"[Unit]\nPartOf=k.target\n{SERVICE}",
+    "k-loose.service": SERVICE,
+    "k-other.service": f"[Service]\n{SLEEP}",
     "k.slice": "[Slice]\n",
     "k-inside.service": f"{SERVICE}Slice=k.slice\n",
     "mnt-k.mount": "[Mount]\nWhat=tmpfs\nWhere=/mnt/k\nType=tmpfs\n",
@@ -26,8 +28,8 @@ ADMINS = {
 }
 KINDS = ["app.service", "k.service", "k-once.service", "k.socket", "k-accept.socket", "k.timer", "k.path", "k.target",
          "k.slice", "mnt-k.mount", "k-job@.service"]
-RESTARTED = ["app.service", "k.service", "k-part.service", "k-inside.service", "k.target", "k-job@a.service"]
-STAYING = ["k.socket", "k.timer", "k.path", "mnt-k.mount"]
+RESTARTED = ["app.service", "k.service", "k-part.service", "k-loose.service", "k-inside.service", "k.target", "k-job@a.service"]
+STAYING = ["k.socket", "k.timer", "k.path", "mnt-k.mount", "k-other.service"]
 UP = RESTARTED + STAYING + ["k-accept.socket", "k.slice"]
 DEPENDANTS = {
     "d-requires.service": "Requires=app.service\nAfter=app.service\n",
@@ -169,7 +171,25 @@ def ships_every_kind(app):
     app.node.call("cutover", "rollback", "--no-hold")
     app.serves(shipping)
     is_there()
-    # A disabled one stays away, here and in the next release.
+    # One that is disabled and runs comes over, and stays disabled. Others are enabled as each release says.
+    before = runs(app, ["s.service"])
+    app.node.call("systemctl", "disable", "s.service")
+    install = {"s.timer": shipped["s.timer"].replace("multi-user", "timers") + "Alias=s-alias.timer\n"}
+    next_one = app.publish(units=list({**shipped, **install}.items()))
+    app.update(0)
+    app.serves(next_one)
+    check(runs(app, ["s.service"]) != before, "a disabled unit still runs the old code")
+    links = ["multi-user.target.wants/s.service", "multi-user.target.wants/s.timer", "timers.target.wants/s.timer",
+             "s-alias.timer"]
+
+    def enabled():
+        return [link for link in links if app.node.path(f"/etc/systemd/system/{link}").is_symlink()]
+
+    check(enabled() == links[2:], f"enabled by {enabled()}")
+    app.node.call("cutover", "rollback", "--no-hold")
+    runs(app, ["s.service"])
+    check(enabled() == links[1:2], f"after the rollback enabled by {enabled()}")
+    # A disabled one that is down stays away.
     app.node.call("systemctl", "disable", "--now", "s.service")
     next_one = app.publish(units=list(shipped.items()))
     app.update(0)
@@ -228,7 +248,15 @@ def refuses_what_cannot_be_brought_back(app):
 
         setting.fragment(setting.text.replace("x.service", "typo.service"))
         is_refused("typo.service")
+        setting.fragment(setting.text.replace("x.service", "typo@.service"))
+        is_refused("typo@.service")
         setting.fragment(setting.text)
+        for refusal in ["RefuseManualStop=yes", "RefuseManualStart=yes"]:
+            node.write("/etc/systemd/system/x.service.d/no.conf", f"[Unit]\n{refusal}\n")
+            node.call("systemctl", "daemon-reload")
+            is_refused("RefuseManualStart=")
+        node.call("rm", "-r", "/etc/systemd/system/x.service.d")
+        node.call("systemctl", "daemon-reload")
         node.call("systemctl", "mask", "x.service")
         is_refused("masked", by_check=0)
         node.call("systemctl", "unmask", "x.service")
@@ -329,5 +357,22 @@ def bounds_the_start(app):
         return f"{time.monotonic() - began:.0f} s"
 
 
+def comes_back_without_reload(app):
+    """a release whose services refuse to reload goes back, though these refuse that, too"""
+    reloads = "ExecReload=/bin/sh -c 'test ! -e /run/no-reload'\n"
+    with Setting(app, {"r.service": SERVICE + reloads}, ["app.service", "r.service"],
+                 "action = \"reload-or-restart\"\n") as setting:
+        setting.fragment("data = []\n" + setting.text)
+        app.node.call("systemctl", "start", "r.service")
+        old, before = app.version(), runs(app, ["r.service"])
+        app.node.call("touch", "/run/no-reload")
+        app.publish()
+        app.update(10)
+        app.serves(old)
+        check(runs(app, ["r.service"]) != before, "it was not restarted")
+        app.node.call("rm", "/run/no-reload")
+
+
 UNITS = [brings_every_kind_over, ships_every_kind, leaves_down_what_is_down, refuses_what_cannot_be_brought_back,
-         brings_dependants_back, sees_old_code, bounds_the_start]
+         brings_dependants_back, sees_old_code, bounds_the_start,
+         comes_back_without_reload]

@@ -26,6 +26,7 @@ impl Local<'_> {
             others: self.linked(),
             again: before.others,
             left: before.left,
+            is_going_back: super::is_going_back(record),
             tree,
             env: self.environment("service", Some(record)),
         }
@@ -88,6 +89,7 @@ impl Local<'_> {
             shipped: shipped.unwrap_or_default(),
             linked,
             coming,
+            releases: self.store.layout.releases(),
             is_first: serves.is_none(),
             declared,
         })
@@ -124,8 +126,14 @@ impl Local<'_> {
         let is_first = direction == Direction::Forward && record.resumes == 0;
         let known =
             record.from.as_ref().filter(|_| is_first).map(|from| self.store.layout.tree(&from.version));
-        let left = record.units.as_ref().map(|before| before.left.as_slice()).unwrap_or_default();
-        self.links().ensure(&self.store.disk, tree, known.as_deref(), left)
+        let leaving = match direction {
+            Direction::Forward => record.from.as_ref(),
+            Direction::Back => Some(&record.to),
+        };
+        let leaving = leaving.map(|release| self.store.layout.tree(&release.version));
+        let before = record.units.clone().unwrap_or_default();
+        let sight = units::Sight { known: known.as_deref(), leaving: leaving.as_deref(), before: &before };
+        self.links().ensure(&self.store.disk, tree, &sight)
     }
 
     /// The processes that the release has started which is being left. Of a rollback by hand nobody knows when that was

@@ -2,9 +2,12 @@
 //! all of it is as it was, but for the release.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
-use super::Error;
-use crate::sys::unit::{self, Load, Unit, is_template};
+use super::{Error, units::groups};
+use crate::health;
+use crate::sys::systemd;
+use crate::sys::unit::{self, Kind, Load, Unit, is_template};
 use crate::types::record::UnitsBefore;
 
 /// How many units of others are looked at.
@@ -27,6 +30,11 @@ pub enum Objection {
     /// It could be stopped, and not be started again.
     #[error("unit `{0}` is masked and runs: it could not be started again; unmask it, or stop it")]
     MaskedRuns(String),
+    /// It could be stopped, and not be started again, or not even that.
+    #[error(
+        "unit `{0}` may only be started or stopped with others (`RefuseManualStart=`, `RefuseManualStop=`): allow it with a drop-in (`systemctl edit {0}`), or take it out of `[service] units`"
+    )]
+    OnlyWithOthers(String),
     /// The update runs in a unit that would be stopped.
     #[error("stopping the application's units would stop `{0}`, and this update with it")]
     Itself(String),
@@ -43,20 +51,23 @@ pub struct Before {
     pub linked: BTreeSet<String>,
     /// Units that the release brings which is to run.
     pub coming: BTreeSet<String>,
+    /// The directory of all trees.
+    pub releases: PathBuf,
     pub is_first: bool,
 }
 
 impl Before {
     /// Looks at what runs, and refuses what could not be brought back.
     pub fn look(&self) -> Result<Result<UnitsBefore, Objection>, Error> {
-        let named: BTreeSet<_> =
-            self.declared.iter().chain(&self.shipped).chain(&self.linked).cloned().collect();
-        let family = unit::family(&named.into_iter().collect::<Vec<_>>())?;
+        let family = self.family()?;
         let dependants = dependants_of(&family)?;
         let running = family.iter().map(|unit| &unit.name).chain(&dependants);
         let me = own_unit();
         if let Some(me) = me.filter(|me| running.clone().any(|name| name == me)) {
             return Ok(Err(Objection::Itself(me)));
+        }
+        if let Some(objection) = self.missing_template()? {
+            return Ok(Err(objection));
         }
         Ok(self.judge(&family).map(|mut before| {
             before.dependants = dependants;
@@ -66,9 +77,7 @@ impl Before {
 
     /// The same when going back: what is wrong with a unit keeps nobody from that, it is left alone.
     pub fn look_going_back(&self) -> Result<UnitsBefore, Error> {
-        let named: BTreeSet<_> =
-            self.declared.iter().chain(&self.shipped).chain(&self.linked).cloned().collect();
-        let family = unit::family(&named.into_iter().collect::<Vec<_>>())?;
+        let family = self.family()?;
         let mut before = self.stands(&family);
         before.left.extend(
             family.iter().filter(|unit| self.objection(unit).is_some()).map(|unit| unit.name.clone()),
@@ -77,6 +86,33 @@ impl Before {
         before.left.dedup();
         before.dependants = dependants_of(&family)?;
         Ok(before)
+    }
+
+    /// All that is the application's: what is named, what runs on its behalf, and what it wants and runs from a tree of
+    /// ours, though systemd does not stop it with what wants it.
+    fn family(&self) -> Result<Vec<Unit>, Error> {
+        let named: BTreeSet<_> =
+            self.declared.iter().chain(&self.shipped).chain(&self.linked).cloned().collect();
+        let mut family = unit::family(&named.into_iter().collect::<Vec<_>>())?;
+        let mut seen: BTreeSet<String> = family.iter().map(|unit| unit.name.clone()).collect();
+        let mut next = wanted(&family, &seen);
+        while !next.is_empty() && seen.len() < DEPENDANTS_MAX {
+            let mut found = unit::look(&next.iter().cloned().collect::<Vec<_>>())?;
+            seen.append(&mut next);
+            found.retain(Unit::is_up);
+            let own = health::units_in(&self.releases, &groups(&found));
+            found.retain(|unit| unit.kind != Kind::Service || own.contains(&unit.name));
+            next = wanted(&found, &seen);
+            found.retain(|unit| unit.kind == Kind::Service);
+            family.append(&mut found);
+        }
+        Ok(family)
+    }
+
+    /// A template of the settings that is not there. It is no unit: only its instances are looked at.
+    fn missing_template(&self) -> Result<Option<Objection>, Error> {
+        let templates = unit::look_at_templates(&self.declared)?;
+        Ok(templates.iter().find_map(|template| self.objection(template)))
     }
 
     fn judge(&self, family: &[Unit]) -> Result<UnitsBefore, Objection> {
@@ -98,8 +134,16 @@ impl Before {
             }
             Load::Masked if unit.is_up() && self.is_own(&unit.name) => Some(Objection::MaskedRuns(name())),
             Load::Loaded if is_declared && unit.is_transient() => Some(Objection::Transient(name())),
+            Load::Loaded if !self.can_move(unit) => Some(Objection::OnlyWithOthers(name())),
             Load::Loaded | Load::Masked | Load::Missing | Load::Broken(_) => None,
         }
+    }
+
+    /// Whether systemd does to this unit what an update asks for.
+    fn can_move(&self, unit: &Unit) -> bool {
+        let is_own = self.is_own(&unit.name);
+        let stops = unit.kind.is_restarted() && (is_own || unit.is_up());
+        (unit.can("CanStart") || !(is_own || stops)) && (unit.can("CanStop") || !stops)
     }
 
     /// Whether every start names this unit.
@@ -116,7 +160,8 @@ impl Before {
     fn stands(&self, family: &[Unit]) -> UnitsBefore {
         let own = || family.iter().filter(|unit| self.is_own(&unit.name));
         let runs = own().any(Unit::is_up);
-        let left = own().filter(|unit| match unit.load {
+        // What is up runs code of the release that goes: it is never left alone.
+        let left = own().filter(|unit| !unit.is_up()).filter(|unit| match unit.load {
             Load::Masked => true,
             Load::Loaded => !self.is_first && runs && was_stopped(unit),
             // `systemctl disable` takes the link away; what comes only now has none yet.
@@ -130,7 +175,10 @@ impl Before {
             !self.is_own(&unit.name) && unit.is_up() && !unit.is_connection() && !unit.is_transient()
         });
         let others: Vec<_> = others.map(|unit| unit.name.clone()).collect();
-        UnitsBefore { left, others, dependants: Vec::new(), since: None }
+        let disabled = own()
+            .filter(|unit| unit.is_up() && self.shipped.contains(&unit.name) && !self.is_linked(&unit.name));
+        let disabled: Vec<_> = disabled.map(|unit| unit.name.clone()).collect();
+        UnitsBefore { left, others, disabled, dependants: Vec::new(), since: None }
     }
 }
 
@@ -147,10 +195,26 @@ fn was_stopped(unit: &Unit) -> bool {
 /// units that a release on this node ships.
 pub fn ensure_usable(declared: &[String], here: BTreeSet<String>) -> Result<Result<(), Objection>, Error> {
     let before = Before { declared: declared.to_vec(), coming: here, ..Before::default() };
-    let units = unit::look(declared)?;
+    let mut units = unit::look_at_templates(declared)?;
+    units.extend(unit::look(declared)?);
     let mut bad = units.iter().filter_map(|unit| before.objection(unit));
     // That a unit is masked just now is no slip in a file.
     Ok(bad.find(|objection| !matches!(objection, Objection::MaskedRuns(_))).map_or(Ok(()), Err))
+}
+
+/// Services that systemd starts with these; of targets also what starts services in turn. What a service wants of targets
+/// is not the application's.
+fn wanted(units: &[Unit], seen: &BTreeSet<String>) -> BTreeSet<String> {
+    let names = units.iter().flat_map(|unit| unit.brings().map(|name| (unit.kind, name)));
+    let is_wanted = |of: Kind, name: &str| match Kind::of(name) {
+        Some(Kind::Service) => true,
+        Some(Kind::Target | Kind::Socket | Kind::Timer | Kind::Path) => of == Kind::Target,
+        Some(Kind::Slice | Kind::Mount | Kind::Automount | Kind::Swap) | None => false,
+    };
+    names
+        .filter(|(of, name)| is_wanted(*of, name) && !seen.contains(*name) && systemd::is_unit_name(name))
+        .map(|(_, name)| name.to_owned())
+        .collect()
 }
 
 /// Units of others that run now and would be stopped with these, and theirs in turn.
@@ -172,7 +236,7 @@ fn dependants_of(family: &[Unit]) -> Result<Vec<String>, Error> {
 fn dependants<'a>(units: impl Iterator<Item = &'a Unit>, seen: &BTreeSet<String>) -> BTreeSet<String> {
     units
         .flat_map(Unit::dependants)
-        .filter(|name| !seen.contains(*name) && !is_template(name) && crate::sys::systemd::is_unit_name(name))
+        .filter(|name| !seen.contains(*name) && !is_template(name) && systemd::is_unit_name(name))
         .map(str::to_owned)
         .collect()
 }
@@ -241,6 +305,10 @@ mod tests {
         };
         let family = [unit("app.service", "active", &[]), unit("a.service", "inactive", &missing)];
         assert_eq!(asked.judge(&family).unwrap().left, ["a.service"]);
+        // One that still runs is never left: it would go on with the old code.
+        let runs = [unit("app.service", "active", &[]), unit("a.service", "active", &missing)];
+        let seen = asked.judge(&runs).unwrap();
+        assert!(seen.left.is_empty() && seen.disabled == ["a.service"], "{seen:?}");
         // While its link is there, systemd has only not read it yet.
         let linked = Before { linked: ["a.service".into()].into(), ..asked };
         assert!(linked.judge(&family).unwrap().left.is_empty());
@@ -256,8 +324,27 @@ mod tests {
         assert_eq!(refusal(&[("LoadState", "masked")], "active"), Objection::MaskedRuns(name()));
         assert_eq!(refusal(&[("UnitFileState", "transient")], "active"), Objection::Transient(name()));
         assert!(matches!(refusal(&[("LoadState", "bad-setting")], "inactive"), Objection::Broken { .. }));
+        for pair in [("CanStart", "no"), ("CanStop", "no")] {
+            assert_eq!(refusal(&[pair], "active"), Objection::OnlyWithOthers(name()));
+            assert_eq!(refusal(&[pair], "inactive"), Objection::OnlyWithOthers(name()));
+            // What is down and belongs to others is not touched.
+            assert!(asked.judge(&[unit("b.service", "inactive", &[pair])]).is_ok());
+            assert!(asked.judge(&[unit("b.service", "active", &[pair])]).is_err());
+        }
         let coming = Before { coming: [name()].into(), ..asked.clone() };
         assert!(coming.judge(&[unit("a.service", "inactive", &[("LoadState", "not-found")])]).is_ok());
+    }
+
+    #[test]
+    fn what_the_application_brings_is_looked_for() {
+        let names = |unit: Unit| {
+            let seen = BTreeSet::from(["b.service".to_owned()]);
+            wanted(&[unit], &seen).into_iter().collect::<Vec<_>>()
+        };
+        let pairs = [("Wants", "a.service b.service c.socket"), ("Requires", "d.target e.slice f.mount")];
+        assert_eq!(names(unit("all.target", "active", &pairs)), ["a.service", "c.socket", "d.target"]);
+        assert_eq!(names(unit("app.service", "active", &pairs)), ["a.service"]);
+        assert_eq!(names(unit("c.socket", "active", &[("Triggers", "g.service")])), ["g.service"]);
     }
 
     #[test]

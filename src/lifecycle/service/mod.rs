@@ -50,6 +50,8 @@ pub struct Target {
     pub others: Vec<String>,
     /// Units among these that ran before: they are started again if systemd still knows them.
     pub again: Vec<String>,
+    /// Whether an older release comes back: then a unit that does not reload is restarted.
+    pub is_going_back: bool,
     /// Units that are neither stopped nor started.
     pub left: Vec<String>,
     /// The tree that serves, or is to serve: commands run there.

@@ -171,7 +171,7 @@ impl UnitServices {
     }
 
     /// Brings what runs to the new release, without stopping more of it than must be.
-    fn renew(&self, family: &[Unit], units: &[String]) -> Result<Duration, Error> {
+    fn renew(&self, family: &[Unit], units: &[String], is_going_back: bool) -> Result<Duration, Error> {
         let up = || family.iter().filter(|unit| unit.is_up() && unit.kind.is_restarted());
         let connections: Vec<_> =
             up().filter(|unit| unit.is_connection()).map(|unit| unit.name.clone()).collect();
@@ -180,7 +180,7 @@ impl UnitServices {
         let jobs: Vec<_> = up().filter(|unit| is_job(unit)).map(|unit| unit.name.clone()).collect();
         let rest: Vec<_> = up().filter(|unit| !unit.is_connection() && !is_job(unit)).cloned().collect();
         let reloads = self.settings.action == Action::ReloadOrRestart;
-        let (reloaded, replaced): (Vec<_>, Vec<_>) = rest.into_iter().partition(|unit| {
+        let (reloaded, mut replaced): (Vec<_>, Vec<_>) = rest.into_iter().partition(|unit| {
             reloads && unit.get("CanReload") == "yes" && unit.get("ActiveState") == "active"
         });
         // All that stops shares one time, and so does all that starts.
@@ -191,8 +191,17 @@ impl UnitServices {
         let stop = self.settings.stop_timeout.0.saturating_sub(begin.elapsed()).max(GLANCE);
         systemd::begin_restart(&jobs)?;
         let begin = Instant::now();
-        systemd::reload(&names(&reloaded), self.settings.start_timeout.0)?;
-        let start = self.settings.start_timeout.0.saturating_sub(begin.elapsed()).max(GLANCE);
+        let start = match systemd::reload(&names(&reloaded), self.settings.start_timeout.0) {
+            Err(said) if is_going_back => {
+                tracing::warn!("{said}: restarted instead");
+                replaced.extend(reloaded);
+                self.settings.start_timeout.0
+            }
+            done => {
+                done?;
+                self.settings.start_timeout.0.saturating_sub(begin.elapsed()).max(GLANCE)
+            }
+        };
         self.replace(&replaced, stop, start)
     }
 
@@ -254,7 +263,7 @@ impl Services for UnitServices {
             match self.settings.action {
                 // Sockets and the like stay up: a restart would refuse connections.
                 Action::Restart | Action::ReloadOrRestart | Action::StopStart => {
-                    self.renew(&family, &units)?
+                    self.renew(&family, &units, target.is_going_back)?
                 }
                 Action::None => return Ok(()),
             }
@@ -287,11 +296,9 @@ impl Services for UnitServices {
 
     fn started_since(&self, target: &Target, since: Duration) -> Vec<Began> {
         let family = unit::family(&target.names()).unwrap_or_default();
-        let own = family.iter().filter(|unit| unit.kind != Kind::Slice && !target.left.contains(&unit.name));
-        let groups: Vec<_> = own
-            .map(|unit| Group { path: unit.get("ControlGroup").to_owned(), is_own: true, ..Group::default() })
-            .collect();
-        Began::since(&groups, since)
+        let own =
+            family.into_iter().filter(|unit| unit.kind != Kind::Slice && !target.left.contains(&unit.name));
+        Began::since(&groups(&own.collect::<Vec<_>>()), since)
     }
 
     fn bring_back(&self, dependants: &[String]) -> Vec<String> {
@@ -345,6 +352,17 @@ fn still_runs(now: &Unit, before: &Unit) -> bool {
 fn kill(units: &[Unit]) -> Result<(), Error> {
     tracing::warn!(units = names(units).join(", "), "services do not stop and are killed");
     Ok(systemd::kill(&names(units))?)
+}
+
+/// The control groups of units.
+pub(super) fn groups(units: &[Unit]) -> Vec<Group> {
+    let group = |unit: &Unit| Group {
+        unit: unit.name.clone(),
+        path: unit.get("ControlGroup").to_owned(),
+        is_own: true,
+        ..Group::default()
+    };
+    units.iter().map(group).collect()
 }
 
 fn names(units: &[Unit]) -> Vec<String> {
