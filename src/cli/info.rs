@@ -16,6 +16,7 @@ use crate::config::Problem;
 use crate::lifecycle::advice::BY_HAND;
 use crate::lifecycle::data::{self, Probing};
 use crate::lifecycle::deadline::Bounds;
+use crate::lifecycle::hooks::Hooks;
 use crate::lifecycle::node::Node;
 use crate::lifecycle::settings::Settings;
 use crate::lifecycle::status::is_unadopted;
@@ -25,7 +26,7 @@ use crate::sys::disk::Disk;
 use crate::sys::owned;
 use crate::types::record::Phase;
 use crate::types::state::{HistoryEntry, Outcome};
-use crate::types::{Span, escaped};
+use crate::types::{Span, escaped, escaped_path};
 
 /// A moment as people say it: RFC 3339, `HH:MM` (UTC, the next one), or a duration from now (or, for the past, before).
 ///
@@ -146,7 +147,12 @@ pub fn config(context: &Context, command: &ConfigCommand) -> Result<u8, Error> {
                 // Before rehearsals, whose trouble with a unit that is not there says less.
                 locally.check_units(node.settings)?;
                 super::rehearse::check_configured(node, locally)?;
-                unadopted(node)
+                let mut warnings = unadopted(node)?;
+                let unknown = Hooks::of(&context.app, &node.settings.hooks).unknown();
+                warnings.extend(unknown.iter().map(|path| {
+                    format!("`{}` is never run: no moment of an update has this name", escaped_path(path))
+                }));
+                Ok(warnings)
             })?;
             for warning in &warnings {
                 context.output.say(&format!("warning: {warning}"));

@@ -30,6 +30,18 @@ pub enum Moment {
 }
 
 impl Moment {
+    pub const ALL: [Self; 9] = [
+        Self::PreStage,
+        Self::PostStage,
+        Self::PreSwitch,
+        Self::PostSwitch,
+        Self::Healthy,
+        Self::Committed,
+        Self::PreRollback,
+        Self::PostRollback,
+        Self::Failed,
+    ];
+
     /// The name of its folder and file, and of `CUTOVER_PHASE`.
     pub fn name(self) -> &'static str {
         match self {

@@ -120,6 +120,19 @@ impl Hooks {
         Ok(())
     }
 
+    /// The names in the admin's directory that are those of no moment: what is there is never run.
+    pub fn unknown(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let is_known = |path: &Path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            is_no_hook(name.as_bytes())
+                || Moment::ALL.iter().any(|moment| name == format!("{}.d", moment.name()))
+        };
+        let mut unknown: Vec<_> = entries.map(|entry| entry.path()).filter(|path| !is_known(path)).collect();
+        unknown.sort();
+        unknown
+    }
+
     /// How many hooks a moment has: the admin's, and one of these releases, if any of them brings one. Without releases
     /// one is counted for those that may come.
     pub fn count(&self, moment: Moment, trees: &[PathBuf]) -> u32 {
@@ -188,10 +201,8 @@ fn admins(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     for entry in entries {
         let path = entry.map_err(unreadable)?.path();
         let name = path.file_name().unwrap_or_default().as_bytes();
-        let is_left_over =
-            name.starts_with(b".") || name.ends_with(b"~") || name.windows(6).any(|part| part == b".dpkg-");
         let is_masked = fs::read_link(&path).is_ok_and(|target| target == Path::new("/dev/null"));
-        if !is_left_over && !is_masked {
+        if !is_no_hook(name) && !is_masked {
             hooks.push(path);
         }
     }
@@ -200,6 +211,18 @@ fn admins(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     }
     hooks.sort();
     Ok(hooks)
+}
+
+/// Whether a file of this name is none that an admin means to run: a hidden one, what editors and packages leave behind,
+/// a text for people.
+fn is_no_hook(name: &[u8]) -> bool {
+    const ENDINGS: [&str; 8] = ["~", ".bak", ".old", ".orig", ".rej", ".rpmnew", ".rpmorig", ".rpmsave"];
+    const PARTS: [&str; 3] = [".dpkg-", ".ucf-", ".pacnew"];
+    let name = String::from_utf8_lossy(name);
+    name.starts_with('.')
+        || name.starts_with("README")
+        || ENDINGS.iter().any(|ending| name.ends_with(ending))
+        || PARTS.iter().any(|part| name.contains(part))
 }
 
 #[cfg(test)]
@@ -248,7 +271,11 @@ mod tests {
         lab.write("shop.hooks/pre-switch.d/20-b", "echo b");
         lab.write("shop.hooks/pre-switch.d/10-a", "echo a $CUTOVER_APP");
         lab.write("shop.hooks/pre-switch.d/.hidden", "echo hidden");
-        lab.write("shop.hooks/pre-switch.d/30-c.dpkg-old", "echo old");
+        for name in ["30-c.dpkg-old", "10-a.bak", "10-a.rpmnew", "10-a~", "README"] {
+            lab.write(&format!("shop.hooks/pre-switch.d/{name}"), "echo left over");
+        }
+        lab.write("shop.hooks/pre_switch.d/10-a", "echo never");
+        assert_eq!(lab.hooks.unknown(), [lab.hooks.directory.join("pre_switch.d")]);
         let tree = lab.directory.path().join("tree");
         let wanted = format!("a shop\nb\nrelease {}\n", tree.display());
         assert_eq!(lab.run().unwrap(), wanted);
