@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::board::{Board, Read};
 use super::facts::{FORMAT, format_of, names};
 use super::name::NodeName;
-use crate::types::{ReleaseId, Version};
+use crate::types::{Digest, ReleaseId, Version};
 
 /// The most releases that a heartbeat names.
 const RELEASES_MAX: usize = 100;
@@ -21,6 +21,9 @@ pub struct Alive {
     /// What it could switch to at once, the one before this first.
     #[serde(default)]
     pub releases: Vec<ReleaseId>,
+    /// The release before the one that runs, as the node would go back to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<ReleaseId>,
     /// Which machine of this name it is.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub instance: String,
@@ -55,7 +58,7 @@ impl Alive {
     /// There, at this moment; nothing more is known.
     pub fn at(at: Timestamp) -> Self {
         let (instance, place) = (String::new(), String::new());
-        Self { at, running: None, releases: Vec::new(), instance, place, not_yet: None }
+        Self { at, running: None, releases: Vec::new(), previous: None, instance, place, not_yet: None }
     }
 
     pub fn text(mut self) -> String {
@@ -79,11 +82,20 @@ pub fn format(board: &mut dyn Board, node: &NodeName) -> Option<u32> {
 }
 
 /// The release that all of these could go back to from `current`: the first that is on all of them, as the first node
-/// orders them. Else what most of them have, and who lacks it.
-pub fn common_way_back(nodes: &[(NodeName, Alive)], current: &Version) -> Result<ReleaseId, NoWayBack> {
+/// orders them. Else what most of them have, and who lacks it. `kept`: what the fleet has kept before. What was only staged
+/// is no way back: it is what the fleet has kept, or what ran on one of them before.
+pub fn common_way_back(
+    nodes: &[(NodeName, Alive)],
+    current: &Version,
+    kept: &[Digest],
+) -> Result<ReleaseId, NoWayBack> {
+    let ran = |release: &ReleaseId| {
+        kept.contains(&release.digest)
+            || nodes.iter().any(|(_, alive)| alive.previous.as_ref() == Some(release))
+    };
     let mut known: Vec<&ReleaseId> = Vec::new();
     for release in nodes.iter().flat_map(|(_, alive)| &alive.releases) {
-        if release.version != *current && !known.contains(&release) {
+        if release.version != *current && ran(release) && !known.contains(&release) {
             known.push(release);
         }
     }
@@ -112,7 +124,6 @@ pub struct NoWayBack {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Digest;
 
     fn node(name: &str, has: &[&str]) -> (NodeName, Alive) {
         let release = |version: &&str| ReleaseId {
@@ -128,7 +139,8 @@ mod tests {
     #[test]
     fn all_go_back_to_what_all_have_or_it_is_said_who_lacks_it() {
         let current: Version = "3".parse().unwrap();
-        let found = |nodes: &[(NodeName, Alive)]| common_way_back(nodes, &current);
+        let kept = ["1", "2"].map(|version| Digest::of(version.as_bytes()));
+        let found = |nodes: &[(NodeName, Alive)]| common_way_back(nodes, &current, &kept);
         let all = [node("a", &["2", "1", "3"]), node("b", &["2", "1"]), node("c", &["1", "2"])];
         assert_eq!(found(&all).unwrap().version.as_str(), "2");
         let older = [node("a", &["2", "1"]), node("b", &["1"])];
@@ -138,6 +150,15 @@ mod tests {
         assert_eq!(missing.nearest.unwrap().version.as_str(), "2");
         assert_eq!(missing.lack, ["c".parse().unwrap()]);
         assert!(found(&[node("a", &["3"])]).unwrap_err().nearest.is_none());
+    }
+
+    #[test]
+    fn what_was_only_staged_is_no_way_back() {
+        let current: Version = "3".parse().unwrap();
+        let mut all = [node("a", &["4", "2", "3"]), node("b", &["4", "2"])];
+        assert!(common_way_back(&all, &current, &[]).unwrap_err().nearest.is_none());
+        all[1].1.previous = Some(all[1].1.releases[1].clone());
+        assert_eq!(common_way_back(&all, &current, &[]).unwrap().version.as_str(), "2");
     }
 
     #[test]

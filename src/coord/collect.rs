@@ -84,6 +84,20 @@ impl Operator<'_> {
         Ok(None)
     }
 
+    /// The rollouts that were kept, the newest first; of very many the newest.
+    pub fn all_kept(&mut self, fleet: &Fleet, all: &[u64]) -> Result<Vec<Rollout>, Error> {
+        const LOOKED_AT: usize = 64;
+        let mut kept = Vec::new();
+        for number in all.iter().rev().take(LOOKED_AT) {
+            let Ok(rollout) = self.rollout(fleet, *number) else { continue };
+            let stands = self.standing(&rollout)?;
+            if matches!(stands, Standing::Ended(ended) if ended.how == How::Kept) {
+                kept.push(rollout);
+            }
+        }
+        Ok(kept)
+    }
+
     /// The members that took part and may not know how it ended: not closed, not waived, not replaced.
     fn unsure(&mut self, fleet: &Fleet, rollout: &Rollout) -> Result<Vec<NodeName>, Error> {
         let decided = match self.board.list(&rollout.decisions().directory()) {

@@ -28,6 +28,7 @@ mod first_minute;
 mod fleet;
 mod fleet_edges;
 mod fleet_fire;
+mod fleet_known;
 mod fleet_signed;
 mod fleet_words;
 mod format;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::args::{GcArgs, ImportArgs, RepairArgs, RolloutArgs};
-use super::{ensure_signer, kept, keys, rollout, settings, with_operator};
+use super::{ensure_signer, kept, keys, remembered, rollout, settings, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::Error;
 use crate::coord::board::Read;
@@ -34,10 +34,13 @@ struct Carried {
 /// `fleet export`
 pub fn export(context: &Context, args: &RolloutArgs) -> Result<u8, Error> {
     let name = settings(context)?.name.clone();
+    let kept = remembered(context);
     with_operator(context, |operator| {
         let fleet = operate::fleet(operator.board, &name)?;
         let rollout = rollout(operator, &fleet, args.rollout)?;
         let number = rollout.number;
+        // What this node has read holds, whatever has become of the file.
+        let known = kept.as_ref().map(|kept| fleet::read_of(kept, &rollout)).unwrap_or_default();
         let mut wanted = vec![names::proposal(number)];
         let decisions = rollout.decisions();
         wanted.extend(["plan", "go", "start", "outcome", "halt", "void"].map(|gate| decisions.gate(gate)));
@@ -50,14 +53,14 @@ pub fn export(context: &Context, args: &RolloutArgs) -> Result<u8, Error> {
             }
         }
         for name in wanted {
-            match operator.board.read(&name) {
-                Read::Bytes(text) => {
-                    let line = serde_json::to_string(&Carried { name, text }).unwrap_or_default();
-                    crate::cli::output::print(&line);
-                }
-                Read::Absent | Read::Bad(_) => {}
-                Read::Unreachable(why) => return Err(Error::Unreachable(why)),
-            }
+            let text = match (known.get(&name), operator.board.read(&name)) {
+                (Some(text), _) => text.clone(),
+                (None, Read::Bytes(text)) => text,
+                (None, Read::Absent | Read::Bad(_)) => continue,
+                (None, Read::Unreachable(why)) => return Err(Error::Unreachable(why)),
+            };
+            let line = serde_json::to_string(&Carried { name, text }).unwrap_or_default();
+            crate::cli::output::print(&line);
         }
         Ok(0)
     })

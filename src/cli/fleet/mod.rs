@@ -123,6 +123,11 @@ pub fn kept(store: &Store) -> Result<Option<Kept>, agreement::Error> {
     Ok(Kept::load(&store.disk, &store.layout.fleet())?.filter(|kept| kept.own.joined))
 }
 
+/// The same, where an operator's machine need not be a node.
+fn remembered(context: &Context) -> Option<Kept> {
+    kept(&context.store().ok()?).ok().flatten()
+}
+
 /// What this node's heartbeat says: what it runs, and what it could switch to, the release before this one first.
 pub fn has(store: &Store) -> Alive {
     let state = store.trusted_state().unwrap_or_default();
@@ -139,7 +144,8 @@ pub fn has(store: &Store) -> Alive {
             releases.push(sealed.release);
         }
     }
-    Alive { running, releases, ..Alive::at(Timestamp::now()) }
+    let previous = state.previous.map(|installed| installed.release);
+    Alive { running, releases, previous, ..Alive::at(Timestamp::now()) }
 }
 
 /// What a member is told whose settings say that it moves alone.

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::args::{AbortArgs, ProposeArgs, WaiveArgs};
 use super::report::{account, summary};
-use super::{ensure_signer, kept, rollout, settings, with_operator};
+use super::{ensure_signer, kept, remembered, rollout, settings, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::{Error, code};
 use crate::coord::NodeName;
@@ -20,6 +20,7 @@ use crate::coord::rolling::Rolling;
 use crate::coord::rollout::{Rollout, numbers};
 use crate::coord::settings::Mode;
 use crate::coord::standing::{self, How, Standing};
+use crate::lifecycle::fleet::{self, Kept};
 use crate::lifecycle::node::Node;
 use crate::sys::clock::Clock;
 use crate::types::{Digest, ReleaseId, Version};
@@ -167,7 +168,10 @@ fn way_back(
     let kept = newest_kept(operator, fleet)?.map(|rollout| rollout.proposal.release.version);
     let running = nodes.iter().find_map(|(_, said)| said.running.clone());
     let current = kept.or(running).ok_or_else(|| refused("nobody has said what it runs".into()))?;
-    match alive::common_way_back(&nodes, &current) {
+    let all = numbers(operator.board).map_err(Error::Unreachable)?.0;
+    let before: Vec<Digest> =
+        operator.all_kept(fleet, &all)?.into_iter().map(|rollout| rollout.proposal.release.digest).collect();
+    match alive::common_way_back(&nodes, &current, &before) {
         Ok(release) => {
             let runs_other = |(node, said): (NodeName, Alive)| {
                 (said.running.as_ref() != Some(&release.version)).then_some(node)
@@ -184,7 +188,7 @@ fn way_back(
             )))
         }
         Err(NoWayBack { nearest: None, .. }) => {
-            Err(refused(format!("no member has another release than {current}")))
+            Err(refused(format!("no member has a release that ran here before {current}")))
         }
     }
 }
@@ -276,13 +280,27 @@ fn settled_account(
     }
 }
 
+/// What this node has read as kept, nobody ends in another way, whatever has become of the file.
+fn ensure_was_not_kept(kept: Option<&Kept>, rollout: &Rollout) -> Result<(), Error> {
+    let number = rollout.number;
+    match kept {
+        Some(kept) if fleet::has_read_keep(kept, rollout) => Err(Error::Fleet(format!(
+            "rollout {number} was kept: propose the release before it to go back; where the storage has lost that, `cutover \
+             fleet repair` puts it back"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// `fleet abort`
 pub fn abort(context: &Context, args: &AbortArgs) -> Result<u8, Error> {
     let name = settings(context)?.name.clone();
+    let kept = remembered(context);
     with_operator(context, |operator| {
         let fleet = operate::fleet(operator.board, &name)?;
         let rollout = rollout(operator, &fleet, args.rollout.rollout)?;
         operator.ensure_clock(settings(context)?)?;
+        ensure_was_not_kept(kept.as_ref(), &rollout)?;
         let word = operator.abort(&rollout, &args.reason, Timestamp::now())?;
         let value = json!({"rollout": rollout.number, "outcome": word});
         context.output.result(&value, &format!("rollout {} is {word}", rollout.number));
@@ -294,9 +312,11 @@ pub fn abort(context: &Context, args: &AbortArgs) -> Result<u8, Error> {
 pub fn void(context: &Context, args: &AbortArgs) -> Result<u8, Error> {
     let name = settings(context)?.name.clone();
     ensure_signer(context)?;
+    let kept = remembered(context);
     with_operator(context, |operator| {
         let fleet = operate::fleet(operator.board, &name)?;
         let rollout = rollout(operator, &fleet, args.rollout.rollout)?;
+        ensure_was_not_kept(kept.as_ref(), &rollout)?;
         let word = operator.void(&rollout, &args.reason, Timestamp::now())?;
         let value = json!({"rollout": rollout.number, "outcome": word});
         context.output.result(&value, &format!("rollout {} is {word}", rollout.number));

@@ -150,7 +150,11 @@ fn go_along(
                     Verdict::Healthy => Checks::Good,
                     Verdict::Failed(_) | Verdict::Unproven(_) => Checks::Failed,
                 };
-                match member.go_along(version, checks)? {
+                // Somebody may put it elsewhere meanwhile: then its word is that it failed, and what it says it runs is true.
+                let runs = node.store.active()?;
+                let is_here = runs.as_ref() == Some(version);
+                let checks = if is_here { checks } else { Checks::Failed };
+                match member.go_along(runs.as_ref().unwrap_or(version), checks)? {
                     Along::Ended(is_kept) => return Ok(is_kept),
                     Along::Wait(_, why) if args.no_wait => return Err(Error::NotNow(why)),
                     Along::Wait(pause, why) => {

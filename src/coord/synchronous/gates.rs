@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 
-use super::super::board::{Board, Created};
+use super::super::board::{Board, Read};
 use super::super::facts::{self, Fact};
 use super::super::heard::Heard;
 use super::super::look::{Found, Look, found, look, look_signed};
+use super::super::rollout::WENT_BACK;
 use super::super::rules::Health;
 use super::super::rules::gate::Gate;
 use super::super::rules::synchronous::{Decision, Go, Outcome, Plan, StartGate};
@@ -191,17 +192,26 @@ impl Synchronous<'_> {
         let _ = self.heed_gate(gate, looked);
     }
 
-    /// Sees that storage still holds the gates that were read before: one that is gone is put back, since it was decided
-    /// once and for ever; another one in its place is a contradiction.
-    pub fn assure_gates(&mut self, board: &mut dyn Board) {
-        for (gate, text) in self.texts.clone() {
-            match board.create(&self.rollout.decisions().gate(gate.name()), &text) {
-                Created::Mine | Created::Unknown(_) => {}
-                Created::Theirs(_) => {
-                    self.contradict(&format!("gate `{}` is not the one that was read", gate.name()))
+    /// Sees that storage still holds the gates that were read, and what this node told last. What was decided once is decided for
+    /// ever, so where one is gone the storage went back in time, and may have lost what was decided after it, too: nobody
+    /// decides anything until all have put back what they know. Another one in its place is a contradiction.
+    pub fn look_for_losses(&mut self, board: &mut dyn Board) -> Result<(), String> {
+        let decisions = self.rollout.decisions();
+        let gates = self.texts.iter().map(|(gate, text)| (decisions.gate(gate.name()), text.clone()));
+        for (name, text) in gates.chain(self.told.clone()).collect::<Vec<_>>() {
+            match board.read(&name) {
+                Read::Bytes(there) if there == text => {}
+                // It may be a bad look only; and what is torn stands there.
+                Read::Bad(_) => {}
+                Read::Bytes(there) if matches!(found(&name, &there, None), Look::Bad(_)) => {}
+                Read::Bytes(_) => self.contradict(&format!("`{name}` is not what was read before")),
+                Read::Absent => {
+                    return Err(format!("`{name}`, which this node has read, is gone: {WENT_BACK}"));
                 }
+                Read::Unreachable(why) => return Err(why),
             }
         }
+        Ok(())
     }
 
     /// Puts a decision, and takes what is there into the view.
@@ -279,6 +289,9 @@ impl Synchronous<'_> {
                 return Heard::Yes;
             }
             Err(why) => return Heard::Away(why),
+        }
+        if let Err(why) = self.look_for_losses(board) {
+            return Heard::Away(why);
         }
         let name = self.rollout.decisions().gate(gate.name());
         match self.voice.put(board, &self.rollout, &name, fact) {

@@ -60,6 +60,8 @@ pub struct Synchronous<'a> {
     pub gates: BTreeMap<Gate, Digest>,
     /// The files of these gates, to be written down.
     pub texts: BTreeMap<Gate, String>,
+    /// The newest of this node's own facts, as it stood there: name and file.
+    pub told: Option<(String, String)>,
     /// Why the outcome, the plan or the go is as it is, as its author said.
     pub why: Option<String>,
     /// All facts of members, as they were read.
@@ -86,6 +88,7 @@ impl<'a> Synchronous<'a> {
             view,
             gates: BTreeMap::new(),
             texts: BTreeMap::new(),
+            told: None,
             why: None,
             facts: BTreeMap::new(),
             remarks: Vec::new(),
@@ -255,6 +258,7 @@ impl<'a> Synchronous<'a> {
                 if instance_of(&found.fact) != instance_of(fact) {
                     self.contradict(&format!("the name {node} is in use by another machine"));
                 } else {
+                    self.told = Some((name, found.text.clone()));
                     self.accept(what, place, found);
                 }
                 Heard::Yes

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::agreement::Error;
+use super::rolling::Next as RollingNext;
 use super::synchronous::Next;
 use super::{Member, Stage};
 use crate::coord::alive::{self, NotYet};
@@ -91,16 +92,14 @@ impl Member<'_> {
     }
 
     /// The node runs what the rollout wants already: it votes, holds the instant and reports like the others, and has nothing
-    /// to switch. In a rolling rollout it is done before it begins.
+    /// to switch. In a rolling rollout it takes a ticket in its turn, as all do, and gives the place free at once: nobody looks
+    /// for the reports of others.
     pub fn go_along(&mut self, running: &Version, checks: Checks) -> Result<Along, Error> {
         self.follow()?;
         let runs = Some(running.clone());
         self.change_part(|part| part.running = runs)?;
         if let Some(Stage::Rolling(_)) = self.kept.part().map(|part| part.stage) {
-            self.enter(Stage::Rolling(Place::Done { health: Health::Good }))?;
-            self.advance_rolling()?;
-            self.close()?;
-            return Ok(Along::Ended(true));
+            return self.go_along_rolling(checks);
         }
         match self.advance(checks)? {
             Next::Wait => Ok(Along::Wait(self.poll(), self.waits_for())),
@@ -132,6 +131,23 @@ impl Member<'_> {
                 self.see_off()?;
                 self.close()?;
                 Ok(Along::Ended(stage == Step::Kept))
+            }
+        }
+    }
+
+    fn go_along_rolling(&mut self, checks: Checks) -> Result<Along, Error> {
+        match self.advance_rolling()? {
+            RollingNext::Wait => Ok(Along::Wait(self.pause_rolling(), self.place())),
+            RollingNext::Switch => {
+                let health = if checks == Checks::Failed { Health::Failed } else { Health::Good };
+                self.enter(Stage::Rolling(Place::Done { health }))?;
+                self.advance_rolling()?;
+                self.close()?;
+                Ok(Along::Ended(health == Health::Good))
+            }
+            RollingNext::Off | RollingNext::GoBack => {
+                self.close()?;
+                Ok(Along::Ended(self.was_kept()))
             }
         }
     }

@@ -54,6 +54,10 @@ impl Member<'_> {
         ))))
     }
 
+    pub(super) fn is_stranger(&mut self) -> Result<bool, Error> {
+        Ok(matches!(self.identify()?, Some(Taken::Stranger(_))))
+    }
+
     fn find_out_who(&mut self) -> Result<Option<Taken>, Error> {
         let moved = match self.look_who().and_then(|()| self.look_where()) {
             Ok(moved) => moved,
@@ -290,6 +294,13 @@ pub fn join(
             let is_same = id.machine == machine && key.is_some() && id.key == key;
             if id.machine != machine && !machine.is_empty() || !(is_known || is_same) {
                 return Err(format!("the name `{node}` is in use by another machine: {}", free(node)));
+            }
+            // What it signs by another one nobody believes.
+            if id.key.is_some() && id.key != key {
+                return Err(format!(
+                    "`{node}` has joined with a key that this node has no more: {}",
+                    free(node)
+                ));
             }
             id.instance
         }

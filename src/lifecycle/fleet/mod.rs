@@ -25,7 +25,7 @@ pub use carried::believe;
 pub use join::{Here, Newcomer, join, new_id};
 pub use keys::{FleetKeys, KeyFile, own_key};
 pub use own::{Kept, Own, Part, Stage};
-pub use repair::{Repaired, Trouble, repair};
+pub use repair::{Repaired, Trouble, has_read_keep, read_of, repair};
 pub use take::Taken;
 
 use super::agreement::{Agreement, Clearance, Error, Own as OwnChecks, Start, Verdict, Wait};
@@ -199,6 +199,7 @@ impl<'a> Member<'a> {
                         follow.remember_gate(gate, text);
                     }
                 }
+                follow.told.clone_from(&part.told);
                 Following::Synchronous(Box::new(follow))
             }
             Stage::Rolling(_) => {
@@ -223,7 +224,10 @@ impl<'a> Member<'a> {
             }
             Heard::Bad(why) => {
                 self.cut_off = None;
-                self.trouble = Some(format!("{why}; `cutover fleet abort` ends the rollout"));
+                self.trouble = Some(format!(
+                    "{why}; `cutover fleet repair` puts it back on a node that has read it; where none has, `cutover fleet abort` \
+                     ends the rollout"
+                ));
             }
         }
     }

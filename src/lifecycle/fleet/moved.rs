@@ -1,10 +1,9 @@
 //! What the journal says of an update, remembered, and told to the others: here that of a synchronous rollout.
 
 use super::super::agreement::Error;
-use super::own::Stage as AnyStage;
-use super::{Following, Member, STEPS_MAX, Taken, word_of};
+use super::{Following, Member, STEPS_MAX, word_of};
+use crate::coord::rules::Checks;
 use crate::coord::rules::synchronous::{Act, Outcome, Stage, Telling};
-use crate::coord::rules::{Checks, Health, rolling};
 use crate::types::record::{Cause, Phase, Reason, Record};
 
 /// Who goes back by hand waits no longer than this for storage; the next run makes up for it.
@@ -13,27 +12,9 @@ const BY_HAND: std::time::Duration = std::time::Duration::from_millis(400);
 impl Member<'_> {
     /// Tells the others what the journal says.
     pub(super) fn tell_move(&mut self, record: &Record) -> Result<(), Error> {
-        let is_over = matches!(
-            record.phase,
-            Phase::Cancelled { .. } | Phase::RollingBack { .. } | Phase::RolledBack { .. }
-        );
-        if is_over && matches!(self.identify()?, Some(Taken::Stranger(_))) {
-            return self.end_untold();
-        }
         match self.following {
             Some(Following::Synchronous(_)) => self.moved_synchronous(record),
             Some(Following::Rolling(_)) => self.moved_rolling(record),
-            None => Ok(()),
-        }
-    }
-
-    /// Ends this node's part for itself: a stranger's word would stand for that of the node that the others know.
-    fn end_untold(&mut self) -> Result<(), Error> {
-        match self.following {
-            Some(Following::Synchronous(_)) => self.enter_synchronous(Stage::Left),
-            Some(Following::Rolling(_)) => {
-                self.enter(AnyStage::Rolling(rolling::Stage::Done { health: Health::Left }))
-            }
             None => Ok(()),
         }
     }

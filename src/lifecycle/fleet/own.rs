@@ -69,6 +69,9 @@ pub struct Part {
     pub stage: Stage,
     /// The gates that were read, as they stood on storage: gate and file.
     pub gates: BTreeMap<String, String>,
+    /// What it told last that others go by, as it stood on storage: name and file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<(String, String)>,
     /// What it runs, for its last fact.
     pub running: Option<Version>,
     /// It has rehearsed the release, and all was well.
@@ -156,6 +159,7 @@ impl Part {
             release: ReleaseId { version: wanted.version.clone(), digest: wanted.digest },
             stage,
             gates: BTreeMap::new(),
+            told: None,
             before: running.clone(),
             running,
             goes_along: false,

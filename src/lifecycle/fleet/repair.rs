@@ -1,4 +1,4 @@
-//! Puts back on storage that went back in time what this node has read.
+//! Puts back on storage that went back in time, or has torn a file, what this node has read.
 //!
 //! The proposal comes last: whoever finds it finds what was decided of it, too. A node that has not read how the rollout under
 //! way ended puts back what it has read of it, and no proposal, for another node may have read the end: only when all have
@@ -12,8 +12,9 @@ use std::collections::BTreeMap;
 use super::own::Kept;
 use super::rollout_of_text;
 use crate::coord::board::{Created, Done, Listed, Read};
-use crate::coord::facts::names;
 use crate::coord::facts::names::Decisions;
+use crate::coord::facts::{Fact, OutcomeDecision, names};
+use crate::coord::look::{self, Found, Look};
 use crate::coord::operate::{self, Operator};
 use crate::coord::rollout::Rollout;
 use crate::coord::rules::gate::{self, Gate};
@@ -63,12 +64,14 @@ fn unreachable(why: String) -> Trouble {
 /// Puts back what this node has read of the rollout that it ended last, and of the one that it has a part in. `reopens`: no
 /// other node knows more of it.
 pub fn repair(operator: &mut Operator<'_>, kept: &Kept, reopens: bool) -> Result<Repaired, Trouble> {
-    let last = kept.own.last.as_ref().map(|last| (last.rollout, &last.proposal, &last.gates));
-    let open = kept.part().map(|part| (part.rollout, &part.proposal, &part.gates));
+    let last = kept.own.last.as_ref().map(|last| (last.rollout, &last.proposal, &last.gates, None));
+    let open = kept.part().map(|part| (part.rollout, &part.proposal, &part.gates, part.told.as_ref()));
     let mut repaired = Repaired::default();
-    for (number, proposal, gates) in last.into_iter().chain(open) {
+    for (number, proposal, gates, told) in last.into_iter().chain(open) {
         let is_gone = match operator.board.read(&names::proposal(number)) {
-            Read::Bytes(there) if there != *proposal => return Err(Trouble::Usurped(number)),
+            Read::Bytes(there) if there != *proposal && says_something(&names::proposal(number), &there) => {
+                return Err(Trouble::Usurped(number));
+            }
             Read::Bytes(_) | Read::Bad(_) => false,
             Read::Absent => true,
             Read::Unreachable(why) => return Err(unreachable(why)),
@@ -79,8 +82,12 @@ pub fn repair(operator: &mut Operator<'_>, kept: &Kept, reopens: bool) -> Result
         let is_rolling = rollout.as_ref().is_some_and(|rollout| rollout.proposal.mode == Mode::Rolling);
         let may_be_open = is_rolling && !gates.contains_key("outcome");
         let is_under_way = kept.part().is_some_and(|part| part.rollout == number);
-        if is_gone && is_under_way && !reopens && !is_end_known(rollout.as_ref(), gates, operator) {
-            put_back_gates(operator, &decisions, gates, &mut repaired)?;
+        let has_lost = is_gone || has_lost_facts(operator, &decisions, gates, told)?;
+        if has_lost && is_under_way && !reopens && !is_end_known(rollout.as_ref(), gates, operator) {
+            // While the proposal is gone nobody decides by them; else the gates that are gone keep all from it.
+            if is_gone {
+                put_back_gates(operator, &decisions, gates, &mut repaired)?;
+            }
             return Err(Trouble::MayHaveEnded(number));
         }
         let may_end = operator.signer.is_some() || operator.trust.allow_unsigned;
@@ -100,9 +107,32 @@ pub fn repair(operator: &mut Operator<'_>, kept: &Kept, reopens: bool) -> Result
             }
         }
         put_back_gates(operator, &decisions, gates, &mut repaired)?;
+        if let Some((name, text)) = told {
+            put_back(operator, name.clone(), text, number, &mut repaired)?;
+        }
         put_back(operator, names::proposal(number), proposal, number, &mut repaired)?;
     }
     Ok(repaired)
+}
+
+/// The gates of a rollout that this node has read: names, and files.
+pub fn read_of(kept: &Kept, rollout: &Rollout) -> Gates {
+    let decisions = rollout.decisions();
+    let part = kept.part().filter(|_| kept.proposal_digest() == Some(rollout.digest)).map(|part| &part.gates);
+    let last = kept.own.last.as_ref();
+    let last =
+        last.filter(|last| Digest::of(last.proposal.as_bytes()) == rollout.digest).map(|last| &last.gates);
+    let gates = part.into_iter().chain(last).flatten();
+    gates.map(|(gate, text)| (decisions.gate(gate), text.clone())).collect()
+}
+
+/// Whether this node has read that the rollout was kept.
+pub fn has_read_keep(kept: &Kept, rollout: &Rollout) -> bool {
+    let name = rollout.decisions().gate(Gate::Outcome.name());
+    let text = read_of(kept, rollout).remove(&name);
+    let found = text.map(|text| look::found(&name, &text, None));
+    let Some(Look::Found(Found { fact: Fact::Outcome(said), .. })) = found else { return false };
+    said.decision == OutcomeDecision::Keep
 }
 
 /// Whether the gates that this node has read say how the rollout ended.
@@ -119,6 +149,28 @@ fn is_end_known(rollout: Option<&Rollout>, gates: &Gates, operator: &Operator<'_
     gate::ended(&follow.view).is_some()
 }
 
+fn has_lost_facts(
+    operator: &mut Operator<'_>,
+    decisions: &Decisions,
+    gates: &Gates,
+    told: Option<&(String, String)>,
+) -> Result<bool, Trouble> {
+    let names = gates.keys().map(|gate| decisions.gate(gate)).chain(told.map(|(name, _)| name.clone()));
+    for name in names {
+        match operator.board.read(&name) {
+            Read::Bytes(_) | Read::Bad(_) => {}
+            Read::Absent => return Ok(true),
+            Read::Unreachable(why) => return Err(unreachable(why)),
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a file is one of a fleet's, whatever it says: one that is torn is nobody's word.
+fn says_something(name: &str, text: &str) -> bool {
+    !matches!(look::found(name, text, None), Look::Bad(_))
+}
+
 fn put_back_gates(
     operator: &mut Operator<'_>,
     decisions: &Decisions,
@@ -131,7 +183,10 @@ fn put_back_gates(
     if let Done::Unreachable(why) = operator.board.prepare(&decisions.directory()) {
         return Err(unreachable(why));
     }
-    gates.iter().try_for_each(|(gate, text)| {
+    // How it ended comes first: who finds the others must find that, too.
+    let mut all: Vec<_> = gates.iter().collect();
+    all.sort_by_key(|(gate, _)| *gate != Gate::Outcome.name());
+    all.into_iter().try_for_each(|(gate, text)| {
         put_back(operator, decisions.gate(gate), text, decisions.rollout, repaired)
     })
 }
@@ -145,7 +200,17 @@ fn put_back(
 ) -> Result<(), Trouble> {
     match operator.board.read(&name) {
         Read::Bytes(there) if there == text => return Ok(()),
-        Read::Bytes(_) | Read::Bad(_) => return Err(Trouble::Damaged(name, number)),
+        Read::Bytes(there) if says_something(&name, &there) => return Err(Trouble::Damaged(name, number)),
+        // Torn: what stood there is known, and nothing else can have.
+        Read::Bytes(_) | Read::Bad(_) => {
+            return match operator.board.beat(&name, text) {
+                Done::Done => {
+                    repaired.put_back.push(name);
+                    Ok(())
+                }
+                Done::Unreachable(why) => Err(unreachable(why)),
+            };
+        }
         Read::Absent => {}
         Read::Unreachable(why) => return Err(unreachable(why)),
     }

@@ -239,7 +239,7 @@ impl<'a> Member<'a> {
         heard.is_yes()
     }
 
-    fn place(&self) -> String {
+    pub(super) fn place(&self) -> String {
         let Some(follow) = self.rolling() else { return "the fleet".into() };
         let number = follow.rollout.number;
         let mine = follow.view.members.get(follow.view.me).map_or(0, |member| member.wave);
@@ -261,6 +261,11 @@ impl<'a> Member<'a> {
         let Some(stage) = self.rolling_stage() else { return Ok(()) };
         if let Stage::Returning { .. } = stage {
             return self.returned(record);
+        }
+        let comes_to_nothing = matches!(record.phase, Phase::Cancelled { .. } | Phase::RolledBack { .. });
+        if comes_to_nothing && self.is_stranger()? {
+            // A copy's word would give the place free of the node that is at work.
+            return self.enter(AnyStage::Rolling(Stage::Done { health: Health::Left }));
         }
         let (health, why) = match &record.phase {
             Phase::Trial { .. } => {

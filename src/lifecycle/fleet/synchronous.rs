@@ -258,10 +258,12 @@ impl<'a> Member<'a> {
                 self.heed(&Heard::Away(why));
                 return Ok(false);
             }
-            self.has_assured = true;
-            if let Some((board, follow)) = self.on_synchronous() {
-                follow.assure_gates(board);
+            let looked = self.on_synchronous().map(|(board, follow)| follow.look_for_losses(board));
+            if let Some(Err(why)) = looked {
+                self.heed(&Heard::Away(why));
+                return Ok(false);
             }
+            self.has_assured = true;
         }
         let (turn, whats): (&str, &[What]) = match stage {
             Stage::Idle | Stage::Voting => ("read votes", &[What::Vote]),
@@ -381,7 +383,14 @@ impl<'a> Member<'a> {
         };
         let me = follow.view.me;
         let heard = follow.tell(board, what, me, &fact);
+        let told = follow.told.clone();
         self.heed_write(&heard);
+        // From the instant on others go by its word.
+        if matches!(what, What::Armed | What::Report)
+            && self.kept.part().is_some_and(|part| part.told != told)
+        {
+            self.change_part(|part| part.told = told)?;
+        }
         Ok(heard.is_yes())
     }
 

@@ -8,12 +8,13 @@ use super::own::{Last, Part};
 use super::rolling::Next;
 use super::{Following, Member, Stage};
 use crate::coord::board::Read;
+use crate::coord::facts::names::Decisions;
 use crate::coord::facts::{self, Fact, names};
 use crate::coord::look::{Found, Look, look, look_signed};
 use crate::coord::operate;
 use crate::coord::rollout::{Rollout, WENT_BACK, look_rollout, numbers};
 use crate::coord::rules::Health;
-use crate::coord::rules::gate;
+use crate::coord::rules::gate::{self, Gate};
 use crate::coord::rules::rolling::{End, Stage as Place};
 use crate::coord::rules::synchronous::{Outcome, Stage as Step};
 use crate::coord::settings::{Facts, Mode, Overlap};
@@ -159,10 +160,29 @@ impl Member<'_> {
         Ok(survey)
     }
 
-    /// The rollout that this node ended last must still be there, or have been removed in good order.
+    /// The rollout that this node ended last must still be there, with its end, or have been removed in good order: else it
+    /// would be taken up once more.
     fn ensure_last_is_there(&mut self) -> Result<(), String> {
         let Some(last) = self.kept.own.last.clone() else { return Ok(()) };
-        self.ensure_is_there(last.rollout, &last.proposal).map(|_| ())
+        let number = last.rollout;
+        if self.ensure_is_there(number, &last.proposal)?.is_some() {
+            return Ok(());
+        }
+        let decisions = Decisions { rollout: number, proposal: Digest::of(last.proposal.as_bytes()) };
+        let Some(gate) = Gate::ALL.into_iter().rev().find(|gate| last.gates.contains_key(gate.name())) else {
+            return Ok(());
+        };
+        let trust = self.trust();
+        match self.board.read(&decisions.gate(gate.name())) {
+            Read::Bytes(_) | Read::Bad(_) => Ok(()),
+            Read::Unreachable(why) => Err(why),
+            Read::Absent => match removed(self.board.as_mut(), number, trust)? {
+                Some(_) => Ok(()),
+                None => {
+                    Err(format!("how rollout {number} ended, which this node has read, is gone: {WENT_BACK}"))
+                }
+            },
+        }
     }
 
     /// How a rollout that was removed had ended; nothing while it is there. An error when another one stands in its place,
@@ -277,7 +297,6 @@ impl Member<'_> {
             self.refuse(&why)?;
             return Ok(Taken::Nothing(Some(format!("rollout {number}: {why}"))));
         }
-        // In a rolling rollout a node that has it already is done before it begins.
         Ok(Taken::Rollout { number, release, must_rehearse })
     }
 

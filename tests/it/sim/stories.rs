@@ -136,7 +136,7 @@ fn storage_that_went_back_in_time_is_noticed() {
 }
 
 #[test]
-fn a_gate_that_storage_has_lost_is_put_back_by_who_has_read_it() {
+fn where_storage_has_lost_a_gate_nobody_decides_until_it_is_put_back() {
     let mut fleet = calm(Mode::Synchronous, 3);
     fleet.propose("2");
     while fleet.storage.lock().unwrap().decided(1, "plan").is_none() {
@@ -149,9 +149,66 @@ fn a_gate_that_storage_has_lost_is_put_back_by_who_has_read_it() {
         node.forget();
     }
     pass(&mut fleet, 10 * MINUTE);
+    // Nobody has vouched, so each goes back by itself.
+    assert!(fleet.storage.lock().unwrap().decided(1, "outcome").is_none(), "{}", fleet.why());
+    assert!((0..3).all(|node| runs(&fleet, node) == "1"), "{}", fleet.why());
+    fleet.repair();
     let after = fleet.storage.lock().unwrap().names.get(plan).cloned();
     assert_eq!(before.map(|(text, _)| text), after.map(|(text, _)| text));
-    assert_eq!((runs(&fleet, 0), runs(&fleet, 2)), ("2", "2"), "{}", fleet.why());
+    pass(&mut fleet, 10 * MINUTE);
+    assert!(fleet.has_outcome(), "{}", fleet.why());
+    assert!((0..3).all(|node| runs(&fleet, node) == "1"), "{}", fleet.why());
+}
+
+#[test]
+fn what_a_node_has_ended_it_does_not_take_up_again() {
+    let mut fleet = calm(Mode::Synchronous, 3);
+    fleet.propose("2");
+    pass(&mut fleet, 1500);
+    fleet.back_up();
+    pass(&mut fleet, 10 * MINUTE);
+    assert!((0..3).all(|node| runs(&fleet, node) == "2"), "{}", fleet.why());
+    // As it was while they voted.
+    fleet.restore();
+    for node in &mut fleet.nodes {
+        node.forget();
+    }
+    pass(&mut fleet, 10 * MINUTE);
+    assert!(!fleet.has_outcome(), "{}", fleet.why());
+    for node in &fleet.nodes {
+        assert!(node.last_trouble.contains("`cutover fleet repair`"), "{}: {}", node.name, node.last_trouble);
+    }
+    fleet.repair();
+    pass(&mut fleet, MINUTE);
+    assert!(
+        fleet.storage.lock().unwrap().decided(1, "outcome").unwrap().contains("\"keep\""),
+        "{}",
+        fleet.why()
+    );
+}
+
+#[test]
+fn a_node_that_has_the_release_already_keeps_no_wave_from_opening() {
+    let mut fleet = calm(Mode::Rolling, 4);
+    let waves = vec![cutover::coord::settings::WaveSetting {
+        nodes: vec!["n0".parse().unwrap()],
+        groups: vec![],
+        percent: None,
+    }];
+    let settings = (*fleet.settings).clone();
+    fleet.change(cutover::coord::Settings { waves, ..settings });
+    for node in &mut fleet.nodes[..2] {
+        node.pointer = release("2");
+        node.serves = Some(release("2"));
+    }
+    fleet.propose("2");
+    pass(&mut fleet, 20 * MINUTE);
+    assert!((0..4).all(|node| runs(&fleet, node) == "2"), "{}", fleet.why());
+    assert!(
+        fleet.storage.lock().unwrap().decided(1, "outcome").unwrap().contains("\"keep\""),
+        "{}",
+        fleet.why()
+    );
 }
 
 #[test]
@@ -490,11 +547,15 @@ fn a_ticket_that_has_been_reported_on_is_used_up() {
 
 #[test]
 fn who_has_not_read_the_end_decides_nothing_where_storage_has_lost_the_rollout() {
-    for is_flat in [false, true] {
+    for (is_flat, has_votes) in [(false, false), (true, false), (false, true)] {
         let mut fleet = calm(Mode::Synchronous, 3);
         fleet.storage.lock().unwrap().is_flat = is_flat;
         fleet.back_up();
         fleet.propose("2");
+        if has_votes {
+            pass(&mut fleet, 1500);
+            fleet.back_up();
+        }
         let unplug = |fleet: &Fleet, node: usize, is_unplugged| {
             fleet.nodes[node].is_unplugged.store(is_unplugged, std::sync::atomic::Ordering::Relaxed);
         };

@@ -1,0 +1,81 @@
+//! What a node knows counts for more than what storage shows: torn ends, lost keys, releases that run already.
+
+use crate::fleet::{Fleet, calm};
+
+fn code(output: &std::process::Output) -> i32 {
+    output.status.code().unwrap_or(-1)
+}
+
+fn told(output: &std::process::Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn an_end_that_was_torn_is_put_back_by_who_has_read_it_and_ended_in_no_other_way() {
+    for mode in ["synchronous", "rolling"] {
+        let fleet = Fleet::new(2, mode, "");
+        fleet.propose("2");
+        assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+        let outcome = fleet.decision(1, "outcome");
+        let before = std::fs::read(&outcome).unwrap();
+        std::fs::write(&outcome, "").unwrap();
+        for words in [["fleet", "abort"], ["fleet", "void"]] {
+            let refused = fleet.run(0, &words);
+            assert!(
+                code(&refused) != 0 && told(&refused).contains("cutover fleet repair"),
+                "{mode}: {refused:?}"
+            );
+        }
+        // What is carried to a node without storage is what this one has read.
+        let carried = fleet.run(1, &["fleet", "export"]);
+        assert!(told(&carried).contains("outcome"), "{mode}: {carried:?}");
+        let repaired = fleet.run(1, &["fleet", "repair"]);
+        assert!(code(&repaired) == 0 && told(&repaired).contains("outcome"), "{mode}: {repaired:?}");
+        assert_eq!(std::fs::read(&outcome).unwrap(), before, "{mode}");
+        assert_eq!(fleet.live(calm), "kept", "{mode}: {}", fleet.why());
+    }
+}
+
+#[test]
+fn who_goes_back_while_it_only_goes_along_says_so() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    fleet.stage(1, "2");
+    assert_eq!(code(&fleet.run(1, &["switch", "2"])), 0);
+    fleet.propose("2");
+    let vote = fleet.share().join("nodes/n1/000001.vote");
+    let mut along = fleet.begin(1);
+    while !vote.exists() {
+        assert!(along.try_wait().unwrap().is_none(), "{}", fleet.why());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let back = fleet.run(1, &["rollback"]);
+    assert_eq!(code(&back), 0, "{back:?}");
+    let outcome = fleet.live(calm);
+    along.wait().unwrap();
+    assert_ne!(outcome, "kept", "{}", fleet.why());
+    assert_eq!(fleet.all_run(), ["1"], "{}", fleet.why());
+    let closed = std::fs::read_to_string(fleet.share().join("nodes/n1/000001.closed")).unwrap();
+    assert!(closed.contains("\"running\":\"1\""), "{closed}");
+}
+
+#[test]
+fn all_go_back_to_what_ran_and_not_to_what_was_only_staged() {
+    let fleet = Fleet::new(2, "rolling", "at_once = 2");
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    (0..2).for_each(|number| fleet.stage(number, "3"));
+    // Their heartbeats say what they have.
+    (0..2).for_each(|number| drop(fleet.run(number, &["update"])));
+    let back = fleet.run(0, &["fleet", "propose", "--rollback"]);
+    assert!(code(&back) == 0 && told(&back).contains("release 1"), "{back:?}");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    assert_eq!(fleet.all_run(), ["1"]);
+}
+
+#[test]
+fn a_node_that_has_lost_its_key_is_told_what_frees_its_name() {
+    let fleet = Fleet::new(1, "synchronous", "facts = \"signed\"");
+    std::fs::remove_file(fleet.root(0).join(".cutover/fleet.key")).unwrap();
+    let refused = fleet.run(0, &["fleet", "join"]);
+    assert!(code(&refused) != 0 && told(&refused).contains("cutover fleet replace n0"), "{refused:?}");
+}
