@@ -11,12 +11,13 @@ use ureq::tls::{ClientCert, PemItem, RootCerts, TlsConfig, parse_pem};
 // Not covered by the promises of semver: Cargo.lock names the version that this is written for.
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, DefaultConnector, Either, LazyBuffers, NextTimeout, Transport,
+    Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
 };
 
 use super::Answer;
 use super::probes::{READ_MAX, Told, contains, not_yet, shown};
 use super::settings::Http;
+use crate::sys::tls;
 use crate::types::{escaped, escaped_path};
 
 /// No file of certificates is longer.
@@ -34,8 +35,8 @@ pub fn http(check: &Http, limit: Duration) -> Told {
         Ok(target) => target,
         Err(why) => return (Answer::CannotRun, why),
     };
-    let tls = match certificates(check) {
-        Ok(tls) => tls,
+    let certificates = match certificates(check) {
+        Ok(certificates) => certificates,
         Err(why) => return (Answer::CannotRun, why),
     };
     let config = ureq::Agent::config_builder()
@@ -45,11 +46,11 @@ pub fn http(check: &Http, limit: Duration) -> Told {
         .max_idle_connections(0)
         .proxy(None)
         .user_agent("cutover")
-        .tls_config(tls)
+        .tls_config(certificates)
         .build();
     let agent = match socket {
         Some(socket) => ureq::Agent::with_parts(config, UnixConnector(socket), Nowhere),
-        None => ureq::Agent::with_parts(config, DefaultConnector::default(), Everywhere),
+        None => ureq::Agent::with_parts(config, tls::connector(), Everywhere),
     };
     let mut request = agent.get(&url);
     for (name, value) in check.all_headers() {
@@ -345,6 +346,7 @@ mod tests {
             format!("url = \"http://shop/up?x=1\"\nunix = \"{shown}\""),
             format!("url = \"http://shop/up?x=1\"\nsocket = \"{shown}\""),
             format!("url = \"http+unix://{encoded}/up?x=1\""),
+            format!("url = \"http+unix://{}/up?x=1\"", encoded.replace('k', "%6b")),
             format!("url = \"http+unix://{shown}/up?x=1\""),
             format!("url = \"http://unix:{shown}:/up?x=1\""),
             format!("url = \"unix:{shown}:/up?x=1\""),

@@ -16,5 +16,6 @@ pub mod process;
 mod remove;
 pub mod sockets;
 pub mod systemd;
+pub mod tls;
 pub mod unit;
 pub mod wall;

@@ -15,7 +15,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200); self.send_header("Content-Length", "0"); self.end_headers()
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-context.load_cert_chain("server.pem", "server.key")
+name = "self" if sys.argv[1] == "self" else "server"
+context.load_cert_chain(name + ".pem", name + ".key")
 if sys.argv[1] == "asks":
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations("ca.pem")
@@ -33,6 +34,10 @@ for name in server client; do
     new -subj /CN=$name -keyout $name.key -out $name.csr
     echo subjectAltName=DNS:localhost >$name.ext
     openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile $name.ext -out $name.pem
+done
+# As everybody makes them: `openssl req -x509` makes an authority of each.
+for name in self twin; do
+    new -x509 -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout $name.key -out $name.pem
 done
 cat client.pem client.key >both.pem";
 
@@ -67,6 +72,7 @@ fn http_checks_believe_the_certificates_that_the_admin_names() {
     }
     let config = fs::read_to_string(node.config()).unwrap();
     let (plain, asking) = (Server::new(&node, "plain"), Server::new(&node, "asks"));
+    let own = Server::new(&node, "self");
     let file = |name: &str| format!("'{}'", node.path(name).display());
     let (ca, other, both) = (file("ca.pem"), file("other.pem"), file("both.pem"));
     let (client, key) = (file("client.pem"), file("client.key"));
@@ -79,6 +85,9 @@ fn http_checks_believe_the_certificates_that_the_admin_names() {
         (&asking, "localhost", format!("ca = {ca}"), false),
         (&asking, "localhost", format!("ca = {ca}, cert = {client}, key = {key}"), true),
         (&asking, "localhost", format!("ca = {ca}, cert = {both}"), true),
+        (&own, "localhost", format!("ca = {}", file("self.pem")), true),
+        (&own, "127.0.0.1", format!("ca = {}", file("self.pem")), false),
+        (&own, "localhost", format!("ca = {}", file("twin.pem")), false),
     ] {
         let comma = if more.is_empty() { "" } else { "," };
         let check = format!(
@@ -87,5 +96,12 @@ fn http_checks_believe_the_certificates_that_the_admin_names() {
         );
         fs::write(node.config(), format!("{config}{check}")).unwrap();
         assert_eq!(node.code(&["health"]) == 0, is_well, "{host} {more}");
+    }
+    // Sources speak TLS in the same way.
+    let source = format!("{config}[source]\nurl = 'https://localhost:{}/'\nretries = 0\n", own.1);
+    fs::write(node.config(), source).unwrap();
+    for (named, code) in [("self.pem", 12), ("twin.pem", 1)] {
+        let checked = node.command(&["check"]).env("SSL_CERT_FILE", node.path(named)).output().unwrap();
+        assert_eq!(checked.status.code(), Some(code), "{named}: {checked:?}");
     }
 }

@@ -30,7 +30,8 @@ use std::time::{Duration, Instant};
 
 use ureq::http::{HeaderMap, Response, StatusCode, header};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body, Proxy};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::{Agent, Body, Proxy, ProxyProtocol};
 
 use self::address::Address;
 use self::azure::Container;
@@ -42,6 +43,7 @@ use self::registry::Registry;
 use self::retry::Attempts;
 use super::directory::read_bounded;
 use super::{Before, Error, Item, Of, Ranges, Settings, Sink, Source, Upload};
+use crate::sys::tls;
 
 /// A transfer of so many bytes a second in the long run is fast enough; with [`GRACE`] it gives the time allowed.
 const RATE_MIN: u64 = 64 << 10;
@@ -79,6 +81,12 @@ impl Web {
         };
         let wrong_proxy = |_| Error::Proxy;
         let proxy = settings.proxy.as_deref().map(Proxy::new).transpose().map_err(wrong_proxy)?;
+        if proxy
+            .as_ref()
+            .is_some_and(|proxy| !matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https))
+        {
+            return Err(Error::Proxy);
+        }
         let stall_timeout = settings.stall_timeout.0;
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -97,7 +105,7 @@ impl Web {
             .build();
         Ok(Self {
             dialect,
-            agent: config.new_agent(),
+            agent: Agent::with_parts(config, tls::connector(), DefaultResolver::default()),
             rate: settings.rate_limit.map(|limit| RateLimit::new(limit.0)),
             stall: StallWatch::new(stall_timeout, settings.stall_bytes.0),
             retries: settings.retries,
