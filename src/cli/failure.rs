@@ -342,6 +342,11 @@ fn of_store(error: &store::Error, otherwise: u8) -> Failure {
             let hint = format!("the pointer is untouched; move `{}` away to begin anew", path.display());
             Failure::new(code::NEEDS_PERSON, error, Some(&hint))
         }
+        E::Unknown { .. } => {
+            let hint = "bring that file back from a backup; else what runs can be taken over (`cutover adopt`), and any \
+                        other tree removed and staged anew";
+            Failure::new(code::NEEDS_PERSON, error, Some(hint))
+        }
         E::Locked { .. } => {
             Failure::new(code::BUSY, error, Some("look what holds it: `fuser -v` and that path"))
         }

@@ -1,5 +1,6 @@
 //! `log` and `config`, and small things that several commands say.
 
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::civil::Time;
@@ -152,6 +153,7 @@ pub fn config(context: &Context, command: &ConfigCommand) -> Result<u8, Error> {
                 warnings.extend(unknown.iter().map(|path| {
                     format!("`{}` is never run: no moment of an update has this name", escaped_path(path))
                 }));
+                warnings.extend(doubtful_paths(settings));
                 Ok(warnings)
             })?;
             for warning in &warnings {
@@ -183,6 +185,19 @@ fn unadopted(node: &Node<'_>) -> Result<Vec<String>, Error> {
     Ok(vec![format!(
         "`{current}` was installed by hand; take it over first: `cutover adopt {current} --version {BY_HAND}`"
     )])
+}
+
+/// Settings that are read without an error, and do nothing.
+fn doubtful_paths(settings: &Settings) -> Vec<String> {
+    let gone = settings.source.keys.iter().filter(|path| !Path::new(path).exists());
+    let mut warnings: Vec<_> = gone
+        .map(|path| format!("`{path}` of `[source] keys` is not there: no release can be believed"))
+        .collect();
+    if let Some(path) = settings.metrics.textfile.as_deref().filter(|path| path.is_relative()) {
+        let path = path.display();
+        warnings.push(format!("`{path}` of `[metrics] textfile` is relative to wherever cutover is started"));
+    }
+    warnings
 }
 
 /// Whether nobody else can put another directory in the root's place: whoever may write to a parent can.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::Span;
+use crate::types::{Span, path_of_url};
 
 /// How long one check may take when nothing else is said.
 pub const TIMEOUT_DEFAULT: Span = Span::seconds(5);
@@ -209,7 +209,7 @@ fn socket_of(url: &str) -> Option<(PathBuf, String)> {
     }
     if !rest.starts_with('/') {
         let (socket, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-        return Some((socket.replace("%2F", "/").replace("%2f", "/").into(), or_root(path)));
+        return Some((path_of_url(socket), or_root(path)));
     }
     // The socket's name ends where the path begins: people call it so.
     let end =

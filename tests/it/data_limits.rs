@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::data::{Mount, error_of, with_data};
 use crate::filesystems::Mounted;
-use crate::node::{Health, TestNode, needs_root};
+use crate::node::{Health, TestNode, needs_root, text};
 
 /// An overlay with these directories in its lower layer, mounted over the node's root.
 fn overlay(node: &TestNode, upper: &Path) -> Option<Mount> {
@@ -85,4 +85,17 @@ fn files_for_which_there_are_no_inodes_are_counted_before_anything_stops() {
     let (code, error) = error_of(&node, &["update", node.archive(2).to_str().unwrap(), "--allow-unsigned"]);
     assert!(code == 16 && error.contains("files and directories"), "{code} {error}");
     assert!(!node.has_journal() && node.active().as_deref() == Some("1"));
+}
+
+#[test]
+fn what_is_to_be_left_in_place_is_not_named_through_a_link() {
+    let node = TestNode::new(&[Health::Good]);
+    fs::create_dir_all(node.data().join("real/up")).unwrap();
+    std::os::unix::fs::symlink("real", node.data().join("link")).unwrap();
+    let plain = fs::read_to_string(node.config()).unwrap();
+    for (left, code) in [("real/up", 0), ("link", 0), ("link/up", 2)] {
+        fs::write(node.config(), format!("{plain}leave = ['{left}']\n")).unwrap();
+        let checked = node.run(&["config", "check"]);
+        assert_eq!(checked.status.code(), Some(code), "{left}: {}", text(&checked.stderr));
+    }
 }

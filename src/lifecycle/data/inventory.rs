@@ -233,6 +233,7 @@ fn inspect(entry: &Entry, method: Method) -> Result<(u64, u64), Error> {
     let swaps = mounts::swap_files();
     let mut walk =
         Walk { entry, method, leave, top, is_root, swaps, links: HashSet::new(), bytes: 0, names: 0 };
+    leave.paths().try_for_each(|left| walk.check_way(left))?;
     walk.visit(&parent, &name, &mut PathBuf::new(), 0)?;
     Ok((walk.bytes, walk.names))
 }
@@ -331,6 +332,20 @@ impl Walk<'_> {
             within.pop();
         }
         Ok(())
+    }
+
+    /// What lies behind a link is left in place anyway, and `leave` would do nothing.
+    fn check_way(&self, left: &Path) -> Result<(), Error> {
+        let mut above = left.ancestors().skip(1);
+        let is_link = |within: &&Path| self.entry.path.join(within).is_symlink();
+        match above.find(|within| !within.as_os_str().is_empty() && is_link(within)) {
+            Some(link) => Err(self.unfit(
+                link,
+                "it is a link, and `leave` names something behind it: name in `leave` where that really is, if it is \
+                 within the data",
+            )),
+            None => Ok(()),
+        }
     }
 
     /// What is left in a subvolume must be one itself: only they can be moved to the subvolume that comes back.

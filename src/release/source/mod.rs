@@ -35,7 +35,7 @@ pub use whole::fetch_whole;
 
 use crate::release::text::is_file_name;
 use crate::sys::{disk, owned};
-use crate::types::{Digest, escaped, escaped_path};
+use crate::types::{Digest, escaped, escaped_path, path_of_url};
 
 /// What a file of a source belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,22 +137,22 @@ pub fn check(settings: &Settings) -> Result<(), Error> {
 }
 
 /// Of which kind an address is.
-enum Kind<'a> {
-    Directory(&'a str),
+enum Kind {
+    Directory(PathBuf),
     Web,
 }
 
-impl<'a> Kind<'a> {
-    fn of(url: &'a str) -> Result<Self, Error> {
+impl Kind {
+    fn of(url: &str) -> Result<Self, Error> {
         let path = match url.split_once("://") {
-            None => url,
+            None => url.into(),
             Some((scheme, path)) => match scheme.to_ascii_lowercase().as_str() {
-                "file" => path,
+                "file" => path_of_url(path),
                 scheme if web::SCHEMES.contains(&scheme) => return Ok(Self::Web),
                 _ => return Err(Error::Scheme(escaped(scheme.as_bytes()))),
             },
         };
-        match path.starts_with('/') {
+        match path.is_absolute() {
             true => Ok(Self::Directory(path)),
             false => Err(Error::NotAbsolute(escaped(url.as_bytes()))),
         }
@@ -316,5 +316,31 @@ fn wait_text(retry_after: Option<Duration>) -> String {
     match retry_after.map(|pause| pause.as_secs()) {
         Some(seconds @ 1..) => format!(", and wants to be left alone for {seconds} s"),
         Some(0) | None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_is_written_as_a_path_or_as_a_url() {
+        for (url, path) in [
+            ("/srv/my%20releases", "/srv/my%20releases"),
+            ("file:///srv/my%20releases", "/srv/my releases"),
+            ("FILE:///srv/my releases", "/srv/my releases"),
+        ] {
+            assert!(matches!(Kind::of(url), Ok(Kind::Directory(found)) if found == Path::new(path)), "{url}");
+        }
+        assert!(matches!(Kind::of("file://srv"), Err(Error::NotAbsolute(_))));
+        let settings = |proxy: &str| Settings {
+            url: Some("https://releases.example".into()),
+            proxy: Some(proxy.into()),
+            ..Settings::default()
+        };
+        assert!(check(&settings("http://proxy:3128")).is_ok());
+        assert!(matches!(check(&settings("socks5://proxy:1080")), Err(Error::Proxy)), "none that we speak");
     }
 }

@@ -175,6 +175,7 @@ examples! { store_errors: StoreError {
     Root => [StoreError::Root { root: "/srv/shop".into(), why: text("there is no such directory") }],
     StrangePointer => [StoreError::StrangePointer { path: "/srv/shop/current".into(), why: text("it is a directory") }],
     Damaged => [StoreError::Damaged { path: "/srv/shop/.cutover/state.json".into(), why: text("it ends too early") }],
+    Unknown => [StoreError::Unknown { version: version(), path: "/srv/shop/.cutover/manifests/2.0.0.json".into() }],
     Locked => [StoreError::Locked {
         path: "/srv/shop/.cutover/state.lock".into(),
         limit: std::time::Duration::from_secs(10),
