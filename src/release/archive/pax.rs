@@ -8,6 +8,8 @@ use crate::types::escaped;
 /// What an extended header says about the next entry.
 #[derive(Debug, Default)]
 pub struct Extended {
+    /// The first rule that it breaks: told once the entry is known by its name.
+    pub broken: Option<Rule>,
     pub path: Option<Vec<u8>>,
     pub link: Option<Vec<u8>>,
     /// The bytes that follow its header.
@@ -17,6 +19,8 @@ pub struct Extended {
     /// Its time: seconds and nanoseconds.
     pub mtime: Option<(i64, u32)>,
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The mode that an access list gives which says nothing else.
+    pub access: Option<u32>,
     /// An attribute of another system that is left out.
     pub left_out: Option<Vec<u8>>,
     /// Holes, as GNU tar writes them in version 1.0.
@@ -34,6 +38,7 @@ pub struct Sparse {
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
 const LIBARCHIVE_XATTR: &[u8] = b"LIBARCHIVE.xattr.";
+const HOLES: &[u8] = b"GNU.sparse.";
 const XATTR_NAME_MAX: usize = 255;
 const XATTR_VALUE_MAX: usize = 64 << 10;
 
@@ -56,29 +61,41 @@ fn records(mut bytes: &[u8]) -> Result<Vec<Record<'_>>, Rule> {
         records.push((&record[..equals], &record[equals + 1..]));
         bytes = &bytes[length..];
     }
+    Ok(records)
+}
+
+fn check_repeated(records: &[Record<'_>]) -> Result<(), Rule> {
     let mut keys = BTreeSet::new();
     match records.iter().find(|(key, _)| !keys.insert(*key)) {
+        // Version 0.0 of GNU tar's holes has a record for each of them.
+        Some((key, _)) if key.starts_with(HOLES) => Err(Rule::SparseKind),
         Some((key, _)) => Err(Rule::RepeatedRecord(escaped(key))),
-        None => Ok(records),
+        None => Ok(()),
     }
 }
 
 /// Checks a global header: it may only comment, as that of `git archive` does.
 pub fn check_global(bytes: &[u8]) -> Result<(), Rule> {
-    match records(bytes)?.iter().find(|(key, _)| *key != b"comment") {
+    let records = records(bytes)?;
+    match records.iter().find(|(key, _)| *key != b"comment") {
         Some((key, _)) => Err(Rule::GlobalRecord(escaped(key))),
-        None => Ok(()),
+        None => check_repeated(&records),
     }
 }
 
 impl Extended {
-    /// Reads the header of one entry.
-    pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Self, Rule> {
-        let records = records(bytes)?;
+    /// Reads the header of one entry: to its end, even if it breaks a rule, since it may name the entry.
+    pub fn parse(bytes: &[u8], limits: &Limits) -> Self {
         let mut extended = Self::default();
+        let records = match records(bytes) {
+            Ok(records) => records,
+            Err(rule) => return Self { broken: Some(rule), ..extended },
+        };
         let mut holes = BTreeMap::new();
+        let mut broken = check_repeated(&records).err();
         for (key, value) in &records {
-            extended.take(key, value, limits, &mut holes)?;
+            let taken = extended.take(key, value, limits, &mut holes);
+            broken = broken.or(taken.err());
         }
         for (key, _) in &records {
             let Some(name) = key.strip_prefix(LIBARCHIVE_XATTR).filter(|name| is_of_linux(name)) else {
@@ -86,13 +103,20 @@ impl Extended {
             };
             let twin = [XATTR, name].concat();
             if !records.iter().any(|(key, _)| *key == twin) {
-                return Err(Rule::Record(escaped(key)));
+                broken.get_or_insert_with(|| Rule::Record(escaped(key)));
             }
         }
         if !holes.is_empty() {
-            extended.sparse = Some(sparse(&holes)?);
+            match sparse(&holes) {
+                Ok(sparse) => extended.sparse = Some(sparse),
+                Err(rule) => broken = broken.or(Some(rule)),
+            }
+            if broken.is_some() {
+                let name = holes.get(b"GNU.sparse.name".as_slice()).and_then(|name| text(name));
+                extended.path = name.or(extended.path);
+            }
         }
-        Ok(extended)
+        Self { broken, ..extended }
     }
 
     fn take<'a>(
@@ -116,9 +140,15 @@ impl Extended {
             b"GNU.sparse.major" | b"GNU.sparse.minor" | b"GNU.sparse.name" | b"GNU.sparse.realsize" => {
                 holes.insert(key.to_vec(), value);
             }
-            _ if key.starts_with(b"GNU.sparse.") => return Err(Rule::SparseKind),
+            _ if key.starts_with(HOLES) => return Err(Rule::SparseKind),
             b"SCHILY.realsize" => return Err(Rule::SparseKind),
             b"RHT.security.selinux" => {}
+            // Of NFS, macOS, FreeBSD and Solaris: nothing here has such lists.
+            b"SCHILY.acl.ace" => {
+                self.left_out.get_or_insert_with(|| b"acl.ace".to_vec());
+            }
+            b"SCHILY.acl.access" => self.access = Some(mode_of(value).ok_or(Rule::AccessList)?),
+            b"SCHILY.acl.default" if value.is_empty() => {}
             _ if key.starts_with(b"SCHILY.acl.") => return Err(Rule::AccessList),
             _ if key.starts_with(b"GNU.") => return Err(Rule::Record(escaped(key))),
             _ => {
@@ -173,6 +203,30 @@ fn text(value: &[u8]) -> Option<Vec<u8>> {
     (!value.is_empty() && !value.contains(&0)).then(|| value.to_vec())
 }
 
+/// The mode of an access list, in the words of `getfacl`, that has the three entries which each file has and no more.
+fn mode_of(list: &[u8]) -> Option<u32> {
+    let (mut mode, mut seen) = (0, 0);
+    for entry in list.split(|byte| matches!(byte, b',' | b'\n')).filter(|entry| !entry.is_empty()) {
+        let (class, rights): (_, &[u8; 3]) = entry.split_last_chunk()?;
+        let place = [&b"other::"[..], b"group::", b"user::"].into_iter().position(|name| name == class)?;
+        let mut bits = 0;
+        for (right, letter) in rights.iter().zip(b"rwx") {
+            bits = bits << 1
+                | match right {
+                    b'-' => 0,
+                    right if right == letter => 1,
+                    _ => return None,
+                };
+        }
+        if seen & 1 << place != 0 {
+            return None;
+        }
+        seen |= 1 << place;
+        mode |= bits << (3 * place);
+    }
+    (seen == 0b111).then_some(mode)
+}
+
 /// Decimal digits, below 2^63.
 pub fn decimal(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
@@ -222,7 +276,8 @@ mod tests {
     #[test]
     fn records_end_where_their_length_says() {
         let smuggled = record("SCHILY.xattr.user.x", b"a\n12 size=1024\n");
-        let extended = Extended::parse(&smuggled, &Limits::default()).unwrap();
+        let extended = Extended::parse(&smuggled, &Limits::default());
+        assert_eq!(extended.broken, None);
         assert_eq!(extended.size, None);
         assert_eq!(extended.xattrs[b"user.x".as_slice()], b"a\n12 size=1024\n");
     }
@@ -243,11 +298,26 @@ mod tests {
             b"99999999999999999999999999 a=b\n",
         ];
         for bytes in broken {
-            assert_eq!(
-                Extended::parse(bytes, &Limits::default()).unwrap_err(),
-                Rule::BrokenRecord,
-                "{bytes:?}"
-            );
+            let extended = Extended::parse(bytes, &Limits::default());
+            assert_eq!(extended.broken, Some(Rule::BrokenRecord), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn an_access_list_of_the_mode_alone_is_a_mode() {
+        let cases: [(&[u8], Option<u32>); 9] = [
+            (b"user::rw-,group::r--,other::r--", Some(0o644)),
+            (b"user::rwx\ngroup::r-x\nother::--x\n", Some(0o751)),
+            (b"other::---,user::r--,group::-w-", Some(0o420)),
+            (b"user::rwx", None),
+            (b"user::rw-,group::r--,other::r--,user::rw-", None),
+            (b"user::rw-,user:lisa:r--,group::r--,mask::r--,other::r--", None),
+            (b"user::rw-,group::r--,mask::r--,other::r--", None),
+            (b"user::wr-,group::r--,other::r--", None),
+            (b"", None),
+        ];
+        for (list, mode) in cases {
+            assert_eq!(mode_of(list), mode, "{list:?}");
         }
     }
 

@@ -161,23 +161,37 @@ impl Reader {
     fn advance(&mut self) -> Result<Option<(Member, Admitted)>, Fault> {
         self.stream.skip(std::mem::take(&mut self.data))?;
         self.stream.skip(std::mem::take(&mut self.padding))?;
-        let mut before = Before::default();
         self.number += 1;
         self.name.clear();
         self.offset = self.stream.offset();
+        let mut before = Before::default();
+        let found = self.find(&mut before);
+        // What breaks a rule before the header is what is told, whatever comes behind it.
+        match before.extended.and_then(|extended| extended.broken) {
+            Some(rule) => Err(rule.into()),
+            None => found,
+        }
+    }
+
+    fn find(&mut self, before: &mut Before) -> Result<Option<(Member, Admitted)>, Fault> {
         loop {
             let block = self.stream.block().map_err(|fault| self.of_first(fault, &[0; BLOCK]))?;
             let Some(block) = block else {
-                return Err(if before.is_empty() { Rule::NoEndMark } else { Rule::DanglingHeader }.into());
+                let rule = match before.is_empty() {
+                    true if self.stream.offset() == 0 => Rule::Empty,
+                    true => Rule::NoEndMark,
+                    false => Rule::DanglingHeader,
+                };
+                return Err(rule.into());
             };
             if block == [0; BLOCK] {
                 return if before.is_empty() { self.end() } else { Err(Rule::DanglingHeader.into()) };
             }
             let header = Header::parse(&block).map_err(|rule| self.of_first(rule.into(), &block))?;
             if matches!(header.kind(), b'x' | b'g' | b'L' | b'K') {
-                self.extend(&mut before, &header)?;
+                self.extend(before, &header)?;
             } else {
-                return self.member(before, &header).map(Some);
+                return self.member(std::mem::take(before), &header).map(Some);
             }
         }
     }
@@ -232,7 +246,7 @@ impl Reader {
                 pax::check_global(&bytes)?;
             }
             b'x' if before.extended.is_some() => return Err(Rule::HeadersDisagree("records").into()),
-            b'x' => before.extended = Some(Extended::parse(&bytes, &self.limits)?),
+            b'x' => before.extended = Some(Extended::parse(&bytes, &self.limits)),
             b'L' if before.long_name.is_some() => return Err(Rule::HeadersDisagree("name").into()),
             b'L' => before.long_name = Some(long(&bytes, Rule::NulInName)?),
             _ if before.long_link.is_some() => return Err(Rule::HeadersDisagree("link target").into()),
@@ -255,6 +269,11 @@ impl Reader {
         let Before { extended, long_name, long_link } = before;
         let extended = extended.unwrap_or_default();
         let sparse = extended.sparse;
+        let named = extended.path.as_ref().or(long_name.as_ref()).cloned().unwrap_or_else(|| header.name());
+        self.name = sparse.as_ref().map_or(named, |sparse| sparse.name.clone());
+        if let Some(rule) = extended.broken {
+            return Err(rule.into());
+        }
         if self.left_out.is_none() {
             self.left_out = extended.left_out;
         }
@@ -264,8 +283,12 @@ impl Reader {
         if long_link.is_some() && extended.link.is_some() {
             return Err(Rule::HeadersDisagree("link target").into());
         }
-        let raw = extended.path.or(long_name).unwrap_or_else(|| header.name());
-        self.name = sparse.as_ref().map_or(raw, |sparse| sparse.name.clone());
+        match header.kind() {
+            0 | b'0'..=b'2' | b'5' | b'S' => {}
+            b'3' | b'4' | b'6' => return Err(Rule::SpecialFile.into()),
+            // Their other fields need not be what they are for files.
+            other => return Err(Rule::EntryType(other).into()),
+        }
         let link = extended.link.or(long_link);
         let size = size(header, extended.size)?;
         if sparse.is_some() && header.kind() != b'0' {
@@ -282,6 +305,9 @@ impl Reader {
             kind,
             xattrs: extended.xattrs,
         };
+        if extended.access.is_some_and(|access| access != member.mode & 0o777) {
+            return Err(Rule::AccessList.into());
+        }
         self.check(&member)?;
         let admitted = self.ledger.admit(&member)?;
         if member.path.is_empty() {
@@ -320,7 +346,6 @@ impl Reader {
                 name::check_target(&target)?;
                 MemberKind::Link { target }
             }
-            b'3' | b'4' | b'6' => return Err(Rule::SpecialFile.into()),
             other => return Err(Rule::EntryType(other).into()),
         };
         if size > 0 {

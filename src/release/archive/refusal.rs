@@ -44,7 +44,7 @@ pub enum Rule {
     NoEndMark,
     #[error("something follows its end mark")]
     DataAfterEnd,
-    #[error("it holds no entries")]
+    #[error("it is empty, or has no entries")]
     Empty,
     // Headers.
     #[error("the header's checksum is wrong")]
@@ -109,7 +109,7 @@ pub enum Rule {
     SetId,
     #[error("file capabilities are not accepted (`[archive] allow_capabilities`)")]
     Capability,
-    #[error("access control lists are not accepted; archive it without them (`tar --no-acls`)")]
+    #[error("an access control list that says more than the mode is not accepted")]
     AccessList,
     #[error("the extended attribute `{0}` is not accepted")]
     Attribute(String),
@@ -143,11 +143,19 @@ impl Rule {
             Self::Window => {
                 "set `[archive] max_window`, for example to \"1GiB\", or compress it without `--long`"
             }
-            Self::Empty => "see that the right directory was archived",
+            Self::Empty => "see that the right directory was archived, and that the file was written",
             Self::Checksum | Self::Magic | Self::Number(_) | Self::BrokenRecord | Self::DanglingHeader => {
                 "the archive is damaged, or its writer is: make it with today's GNU tar or bsdtar"
             }
-            Self::EntryType(_) | Self::SpecialFile | Self::DataWithoutFile => {
+            Self::EntryType(b'V') => "archive it without `--label` (`-V`)",
+            Self::EntryType(b'D') => "archive it without `--listed-incremental` (`-g`)",
+            Self::EntryType(b'M') => "archive it in one piece, without `--multi-volume` (`-M`)",
+            Self::GlobalRecord(key) if key == "GNU.volume.label" => "archive it without `--label` (`-V`)",
+            Self::Record(key) if key == "GNU.dumpdir" => "archive it without `--listed-incremental` (`-g`)",
+            Self::DataWithoutFile => {
+                "only files have data: whatever wrote it is at fault; make it with today's GNU tar or bsdtar"
+            }
+            Self::EntryType(_) | Self::SpecialFile => {
                 "leave it out (`tar --exclude`): a release has files, directories and links"
             }
             Self::ExtendedTooLong | Self::ExtendedTooMany => {
@@ -176,7 +184,9 @@ impl Rule {
             Self::Capability => {
                 "take them off (`setcap -r`), archive with `--no-xattrs`, or set `[archive] allow_capabilities = true`"
             }
-            Self::AccessList => "archive it without them (`tar --no-acls`)",
+            Self::AccessList => {
+                "archive it without such lists (`tar --no-acls --no-xattrs`, `bsdtar --no-acls`)"
+            }
             Self::Attribute(_) => "archive it without attributes (`tar --no-xattrs`)",
             Self::Owner => "archive it with another owner (`tar --owner=0 --group=0`)",
             Self::Time => "give it another time (`touch`), or archive it with `--mtime`",

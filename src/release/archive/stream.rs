@@ -151,6 +151,7 @@ impl Compression {
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             [0xfd, b'7', b'z', b'X', b'Z', ..] => return Err(Rule::UnreadCompression("xz")),
             [b'B', b'Z', b'h', ..] => return Err(Rule::UnreadCompression("bzip2")),
+            [] => return Err(Rule::Empty),
             [b'P', b'K', 3 | 5, ..] => return Err(Rule::UnreadCompression("zip")),
             _ => match <&[u8; BLOCK]>::try_from(start) {
                 // An archive of nothing is one of zeros.

@@ -1,7 +1,11 @@
 //! Extended headers, in which tars disagree the most.
 
+use std::io::Cursor;
+
+use cutover::release::archive::{self, measure};
+
 use super::build::{Head, Tar, record};
-use super::{Case, accepted, refused, run};
+use super::{Case, accepted, refused, run, small_limits};
 
 pub fn cases() -> Vec<Case> {
     [known_differences(), broken(), keys(), doubled()].concat()
@@ -20,6 +24,37 @@ fn broken_records_are_refused() {
 #[test]
 fn records_are_honoured_ignored_or_refused_by_their_key() {
     run(keys());
+}
+
+/// What an extended header does wrong is told with the name of the entry that it is for, wherever that name stands.
+#[test]
+fn a_refused_record_is_told_with_the_file_that_it_is_for() {
+    let list: (&str, &[u8]) = ("SCHILY.acl.access", b"user:lisa:rwx");
+    let hole: [(&str, &[u8]); 4] = [
+        ("GNU.sparse.size", b"9"),
+        ("GNU.sparse.numblocks", b"2"),
+        ("GNU.sparse.offset", b"0"),
+        ("GNU.sparse.offset", b"4"),
+    ];
+    let map: [(&str, &[u8]); 2] = [("GNU.sparse.map", b"0,1"), ("GNU.sparse.name", b"app")];
+    let tar = |records: &[(&str, &[u8])], name: &str| Tar::new().pax(records).file(name, "x").end();
+    let cases = [
+        (tar(&[list], "app"), "AccessList"),
+        (tar(&[list, ("path", b"app")], "short"), "AccessList"),
+        (Tar::new().pax(&[list]).long(b'L', "app").file("short", "x").end(), "AccessList"),
+        (tar(&[("SCHILY.xattr.security.capability", b"x")], "app"), "Capability"),
+        (tar(&[("SCHILY.xattr.trusted.x", b"x")], "app"), "Attribute"),
+        (tar(&[("mtime", b"1e9")], "app"), "RecordValue"),
+        (tar(&hole, "app"), "SparseKind"),
+        (tar(&map, "GNUSparseFile.1/app"), "SparseKind"),
+        (Tar::new().pax_raw("9 path=b").file("app", "x").end(), "BrokenRecord"),
+    ];
+    for (bytes, rule) in cases {
+        let error = measure(Cursor::new(bytes), "shop.tar", &small_limits()).unwrap_err();
+        let archive::Error::Refused(refusal) = error else { panic!("{error:?}") };
+        assert!(format!("{:?}", refusal.rule).starts_with(rule), "{refusal}");
+        assert!(refusal.to_string().contains(", `app`: "), "{refusal}");
+    }
 }
 
 #[test]
@@ -181,7 +216,32 @@ fn keys() -> Vec<Case> {
         refused("another character set", "RecordValue", with("hdrcharset", b"ISO-IR 8859 1 1998")),
         accepted("SELinux label", fine, with("RHT.security.selinux", b"system_u:object_r:shadow_t:s0\0")),
         accepted("SELinux label as an attribute", fine, with("SCHILY.xattr.security.selinux", b"x\0")),
-        refused("access list", "AccessList", with("SCHILY.acl.access", b"user::rwx")),
+        accepted(
+            "access list of the mode alone",
+            fine,
+            with("SCHILY.acl.access", b"user::rw-,group::r--,other::r--"),
+        ),
+        refused(
+            "access list of another mode",
+            "AccessList",
+            with("SCHILY.acl.access", b"user::rwx,group::r--,other::r--"),
+        ),
+        refused(
+            "access list",
+            "AccessList",
+            with("SCHILY.acl.access", b"user::rw-,user:lisa:rw-:1000,group::r--,mask::rw-,other::r--"),
+        ),
+        refused(
+            "access list of what will be made",
+            "AccessList",
+            with("SCHILY.acl.default", b"user::rwx,group::r-x,other::r-x"),
+        ),
+        accepted("no access list of what will be made", fine, with("SCHILY.acl.default", b"")),
+        accepted(
+            "access list of macOS",
+            fine,
+            with("SCHILY.acl.ace", b"group:everyone@:-------d------:-------:deny:0"),
+        ),
         refused(
             "access list as an attribute",
             "AccessList",

@@ -44,7 +44,12 @@ fn broken() -> Vec<Case> {
         refused("checksum with a sign", "Checksum", second(head().sealed().put(148, b"+"))),
         refused("first header broken", "Checksum", Tar::new().raw(head().sealed().put(0, b"b").0).end()),
         refused("no tar at all", "UnknownFormat", b"#!/bin/sh\nexec rm -rf /\n".repeat(100)),
-        refused("empty file", "UnknownFormat", Vec::new()),
+        refused("empty file", "Empty", Vec::new()),
+        refused(
+            "label",
+            "EntryType",
+            Tar::new().head(Head::gnu(b'V', "L").put(124, &[0; 12]).sealed()).end(),
+        ),
         refused("one byte", "UnknownFormat", vec![0]),
         refused("xz", "UnreadCompression", b"\xfd7zXZ\0\0\x04".repeat(100)),
         refused("bzip2", "UnreadCompression", b"BZh91AY&SY".repeat(100)),
