@@ -17,7 +17,7 @@ use super::rules::Times;
 use super::settings::{Facts as FactSeals, Mode, Settings, SkewCheck, WaveSetting};
 use super::standing::{self, Standing};
 use super::voice::Voice;
-use crate::types::Digest;
+use crate::types::{Digest, clock_words};
 
 /// Why an operator's act came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -281,11 +281,10 @@ impl<'a> Operator<'a> {
         if settings.skew_check == SkewCheck::Unchecked || offset_ms.abs() - error_ms <= skew_ms {
             return Ok(());
         }
-        let side = if offset_ms > 0.0 { "behind" } else { "ahead of" };
         refused(format!(
-            "the clock of this machine is {:.1} s {side} that of the fleet's directory, and `fleet.skew` allows {}: set \
+            "the clock of this machine is {}, compared with that of the fleet's directory, and `fleet.skew` allows {}: set \
              the clock, or run this on another machine",
-            offset_ms.abs() / 1000.0,
+            clock_words(offset_ms),
             settings.skew
         ))
     }

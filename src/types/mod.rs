@@ -13,7 +13,7 @@ pub mod version;
 pub use digest::Digest;
 pub use escape::{escaped, escaped_path, path_of_url};
 pub use spans::Spans;
-pub use units::{Size, Span};
+pub use units::{Size, Span, clock_words};
 pub use version::Version;
 
 /// A release as a node knows it: its name, and the digest that its manifest (or, without one, its archive) has.

@@ -82,6 +82,21 @@ impl fmt::Debug for Span {
     }
 }
 
+/// How far a clock is ahead of another one, or behind it, by how far the other one is ahead.
+pub fn clock_words(other_ms: f64) -> String {
+    let side = if other_ms > 0.0 { "behind" } else { "ahead" };
+    let ms = other_ms.abs();
+    let far = match ms / 1000.0 {
+        ..1.0 => format!("{ms:.0} ms"),
+        seconds @ ..10.0 => format!("{seconds:.1} s"),
+        seconds @ ..120.0 => format!("{seconds:.0} s"),
+        seconds @ ..7200.0 => format!("{:.0} min", seconds / 60.0),
+        seconds @ ..172_800.0 => format!("{:.0} h", seconds / 3600.0),
+        seconds => format!("{:.0} days", seconds / 86_400.0),
+    };
+    format!("{far} {side}")
+}
+
 /// TOML may say a size as a number or as a text.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -132,6 +147,23 @@ impl fmt::Debug for Size {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_is_ahead_or_behind_in_units_that_people_read() {
+        let cases = [
+            (-10_000.0, "10 s ahead"),
+            (10_000.4, "10 s behind"),
+            (-3000.0, "3.0 s ahead"),
+            (250.4, "250 ms behind"),
+            (-119_000.0, "119 s ahead"),
+            (600_000.0, "10 min behind"),
+            (-7_200_000.0, "2 h ahead"),
+            (34_559_999_997.0, "400 days behind"),
+        ];
+        for (other_ms, words) in cases {
+            assert_eq!(clock_words(other_ms), words);
+        }
+    }
 
     #[test]
     fn durations_and_sizes_are_read_as_people_write_them() {

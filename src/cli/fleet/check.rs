@@ -11,6 +11,7 @@ use crate::coord::Settings as FleetSettings;
 use crate::coord::board::{Board, Listed, Read};
 use crate::coord::check::{self, Machine, Party, Plan, Report};
 use crate::coord::facts::names;
+use crate::types::clock_words;
 
 /// How many processes of one node race, when no other nodes are named.
 const RACERS: usize = 4;
@@ -120,8 +121,8 @@ fn lacks(report: &Report, settings: &FleetSettings) -> Vec<String> {
         match clock {
             None => cannot.push(format!("{label} cannot compare its clock: the storage has none (`skew_check`)")),
             Some(clock) if clock.offset_ms.abs() - clock.error_ms > skew_ms => cannot.push(format!(
-                "the clock of {label} is {:.0} ms off the storage's: more than `skew` ({skew}), and it would not switch",
-                -clock.offset_ms
+                "the clock of {label} is {}, compared with the storage's: more than `skew` ({skew}), and it would not switch",
+                clock_words(clock.offset_ms)
             )),
             Some(clock) if clock.error_ms > skew_ms => cannot.push(format!(
                 "it tells times no better than by {:.0} ms: {label} needs a clock that the kernel calls synchronised",

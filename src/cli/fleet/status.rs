@@ -14,7 +14,7 @@ use crate::cli::failure::Error;
 use crate::cli::output::{Tone, table};
 use crate::coord::account::{Account, Entry};
 use crate::coord::alive::{self, Alive};
-use crate::coord::facts::Fact;
+use crate::coord::facts::{ClockSeen, Fact};
 use crate::coord::heard::Heard;
 use crate::coord::look::{Look, found};
 use crate::coord::operate::{self, Operator};
@@ -26,6 +26,7 @@ use crate::coord::rules::rolling::Ticket;
 use crate::coord::rules::synchronous::{Go, Member, Outcome, Plan};
 use crate::coord::settings::Mode;
 use crate::coord::synchronous::{Synchronous, timestamp};
+use crate::types::clock_words;
 
 /// What a screen is made of.
 struct Shown {
@@ -259,7 +260,7 @@ fn rows(account: &Account, seen: &[Option<i64>]) -> Vec<Vec<String>> {
             entry.node.to_string(),
             entry.running.as_ref().map(ToString::to_string).unwrap_or_default(),
             entry.state.to_owned(),
-            entry.clock.map(|clock| format!("{:+.1} ms", -clock.offset_ms)).unwrap_or_default(),
+            entry.clock.map(clock_of).unwrap_or_default(),
             entry.late_ms.map_or_else(|| moment(entry.switched), |late| format!("{late:+.1} ms")),
             moment(entry.healthy),
             entry.gap_ms.map(|away| format!("{away} ms")).unwrap_or_default(),
@@ -273,6 +274,15 @@ fn rows(account: &Account, seen: &[Option<i64>]) -> Vec<Vec<String>> {
     };
     let head = head.into_iter().map(ToOwned::to_owned).collect();
     std::iter::once(head).chain(account.members.iter().zip(seen).map(row)).collect()
+}
+
+/// Where a clock is, next to the storage's: small differences as numbers, which can be compared.
+fn clock_of(seen: ClockSeen) -> String {
+    if seen.offset_ms.abs() < 1000.0 {
+        format!("{:+.1} ms", -seen.offset_ms)
+    } else {
+        clock_words(seen.offset_ms)
+    }
 }
 
 fn synchronous(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -> Result<Page, Error> {

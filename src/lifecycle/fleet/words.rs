@@ -4,6 +4,7 @@ use super::Member;
 use crate::coord::rules::gate::{self, Ended};
 use crate::coord::rules::synchronous::{Decision, Go, Outcome, Plan};
 use crate::coord::standing::How;
+use crate::types::clock_words;
 
 impl Member<'_> {
     /// The reason of a decision, for people.
@@ -28,7 +29,9 @@ impl Member<'_> {
                 .or_else(|| missing(follow.who(|member| member.vote.is_none()), "no vote in time"))
                 .unwrap_or_else(|| "not all voted in time".into()),
             Decision::Go(Go::Cancel) => match self.clock_seen.filter(|seen| self.is_off(*seen)) {
-                Some(seen) => format!("{}: its clock is {:.0} ms off", self.kept.own.node, seen.offset_ms),
+                Some(seen) => {
+                    format!("{}: its clock is {}", self.kept.own.node, clock_words(seen.offset_ms))
+                }
                 None => missing(follow.who(|member| !member.armed), "not armed in time")
                     .unwrap_or_else(|| "too late to go".into()),
             },
