@@ -15,7 +15,7 @@ use crate::release::copy::{Copied, CopyOrder, copy as copy_all};
 use crate::release::source::{self, Before, Item, Of, Settings, Sink, Source};
 use crate::release::trust::{SIGNATURES_BYTES_MAX, signature_file};
 use crate::sys::disk::Disk;
-use crate::types::{Digest, Size};
+use crate::types::{Digest, Size, escaped};
 
 /// A place that is read, and brought to.
 pub struct Target {
@@ -38,6 +38,12 @@ pub fn copy(global: &Global, args: &CopyArgs) -> Result<u8, Error> {
 impl Target {
     /// The place at this address. Nobody is asked yet.
     pub fn open(url: &str, credentials: Option<&Path>, channel: &str) -> Result<Self, Error> {
+        let path = url.strip_prefix("file://").unwrap_or(url);
+        if !path.contains("://") && !Path::new(path).is_dir() {
+            let what = format!("there is no directory `{}` to copy to", escaped(path.as_bytes()));
+            let hint = Some("make it (`mkdir`), or mount what belongs there".to_owned());
+            return Err(Error::Usage { what, hint });
+        }
         let settings = settings(url, credentials);
         let there = source::open(&settings).map_err(upstream::Error::Source)?;
         let to = source::open_sink(&settings).map_err(upstream::Error::Source)?;
@@ -104,7 +110,7 @@ impl Target {
 
 /// What was copied, for programs and for people.
 pub fn told(copied: &Copied, to: &str, is_dry: bool) -> (Value, String) {
-    let to = crate::types::escaped(to.split('?').next().unwrap_or_default().as_bytes());
+    let to = escaped(to.split('?').next().unwrap_or_default().as_bytes());
     let value = json!({
         "to": to, "version": copied.release.version, "digest": copied.release.digest, "serial": copied.serial,
         "releases": copied.releases, "bytes": copied.bytes, "channel": copied.is_channel_new, "dry_run": is_dry,

@@ -155,7 +155,7 @@ pub fn failure(error: &Error) -> Failure {
             Failure::new(code::IN_DOUBT, error, Some(hint))
         }
         Error::Stranger(_) => {
-            let hint = "`cutover fleet replace NODE` frees a name, and `cutover fleet join` takes it";
+            let hint = "do what is named, then run `cutover update`; what serves goes on until then";
             Failure::new(code::NEEDS_PERSON, error, Some(hint))
         }
         Error::Operate(operate::Error::Refused(_)) | Error::Fleet(_) => {
@@ -203,6 +203,11 @@ fn of_config(problem: &Problem) -> Failure {
         Problem::InFile { nearest: Some(nearest), .. } => format!("did you mean `{nearest}`?"),
         Problem::Owned(owned::Error::Owner { .. } | owned::Error::Writable { .. }) => {
             "let it belong to root, and take the right to write from others: `chmod go-w`".to_owned()
+        }
+        Problem::Owned(owned::Error::Disk(error))
+            if error.source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            "run it as root (`sudo`), or as a user who may read that file".to_owned()
         }
         Problem::Owned(owned::Error::Not { .. } | owned::Error::Links(_) | owned::Error::Disk(_)) => {
             "name a regular file of at most 1 MiB, by a path without links to it".to_owned()

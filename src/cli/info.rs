@@ -70,13 +70,19 @@ pub fn log(context: &Context, args: &LogArgs) -> Result<u8, Error> {
     if args.follow {
         return follow(context, args.number, since);
     }
-    let entries: Vec<HistoryEntry> = read_history(&store.layout.history())?
+    let history = read_history(&store.layout.history())?;
+    let happened = history.len();
+    let entries: Vec<HistoryEntry> = history
         .into_iter()
         .filter(|entry| since.is_none_or(|since| entry.at >= since))
         .take(args.number)
         .collect();
     let rows: Vec<Vec<String>> = entries.iter().map(row).collect();
-    let text = if rows.is_empty() { "nothing has happened yet".to_owned() } else { table(&rows) };
+    let text = match (rows.is_empty(), happened) {
+        (true, 0) => "nothing has happened yet".to_owned(),
+        (true, _) => format!("none of the {happened} entries was asked for (`--number`, `--since`)"),
+        (false, _) => table(&rows),
+    };
     context.output.result(&entries, &text);
     Ok(0)
 }

@@ -259,6 +259,12 @@ fn place(args: &PublishArgs) -> Result<(PathBuf, Option<crate::types::Version>),
     if args.place.is_dir() {
         return Ok((args.place.clone(), args.version.clone()));
     }
+    if args.version.is_some() && !args.place.exists() {
+        return Err(usage(
+            format!("there is no directory `{}`", escaped_path(&args.place)),
+            "name the one that `cutover pack` has written to",
+        ));
+    }
     if args.version.is_some() {
         return Err(usage(
             "a manifest says its version itself",

@@ -36,6 +36,7 @@ mod full_disk;
 mod full_size;
 mod fuzz;
 mod gives_up;
+mod hints;
 mod interleave;
 mod kept_parts;
 mod late_answer;

@@ -18,7 +18,6 @@ use jiff::Timestamp;
 use super::context::Context;
 use super::failure::Error;
 use crate::config::Problem;
-use crate::coord::Settings as FleetSettings;
 use crate::coord::alive::{Alive, NotYet};
 use crate::coord::board::directory::DirectoryBoard;
 use crate::coord::board::helper::HelperBoard;
@@ -28,6 +27,7 @@ use crate::coord::look::{Signer, Trust};
 use crate::coord::operate::{self, Operator};
 use crate::coord::rollout::Rollout;
 use crate::coord::settings::Mode;
+use crate::coord::{NodeName, Settings as FleetSettings};
 use crate::lifecycle::agreement;
 use crate::lifecycle::fleet::{FleetKeys, Here, Kept, KeyFile, Obstacle};
 use crate::lifecycle::policy;
@@ -166,13 +166,22 @@ fn settings(context: &Context) -> Result<&FleetSettings, Error> {
         "fleet.name"
     } else if fleet.mode == Mode::Independent {
         "fleet.mode"
-    } else if let Some(why) = operate::misplaced(fleet) {
+    } else if let Some(why) = operate::misplaced(fleet).or_else(|| misnamed(fleet)) {
         return Err(Problem::Contradiction { why }.into());
     } else {
         return Ok(fleet);
     };
     let hint = Some("set `mode`, `name` and `directory` in the `[fleet]` table".to_owned());
     Err(Error::Usage { what: format!("no fleet is configured: `{missing}` is not set"), hint })
+}
+
+/// What is wrong with a name that a person has set.
+fn misnamed(fleet: &FleetSettings) -> Option<String> {
+    if fleet.directory.strip_prefix("exec:").is_some_and(|words| words.trim().is_empty()) {
+        return Some("`fleet.directory` names no program after `exec:`".into());
+    }
+    let wrong = fleet.node.parse::<NodeName>().err().filter(|_| !fleet.node.is_empty())?;
+    Some(format!("`fleet.node`: {wrong}"))
 }
 
 /// For `config check`: a fleet that is configured can be reached by these settings, and its rollouts can end well.
@@ -223,18 +232,21 @@ pub fn open_to_all(settings: &FleetSettings) -> Option<String> {
         return None;
     }
     // Asked of a helper: storage that hangs must not hold up this process.
-    let read = |name: &str| {
+    let mode = |place: &String| {
         let mut command = std::process::Command::new("stat");
-        command.args(["-c", "%a", &format!("{}/{name}", settings.directory)]);
-        bounded(&mut command)
+        command.args(["-c", "%a", place]);
+        u32::from_str_radix(bounded(&mut command)?.trim(), 8).ok()
     };
-    let is_open = |mode: &String| mode.trim().ends_with(['2', '3', '6', '7']);
-    let open =
-        ["rollouts", "members", "nodes"].into_iter().find(|name| read(name).as_ref().is_some_and(is_open))?;
+    let top = settings.directory.clone();
+    // Whoever may write to the top can put other directories in the place of those in it, unless it is sticky.
+    let is_open = |place: &String| {
+        mode(place).is_some_and(|mode| mode & 0o002 != 0 && (*place != top || mode & 0o1000 == 0))
+    };
+    let below = ["rollouts", "members", "nodes"].map(|name| format!("{top}/{name}"));
+    let open = std::iter::once(top.clone()).chain(below).find(is_open)?;
     Some(format!(
-        "everybody on this machine may write to `{}/{open}`, and could decide for the fleet: give it to the group of the \
-         nodes (`chmod 2770`)",
-        settings.directory
+        "everybody on this machine may write to `{open}`, and could decide for the fleet: give it to the group of the \
+         nodes (`chmod 2770`)"
     ))
 }
 

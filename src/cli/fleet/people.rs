@@ -8,9 +8,10 @@ use crate::cli::context::Context;
 use crate::cli::failure::Error;
 use crate::cli::output::table;
 use crate::coord::NodeName;
-use crate::coord::facts::Listed;
+use crate::coord::board::Listed as Names;
+use crate::coord::facts::{Listed, names};
 use crate::coord::look::Trust;
-use crate::coord::operate;
+use crate::coord::operate::{self, Operator};
 use crate::lifecycle::driver::chain;
 use crate::lifecycle::fleet::{KeyFile, Member, Newcomer, join as join_fleet, new_id, own_key};
 use crate::sys::clock::SystemClock;
@@ -82,6 +83,7 @@ pub fn members(context: &Context, args: &MembersArgs) -> Result<u8, Error> {
         let mut list = operator.members(&fleet)?;
         if is_change {
             let before = list.map(|list| list.members).unwrap_or_default();
+            ensure_known(operator, &before, &args.remove)?;
             for node in &args.remove {
                 // Its name is free: the machine that had it must join again to be listed again.
                 operator.replace(&fleet, node, "it was removed")?;
@@ -123,6 +125,24 @@ pub fn members(context: &Context, args: &MembersArgs) -> Result<u8, Error> {
     })
 }
 
+/// Whether these names were ever in use: a member's, or that of a node which has joined, whatever its entry says.
+fn ensure_known(operator: &mut Operator<'_>, listed: &[Listed], nodes: &[NodeName]) -> Result<(), Error> {
+    let joined = match operator.board.list(names::NODES) {
+        Names::Names(joined) => joined,
+        Names::Unreachable(why) => return Err(Error::Unreachable(why)),
+    };
+    let is_known = |node: &NodeName| {
+        listed.iter().any(|entry| entry.node == *node) || joined.iter().any(|name| name == node.as_str())
+    };
+    match nodes.iter().find(|node| !is_known(node)) {
+        None => Ok(()),
+        Some(stranger) => Err(Error::Usage {
+            what: format!("no node `{stranger}` is in the fleet, or has joined it"),
+            hint: Some("`cutover fleet members` shows who is".into()),
+        }),
+    }
+}
+
 /// `fleet replace`
 pub fn replace(context: &Context, args: &ReplaceArgs) -> Result<u8, Error> {
     let name = settings(context)?.name.clone();
@@ -130,6 +150,8 @@ pub fn replace(context: &Context, args: &ReplaceArgs) -> Result<u8, Error> {
     with_operator(context, |operator| {
         let fleet = operate::fleet(operator.board, &name)?;
         let node = &args.node;
+        let listed = operator.members(&fleet)?.map(|list| list.members).unwrap_or_default();
+        ensure_known(operator, &listed, std::slice::from_ref(node))?;
         let times = operator.replace(&fleet, node, &args.reason)?;
         let text = format!(
             "the name {node} is free: `cutover fleet join` on the new machine, then `cutover fleet members --add {node}`"

@@ -36,6 +36,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub fn propose(context: &Context, args: &ProposeArgs) -> Result<u8, Error> {
     let fleet_settings = settings(context)?;
     ensure_signer(context)?;
+    if args.valid.0.is_zero() {
+        let what = "`--valid` of nothing: nobody could take the proposal up".to_owned();
+        return Err(Error::Usage { what, hint: Some("say for how long, such as `--valid 1d`".into()) });
+    }
     let now = Timestamp::now();
     let not_before = match &args.not_before {
         Some(text) => Some(crate::cli::info::moment(text, now, true)?),

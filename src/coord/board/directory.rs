@@ -24,6 +24,7 @@ use super::super::facts::{FACT_BYTES_MAX, Fact, names};
 use super::super::look::{Found, Look, found as found_fact};
 use super::{Board, ClockRead, Created, Done, Listed, NAMES_MAX, Read};
 use crate::sys::disk::Disk;
+use crate::types::escaped_path;
 
 /// How often ESTALE and EINTR are tried again.
 const RETRIES: u32 = 5;
@@ -56,6 +57,22 @@ impl DirectoryBoard {
     /// The same, and only the board of the fleet with this id.
     pub fn of_fleet(self, fleet: Option<String>) -> Self {
         Self { fleet, ..self }
+    }
+
+    /// What the storage said, with the place that it said it of.
+    fn told(&self, errno: Errno) -> String {
+        let place = escaped_path(&self.root);
+        match errno {
+            ELSEWHERE => {
+                format!("`{place}` is not the directory of this node's fleet; is the right one mounted?")
+            }
+            Errno::ENOENT => format!("`{place}` has no fleet's directories, or is not there; is it mounted?"),
+            errno => format!("`{place}`: {}", errno.desc()),
+        }
+    }
+
+    fn unreachable_for(&self, errno: Errno) -> Done {
+        Done::Unreachable(self.told(errno))
     }
 
     fn private_name(&mut self) -> String {
@@ -213,7 +230,7 @@ impl Board for DirectoryBoard {
             Read::Bad(why) => Created::Theirs(why),
             Read::Absent => Created::Unknown(match tried {
                 Ok(()) => "it was made, and is not there".to_owned(),
-                Err(errno) => text_of(errno),
+                Err(errno) => self.told(errno),
             }),
             Read::Unreachable(why) => Created::Unknown(why),
         }
@@ -223,14 +240,14 @@ impl Board for DirectoryBoard {
         if !names::is_name(name) {
             return Read::Absent;
         }
-        retried(|| self.try_read(name)).unwrap_or_else(|errno| Read::Unreachable(text_of(errno)))
+        retried(|| self.try_read(name)).unwrap_or_else(|errno| Read::Unreachable(self.told(errno)))
     }
 
     fn list(&mut self, name: &str) -> Listed {
         if !name.is_empty() && !names::is_name(name) {
             return Listed::Names(Vec::new());
         }
-        retried(|| self.try_list(name)).unwrap_or_else(|errno| Listed::Unreachable(text_of(errno)))
+        retried(|| self.try_list(name)).unwrap_or_else(|errno| Listed::Unreachable(self.told(errno)))
     }
 
     fn prepare(&mut self, name: &str) -> Done {
@@ -243,14 +260,18 @@ impl Board for DirectoryBoard {
             }
             sync(&parent).map_err(errno_of)
         });
-        made.and_then(|()| self.directory(name)).map_or_else(unreachable_for, |_| Done::Done)
+        made.and_then(|()| self.directory(name))
+            .map_or_else(|errno| self.unreachable_for(errno), |_| Done::Done)
     }
 
     fn beat(&mut self, name: &str, text: &str) -> Done {
         if !names::is_name(name) {
             return Done::Unreachable("it is not a name for a board".into());
         }
-        self.try_beat(name, text).map_or_else(|error| unreachable_for(errno_of(error)), |()| Done::Done)
+        match self.try_beat(name, text) {
+            Ok(()) => Done::Done,
+            Err(error) => self.unreachable_for(errno_of(error)),
+        }
     }
 
     fn clock(&mut self, name: &str) -> ClockRead {
@@ -270,20 +291,13 @@ impl Board for DirectoryBoard {
         });
         match removed {
             Ok(()) | Err(Errno::ENOENT) => Done::Done,
-            Err(errno) => unreachable_for(errno),
+            Err(errno) => self.unreachable_for(errno),
         }
     }
 }
 
 /// Stands for: the directory is there, and is another fleet's. No file system gives this error.
 const ELSEWHERE: Errno = Errno::ENOMEDIUM;
-
-fn text_of(errno: Errno) -> String {
-    match errno {
-        ELSEWHERE => "this is not the directory of this node's fleet; is the right one mounted?".to_owned(),
-        errno => errno.to_string(),
-    }
-}
 
 /// Opens a directory that was just made to those who share the directory that it is in, and to nobody else: the group of
 /// that one may write, or only read where it is a node's own. Where not even that group can be given, it is as open as the
@@ -302,10 +316,6 @@ fn share(parent: &OwnedFd, name: &str, is_nodes: bool) -> Result<(), Errno> {
         (false, false) => 0o1777,
     };
     nix::sys::stat::fchmod(&made, Mode::from_bits_truncate(mode))
-}
-
-fn unreachable_for(errno: Errno) -> Done {
-    Done::Unreachable(text_of(errno))
 }
 
 /// Directory and last part of a name.

@@ -120,7 +120,9 @@ impl Member<'_> {
         }
         if fleet.fleet != self.settings.name {
             let (is, said) = (&fleet.fleet, &self.settings.name);
-            return Err(Who::Stranger(format!("the fleet is `{is}`, and `fleet.name` says `{said}`")));
+            return Err(Who::Stranger(format!(
+                "the fleet is `{is}`, and `fleet.name` says `{said}`: set it right"
+            )));
         }
         let called = &self.settings.node;
         if !called.is_empty() && *called != node.as_str() {
@@ -262,17 +264,8 @@ pub fn join(
     trust: Trust<'_>,
 ) -> Result<Kept, String> {
     let Newcomer { node, machine, key } = newcomer;
-    let fleet = match look(board, names::FLEET) {
-        Look::Found(Found { fact: Fact::Fleet(fleet), .. }) if fleet.fleet == settings.name => fleet,
-        Look::Found(Found { fact: Fact::Fleet(fleet), .. }) => {
-            return Err(format!("the directory belongs to fleet `{}`", fleet.fleet));
-        }
-        Look::Found(_) => return Err("`FLEET` is something else".into()),
-        Look::Absent => return Err("no fleet was made there: `cutover fleet init` makes one".into()),
-        Look::Bad(why) => return Err(format!("`FLEET` says nothing: {why}")),
-        Look::Unreachable(why) => return Err(why),
-    };
     let known = Kept::load(disk, path).map_err(|error| error.to_string())?;
+    let fleet = fleet_to_join(board, settings, known.as_ref().is_some_and(|kept| kept.own.joined))?;
     if let Some(kept) = known.as_ref().filter(|kept| kept.own.joined) {
         let remove = format!("remove `{}` to join anew", path.display());
         if kept.own.fleet != fleet.id {
@@ -340,6 +333,28 @@ pub fn join(
     }
     kept.change(|own| own.joined = true).map_err(|error| error.to_string())?;
     Ok(kept)
+}
+
+/// The fleet in the directory, which must have the name that the settings say.
+fn fleet_to_join(
+    board: &mut dyn Board,
+    settings: &Settings,
+    has_joined: bool,
+) -> Result<facts::Fleet, String> {
+    match look(board, names::FLEET) {
+        Look::Found(Found { fact: Fact::Fleet(fleet), .. }) if fleet.fleet == settings.name => Ok(fleet),
+        Look::Found(Found { fact: Fact::Fleet(fleet), .. }) => {
+            Err(format!("the directory belongs to fleet `{}`", fleet.fleet))
+        }
+        Look::Found(_) => Err("`FLEET` is something else".into()),
+        // Another fleet made on a bare mount point would part this node from its own.
+        Look::Absent if has_joined => {
+            Err("this node has joined a fleet, and its directory is not there: mount it".into())
+        }
+        Look::Absent => Err("no fleet was made there: `cutover fleet init` makes one".into()),
+        Look::Bad(why) => Err(format!("`FLEET` says nothing: {why}")),
+        Look::Unreachable(why) => Err(why),
+    }
 }
 
 /// What a node has promised under its old name it keeps: whoever waits for it must not lose it.
