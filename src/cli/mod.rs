@@ -22,6 +22,7 @@ mod plan;
 mod produce;
 mod progress;
 mod published;
+mod refused;
 mod rehearse;
 pub mod release_args;
 pub mod report;

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::context::Context;
 use super::output::say;
-use super::{logging, monitoring};
+use super::{logging, monitoring, refused};
 use crate::health;
 use crate::lifecycle::agreement::Own;
 use crate::lifecycle::driver::Narrator;
@@ -64,9 +64,7 @@ impl<'a> Told<'a> {
         let (app, node) = (&self.context.app, &self.context.node);
         let view = status::status(app, node, self.context.settings(), self.store, SystemClock.wall());
         let mut view = view.ok()?;
-        if let Some(channel) = view.channel.as_mut() {
-            channel.looked = last_look(app);
-        }
+        add_looks(&mut view);
         view.add_running(self.units(&view));
         change(&mut view);
         publish(app, &view);
@@ -96,9 +94,17 @@ pub fn status_path(app: &str) -> PathBuf {
 
 /// When the source last answered this node, and its channel was accepted. Kept in `/run`: an idle run writes nothing to
 /// the disk.
-pub fn last_look(app: &str) -> Option<Timestamp> {
+fn last_look(app: &str) -> Option<Timestamp> {
     let found = std::fs::metadata(status_path(app).with_file_name("looked")).ok()?;
     Timestamp::try_from(found.modified().ok()?).ok()
+}
+
+/// Puts in what became of the last look at the source, and at the fleet.
+pub fn add_looks(view: &mut Status) {
+    if let Some(channel) = view.channel.as_mut() {
+        channel.looked = last_look(&view.app);
+    }
+    refused::add_to(view);
 }
 
 /// The source has answered, and its channel was accepted.
@@ -127,7 +133,7 @@ pub fn note_rollout(app: &str, rollout: &Rollout) {
     }
 }
 
-fn make_folders(disk: &Disk, path: &Path) -> Result<(), crate::sys::disk::Error> {
+pub fn make_folders(disk: &Disk, path: &Path) -> Result<(), crate::sys::disk::Error> {
     let folders = path.ancestors().skip(1).take(2).collect::<Vec<_>>();
     folders.iter().rev().try_for_each(|folder| disk.make_directory(folder, 0o755))
 }

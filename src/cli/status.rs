@@ -9,7 +9,7 @@ use jiff::{SignedDuration, SpanRound, Timestamp, Unit};
 use super::args::{Global, StatusArgs};
 use super::context::Context;
 use super::failure::Error;
-use super::narrator::last_look;
+use super::narrator::add_looks;
 use super::output::{Output, Tone, milliseconds, print};
 use super::published::{is_forbidden, last_published, published};
 use crate::config::{self, Places};
@@ -96,9 +96,7 @@ fn view(context: &Context) -> Result<Status, Error> {
     let mut view = look(&context.app, &context.node, context.settings(), &store, Timestamp::now())?;
     let active = view.active.as_ref().map(|active| active.version.clone());
     view.add_running(running(context.settings(), &store, active.as_ref()));
-    if let Some(channel) = view.channel.as_mut() {
-        channel.looked = last_look(&context.app);
-    }
+    add_looks(&mut view);
     if [Doing::Trial, Doing::Warming].contains(&view.state)
         && let Some(told) = last_published(&context.app)
         && told.root == view.root
@@ -433,11 +431,17 @@ fn unit_words(unit: &UnitView) -> String {
 fn at_rest(view: &Status, runs: &str) -> String {
     let held = view.hold.is_some();
     let is_expired = view.blocked.iter().any(|blocked| blocked.policy == "channel");
+    // By its source, or by its fleet.
+    let refused = view.blocked.iter().find(|blocked| blocked.exit_code.is_some());
     match &view.channel {
         _ if view.unadopted => "`current` was installed by hand, and is not taken over yet".to_owned(),
         _ if view.active.is_none() => "nothing is installed".to_owned(),
         _ if held => format!("{runs}; automatic switching is on hold"),
         _ if is_expired => format!("{runs}; its channel has expired, so nothing newer is taken"),
+        _ if refused.is_some() => {
+            let whose = refused.map_or("source", |refused| &refused.policy);
+            format!("{runs}; the last look at its {whose} came to nothing")
+        }
         Some(channel) if channel.newer && channel.banned => {
             format!("{runs}; release {} is offered, and banned here", channel.version)
         }

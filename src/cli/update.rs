@@ -219,7 +219,17 @@ pub fn update(context: &Context, args: &UpdateArgs) -> Result<u8, Error> {
                 }
                 SystemClock.sleep(LOOK_AGAIN);
             }
-            Ok(_) | Err(_) => return done,
+            Ok(_) | Err(_) => {
+                let is_asked = args.what.is_none() && !args.dry_run;
+                if is_asked && super::refused::note(context, &done) {
+                    // For monitoring. What cannot be told is told by the run itself.
+                    let _ = context.with_node("update", |node, _| {
+                        node.narrator.ended();
+                        Ok(())
+                    });
+                }
+                return done;
+            }
         }
     }
 }

@@ -243,12 +243,15 @@ pub struct BlockedView {
     pub since: Option<Timestamp>,
     pub until: Option<Timestamp>,
     pub text: String,
+    /// Of what the last `update` was refused with: its exit code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<u8>,
 }
 
 impl From<policy::Blocked> for BlockedView {
     fn from(blocked: policy::Blocked) -> Self {
         let policy::Blocked { policy, since, until, text } = blocked;
-        Self { policy: policy.name().to_owned(), since, until, text }
+        Self { policy: policy.name().to_owned(), since, until, text, exit_code: None }
     }
 }
 

@@ -39,6 +39,7 @@ mod gives_up;
 mod hints;
 mod interleave;
 mod kept_parts;
+mod last_refusal;
 mod late_answer;
 mod layers;
 mod lent_keys;

@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use cutover::release::archive::{self, measure};
 
-use super::build::{Head, Tar, record};
+use super::build::{Head, Tar, gzip, record, zstd};
 use super::{Case, accepted, refused, run, small_limits};
 
 pub fn cases() -> Vec<Case> {
@@ -54,6 +54,32 @@ fn a_refused_record_is_told_with_the_file_that_it_is_for() {
         let archive::Error::Refused(refusal) = error else { panic!("{error:?}") };
         assert!(format!("{:?}", refusal.rule).starts_with(rule), "{refusal}");
         assert!(refusal.to_string().contains(", `app`: "), "{refusal}");
+    }
+}
+
+/// What is advised mends what is wrong.
+#[test]
+fn a_remedy_is_for_what_was_found() {
+    let tar = Tar::new;
+    let label = tar().head(Head::gnu(b'V', "LABEL").put(124, &[0; 12])).file("a", "x").end();
+    let hole: (&str, &[u8]) = ("GNU.sparse.offset", b"0");
+    let cases = [
+        (label, "--label"),
+        (tar().global(&[("GNU.volume.label", b"LABEL")]).file("a", "x").end(), "--label"),
+        (tar().head(Head::gnu(b'D', "d/")).file("d/a", "x").end(), "--listed-incremental"),
+        (tar().pax(&[("GNU.dumpdir", b"Ya\0\0")]).directory("d").end(), "--listed-incremental"),
+        (tar().pax(&[hole, hole]).file("a", "x").end(), "--sparse-version=1.0"),
+        (tar().head(Head::new(b'5', "d/").size(4096)).end(), "only files have data"),
+        (tar().head(Head::new(b'2', "l").link("a").size(3)).end(), "only files have data"),
+        (gzip(b""), "was archived"),
+        (zstd(b""), "was archived"),
+        (tar().pax(&[("SCHILY.acl.access", b"user:lisa:rwx")]).file("a", "x").end(), "bsdtar --no-acls"),
+    ];
+    for (bytes, words) in cases {
+        let error = measure(Cursor::new(bytes), "shop.tar", &small_limits()).unwrap_err();
+        let archive::Error::Refused(refusal) = error else { panic!("{error:?}") };
+        let remedy = refusal.rule.remedy();
+        assert!(remedy.contains(words), "{refusal}: {remedy}");
     }
 }
 
