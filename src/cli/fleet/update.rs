@@ -140,7 +140,7 @@ fn go_along(
     let began = node.clock.boot();
     let mut trial = Trial::new(&node.settings.health, &[]);
     let mut told = String::new();
-    let is_kept = locally.application(node.settings, |application| {
+    let ended = locally.application(node.settings, |application| {
         let mut watch = application.watch(version, &tree, None);
         with_member(context, node, |member| {
             loop {
@@ -155,7 +155,7 @@ fn go_along(
                 let is_here = runs.as_ref() == Some(version);
                 let checks = if is_here { checks } else { Checks::Failed };
                 match member.go_along(runs.as_ref().unwrap_or(version), checks)? {
-                    Along::Ended(is_kept) => return Ok(is_kept),
+                    Along::Ended(how) => return Ok(how),
                     Along::Wait(_, why) if args.no_wait => return Err(Error::NotNow(why)),
                     Along::Wait(pause, why) => {
                         if context.is_interrupted() {
@@ -173,9 +173,14 @@ fn go_along(
             }
         })
     })?;
-    let text = format!("release {version} of rollout {number} runs here already");
-    context.output.result(&json!({"outcome": "nothing_to_do", "version": version}), &text);
-    Ok(if is_kept { 0 } else { code::CALLED_OFF })
+    let mut text = format!("release {version} of rollout {number} runs here already");
+    let mut value = json!({"outcome": "nothing_to_do", "version": version});
+    if let Some(why) = &ended {
+        text.push_str(&format!("; {why}"));
+        value["reason"] = json!(why);
+    }
+    context.output.result(&value, &text);
+    Ok(if ended.is_none() { 0 } else { code::CALLED_OFF })
 }
 
 /// The longest sleep while others are waited for, so that signals are noticed.

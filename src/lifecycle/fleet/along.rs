@@ -20,8 +20,8 @@ use crate::types::Version;
 pub enum Along {
     /// Ask again after this time; what is waited for.
     Wait(Duration, String),
-    /// It has ended; whether the fleet keeps the release.
-    Ended(bool),
+    /// It has ended; when the fleet does not keep the release, how.
+    Ended(Option<String>),
 }
 
 impl Member<'_> {
@@ -118,19 +118,22 @@ impl Member<'_> {
             Next::GoBack(at) => {
                 self.tell_along(What::Cleared, at)?;
                 self.enter(Stage::Synchronous(Step::GoneBack))?;
+                let said = self.said();
                 self.close()?;
-                Ok(Along::Ended(false))
+                Ok(Along::Ended(Some(said)))
             }
             Next::Leave => {
                 self.enter(Stage::Synchronous(Step::Left))?;
                 self.see_off()?;
+                let said = self.said();
                 self.close()?;
-                Ok(Along::Ended(false))
+                Ok(Along::Ended(Some(said)))
             }
             Next::Final(stage) => {
                 self.see_off()?;
+                let said = self.said();
                 self.close()?;
-                Ok(Along::Ended(stage == Step::Kept))
+                Ok(Along::Ended((stage != Step::Kept).then_some(said)))
             }
         }
     }
@@ -143,11 +146,11 @@ impl Member<'_> {
                 self.enter(Stage::Rolling(Place::Done { health }))?;
                 self.advance_rolling()?;
                 self.close()?;
-                Ok(Along::Ended(health == Health::Good))
+                Ok(Along::Ended((health != Health::Good).then(|| "it is not healthy here".into())))
             }
             RollingNext::Off | RollingNext::GoBack => {
                 self.close()?;
-                Ok(Along::Ended(self.was_kept()))
+                Ok(Along::Ended((!self.was_kept()).then(|| self.end())))
             }
         }
     }

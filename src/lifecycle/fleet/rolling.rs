@@ -250,11 +250,16 @@ impl<'a> Member<'a> {
         format!("rollout {number}: a place ({} of {at_once} are taken)", follow.view.unfinished())
     }
 
-    fn end(&self) -> String {
+    pub(super) fn end(&self) -> String {
         let Some(follow) = self.rolling() else { return "the fleet".into() };
         let number = follow.rollout.number;
         let why = follow.why.clone().unwrap_or_default();
-        format!("rollout {number} was stopped: {why}")
+        match follow.view.end {
+            Some(End::Keep) => format!("rollout {number} was kept without this node: the next run follows"),
+            Some(End::Partial) => format!("the time of rollout {number} was over"),
+            Some(End::Void) => format!("rollout {number} was ended by an operator: {why}"),
+            Some(End::Halted) | None => format!("rollout {number} was stopped: {why}"),
+        }
     }
 
     pub(super) fn moved_rolling(&mut self, record: &Record) -> Result<(), Error> {

@@ -102,10 +102,10 @@ impl Member<'_> {
                 let release = ReleaseId { version: wanted.version, digest: wanted.digest };
                 Ok(Taken::CatchUp { number, release })
             }
-            None if survey.is_unlisted => {
+            _ if survey.is_unlisted => {
                 let node = self.node();
                 Ok(Taken::Nothing(Some(format!(
-                    "this node is in no list of members yet: `cutover fleet members --add {node}`"
+                    "this node, as it is now, is in no list of members: `cutover fleet members --add {node}`"
                 ))))
             }
             _ => Ok(Taken::Nothing(survey.bad)),
@@ -138,6 +138,8 @@ impl Member<'_> {
             let voice = self.voice();
             match standing(self.board.as_mut(), &rollout, voice)? {
                 Standing::Open if is_member => survey.open = Some(rollout),
+                // It names the machine that had this name before.
+                Standing::Open if rollout.place_of(&node).is_some() => survey.is_unlisted = true,
                 // Others are at it.
                 Standing::Open => {}
                 Standing::Bad(why) => {
