@@ -12,7 +12,7 @@ use crate::types::{Size, escaped_path};
 /// `data list` and `data drop`
 pub fn data(context: &Context, command: &DataCommand) -> Result<u8, Error> {
     let store = context.store()?;
-    let data = Data { disk: store.disk.clone(), private: store.layout.private(), reserve: 0 };
+    let data = Data::kept(&store);
     match command {
         DataCommand::List => list(context, &data),
         DataCommand::Drop(args) => context.with_node("data drop", |node, _| {

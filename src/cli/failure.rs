@@ -255,7 +255,11 @@ fn of_node(error: &node::Error) -> Failure {
             let version = named.as_ref().map(|version| format!(" {version}")).unwrap_or_default();
             told(
                 code::USAGE,
-                &format!("`cutover rollback{version} --data keep` goes back and leaves the data as they are"),
+                &format!(
+                    "`cutover rollback{version} --data keep` goes back and leaves the data as they are; `cutover data \
+                     list` shows what was set aside, and `cutover status` which copies `cutover rollback VERSION --data \
+                     restore` can bring back"
+                ),
             )
         }
         E::NoTrial => told(code::FAILED, "`cutover status` shows what is going on"),
@@ -297,7 +301,10 @@ fn of_rehearsal(error: &rehearsal::Error) -> Failure {
             | data::Error::Index { .. }
             | data::Error::Border { .. }
             | data::Error::Nested { .. }
-            | data::Error::WayBack { .. }),
+            | data::Error::WayBack { .. }
+            | data::Error::Gone(_)
+            | data::Error::Elsewhere { .. }
+            | data::Error::InUse { .. }),
         ) => of_data(error),
         E::Systemd(_) => told(code::FAILED, "look at the log: `journalctl -u 'cutover-rehearsal-*'`"),
     }
@@ -316,6 +323,10 @@ fn of_driver(error: &driver::Error) -> Failure {
             Failure::new(code::NEEDS_PERSON, error, Some("`cutover recover` tries again"))
         }
         E::NothingToDo => Failure::new(code::FAILED, error, None),
+        E::Data(_) => {
+            let hint = "mend what is named, then run `cutover recover`; the copies are where they were";
+            Failure::new(code::NEEDS_PERSON, error, Some(hint))
+        }
         E::Busy(_) => Failure::new(code::BUSY, error, Some("wait for it, or look at `cutover status`")),
         E::Overtaken(_) => Failure::new(code::NOT_NOW, error, Some("`cutover log` shows who did, and why")),
         E::Journal { path, .. } => {
@@ -402,6 +413,28 @@ fn of_data(error: &data::Error) -> Failure {
         E::WayBack { .. } => {
             let hint = "let data and root be on one mount, with rights to write in both; nothing was stopped";
             Failure::new(code::USAGE, error, Some(hint))
+        }
+        E::Gone(path) => {
+            let hint = format!(
+                "mount it, and run the same command again; if they were removed on purpose, say so by something empty in \
+                 their place: `mkdir {}`",
+                path.display()
+            );
+            Failure::new(code::NOT_NOW, error, Some(&hint))
+        }
+        E::Elsewhere { pid: None, .. } => {
+            let hint = "unmount it there, or mount a directory above the data instead; nothing was stopped";
+            Failure::new(code::USAGE, error, Some(hint))
+        }
+        E::Elsewhere { pid: Some(pid), .. } => {
+            let hint = format!(
+                "stop that service (`systemctl status {pid}` shows it), give it a directory above the data, or name it in \
+                 `[service] units`, so that it is stopped first; nothing was stopped"
+            );
+            Failure::new(code::USAGE, error, Some(&hint))
+        }
+        E::InUse { .. } => {
+            Failure::new(code::FAILED, error, Some("unmount it, or end what uses it; nothing was deleted"))
         }
         E::Index { .. } => {
             let hint = "move that file away: the data that it lists stay where they are";

@@ -15,12 +15,11 @@ use crate::lifecycle::plan::{self, DataBack, StagingPlan};
 use crate::lifecycle::policy;
 use crate::lifecycle::rehearsal;
 use crate::lifecycle::service;
-use crate::lifecycle::settings::{Data as Entry, Settings};
+use crate::lifecycle::settings::Settings;
 use crate::lifecycle::touched::in_words;
 use crate::lifecycle::upstream::Offered;
 use crate::lifecycle::view::BlockedView;
 use crate::release::resolve::Candidate;
-use crate::types::record::DataSnapshot;
 use crate::types::{Digest, ReleaseId, Size, Span, Version, escaped_path};
 
 /// What is in the way, as JSON.
@@ -274,10 +273,7 @@ pub fn rollback_check(context: &Context, node: &Node<'_>, args: &RollbackArgs) -
         Decision::Keep => "keep",
         Decision::Restore => "restore",
     };
-    let coming = node.coming_back(&route, args.data.into());
-    node.data().check_way_back(&coming)?;
-    let entries: Vec<_> = coming.iter().filter_map(|copy| entry_of(settings, copy)).collect();
-    node.data().try_way_back(&entries)?;
+    node.check_way_back(&route, args.data.into())?;
     let data = match (settings.data.is_empty(), back.restores(route.data())) {
         (true, _) => "none",
         (false, true) => "restore",
@@ -316,11 +312,6 @@ pub fn rollback_check(context: &Context, node: &Node<'_>, args: &RollbackArgs) -
     }
     context.output.result(&value, &text);
     Ok(0)
-}
-
-/// The settings of data that were copied.
-fn entry_of(settings: &Settings, copy: &DataSnapshot) -> Option<Entry> {
-    settings.data.iter().find(|entry| entry.path.as_os_str() == copy.path.as_str()).cloned()
 }
 
 fn back_text(

@@ -16,7 +16,9 @@ mod web;
 
 pub use checks::{Checks, Context, run_checks};
 pub use probes::program_in;
-pub use processes::{Began, Group, OldProcess, Processes, in_use, of_groups, pids_of, tree_of, units_in};
+pub use processes::{
+    Began, Group, OldProcess, Processes, in_use, of_groups, pids_of, tree_of, units_in, users_of,
+};
 pub use pulse::{Gaps, Pulse};
 pub use settings::{Baseline, Check, Exec, File, Http, Invalid, Kind, Settings, Systemd, Tcp};
 pub use trial::{CheckReport, Trial, Verdict};

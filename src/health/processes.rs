@@ -94,8 +94,7 @@ pub fn of_groups(groups: &[Group], releases: &Path, active: &Path, since: Option
 pub fn in_use(releases: &Path) -> BTreeMap<PathBuf, Vec<u32>> {
     let mut trees: BTreeMap<PathBuf, Vec<u32>> = BTreeMap::new();
     let mut look = Look::at(releases);
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+    for pid in all() {
         let used = look.at_process(pid).unwrap_or_default();
         let names: BTreeSet<_> = used
             .iter()
@@ -114,6 +113,21 @@ pub fn units_in(releases: &Path, groups: &[Group]) -> BTreeSet<String> {
     let mut uses = |pid| look.at_process(pid).is_ok_and(|used| !used.is_empty());
     let found = groups.iter().filter(|group| pids_of(&group.path).into_iter().any(&mut uses));
     found.map(|group| group.unit.clone()).collect()
+}
+
+/// Which processes of the machine use a directory or a file, or something below it.
+pub fn users_of(path: &Path) -> Vec<u32> {
+    let Some(parent) = path.parent() else { return Vec::new() };
+    let mut look = Look::at(parent);
+    let mut uses =
+        |pid| look.at_process(pid).is_ok_and(|used| used.iter().any(|used| used.starts_with(path)));
+    all().into_iter().filter(|pid| uses(*pid)).collect()
+}
+
+/// The numbers of all processes.
+fn all() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// The name of the tree under `releases` that a process runs from, if it runs from one.

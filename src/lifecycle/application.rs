@@ -76,6 +76,14 @@ pub fn last_words_text(lines: &[String]) -> String {
     if lines.is_empty() { String::new() } else { format!("; its last lines: {}", lines.join(" | ")) }
 }
 
+/// What became of the data on the way back.
+#[derive(Clone, Debug, Default)]
+pub struct Restored {
+    pub done: Vec<String>,
+    /// What is not as it should be, and keeps nobody from going back: told wherever the end is told.
+    pub warnings: Vec<String>,
+}
+
 /// The application on this node. Everything is done as often as it is asked for, and no more than is needed.
 pub trait Application {
     /// Runs the hooks of a moment. `Cause::NotNow` when one says so.
@@ -127,8 +135,8 @@ pub trait Application {
     /// Copies the data as they are, with everything stopped. The same transaction is copied once.
     fn snapshot(&self, record: &Record) -> Result<Vec<DataSnapshot>, Reason>;
 
-    /// Brings the copies back and sets newer data aside, as the policy wants it. Says what was done.
-    fn restore(&self, record: &Record) -> Result<Vec<String>, Reason>;
+    /// Brings the copies back and sets newer data aside, as the policy wants it.
+    fn restore(&self, record: &Record) -> Result<Restored, Reason>;
 
     /// Whether this way back has moved none of the data yet: they are those of the release that the pointer names.
     fn are_data_untouched(&self, _record: &Record) -> bool {

@@ -6,7 +6,7 @@ use super::agreement::Start;
 use super::application::{Direction, Moment};
 use super::driver::{Did, Driver, Ended, Error};
 use crate::health::{Settings as Health, Trial, Verdict};
-use crate::types::record::{Event, Reason, Record, UnitsBefore};
+use crate::types::record::{Event, Phase, Reason, Record, UnitsBefore};
 use crate::types::state::NeedsPerson;
 use crate::types::{ReleaseId, Span};
 
@@ -72,31 +72,40 @@ impl Driver<'_> {
     }
 
     /// The part of the way back that a node does at boot, before its services start: data and pointer.
-    pub(super) fn restore_disk(&mut self, record: &Record, services: Services) -> Result<(), Error> {
-        let wanted = record.from.as_ref().map(|from| &from.version);
+    pub(super) fn restore_disk(&mut self, record: &mut Record, services: Services) -> Result<(), Error> {
+        let wanted = record.from.as_ref().map(|from| from.version.clone());
         let active = self.store.active()?;
-        if active.as_ref() != wanted {
+        if active != wanted {
             if services == Services::MayRun
                 && let Err(failure) = self.application.stop(record)
             {
                 self.narrator.remarks(record, &format!("{}; going back all the same", failure.text));
             }
-            let done = self.application.restore(record).map_err(|reason| self.data_error(&reason))?;
-            for text in done {
-                self.narrator.remarks(record, &text);
+            let restored = self.application.restore(record).map_err(|reason| Error::Data(reason.text))?;
+            for text in restored.done.iter().chain(&restored.warnings) {
+                self.narrator.remarks(record, text);
             }
+            self.keep_warnings(record, &restored.warnings)?;
         }
         match wanted {
-            Some(version) => self.store.point_to(version)?,
+            Some(version) => self.store.point_to(&version)?,
             None if active.is_some() => self.store.point_to_nothing()?,
             None => {}
         }
         Ok(())
     }
 
-    fn data_error(&self, reason: &Reason) -> Error {
-        let why = reason.text.clone();
-        Error::Store(crate::store::Error::Damaged { path: self.store.layout.snapshots(), why })
+    /// Puts behind the reason what is not as it should be, so that the history says it.
+    fn keep_warnings(&self, record: &mut Record, warnings: &[String]) -> Result<(), Error> {
+        let Phase::RollingBack { reason } = &mut record.phase else { return Ok(()) };
+        let fresh: Vec<_> = warnings.iter().filter(|text| !reason.text.contains(*text)).collect();
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        for text in fresh {
+            reason.text = format!("{}; {text}", reason.text);
+        }
+        self.keep(record)
     }
 
     /// Watches the old release until its checks have passed for a short while, or until the deadline.

@@ -24,7 +24,7 @@ impl Driver<'_> {
             record = self.record()?;
         }
         if matches!(record.phase, Phase::RollingBack { .. }) {
-            self.restore_disk(&record, Services::NotStarted)?;
+            self.restore_disk(&mut record, Services::NotStarted)?;
             if let Err(reason) = self.application.prepare_boot(&record) {
                 self.narrator.remarks(&record, &reason.text);
             }

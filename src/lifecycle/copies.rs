@@ -19,8 +19,7 @@ pub struct DataCopies<'a> {
 impl<'a> DataCopies<'a> {
     /// The copies of this store.
     pub fn new(store: &'a Store) -> Self {
-        let data = Data { disk: store.disk.clone(), private: store.layout.private(), reserve: 0 };
-        Self { store, data }
+        Self { store, data: Data::kept(store) }
     }
 
     /// The newest whole copy of each release that can be gone back to, newest first.
@@ -54,14 +53,17 @@ impl<'a> DataCopies<'a> {
         self.data.prune_snapshots(&self.needed()?)
     }
 
+    /// Where nothing tells what the tree must be, the copy's own word is all there is, and no reason to lose it.
     fn can_go_back_to(&self, release: &ReleaseId) -> bool {
         self.store.tree(&release.version).is_ok()
-            && self.store.release(&release.version).is_ok_and(|sealed| sealed.release == *release)
+            && self.store.release(&release.version).map_or(true, |sealed| sealed.release == *release)
     }
 
+    /// A copy that cannot be reached just now is none that is lost.
     fn is_whole(&self, set: &SnapshotSet) -> bool {
         let is_there = |item: &DataSnapshot| {
-            self.data.snapshot_place(item).is_ok_and(|place| place.symlink_metadata().is_ok())
+            self.data.is_out_of_reach(item)
+                || self.data.snapshot_place(item).is_ok_and(|place| place.symlink_metadata().is_ok())
         };
         !set.items.is_empty() && set.items.iter().all(is_there)
     }

@@ -41,6 +41,9 @@ pub enum Error {
     /// While the update waited, another command has ended it.
     #[error("the update was called off meanwhile: {0}")]
     Overtaken(String),
+    /// Data that must come back do not.
+    #[error("the data cannot be brought back: {0}")]
+    Data(String),
     /// There is no update under way.
     #[error("no update is under way")]
     NothingToDo,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::application::{Application, Direction, Moment, Watch, last_words_text};
+use super::application::{Application, Direction, Moment, Restored, Watch, last_words_text};
 use super::data::{self, Data, Decision, Probing, Restore, Writers};
 use super::deadline::Bounds;
 use super::driver::chain;
@@ -114,10 +114,10 @@ impl<'a> Local<'a> {
     }
 
     /// What becomes of one path's data on the way back, and why.
-    fn decide(&self, item: &DataSnapshot, record: &Record) -> Decision {
+    fn decide(&self, path: &str, record: &Record) -> Decision {
         let (old, new) = (record.from.as_ref().map(|from| &from.version), &record.to.version);
         let (settings, store) = (self.settings, self.store);
-        DataBack { settings, store, asked: record.data_policy, old, new }.decide(&item.path)
+        DataBack { settings, store, asked: record.data_policy, old, new }.decide(path)
     }
 
     /// The tree that serves now; the wanted one when none does.
@@ -253,31 +253,47 @@ impl Application for Local<'_> {
         planned.map(drop).map_err(|error| unfit_data(&error))
     }
 
-    fn restore(&self, record: &Record) -> Result<Vec<String>, Reason> {
-        let (mut wanted, mut done) = (Vec::new(), Vec::new());
-        for item in &record.data {
-            match self.decide(item, record) {
-                Decision::Restore => {
-                    wanted.push(item.clone());
-                    done.push(format!("data `{}` are as before the switch, newer ones set aside", item.path));
-                }
-                Decision::Keep => done.push(format!("data `{}` stay as they are", item.path)),
+    fn restore(&self, record: &Record) -> Result<Restored, Reason> {
+        let (mut wanted, mut restored) = (Vec::new(), Restored::default());
+        let (transaction, newer) = (record.transaction.as_str(), &record.to);
+        let data = self.data();
+        for entry in &self.settings.data {
+            let path = entry.path.to_string_lossy();
+            let has_copy = record.data.iter().any(|item| item.path == path);
+            if !has_copy && self.decide(&path, record) == Decision::Restore {
+                restored.warnings.push(format!("data `{path}` stay as they are: there is no copy of them"));
             }
         }
-        let (transaction, newer) = (record.transaction.as_str(), &record.to);
-        self.data()
-            .ensure_restored(Restore { items: &wanted, transaction, newer, at: Timestamp::now() })
+        for item in &record.data {
+            let path = &item.path;
+            match self.decide(path, record) {
+                Decision::Restore if data.is_lost(item, transaction) => {
+                    restored
+                        .warnings
+                        .push(format!("data `{path}` stay as they are: their copy is not there"));
+                }
+                Decision::Restore => {
+                    wanted.push(item.clone());
+                    restored
+                        .done
+                        .push(format!("data `{path}` are as before the switch, newer ones set aside"));
+                    restored.warnings.extend(data.seen_elsewhere(item));
+                }
+                Decision::Keep => restored.done.push(format!("data `{path}` stay as they are")),
+            }
+        }
+        data.ensure_restored(Restore { items: &wanted, transaction, newer, at: Timestamp::now() })
             .map_err(|error| Reason::new(Cause::Machine, chain(&error)))?;
         if record.from.is_none() && self.has_units() && nix::unistd::geteuid().is_root() {
             // Nothing serves after a first installation that failed.
             let removed = self.links().remove_all(&self.store.disk);
             removed.map_err(|error| Reason::new(Cause::Service, chain(&error)))?;
         }
-        Ok(done)
+        Ok(restored)
     }
 
     fn are_data_untouched(&self, record: &Record) -> bool {
-        let is_wanted = |item: &&DataSnapshot| self.decide(item, record) == Decision::Restore;
+        let is_wanted = |item: &&DataSnapshot| self.decide(&item.path, record) == Decision::Restore;
         let wanted: Vec<_> = record.data.iter().filter(is_wanted).cloned().collect();
         self.data().is_untouched(&wanted, &record.transaction)
     }
@@ -433,7 +449,10 @@ fn unfit_data(error: &data::Error) -> Reason {
         | data::Error::Unfit { .. }
         | data::Error::Border { .. }
         | data::Error::Nested { .. }
-        | data::Error::WayBack { .. } => Cause::NotNow,
+        | data::Error::WayBack { .. }
+        | data::Error::Gone(_)
+        | data::Error::Elsewhere { .. }
+        | data::Error::InUse { .. } => Cause::NotNow,
     };
     Reason::new(cause, chain(error))
 }

@@ -246,9 +246,19 @@ impl Node<'_> {
         Data::of(self.store, self.settings)
     }
 
-    /// Refuses a way back on which data would have to come back that cannot.
-    pub(super) fn check_way_back(&self, route: &Route, asked: DataPolicy) -> Result<(), Error> {
-        Ok(self.data().check_way_back(&self.coming_back(route, asked))?)
+    /// Refuses a way back on which data would have to come back that cannot: looked at, and tried.
+    pub fn check_way_back(&self, route: &Route, asked: DataPolicy) -> Result<(), Error> {
+        let coming = self.coming_back(route, asked);
+        self.data().check_way_back(&coming)?;
+        let comes = |entry: &&super::settings::Data| {
+            coming.iter().any(|copy| entry.path.as_os_str() == copy.path.as_str())
+        };
+        let entries: Vec<_> = self.settings.data.iter().filter(comes).cloned().collect();
+        match self.data().try_way_back(&entries) {
+            // Going back makes nothing new; to try it does.
+            Err(error) if error.is_no_space() => Ok(()),
+            tried => Ok(tried?),
+        }
     }
 
     /// The copies of data that would come back.

@@ -146,6 +146,12 @@ impl DataBack<'_> {
         data::decide(policy, &reads, sealed(self.new).and_then(|sealed| sealed.data_write))
     }
 
+    /// Whether any of the configured data are to come back.
+    pub fn wants_copies(&self) -> bool {
+        let path = |entry: &super::settings::Data| entry.path.to_string_lossy().into_owned();
+        self.settings.data.iter().any(|entry| self.decide(&path(entry)) == Decision::Restore)
+    }
+
     /// Whether any of these copies comes back.
     pub fn restores(&self, copies: &[DataSnapshot]) -> bool {
         copies.iter().any(|copy| self.decide(&copy.path) == Decision::Restore)

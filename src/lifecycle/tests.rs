@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::agreement::{self, Agreement, Alone, Clearance, Own, Start, Verdict, Wait};
-use super::application::{Application, Direction, Moment, Watch};
+use super::application::{Application, Direction, Moment, Restored, Watch};
 use super::deadline::Bounds;
 use super::driver::{self, Ended, Narrator};
 use super::node::{Node, Parts, Wish, Work};
@@ -135,8 +135,8 @@ impl Application for FakeApplication<'_> {
     fn snapshot(&self, _: &Record) -> Result<Vec<DataSnapshot>, Reason> {
         Ok(Vec::new())
     }
-    fn restore(&self, _: &Record) -> Result<Vec<String>, Reason> {
-        Ok(Vec::new())
+    fn restore(&self, _: &Record) -> Result<Restored, Reason> {
+        Ok(Restored::default())
     }
     fn drop_snapshots(&self, _: &[DataSnapshot]) -> Result<(), Reason> {
         Ok(())

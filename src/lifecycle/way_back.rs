@@ -84,17 +84,21 @@ impl Node<'_> {
     /// Refuses, before anything stops, a way on which the data would not be what the operator expects.
     pub fn judge_data(&self, route: &Route, way: &WayBack) -> Result<(), Error> {
         let (back_to, named) = (route.back_to.clone(), way.version.clone());
+        let back = DataBack {
+            settings: self.settings,
+            store: self.store,
+            asked: Some(way.data),
+            old: Some(&back_to.version),
+            new: &route.from.version,
+        };
         match (way.data, &route.copy) {
             (DataPolicy::Restore, None) => Err(Error::NoCopy { back_to, named }),
+            // Nobody has said that the newer data are to stay.
+            (DataPolicy::Auto, None) if way.rollout.is_none() && back.wants_copies() => {
+                Err(Error::NoCopy { back_to, named })
+            }
             (DataPolicy::Auto, Some(copy)) if way.rollout.is_none() => {
                 let age_s = age_s(copy.at, self.clock.wall());
-                let back = DataBack {
-                    settings: self.settings,
-                    store: self.store,
-                    asked: Some(way.data),
-                    old: Some(&back_to.version),
-                    new: &route.from.version,
-                };
                 let is_old = age_s > self.settings.data_policy.restore_within.0.as_secs();
                 if is_old && back.restores(&copy.items) {
                     return Err(Error::OldData { back_to, at: copy.at, age_s, named });

@@ -22,6 +22,11 @@ impl Mount {
         }
         mounted.then(|| Self(at.to_owned()))
     }
+
+    /// One that is there.
+    pub fn at(at: &Path) -> Self {
+        Self(at.to_owned())
+    }
 }
 
 impl Drop for Mount {

@@ -61,6 +61,23 @@ impl Mounted {
         self.directory.path().join("place")
     }
 
+    /// Takes it away; what lies below its mount point shows.
+    pub fn unmount(&self) {
+        assert!(Command::new("umount").arg(self.path()).status().unwrap().success());
+    }
+
+    /// Brings it back.
+    pub fn mount(&self) {
+        let image = self.directory.path().join("image");
+        let mounted = Command::new("mount").args(["-o", "loop"]).args([image, self.path()]).status();
+        assert!(mounted.unwrap().success());
+    }
+
+    pub fn remount(&self, option: &str) {
+        let option = format!("remount,{option}");
+        assert!(Command::new("mount").args(["-o", &option]).arg(self.path()).status().unwrap().success());
+    }
+
     /// Writes back all that waits for it.
     pub fn sync(&self) {
         assert!(Command::new("sync").arg("-f").arg(self.path()).status().unwrap().success());

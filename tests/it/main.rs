@@ -19,6 +19,7 @@ mod corpus;
 mod crash;
 mod data;
 mod data_limits;
+mod data_seen;
 mod differential;
 mod docs;
 mod error_examples;

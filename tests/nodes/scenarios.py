@@ -156,6 +156,37 @@ def brings_data_back(app):
     check(any("(schema 2)" in text for text in aside), f"the newer data are gone: {aside}")
 
 
+def refuses_data_that_others_have_mounted(app):
+    """data that another service has mounted are refused before the stop; what only our own unit has mounted is not"""
+    walls = "/etc/systemd/system/app.service.d/walls.conf"
+    app.node.write(walls, "[Service]\nProtectSystem=full\nReadWritePaths=/srv/app/data\nBindPaths=/srv/app/data:/mnt\n")
+    app.node.write("/etc/systemd/system/side.service",
+                   "[Service]\nBindPaths=/srv/app/data:/mnt\nExecStart=/bin/sleep 1000000\n")
+    app.node.call("systemctl", "daemon-reload")
+    app.node.call("systemctl", "restart", "app.service")
+    version = app.publish()
+    app.update(0)
+    app.serves(version)
+    app.node.call("systemctl", "start", "side.service")
+    app.publish()
+    said = app.update(2)
+    pid = app.properties("side.service", "MainPID")["MainPID"]
+    check("/mnt" in said and pid in said, f"no word of the mount, or of process {pid}: {said}")
+    app.serves(version)
+    # A service that stops with ours is no hindrance.
+    app.node.write("/etc/systemd/system/side.service.d/part.conf", "[Unit]\nPartOf=app.service\n")
+    app.node.call("systemctl", "daemon-reload")
+    version = app.publish()
+    app.update(0)
+    app.serves(version)
+    check(app.is_active("side.service"), "what had stopped with the application is not up again")
+    app.node.call("systemctl", "stop", "side.service")
+    for path in [walls, "/etc/systemd/system/side.service", "/etc/systemd/system/side.service.d/part.conf"]:
+        app.node.path(path).unlink()
+    app.node.call("systemctl", "daemon-reload")
+    app.node.call("systemctl", "restart", "app.service")
+
+
 def moves_units_with_the_release(app):
     """a unit that a release ships comes with it, goes with it, and comes back with it"""
     worker = ("app-worker.service", WORKER)
@@ -399,7 +430,8 @@ def stopped_or_ended(node, updater):
 
 
 SCENARIOS = [installs_by_timer, updates, rolls_back_sick, rolls_back_crashing, rolls_back_later,
-             rolls_back_restarting, stops_what_hangs, restarts_where_no_data_are, brings_data_back, moves_units_with_the_release,
+             rolls_back_restarting, stops_what_hangs, restarts_where_no_data_are, brings_data_back,
+             refuses_data_that_others_have_mounted, moves_units_with_the_release,
              names_old_processes, needs_no_terminal, ends_without_its_updater, refuses_no_connection,
              updates_itself, runs_hooks, keeps_trees_in_use, has_sound_units,
              *UNITS, *TRUTHS, *REHEARSALS, *DAY, *DEADLINES, *TIMERS, leaves_what_takes_the_node_down, survives_crashes]

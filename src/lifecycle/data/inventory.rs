@@ -91,9 +91,27 @@ impl Data {
         Ok(planned)
     }
 
+    /// The same for a switch: refuses also what only a rollback would do harm to.
+    pub(super) fn planned<'a>(
+        &self,
+        entries: &'a [Entry],
+        probing: Probing,
+    ) -> Result<Vec<Planned<'a>>, Error> {
+        let planned = self.inventory(entries, probing)?;
+        for Planned { entry, method } in &planned {
+            let path = &entry.path;
+            if *method != Method::Absent {
+                self.refuse_views(path, Leave::of(&entry.leave), *method)?;
+            } else if self.were_there(path)? {
+                return Err(Error::Gone(path.clone()));
+            }
+        }
+        Ok(planned)
+    }
+
     /// Says what stands in the way of copying the data and of bringing them back, as far as looking tells.
     pub fn check(&self, entries: &[Entry], probing: Probing) -> Result<(), Error> {
-        self.inventory(entries, probing).map(drop)
+        self.planned(entries, probing).map(drop)
     }
 
     /// One path for all data whose copies are on the same file system.
@@ -126,11 +144,7 @@ impl Data {
             }
             _ => return unfit("it is neither a directory nor a regular file"),
         }
-        if found.is_fixed || above.is_fixed {
-            return unfit(
-                "nobody may rename it (`lsattr` shows `i` or `a`): take that off with `chattr -i -a`",
-            );
-        }
+        self.refuse_fixed(path, Some(&found), &above)?;
         match found.border_to(&above) {
             None => {}
             Some(inode::Border::Subvolume) => return Ok(Method::Btrfs),

@@ -16,6 +16,7 @@
 //! Whether a step was done is seen on the disk, so each can be repeated after any interruption.
 
 mod copy;
+mod elsewhere;
 mod exchange;
 mod inventory;
 pub mod leave;
@@ -25,6 +26,7 @@ mod snapshot;
 mod way_back;
 
 pub use copy::{copy, size_bytes};
+pub use elsewhere::Stopped;
 pub use inventory::Probing;
 pub use rehearsal::{Copies, Copy};
 pub use restore::{AsideItem, AsideSet, Restore};
@@ -111,9 +113,40 @@ pub enum Error {
         escaped_path(away)
     )]
     WayBack { path: PathBuf, here: PathBuf, away: PathBuf, source: std::io::Error },
+    /// They were there, and nothing tells that somebody wanted them gone.
+    #[error("the data `{}` were there at the last switch and are not now: is their file system mounted?", escaped_path(.0))]
+    Gone(PathBuf),
+    /// Another mount would not follow when they are exchanged.
+    #[error(
+        "`{}` is mounted at `{}` too{}: after a rollback that would still show the data that were set aside",
+        escaped_path(path), escaped_path(point), pid.map(|pid| format!(", for process {pid}")).unwrap_or_default()
+    )]
+    Elsewhere {
+        /// The data, or a part of them.
+        path: PathBuf,
+        point: PathBuf,
+        /// A process that sees it there, where others do not.
+        pid: Option<u32>,
+    },
+    /// What was set aside is not deleted under somebody's hands.
+    #[error("cannot delete `{}`: {by}", escaped_path(path))]
+    InUse { path: PathBuf, by: String },
     /// An index that cannot be read.
     #[error("cannot read `{}`: {why}", escaped_path(path))]
     Index { path: PathBuf, why: String },
+}
+
+impl Error {
+    /// Whether the disk would not take something new.
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Self::Disk(error) => error.is_no_space(),
+            Self::WayBack { source, .. } => {
+                [Some(libc::ENOSPC), Some(libc::EDQUOT)].contains(&source.raw_os_error())
+            }
+            _ => false,
+        }
+    }
 }
 
 /// What becomes of the data when an older release comes back.
@@ -144,16 +177,21 @@ pub struct Data {
     pub private: PathBuf,
     /// Bytes that copies leave free.
     pub reserve: u64,
+    /// What ends before data are exchanged.
+    pub stopped: Stopped,
 }
 
 impl Data {
     /// The data of an application with these settings.
     pub fn of(store: &Store, settings: &Settings) -> Self {
-        Self {
-            disk: store.disk.clone(),
-            private: store.layout.private(),
-            reserve: store.reserve_bytes(&settings.store).unwrap_or(0),
-        }
+        let reserve = store.reserve_bytes(&settings.store).unwrap_or(0);
+        Self { reserve, stopped: Stopped::by(&settings.service), ..Self::kept(store) }
+    }
+
+    /// What is kept of data, whatever the settings say.
+    pub fn kept(store: &Store) -> Self {
+        let (disk, private) = (store.disk.clone(), store.layout.private());
+        Self { disk, private, reserve: 0, stopped: Stopped::Nothing }
     }
 
     /// Where the snapshot or the newer data of `path` belong. `name` is `<transaction>/<name>`.
@@ -328,7 +366,7 @@ mod tests {
                 leave: Vec::new(),
             };
             let entries = vec![entry("data"), entry("later")];
-            let data = Data { disk, private: root.join(".cutover"), reserve: 0 };
+            let data = Data { disk, private: root.join(".cutover"), reserve: 0, stopped: Stopped::Nothing };
             let version = "2".parse().unwrap();
             let release = crate::types::ReleaseId { version, digest: crate::types::Digest::of(b"2") };
             Self { _directory: directory, root, data, entries, release }

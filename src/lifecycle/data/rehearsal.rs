@@ -143,7 +143,12 @@ mod tests {
         disk.make_directory(&root.join(".cutover"), 0o700).unwrap();
         disk.make_directory(&root.join("data"), 0o755).unwrap();
         disk.replace(&root.join("data/db"), b"live", 0o600).unwrap();
-        Data { disk, private: root.join(".cutover"), reserve: 0 }
+        Data {
+            disk,
+            private: root.join(".cutover"),
+            reserve: 0,
+            stopped: crate::lifecycle::data::Stopped::Nothing,
+        }
     }
 
     fn entry(root: &Path, name: &str) -> Entry {

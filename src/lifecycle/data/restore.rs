@@ -153,6 +153,7 @@ impl Data {
                 place = next_name(&item.stored, places.len());
             }
         }
+        self.refuse_used(&places)?;
         self.remove_set(Kind::Aside, transaction, &places)?;
         Ok(true)
     }

@@ -11,6 +11,7 @@ use super::inventory::{Planned, Probing};
 use super::leave::Leave;
 use super::restore::{back_name, is_there};
 use super::{Data, Entry, Error, Kind, copy, own_name, parent_of, read_index};
+use crate::store::{Layout, Store};
 use crate::sys::disk::Context as _;
 use crate::sys::ioctl;
 use crate::types::ReleaseId;
@@ -41,6 +42,15 @@ pub(super) enum Method {
 const METHODS: [Method; 4] = [Method::Btrfs, Method::Reflink, Method::Copy, Method::Absent];
 
 impl Method {
+    pub(super) fn of(name: &str) -> Option<Self> {
+        METHODS.into_iter().find(|method| method.name() == name)
+    }
+
+    /// Whether data in which something is left are exchanged by their content, and stay the directory that they are.
+    pub(super) fn is_by_content(self) -> bool {
+        matches!(self, Self::Reflink | Self::Copy)
+    }
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Btrfs => "btrfs",
@@ -78,7 +88,7 @@ impl Data {
             return Ok(set.items);
         }
         let mut items = Vec::new();
-        let planned = self.inventory(entries, Probing::Tried)?;
+        let planned = self.planned(entries, Probing::Tried)?;
         self.try_way_back(entries)?;
         for (number, Planned { entry, method }) in planned.into_iter().enumerate() {
             let own = own_name(&entry.path);
@@ -121,7 +131,7 @@ impl Data {
         let path = Path::new(&item.path);
         self.make_parents(place)?;
         let is_there = fs::symlink_metadata(path).is_ok();
-        match METHODS.into_iter().find(|method| method.name() == item.method) {
+        match Method::of(&item.method) {
             Some(Method::Absent) if !is_there => self.disk.replace(place, b"", 0o600)?,
             Some(Method::Btrfs) if is_there => {
                 self.disk.ask("take a snapshot of", path)?;
@@ -151,6 +161,36 @@ impl Data {
             Some(place) => Ok(place),
             None => self.place(Kind::Snapshots, path, &item.name),
         }
+    }
+
+    /// Whether neither the data nor their copy are there, as when their file system is not mounted.
+    pub fn is_out_of_reach(&self, item: &DataSnapshot) -> bool {
+        let has_copy = || {
+            let place = self.snapshot_place(item);
+            place.is_ok_and(|place| is_there(&place) || is_there(&back_name(&place)))
+        };
+        item.method != Method::Absent.name() && !is_there(Path::new(&item.path)) && !has_copy()
+    }
+
+    /// Whether this rollback has to bring a copy back that is lost: it has not begun, and nothing is where the copy was.
+    pub fn is_lost(&self, item: &DataSnapshot, transaction: &str) -> bool {
+        let has_begun = self.index(Kind::Aside, transaction).exists();
+        let place = self.snapshot_place(item);
+        let is_gone = place.is_ok_and(|place| !is_there(&place) && !is_there(&back_name(&place)));
+        item.method != Method::Absent.name() && !has_begun && is_gone
+    }
+
+    /// Whether the last that is known of data is that they were there.
+    pub(super) fn were_there(&self, path: &Path) -> Result<bool, Error> {
+        let root = parent_of(&self.private);
+        let store = Store { layout: Layout::new(root), disk: self.disk.clone() };
+        let state = store.trusted_state().unwrap_or_default();
+        let mut sets = self.snapshots()?;
+        sets.sort_by_key(|set| std::cmp::Reverse(set.at));
+        let kept = [state.committed, state.previous].into_iter().flatten().map(|kept| kept.data);
+        let known = sets.into_iter().map(|set| set.items).chain(kept).flatten();
+        let last = known.into_iter().find(|item| Path::new(&item.path) == path);
+        Ok(last.is_some_and(|item| item.method != Method::Absent.name()))
     }
 
     fn copy(&self, item: &DataSnapshot, place: &Path, writers: Writers) -> Result<(), Error> {
@@ -255,7 +295,8 @@ impl Data {
     /// Lets all snapshots go but those of transactions of which one is in `keep`.
     pub fn prune_snapshots(&self, keep: &[DataSnapshot]) -> Result<(), Error> {
         for set in self.snapshots()? {
-            if set.items.iter().any(|item| keep.contains(item)) {
+            // What is out of reach cannot be removed either, and must not be forgotten.
+            if set.items.iter().any(|item| keep.contains(item) || self.is_out_of_reach(item)) {
                 continue;
             }
             let places = set.items.iter().map(|item| self.snapshot_place(item));

@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, renameat};
 use nix::sys::stat::Mode;
-use nix::unistd::{UnlinkatFlags, mkdir, unlinkat};
+use nix::unistd::{AccessFlags, UnlinkatFlags, access, mkdir, unlinkat};
 
 use super::leave::Leave;
 use super::restore::{back_name, is_there};
 use super::snapshot::Method;
 use super::{Data, Entry, Error, Kind, parent_of};
 use crate::sys::disk::Context as _;
-use crate::sys::{inode, ioctl, mounts};
+use crate::sys::inode::{self, Inode};
+use crate::sys::{ioctl, mounts};
 use crate::types::record::{DataPolicy, DataSnapshot};
 
 /// The name of the empty directories.
@@ -107,6 +108,9 @@ impl Data {
     pub fn check_way_back(&self, items: &[DataSnapshot]) -> Result<(), Error> {
         for item in items {
             let path = Path::new(&item.path);
+            if self.is_out_of_reach(item) {
+                return Err(Error::Gone(path.to_owned()));
+            }
             let snapshot = self.snapshot_place(item)?;
             if !is_there(&snapshot) && !is_there(&back_name(&snapshot)) {
                 return Err(Error::Unfit {
@@ -117,12 +121,42 @@ impl Data {
             self.refuse_borders(item, &snapshot)?;
             let parent = File::open(parent_of(path)).context("open", parent_of(path))?;
             let above = inode::of(&parent).context("look at", parent_of(path))?;
-            let is_fixed = inode::of_path(path).is_ok_and(|found| found.is_fixed);
-            if is_fixed || above.is_fixed {
-                let why =
-                    "nobody may rename it (`lsattr` shows `i` or `a`): take that off with `chattr -i -a`";
-                return Err(Error::Unfit { path: path.to_owned(), why });
+            let found = inode::of_path(path).ok();
+            self.refuse_fixed(path, found.as_ref(), &above)?;
+            let is_link = found.is_some_and(|found| found.kind == nix::sys::stat::SFlag::S_IFLNK);
+            if let Some(method) = Method::of(&item.method).filter(|_| found.is_some() && !is_link) {
+                self.refuse_views(path, Leave::of(&item.leave), method)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Refuses data that nobody may rename, or not to where newer ones are set aside.
+    pub(super) fn refuse_fixed(
+        &self,
+        path: &Path,
+        found: Option<&Inode>,
+        above: &Inode,
+    ) -> Result<(), Error> {
+        let unfit = |why| Err(Error::Unfit { path: path.to_owned(), why });
+        if above.is_fixed || found.is_some_and(|found| found.is_fixed) {
+            return unfit(
+                "nobody may rename it (`lsattr` shows `i` or `a`): take that off with `chattr -i -a`",
+            );
+        }
+        // Root may do all but this.
+        let is_read_only = |path: &Path| access(path, AccessFlags::W_OK) == Err(Errno::EROFS);
+        if is_read_only(parent_of(path)) {
+            return unfit(
+                "the file system or subvolume that holds it is read-only: make that writable first",
+            );
+        }
+        // A directory that goes to another one is written to itself.
+        let moves = self.place(Kind::Aside, path, "x/x")?.parent() != path.parent();
+        if moves && found.is_some_and(Inode::is_directory) && is_read_only(path) {
+            return unfit(
+                "it is a read-only subvolume, which cannot be moved: set its property `ro` to `false` (`btrfs property set`)",
+            );
         }
         Ok(())
     }

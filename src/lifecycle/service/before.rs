@@ -88,6 +88,17 @@ impl Before {
         Ok(before)
     }
 
+    /// The names of all units whose processes end when the application is stopped.
+    pub fn stopped(&self) -> Result<BTreeSet<String>, Error> {
+        let family = self.family()?;
+        let stopped = family.iter().filter(|unit| unit.kind.is_restarted());
+        let mut names: BTreeSet<_> =
+            stopped.flat_map(|unit| [unit.name.as_str(), unit.get("Id")]).map(str::to_owned).collect();
+        names.extend(dependants_of(&family)?);
+        names.remove("");
+        Ok(names)
+    }
+
     /// All that is the application's: what is named, what runs on its behalf, and what it wants and runs from a tree of
     /// ours, though systemd does not stop it with what wants it.
     fn family(&self) -> Result<Vec<Unit>, Error> {

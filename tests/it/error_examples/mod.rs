@@ -197,6 +197,7 @@ examples! { driver_errors: DriverError {
     Agreement => each(agreement_errors(), DriverError::Agreement),
     Illegal => [DriverError::Illegal(illegal())],
     NothingToDo => [DriverError::NothingToDo],
+    Data => [DriverError::Data(text("cannot rename `/srv/shop/data`: read-only file system"))],
     Busy => [DriverError::Busy(None)],
     Overtaken => [DriverError::Overtaken(text("release 2 is not switched to: by hand"))],
     Journal => [DriverError::Journal { path: "/srv/shop/.cutover/journal.json".into(), why: text("it is cut") }],
@@ -261,6 +262,12 @@ examples! { data_errors: DataError {
         away: "/srv/shop/.cutover/aside".into(),
         source: broken(),
     }],
+    Gone => [DataError::Gone("/srv/shop/data".into())],
+    Elsewhere => [
+        DataError::Elsewhere { path: "/srv/shop/data".into(), point: "/srv/ftp".into(), pid: None },
+        DataError::Elsewhere { path: "/srv/shop/data/in".into(), point: "/srv/ftp".into(), pid: Some(4711) },
+    ],
+    InUse => [DataError::InUse { path: "/srv/shop/.cutover/aside/t/0-data.copy".into(), by: text("used by process 4711") }],
     Index => [DataError::Index { path: "/srv/shop/.cutover/aside/t.json".into(), why: text("it is cut") }],
 }}
 
