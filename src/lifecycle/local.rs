@@ -436,7 +436,9 @@ fn cause_of_links(error: &units::Error) -> Cause {
     match error {
         units::Error::Taken { .. } => Cause::Setup,
         units::Error::Disk(_) | units::Error::Systemd(systemd::Error::TimedOut { .. }) => Cause::Machine,
-        units::Error::TooMany(_) | units::Error::Systemd(systemd::Error::Refused { .. }) => Cause::Service,
+        units::Error::TooMany(_)
+        | units::Error::OnlyWithOthers(_)
+        | units::Error::Systemd(systemd::Error::Refused { .. }) => Cause::Service,
     }
 }
 

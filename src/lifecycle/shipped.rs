@@ -100,6 +100,18 @@ pub(super) fn has_install_section(tree: &Path, unit: &str) -> bool {
     text.lines().any(|line| line.trim() == "[Install]")
 }
 
+/// Whether systemd would refuse to stop this unit when told so, or to start one that is to be started.
+pub(super) fn is_only_with_others(tree: &Path, file: &str) -> bool {
+    let says = |key: &str| {
+        let text = read(tree, file).unwrap_or_default();
+        let mut values =
+            text.lines().filter_map(|line| line.split_once('=')).filter(|(name, _)| name.trim() == key);
+        values.next_back().is_some_and(|(_, value)| ["yes", "true", "on", "1"].contains(&value.trim()))
+    };
+    says("RefuseManualStop")
+        || says("RefuseManualStart") && (file.contains('/') || has_install_section(tree, file))
+}
+
 /// Whether two trees have the same file.
 pub(super) fn is_equal(one: &Path, other: &Path, file: &str) -> bool {
     let read =

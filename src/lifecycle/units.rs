@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::shipped::{self, Shipped, install_links, is_equal, listed};
+use super::shipped::{self, Shipped, install_links, is_equal, is_only_with_others, listed};
 use crate::sys::disk::{self, Disk};
 use crate::sys::systemd;
 use crate::sys::unit::{self, is_template};
@@ -36,6 +36,11 @@ pub enum Error {
         /// The file in the way.
         path: PathBuf,
     },
+    /// It could be started, and not be stopped again when the release goes.
+    #[error(
+        "cannot link `{0}` of the release: it is not to be started or stopped by hand (`RefuseManualStart=`, `RefuseManualStop=`)"
+    )]
+    OnlyWithOthers(String),
     /// More than anybody means to ship.
     #[error("cannot link the units of `{}`: there are more than {UNITS_MAX}", escaped_path(.0))]
     TooMany(PathBuf),
@@ -84,6 +89,9 @@ impl Links {
             let path = self.directory.join(file);
             if !self.is_ours(file) && !is_mask(&path) && fs::symlink_metadata(&path).is_ok() {
                 return Err(Error::Taken { unit: file.to_owned(), path });
+            }
+            if is_only_with_others(tree, file) {
+                return Err(Error::OnlyWithOthers(file.to_owned()));
             }
         }
         Ok(())
@@ -353,6 +361,20 @@ mod tests {
             links.linked().unwrap().into_iter().collect::<Vec<_>>(),
             ["a.service", "app.service.d/m.conf"]
         );
+    }
+
+    #[test]
+    fn what_could_not_be_stopped_again_is_not_linked() {
+        let is_refused = |name: &str, text: &str| {
+            let Place { _directory, tree, links, .. } = place(&[(name, text)]);
+            matches!(links.check(&tree), Err(Error::OnlyWithOthers(file)) if file == name)
+        };
+        assert!(is_refused("a.service", "[Unit]\nRefuseManualStop = yes\n"));
+        assert!(is_refused("app.service.d/m.conf", "[Unit]\nRefuseManualStart=true\n"));
+        assert!(is_refused("a.service", "[Unit]\nRefuseManualStart=1\n[Install]\nWantedBy=a.target\n"));
+        // For its timer to start.
+        assert!(!is_refused("a.service", "[Unit]\nRefuseManualStart=yes\n"));
+        assert!(!is_refused("a.service", "[Unit]\nRefuseManualStop=yes\nRefuseManualStop=no\n"));
     }
 
     #[test]
