@@ -282,19 +282,7 @@ pub fn join(
     let name = names::id(node, times.get(node).copied().unwrap_or(0));
     let instance = match look(board, &name) {
         Look::Found(Found { fact: Fact::Id(id), .. }) => {
-            let is_known = known.as_ref().is_some_and(|kept| kept.own.instance == id.instance);
-            // What it remembered is lost, and its key and its machine say that it is the same.
-            let is_same = id.machine == machine && key.is_some() && id.key == key;
-            if id.machine != machine && !machine.is_empty() || !(is_known || is_same) {
-                return Err(format!("the name `{node}` is in use by another machine: {}", free(node)));
-            }
-            // What it signs by another one nobody believes.
-            if id.key.is_some() && id.key != key {
-                return Err(format!(
-                    "`{node}` has joined with a key that this node has no more: {}",
-                    free(node)
-                ));
-            }
+            ensure_is_same(&id, known.as_ref(), &machine, key.as_deref(), node)?;
             id.instance
         }
         Look::Found(_) => return Err(format!("`{name}` is something else")),
@@ -333,6 +321,27 @@ pub fn join(
     }
     kept.change(|own| own.joined = true).map_err(|error| error.to_string())?;
     Ok(kept)
+}
+
+/// Sees that the entry of a name is that of this machine, with the same key.
+fn ensure_is_same(
+    id: &facts::Id,
+    known: Option<&Kept>,
+    machine: &str,
+    key: Option<&str>,
+    node: &NodeName,
+) -> Result<(), String> {
+    let is_known = known.is_some_and(|kept| kept.own.instance == id.instance);
+    // What it remembered is lost, and its key and its machine say that it is the same.
+    let is_same = id.machine == machine && key.is_some() && id.key.as_deref() == key;
+    if id.machine != machine && !machine.is_empty() || !(is_known || is_same) {
+        return Err(format!("the name `{node}` is in use by another machine: {}", free(node)));
+    }
+    // What it signs by another one nobody believes.
+    if id.key.is_some() && id.key.as_deref() != key {
+        return Err(format!("`{node}` has joined with a key that this node has no more: {}", free(node)));
+    }
+    Ok(())
 }
 
 /// The fleet in the directory, which must have the name that the settings say.

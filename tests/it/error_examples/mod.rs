@@ -367,6 +367,7 @@ examples! { units_errors: UnitsError {
     Disk => each(disk_errors(), UnitsError::Disk),
     Systemd => each(systemd_errors(), UnitsError::Systemd),
     Taken => [UnitsError::Taken { unit: text("shop.service"), path: "/etc/systemd/system/shop.service".into() }],
+    OnlyWithOthers => [UnitsError::OnlyWithOthers(text("shop-audit.service"))],
     TooMany => [UnitsError::TooMany("/srv/shop/releases/2.0.0".into())],
 }}
 
