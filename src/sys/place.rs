@@ -122,9 +122,14 @@ pub fn views_of(path: &Path) -> io::Result<Vec<View>> {
     let mut views = Vec::new();
     let mut add = |mounts: &Mounts, pids: &BTreeSet<u32>| {
         for (within, point) in mounts.showing(&place) {
-            if !views.iter().any(|view: &View| view.within == within && view.point == point) {
-                let (within, point, pids) = (within.to_owned(), point.to_owned(), pids.clone());
-                views.push(View { within, point, pids });
+            match views.iter_mut().find(|view: &&mut View| view.within == within && view.point == point) {
+                // What this process sees itself is nobody's.
+                Some(view) if view.pids.is_empty() => {}
+                Some(view) => view.pids.extend(pids),
+                None => {
+                    let (within, point, pids) = (within.to_owned(), point.to_owned(), pids.clone());
+                    views.push(View { within, point, pids });
+                }
             }
         }
     };
