@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::super::agreement::Error;
-use super::own::{Kept, Stage};
+use super::own::Kept;
 use super::{Member, Taken};
 use crate::coord::alive::{self, Alive};
 use crate::coord::board::{Board, Created, Done, Read};
@@ -92,10 +92,10 @@ impl Member<'_> {
         Ok(None)
     }
 
-    /// Whether this node has a part in a rolling rollout, in which a copy would have the same ticket, and whoever runs where it
-    /// ran just before has not had time yet to notice it.
+    /// Whether this node has a part in a rollout, in which a copy would hold the same ticket or instant, and whoever runs where
+    /// it ran just before has not had time yet to notice it.
     pub(super) fn may_be_copy(&self) -> bool {
-        if !self.kept.part().is_some_and(|part| matches!(part.stage, Stage::Rolling(_))) {
+        if self.kept.part().is_none() {
             return false;
         }
         let arrived = self.kept.own.arrived_ms.map(Duration::from_millis);
