@@ -24,9 +24,7 @@ pub(super) fn next(status: &Status, record: Option<&Record>) -> Vec<String> {
                 .as_ref()
                 .filter(|other| status.problems.is_empty() && Some(&other.version) != gone)
             {
-                // Without a copy of its data it is asked what is to become of those that are there.
-                let data = if other.rollback.data == "keep" { " --data keep" } else { "" };
-                lines.push(line(&format!("rollback {}{data}", other.version), "go to that release instead"));
+                lines.push(line(&format!("rollback {}", other.version), "go to that release instead"));
             }
         }
         Doing::Trial => {
