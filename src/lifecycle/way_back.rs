@@ -93,8 +93,11 @@ impl Node<'_> {
         };
         match (way.data, &route.copy) {
             (DataPolicy::Restore, None) => Err(Error::NoCopy { back_to, named }),
-            // Nobody has said that the newer data are to stay.
-            (DataPolicy::Auto, None) if way.rollout.is_none() && back.wants_copies() => {
+            // Nobody has said that the newer data are to stay. Who names a release may never have had a copy for it: that goes
+            // on with a warning.
+            (DataPolicy::Auto, None)
+                if way.version.is_none() && way.rollout.is_none() && back.wants_copies() =>
+            {
                 Err(Error::NoCopy { back_to, named })
             }
             (DataPolicy::Auto, Some(copy)) if way.rollout.is_none() => {

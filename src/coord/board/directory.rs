@@ -67,7 +67,7 @@ impl DirectoryBoard {
                 format!("`{place}` is not the directory of this node's fleet; is the right one mounted?")
             }
             Errno::ENOENT => format!("`{place}` has no fleet's directories, or is not there; is it mounted?"),
-            errno => format!("`{place}`: {}", errno.desc()),
+            errno => format!("`{place}`: {errno}"),
         }
     }
 
