@@ -122,12 +122,12 @@ impl Operator<'_> {
         }
     }
 
-    /// Ends a rollout of which storage has lost the proposal, and what was decided, before the proposal is put back.
-    pub fn end_what_was_lost(&mut self, rollout: &Rollout) -> Result<(), Error> {
+    /// Ends a rollout that cannot go on, since storage has lost what was decided of it; also where its proposal is gone.
+    pub fn end_what_was_lost(&mut self, rollout: &Rollout, why: &str) -> Result<(), Error> {
         if let Done::Unreachable(why) = self.board.prepare(&rollout.decisions().directory()) {
             return Err(Error::Unreachable(why));
         }
-        self.put_void(rollout, "the storage went back in time, and tickets are lost").map(|_| ())
+        self.put_void(rollout, why).map(|_| ())
     }
 
     fn put_void(&mut self, rollout: &Rollout, why: &str) -> Result<&'static str, Error> {

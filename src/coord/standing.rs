@@ -55,6 +55,17 @@ impl From<gate::Ended> for How {
     }
 }
 
+impl From<RollingEnd> for How {
+    fn from(end: RollingEnd) -> Self {
+        match end {
+            RollingEnd::Keep => Self::Kept,
+            RollingEnd::Partial => Self::Partial,
+            RollingEnd::Halted => Self::Halted,
+            RollingEnd::Void => Self::Void,
+        }
+    }
+}
+
 /// The end of a rollout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
@@ -114,10 +125,7 @@ fn of_rolling(board: &mut dyn Board, rollout: &Rollout, voice: Voice<'_>) -> Res
 pub fn end_of_rolling(follow: &Rolling<'_>) -> Standing {
     let ended = |how| Standing::Ended(Ended { how, why: follow.why.clone().unwrap_or_default() });
     match follow.view.end.filter(|_| follow.is_settled()) {
-        Some(RollingEnd::Keep) => ended(How::Kept),
-        Some(RollingEnd::Partial) => ended(How::Partial),
-        Some(RollingEnd::Halted) => ended(How::Halted),
-        Some(RollingEnd::Void) => ended(How::Void),
+        Some(end) => ended(end.into()),
         None => follow.unreadable.clone().map_or(Standing::Open, Standing::Bad),
     }
 }

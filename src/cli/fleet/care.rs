@@ -176,8 +176,8 @@ pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8, Error> {
     };
     for number in &repaired.ended {
         context.output.say(&format!(
-            "warning: rollout {number} was under way, and its tickets are lost: it has ended (void); `cutover fleet propose` \
-             begins another one"
+            "warning: rollout {number} was under way, and what was decided of it is lost: it has ended (void); `cutover fleet \
+             propose` begins another one"
         ));
     }
     if let Some(number) = repaired.to_void {
@@ -205,7 +205,7 @@ fn may_have_ended(number: u64) -> String {
 fn no_key(number: u64) -> Error {
     Error::Usage {
         what: format!(
-            "rollout {number} was under way, its tickets are lost, and there is no key to end it with"
+            "rollout {number} was under way, what was decided of it is lost, and there is no key to end it with"
         ),
         hint: Some(
             "set `fleet.signing_key` here to an operator's key, and run `cutover fleet repair` again".into(),

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::super::board::Board;
+use super::super::board::{Board, Read};
 use super::super::facts::{self, Fact, names};
 use super::super::heard::Heard;
 use super::super::look::{Found, Look};
@@ -75,6 +75,38 @@ impl Rolling<'_> {
         match self.heed_ticket(number, looked) {
             Ok(_) => Heard::Yes,
             Err(why) => Heard::Away(why),
+        }
+    }
+
+    /// Whether storage has lost the newest ticket that was read. Those before it were made earlier, so one look tells.
+    pub fn has_lost_tickets(&self, board: &mut dyn Board) -> bool {
+        let newest = self.view.tickets.len().checked_sub(1).and_then(|number| u32::try_from(number).ok());
+        newest.is_some_and(|number| {
+            matches!(board.read(&self.rollout.decisions().ticket(number)), Read::Absent)
+        })
+    }
+
+    /// Forgets the tickets that were read: storage that has lost some counts anew.
+    pub fn forget_tickets(&mut self) {
+        self.view.tickets.clear();
+    }
+
+    /// Takes a ticket once more where storage has lost that of this node, which is out of service by it: else another one takes
+    /// its place.
+    pub fn hold_place(&mut self, board: &mut dyn Board, node: &NodeName, instance: &str) -> Heard {
+        if let Some(number) = self.view.ticket_of(self.view.me, false) {
+            match board.read(&self.rollout.decisions().ticket(number)) {
+                Read::Absent => self.forget_tickets(),
+                Read::Bytes(_) | Read::Bad(_) => return Heard::Yes,
+                Read::Unreachable(why) => return Heard::Away(why),
+            }
+        }
+        if let Heard::Away(why) = self.read(board) {
+            return Heard::Away(why);
+        }
+        match (self.view.ticket_of(self.view.me, false), u32::try_from(self.view.tickets.len())) {
+            (None, Ok(number)) => self.take(board, number, false, node, instance),
+            _ => Heard::Yes,
         }
     }
 

@@ -170,6 +170,10 @@ pub fn act(stage: Stage, view: &View, local: Local, limits: Limits) -> Act {
         Stage::Done { health } if view.mine().is_some_and(|member| member.report.is_none()) => {
             Act::Report(health)
         }
+        // Storage has lost the ticket of this node, or it failed before it had one: nobody looks for a report without it.
+        Stage::Done { .. } if view.end.is_none() && view.ticket_of(view.me, false).is_none() => {
+            u32::try_from(view.tickets.len()).map_or(Act::Wait, |number| Act::Take { number, is_back: false })
+        }
         // A ticket whose making had been given up for lost.
         Stage::Over if view.ticket_of(view.me, false).is_some() => {
             Act::Enter(Stage::Done { health: Health::Left })
@@ -190,7 +194,8 @@ impl View {
         self.members.get(self.me)
     }
 
-    fn ticket_of(&self, owner: usize, is_back: bool) -> Option<u32> {
+    /// The ticket of a member, forward or back.
+    pub fn ticket_of(&self, owner: usize, is_back: bool) -> Option<u32> {
         self.tickets
             .iter()
             .position(|ticket| ticket.is_of(owner, is_back))
@@ -286,7 +291,8 @@ fn taking(number: u32, view: &View, local: Local) -> Act {
         (None, _) if local.is_expired => Act::Enter(Stage::Waiting),
         // Making it was allowed when it was written down, and what was finished then is finished now.
         (None, _) if view.tickets.len() == number as usize => Act::Take { number, is_back: false },
-        (None, _) => Act::Wait,
+        // Storage has lost tickets that stood before it: what was allowed then is judged anew.
+        (None, _) => Act::Enter(Stage::Waiting),
     }
 }
 
@@ -307,7 +313,7 @@ fn returning(number: u32, view: &View) -> Act {
         // An operator has ended it all the same: what is there stays.
         None if view.end == Some(End::Void) => Act::Enter(Stage::Done { health: Health::Good }),
         None if view.tickets.len() == number as usize => Act::Take { number, is_back: true },
-        None => Act::Wait,
+        None => Act::Enter(Stage::Done { health: Health::Good }),
     }
 }
 

@@ -21,7 +21,7 @@ const PLACES_MAX: usize = 16;
 /// How often the heartbeat is renewed.
 const BEAT: Duration = Duration::from_secs(10);
 /// A heartbeat that is not older comes from a machine that runs.
-const FRESH: Duration = Duration::from_secs(90);
+pub(super) const FRESH: Duration = Duration::from_secs(90);
 /// Within this time a machine at work sees the heartbeat of another one: it looks before each of its own.
 const NOTICED: Duration = Duration::from_secs(30);
 

@@ -67,10 +67,16 @@ pub struct Member<'a> {
     /// By the clock of this boot, in milliseconds: when members' facts were read last.
     scanned: Option<Ms>,
     beaten: Option<Duration>,
+    /// When it was looked last, by the clock of the boot, whether storage still has the ticket that this node is out of service by.
+    place_seen: Option<Duration>,
+    /// Since when storage is known to have lost tickets.
+    tickets_lost: Option<Duration>,
     /// Whether storage was seen to hold the gates that this node remembers.
     has_assured: bool,
     /// When storage was asked for the outcome last, by the clock of this boot, and what the checks said then.
     asked: Option<(Ms, Checks)>,
+    /// When this node had stopped on its way back, and asked first whether it may start, by its own clock.
+    stopped_by: Option<Ms>,
     /// Since when storage has not answered.
     cut_off: Option<Duration>,
     /// What this node's clock showed against the storage's.
@@ -127,8 +133,11 @@ impl<'a> Member<'a> {
             turns: Turns::default(),
             scanned: None,
             beaten: None,
+            place_seen: None,
+            tickets_lost: None,
             has_assured: false,
             asked: None,
+            stopped_by: None,
             cut_off: None,
             unwritten: None,
             here: Here::default(),
@@ -438,8 +447,10 @@ impl Agreement for Member<'_> {
         match self.following {
             Some(Following::Synchronous(_)) => self.outcome_synchronous(own),
             Some(Following::Rolling(_)) => {
-                // It goes by its own checks alone; a copy that is switched on meanwhile must see that it is at work.
+                // It goes by its own checks alone; a copy that is switched on meanwhile must see that it is at work, and whoever
+                // waits that its place is taken.
                 self.beat();
+                self.hold_place();
                 super::agreement::Alone.outcome(record, own)
             }
             None => super::agreement::Alone.outcome(record, own),

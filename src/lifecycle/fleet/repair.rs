@@ -6,6 +6,11 @@
 //!
 //! Tickets cannot be put back, for nobody knows them all. So a rolling rollout whose end this node has not read is ended by a void before its proposal is there again:
 //! else somebody would take a ticket while the owners of lost ones are out of service.
+//!
+//! Something else may have been decided since the storage went back: a node that had only vouched when the backup was made misses
+//! nothing there. The plan or the go that it puts brings nobody to switch, for that takes the word of all, and whoever remembers
+//! another gives none. So at most one of the two ends was "kept". That one holds: who went back by the other follows it later,
+//! and nobody who kept goes back.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +24,7 @@ use crate::coord::operate::{self, Operator};
 use crate::coord::rollout::Rollout;
 use crate::coord::rules::gate::{self, Gate};
 use crate::coord::settings::Mode;
+use crate::coord::standing::{Ended, How, Standing};
 use crate::coord::synchronous::Synchronous;
 use crate::types::Digest;
 
@@ -30,7 +36,7 @@ type Gates = BTreeMap<String, String>;
 pub struct Repaired {
     /// These names were missing.
     pub put_back: Vec<String>,
-    /// These rollouts were under way, and have ended by a void.
+    /// These rollouts were under way, cannot go on, and have ended by a void.
     pub ended: Vec<u64>,
     /// This one is under way, its tickets are lost, and an operator must end it.
     pub to_void: Option<u64>,
@@ -82,18 +88,26 @@ pub fn repair(operator: &mut Operator<'_>, kept: &Kept, reopens: bool) -> Result
         let is_rolling = rollout.as_ref().is_some_and(|rollout| rollout.proposal.mode == Mode::Rolling);
         let may_be_open = is_rolling && !gates.contains_key("outcome");
         let is_under_way = kept.part().is_some_and(|part| part.rollout == number);
+        if let Some(rollout) = &rollout
+            && has_diverged(operator, &decisions, gates)?
+        {
+            settle(operator, rollout, gates, reopens, &mut repaired)?;
+            put_back(operator, names::proposal(number), proposal, number, &mut repaired)?;
+            continue;
+        }
         let has_lost = is_gone || has_lost_facts(operator, &decisions, gates, told)?;
-        if has_lost && is_under_way && !reopens && !is_end_known(rollout.as_ref(), gates, operator) {
+        let is_end_known = rollout.as_ref().is_some_and(|rollout| end_of(rollout, gates, operator).is_some());
+        if has_lost && is_under_way && !reopens && !is_end_known {
             // While the proposal is gone nobody decides by them; else the gates that are gone keep all from it.
             if is_gone {
                 put_back_gates(operator, &decisions, gates, &mut repaired)?;
             }
             return Err(Trouble::MayHaveEnded(number));
         }
-        let may_end = operator.signer.is_some() || operator.trust.allow_unsigned;
         match rollout.filter(|_| may_be_open && is_gone) {
-            Some(rollout) if may_end => {
-                operator.end_what_was_lost(&rollout)?;
+            Some(rollout) if may_end(operator) => {
+                operator
+                    .end_what_was_lost(&rollout, "the storage went back in time, and tickets are lost")?;
                 repaired.ended.push(number);
             }
             Some(_) if has_directory => return Err(Trouble::NoKey(number)),
@@ -135,18 +149,90 @@ pub fn has_read_keep(kept: &Kept, rollout: &Rollout) -> bool {
     said.decision == OutcomeDecision::Keep
 }
 
-/// Whether the gates that this node has read say how the rollout ended.
-fn is_end_known(rollout: Option<&Rollout>, gates: &Gates, operator: &Operator<'_>) -> bool {
-    let Some(rollout) = rollout.filter(|rollout| rollout.proposal.mode == Mode::Synchronous) else {
-        return gates.contains_key(Gate::Outcome.name());
-    };
+/// How a rollout ended, by the gates that this node has read.
+fn end_of(rollout: &Rollout, gates: &Gates, operator: &Operator<'_>) -> Option<How> {
+    if rollout.proposal.mode == Mode::Rolling {
+        let name = rollout.decisions().gate(Gate::Outcome.name());
+        return match look::found(&name, gates.get(Gate::Outcome.name())?, None) {
+            Look::Found(Found { fact: Fact::Outcome(said), .. }) => Some(said.decision.end().into()),
+            _ => None,
+        };
+    }
     let mut follow = Synchronous::new(rollout.clone(), usize::MAX, operator.voice());
     for gate in Gate::ALL {
         if let Some(text) = gates.get(gate.name()) {
             follow.remember_gate(gate, text);
         }
     }
-    gate::ended(&follow.view).is_some()
+    gate::ended(&follow.view).map(How::from)
+}
+
+/// Whether a gate there says something else than this node has read.
+fn has_diverged(operator: &mut Operator<'_>, decisions: &Decisions, gates: &Gates) -> Result<bool, Trouble> {
+    for (gate, text) in gates {
+        let name = decisions.gate(gate);
+        match operator.board.read(&name) {
+            Read::Bytes(there) if there != *text && says_something(&name, &there) => return Ok(true),
+            Read::Bytes(_) | Read::Bad(_) | Read::Absent => {}
+            Read::Unreachable(why) => return Err(unreachable(why)),
+        }
+    }
+    Ok(false)
+}
+
+/// Makes one end of the two. `reopens`: no other node knows more of it than this one.
+fn settle(
+    operator: &mut Operator<'_>,
+    rollout: &Rollout,
+    gates: &Gates,
+    reopens: bool,
+    repaired: &mut Repaired,
+) -> Result<(), Trouble> {
+    let number = rollout.number;
+    match (end_of(rollout, gates, operator), operator.standing(rollout)?) {
+        (_, Standing::Ended(Ended { how: How::Kept | How::Void, .. })) => Ok(()),
+        (Some(How::Kept), _) => replace(operator, &rollout.decisions(), gates, repaired),
+        // Both say that it was not kept, and what that undoes its members see to.
+        (Some(_), Standing::Ended(_)) => Ok(()),
+        (Some(_), _) if rollout.proposal.mode == Mode::Rolling => Ok(()),
+        (None, _) if !reopens => Err(Trouble::MayHaveEnded(number)),
+        _ if !may_end(operator) => Err(Trouble::NoKey(number)),
+        _ => {
+            let why = "the storage went back in time, and something else was decided since";
+            operator.end_what_was_lost(rollout, why)?;
+            repaired.ended.push(number);
+            Ok(())
+        }
+    }
+}
+
+/// Puts all gates as they were read, in the place of what stands there. How it ended comes first, the plan last: what a reader
+/// finds in between is the old plan, or nothing that fits.
+fn replace(
+    operator: &mut Operator<'_>,
+    decisions: &Decisions,
+    gates: &Gates,
+    repaired: &mut Repaired,
+) -> Result<(), Trouble> {
+    for gate in Gate::ALL.into_iter().rev() {
+        let Some(text) = gates.get(gate.name()) else { continue };
+        let name = decisions.gate(gate.name());
+        match operator.board.read(&name) {
+            Read::Bytes(there) if there == *text => continue,
+            Read::Unreachable(why) => return Err(unreachable(why)),
+            Read::Bytes(_) | Read::Bad(_) | Read::Absent => {}
+        }
+        match operator.board.beat(&name, text) {
+            Done::Done => repaired.put_back.push(name),
+            Done::Unreachable(why) => return Err(unreachable(why)),
+        }
+    }
+    Ok(())
+}
+
+/// Whether this operator's word ends a rollout.
+fn may_end(operator: &Operator<'_>) -> bool {
+    operator.signer.is_some() || operator.trust.allow_unsigned
 }
 
 fn has_lost_facts(

@@ -22,7 +22,11 @@ impl Member<'_> {
         }
         let is_back = matches!(record.phase, Phase::RollingBack { .. });
         let back_at = match follow.view.outcome {
-            Some(Outcome::Rollback { at }) => at,
+            // Its author's clock may be wrong: nobody waits longer than the rollout itself allows.
+            Some(Outcome::Rollback { at }) => {
+                let back = follow.rollout.times().back;
+                at.min(*self.stopped_by.get_or_insert(now) + back)
+            }
             // Alone: going back waits for nobody.
             Some(Outcome::Keep) | None if is_back => return Ok(Start::Now),
             Some(Outcome::Keep) | None => 0,

@@ -188,7 +188,11 @@ impl Board for NodeBoard {
         let now = self.life.now();
         let mut storage = self.storage.lock().unwrap();
         *storage.operations.entry("beat").or_insert(0) += 1;
-        // What is replaced was there before, too.
+        // What is replaced others read anew.
+        if !name.ends_with("/alive") {
+            storage.restored += 1;
+        }
+        // It was there before, too.
         storage.names.entry(name.into()).or_insert_with(|| (String::new(), now)).0 = text.into();
         Done::Done
     }

@@ -165,6 +165,7 @@ impl Fleet {
                 key: None,
             });
             node.life.revive(i64::MAX);
+            node.show();
         }
         self.operate(|operator, _| operator.write_members(&fleet, entries).unwrap());
     }
@@ -290,7 +291,13 @@ impl Fleet {
         let number = usize::try_from(random.below(i64::try_from(self.nodes.len()).unwrap())).unwrap();
         let act = Act::any(random);
         self.storage.lock().unwrap().is_flat = self.seed.is_multiple_of(3);
-        self.run(random.below(within));
+        let moment = random.below(within);
+        // Every other backup is from the middle of it.
+        if act == Act::Restore && !self.seed.is_multiple_of(2) {
+            self.run(moment / 2);
+            self.back_up();
+        }
+        self.run(moment);
         self.happened = Some(act);
         self.happen(act, number, random);
         self.nodes[number].is_waived |= matches!(act, Act::Waive);
@@ -309,7 +316,11 @@ impl Fleet {
             let counted = self.nodes.iter().filter(|node| !node.is_waived);
             let out = counted.filter(|node| node.is_out && !node.is_lost).count();
             self.worst_out = self.worst_out.max(out);
-            let (most, seed, happened) = (self.settings.at_once as usize, self.seed, self.happened);
+            let (mut most, seed, happened) = (self.settings.at_once as usize, self.seed, self.happened);
+            // Whoever has not read a ticket that storage lost takes its place, until its owner has put it back.
+            if happened == Some(Act::Restore) {
+                most *= 2;
+            }
             assert!(out <= most, "seed {seed}: {out} out of service, {happened:?}\n{}", self.why());
         }
     }

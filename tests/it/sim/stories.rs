@@ -546,6 +546,97 @@ fn a_ticket_that_has_been_reported_on_is_used_up() {
 }
 
 #[test]
+fn a_place_that_storage_has_lost_stays_taken() {
+    let mut fleet = calm(Mode::Rolling, 5);
+    fleet.propose("2");
+    fleet.back_up();
+    while !fleet.nodes.iter().any(|node| node.is_out) {
+        pass(&mut fleet, 50);
+    }
+    // The others have read whose turn it is.
+    pass(&mut fleet, 1_500);
+    let first = fleet.nodes.iter().position(|node| node.is_out).unwrap();
+    // Its trial takes a while.
+    fleet.nodes[first].wake = fleet.time() + 5_000;
+    fleet.restore();
+    let is_out = |fleet: &Fleet| fleet.nodes.iter().filter(|node| node.is_out).count();
+    for _ in 0..100 {
+        pass(&mut fleet, 100);
+        assert!(is_out(&fleet) <= 1, "{}", fleet.why());
+    }
+    let ticket = fleet.storage.lock().unwrap().decided(1, "t.0000").unwrap();
+    assert!(ticket.contains(&format!("\"{}\"", fleet.nodes[first].name)), "{ticket}");
+    pass(&mut fleet, 10 * MINUTE);
+    assert!((0..5).all(|node| runs(&fleet, node) == "2"), "{}", fleet.why());
+    assert!(fleet.storage.lock().unwrap().decided(1, "outcome").unwrap().contains("\"keep\""));
+    assert_eq!(fleet.worst_out, 1);
+}
+
+/// What storage holds now is backed up, without these names; and node 0 is cut off.
+fn back_up_without(fleet: &mut Fleet, lost: &[String]) {
+    fleet.back_up();
+    let (names, _) = fleet.backup.as_mut().unwrap();
+    names.retain(|name, _| !lost.contains(name));
+    fleet.nodes[0].is_unplugged.store(true, std::sync::atomic::Ordering::Relaxed);
+}
+
+fn restore_and_plug_in(fleet: &mut Fleet) {
+    fleet.restore();
+    fleet.nodes[0].is_unplugged.store(false, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// One has only voted when the backup is made. It misses nothing there, and decides by itself.
+#[test]
+fn where_two_plans_were_made_nobody_switches_and_repair_ends_it() {
+    let mut fleet = calm(Mode::Synchronous, 3);
+    fleet.propose("2");
+    while fleet.storage.lock().unwrap().decided(1, "plan").is_none() {
+        pass(&mut fleet, 1);
+    }
+    let plan = fleet.storage.lock().unwrap().decision(1, "plan");
+    let first = fleet.storage.lock().unwrap().decided(1, "plan").unwrap();
+    assert!(first.contains("\"commit\""), "{first}");
+    back_up_without(&mut fleet, &[plan]);
+    pass(&mut fleet, 2_000);
+    restore_and_plug_in(&mut fleet);
+    pass(&mut fleet, 10 * MINUTE);
+    let second = fleet.storage.lock().unwrap().decided(1, "plan").unwrap();
+    assert_ne!(first, second);
+    assert!((0..3).all(|node| runs(&fleet, node) == "1"), "{}", fleet.why());
+    fleet.repair();
+    pass(&mut fleet, 10 * MINUTE);
+    assert!(fleet.has_outcome(), "{}", fleet.why());
+    assert!(fleet.nodes.iter().all(SimNode::has_ended), "{}", fleet.why());
+    assert!((0..3).all(|node| runs(&fleet, node) == "1"), "{}", fleet.why());
+    fleet.propose("3");
+    pass(&mut fleet, 10 * MINUTE);
+    assert!((0..3).all(|node| runs(&fleet, node) == "3"), "{}", fleet.why());
+}
+
+/// An end that some have read stays, where the others decide another one after the storage went back.
+#[test]
+fn what_was_kept_stays_kept_where_another_end_was_decided_since() {
+    let mut fleet = calm(Mode::Synchronous, 3);
+    fleet.propose("2");
+    let report = |node: &str| names::own(&node.parse().unwrap(), 1, "report");
+    while fleet.storage.lock().unwrap().decided(1, "outcome").is_none() {
+        pass(&mut fleet, 1);
+    }
+    // Node 0 has reported, and does not read how it ended.
+    let outcome = fleet.storage.lock().unwrap().decision(1, "outcome");
+    back_up_without(&mut fleet, &[outcome, report("n1"), report("n2")]);
+    pass(&mut fleet, 5_000);
+    assert!((1..3).all(|node| runs(&fleet, node) == "2" && fleet.nodes[node].journal.is_none()));
+    restore_and_plug_in(&mut fleet);
+    pass(&mut fleet, 10 * MINUTE);
+    assert_eq!(runs(&fleet, 0), "1", "{}", fleet.why());
+    fleet.repair();
+    pass(&mut fleet, 10 * MINUTE);
+    assert!((0..3).all(|node| runs(&fleet, node) == "2"), "{}", fleet.why());
+    assert!(fleet.storage.lock().unwrap().decided(1, "outcome").unwrap().contains("\"keep\""));
+}
+
+#[test]
 fn who_has_not_read_the_end_decides_nothing_where_storage_has_lost_the_rollout() {
     for (is_flat, has_votes) in [(false, false), (true, false), (false, true)] {
         let mut fleet = calm(Mode::Synchronous, 3);
