@@ -166,6 +166,12 @@ impl Account {
             }
             entry.take_report(follow.reports[place].as_ref());
             entry.take_closed(closed.get(place).and_then(Option::as_ref));
+            // Who reports that it does not stay on the release has gone back; one that is broken is nowhere.
+            if let Some(Fact::Report(said)) = follow.reports[place].as_ref().map(|found| &found.fact)
+                && matches!(said.health, Health::Failed | Health::Left)
+            {
+                entry.back = entry.back.or(said.at);
+            }
             if let Some(Fact::Report(said)) = follow.returns[place].as_ref().map(|found| &found.fact) {
                 entry.back = said.at;
             }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::board::Done;
 use super::facts::{self, Fact, Fleet, names};
 use super::heard::Heard;
-use super::look::{Look, put_text, seal_signed};
+use super::look::{Look, put_text};
 use super::name::NodeName;
 use super::operate::{Error, Operator, refused, replaced};
 use super::rolling::Rolling;
@@ -179,7 +179,7 @@ impl Operator<'_> {
 
     /// Pins what only operators may write; what stands there already is somebody else's.
     pub(super) fn put_own(&mut self, name: &str, fact: &Fact) -> Result<(), Error> {
-        let text = seal_signed(name, fact, self.signer).map_err(Error::Refused)?;
+        let text = self.seal(name, fact)?;
         match put_text(self.board, name, &text) {
             Look::Unreachable(why) => Err(Error::Unreachable(why)),
             Look::Found(found) if std::mem::discriminant(&found.fact) == std::mem::discriminant(fact) => {

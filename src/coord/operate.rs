@@ -182,7 +182,7 @@ impl<'a> Operator<'a> {
         let list = list.unwrap_or(0) + 1;
         let wanted = Members { fleet: fleet.id.clone(), list, members, by: self.by.clone() };
         let name = names::members(list);
-        let text = seal_signed(&name, &Fact::Members(wanted.clone()), self.signer).map_err(Error::Refused)?;
+        let text = self.seal(&name, &Fact::Members(wanted.clone()))?;
         match put_text(self.board, &name, &text) {
             Look::Found(found) if found.text == text => Ok(wanted),
             Look::Unreachable(why) => Err(Error::Unreachable(why)),
@@ -234,12 +234,7 @@ impl<'a> Operator<'a> {
             return refused(NOBODY);
         }
         let name = names::proposal(number);
-        let text =
-            seal_signed(&name, &Fact::Proposal(Box::new(proposal)), self.signer).map_err(Error::Refused)?;
-        // What not even its author believes would only use up the number.
-        if let Look::Bad(why) = found(&name, &text, Some(self.trust)) {
-            return refused(format!("nobody would believe the proposal: {why}"));
-        }
+        let text = self.seal(&name, &Fact::Proposal(Box::new(proposal)))?;
         // Nobody else makes this directory: its name has the digest of this very proposal.
         let directory = Decisions { rollout: number, proposal: Digest::of(text.as_bytes()) }.directory();
         if let Done::Unreachable(why) = self.board.prepare(&directory) {
@@ -258,6 +253,15 @@ impl<'a> Operator<'a> {
             Look::Found(_) | Look::Absent | Look::Bad(_) => {}
         }
         self.rollout(&fleet, number)
+    }
+
+    /// The file of what only operators may write. What not even its author believes would only use up the name.
+    pub(super) fn seal(&self, name: &str, fact: &Fact) -> Result<String, Error> {
+        let text = seal_signed(name, fact, self.signer).map_err(Error::Refused)?;
+        match found(name, &text, Some(self.trust)) {
+            Look::Bad(why) => refused(format!("nobody would believe what this key signs: {why}")),
+            Look::Found(_) | Look::Absent | Look::Unreachable(_) => Ok(text),
+        }
     }
 
     /// The member list that counts; the first one is of all who have joined.
@@ -339,6 +343,19 @@ impl<'a> Operator<'a> {
     /// The newest rollout, if there is any.
     pub fn newest(&mut self, fleet: &Fleet) -> Result<Option<Rollout>, Error> {
         Ok(self.newest_of_all(fleet)?.0)
+    }
+
+    /// The proposals that say nothing, above the newest that says something: which, and why.
+    pub fn unreadable(&mut self, fleet: &Fleet) -> Result<Vec<(u64, String)>, Error> {
+        let (proposals, _) = numbers(self.board).map_err(Error::Unreachable)?;
+        let mut bad = Vec::new();
+        for number in proposals.into_iter().rev() {
+            match look_rollout(self.board, number, &fleet.id, self.trust) {
+                Look::Bad(why) => bad.push((number, why)),
+                Look::Found(_) | Look::Absent | Look::Unreachable(_) => break,
+            }
+        }
+        Ok(bad)
     }
 
     /// The newest rollout, and all numbers that are taken.

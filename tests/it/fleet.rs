@@ -145,7 +145,7 @@ soak = "0s"
         self.path(&format!("n{number}"))
     }
 
-    fn config(&self, number: usize) -> PathBuf {
+    pub fn config(&self, number: usize) -> PathBuf {
         self.path(&format!("n{number}.toml"))
     }
 

@@ -79,3 +79,43 @@ fn a_node_that_has_lost_its_key_is_told_what_frees_its_name() {
     let refused = fleet.run(0, &["fleet", "join"]);
     assert!(code(&refused) != 0 && told(&refused).contains("cutover fleet replace n0"), "{refused:?}");
 }
+
+#[test]
+fn status_says_what_storage_has_torn_or_lost() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    fleet.propose("2");
+    let proposal = fleet.share().join("rollouts/000001");
+    let before = std::fs::read(&proposal).unwrap();
+    std::fs::write(&proposal, "").unwrap();
+    let status = told(&fleet.run(0, &["fleet", "status"]));
+    assert!(status.contains("the proposal of rollout 1 says nothing"), "{status}");
+    std::fs::write(&proposal, &before).unwrap();
+    std::fs::write(fleet.decision(1, "plan"), "").unwrap();
+    let status = told(&fleet.run(0, &["fleet", "status"]));
+    assert!(status.contains("plan     unreadable"), "{status}");
+    std::fs::remove_file(fleet.decision(1, "plan")).unwrap();
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    std::fs::remove_file(&proposal).unwrap();
+    let status = fleet.run(0, &["fleet", "status", "--json"]);
+    let value: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    let remark = value["remarks"][0].as_str().unwrap();
+    assert!(remark.contains("rollout 1, which this node has read, is gone"), "{value}");
+}
+
+#[test]
+fn what_not_even_its_author_believes_is_not_written() {
+    let fleet = Fleet::new(1, "synchronous", "");
+    let lists = || std::fs::read_dir(fleet.share().join("members")).unwrap().count();
+    let before = lists();
+    let key = fleet.path("stranger");
+    let mut keygen = std::process::Command::new("ssh-keygen");
+    assert!(keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status().unwrap().success());
+    let config = std::fs::read_to_string(fleet.config(0)).unwrap();
+    let strict = format!("signing_key = \"{}\"\npoll", key.display());
+    std::fs::write(fleet.config(0), config.replace("allow_unsigned = true\npoll", &strict)).unwrap();
+    for words in [["fleet", "members", "--all"], ["fleet", "replace", "n0"]] {
+        let refused = fleet.run(0, &words);
+        assert!(code(&refused) != 0 && told(&refused).contains("nobody would believe"), "{refused:?}");
+    }
+    assert_eq!(lists(), before);
+}

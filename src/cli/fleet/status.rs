@@ -8,23 +8,25 @@ use serde_json::{Value, json};
 use super::args::FleetStatusArgs;
 use super::propose::ended;
 use super::report::{ALL, moment, note, of_rolling, summary};
-use super::{rollout, settings, with_operator};
+use super::{kept, rollout, settings, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::Error;
 use crate::cli::output::{Tone, table};
 use crate::coord::account::{Account, Entry};
 use crate::coord::alive::{self, Alive};
-use crate::coord::facts::{ClockSeen, Fact};
+use crate::coord::board::Read;
+use crate::coord::facts::{ClockSeen, Fact, Fleet, names};
 use crate::coord::heard::Heard;
 use crate::coord::look::{Look, found};
 use crate::coord::operate::{self, Operator};
 use crate::coord::rolling::Rolling;
-use crate::coord::rollout::Rollout;
+use crate::coord::rollout::{Rollout, WENT_BACK};
 use crate::coord::rules::Ms;
 use crate::coord::rules::gate as rules;
 use crate::coord::rules::rolling::Ticket;
 use crate::coord::rules::synchronous::{Go, Member, Outcome, Plan};
 use crate::coord::settings::Mode;
+use crate::coord::standing::removed;
 use crate::coord::synchronous::{Synchronous, timestamp};
 use crate::types::clock_words;
 
@@ -65,15 +67,49 @@ pub fn status(context: &Context, args: &FleetStatusArgs) -> Result<u8, Error> {
 
 fn look(context: &Context, operator: &mut Operator<'_>, args: &FleetStatusArgs) -> Result<Shown, Error> {
     let fleet = operate::fleet(operator.board, &settings(context)?.name)?;
-    match rollout(operator, &fleet, args.rollout.rollout) {
-        Ok(rollout) => show(context, operator, &fleet.fleet, &rollout, args.why),
-        Err(Error::Operate(operate::Error::Refused(why))) if args.rollout.rollout.is_none() => Ok(Shown {
-            value: json!({"fleet": fleet.fleet, "rollout": null}),
+    let remarks =
+        if args.rollout.rollout.is_none() { remarks(context, operator, &fleet)? } else { Vec::new() };
+    let mut shown = match rollout(operator, &fleet, args.rollout.rollout) {
+        Ok(rollout) => show(context, operator, &fleet.fleet, &rollout, args.why)?,
+        Err(Error::Operate(operate::Error::Refused(why))) if args.rollout.rollout.is_none() => Shown {
+            value: json!({"fleet": fleet.fleet, "rollout": null, "remarks": []}),
             text: format!("fleet {}: {why}", fleet.fleet),
             has_ended: true,
-        }),
-        Err(error) => Err(error),
+        },
+        Err(error) => return Err(error),
+    };
+    for remark in remarks {
+        shown.text.push_str(&format!("\nnote: {remark}"));
+        if let Some(told) = shown.value["remarks"].as_array_mut() {
+            told.push(remark.into());
+        }
     }
+    Ok(shown)
+}
+
+/// What is wrong with the storage as such: proposals that say nothing, and what this node has read and is gone.
+fn remarks(context: &Context, operator: &mut Operator<'_>, fleet: &Fleet) -> Result<Vec<String>, Error> {
+    let bad = operator.unreadable(fleet)?;
+    let mut remarks: Vec<String> = bad
+        .into_iter()
+        .map(|(number, why)| {
+            format!(
+                "the proposal of rollout {number} says nothing: {why}; `cutover fleet repair` puts it back on a node that has read \
+                 it, else `cutover fleet propose` goes on with the next number"
+            )
+        })
+        .collect();
+    let Some(kept) = kept(&context.store()?)?.filter(|kept| kept.own.fleet == fleet.id) else {
+        return Ok(remarks);
+    };
+    let known = [kept.part().map(|part| part.rollout), kept.own.last.as_ref().map(|last| last.rollout)];
+    for number in known.into_iter().flatten() {
+        let is_gone = operator.board.read(&names::proposal(number)) == Read::Absent;
+        if is_gone && removed(operator.board, number, operator.trust).map_err(Error::Unreachable)?.is_none() {
+            remarks.push(format!("rollout {number}, which this node has read, is gone: {WENT_BACK}"));
+        }
+    }
+    Ok(remarks)
 }
 
 fn show(
@@ -172,10 +208,6 @@ struct Gate {
 }
 
 impl Gate {
-    fn open(name: &'static str, then: String) -> Self {
-        Self { name, says: "open", by: None, made: None, why: String::new(), then }
-    }
-
     fn line(&self) -> String {
         let made = self.made.map(|at| at.strftime(" %H:%M:%S").to_string()).unwrap_or_default();
         let by = self.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
@@ -317,20 +349,30 @@ fn gates(follow: &Synchronous<'_>) -> Vec<Gate> {
         };
         Gate { name, says, by, made, why, then }
     };
+    // A gate that stands there, and says nothing, is decided, and nobody knows how.
+    let open = |gate: rules::Gate, then: String| match &follow.unreadable {
+        Some(_) => Gate {
+            name: gate.name(),
+            says: "unreadable",
+            by: None,
+            made: None,
+            why: String::new(),
+            then: String::new(),
+        },
+        None => Gate { name: gate.name(), says: "open", by: None, made: None, why: String::new(), then },
+    };
     let at = match follow.view.plan {
         Some(Plan::Commit { at }) => at,
         Some(Plan::Abort) => return vec![gate(rules::Gate::Plan, "abort", String::new())],
         None => {
             let by = format!("decided by {} at the latest", clock(follow.rollout.vote_by()));
-            return vec![Gate::open(rules::Gate::Plan.name(), by)];
+            return vec![open(rules::Gate::Plan, by)];
         }
     };
     let mut gates = vec![gate(rules::Gate::Plan, "commit", format!("switch at {}", clock(at)))];
     match follow.view.go {
-        None => gates.push(Gate::open(
-            rules::Gate::Go.name(),
-            format!("decided by {} at the latest", clock(at - times.window())),
-        )),
+        None => gates
+            .push(open(rules::Gate::Go, format!("decided by {} at the latest", clock(at - times.window())))),
         Some(Go::Cancel) => gates.push(gate(rules::Gate::Go, "cancel", String::new())),
         Some(Go::Go) => gates.push(gate(rules::Gate::Go, "go", String::new())),
     }
@@ -341,12 +383,14 @@ fn gates(follow: &Synchronous<'_>) -> Vec<Gate> {
                 clock(at + times.stop + times.trial),
                 clock(times.reported_by(at))
             );
-            gates.push(Gate::open(rules::Gate::Outcome.name(), by));
+            gates.push(open(rules::Gate::Outcome, by));
         }
         None => {}
         Some(Outcome::Keep) => gates.push(gate(rules::Gate::Outcome, "keep", String::new())),
         Some(Outcome::Rollback { at }) => {
-            gates.push(gate(rules::Gate::Outcome, "rollback", format!("back at {}", clock(at))));
+            // Where an operator ended it nobody waits for a moment.
+            let then = if at == 0 { String::new() } else { format!("back at {}", clock(at)) };
+            gates.push(gate(rules::Gate::Outcome, "rollback", then));
         }
     }
     gates
