@@ -183,7 +183,7 @@ pub struct RepairArgs {
     /// Take the storage as it is, where another rollout has taken the place of one that it lost
     #[arg(long)]
     pub accept: bool,
-    /// Put back a rollout of which this node has not read the end: when all other nodes have run this without it
+    /// Put back, or end, a rollout of which this node has not read the end: when all other nodes have run this without it
     #[arg(long)]
     pub reopen: bool,
 }

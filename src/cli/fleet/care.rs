@@ -198,7 +198,7 @@ pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8, Error> {
 fn may_have_ended(number: u64) -> String {
     format!(
         "rollout {number} was under way here, and another node may know how it ended: run `cutover fleet repair` on all others \
-         first; where none has put it back, `cutover fleet repair --reopen` here does"
+         first; where none knows it, `cutover fleet repair --reopen` here puts the rollout back, or ends it"
     )
 }
 
