@@ -572,6 +572,29 @@ fn a_place_that_storage_has_lost_stays_taken() {
     assert_eq!(fleet.worst_out, 1);
 }
 
+/// With overlap `none` they wait for each other before the old release starts: not longer for a clock that is an hour off.
+#[test]
+fn on_the_way_back_nobody_waits_for_a_moment_that_lies_too_far_ahead() {
+    let mut fleet = calm(Mode::Synchronous, 3);
+    let settings = (*fleet.settings).clone();
+    fleet.change(cutover::coord::Settings { overlap: Overlap::None, ..settings });
+    fleet.propose("2");
+    let in_trial = |node: &SimNode| node.serves == Some(release("2"));
+    while !fleet.nodes.iter().all(in_trial) {
+        pass(&mut fleet, 100);
+    }
+    // It never says that it has stopped.
+    fleet.nodes[2].lose();
+    fleet.operate(|operator, now| {
+        let made = operate::fleet(operator.board, "simulated").unwrap();
+        let rollout = operator.rollout(&made, 1).unwrap();
+        operator.abort(&rollout, "a clock that is off", now + SignedDuration::from_hours(1)).unwrap();
+    });
+    pass(&mut fleet, 5 * MINUTE);
+    assert!((0..2).all(|node| fleet.nodes[node].serves == Some(release("1"))), "{}", fleet.why());
+    assert!((0..2).all(|node| fleet.nodes[node].journal.is_none()), "{}", fleet.why());
+}
+
 /// What storage holds now is backed up, without these names; and node 0 is cut off.
 fn back_up_without(fleet: &mut Fleet, lost: &[String]) {
     fleet.back_up();
