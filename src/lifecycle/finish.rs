@@ -161,6 +161,7 @@ pub fn history_entry(now: jiff::Timestamp, record: &Record, end: &End) -> Histor
         took_ms: u64::try_from(now.duration_since(record.started).as_millis()).unwrap_or(0),
         rollout: record.rollout,
         by: record.by.clone(),
+        before: std::collections::BTreeMap::new(),
     }
 }
 

@@ -179,9 +179,10 @@ fn running(text: &mut Text<'_>, facts: &Facts<'_>) {
 
 fn outcomes(text: &mut Text<'_>, history: &[HistoryEntry]) {
     text.about("cutover_updates_total", "counter", "Updates and rollbacks by how they ended.");
+    let totals = crate::store::totals(history);
     for (outcome, name) in OUTCOMES {
-        let ended = history.iter().filter(|entry| entry.outcome == outcome).count();
-        text.line("cutover_updates_total", &[("outcome", name)], count(ended));
+        let ended = totals.get(&outcome).copied().unwrap_or(0);
+        text.line("cutover_updates_total", &[("outcome", name)], number(ended));
     }
     let Some(last) = history.first() else { return };
     let name = OUTCOMES.iter().find(|(outcome, _)| *outcome == last.outcome).map_or("", |(_, name)| name);
@@ -299,6 +300,7 @@ mod tests {
             took_ms: 5000,
             rollout: None,
             by: "timer".to_owned(),
+            before: BTreeMap::new(),
         }
     }
 

@@ -7,13 +7,14 @@
 //! it would have said is in the journal still, or was never reported. Whatever else is wrong with the file, it never
 //! stands in the way of an update: what is too long moves aside, and so does what is no file of ours.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Error, Store};
 use crate::sys::disk;
 use crate::types::Digest;
-use crate::types::state::HistoryEntry;
+use crate::types::state::{HistoryEntry, Outcome};
 
 /// A longer history moves to `history.jsonl.1`, in place of the one there, and a new one begins.
 const BYTES_MAX: u64 = 8 << 20;
@@ -40,7 +41,11 @@ impl Store {
             self.disk.rename(&path, &beside(&path, "1"))?;
         }
         let is_torn = tail.last().is_some_and(|byte| *byte != b'\n');
-        let line = line_of(entry).map_err(|error| disk::Error::new("write", &path, error))?;
+        let mut entry = entry.clone();
+        if fs::symlink_metadata(&path).is_err() {
+            entry.before = totals(&read(&path)?);
+        }
+        let line = line_of(&entry).map_err(|error| disk::Error::new("write", &path, error))?;
         let line = if is_torn { format!("\n{line}\n") } else { format!("{line}\n") };
         Ok(self.disk.append(&path, line.as_bytes(), 0o644)?)
     }
@@ -51,6 +56,19 @@ pub fn read(path: &Path) -> Result<Vec<HistoryEntry>, Error> {
     let mut all = entries(&disk::read_end(path, 2 * BYTES_MAX)?.unwrap_or_default());
     all.extend(entries(&disk::read_end(&beside(path, "1"), 2 * BYTES_MAX)?.unwrap_or_default()));
     Ok(all)
+}
+
+/// How often each outcome came, from a history as `read` has it; also those that are no longer in the files.
+pub fn totals(history: &[HistoryEntry]) -> BTreeMap<Outcome, u64> {
+    let mut totals = BTreeMap::new();
+    for entry in history {
+        *totals.entry(entry.outcome).or_default() += 1;
+        if !entry.before.is_empty() {
+            entry.before.iter().for_each(|(outcome, count)| *totals.entry(*outcome).or_default() += count);
+            break;
+        }
+    }
+    totals
 }
 
 /// The last outcomes, newest first: for those that look often.
@@ -72,7 +90,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 fn line_of(entry: &HistoryEntry) -> serde_json::Result<String> {
     let text = serde_json::to_string(entry)?;
     let sum = &Digest::of(text.as_bytes()).hex()[..16];
-    Ok(format!("{},\"sum\":\"{sum}\"}}", text.trim_end_matches('}')))
+    Ok(format!("{},\"sum\":\"{sum}\"}}", text.strip_suffix('}').unwrap_or(&text)))
 }
 
 fn parse_line(line: &[u8]) -> Option<HistoryEntry> {
@@ -89,7 +107,6 @@ mod tests {
     use super::*;
     use crate::store::Layout;
     use crate::sys::disk::Disk;
-    use crate::types::state::Outcome;
 
     fn entry(transaction: &str) -> HistoryEntry {
         HistoryEntry {
@@ -106,6 +123,7 @@ mod tests {
             took_ms: 9,
             rollout: None,
             by: "timer".into(),
+            before: BTreeMap::new(),
         }
     }
 
@@ -135,6 +153,20 @@ mod tests {
         assert_eq!(newest(&path).unwrap(), [entry("b")]);
         assert_eq!(read(&path).unwrap()[0], entry("b"));
         assert!(fs::metadata(&path).unwrap().len() < 1000);
+    }
+
+    #[test]
+    fn what_is_counted_never_goes_down() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store { layout: Layout::new(directory.path()), disk: Disk::default() };
+        store.disk.make_directory(&store.layout.private(), 0o700).unwrap();
+        let path = store.layout.history();
+        for number in 1..=3 {
+            store.remember(&entry(&number.to_string())).unwrap();
+            let endless = vec![b'x'; usize::try_from(BYTES_MAX).unwrap() + 1];
+            store.disk.append(&path, &endless, 0o644).unwrap();
+            assert_eq!(totals(&read(&path).unwrap()), [(Outcome::RolledBack, number)].into());
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use history::{newest as newest_history, read as read_history};
+pub use history::{newest as newest_history, read as read_history, totals};
 pub use kept::Kept;
 pub use layout::Layout;
 pub use memory::Memory;

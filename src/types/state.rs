@@ -145,7 +145,7 @@ pub struct NeedsPerson {
     pub reason: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The new release was healthy through the trial.
@@ -186,4 +186,7 @@ pub struct HistoryEntry {
     pub rollout: Option<u64>,
     /// Who asked: `timer`, or a user's name.
     pub by: String,
+    /// In the first line of a file: how often each outcome came before it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub before: BTreeMap<Outcome, u64>,
 }

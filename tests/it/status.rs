@@ -147,6 +147,7 @@ impl Place {
             took_ms: 60_000,
             rollout: None,
             by: "timer".into(),
+            before: std::collections::BTreeMap::new(),
         };
         self.store.remember(&entry).unwrap();
     }

@@ -262,6 +262,7 @@ mod tests {
             took_ms: 5000,
             rollout: None,
             by: "timer".to_owned(),
+            before: std::collections::BTreeMap::new(),
         }
     }
 

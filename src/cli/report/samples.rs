@@ -152,6 +152,7 @@ fn entry(day: i64, from: Option<&str>, to: &str, outcome: Outcome, reason: Optio
         took_ms: 42_300,
         rollout: None,
         by: "timer".to_owned(),
+        before: std::collections::BTreeMap::new(),
     }
 }
 
