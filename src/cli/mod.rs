@@ -47,6 +47,7 @@ use context::Context;
 use failure::{Error, code};
 use output::say;
 
+use crate::lifecycle::node::Error as NodeError;
 use crate::release::source;
 
 /// Runs the program with these words, and says its exit code.
@@ -170,7 +171,12 @@ fn long_work(command: &Command) -> Option<&'static str> {
 pub fn tell(global: &Global, error: &Error) -> u8 {
     let failure = failure::failure(error);
     let paint = |tone, text: &str| output::paint_stderr(global, tone, text);
-    say(&format!("{} {}", paint(output::Tone::Alarm, "error:"), failure.message));
+    match error {
+        Error::Node(NodeError::NeedsPerson(needs)) if logging::is_under_systemd() => {
+            monitoring::needs_person(&needs.reason);
+        }
+        _ => say(&format!("{} {}", paint(output::Tone::Alarm, "error:"), failure.message)),
+    }
     if !matches!(error, Error::Config(_) | Error::Usage { .. })
         && let Some(state) = info::state_line(global)
     {

@@ -1,16 +1,19 @@
 //! The words of the commands that look at releases, keep them, and make them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
+use crate::release::source::local;
 use crate::types::Version;
+use crate::types::version::NotAVersion;
 
 /// Of `verify`.
 #[derive(Debug, Args)]
+#[command(override_usage = "cutover verify [OPTIONS] [VERSION] [--repair [--from FILE [--allow-unsigned]]]")]
 pub struct VerifyArgs {
     /// The release; absent: the active one
-    #[arg(value_name = "VERSION")]
+    #[arg(value_name = "VERSION", value_parser = version_not_file)]
     pub version: Option<Version>,
     /// Make the tree what it must be again; only what differs is fetched
     #[arg(long)]
@@ -21,6 +24,17 @@ pub struct VerifyArgs {
     /// Take an archive that nobody has signed
     #[arg(long, requires = "from")]
     pub allow_unsigned: bool,
+}
+
+/// Reads a version where people tend to name an archive.
+fn version_not_file(text: &str) -> Result<Version, String> {
+    if text.contains('/') || local::stem(Path::new(text)).is_some() {
+        return Err(format!(
+            "it is a file: `cutover verify --repair --from {text}` takes from it what differs; `cutover verify` looks at \
+             the trees on this node"
+        ));
+    }
+    text.parse().map_err(|error: NotAVersion| error.to_string())
 }
 
 /// Of `diff`.

@@ -410,7 +410,10 @@ pub fn conclude(context: &Context, node: &Node<'_>, ended: Result<Ended, node::E
         }
         Ended::NeedsPerson(_, why) => {
             let since = Timestamp::now();
-            super::monitoring::needs_person(&why);
+            // Under systemd the error itself is that message: see `tell`.
+            if !super::logging::is_under_systemd() {
+                super::monitoring::needs_person(&why);
+            }
             Err(node::Error::NeedsPerson(crate::types::state::NeedsPerson { since, reason: why }).into())
         }
         Ended::Overtaken(_, why) | Ended::Waiting(_, why) => Err(Error::NotNow(why)),

@@ -1,6 +1,7 @@
 //! Going back that does not succeed: what is whole serves until somebody comes, and what is not is left alone.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 
 use crate::node::{Health, TestNode};
 
@@ -80,4 +81,19 @@ fn a_release_is_not_started_on_data_of_which_a_part_went_back() {
     assert_eq!(node.code(&["recover"]), 0);
     assert_eq!(node.active().as_deref(), Some("1"));
     assert!(node.path("runs").exists());
+}
+
+#[test]
+fn where_the_journal_reads_all_that_is_said_a_person_is_asked_for_once() {
+    let node = TestNode::new(&[Health::Good, Health::Good]);
+    assert_eq!((node.update(1), node.update(2)), (0, 0));
+    fs::remove_file(node.root().join("releases/1/well")).unwrap();
+    let log = fs::File::create(node.path("log")).unwrap();
+    let found = log.metadata().unwrap();
+    let mut rollback = node.command(&["rollback"]);
+    rollback.env("JOURNAL_STREAM", format!("{}:{}", found.dev(), found.ino())).stderr(log);
+    assert_eq!(rollback.status().unwrap().code(), Some(14));
+    let said = fs::read_to_string(node.path("log")).unwrap();
+    // None where a journal has taken it with its fields.
+    assert!(said.matches("needs a person").count() <= 1, "{said}");
 }
