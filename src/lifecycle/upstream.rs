@@ -173,14 +173,18 @@ impl Node<'_> {
         work(&resolver)
     }
 
-    /// The product of the active release, if a manifest said it: another product is not for this node, however well it
-    /// is signed, and wherever it comes from.
+    /// The product of the active release, else of those before it, as far as a manifest said it: another product is not
+    /// for this node, however well it is signed, and wherever it comes from.
     fn product_here(&self) -> Option<String> {
-        let version = self.store.active().ok()??;
-        match self.store.sealed(&version).ok()? {
-            Kept::Whole(sealed) => sealed.product,
-            Kept::Missing | Kept::Damaged(_) => None,
-        }
+        let state = self.store.trusted_state().unwrap_or_default();
+        let before = state.committed.into_iter().chain(state.previous).chain(state.earlier);
+        let versions = self.store.active().ok().flatten().into_iter();
+        versions.chain(before.map(|kept| kept.release.version)).find_map(|version| {
+            match self.store.sealed(&version).ok()? {
+                Kept::Whole(sealed) => sealed.product,
+                Kept::Missing | Kept::Damaged(_) => None,
+            }
+        })
     }
 
     /// The channel's release, or another version that the channel names.

@@ -322,12 +322,27 @@ impl LocalArchive<'_> {
         Ok((manifest, Digest::of(bytes), signers))
     }
 
+    /// Refuses a name that says another product than the one of this node. Who says the version has looked.
+    fn of_this_product(&self, named: (String, Version)) -> Result<(String, Version), Error> {
+        let Some(wanted) = self.settings.product.as_deref().or(self.product) else { return Ok(named) };
+        if named.0 == wanted {
+            return Ok(named);
+        }
+        // A product's own name may have what looks like the begin of a version.
+        let by_product = local::product_and_version(self.file, Some(wanted))?;
+        if by_product.0 == wanted && by_product.1.as_str().starts_with(|c: char| c.is_ascii_digit()) {
+            return Ok(by_product);
+        }
+        let (what, found) = (escaped_path(self.file), named.0);
+        Err(Refused::OtherProduct { what, found, wanted: wanted.to_owned() }.into())
+    }
+
     /// The archive's own digest stands for the release's.
     fn without_manifest(&self, archive: &LocalFile) -> Result<(Manifest, Digest, Vec<Signer>), Error> {
         let product = self.settings.product.as_deref();
         let by_name = local::product_and_version(self.file, product);
         let (product, version) = match self.version {
-            None => by_name?,
+            None => self.of_this_product(by_name?)?,
             Some(version) => {
                 let by_name = by_name.ok().map(|(product, _)| product);
                 (

@@ -435,3 +435,44 @@ fn a_disk_that_refuses_before_anything_is_begun_is_a_failure_and_no_emergency() 
         assert!(said.contains("Read-only file system") && said.contains("release 1 is active"), "{said}");
     }
 }
+
+#[test]
+fn an_archive_whose_name_is_of_another_product_is_refused() {
+    let node = TestNode::new(&[Health::Good; 3]);
+    assert_eq!(node.update(1), 0);
+    fs::create_dir(node.path("plain")).unwrap();
+    let plain = |name: &str, number: u32| {
+        let archive = node.path("plain").join(name);
+        let words = ["-cf", archive.to_str().unwrap(), "-C"];
+        let tree = node.path(&format!("tree-{number}"));
+        assert!(Command::new("tar").args(words).arg(tree).arg(".").status().unwrap().success());
+        archive.to_str().unwrap().to_owned()
+    };
+    let update = |archive: &str| node.code(&["update", archive, "--allow-unsigned"]);
+    assert_eq!(update(&plain("other-2.tar", 2)), 12);
+    assert_eq!(update(&plain("app-2.tar", 2)), 0);
+    // The release that runs has no manifest; the one before it had.
+    assert_eq!(update(&plain("other-3.tar", 3)), 12);
+    let words = ["pack", "--product", "other", "--version", "3", "-q", "-o"];
+    let packed = node.path("other-3.tar.zst");
+    let (packed, tree) = (packed.to_str().unwrap().to_owned(), node.path("tree-3"));
+    assert_eq!(node.code(&[&words[..], &[&packed, tree.to_str().unwrap()]].concat()), 0);
+    assert_eq!(update(&packed), 12);
+    assert_eq!(node.code(&["update", &plain("any.tar", 3), "--version", "3", "--allow-unsigned"]), 0);
+}
+
+#[test]
+fn an_archive_in_place_of_a_version_is_told_how_it_is_named() {
+    let node = TestNode::new(&[Health::Good]);
+    assert_eq!(node.update(1), 0);
+    let archive = node.archive(1);
+    for words in
+        [&["verify", "--repair", "FILE"][..], &["verify", "FILE"], &["verify", "1", "--repair", "FILE"]]
+    {
+        let words: Vec<_> =
+            words.iter().map(|word| if *word == "FILE" { archive.to_str().unwrap() } else { word }).collect();
+        let output = node.run(&words);
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains("--from"), "{words:?}: {said}");
+    }
+}
