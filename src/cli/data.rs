@@ -46,7 +46,11 @@ fn list(context: &Context, data: &Data) -> Result<u8, Error> {
                 set.at.to_string(),
                 Size(*bytes).to_string(),
                 escaped_path(&item.path),
-                escaped_path(&item.stored),
+                format!(
+                    "{}{}",
+                    escaped_path(&item.stored),
+                    if data.is_away(item) { " (not there: is its file system mounted?)" } else { "" }
+                ),
             ]);
         }
     }

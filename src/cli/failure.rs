@@ -251,16 +251,18 @@ fn of_node(error: &node::Error) -> Failure {
                 ),
             )
         }
-        E::NoCopy { named, .. } => {
+        E::NoCopy { named, paths, back_to } => {
             let version = named.as_ref().map(|version| format!(" {version}")).unwrap_or_default();
-            told(
-                code::USAGE,
-                &format!(
-                    "`cutover rollback{version} --data keep` goes back and leaves the data as they are; `cutover data \
-                     list` shows what was set aside, and `cutover status` which copies `cutover rollback VERSION --data \
-                     restore` can bring back"
-                ),
-            )
+            let keep =
+                format!("`cutover rollback{version} --data keep` goes back and leaves the data as they are");
+            let rest = if paths.is_empty() {
+                "`cutover data list` shows what was set aside, and `cutover status` which copies `cutover rollback \
+                 VERSION --data restore` can bring back"
+                    .to_owned()
+            } else {
+                format!("`cutover rollback {}` brings back those of which there is a copy", back_to.version)
+            };
+            told(code::USAGE, &format!("{keep}; {rest}"))
         }
         E::NoTrial => told(code::FAILED, "`cutover status` shows what is going on"),
         E::Banned(bad) => told(
@@ -304,7 +306,8 @@ fn of_rehearsal(error: &rehearsal::Error) -> Failure {
             | data::Error::WayBack { .. }
             | data::Error::Gone(_)
             | data::Error::Elsewhere { .. }
-            | data::Error::InUse { .. }),
+            | data::Error::InUse { .. }
+            | data::Error::Away { .. }),
         ) => of_data(error),
         E::Systemd(_) => told(code::FAILED, "look at the log: `journalctl -u 'cutover-rehearsal-*'`"),
     }
@@ -432,6 +435,13 @@ fn of_data(error: &data::Error) -> Failure {
                  `[service] units`, so that it is stopped first; nothing was stopped"
             );
             Failure::new(code::USAGE, error, Some(&hint))
+        }
+        E::Away { index, .. } => {
+            let hint = format!(
+                "mount it, and run the same command again; if it is gone for good: `rm '{}'`",
+                escaped_path(index)
+            );
+            Failure::new(code::NOT_NOW, error, Some(&hint))
         }
         E::InUse { .. } => {
             Failure::new(code::FAILED, error, Some("unmount it, or end what uses it; nothing was deleted"))

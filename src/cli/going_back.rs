@@ -15,7 +15,7 @@ use crate::lifecycle::touched::in_words;
 use crate::store::Kept;
 use crate::sys::lock::Lock;
 use crate::types::Version;
-use crate::types::record::{Cause, Intent, Phase};
+use crate::types::record::{Cause, Intent, Phase, Record, Stands};
 use crate::types::state::{HistoryEntry, Hold, Outcome};
 
 /// `commit`
@@ -62,9 +62,18 @@ pub fn rollback(context: &Context, args: &RollbackArgs) -> Result<u8, Error> {
             rollout: None,
             asked: None,
         };
-        // What would be refused is refused before anybody is asked to go back.
-        node.under_way()?;
-        if let Ok(route) = node.route(way.version.as_ref()) {
+        // What would be refused is refused before anybody is asked to go back. Of a switch that has not come to the pointer
+        // the data are those of the release that stays.
+        let stays = node.under_way()?.filter(|record| record.phase.stands() == Stands::Within);
+        let stays =
+            stays.filter(|record| node.store.active().ok().flatten().as_ref() != Some(&record.to.version));
+        let is_plain = |record: &Record| {
+            let from = record.from.as_ref().map(|from| &from.version);
+            way.version.is_none() || way.version.as_ref() == from
+        };
+        if !stays.as_ref().is_some_and(is_plain)
+            && let Ok(route) = node.route(way.version.as_ref())
+        {
             node.judge_data(&route, &way)?;
         }
         match node.turn_to_go_back(&way)? {

@@ -454,7 +454,8 @@ fn unfit_data(error: &data::Error) -> Reason {
         | data::Error::WayBack { .. }
         | data::Error::Gone(_)
         | data::Error::Elsewhere { .. }
-        | data::Error::InUse { .. } => Cause::NotNow,
+        | data::Error::InUse { .. }
+        | data::Error::Away { .. } => Cause::NotNow,
     };
     Reason::new(cause, chain(error))
 }

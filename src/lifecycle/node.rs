@@ -1,5 +1,6 @@
 //! One application on one node: its locks, what is under way, and what a new update begins with.
 
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::sys::clock::Clock;
 use crate::sys::lock::{self, Attempt, Holder, Lock};
 use crate::types::record::{DataPolicy, DataSnapshot, Deadline, Intent, Phase, Record, Stands};
 use crate::types::state::State;
-use crate::types::{ReleaseId, Span, Version};
+use crate::types::{ReleaseId, Span, Version, escaped_path};
 
 /// One application on one node, and who asks for what.
 pub struct Node<'a> {
@@ -80,10 +81,12 @@ pub enum Error {
         named: Option<Version>,
     },
     /// Data are wanted back of which there is no copy.
-    #[error("there is no copy of the data of release {}", .back_to.version)]
+    #[error("there is no copy of the data{} of release {}", named_paths(.paths), .back_to.version)]
     NoCopy {
         /// The release that would come back.
         back_to: ReleaseId,
+        /// Those that have none; empty: all.
+        paths: Vec<PathBuf>,
         /// The words of the command so far.
         named: Option<Version>,
     },
@@ -137,6 +140,11 @@ fn told(holder: Option<&Holder>) -> String {
     holder.map_or_else(String::new, |holder| {
         format!(": `{}` (pid {}), since {}", holder.command, holder.pid, holder.since)
     })
+}
+
+fn named_paths(paths: &[PathBuf]) -> String {
+    let names: Vec<_> = paths.iter().map(|path| format!(" `{}`", escaped_path(path))).collect();
+    names.join(",")
 }
 
 /// A phase's name, as in the journal.

@@ -146,10 +146,13 @@ impl DataBack<'_> {
         data::decide(policy, &reads, sealed(self.new).and_then(|sealed| sealed.data_write))
     }
 
-    /// Whether any of the configured data are to come back.
-    pub fn wants_copies(&self) -> bool {
-        let path = |entry: &super::settings::Data| entry.path.to_string_lossy().into_owned();
-        self.settings.data.iter().any(|entry| self.decide(&path(entry)) == Decision::Restore)
+    /// The configured data that are to come back, and of which none of these is a copy.
+    pub fn uncopied(&self, copies: &[DataSnapshot]) -> Vec<PathBuf> {
+        let is_uncopied = |entry: &&super::settings::Data| {
+            let path = entry.path.to_string_lossy();
+            copies.iter().all(|copy| copy.path != path) && self.decide(&path) == Decision::Restore
+        };
+        self.settings.data.iter().filter(is_uncopied).map(|entry| entry.path.clone()).collect()
     }
 
     /// Whether any of these copies comes back.

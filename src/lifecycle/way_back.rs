@@ -91,15 +91,17 @@ impl Node<'_> {
             old: Some(&back_to.version),
             new: &route.from.version,
         };
+        let uncopied = back.uncopied(route.data());
+        // Nobody has said that the newer data are to stay. Who names a release may never have had a copy for it: that goes
+        // on with a warning.
+        let is_plain = way.version.is_none() && way.rollout.is_none();
+        let is_missing = !uncopied.is_empty() || (route.copy.is_none() && way.data == DataPolicy::Restore);
+        if is_missing && (way.data == DataPolicy::Restore || (way.data == DataPolicy::Auto && is_plain)) {
+            // Of all data is what no path needs to be named for.
+            let paths = if route.copy.is_some() { uncopied } else { Vec::new() };
+            return Err(Error::NoCopy { back_to, paths, named });
+        }
         match (way.data, &route.copy) {
-            (DataPolicy::Restore, None) => Err(Error::NoCopy { back_to, named }),
-            // Nobody has said that the newer data are to stay. Who names a release may never have had a copy for it: that goes
-            // on with a warning.
-            (DataPolicy::Auto, None)
-                if way.version.is_none() && way.rollout.is_none() && back.wants_copies() =>
-            {
-                Err(Error::NoCopy { back_to, named })
-            }
             (DataPolicy::Auto, Some(copy)) if way.rollout.is_none() => {
                 let age_s = age_s(copy.at, self.clock.wall());
                 let is_old = age_s > self.settings.data_policy.restore_within.0.as_secs();

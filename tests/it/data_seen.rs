@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::data::{Mount, error_of, with_data};
 use crate::filesystems::Mounted;
-use crate::node::{Health, TestNode, needs_root};
+use crate::node::{Health, TestNode, needs_root, text};
 
 const GOOD: [Health; 3] = [Health::Good; 3];
 
@@ -280,6 +280,48 @@ fn data_that_should_come_back_and_cannot_are_told_of_before_anything_stops() {
     assert_eq!(node.active().as_deref(), Some("2"));
     assert_eq!(node.code(&["rollback", "--data", "keep"]), 0);
     assert_eq!(records(&node), "new");
+}
+
+#[test]
+fn data_of_which_some_have_no_copy_are_told_of_before_anything_stops() {
+    let node = TestNode::new(&GOOD);
+    assert_eq!((node.update(1), node.update(2)), (0, 0));
+    fs::write(node.data().join("records"), "new").unwrap();
+    let files = node.root().join("files");
+    fs::create_dir(&files).unwrap();
+    node.add(&format!("[[data]]\npath = '{}'\non_rollback = 'restore'\n", files.display()));
+    for words in [&["rollback"][..], &["rollback", "--data", "restore"]] {
+        let (code, error) = error_of(&node, words);
+        let is_named = error.contains(files.to_str().unwrap()) && error.contains("`cutover rollback 1`");
+        assert!(code == 2 && is_named && error.contains("--data keep"), "{words:?}: {code} {error}");
+        assert_eq!(node.active().as_deref(), Some("2"));
+    }
+    assert_eq!(node.code(&["rollback", "1"]), 0);
+    assert_eq!((records(&node).as_str(), node.active().as_deref()), ("old", Some("1")));
+}
+
+#[test]
+fn a_switch_that_has_not_come_to_the_data_is_ended_without_a_copy_of_them() {
+    let node = TestNode::new(&GOOD);
+    assert_eq!((node.update(1), node.update(2)), (0, 0));
+    fs::remove_dir_all(node.root().join(".cutover/snapshots")).unwrap();
+    let go = node.path("go");
+    node.add(&format!(
+        "[service.command]\nstart = 'true'\nstop = 'while ! test -e {}; do sleep 0.05; done'\n",
+        go.display()
+    ));
+    let archive = node.archive(3);
+    let words = ["update", archive.to_str().unwrap(), "--allow-unsigned"];
+    let mut update = node.command(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    node.wait_for_journal("\"name\":\"switching\"");
+    let rollback = node.command(&["rollback"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let request = node.root().join(".cutover/request.json");
+    node.wait_until("the update is asked", |_| request.exists());
+    fs::write(&go, "").unwrap();
+    let output = rollback.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    update.wait().unwrap();
+    assert_eq!((node.active().as_deref(), records(&node).as_str()), (Some("2"), "old"));
 }
 
 #[test]

@@ -131,6 +131,9 @@ pub enum Error {
     /// What was set aside is not deleted under somebody's hands.
     #[error("cannot delete `{}`: {by}", escaped_path(path))]
     InUse { path: PathBuf, by: String },
+    /// What was set aside is out of reach, and its list is all that tells of it.
+    #[error("cannot delete `{}`: it is not there; is its file system mounted?", escaped_path(path))]
+    Away { path: PathBuf, index: PathBuf },
     /// An index that cannot be read.
     #[error("cannot read `{}`: {why}", escaped_path(path))]
     Index { path: PathBuf, why: String },
@@ -196,16 +199,19 @@ impl Data {
 
     /// Where the snapshot or the newer data of `path` belong. `name` is `<transaction>/<name>`.
     fn place(&self, kind: Kind, path: &Path, name: &str) -> Result<PathBuf, Error> {
-        let parent = parent_of(path);
-        // A rename works within one mount and one device.
+        if self.is_on_our_mount(parent_of(path))? {
+            return Ok(self.private.join(kind.directory()).join(name));
+        }
+        Ok(self.place_beside(kind, path, name))
+    }
+
+    /// Whether a rename between this directory and `.cutover` can work: they are on one mount and one device.
+    fn is_on_our_mount(&self, directory: &Path) -> Result<bool, Error> {
         let volume = |path: &Path| {
             let found = std::fs::File::open(path).and_then(|directory| inode::of(&directory));
             found.map(|found| (found.mount, found.device)).context("look at", path)
         };
-        if volume(parent)? == volume(&self.private)? {
-            return Ok(self.private.join(kind.directory()).join(name));
-        }
-        Ok(self.place_beside(kind, path, name))
+        Ok(volume(directory)? == volume(&self.private)?)
     }
 
     /// The same for data on another mount than `.cutover`.
@@ -423,6 +429,23 @@ mod tests {
         assert!(lab.data.drop_aside("t1").unwrap());
         assert!(!lab.data.drop_aside("t1").unwrap());
         assert!(lab.data.aside().unwrap().is_empty() && lab.db() == "old");
+    }
+
+    #[test]
+    fn what_was_set_aside_on_a_file_system_that_is_away_is_not_forgotten() {
+        let lab = Lab::new();
+        for (number, parent) in ["not/there", "bare"].into_iter().enumerate() {
+            lab.data.disk.make_directory(&lab.root.join("bare"), 0o755).unwrap();
+            let (transaction, release) = (format!("t{number}"), lab.release.clone());
+            let place = lab.root.join(parent);
+            let stored = place.join(format!(".db.cutover-aside-{transaction}.0-db.copy"));
+            let items = vec![AsideItem { path: place.join("db"), stored }];
+            let set = AsideSet { transaction, release, at: jiff::Timestamp::UNIX_EPOCH, items };
+            lab.data.write_index(Kind::Aside, &set.transaction, &set).unwrap();
+            let dropped = lab.data.drop_aside(&set.transaction);
+            assert!(matches!(dropped, Err(Error::Away { .. })), "{parent}: {dropped:?}");
+            assert!(lab.data.aside().unwrap().contains(&(set, 0)), "{parent}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::leave::Leave;
-use super::{Data, Error, Kind, copy};
+use super::{Data, Error, Kind, copy, parent_of};
 use crate::sys::ioctl::is_subvolume;
 use crate::types::ReleaseId;
 use crate::types::record::DataSnapshot;
@@ -123,13 +123,21 @@ impl Data {
         Ok(())
     }
 
-    /// What was set aside and is still there, in order of transactions, with its size in bytes.
+    /// Whether that was set aside on a file system which is not mounted now: what is beside data is so because they were
+    /// on another mount than `.cutover`.
+    pub fn is_away(&self, item: &AsideItem) -> bool {
+        let stored = &item.stored;
+        let is_ours = || self.is_on_our_mount(parent_of(stored)).unwrap_or(true);
+        !stored.starts_with(&self.private) && !is_there(stored) && is_ours()
+    }
+
+    /// What was set aside and is not known to be gone, in order of transactions, with the size in bytes of what is there.
     pub fn aside(&self) -> Result<Vec<(AsideSet, u64)>, Error> {
         let mut sets = Vec::new();
         for mut set in self.read_indexes::<AsideSet>(Kind::Aside)? {
-            set.items.retain(|item| is_there(&item.stored));
+            set.items.retain(|item| is_there(&item.stored) || self.is_away(item));
             let mut bytes = 0;
-            for item in &set.items {
+            for item in set.items.iter().filter(|item| is_there(&item.stored)) {
                 bytes += copy::size_bytes(&item.stored)?;
             }
             if !set.items.is_empty() {
@@ -145,6 +153,10 @@ impl Data {
         let Some(set) = sets.into_iter().find(|set| set.transaction == transaction) else {
             return Ok(false);
         };
+        if let Some(item) = set.items.iter().find(|item| self.is_away(item)) {
+            let (path, index) = (item.stored.clone(), self.index(Kind::Aside, transaction));
+            return Err(Error::Away { path, index });
+        }
         let mut places = Vec::new();
         for item in &set.items {
             let mut place = item.stored.clone();

@@ -214,7 +214,10 @@ examples! { node_errors: NodeError {
     NeedsPerson => [NodeError::NeedsPerson(NeedsPerson { since: now(), reason: text("both are sick") })],
     NoWayBack => [NodeError::NoWayBack(text("no release is active"))],
     OldData => [NodeError::OldData { back_to: release(), at: now(), age_s: 200_000, named: None }],
-    NoCopy => [NodeError::NoCopy { back_to: release(), named: Some(version()) }],
+    NoCopy => [
+        NodeError::NoCopy { back_to: release(), paths: Vec::new(), named: Some(version()) },
+        NodeError::NoCopy { back_to: release(), paths: vec!["/srv/shop/files".into()], named: None },
+    ],
     NoTrial => [NodeError::NoTrial],
     Banned => [NodeError::Banned(Bad { release: release(), reason: text("it was sick"), since: now() })],
     ActiveAlready => [NodeError::ActiveAlready(version())],
@@ -267,6 +270,10 @@ examples! { data_errors: DataError {
         DataError::Elsewhere { path: "/srv/shop/data".into(), point: "/srv/ftp".into(), pid: None },
         DataError::Elsewhere { path: "/srv/shop/data/in".into(), point: "/srv/ftp".into(), pid: Some(4711) },
     ],
+    Away => [DataError::Away {
+        path: "/mnt/.db.cutover-aside-t.0-db.copy".into(),
+        index: "/srv/shop/.cutover/aside/t.json".into(),
+    }],
     InUse => [DataError::InUse { path: "/srv/shop/.cutover/aside/t/0-data.copy".into(), by: text("used by process 4711") }],
     Index => [DataError::Index { path: "/srv/shop/.cutover/aside/t.json".into(), why: text("it is cut") }],
 }}
