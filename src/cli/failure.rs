@@ -332,6 +332,10 @@ fn of_driver(error: &driver::Error) -> Failure {
         }
         E::Busy(_) => Failure::new(code::BUSY, error, Some("wait for it, or look at `cutover status`")),
         E::Overtaken(_) => Failure::new(code::NOT_NOW, error, Some("`cutover log` shows who did, and why")),
+        E::Journal { why, .. } if is_of_newer(why) => {
+            let hint = "install the newer cutover again that wrote it, then run `cutover recover`";
+            Failure::new(code::NEEDS_PERSON, error, Some(hint))
+        }
         E::Journal { path, .. } => {
             let path = path.display();
             let hint = format!(
@@ -347,14 +351,22 @@ fn of_store(error: &store::Error, otherwise: u8) -> Failure {
     match error {
         E::Disk(error) => of_disk(error, otherwise),
         E::Root { root, .. } => {
-            let root = root.display();
-            let hint =
-                format!("make one: `install -d -m 755 {root}`; or name another with `root` or `--root`");
+            let hint = if root.exists() {
+                "mend that, or name another with `root` or `--root`".to_owned()
+            } else {
+                let root = root.display();
+                format!("make one: `install -d -m 755 {root}`; or name another with `root` or `--root`")
+            };
             Failure::new(code::USAGE, error, Some(&hint))
         }
         E::StrangePointer { .. } => {
             let hint =
                 "look what it is; `cutover adopt --help` says how what was installed by hand is taken over";
+            Failure::new(code::NEEDS_PERSON, error, Some(hint))
+        }
+        E::Damaged { why, .. } if is_of_newer(why) => {
+            let hint = "install the newer cutover again that wrote it; without that file bans, holds and what channels \
+                        said are forgotten";
             Failure::new(code::NEEDS_PERSON, error, Some(hint))
         }
         E::Damaged { path, .. } => {
@@ -385,6 +397,11 @@ fn of_store(error: &store::Error, otherwise: u8) -> Failure {
             Failure::new(code::USAGE, error, Some("keep all of the root on one file system"))
         }
     }
+}
+
+/// Whether a file is whole, and says what this cutover does not know yet.
+fn is_of_newer(why: &str) -> bool {
+    why.contains("written by a newer cutover") || why.starts_with("unknown field")
 }
 
 fn of_data(error: &data::Error) -> Failure {

@@ -89,9 +89,14 @@ pub fn is_under_systemd() -> bool {
     is_journal(std::io::stderr())
 }
 
+/// Whether the journal reads what is written there, and has what was logged already, with its fields.
+pub fn is_told(stream: impl AsFd) -> bool {
+    is_journal(stream) && std::path::Path::new("/run/systemd/journal/socket").exists()
+}
+
 /// Whether the journal reads what is written there: `JOURNAL_STREAM` names its device and inode (systemd.exec(5)). The
 /// variable alone says nothing: a terminal of a desktop inherits it, too.
-pub fn is_journal(stream: impl AsFd) -> bool {
+fn is_journal(stream: impl AsFd) -> bool {
     let Ok(named) = std::env::var("JOURNAL_STREAM") else { return false };
     nix::sys::stat::fstat(stream).is_ok_and(|found| named == format!("{}:{}", found.st_dev, found.st_ino))
 }

@@ -172,7 +172,7 @@ pub fn tell(global: &Global, error: &Error) -> u8 {
     let failure = failure::failure(error);
     let paint = |tone, text: &str| output::paint_stderr(global, tone, text);
     match error {
-        Error::Node(NodeError::NeedsPerson(needs)) if logging::is_under_systemd() => {
+        Error::Node(NodeError::NeedsPerson(needs)) if logging::is_told(std::io::stderr()) => {
             monitoring::needs_person(&needs.reason);
         }
         _ => say(&format!("{} {}", paint(output::Tone::Alarm, "error:"), failure.message)),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 
 use super::args::{Color, Global};
-use super::logging::is_journal;
+use super::logging::is_told;
 
 /// Where and how results are printed.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ impl Output {
     /// Prints how an update ended. Why it did not end well is worth a line on stderr even for those who want quiet; and
     /// where the journal reads what is printed, it has the same as a message with fields already.
     pub fn outcome(&self, value: &impl Serialize, text: &str, exit_code: u8) {
-        if self.json || !is_journal(io::stdout()) {
+        if self.json || !is_told(io::stdout()) {
             self.result(value, text);
         }
         let is_shown = !self.json && io::stdout().is_terminal();

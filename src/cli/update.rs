@@ -411,7 +411,7 @@ pub fn conclude(context: &Context, node: &Node<'_>, ended: Result<Ended, node::E
         Ended::NeedsPerson(_, why) => {
             let since = Timestamp::now();
             // Under systemd the error itself is that message: see `tell`.
-            if !super::logging::is_under_systemd() {
+            if !super::logging::is_told(std::io::stderr()) {
                 super::monitoring::needs_person(&why);
             }
             Err(node::Error::NeedsPerson(crate::types::state::NeedsPerson { since, reason: why }).into())

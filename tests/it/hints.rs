@@ -4,6 +4,7 @@ use std::io::{Error as IoError, ErrorKind};
 
 use cutover::cli::failure::{Error, failure};
 use cutover::config::Problem;
+use cutover::store::Error as StoreError;
 use cutover::sys::disk::Error as DiskError;
 use cutover::sys::owned::Error as OwnedError;
 
@@ -36,4 +37,21 @@ fn who_may_not_read_the_configuration_is_told_so() {
         DiskError::new("open", "/etc/cutover/shop.toml".as_ref(), IoError::from(ErrorKind::PermissionDenied));
     let told = failure(&Error::Config(Problem::Owned(OwnedError::Disk(denied))));
     assert!(told.code == 2 && told.hint.unwrap().contains("as root"));
+}
+
+#[test]
+fn what_a_newer_cutover_wrote_is_not_to_be_thrown_away() {
+    let hint_of = |why: &str| {
+        let (path, why) = ("/srv/shop/.cutover/state.json".into(), why.to_owned());
+        failure(&Error::from(StoreError::Damaged { path, why })).hint.unwrap()
+    };
+    for why in
+        ["it was written by a newer cutover (format 2)", "unknown field `soon`, expected one of `hold`"]
+    {
+        assert!(
+            hint_of(why).contains("install the newer cutover") && !hint_of(why).contains("move"),
+            "{why}"
+        );
+    }
+    assert!(hint_of("its checksum does not fit").contains("move"));
 }
