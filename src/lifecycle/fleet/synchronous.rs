@@ -241,15 +241,8 @@ impl<'a> Member<'a> {
             Some(Plan::Commit { at }) => now > times.switched_by(at),
             Some(Plan::Abort) | None => false,
         };
-        let mut texts: Vec<(String, String)> =
-            follow.texts.iter().map(|(gate, text)| (gate.name().to_owned(), text.clone())).collect();
-        texts.retain(|(gate, _)| {
-            self.kept.own.part.as_ref().is_some_and(|part| !part.gates.contains_key(gate))
-        });
         self.heed(&heard);
-        if !texts.is_empty() {
-            self.change_part(|part| part.gates.extend(texts))?;
-        }
+        self.note_gates()?;
         if !heard.is_yes() {
             return Ok(false);
         }
@@ -285,6 +278,17 @@ impl<'a> Member<'a> {
             }
         }
         Ok(true)
+    }
+
+    /// Writes down the gates that were read: they hold even if the storage shows them no more, and it may have to get them back.
+    pub(super) fn note_gates(&mut self) -> Result<(), Error> {
+        let (Some(follow), Some(part)) = (self.synchronous(), self.kept.part()) else { return Ok(()) };
+        let read = follow.texts.iter().map(|(gate, text)| (gate.name().to_owned(), text.clone()));
+        let new: Vec<_> = read.filter(|(gate, _)| !part.gates.contains_key(gate)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.change_part(|part| part.gates.extend(new))
     }
 
     /// Whether this node's clock agrees with the storage's; measured when it is about to matter. Nothing: it could not be

@@ -440,6 +440,7 @@ impl Member<'_> {
         }
         let has_ended = gate::ended(&follow.view).is_some();
         self.heed(&heard);
+        super::logged("remember how it ended", self.note_gates());
         has_ended
     }
 

@@ -572,6 +572,32 @@ fn a_place_that_storage_has_lost_stays_taken() {
     assert_eq!(fleet.worst_out, 1);
 }
 
+/// Also where the end came before the node had begun: it was read, and called nothing back.
+#[test]
+fn an_end_that_came_before_the_vote_is_remembered() {
+    let mut fleet = calm(Mode::Synchronous, 3);
+    fleet.nodes[2].luck = Luck::Unstageable;
+    fleet.nodes[2].lose();
+    fleet.propose("2");
+    pass(&mut fleet, 1_500);
+    fleet.back_up();
+    fleet.operate(|operator, now| {
+        let made = operate::fleet(operator.board, "simulated").unwrap();
+        let rollout = operator.rollout(&made, 1).unwrap();
+        operator.abort(&rollout, "an operator wants it", now).unwrap();
+    });
+    let plan = fleet.storage.lock().unwrap().decided(1, "plan");
+    pass(&mut fleet, 10 * MINUTE);
+    fleet.restore();
+    for node in &mut fleet.nodes {
+        node.forget();
+    }
+    pass(&mut fleet, 10 * MINUTE);
+    assert!(!fleet.has_outcome(), "{}", fleet.why());
+    fleet.repair();
+    assert_eq!(fleet.storage.lock().unwrap().decided(1, "plan"), plan);
+}
+
 /// With overlap `none` they wait for each other before the old release starts: not longer for a clock that is an hour off.
 #[test]
 fn on_the_way_back_nobody_waits_for_a_moment_that_lies_too_far_ahead() {
