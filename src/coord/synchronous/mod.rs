@@ -60,7 +60,7 @@ pub struct Synchronous<'a> {
     pub gates: BTreeMap<Gate, Digest>,
     /// The files of these gates, to be written down.
     pub texts: BTreeMap<Gate, String>,
-    /// The newest of this node's own facts, as it stood there: name and file.
+    /// The newest of this node's own facts that others go by from the instant on, as it stood there: name and file.
     pub told: Option<(String, String)>,
     /// Why the outcome, the plan or the go is as it is, as its author said.
     pub why: Option<String>,
@@ -258,7 +258,10 @@ impl<'a> Synchronous<'a> {
                 if instance_of(&found.fact) != instance_of(fact) {
                     self.contradict(&format!("the name {node} is in use by another machine"));
                 } else {
-                    self.told = Some((name, found.text.clone()));
+                    // A vote binds nobody: where it is lost, the votes' time ends the rollout.
+                    if matches!(what, What::Armed | What::Report) {
+                        self.told = Some((name, found.text.clone()));
+                    }
                     self.accept(what, place, found);
                 }
                 Heard::Yes

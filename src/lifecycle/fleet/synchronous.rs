@@ -389,10 +389,7 @@ impl<'a> Member<'a> {
         let heard = follow.tell(board, what, me, &fact);
         let told = follow.told.clone();
         self.heed_write(&heard);
-        // From the instant on others go by its word.
-        if matches!(what, What::Armed | What::Report)
-            && self.kept.part().is_some_and(|part| part.told != told)
-        {
+        if self.kept.part().is_some_and(|part| part.told != told) {
             self.change_part(|part| part.told = told)?;
         }
         Ok(heard.is_yes())
