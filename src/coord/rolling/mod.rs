@@ -158,5 +158,9 @@ fn waves_of(rollout: &Rollout, terms: &Terms) -> Vec<u32> {
         }
     }
     let last = u32::try_from(terms.waves.len()).unwrap_or(u32::MAX);
-    wave_of.into_iter().map(|wave| wave.unwrap_or(last)).collect()
+    let wave_of: Vec<u32> = wave_of.into_iter().map(|wave| wave.unwrap_or(last)).collect();
+    // A wave of nobody would only be waited for.
+    let used: std::collections::BTreeSet<u32> = wave_of.iter().copied().collect();
+    let number = |wave: &u32| used.range(..wave).count();
+    wave_of.iter().map(|wave| u32::try_from(number(wave)).unwrap_or(u32::MAX)).collect()
 }
