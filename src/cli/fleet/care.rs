@@ -10,10 +10,10 @@ use super::args::{GcArgs, ImportArgs, RepairArgs, RolloutArgs};
 use super::{ensure_signer, kept, keys, remembered, rollout, settings, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::Error;
-use crate::coord::board::Read;
+use crate::coord::board::{Board as _, Done, Listed, Read};
 use crate::coord::collect::Terms;
-use crate::coord::facts::names;
-use crate::coord::look::Trust;
+use crate::coord::facts::{Fact, Fleet, names};
+use crate::coord::look::{Found, Look, Trust, look, put};
 use crate::coord::operate;
 use crate::coord::voice::Voice;
 use crate::lifecycle::fleet::{self, Kept, Trouble, believe};
@@ -162,18 +162,25 @@ pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8, Error> {
     let Some(mut kept) = kept(&store)? else {
         return Err(Error::Fleet("this node has not joined a fleet".into()));
     };
+    let fleet_file = put_back_fleet_file(context, &kept)?;
     if kept.own.last.is_none() && kept.part().is_none() {
-        context.output.result(&json!({"put_back": []}), "this node remembers no rollout");
+        let text = if fleet_file { "put back: FLEET" } else { "this node remembers no rollout" };
+        let put_back: Vec<_> = fleet_file.then_some(names::FLEET).into_iter().collect();
+        context.output.result(&json!({ "put_back": put_back }), text);
         return Ok(0);
     }
-    let repaired = match with_operator(context, |operator| Ok(fleet::repair(operator, &kept, args.reopen)))? {
-        Ok(repaired) => repaired,
-        Err(Trouble::Usurped(number)) => return usurped(context, &mut kept, number, args.accept),
-        Err(Trouble::Damaged(name, number)) => return Err(Error::Fleet(damaged(&name, number))),
-        Err(Trouble::MayHaveEnded(number)) => return Err(Error::Fleet(may_have_ended(number))),
-        Err(Trouble::NoKey(number)) => return Err(no_key(number)),
-        Err(Trouble::Storage(error)) => return Err(error.into()),
-    };
+    let mut repaired =
+        match with_operator(context, |operator| Ok(fleet::repair(operator, &kept, args.reopen)))? {
+            Ok(repaired) => repaired,
+            Err(Trouble::Usurped(number)) => return usurped(context, &mut kept, number, args.accept),
+            Err(Trouble::Damaged(name, number)) => return Err(Error::Fleet(damaged(&name, number))),
+            Err(Trouble::MayHaveEnded(number)) => return Err(Error::Fleet(may_have_ended(number))),
+            Err(Trouble::NoKey(number)) => return Err(no_key(number)),
+            Err(Trouble::Storage(error)) => return Err(error.into()),
+        };
+    if fleet_file {
+        repaired.put_back.insert(0, names::FLEET.into());
+    }
     for number in &repaired.ended {
         context.output.say(&format!(
             "warning: rollout {number} was under way, and what was decided of it is lost: it has ended (void); `cutover fleet \
@@ -193,6 +200,38 @@ pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8, Error> {
     let value = json!({"put_back": repaired.put_back, "ended": repaired.ended});
     context.output.result(&value, &text);
     Ok(0)
+}
+
+/// Puts back the file that says whose directory it is, where that was damaged and the node's own entry stands beside it. Whether
+/// it did.
+fn put_back_fleet_file(context: &Context, kept: &Kept) -> Result<bool, Error> {
+    let settings = settings(context)?;
+    let mut board = super::board(settings, "operator", None);
+    let Look::Bad(_) = look(&mut board, names::FLEET) else { return Ok(false) };
+    let unreachable = |why| Err(Error::Unreachable(why));
+    let own = &kept.own;
+    let directory = names::node(&own.node);
+    let entries = match board.list(&directory) {
+        Listed::Names(entries) => entries,
+        Listed::Unreachable(why) => return unreachable(why),
+    };
+    let is_mine = entries.iter().filter(|name| *name == "id" || name.starts_with("id.")).any(|name| {
+        matches!(look(&mut board, &format!("{directory}/{name}")),
+            Look::Found(Found { fact: Fact::Id(id), .. }) if id.instance == own.instance)
+    });
+    if !is_mine {
+        return Err(Error::Fleet(
+            "`FLEET` says nothing, and this node has no entry beside it: whose directory is it?".into(),
+        ));
+    }
+    if let Done::Unreachable(why) = board.remove(names::FLEET) {
+        return unreachable(why);
+    }
+    let fact = Fact::Fleet(Fleet { fleet: settings.name.clone(), id: own.fleet.clone() });
+    match put(&mut board, names::FLEET, &fact) {
+        Look::Unreachable(why) => unreachable(why),
+        Look::Found(_) | Look::Absent | Look::Bad(_) => Ok(true),
+    }
 }
 
 fn may_have_ended(number: u64) -> String {

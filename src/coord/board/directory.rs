@@ -66,6 +66,10 @@ impl DirectoryBoard {
             ELSEWHERE => {
                 format!("`{place}` is not the directory of this node's fleet; is the right one mounted?")
             }
+            DAMAGED => format!(
+                "`FLEET` in `{place}` is damaged, or of another format: where it is only damaged, `cutover fleet repair` on a \
+                 member puts it back"
+            ),
             Errno::ENOENT => format!("`{place}` has no fleet's directories, or is not there; is it mounted?"),
             errno => format!("`{place}`: {errno}"),
         }
@@ -108,6 +112,7 @@ impl DirectoryBoard {
                 self.seen.set(place);
                 Ok(())
             }
+            Look::Bad(_) => Err(DAMAGED),
             _ => Err(ELSEWHERE),
         }
     }
@@ -298,6 +303,8 @@ impl Board for DirectoryBoard {
 
 /// Stands for: the directory is there, and is another fleet's. No file system gives this error.
 const ELSEWHERE: Errno = Errno::ENOMEDIUM;
+/// Nobody can tell whose directory it is.
+const DAMAGED: Errno = Errno::EUCLEAN;
 
 /// Opens a directory that was just made to those who share the directory that it is in, and to nobody else: the group of
 /// that one may write, or only read where it is a node's own. Where not even that group can be given, it is as open as the
