@@ -55,6 +55,13 @@ pub struct Wish {
     pub after: Option<u64>,
 }
 
+impl Wish {
+    /// From when on it may be taken up.
+    fn begin(&self) -> Timestamp {
+        self.not_before.map_or(self.now, |moment| moment.max(self.now))
+    }
+}
+
 pub(super) fn refused<T>(text: impl Into<String>) -> Result<T, Error> {
     Err(Error::Refused(text.into()))
 }
@@ -190,8 +197,13 @@ impl<'a> Operator<'a> {
         }
     }
 
-    /// Proposes a rollout. Of two who do at once, one is told that the other was first.
-    pub fn propose(&mut self, settings: &Settings, wish: &Wish) -> Result<Rollout, Error> {
+    /// Whether a rollout could be proposed, and why not: what is asked before another one is stopped for it.
+    pub fn ensure_may_propose(&mut self, settings: &Settings, wish: &Wish) -> Result<(), Error> {
+        self.draft(settings, wish).map(|_| ())
+    }
+
+    /// What would be proposed, but for its number.
+    fn draft(&mut self, settings: &Settings, wish: &Wish) -> Result<(Fleet, Proposal), Error> {
         if let Some(why) = unworkable(settings) {
             return refused(why);
         }
@@ -208,14 +220,13 @@ impl<'a> Operator<'a> {
             return refused(format!("`{stranger}` is no member of the fleet"));
         }
         self.ensure_same_format(&members)?;
-        let (number, prev) = self.next_number(&fleet, wish.after)?;
         let is_member = |entry: &&Entry| !entry.instance.is_empty() && members.contains(&entry.node);
         let instance_of = |entry: &Entry| (entry.node.clone(), entry.instance.clone());
         let instances = list.members.iter().filter(is_member).map(instance_of).collect();
         let proposal = Proposal {
             fleet: fleet.id.clone(),
-            rollout: number,
-            prev,
+            rollout: 0,
+            prev: None,
             mode: settings.mode,
             release: wish.release.clone(),
             members_list: list.list,
@@ -223,7 +234,7 @@ impl<'a> Operator<'a> {
             instances,
             members,
             created: wish.now,
-            expires: wish.now.saturating_add(wish.valid).unwrap_or(Timestamp::MAX),
+            expires: wish.begin().saturating_add(wish.valid).unwrap_or(Timestamp::MAX),
             by: self.by.clone(),
             not_before: wish.not_before,
             overlap: settings.overlap,
@@ -233,6 +244,14 @@ impl<'a> Operator<'a> {
         if proposal.members.is_empty() {
             return refused(NOBODY);
         }
+        Ok((fleet, proposal))
+    }
+
+    /// Proposes a rollout. Of two who do at once, one is told that the other was first.
+    pub fn propose(&mut self, settings: &Settings, wish: &Wish) -> Result<Rollout, Error> {
+        let (fleet, proposal) = self.draft(settings, wish)?;
+        let (number, prev) = self.next_number(&fleet, wish.after)?;
+        let proposal = Proposal { rollout: number, prev, ..proposal };
         let name = names::proposal(number);
         let text = self.seal(&name, &Fact::Proposal(Box::new(proposal)))?;
         // Nobody else makes this directory: its name has the digest of this very proposal.
@@ -462,6 +481,15 @@ pub fn unworkable(settings: &Settings) -> Option<String> {
             "`fleet.poll` must be longer than zero, and `fleet.lead` at least {lead} ms, by `fleet.poll` and \
              `fleet.visibility`"
         ));
+    }
+    if times.vote < times.window() || times.late == 0 {
+        return Some(
+            "`fleet.vote` must be at least `fleet.poll` and `fleet.visibility` together, and `fleet.late` longer than zero"
+                .into(),
+        );
+    }
+    if settings.skew.0.is_zero() && settings.skew_check != SkewCheck::Unchecked {
+        return Some("`fleet.skew` must be longer than zero: no two clocks are the same".into());
     }
     if settings.at_once == 0 || settings.max_failed == 0 {
         return Some("`fleet.at_once` and `fleet.max_failed` must be at least 1".into());

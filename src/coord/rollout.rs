@@ -49,6 +49,11 @@ impl Rollout {
         self.proposal.t.into()
     }
 
+    /// The moment before which nobody switches, while it is to come.
+    pub fn begins_after(&self, now: jiff::Timestamp) -> Option<jiff::Timestamp> {
+        self.proposal.not_before.filter(|moment| now < *moment)
+    }
+
     /// When votes must be in.
     pub fn vote_by(&self) -> Ms {
         let vote_by = self.proposal.created.as_millisecond() + self.times().vote;

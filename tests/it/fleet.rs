@@ -388,7 +388,9 @@ fn what_no_fleet_can_work_with_is_told_beforehand() {
     assert!(code == Some(2) && said.contains("`fleet.directory` is not set"), "{said}");
     let whole = "name = \"shop\"\ndirectory = \"/nowhere\"\n";
     assert_eq!(check(whole).0, Some(0));
-    for wrong in ["io = \"0s\"", "poll = \"0s\"", "lead = \"1s\"", "at_once = 0", "max_failed = 0"] {
+    let times =
+        ["io = \"0s\"", "poll = \"0s\"", "lead = \"1s\"", "vote = \"0s\"", "late = \"0s\"", "skew = \"0s\""];
+    for wrong in times.into_iter().chain(["at_once = 0", "max_failed = 0"]) {
         let (code, said) = check(&format!("{whole}{wrong}"));
         let key = format!("`fleet.{}`", wrong.split(' ').next().unwrap());
         assert!(code == Some(2) && said.contains(&key), "{wrong}: {said}");

@@ -360,3 +360,84 @@ fn whoever_joins_anew_keeps_the_promises_of_the_old_name_first() {
     assert_eq!(code(&fleet.run(1, &["rollback", "--now"])), 0);
     assert_eq!(code(&fleet.run(1, &["fleet", "join"])), 0);
 }
+
+fn status(fleet: &Fleet) -> serde_json::Value {
+    let shown = fleet.run(0, &["fleet", "status", "--why", "--json"]);
+    serde_json::from_slice(&shown.stdout).unwrap_or_else(|error| panic!("{error}: {shown:?}"))
+}
+
+#[test]
+fn a_rolling_rollout_that_is_set_for_later_takes_nobody_out_of_service_before() {
+    let fleet = Fleet::new(1, "rolling", "");
+    let proposed = fleet.run(0, &["fleet", "propose", "2", "--not-before", "2d"]);
+    assert_eq!(code(&proposed), 0, "{proposed:?}");
+    let waits = fleet.run(0, &["update", "--no-wait"]);
+    assert!(code(&waits) == 15 && told(&waits).contains("nobody begins before"), "{waits:?}");
+    assert_eq!(fleet.all_run(), ["1"]);
+    let waits_for = status(&fleet)["waits_for"].to_string();
+    assert!(waits_for.contains("its moment, 2"), "{waits_for}");
+    // It may be taken up for a day from then on.
+    let text = std::fs::read_to_string(fleet.share().join(names::proposal(1))).unwrap();
+    let proposal: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert!(proposal["expires"].as_str() > proposal["not_before"].as_str(), "{proposal}");
+}
+
+#[test]
+fn nothing_is_stopped_for_what_cannot_be_proposed() {
+    let fleet = Fleet::new(1, "synchronous", "");
+    fleet.propose("2");
+    let refused = fleet.run(0, &["fleet", "propose", "2", "--supersede", "--only", "n9"]);
+    assert!(code(&refused) == 1 && told(&refused).contains("n9"), "{refused:?}");
+    assert!(status(&fleet)["outcome"].is_null(), "{}", status(&fleet));
+}
+
+#[test]
+fn a_wave_of_nobody_is_not_waited_for() {
+    let waves = "waves = [{ nodes = [\"elsewhere\"] }, { percent = 0 }, { percent = 100 }]\nsoak = \"1h\"";
+    let fleet = Fleet::new(1, "rolling", waves);
+    fleet.propose("2");
+    assert_eq!(status(&fleet)["members"][0]["wave"], 0, "{}", status(&fleet));
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+}
+
+#[test]
+fn a_damaged_file_of_the_fleet_itself_is_put_back_by_a_member() {
+    let fleet = Fleet::new(1, "synchronous", "");
+    let file = fleet.share().join(names::FLEET);
+    let before = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, "").unwrap();
+    let stuck = fleet.run(0, &["update"]);
+    assert!(code(&stuck) == 17 && told(&stuck).contains("cutover fleet repair"), "{stuck:?}");
+    let repaired = fleet.run(0, &["fleet", "repair"]);
+    assert!(code(&repaired) == 0 && told(&repaired).contains("FLEET"), "{repaired:?}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
+    // What is damaged elsewhere is nobody's to mend.
+    std::fs::write(&file, "").unwrap();
+    std::fs::rename(fleet.share().join("nodes/n0"), fleet.share().join("nodes/n1")).unwrap();
+    let refused = fleet.run(0, &["fleet", "repair"]);
+    assert!(code(&refused) != 0 && std::fs::read(&file).unwrap().is_empty(), "{refused:?}");
+}
+
+#[test]
+fn whoever_was_moved_after_its_last_word_is_seen_where_it_is() {
+    let fleet = Fleet::new(1, "rolling", "");
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    let back = fleet.run(0, &["rollback"]);
+    assert_eq!(code(&back), 0, "{back:?}");
+    let held = fleet.run(0, &["update"]);
+    assert_eq!(code(&held), 15, "{held:?}");
+    let note = status(&fleet)["members"][0]["note"].to_string();
+    assert!(note.contains("runs 1 now"), "{note}");
+}
+
+#[test]
+fn a_member_that_was_waived_is_told_so() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    fleet.propose("2");
+    for node in ["n0", "n1"] {
+        assert_eq!(code(&fleet.run(0, &["fleet", "waive", node])), 0);
+    }
+    let waived = fleet.run(1, &["update"]);
+    assert!(code(&waived) == 13 && told(&waived).contains("goes on without this node"), "{waived:?}");
+}

@@ -108,7 +108,7 @@ pub struct ProposeArgs {
     /// Nobody switches before this moment (RFC 3339, or a duration from now)
     #[arg(long, value_name = "TIME")]
     pub not_before: Option<String>,
-    /// For how long it may be taken up
+    /// For how long it may be taken up, from `--not-before` on where that is set
     #[arg(long, value_name = "DURATION", default_value = "1d")]
     pub valid: Span,
 }

@@ -10,6 +10,7 @@ use super::report::{account, summary};
 use super::{ensure_signer, kept, remembered, rollout, settings, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::{Error, code};
+use crate::config::Problem;
 use crate::coord::NodeName;
 use crate::coord::account::Account;
 use crate::coord::alive::{self, Alive, NoWayBack};
@@ -35,6 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// `fleet propose`
 pub fn propose(context: &Context, args: &ProposeArgs) -> Result<u8, Error> {
     let fleet_settings = settings(context)?;
+    if let Some(why) = operate::unworkable(fleet_settings) {
+        return Err(Problem::Contradiction { why }.into());
+    }
     ensure_signer(context)?;
     if args.valid.0.is_zero() {
         let what = "`--valid` of nothing: nobody could take the proposal up".to_owned();
@@ -73,7 +77,8 @@ pub fn propose(context: &Context, args: &ProposeArgs) -> Result<u8, Error> {
                 if !args.supersede {
                     return Err(Error::NotNow(in_the_way(operator, &open)?));
                 }
-                operator.ensure_clock(fleet_settings)?;
+                // Nothing is stopped for what cannot be proposed.
+                operator.ensure_may_propose(fleet_settings, &wish)?;
                 // A rolling rollout that was stopped waits for those who hold a place: nobody waits for them now.
                 if operator.abort(&open, "superseded", now).is_err()
                     || ended(operator, &open).map_err(Error::Unreachable)?.is_none()

@@ -145,6 +145,12 @@ pub fn moment(at: Option<Timestamp>) -> String {
     at.map(|at| at.strftime("%H:%M:%S%.3f").to_string()).unwrap_or_default()
 }
 
+/// A moment that may be of another day than `now`: then with its date.
+pub fn moment_from(now: Timestamp, at: Timestamp) -> String {
+    let is_near = now.duration_until(at).unsigned_abs() < std::time::Duration::from_secs(12 * 3600);
+    if is_near { moment(Some(at)) } else { at.strftime("%Y-%m-%d %H:%M:%S").to_string() }
+}
+
 /// What the rollout comes to, in one line; nothing when nobody has switched.
 pub fn summary(account: &Account) -> String {
     let mut parts = Vec::new();

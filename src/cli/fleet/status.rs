@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::args::FleetStatusArgs;
 use super::propose::ended;
-use super::report::{ALL, moment, note, of_rolling, summary};
+use super::report::{ALL, moment, moment_from, note, of_rolling, summary};
 use super::{kept, rollout, settings, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::Error;
@@ -70,7 +70,9 @@ fn look(context: &Context, operator: &mut Operator<'_>, args: &FleetStatusArgs) 
     let remarks =
         if args.rollout.rollout.is_none() { remarks(context, operator, &fleet)? } else { Vec::new() };
     let mut shown = match rollout(operator, &fleet, args.rollout.rollout) {
-        Ok(rollout) => show(context, operator, &fleet.fleet, &rollout, args.why)?,
+        Ok(rollout) => {
+            show(context, operator, &fleet.fleet, &rollout, args.rollout.rollout.is_none(), args.why)?
+        }
         Err(Error::Operate(operate::Error::Refused(why))) if args.rollout.rollout.is_none() => Shown {
             value: json!({"fleet": fleet.fleet, "rollout": null, "remarks": []}),
             text: format!("fleet {}: {why}", fleet.fleet),
@@ -117,13 +119,14 @@ fn show(
     operator: &mut Operator<'_>,
     fleet: &str,
     rollout: &Rollout,
+    is_newest: bool,
     why: bool,
 ) -> Result<Shown, Error> {
     let now = Timestamp::now();
     let end = ended(operator, rollout).map_err(Error::Unreachable)?;
     let proposal = &rollout.proposal;
     let (mode, mut page) = match proposal.mode {
-        Mode::Rolling => ("rolling", rolling(operator, rollout)?),
+        Mode::Rolling => ("rolling", rolling(operator, rollout, now)?),
         Mode::Synchronous | Mode::Independent => ("synchronous", synchronous(operator, rollout, now)?),
     };
     note(context, rollout.number, &page.account);
@@ -132,6 +135,9 @@ fn show(
         .iter()
         .map(|said| said.as_ref().map(|said| (now.as_second() - said.at.as_second()).max(0)))
         .collect();
+    if is_newest {
+        say_what_runs_now(&mut page.account, &beats);
+    }
     let not_yet = say_why_not_yet(&mut page, &beats, rollout.number, end.is_some());
     let head = format!(
         "fleet {fleet}, rollout {}, {mode}: release {} for {} members, proposed {} by {}",
@@ -259,6 +265,18 @@ fn heartbeats(operator: &mut Operator<'_>, rollout: &Rollout) -> Vec<Option<Aliv
     rollout.proposal.members.iter().map(|node| alive::read(operator.board, node)).collect()
 }
 
+/// A member that has said its last word may have been moved since: by hand, or by a disk that was put back.
+fn say_what_runs_now(account: &mut Account, beats: &[Option<Alive>]) {
+    for (entry, said) in account.members.iter_mut().zip(beats) {
+        let now = said.as_ref().and_then(|said| said.running.as_ref());
+        let (Some(now), Some(then), true) = (now, &entry.running, entry.has_closed) else { continue };
+        if now != then {
+            let told = if entry.note.is_empty() { String::new() } else { format!("; {}", entry.note) };
+            entry.note = format!("runs {now} now{told}");
+        }
+    }
+}
+
 /// Those who do not take part yet say why, and until when.
 fn say_why_not_yet(page: &mut Page, beats: &[Option<Alive>], rollout: u64, has_ended: bool) -> Vec<Value> {
     let mut told = Vec::new();
@@ -322,18 +340,22 @@ fn synchronous(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -
     heard(follow.read_gates(operator.board))?;
     heard(follow.scan_all(operator.board, &ALL))?;
     Ok(Page {
-        gates: gates(&follow),
+        gates: gates(&follow, now),
         account: Account::of_synchronous(&follow, now),
-        waits: waits(&follow),
+        waits: waits(&follow, now),
         progress: None,
         remarks: follow.remarks.clone(),
-        why: why(&follow),
+        why: why(&follow, now),
     })
 }
 
-fn gates(follow: &Synchronous<'_>) -> Vec<Gate> {
+fn clock(now: Timestamp, ms: Ms) -> String {
+    timestamp(ms).map(|at| moment_from(now, at)).unwrap_or_default()
+}
+
+fn gates(follow: &Synchronous<'_>, now: Timestamp) -> Vec<Gate> {
     let times = follow.rollout.times();
-    let clock = |ms: Ms| moment(timestamp(ms));
+    let clock = |ms: Ms| clock(now, ms);
     let gate = |gate: rules::Gate, says: &'static str, then: String| {
         let name = gate.name();
         let place = follow.rollout.decisions().gate(name);
@@ -396,8 +418,13 @@ fn gates(follow: &Synchronous<'_>) -> Vec<Gate> {
     gates
 }
 
-fn waits(follow: &Synchronous<'_>) -> Waits {
+fn waits(follow: &Synchronous<'_>, now: Timestamp) -> Waits {
     let view = &follow.view;
+    if let (Some(Plan::Commit { at }), None) = (view.plan, view.go)
+        && follow.rollout.begins_after(now).is_some()
+    {
+        return Waits { otherwise: format!("waits for its moment, {}", clock(now, at)), ..Waits::default() };
+    }
     let missing = |what, since, is_missing: fn(&Member) -> bool| Waits {
         what,
         who: follow.who(is_missing).iter().map(ToString::to_string).collect(),
@@ -430,9 +457,9 @@ fn waits(follow: &Synchronous<'_>) -> Waits {
     }
 }
 
-fn why(follow: &Synchronous<'_>) -> Vec<String> {
+fn why(follow: &Synchronous<'_>, now: Timestamp) -> Vec<String> {
     let times = follow.rollout.times();
-    let clock = |ms| moment(timestamp(ms));
+    let clock = |ms| clock(now, ms);
     let mut lines = Vec::new();
     match (follow.view.plan, follow.view.go, follow.view.outcome) {
         (None, _, _) => {
@@ -454,7 +481,7 @@ fn why(follow: &Synchronous<'_>) -> Vec<String> {
     lines
 }
 
-fn rolling(operator: &mut Operator<'_>, rollout: &Rollout) -> Result<Page, Error> {
+fn rolling(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -> Result<Page, Error> {
     let Some(mut follow) = Rolling::new(rollout.clone(), usize::MAX, operator.voice()) else {
         return Err(Error::Fleet("the proposal has no terms".into()));
     };
@@ -465,15 +492,18 @@ fn rolling(operator: &mut Operator<'_>, rollout: &Rollout) -> Result<Page, Error
     let nobody = rollout.proposal.members.len();
     let name = |ticket: &Ticket| rollout.proposal.members.get(ticket.owner).map(ToString::to_string);
     let mut who: Vec<String> = out.filter(|ticket| ticket.owner < nobody).filter_map(name).collect();
-    if who.is_empty() && !follow.view.halt {
+    let begins = rollout.begins_after(now).filter(|_| follow.view.tickets.is_empty());
+    if who.is_empty() && !follow.view.halt && begins.is_none() {
         who.extend(follow.awaited().map(ToString::to_string));
     }
     let (what, otherwise) = if follow.view.end.is_some() && !follow.is_settled() {
-        ("going back on", "halted: members go back")
+        ("going back on", "halted: members go back".into())
     } else if follow.view.halt {
-        ("the end of the switch on", "halted")
+        ("the end of the switch on", "halted".into())
+    } else if let Some(moment) = begins {
+        ("", format!("waits for its moment, {}", moment_from(now, moment)))
     } else {
-        ("the switch of", "waits for a member to take its turn")
+        ("the switch of", nobody_to_wait_for(&follow))
     };
     let progress = format!(
         "  wave {} is open; {} of {} out of service; {} of {} have it",
@@ -483,15 +513,31 @@ fn rolling(operator: &mut Operator<'_>, rollout: &Rollout) -> Result<Page, Error
         account.members.iter().filter(|entry| entry.state == "good").count(),
         account.members.len()
     );
-    let mut why = vec!["a dead member keeps its place: `cutover fleet waive NODE` frees it".to_owned()];
+    let mut why = Vec::new();
+    if !follow.is_settled() {
+        why.push("a dead member keeps its place: `cutover fleet waive NODE` frees it".to_owned());
+    }
     why.extend(follow.failure());
     why.extend(follow.refusing());
     Ok(Page {
         gates: Vec::new(),
         account,
-        waits: Waits { what, who, since: None, otherwise: otherwise.into() },
+        waits: Waits { what, who, since: None, otherwise },
         progress: Some(progress),
         remarks: follow.remarks.clone(),
         why,
     })
+}
+
+/// What a rolling rollout comes to when everybody of the open waves has had a turn.
+fn nobody_to_wait_for(follow: &Rolling<'_>) -> String {
+    let view = &follow.view;
+    if !view.are_good(view.wave + 1) {
+        "waits for a member to take its turn".into()
+    } else if view.are_good(u32::MAX) {
+        "all have it; the next run of any member ends it".into()
+    } else {
+        let soak = crate::types::Span(Duration::from_millis(follow.terms.soak.ms().unsigned_abs()));
+        format!("wave {} is good, and stays alone for {soak}: then the next one opens", view.wave)
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::agreement::{Clearance, Error};
 use super::join::FRESH;
 use super::own::Soaking;
+use super::words::without_this_node;
 use super::{Following, Member, STEPS_MAX, Stage as AnyStage, by_fleet};
 use crate::coord::board::Board;
 use crate::coord::facts;
@@ -82,7 +83,9 @@ impl<'a> Member<'a> {
             let now = self.clock.wall();
             let Some(follow) = self.rolling() else { return Ok(Next::Wait) };
             let local = Local { has_soaked, is_expired: now > follow.rollout.proposal.expires };
+            let is_early = follow.rollout.begins_after(now).is_some();
             match act(stage, &follow.view, local, follow.limits()) {
+                Act::Enter(Stage::Taking { .. }) if is_early => return Ok(Next::Wait),
                 Act::Wait => return Ok(if is_over(stage) { Next::Off } else { Next::Wait }),
                 Act::Enter(stage) => self.enter(AnyStage::Rolling(stage))?,
                 Act::Switch => return Ok(Next::Switch),
@@ -294,6 +297,9 @@ impl<'a> Member<'a> {
         let Some(follow) = self.rolling() else { return "the fleet".into() };
         let number = follow.rollout.number;
         let mine = follow.view.members.get(follow.view.me).map_or(0, |member| member.wave);
+        if let Some(moment) = follow.rollout.begins_after(self.clock.wall()) {
+            return format!("rollout {number}: nobody begins before {moment:.0}");
+        }
         if mine > follow.view.wave {
             return format!("rollout {number}: wave {mine}, which is not open yet");
         }
@@ -305,10 +311,17 @@ impl<'a> Member<'a> {
         let Some(follow) = self.rolling() else { return "the fleet".into() };
         let number = follow.rollout.number;
         let why = follow.why.clone().unwrap_or_default();
+        let goes_on = !follow.view.halt && !follow.view.contradiction;
+        let is_waived = follow.view.members.get(follow.view.me).is_some_and(|member| member.waived);
         match follow.view.end {
             Some(End::Keep) => format!("rollout {number} was kept without this node: the next run follows"),
             Some(End::Partial) => format!("the time of rollout {number} was over"),
             Some(End::Void) => format!("rollout {number} was ended by an operator: {why}"),
+            None if goes_on && is_waived => without_this_node(number),
+            // Another machine has done it: a copy of this disk, or this one before it was put back.
+            None if goes_on => {
+                format!("this node's turn in rollout {number} was over: it follows when that is kept")
+            }
             Some(End::Halted) | None => format!("rollout {number} was stopped: {why}"),
         }
     }

@@ -6,6 +6,11 @@ use crate::coord::rules::synchronous::{Decision, Go, Outcome, Plan};
 use crate::coord::standing::How;
 use crate::types::clock_words;
 
+/// What a member is told whom an operator has waived.
+pub(super) fn without_this_node(number: u64) -> String {
+    format!("rollout {number} goes on without this node, as an operator wants: it follows when that is kept")
+}
+
 impl Member<'_> {
     /// The reason of a decision, for people.
     pub(super) fn why(&self, decision: Decision) -> String {
@@ -65,6 +70,7 @@ impl Member<'_> {
             Some(how @ (Ended::RolledBack | Ended::Cancelled | Ended::Aborted)) => How::from(how).word(),
             Some(Ended::Kept) | None => match self.trouble.as_ref().or(self.unwritten.as_ref()) {
                 Some(why) => return format!("this node left rollout {number}: shared storage: {why}"),
+                None if follow.view.mine().waived => return without_this_node(number),
                 None => return format!("this node left rollout {number}"),
             },
         };
@@ -76,7 +82,10 @@ impl Member<'_> {
         let number = follow.rollout.number;
         match (follow.view.plan, follow.view.go) {
             (None, _) => format!("rollout {number}: the votes of the others"),
-            (Some(_), None) => format!("rollout {number}: all to hold the instant"),
+            (Some(_), None) => match follow.rollout.begins_after(self.clock.wall()) {
+                Some(moment) => format!("rollout {number}: its moment, {moment:.0}"),
+                None => format!("rollout {number}: all to hold the instant"),
+            },
             (Some(_), Some(_)) => format!("rollout {number}: its outcome"),
         }
     }
