@@ -32,6 +32,8 @@ enum Flaw {
     RefusalWaitedFor,
     /// A ban is not looked at before the ticket is taken.
     BanIgnored,
+    /// Nobody looks whether the moment has come before which nobody switches.
+    MomentIgnored,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -73,6 +75,15 @@ enum Mishap {
     Ban,
     /// The report of node 0 is copied to that of its going back.
     CopiedReport,
+    /// The moment comes before which nobody switches.
+    MomentComes,
+}
+
+impl World {
+    /// Whether the moment is to come before which nobody switches.
+    fn is_early(&self) -> bool {
+        self.mishap == Mishap::MomentComes
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -118,7 +129,7 @@ fn view_of(board: &View, me: usize) -> View {
 }
 
 impl Fleet {
-    fn acts(&self, node: &Node) -> Vec<Act> {
+    fn acts(&self, node: &Node, is_early: bool) -> Vec<Act> {
         let mut acts = Vec::new();
         if let Some(act) = refuse(node).filter(|_| self.flaw != Flaw::BanIgnored) {
             acts.extend((act != Act::Wait).then_some(act));
@@ -159,7 +170,9 @@ impl Fleet {
             _ => {}
         }
         for (has_soaked, is_expired) in [(false, false), (true, false), (true, true)] {
-            let act = act(node.stage, &view, Local { has_soaked, is_expired }, self.limits);
+            let is_early = is_early && self.flaw != Flaw::MomentIgnored;
+            let local = Local { has_soaked, is_early, is_expired };
+            let act = act(node.stage, &view, local, self.limits);
             if act != Act::Wait && !acts.contains(&act) {
                 acts.push(act);
             }
@@ -236,7 +249,7 @@ impl Fleet {
                 if self.flaw == Flaw::RefusalWaitedFor {
                     forget_refusals(&mut world.nodes[number].view);
                 }
-                let local = Local { has_soaked: true, is_expired };
+                let local = Local { has_soaked: true, is_early: false, is_expired };
                 let node = &world.nodes[number];
                 let act = refuse(node).unwrap_or_else(|| act(node.stage, &node.view, local, self.limits));
                 self.perform(&mut world, number, act, true);
@@ -288,6 +301,7 @@ impl Fleet {
                 board.members[0].refused = true;
             }
             Mishap::CopiedReport => board.members[0].returned = board.members[0].report,
+            Mishap::MomentComes => {}
         }
     }
 
@@ -302,7 +316,7 @@ impl Fleet {
                     world.nodes.get(owner).is_some_and(|node| !node.is_out && node.view.tickets.is_empty())
                 })
             }
-            Mishap::Void => true,
+            Mishap::Void | Mishap::MomentComes => true,
             Mishap::Copy => self.flaw == Flaw::CopyTakesPart,
             // Whoever finds it at work waits until it is silent.
             Mishap::PutBack => !node.is_out && world.board.members[0].report.is_some(),
@@ -391,7 +405,7 @@ impl Model for Fleet {
                     events.push(Event::Ends { node: number, health });
                 }
             }
-            for act in self.acts(node) {
+            for act in self.acts(node, world.is_early()) {
                 if matches!(act, Act::Take { .. } | Act::Report(_) | Act::ReportReturn(_) | Act::Decide(_)) {
                     events.push(Event::DoesUnheard { node: number, act });
                 }
@@ -481,6 +495,9 @@ impl Model for Fleet {
             Property::always("who bans a release does not run it", |_, world: &World| {
                 !world.nodes.iter().any(|node| node.bans && node.is_out && node.stage != Stage::Waiting)
             }),
+            Property::always("before the moment nobody is out of service", |_, world: &World| {
+                !world.is_early() || !world.nodes.iter().any(|node| node.is_out)
+            }),
             Property::always("few fail before it halts", |fleet: &Fleet, world: &World| {
                 let failed =
                     world.nodes.iter().filter(|node| node.stage == Stage::Done { health: Health::Failed });
@@ -526,7 +543,7 @@ const SOUND: Fleet = Fleet {
 };
 
 /// Everything that may happen beside, the flaw that makes it a mistake, and what it violates then.
-const MISHAPS: [(Mishap, Flaw, Limits, &str); 7] = [
+const MISHAPS: [(Mishap, Flaw, Limits, &str); 8] = [
     (Mishap::Rot, Flaw::BadForEver, ONE_AT_ONCE, "when faults end"),
     (Mishap::Void, Flaw::None, ONE_AT_ONCE, ""),
     (Mishap::Copy, Flaw::CopyTakesPart, ONE_AT_ONCE, "at most"),
@@ -534,6 +551,7 @@ const MISHAPS: [(Mishap, Flaw, Limits, &str); 7] = [
     (Mishap::Ban, Flaw::RefusalWaitedFor, ONE_AT_ONCE, "who cannot"),
     (Mishap::Ban, Flaw::BanIgnored, ONE_AT_ONCE, "who bans"),
     (Mishap::CopiedReport, Flaw::SignatureCopied, UNDONE, "what was kept"),
+    (Mishap::MomentComes, Flaw::MomentIgnored, ONE_AT_ONCE, "before the moment"),
 ];
 
 fn check(fleet: &Fleet) {

@@ -129,6 +129,8 @@ pub struct Limits {
 pub struct Local {
     /// The open wave was finished for as long as it must be, by this node's own clock.
     pub has_soaked: bool,
+    /// The moment before which nobody switches is to come, by this node's clock.
+    pub is_early: bool,
     /// The proposal's time is over, by this node's clock.
     pub is_expired: bool,
 }
@@ -254,7 +256,7 @@ impl View {
 }
 
 fn waiting(view: &View, local: Local, limits: Limits) -> Act {
-    if let Some(number) = view.ticket_of(view.me, false) {
+    if let Some(number) = view.ticket_of(view.me, false).filter(|_| !local.is_early) {
         return Act::Enter(Stage::Taking { number });
     }
     if view.end.is_some() || view.halt || view.contradiction {
@@ -265,10 +267,9 @@ fn waiting(view: &View, local: Local, limits: Limits) -> Act {
     }
     let Some(mine) = view.mine().filter(|member| !member.waived) else { return Act::Wait };
     let has_place = view.unfinished() < limits.at_once as usize;
+    let is_time = !local.is_early && !local.is_expired;
     match u32::try_from(view.tickets.len()) {
-        Ok(number) if has_place && mine.wave <= view.wave && !local.is_expired => {
-            Act::Enter(Stage::Taking { number })
-        }
+        Ok(number) if has_place && mine.wave <= view.wave && is_time => Act::Enter(Stage::Taking { number }),
         _ => Act::Wait,
     }
 }

@@ -82,10 +82,12 @@ impl<'a> Member<'a> {
             let has_soaked = self.has_soaked()?;
             let now = self.clock.wall();
             let Some(follow) = self.rolling() else { return Ok(Next::Wait) };
-            let local = Local { has_soaked, is_expired: now > follow.rollout.proposal.expires };
-            let is_early = follow.rollout.begins_after(now).is_some();
+            let local = Local {
+                has_soaked,
+                is_early: follow.rollout.begins_after(now).is_some(),
+                is_expired: now > follow.rollout.proposal.expires,
+            };
             match act(stage, &follow.view, local, follow.limits()) {
-                Act::Enter(Stage::Taking { .. }) if is_early => return Ok(Next::Wait),
                 Act::Wait => return Ok(if is_over(stage) { Next::Off } else { Next::Wait }),
                 Act::Enter(stage) => self.enter(AnyStage::Rolling(stage))?,
                 Act::Switch => return Ok(Next::Switch),
