@@ -3,6 +3,7 @@
 pub mod args;
 mod care;
 mod check;
+mod page;
 mod people;
 mod propose;
 mod report;
@@ -23,6 +24,7 @@ use crate::coord::board::directory::DirectoryBoard;
 use crate::coord::board::helper::HelperBoard;
 use crate::coord::board::serve::serve;
 use crate::coord::facts::Fleet;
+use crate::coord::heard::Heard;
 use crate::coord::look::{Signer, Trust};
 use crate::coord::operate::{self, Operator};
 use crate::coord::rollout::Rollout;
@@ -310,5 +312,14 @@ fn rollout(operator: &mut Operator<'_>, fleet: &Fleet, number: Option<u64>) -> R
         None => operator
             .newest(fleet)?
             .ok_or_else(|| operate::Error::Refused("there was no rollout yet".into()).into()),
+    }
+}
+
+/// Nothing, unless the storage is away.
+fn heard(heard: Heard) -> Result<(), Error> {
+    match heard {
+        // `fleet status` has it among its remarks.
+        Heard::Yes | Heard::Bad(_) => Ok(()),
+        Heard::Away(why) => Err(Error::Unreachable(why)),
     }
 }

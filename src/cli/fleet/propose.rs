@@ -107,7 +107,7 @@ fn in_the_way(operator: &mut Operator<'_>, open: &Rollout) -> Result<String, Err
     if open.proposal.mode == Mode::Rolling
         && let Some(mut follow) = Rolling::new(open.clone(), usize::MAX, operator.voice())
     {
-        super::status::heard(follow.read(operator.board))?;
+        super::heard(follow.read(operator.board))?;
         let out = follow.view.tickets.iter().filter(|ticket| !follow.view.has_finished(**ticket));
         let names: Vec<_> = out.filter_map(|ticket| open.proposal.members.get(ticket.owner)).collect();
         if let (true, Some(first)) = (follow.view.halt, names.first()) {

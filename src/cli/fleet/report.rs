@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::args::RolloutArgs;
+use super::heard;
 use super::propose::ended;
-use super::status::heard;
 use super::{rollout, settings, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::Error;
