@@ -14,7 +14,7 @@ use crate::lifecycle::rehearsal;
 use crate::lifecycle::{adopting, agreement, data, node, staging, upstream};
 use crate::release::trust::SignError;
 use crate::release::{pack, publish};
-use crate::store;
+use crate::store::{self, Damage};
 use crate::sys::{disk, owned};
 use crate::types::escaped_path;
 
@@ -332,7 +332,7 @@ fn of_driver(error: &driver::Error) -> Failure {
         }
         E::Busy(_) => Failure::new(code::BUSY, error, Some("wait for it, or look at `cutover status`")),
         E::Overtaken(_) => Failure::new(code::NOT_NOW, error, Some("`cutover log` shows who did, and why")),
-        E::Journal { why, .. } if is_of_newer(why) => {
+        E::Journal { why: Damage::Newer(_), .. } => {
             let hint = "install the newer cutover again that wrote it, then run `cutover recover`";
             Failure::new(code::NEEDS_PERSON, error, Some(hint))
         }
@@ -364,7 +364,7 @@ fn of_store(error: &store::Error, otherwise: u8) -> Failure {
                 "look what it is; `cutover adopt --help` says how what was installed by hand is taken over";
             Failure::new(code::NEEDS_PERSON, error, Some(hint))
         }
-        E::Damaged { why, .. } if is_of_newer(why) => {
+        E::Damaged { why: Damage::Newer(_), .. } => {
             let hint = "install the newer cutover again that wrote it; without that file bans, holds and what channels \
                         said are forgotten";
             Failure::new(code::NEEDS_PERSON, error, Some(hint))
@@ -397,11 +397,6 @@ fn of_store(error: &store::Error, otherwise: u8) -> Failure {
             Failure::new(code::USAGE, error, Some("keep all of the root on one file system"))
         }
     }
-}
-
-/// Whether a file is whole, and says what this cutover does not know yet.
-fn is_of_newer(why: &str) -> bool {
-    why.contains("written by a newer cutover") || why.starts_with("unknown field")
 }
 
 fn of_data(error: &data::Error) -> Failure {

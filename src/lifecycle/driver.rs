@@ -11,7 +11,7 @@ use super::forward::GLANCE;
 use super::machine::{self, Illegal};
 use super::settings::Settings;
 use crate::health;
-use crate::store::{self, Kept, Store};
+use crate::store::{self, Damage, Kept, Store};
 use crate::sys::clock::Clock;
 use crate::sys::lock::{Attempt, Holder, Lock};
 use crate::types::Version;
@@ -52,7 +52,7 @@ pub enum Error {
     Journal {
         path: std::path::PathBuf,
         /// What is wrong with it.
-        why: String,
+        why: Damage,
     },
 }
 

@@ -16,7 +16,7 @@ use super::view::{
     RollbackView, SourceView, Status, StoreView, TrialView, UnitView, UpdateView,
 };
 use crate::coord::settings::Mode;
-use crate::store::{self, Kept, Layout, Pointer, Sealed, Store};
+use crate::store::{self, Damage, Kept, Layout, Pointer, Sealed, Store};
 use crate::sys::disk::Disk;
 use crate::sys::lock;
 use crate::types::record::{Intent, Phase, Record, Stands};
@@ -37,9 +37,11 @@ pub fn status(
         Kept::Missing => None,
         Kept::Whole(record) => Some(record),
         Kept::Damaged(why) => {
-            problems.push(format!(
-                "`.cutover/journal.json` cannot be trusted: {why}; look at what runs, then move it away"
-            ));
+            let way_out = match why {
+                Damage::Newer(_) => "install that one again",
+                Damage::Spoilt(_) => "look at what runs, then move it away",
+            };
+            problems.push(format!("`.cutover/journal.json` cannot be trusted: {why}; {way_out}"));
             None
         }
     };
@@ -119,10 +121,13 @@ fn trusted(state: Kept<State>, name: &str, problems: &mut Vec<String>) -> State 
         Kept::Missing => State::default(),
         Kept::Whole(state) => state,
         Kept::Damaged(why) => {
-            problems.push(format!(
-                "`.cutover/{name}` cannot be trusted: {why}; moved away, the node begins anew, without holds, pins, \
-                 bans and a way back"
-            ));
+            let way_out = match why {
+                Damage::Newer(_) => "install that one again",
+                Damage::Spoilt(_) => {
+                    "moved away, the node begins anew, without holds, pins, bans and a way back"
+                }
+            };
+            problems.push(format!("`.cutover/{name}` cannot be trusted: {why}; {way_out}"));
             State::default()
         }
     }

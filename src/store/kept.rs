@@ -24,8 +24,18 @@ const BYTES_MAX: usize = 4 << 20;
 pub enum Kept<T> {
     Missing,
     Whole(T),
-    /// It cannot be believed, and why.
-    Damaged(String),
+    Damaged(Damage),
+}
+
+/// Why a file of ours cannot be believed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    /// It is as it was written, and says what this program does not know: a newer one wrote it.
+    #[error("it was written by a newer cutover ({0})")]
+    Newer(String),
+    /// It is not as it was written, or was never ours.
+    #[error("{0}")]
+    Spoilt(String),
 }
 
 #[derive(Serialize)]
@@ -65,27 +75,29 @@ pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Kept<T>, Error> {
         Ok(None) => return Ok(Kept::Missing),
         Ok(Some(bytes)) => bytes,
         Err(error) if error.source.raw_os_error().is_some() => return Err(error),
-        Err(error) => return Ok(Kept::Damaged(error.source.to_string())),
+        Err(error) => return Ok(Kept::Damaged(Damage::Spoilt(error.source.to_string()))),
     };
     Ok(parse(&bytes).map_or_else(Kept::Damaged, Kept::Whole))
 }
 
 /// Reads the content of such a file.
-pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Damage> {
     #[derive(Deserialize)]
     struct Format {
         format: u32,
     }
-    let format: Format =
-        serde_json::from_slice(bytes).map_err(|error| format!("it is not a file of cutover's: {error}"))?;
+    let format: Format = serde_json::from_slice(bytes)
+        .map_err(|error| Damage::Spoilt(format!("it is not a file of cutover's: {error}")))?;
     if format.format > FORMAT {
-        return Err(format!("it was written by a newer cutover (format {})", format.format));
+        return Err(Damage::Newer(format!("format {}", format.format)));
     }
-    let reading: Reading<'_> = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let reading: Reading<'_> =
+        serde_json::from_slice(bytes).map_err(|error| Damage::Spoilt(error.to_string()))?;
     if Digest::of(reading.body.get().as_bytes()) != reading.sum {
-        return Err("its content does not match its checksum".into());
+        return Err(Damage::Spoilt("its content does not match its checksum".into()));
     }
-    serde_json::from_str(reading.body.get()).map_err(|error| error.to_string())
+    // The checksum holds, so some cutover wrote just this.
+    serde_json::from_str(reading.body.get()).map_err(|error| Damage::Newer(error.to_string()))
 }
 
 #[cfg(test)]
@@ -113,6 +125,9 @@ mod tests {
             }
             assert!(parse::<State>(&whole[..position]).is_err(), "cut at {position}");
         }
-        assert!(parse::<State>(br#"{"format":2,"new":true}"#).unwrap_err().contains("newer cutover"));
+        let later = parse::<State>(br#"{"format":2,"new":true}"#);
+        assert_eq!(later, Err(Damage::Newer("format 2".into())));
+        save(&Disk::default(), &path, &serde_json::json!({"not_known_yet": true})).unwrap();
+        assert!(matches!(load::<State>(&path).unwrap(), Kept::Damaged(Damage::Newer(_))));
     }
 }

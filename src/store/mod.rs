@@ -33,7 +33,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use history::{newest as newest_history, read as read_history, totals};
-pub use kept::Kept;
+pub use kept::{Damage, Kept};
 pub use layout::Layout;
 pub use memory::Memory;
 pub use pointer::{Pointer, ReadyPointer};
@@ -97,7 +97,7 @@ pub enum Error {
     Damaged {
         path: PathBuf,
         /// What is wrong with it.
-        why: String,
+        why: Damage,
     },
     /// A tree is here, and nothing tells of which release it is.
     #[error("nothing tells what release {version} is: `{}` is missing", .path.display())]

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Kept, Store, kept};
+use super::{Damage, Error, Kept, Store, kept};
 use crate::types::{Digest, ReleaseId, Version};
 
 /// What is kept of a release when its tree is sealed.
@@ -73,7 +73,9 @@ impl Store {
         self.tree(version)?;
         match self.sealed(version)? {
             Kept::Whole(sealed) if sealed.release.version == *version => Ok(sealed),
-            Kept::Whole(_) => Err(self.damaged_seal(version, "it describes another release")),
+            Kept::Whole(_) => {
+                Err(self.damaged_seal(version, Damage::Spoilt("it describes another release".into())))
+            }
             Kept::Missing => {
                 Err(Error::Unknown { version: version.clone(), path: self.layout.sealed(version) })
             }
@@ -81,7 +83,7 @@ impl Store {
         }
     }
 
-    fn damaged_seal(&self, version: &Version, why: impl Into<String>) -> Error {
-        Error::Damaged { path: self.layout.sealed(version), why: why.into() }
+    fn damaged_seal(&self, version: &Version, why: Damage) -> Error {
+        Error::Damaged { path: self.layout.sealed(version), why }
     }
 }

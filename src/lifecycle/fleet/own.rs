@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::super::agreement::Error;
 use crate::coord::rules::{rolling, synchronous};
 use crate::coord::{NodeName, rollout::Rollout};
-use crate::store::kept;
+use crate::store::{Damage, kept};
 use crate::sys::disk::Disk;
 use crate::sys::lock;
 use crate::types::record::{Deadline, Moments};
@@ -201,7 +201,7 @@ impl Kept {
                 let seen: Option<Own> = Some(own);
                 Ok(seen.clone().map(|own| Self { disk: disk.clone(), path: path.to_owned(), own, seen }))
             }
-            kept::Kept::Damaged(why) => Err(damaged(path, why)),
+            kept::Kept::Damaged(why) => Err(damaged(path, &why)),
         }
     }
 
@@ -240,7 +240,7 @@ impl Kept {
         let there = match kept::load(&self.path)? {
             kept::Kept::Missing => None,
             kept::Kept::Whole(own) => Some(own),
-            kept::Kept::Damaged(why) => return Err(damaged(&self.path, why)),
+            kept::Kept::Damaged(why) => return Err(damaged(&self.path, &why)),
         };
         if there != self.seen && there.as_ref() != Some(&self.own) {
             return Err(Error::Overtaken { path });
@@ -283,7 +283,7 @@ impl Kept {
         let handed: Handed = match found {
             kept::Kept::Missing => return Ok(BTreeMap::new()),
             kept::Kept::Whole(handed) => handed,
-            kept::Kept::Damaged(why) => return Err(damaged(&path, why)),
+            kept::Kept::Damaged(why) => return Err(damaged(&path, &why)),
         };
         let is_ours = self.part().is_some_and(|part| part.rollout == handed.rollout);
         Ok(if is_ours { handed.gates } else { BTreeMap::new() })
@@ -299,6 +299,6 @@ impl Kept {
     }
 }
 
-fn damaged(path: &Path, why: String) -> Error {
-    Error::Record { path: path.display().to_string(), why }
+fn damaged(path: &Path, why: &Damage) -> Error {
+    Error::Record { path: path.display().to_string(), why: why.to_string() }
 }

@@ -22,7 +22,7 @@ use cutover::lifecycle::service::{Error as ServiceError, Invalid as ServiceInval
 use cutover::lifecycle::staging::Error as StagingError;
 use cutover::lifecycle::units::Error as UnitsError;
 use cutover::lifecycle::upstream::Error as UpstreamError;
-use cutover::store::{Error as StoreError, Layout, Need, Settings, Store};
+use cutover::store::{Damage, Error as StoreError, Layout, Need, Settings, Store};
 use cutover::sys::disk::{Disk, Error as DiskError};
 use cutover::sys::lock::Holder;
 use cutover::sys::owned::Error as OwnedError;
@@ -174,7 +174,7 @@ examples! { store_errors: StoreError {
     Disk => each(disk_errors(), StoreError::Disk),
     Root => [StoreError::Root { root: "/srv/shop".into(), why: text("there is no such directory") }],
     StrangePointer => [StoreError::StrangePointer { path: "/srv/shop/current".into(), why: text("it is a directory") }],
-    Damaged => [StoreError::Damaged { path: "/srv/shop/.cutover/state.json".into(), why: text("it ends too early") }],
+    Damaged => [StoreError::Damaged { path: "/srv/shop/.cutover/state.json".into(), why: Damage::Spoilt(text("it ends too early")) }],
     Unknown => [StoreError::Unknown { version: version(), path: "/srv/shop/.cutover/manifests/2.0.0.json".into() }],
     Locked => [StoreError::Locked {
         path: "/srv/shop/.cutover/state.lock".into(),
@@ -200,7 +200,7 @@ examples! { driver_errors: DriverError {
     Data => [DriverError::Data(text("cannot rename `/srv/shop/data`: read-only file system"))],
     Busy => [DriverError::Busy(None)],
     Overtaken => [DriverError::Overtaken(text("release 2 is not switched to: by hand"))],
-    Journal => [DriverError::Journal { path: "/srv/shop/.cutover/journal.json".into(), why: text("it is cut") }],
+    Journal => [DriverError::Journal { path: "/srv/shop/.cutover/journal.json".into(), why: Damage::Spoilt(text("it is cut")) }],
 }}
 
 examples! { node_errors: NodeError {

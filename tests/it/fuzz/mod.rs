@@ -282,7 +282,7 @@ fn fuzz_journal() {
             outcomes.push(match store.journal() {
                 Ok(Kept::Whole(record)) => format!("{:?}", record.phase),
                 Ok(Kept::Missing) => "missing".to_owned(),
-                Ok(Kept::Damaged(why)) => why,
+                Ok(Kept::Damaged(why)) => why.to_string(),
                 Err(error) => error.to_string(),
             });
         }
