@@ -218,10 +218,15 @@ soak = "0s"
         drop(std::fs::remove_dir_all(self.path(&format!("n{number}-copy"))));
     }
 
+    /// The node at which a person sits who helps this one.
+    pub fn helper_of(&self, number: usize) -> usize {
+        (number + 1) % self.size
+    }
+
     /// What a person does for a machine that is to go on under a name that is not its own any more.
     pub fn let_in_again(&self, number: usize) {
         let name = format!("n{number}");
-        let helper = (number + 1) % self.size;
+        let helper = self.helper_of(number);
         for (who, words) in [
             (helper, &["fleet", "replace", &name][..]),
             (number, &["fleet", "join"][..]),

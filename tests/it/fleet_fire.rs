@@ -187,8 +187,10 @@ impl<'a> Fire<'a> {
     /// A person has switched the copy off. Nothing is under way on the other one, or it ends that first.
     fn let_in_again(&mut self, nodes: &mut Nodes) {
         let Some(number) = self.was_cloned.filter(|_| self.share.is_none()) else { return };
-        let is_plugged = !self.plugged.contains_key(&number);
-        if self.fleet.root(number).join(".cutover/journal.json").exists() || !is_plugged {
+        // The person sits at another node, and needs the storage there, too.
+        let is_cut_off = |number| self.plugged.contains_key(&number);
+        let is_at_work = self.fleet.root(number).join(".cutover/journal.json").exists();
+        if is_at_work || is_cut_off(number) || is_cut_off(self.fleet.helper_of(number)) {
             return;
         }
         if let Some(mut child) = nodes.running.remove(&number) {
