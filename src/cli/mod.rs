@@ -70,10 +70,10 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     logging::begin(&cli.global);
     let interrupted = Arc::new(AtomicBool::new(false));
-    let watched = if heeds_signals(&cli.command) {
-        stop::watch_signals(&interrupted).map_err(Error::from)
-    } else {
-        Ok(())
+    let watched = match &cli.command {
+        // It ends with whoever started it.
+        Command::BoardHelper(_) => Ok(()),
+        command => stop::watch_signals(heeds_signals(command).then_some(&interrupted)).map_err(Error::from),
     };
     match watched.and_then(|()| dispatch(&cli, interrupted)) {
         // The exit code of an update tells its outcome, whoever hears the rest.
@@ -146,7 +146,8 @@ fn dispatch(cli: &Cli, interrupted: Arc<AtomicBool>) -> Result<u8, Error> {
 
 /// The commands that do not just end when Ctrl-C is typed: they have something to put in order first, or to tell.
 fn heeds_signals(command: &Command) -> bool {
-    let watches = matches!(command, Command::Status(args) if args.watch);
+    let watches = matches!(command, Command::Status(args) if args.watch)
+        || matches!(command, Command::Log(args) if args.follow);
     let changes =
         matches!(command, Command::Stage(_) | Command::Rehearse(_) | Command::Commit | Command::Fleet(_));
     watches

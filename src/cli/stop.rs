@@ -1,5 +1,6 @@
 //! How a run ends before its time: by signals; and, in builds for tests, before a chosen change of the disk.
 
+use std::ffi::c_int;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,25 +8,57 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::sys::clock::Clock;
 use crate::sys::disk::{self, Context, Disk};
+use crate::sys::orphans;
 
-/// For commands that change what runs. Ctrl-C is noticed at the next step: while a release is staged it ends the process
-/// ([`EndAtOnce`]), before the switch it calls the update off, in a trial it goes back. A lost terminal (SIGHUP) ends
-/// nothing. SIGTERM and SIGKILL end the process at once: whatever they interrupt, the journal says how to go on.
-pub fn watch_signals(interrupted: &Arc<AtomicBool>) -> Result<(), disk::Error> {
-    let ignored = Arc::new(AtomicBool::new(false));
+/// How signals end this process. What it has started ends with it: commands have process groups of their own, and Ctrl-C
+/// reaches them through us only.
+///
+/// With `interrupted`, for commands that change what runs, the first Ctrl-C is noticed at the next step: while a release is
+/// staged it ends the process ([`EndAtOnce`]), before the switch it calls the update off, in a trial it goes back. A lost
+/// terminal (SIGHUP) ends nothing. All other signals, and the second Ctrl-C, end the process at once: whatever they
+/// interrupt, the journal says how to go on.
+pub fn watch_signals(interrupted: Option<&Arc<AtomicBool>>) -> Result<(), disk::Error> {
     let watch = || -> io::Result<()> {
-        // The second Ctrl-C ends the process.
-        signal_hook::flag::register_conditional_default(signal_hook::consts::SIGINT, interrupted.clone())?;
-        signal_hook::flag::register(signal_hook::consts::SIGINT, interrupted.clone())?;
-        signal_hook::flag::register(signal_hook::consts::SIGHUP, ignored.clone())?;
+        // What the caller ignores (`nohup`) stays ignored.
+        let mut ending: Vec<_> = ENDING.into_iter().filter(|signal| !is_ignored(*signal)).collect();
+        let ignored = Arc::new(AtomicBool::new(false));
         // A file that may grow no further (RLIMIT_FSIZE) is an error of its write, and not the end of an update.
-        signal_hook::flag::register(nix::libc::SIGXFSZ, ignored)?;
+        signal_hook::flag::register(nix::libc::SIGXFSZ, ignored.clone())?;
+        if interrupted.is_some() {
+            signal_hook::flag::register(SIGHUP, ignored)?;
+            ending.retain(|signal| ![SIGHUP, SIGINT].contains(signal));
+            ending.push(SIGINT);
+        }
+        let mut signals = Signals::new(ending)?;
+        let interrupted = interrupted.map(Arc::clone);
+        std::thread::spawn(move || {
+            for signal in signals.forever() {
+                let wanted = interrupted.as_ref().filter(|_| signal == SIGINT);
+                if wanted.is_none_or(|interrupted| interrupted.swap(true, Ordering::Relaxed)) {
+                    orphans::kill_children();
+                    let _ = signal_hook::low_level::emulate_default_handler(signal);
+                }
+            }
+        });
         Ok(())
     };
     watch().context("watch signals of", Path::new("this process"))
+}
+
+/// The signals by which people and services end a process.
+const ENDING: [c_int; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
+
+/// Whether this process was begun with the signal ignored (proc_pid_status(5)).
+fn is_ignored(signal: c_int) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    (mask >> (signal - 1)) & 1 == 1
 }
 
 /// How often somebody looks whether Ctrl-C was typed.
@@ -45,6 +78,7 @@ impl EndAtOnce {
         std::thread::spawn(move || {
             while !over.load(Ordering::Relaxed) {
                 if interrupted.load(Ordering::Relaxed) {
+                    orphans::kill_children();
                     std::process::exit(tell().into());
                 }
                 std::thread::sleep(LOOK_EVERY);

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,8 @@ use crate::types::often;
 
 /// How much longer than its own time limit a check is waited for.
 const GRACE: Duration = Duration::from_secs(1);
+/// How often somebody is asked whether the answers are still wanted.
+const WANTED_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Debug, Default)]
 pub struct Context {
@@ -62,15 +66,32 @@ impl Checks {
     /// Asks those that are due, side by side. `at` is the time since the release was started; it never goes back.
     /// Returns after the longest time limit at the latest.
     pub fn observe(&mut self, at: Duration) -> Vec<Observation> {
+        self.observe_unless(at, &|| false)
+    }
+
+    /// The same. As soon as nobody wants the answers any more, those that are missing are left out, and commands are ended.
+    pub fn observe_unless(&mut self, at: Duration, is_unwanted: &dyn Fn() -> bool) -> Vec<Observation> {
         let begin = Instant::now();
-        let asked: Vec<_> = self.take_due(at).into_iter().map(|check| ask(check, &self.context)).collect();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let due = self.take_due(at);
+        let asked = due.into_iter().map(|check| ask(check, &self.context, Arc::clone(&is_over)));
+        let asked: Vec<_> = asked.collect();
         let mut observations = Vec::new();
         if !self.context.units.is_empty() {
             self.observe_units(&mut observations);
         }
-        for (check, answer) in asked {
-            let limit = (check.limit().0 + GRACE).saturating_sub(begin.elapsed());
-            match answer.recv_timeout(limit) {
+        let mut asked = asked.into_iter();
+        while let Some((check, answer)) = asked.next() {
+            let limit = check.limit().0 + GRACE;
+            let Some(told) = await_answer(&answer, begin, limit, is_unwanted) else {
+                is_over.store(true, Ordering::Relaxed);
+                let commands =
+                    std::iter::once((check, answer)).chain(asked).filter(|(check, _)| check.exec.is_some());
+                // Whoever goes on, or ends, leaves none of them behind.
+                commands.for_each(|(_, answer)| drop(answer.recv_timeout(GRACE)));
+                break;
+            };
+            match told {
                 Ok(Observation { ok: Answer::Healthy, name, took, .. }) if check.systemd.is_some() => {
                     // Restarts are compared here: the thread that asked does not know the earlier numbers.
                     let units = check.systemd.map(|systemd| systemd.units).unwrap_or_default();
@@ -228,8 +249,27 @@ fn judge_unit(unit: &Unit, restarts_first: u64) -> (Answer, String) {
     }
 }
 
-/// Begins to ask; the answer comes through the channel, or never.
-fn ask(check: Check, context: &Context) -> (Check, mpsc::Receiver<Observation>) {
+/// Waits for an answer, until so long after the beginning. `None`: nobody wants it any more.
+fn await_answer(
+    answer: &mpsc::Receiver<Observation>,
+    begin: Instant,
+    limit: Duration,
+    is_unwanted: &dyn Fn() -> bool,
+) -> Option<Result<Observation, RecvTimeoutError>> {
+    loop {
+        let left = limit.saturating_sub(begin.elapsed());
+        match answer.recv_timeout(left.min(WANTED_EVERY)) {
+            Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
+            told => return Some(told),
+        }
+        if is_unwanted() {
+            return None;
+        }
+    }
+}
+
+/// Begins to ask; the answer comes through the channel, or never. A command is ended once it `is_over`.
+fn ask(check: Check, context: &Context, is_over: Arc<AtomicBool>) -> (Check, mpsc::Receiver<Observation>) {
     let (sender, receiver) = mpsc::channel();
     let (asked, context) = (check.clone(), context.clone());
     std::thread::spawn(move || {
@@ -240,7 +280,10 @@ fn ask(check: Check, context: &Context) -> (Check, mpsc::Receiver<Observation>) 
             _ if entered.is_err() => (Answer::CannotRun, told(entered)),
             Ok(Kind::Http(http)) => web::http(http, limit),
             Ok(Kind::Tcp(tcp)) => probes::tcp(tcp, limit),
-            Ok(Kind::Exec(exec)) => probes::exec(exec, limit, &context.tree, &context.env),
+            Ok(Kind::Exec(exec)) => {
+                let is_unwanted = || is_over.load(Ordering::Relaxed);
+                probes::exec(exec, limit, &context.tree, &context.env, &is_unwanted)
+            }
             Ok(Kind::File(file)) => probes::file(file, &context.tree),
             Ok(Kind::Systemd(_)) => (Answer::Healthy, String::new()),
             Err(invalid) => (Answer::CannotRun, invalid.to_string()),

@@ -55,8 +55,14 @@ pub fn tcp(check: &Tcp, limit: Duration) -> Told {
     told
 }
 
-/// Runs a command in the tree.
-pub fn exec(check: &Exec, limit: Duration, tree: &Path, env: &[(String, OsString)]) -> Told {
+/// Runs a command in the tree, as long as somebody wants it.
+pub fn exec(
+    check: &Exec,
+    limit: Duration,
+    tree: &Path,
+    env: &[(String, OsString)],
+    is_unwanted: &dyn Fn() -> bool,
+) -> Told {
     let mut command = Command::new(check.command.iter().map(OsString::from)).timeout(limit);
     if let Some(program) = command.argv.first_mut() {
         *program = program_in(tree, Path::new(program)).into();
@@ -65,7 +71,7 @@ pub fn exec(check: &Exec, limit: Duration, tree: &Path, env: &[(String, OsString
     command.env.extend(check.env.iter().map(|(name, value)| (name.clone(), value.into())));
     command.directory = Some(tree.to_owned());
     command.user.clone_from(&check.user);
-    let outcome = process::run(&command);
+    let outcome = process::run_unless(&command, is_unwanted);
     let answer = match outcome.end {
         End::Exited(0) => Answer::Healthy,
         End::Exited(process::NOT_NOW) => Answer::NotYet,
@@ -161,7 +167,7 @@ mod tests {
         let ask = |command: &[&str]| {
             let command = command.iter().map(|&word| word.to_owned()).collect();
             let check = Exec { command, user: None, env: [].into(), timeout: None };
-            exec(&check, LIMIT, tree.path(), &[("CUTOVER_APP".into(), "shop".into())])
+            exec(&check, LIMIT, tree.path(), &[("CUTOVER_APP".into(), "shop".into())], &|| false)
         };
         assert_eq!(ask(&["smoke", "-c", "test -h smoke && test $CUTOVER_APP = shop"]).0, Answer::Healthy);
         assert_eq!(ask(&["./smoke", "-c", "exit 75"]).0, Answer::NotYet);

@@ -31,13 +31,16 @@ pub(super) fn next(status: &Status, record: Option<&Record>) -> Vec<String> {
             lines.push(line("commit", "keep the new release now"));
             lines.push(line("rollback --now", "end the trial and go back"));
             if is_left {
-                lines.push(line("recover", "watch it again; the deadline timer does so, too"));
+                lines.push(line("recover", "watch it again (under systemd a timer does so, too)"));
             }
         }
         Doing::Staged | Doing::Waiting => {
+            let is_sick = status.blocked.iter().any(|blocked| blocked.policy == "baseline");
             if status.hold.is_some() {
                 lines.push(line("unhold", "let automatic switching go on"));
-            } else if status.update.is_none() && !status.blocked.is_empty() {
+            } else if status.update.is_none() && is_sick {
+                lines.push(line("health", "what the checks say now"));
+            } else if status.update.is_none() && !status.blocked.is_empty() && status.source.url.is_some() {
                 lines.push(line("update --now", "don't wait for window, jitter or phase"));
             }
             if is_left {
@@ -48,7 +51,9 @@ pub(super) fn next(status: &Status, record: Option<&Record>) -> Vec<String> {
                     lines.push(line("hold", "call the switch off, before it begins"));
                 }
             } else if let Some(staged) = &status.staged {
-                lines.push(line(&format!("switch {}", staged.version), "switch to it now"));
+                let (now, why) =
+                    if is_sick { (" --now", "although the old one is not healthy") } else { ("", "now") };
+                lines.push(line(&format!("switch {}{now}", staged.version), &format!("switch to it {why}")));
             }
         }
         Doing::InDoubt => {

@@ -68,7 +68,12 @@ pub enum Direction {
 /// Asks the checks of a release that runs, again and again.
 pub trait Watch {
     /// One round, so long after the watching began. Takes as long as the slowest check.
-    fn observe(&mut self, at: Duration) -> Vec<Observation>;
+    fn observe(&mut self, at: Duration) -> Vec<Observation> {
+        self.observe_unless(at, &|| false)
+    }
+
+    /// The same; checks are ended, and their answers left out, as soon as nobody wants them any more.
+    fn observe_unless(&mut self, at: Duration, is_unwanted: &dyn Fn() -> bool) -> Vec<Observation>;
 }
 
 /// What a failed release wrote last, to be put behind the reason. Nothing where it wrote nothing.

@@ -290,7 +290,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Whether the journal says what it said when the update began to wait.
-    fn is_still(&self, record: &Record) -> bool {
+    pub(super) fn is_still(&self, record: &Record) -> bool {
         matches!(
             self.store.journal(),
             Ok(Kept::Whole(now)) if now.transaction == record.transaction && now.phase == record.phase

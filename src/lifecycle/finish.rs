@@ -160,7 +160,8 @@ pub fn history_entry(now: jiff::Timestamp, record: &Record, end: &End) -> Histor
         unanswered_ms: record.unanswered.as_ref().map(|unanswered| unanswered.total_ms),
         took_ms: u64::try_from(now.duration_since(record.started).as_millis()).unwrap_or(0),
         rollout: record.rollout,
-        by: record.by.clone(),
+        // Whoever ended it, else whoever began it.
+        by: record.ended_by.as_ref().unwrap_or(&record.by).clone(),
         before: std::collections::BTreeMap::new(),
     }
 }

@@ -77,7 +77,8 @@ impl Driver<'_> {
     }
 
     fn judge_baseline(&self, record: &mut Record) -> Result<(), Reason> {
-        judge_baseline(self.application, self.store, self.settings, self.narrator, record)
+        let is_unwanted = |record: &Record| (self.is_interrupted)() || !self.is_still(record);
+        judge_baseline(self.application, self.store, self.settings, self.narrator, record, &is_unwanted)
     }
 
     /// Writes down until when what comes next must have ended, and sees that the timer runs.
@@ -252,7 +253,7 @@ impl Driver<'_> {
             None => self.begin_watching(record, now),
         };
         let at = now.saturating_sub(watching.began);
-        let observations = watching.watch.observe(at);
+        let observations = watching.watch.observe_unless(at, &|| self.is_told(record));
         let verdict = watching.trial.observe(at, &observations);
         self.note_answers(&watching.trial);
         let mut own = match verdict {
@@ -345,21 +346,25 @@ impl Driver<'_> {
     }
 }
 
-/// Checks that fail already are not the new release's fault.
+/// Checks that fail already are not the new release's fault. A slow one is not waited for once nobody wants the update.
 pub(super) fn judge_baseline(
     application: &dyn Application,
     store: &Store,
     settings: &Settings,
     narrator: &dyn Narrator,
     record: &mut Record,
+    is_unwanted: &dyn Fn(&Record) -> bool,
 ) -> Result<(), Reason> {
     let health = &settings.health;
     let Some(from) = record.from.clone().filter(|_| health.baseline != Baseline::Off) else {
         return Ok(());
     };
     let mut watch = application.watch(&from.version, &store.layout.tree(&from.version), None);
-    let sick: Vec<_> =
-        watch.observe(Duration::ZERO).into_iter().filter(|seen| !seen.ok.is_healthy()).collect();
+    let seen = watch.observe_unless(Duration::ZERO, &|| is_unwanted(record));
+    if is_unwanted(record) {
+        return Err(Reason::new(Cause::Operator, INTERRUPTED));
+    }
+    let sick: Vec<_> = seen.into_iter().filter(|seen| !seen.ok.is_healthy()).collect();
     match health.baseline {
         Baseline::Block => {
             let Some(first) = sick.iter().find(|seen| health.is_required(&seen.name)) else { return Ok(()) };

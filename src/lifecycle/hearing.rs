@@ -26,6 +26,19 @@ impl Driver<'_> {
         }))
     }
 
+    /// Whether somebody has said how the trial ends: nobody waits for a slow check then.
+    pub(super) fn is_told(&self, record: &Record) -> bool {
+        let is_asked = || {
+            let request = self.store.request().ok().flatten();
+            request.is_some_and(|request| request.transaction == record.transaction)
+        };
+        let is_banned = || {
+            let state = self.store.trusted_state();
+            state.is_ok_and(|state| state.bad.iter().any(|bad| record.is_banned_by(bad)))
+        };
+        (self.is_interrupted)() || is_asked() || is_banned()
+    }
+
     /// What an operator says goes before what the checks say.
     pub(super) fn hear_operator(&self, record: &mut Record, own: Own) -> Result<Own, Error> {
         if let Some(reason) = self.wants_back(record)? {
@@ -33,7 +46,10 @@ impl Driver<'_> {
         }
         let request = self.store.request()?.filter(|request| request.transaction == record.transaction);
         Ok(match request {
-            Some(_) => Own::Healthy,
+            Some(request) => {
+                record.ended_by = request.by;
+                Own::Healthy
+            }
             None if record.confirm && own == Own::Healthy => Own::Watching,
             None => own,
         })

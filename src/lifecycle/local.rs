@@ -472,7 +472,7 @@ fn is_going_back(record: &Record) -> bool {
 struct Looking(Checks);
 
 impl Watch for Looking {
-    fn observe(&mut self, at: Duration) -> Vec<Observation> {
-        self.0.observe(at)
+    fn observe_unless(&mut self, at: Duration, is_unwanted: &dyn Fn() -> bool) -> Vec<Observation> {
+        self.0.observe_unless(at, is_unwanted)
     }
 }

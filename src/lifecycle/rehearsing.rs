@@ -68,12 +68,13 @@ impl Node<'_> {
     ) -> Result<Result<Rehearsed, Reason>, node::Error> {
         self.ensure_at_rest()?;
         let mut record = self.rehearsal_record(release);
+        let is_interrupted = || self.interrupted.load(Ordering::Relaxed);
+        let (store, is_unwanted) = (self.store, |_: &Record| is_interrupted());
         if let Err(reason) =
-            judge_baseline(application, self.store, self.settings, self.narrator, &mut record)
+            judge_baseline(application, store, self.settings, self.narrator, &mut record, &is_unwanted)
         {
             return Ok(Err(reason));
         }
-        let is_interrupted = || self.interrupted.load(Ordering::Relaxed);
         let within = self.settings.rehearsal.health(&self.settings.health).deadline.0 + PATIENCE;
         record.deadline = Some(deadline::after(self.clock, within));
         if let Err(reason) = application.arm() {

@@ -97,7 +97,7 @@ impl FakeApplication<'_> {
 struct FakeWatch(bool);
 
 impl Watch for FakeWatch {
-    fn observe(&mut self, _: Duration) -> Vec<Observation> {
+    fn observe_unless(&mut self, _: Duration, _: &dyn Fn() -> bool) -> Vec<Observation> {
         let ok = if self.0 { Answer::Healthy } else { Answer::Sick };
         vec![Observation { name: "well".into(), ok, detail: "as made".into(), took: Duration::ZERO }]
     }

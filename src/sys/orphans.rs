@@ -12,11 +12,20 @@ use nix::unistd::{Pid, getpgid};
 pub fn kill_with_children(pid: Pid) -> nix::Result<()> {
     let children = descendants(pid);
     let killed = kill(pid, Signal::SIGKILL);
+    kill_all(children);
+    killed
+}
+
+/// Kills all that this process has started and not let go, before it ends itself.
+pub fn kill_children() {
+    kill_all(descendants(Pid::this()));
+}
+
+fn kill_all(children: Vec<Pid>) {
     for child in children {
         // Hooks have process groups of their own, and lead them.
         let _ = killpg(child, Signal::SIGKILL).or_else(|_| kill(child, Signal::SIGKILL));
     }
-    killed
 }
 
 /// Kills commands that a process of ours had started, and that live on without it: leaders of process groups that have

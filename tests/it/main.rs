@@ -75,6 +75,7 @@ mod terminal;
 mod tls_checks;
 mod touched;
 mod truth;
+mod typed;
 mod way_back;
 mod web;
 mod web_faults;

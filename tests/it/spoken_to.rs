@@ -213,3 +213,59 @@ fn a_hook_does_not_outlive_the_recovery_of_its_update() {
         assert!(!node.has_journal(), "{moment}, {words:?}");
     }
 }
+
+/// What hangs is often just what makes people go back.
+#[test]
+fn a_check_that_hangs_keeps_nobody_waiting() {
+    for (words, code, active) in
+        [(&["rollback"][..], 10, "1"), (&["mark-bad", "2"], 10, "1"), (&["commit"], 0, "2")]
+    {
+        let node = TestNode::new(&[Health::Good, Health::Good]);
+        assert_eq!(node.update(1), 0);
+        let mark = node.path("mark");
+        let hangs = format!("if grep -q 2 VERSION; then touch {}; sleep 600; fi", mark.display());
+        node.set("'test -e well'] }", &format!("'{hangs}'] }}\ntimeout = '10min'"));
+        let mut update = begin(&node, 2);
+        node.wait_until("the check runs", |_| mark.exists());
+        let begin = Instant::now();
+        assert_eq!(node.code(words), 0, "{words:?}");
+        assert_eq!(update.wait().unwrap().code(), Some(code), "{words:?}");
+        assert!(begin.elapsed() < Duration::from_secs(60), "{words:?}");
+        assert_eq!(node.active().as_deref(), Some(active), "{words:?}");
+    }
+}
+
+#[test]
+fn a_trial_that_a_person_ends_has_that_persons_name() {
+    for (words, outcome) in [("rollback", "rolled_back"), ("commit", "committed")] {
+        let node = TestNode::new(&[Health::Good, Health::Good]);
+        assert_eq!(node.update(1), 0);
+        let node = node.with_trial(600);
+        node.set("deadline = '20s'", "deadline = '900s'");
+        let archive = node.archive(2);
+        let mut timer = node.command(&["update", archive.to_str().unwrap(), "--allow-unsigned"]);
+        timer.env("INVOCATION_ID", "1").env_remove("SSH_CONNECTION").env_remove("SUDO_USER");
+        timer.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut update = timer.spawn().unwrap();
+        node.wait_for_journal("\"name\":\"trial\"");
+        assert!(node.command(&[words]).env("SUDO_USER", "anna").output().unwrap().status.success());
+        update.wait().unwrap();
+        let last = &node.status()["last"];
+        assert_eq!((&last["outcome"], &last["by"]), (&outcome.into(), &"anna".into()), "{last}");
+    }
+}
+
+/// What `status` names works: the old release is not healthy, and there is no source to look at.
+#[test]
+fn where_the_old_release_is_sick_status_names_what_helps() {
+    let node = TestNode::new(&[Health::Good, Health::Good]);
+    assert_eq!(node.update(1), 0);
+    node.set("test -e well", "grep -q 2 VERSION");
+    assert_eq!(node.update(2), 15);
+    let status = node.status();
+    assert_eq!(status["blocked"][0]["policy"], "baseline", "{status}");
+    let next = status["next"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned());
+    let commands: Vec<String> = next.map(|line| line.split("  ").next().unwrap().to_owned()).collect();
+    assert_eq!(commands, ["cutover health", "cutover switch 2 --now"]);
+    assert_eq!(node.code(&["switch", "2", "--now"]), 0);
+}
