@@ -51,7 +51,7 @@ pub const MORE: &[More] = &[
             ("cutover list", "what is on this node, and which processes use it"),
             ("cutover list --available", "what the channel names, too"),
         ],
-        exit: &[],
+        exit: &[14],
         see: &["cutover-prune(1)", "cutover-pin(1)"],
     },
     More {
@@ -63,7 +63,7 @@ pub const MORE: &[More] = &[
                 "in a script: exit 0 says there is, 77 says there is not",
             ),
         ],
-        exit: &[12, 77],
+        exit: &[12, 14, 77],
         see: &["cutover-update(1)"],
     },
     More {
@@ -73,7 +73,7 @@ pub const MORE: &[More] = &[
             ("cutover stage 2.4.1", "another release that the channel names"),
             ("cutover stage ./shop-2.4.1.tar.zst", "an archive that is here"),
         ],
-        exit: &[12, 16],
+        exit: &[12, 14, 15, 16],
         see: &["cutover-switch(1)", "cutover-release(5)"],
     },
     More {
@@ -107,7 +107,7 @@ pub const MORE: &[More] = &[
             ("cutover rehearse", "run the channel's release beside the running one, and switch nothing"),
             ("cutover rehearse 2.4.1 && cutover switch 2.4.1", "switch only if that went well"),
         ],
-        exit: &[12, 16],
+        exit: &[12, 14, 15, 16],
         see: &["cutover-update(1)", "cutover.toml(5)"],
     },
     More {
@@ -124,7 +124,7 @@ pub const MORE: &[More] = &[
             ("cutover rollback 2.3.9", "to another release that is here"),
             ("cutover rollback --now", "end the trial that another cutover watches"),
         ],
-        exit: &[14],
+        exit: &[14, 15],
         see: &["cutover-unhold(1)", "cutover-data(1)"],
     },
     More {
@@ -133,31 +133,31 @@ pub const MORE: &[More] = &[
             ("cutover hold --until 2d --reason \"the fair\"", "no automatic switch for two days"),
             ("cutover hold", "until somebody lifts it"),
         ],
-        exit: &[],
+        exit: &[14],
         see: &["cutover-unhold(1)"],
     },
     More {
         command: "unhold",
         examples: &[("cutover unhold", "the timer may switch again")],
-        exit: &[],
+        exit: &[14],
         see: &["cutover-hold(1)"],
     },
     More {
         command: "pin",
         examples: &[("cutover pin 2.3.9", "keep this release, whatever retention says")],
-        exit: &[],
+        exit: &[14],
         see: &["cutover-unpin(1)", "cutover-prune(1)"],
     },
     More {
         command: "unpin",
         examples: &[("cutover unpin 2.3.9", "it goes when it is surplus")],
-        exit: &[],
+        exit: &[14],
         see: &["cutover-pin(1)"],
     },
     More {
         command: "mark-bad",
         examples: &[("cutover mark-bad 2.4.1 --reason \"leaks memory\"", "never switch to it here")],
-        exit: &[],
+        exit: &[14],
         see: &["cutover-mark-good(1)"],
     },
     More {
@@ -166,7 +166,7 @@ pub const MORE: &[More] = &[
             "cutover mark-good 2.4.1",
             "after a trial that failed for another reason than the release",
         )],
-        exit: &[],
+        exit: &[14],
         see: &["cutover-log(1)"],
     },
     More {
@@ -175,7 +175,7 @@ pub const MORE: &[More] = &[
             ("cutover health", "each check, and its answer"),
             ("cutover health --wait", "wait until all pass, as long as a new release may take"),
         ],
-        exit: &[],
+        exit: &[14],
         see: &["cutover.toml(5)"],
     },
     More {
@@ -193,7 +193,7 @@ pub const MORE: &[More] = &[
     More {
         command: "data drop",
         examples: &[("cutover data drop 20261123T041214Z-9f3a6c", "delete it for good")],
-        exit: &[],
+        exit: &[14, 15],
         see: &["cutover-data-list(1)"],
     },
     More {
@@ -202,19 +202,19 @@ pub const MORE: &[More] = &[
             ("cutover verify", "hash the active tree again; exit 12 when it differs"),
             ("cutover verify 2.3.9 --repair", "fetch again what differs"),
         ],
-        exit: &[12],
+        exit: &[12, 14, 16],
         see: &["cutover-list(1)"],
     },
     More {
         command: "diff",
         examples: &[("cutover diff 2.3.9 2.4.1", "changed files, sizes, epochs of data and units")],
-        exit: &[],
+        exit: &[14],
         see: &["cutover-list(1)"],
     },
     More {
         command: "prune",
         examples: &[("cutover prune --dry-run", "what would go"), ("cutover prune", "remove it")],
-        exit: &[],
+        exit: &[14],
         see: &["cutover-pin(1)", "cutover.toml(5)"],
     },
     More {
@@ -248,7 +248,7 @@ pub const MORE: &[More] = &[
             ("cutover adopt /srv/shop/current --version 1.0.0", "make what runs the first release"),
             ("cutover adopt --undo", "put it back where it was; until the first switch"),
         ],
-        exit: &[],
+        exit: &[14, 16],
         see: &["cutover-init(1)", "cutover-status(1)"],
     },
     More {
@@ -263,7 +263,7 @@ pub const MORE: &[More] = &[
                 "nodes fetch still less",
             ),
         ],
-        exit: &[],
+        exit: &[16],
         see: &["cutover-publish(1)", "cutover-release(5)"],
     },
     More {
@@ -328,7 +328,7 @@ pub const MORE: &[More] = &[
     More {
         command: "trust show",
         examples: &[("cutover trust show", "keys, and the highest serial seen of each channel")],
-        exit: &[],
+        exit: &[14],
         see: &["cutover-trust-forget-channel(1)"],
     },
     More {
@@ -473,7 +473,7 @@ pub const MORE: &[More] = &[
     More {
         command: "config check",
         examples: &[("cutover config check --config ./shop.toml", "before it is put in place")],
-        exit: &[],
+        exit: &[14, 15, 16],
         see: &["cutover.toml(5)"],
     },
     More {
@@ -488,7 +488,7 @@ pub const MORE: &[More] = &[
             ("cutover report --html node.html", "this node's past, as a page"),
             ("cutover report --fleet /mnt/coord/shop-web --html fleet.html", "a fleet's rollouts"),
         ],
-        exit: &[],
+        exit: &[14, 16],
         see: &["cutover-log(1)"],
     },
     More {

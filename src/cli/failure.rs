@@ -7,6 +7,8 @@
 //! ```
 //! Each error has its place in one exhaustive match here or in `release`, and nowhere else.
 
+use std::path::Path;
+
 use crate::config::Problem;
 use crate::coord::operate;
 use crate::lifecycle::driver::{self, chain};
@@ -217,7 +219,7 @@ fn of_config(problem: &Problem) -> Failure {
         | Problem::NotText { .. }
         | Problem::InFile { nearest: None, .. }
         | Problem::Contradiction { .. } => {
-            "`cutover config check` tries it without starting anything".to_owned()
+            "mend that; `cutover config check` tries it again, and starts nothing".to_owned()
         }
     };
     Failure::new(code::USAGE, problem, Some(&hint))
@@ -240,6 +242,9 @@ fn of_node(error: &node::Error) -> Failure {
         ),
         E::NoWayBack(_) => {
             told(code::FAILED, "`cutover list` shows what is here; name one: `cutover rollback VERSION`")
+        }
+        E::NoneActive => {
+            told(code::FAILED, "`cutover switch VERSION` begins with one of those that `cutover list` shows")
         }
         E::OldData { named, .. } => {
             let version = named.as_ref().map(|version| format!(" {version}")).unwrap_or_default();
@@ -336,7 +341,10 @@ fn of_driver(error: &driver::Error) -> Failure {
             let hint = "install the newer cutover again that wrote it, then run `cutover recover`";
             Failure::new(code::NEEDS_PERSON, error, Some(hint))
         }
-        E::Journal { path, .. } => {
+        E::Journal { path, why: Damage::Exposed(_) } => {
+            Failure::new(code::NEEDS_PERSON, error, Some(&exposed(path, "then run `cutover recover`")))
+        }
+        E::Journal { path, why: Damage::Spoilt(_) } => {
             let path = path.display();
             let hint = format!(
                 "the pointer is as it was; look at what runs, then move `{path}` away and use `cutover rollback` if needed"
@@ -344,6 +352,12 @@ fn of_driver(error: &driver::Error) -> Failure {
             Failure::new(code::NEEDS_PERSON, error, Some(&hint))
         }
     }
+}
+
+/// How a file is taken back that somebody else could have written.
+fn exposed(path: &Path, then: &str) -> String {
+    let (path, me) = (path.display(), nix::unistd::geteuid());
+    format!("if nobody else has changed it: `chown {me} {path}` and `chmod go-w {path}`; {then}")
 }
 
 fn of_store(error: &store::Error, otherwise: u8) -> Failure {
@@ -359,6 +373,13 @@ fn of_store(error: &store::Error, otherwise: u8) -> Failure {
             };
             Failure::new(code::USAGE, error, Some(&hint))
         }
+        E::StrangePointer { path, .. } if path.is_symlink() && !path.exists() => {
+            let hint = format!(
+                "bring back what it names; or `rm {}`, then `cutover switch VERSION` to one that `cutover list` shows",
+                path.display()
+            );
+            Failure::new(code::NEEDS_PERSON, error, Some(&hint))
+        }
         E::StrangePointer { .. } => {
             let hint =
                 "look what it is; `cutover adopt --help` says how what was installed by hand is taken over";
@@ -369,7 +390,10 @@ fn of_store(error: &store::Error, otherwise: u8) -> Failure {
                         said are forgotten";
             Failure::new(code::NEEDS_PERSON, error, Some(hint))
         }
-        E::Damaged { path, .. } => {
+        E::Damaged { path, why: Damage::Exposed(_) } => {
+            Failure::new(code::NEEDS_PERSON, error, Some(&exposed(path, "then it is used as it stands")))
+        }
+        E::Damaged { path, why: Damage::Spoilt(_) } => {
             let hint = format!("the pointer is untouched; move `{}` away to begin anew", path.display());
             Failure::new(code::NEEDS_PERSON, error, Some(&hint))
         }

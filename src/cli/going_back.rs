@@ -140,8 +140,13 @@ fn held(context: &Context, node: &Node<'_>, way: &WayBack) -> Result<u8, Error> 
 
 /// Says that somebody has written to the tree that comes back. It comes back all the same: it is what there is.
 fn warn_of_changes(context: &Context, node: &Node<'_>, version: Option<&Version>) {
-    let Ok(route) = node.route(version) else { return };
-    let version = &route.back_to.version;
+    if let Ok(route) = node.route(version) {
+        warn_of_changes_in(context, node, &route.back_to.version);
+    }
+}
+
+/// Says that somebody has written to the tree of a release.
+pub(super) fn warn_of_changes_in(context: &Context, node: &Node<'_>, version: &Version) {
     match node.touched_at_a_glance(version) {
         Ok(touched) if touched.is_empty() => {}
         Ok(touched) => context.output.say(&format!(

@@ -21,7 +21,7 @@ use crate::lifecycle::hooks::Hooks;
 use crate::lifecycle::node::Node;
 use crate::lifecycle::settings::Settings;
 use crate::lifecycle::status::is_unadopted;
-use crate::store::{Kept, Pointer, read_history};
+use crate::store::{Kept, Pointer, read_history, unread_history};
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::disk::Disk;
 use crate::sys::owned;
@@ -35,12 +35,15 @@ use crate::types::{Span, escaped, escaped_path};
 /// When it cannot be read, or is over where one ahead is wanted: it would mean "at once", or "never".
 pub fn moment(text: &str, now: Timestamp, is_ahead: bool) -> Result<Timestamp, Error> {
     let escaped = escaped(text.as_bytes());
-    if let Ok(moment) = text.parse::<Timestamp>() {
+    let judged = |moment: Timestamp| {
         if is_ahead && moment <= now {
             let hint = Some(format!("it is {} now", now.strftime("%Y-%m-%dT%H:%M:%SZ")));
-            return Err(Error::Usage { what: format!("`{escaped}` is in the past"), hint });
+            return Err(Error::Usage { what: format!("`{escaped}` is not ahead"), hint });
         }
-        return Ok(moment);
+        Ok(moment)
+    };
+    if let Ok(moment) = text.parse::<Timestamp>() {
+        return judged(moment);
     }
     let wrong = || Error::Usage {
         what: format!("`{escaped}` is not a moment"),
@@ -49,7 +52,7 @@ pub fn moment(text: &str, now: Timestamp, is_ahead: bool) -> Result<Timestamp, E
     if let Ok(Span(span)) = text.parse::<Span>() {
         let span = SignedDuration::try_from(span).map_err(|_| wrong())?;
         let moment = if is_ahead { now.checked_add(span) } else { now.checked_sub(span) };
-        return moment.map_err(|_| wrong());
+        return judged(moment.map_err(|_| wrong())?);
     }
     let time: Time = text.parse().map_err(|_| wrong())?;
     let today = now.to_zoned_datetime(TimeZone::UTC).date().to_datetime(time);
@@ -78,7 +81,17 @@ pub fn log(context: &Context, args: &LogArgs) -> Result<u8, Error> {
         .take(args.number)
         .collect();
     let rows: Vec<Vec<String>> = entries.iter().map(row).collect();
+    let unread = unread_history(&store.layout.history());
+    if unread > 0 {
+        let lines = if unread == 1 { "1 line".to_owned() } else { format!("{unread} lines") };
+        let path = store.layout.history();
+        context.output.say(&format!(
+            "warning: {lines} of `{}` cannot be read: damaged, or of a newer cutover",
+            path.display()
+        ));
+    }
     let text = match (rows.is_empty(), happened) {
+        (true, 0) if unread > 0 => "no entry can be read".to_owned(),
         (true, 0) => "nothing has happened yet".to_owned(),
         (true, _) => format!("none of the {happened} entries was asked for (`--number`, `--since`)"),
         (false, _) => table(&rows),
@@ -199,6 +212,10 @@ fn doubtful_paths(settings: &Settings) -> Vec<String> {
     let mut warnings: Vec<_> = gone
         .map(|path| format!("`{path}` of `[source] keys` is not there: no release can be believed"))
         .collect();
+    let source = &settings.source;
+    if source.url.is_some() && source.keys.is_empty() && !source.allow_unsigned {
+        warnings.push("`[source] keys` is empty: no release of this source can be believed".to_owned());
+    }
     if let Some(path) = settings.metrics.textfile.as_deref().filter(|path| path.is_relative()) {
         let path = path.display();
         warnings.push(format!("`{path}` of `[metrics] textfile` is relative to wherever cutover is started"));

@@ -10,6 +10,7 @@ use super::info::moment;
 use super::update::no_such;
 use crate::lifecycle::finish::ban;
 use crate::lifecycle::node::Node;
+use crate::lifecycle::policy::short;
 use crate::types::state::{Hold, State};
 use crate::types::{ReleaseId, Version};
 
@@ -37,7 +38,7 @@ pub fn hold(context: &Context, args: &HoldArgs) -> Result<u8, Error> {
         let until = args.until.as_deref().map(|text| moment(text, now, true)).transpose()?;
         let reason = args.reason.clone().unwrap_or_default();
         state.hold = Some(Hold { since: now, until, reason, by: node.by.clone() });
-        let until = until.map_or_else(|| "`cutover unhold`".to_owned(), |until| until.to_string());
+        let until = until.map_or_else(|| "`cutover unhold`".to_owned(), short);
         Ok(format!("automatic switching is on hold until {until}"))
     })
 }
@@ -58,14 +59,14 @@ pub fn pin(context: &Context, version: &Version, is_pinned: bool) -> Result<u8, 
         if is_pinned && node.store.tree(version).is_err() {
             return Err(no_such(node, version.as_str()));
         }
+        let was_pinned = state.pins.contains(version);
         state.pins.retain(|pin| pin != version);
         if is_pinned {
             state.pins.push(version.clone());
+            return Ok(format!("release {version} is never pruned"));
         }
-        Ok(format!(
-            "release {version} is {}",
-            if is_pinned { "never pruned" } else { "pruned when it is surplus" }
-        ))
+        let text = if was_pinned { "is pruned when it is surplus" } else { "was not pinned" };
+        Ok(format!("release {version} {text}"))
     })
 }
 

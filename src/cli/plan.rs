@@ -8,7 +8,7 @@ use super::failure::{Error, code, failure};
 use super::rehearse::possible;
 use super::update::{Named, blocked, named, nothing_newer};
 use crate::coord::settings::Mode;
-use crate::lifecycle::copies::age_s;
+use crate::lifecycle::copies::{age_s, age_text};
 use crate::lifecycle::data::{Decision, Probing};
 use crate::lifecycle::node::{self, Node, WayBack, phase_name};
 use crate::lifecycle::plan::{self, DataBack, StagingPlan};
@@ -20,7 +20,7 @@ use crate::lifecycle::touched::in_words;
 use crate::lifecycle::upstream::Offered;
 use crate::lifecycle::view::BlockedView;
 use crate::release::resolve::Candidate;
-use crate::types::{Digest, ReleaseId, Size, Span, Version, escaped_path};
+use crate::types::{Digest, ReleaseId, Size, Version, escaped_path};
 
 /// What is in the way, as JSON.
 pub fn as_json(in_the_way: &[policy::Blocked]) -> Value {
@@ -290,9 +290,9 @@ pub fn rollback_check(context: &Context, node: &Node<'_>, args: &RollbackArgs) -
     });
     let mut text = back_text(settings, &decided, (from, to), !args.no_hold);
     if let Some(copy) = route.copy.as_ref().filter(|copy| back.restores(&copy.items)) {
-        let age = Span(std::time::Duration::from_secs(age_s(copy.at, node.clock.wall())));
+        let age = age_text(copy.at, node.clock.wall());
         text = format!(
-            "{text}\n  age      the data that come back are of {}, {age} ago",
+            "{text}\n  age      the data that come back are of {}, {age}",
             copy.at.strftime("%Y-%m-%d %H:%M:%SZ")
         );
     }

@@ -74,20 +74,27 @@ fn look_for_changes(context: &Context, view: &mut Status) {
 
 fn all(global: &Global, load: &dyn Fn() -> Result<Context, Error>) -> Result<u8, Error> {
     let output = Output::new(global);
-    let mut views = Vec::new();
+    let (mut views, mut code) = (Vec::new(), 0);
     if global.config.is_some() || global.root.is_some() {
         views.push(view(&load()?)?);
     } else {
         for app in config::apps(&Places::default()) {
-            let global = Global { app: Some(app), ..global.clone() };
-            let context = Context::load(&global, std::sync::Arc::default(), disk::Disk::default())?;
-            views.push(view(&context)?);
+            let global = Global { app: Some(app.clone()), json: false, ..global.clone() };
+            let context = Context::load(&global, std::sync::Arc::default(), disk::Disk::default());
+            match context.and_then(|context| view(&context)) {
+                Ok(view) => views.push(view),
+                Err(error) if is_forbidden(&error) && last_published(&app).is_some() => {
+                    views.extend(last_published(&app));
+                }
+                // What is wrong with one hides none of the others.
+                Err(error) => code = super::tell(&global, &error).max(code),
+            }
         }
     }
     let now = Timestamp::now();
     let texts: Vec<String> = views.iter().map(|view| screen(view, now, output)).collect();
     output.result(&views, &texts.join("\n\n"));
-    Ok(0)
+    Ok(code)
 }
 
 /// The view; while a trial is watched, with what its watcher last told.
@@ -451,13 +458,19 @@ fn at_rest(view: &Status, runs: &str) -> String {
     }
 }
 
+/// What a clock that is kept right may be set back by.
+const CLOCK_STEP: SignedDuration = SignedDuration::from_secs(5);
+
 /// A moment with how long ago it was.
 fn when(moment: Timestamp, now: Timestamp) -> String {
-    format!("{} ({} ago)", moment.strftime("%Y-%m-%d %H:%M:%SZ"), words(now.duration_since(moment)))
+    format!("{} ({})", moment.strftime("%Y-%m-%d %H:%M:%SZ"), ago(moment, now))
 }
 
-/// How long ago it was.
+/// How long ago it was. A clock that was set back makes what has happened lie ahead.
 pub fn ago(moment: Timestamp, now: Timestamp) -> String {
+    if now.duration_since(moment) < -CLOCK_STEP {
+        return "ahead of this node's clock".to_owned();
+    }
     format!("{} ago", words(now.duration_since(moment)))
 }
 

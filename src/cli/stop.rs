@@ -35,7 +35,7 @@ pub fn watch_signals(interrupted: Option<&Arc<AtomicBool>>) -> Result<(), disk::
             ending.push(SIGINT);
         }
         let mut signals = Signals::new(ending)?;
-        let interrupted = interrupted.map(Arc::clone);
+        let interrupted = interrupted.cloned();
         std::thread::spawn(move || {
             for signal in signals.forever() {
                 let wanted = interrupted.as_ref().filter(|_| signal == SIGINT);

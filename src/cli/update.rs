@@ -184,6 +184,7 @@ pub fn switch(context: &Context, args: &SwitchArgs) -> Result<u8, Error> {
         let lock = node.lock()?;
         ensure_switchable(node)?;
         ensure_possible(locally, &settings, &sealed.release.version)?;
+        super::going_back::warn_of_changes_in(context, node, &args.version);
         let ended = node.switch(lock, &sealed, &wish(context, &args.trial, args.now, true), locally);
         conclude(context, node, ended)
     })

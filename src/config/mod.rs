@@ -183,6 +183,9 @@ pub fn check(settings: &Settings) -> Result<(), Problem> {
             settings.archive.max_window
         ));
     }
+    if settings.hooks.timeout.0.is_zero() {
+        return contradiction("`hooks.timeout` must be longer than nothing: no hook ends in no time".into());
+    }
     if let Err(error) = settings.health.validate() {
         return contradiction(error.to_string());
     }

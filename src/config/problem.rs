@@ -46,9 +46,33 @@ pub(super) fn in_file(file: &Path, text: &str, error: &toml::de::Error) -> Probl
         Some((what, _)) if message.starts_with("unknown field") => {
             what.replace("unknown field", "unknown key")
         }
-        _ => message.to_owned(),
+        _ => in_plain_words(message),
     };
     Problem::InFile { file: file.to_owned(), line, what, nearest }
+}
+
+/// The same without the words of the language that this program is written in.
+fn in_plain_words(message: &str) -> String {
+    const WORDS: [(&str, &str); 8] = [
+        ("unknown variant", "unknown value"),
+        (" as i128", ""),
+        ("invalid type: map", "invalid type: table"),
+        ("invalid type: sequence", "invalid type: list"),
+        ("expected a sequence", "expected a list"),
+        ("expected a map", "expected a table"),
+        ("floating point", "number"),
+        ("expected f64", "expected a number"),
+    ];
+    let message = WORDS.iter().fold(message.to_owned(), |text, (theirs, ours)| text.replace(theirs, ours));
+    let Some((found, wanted)) = message.rsplit_once("expected ") else { return message };
+    let wanted = match wanted {
+        _ if wanted.starts_with("struct ") => "a table",
+        "usize" | "u64" => "a whole number from 0",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u16" => "a whole number from 0 to 65535",
+        wanted => wanted,
+    };
+    format!("{found}expected {wanted}")
 }
 
 /// The word that was probably meant, from a message such as "unknown field `a`, expected one of `b`, `c`".
@@ -81,5 +105,28 @@ mod tests {
             panic!()
         };
         assert_eq!((line, what.as_str(), nearest.as_deref()), (2, "unknown key `helth`", Some("health")));
+    }
+
+    #[test]
+    fn no_type_of_this_programs_language_is_named() {
+        for (text, wanted) in [
+            ("[store]\nkeep = -1", "invalid value: integer `-1`, expected a whole number from 0"),
+            ("[store]\nkeep = 1.5", "invalid type: number `1.5`, expected a whole number from 0"),
+            (
+                "[store]\nmethod = 'x'",
+                "unknown value `x`, expected one of `auto`, `btrfs`, `reflink`, `hardlink`, `copy`",
+            ),
+            ("[policy]\nwindows = ['Mon']", "invalid type: string \"Mon\", expected a table"),
+            (
+                "[store]\nkeep = 99999999999999999999",
+                "invalid type: integer `99999999999999999999`, expected a whole number from 0",
+            ),
+            ("health = 5", "invalid type: integer `5`, expected a table"),
+            ("data = 5", "invalid type: integer `5`, expected a list"),
+        ] {
+            let error = toml::from_str::<Settings>(text).unwrap_err();
+            let Problem::InFile { what, .. } = in_file(Path::new("x"), text, &error) else { panic!() };
+            assert_eq!(what, wanted, "{text}");
+        }
     }
 }

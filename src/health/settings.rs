@@ -319,6 +319,11 @@ pub enum Invalid {
     Unit { name: String, unit: String },
     #[error("`{0}` must be longer than nothing")]
     Zero(&'static str),
+    #[error("`fail_threshold` must be at least 1")]
+    Threshold,
+    /// No check passes in no time.
+    #[error("`timeout` of check `{0}` must be longer than nothing")]
+    Timeout(String),
     /// No time to become healthy.
     #[error("`min_healthy` ({min_healthy}) must be shorter than `deadline` ({deadline})")]
     Deadline { min_healthy: Span, deadline: Span },
@@ -338,7 +343,7 @@ impl Settings {
             }
         }
         if self.fail_threshold == 0 {
-            return Err(Invalid::Zero("fail_threshold"));
+            return Err(Invalid::Threshold);
         }
         if self.min_healthy >= self.deadline {
             return Err(Invalid::Deadline { min_healthy: self.min_healthy, deadline: self.deadline });
@@ -380,6 +385,9 @@ impl Check {
 
     fn validate(&self) -> Result<(), Invalid> {
         let name = || self.name.clone();
+        if self.limit().0.is_zero() {
+            return Err(Invalid::Timeout(name()));
+        }
         match self.kind()? {
             Kind::Http(http) => match http.flaw() {
                 Some(why) => Err(Invalid::Http { name: name(), why }),

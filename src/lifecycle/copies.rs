@@ -3,12 +3,14 @@
 //! A copy belongs to the release that wrote it, whatever became of journal and memory: it says so itself. It stays as long
 //! as that release can be gone back to, and nothing newer of that release is there.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::data::{self, Data, SnapshotSet};
 use crate::store::Store;
-use crate::types::ReleaseId;
 use crate::types::record::DataSnapshot;
+use crate::types::{ReleaseId, Span};
 
 /// The copies of one store.
 pub struct DataCopies<'a> {
@@ -69,7 +71,45 @@ impl<'a> DataCopies<'a> {
     }
 }
 
+/// Whether data that were copied at a moment are older than this, by what can be known: with a clock that was, or is, off by
+/// more, they may be.
+pub fn is_older(at: Timestamp, now: Timestamp, than: Duration) -> bool {
+    now.duration_since(at).unsigned_abs() > than
+}
+
+/// How long ago that was, for people.
+pub fn age_text(at: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(at).as_secs();
+    match u64::try_from(seconds) {
+        Ok(0) => "just now".to_owned(),
+        Ok(seconds) => format!("{} ago", Span(Duration::from_secs(seconds))),
+        Err(_) => "ahead of this node's clock, so how old they are is not known".to_owned(),
+    }
+}
+
 /// How many seconds ago.
 pub fn age_s(at: Timestamp, now: Timestamp) -> u64 {
     u64::try_from(now.duration_since(at).as_secs()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_of_a_clock_that_was_wrong_are_as_old_as_they_may_be() {
+        let now = Timestamp::from_second(1_000_000_000).unwrap();
+        let day = Duration::from_secs(86_400);
+        let after = |seconds: i64| Timestamp::from_second(now.as_second() + seconds).unwrap();
+        for (seconds, is_old, text) in [
+            (-172_800, true, "2d ago"),
+            (-3_600, false, "1h ago"),
+            (0, false, "just now"),
+            (30, false, "ahead of this node's clock, so how old they are is not known"),
+            (300_000_000, true, "ahead of this node's clock, so how old they are is not known"),
+        ] {
+            assert_eq!(is_older(after(seconds), now, day), is_old, "{seconds}");
+            assert_eq!(age_text(after(seconds), now), text, "{seconds}");
+        }
+    }
 }

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::agreement::Agreement;
 use super::application::Application;
+use super::copies::age_text;
 use super::data::{self, Data, Decision};
 use super::deadline::{self, Bounds};
 use super::driver::{self, Ended, Narrator};
@@ -21,7 +21,7 @@ use crate::sys::clock::Clock;
 use crate::sys::lock::{self, Attempt, Holder, Lock};
 use crate::types::record::{DataPolicy, DataSnapshot, Deadline, Intent, Phase, Record, Stands};
 use crate::types::state::State;
-use crate::types::{ReleaseId, Span, Version, escaped_path};
+use crate::types::{ReleaseId, Version, escaped_path};
 
 /// One application on one node, and who asks for what.
 pub struct Node<'a> {
@@ -69,14 +69,13 @@ pub enum Error {
     #[error("this node needs a person since {}: {}", super::policy::short(.0.since), .0.reason)]
     NeedsPerson(crate::types::state::NeedsPerson),
     /// The data that would come back are old, and nobody said that this is wanted.
-    #[error("the data of release {} are of {at}, {} ago: going back to it would bring them back", .back_to.version, Span(Duration::from_secs(*.age_s)))]
+    #[error("the data of release {} are of {}, {}: going back to it would bring them back", .back_to.version, super::policy::short(*.at), age_text(*.at, *.now))]
     OldData {
         /// The release that would come back.
         back_to: ReleaseId,
         /// When its data were copied.
         at: Timestamp,
-        /// How long ago that is, in seconds.
-        age_s: u64,
+        now: Timestamp,
         /// The words of the command so far.
         named: Option<Version>,
     },
@@ -93,6 +92,9 @@ pub enum Error {
     /// There is nothing to go back to.
     #[error("there is no release to go back to: {0}")]
     NoWayBack(String),
+    /// There is nothing to go back from.
+    #[error("no release is active, so there is none to go back from")]
+    NoneActive,
     /// No trial is under way.
     #[error("no release is on trial")]
     NoTrial,
@@ -138,7 +140,7 @@ impl Error {
 
 fn told(holder: Option<&Holder>) -> String {
     holder.map_or_else(String::new, |holder| {
-        format!(": `{}` (pid {}), since {}", holder.command, holder.pid, holder.since)
+        format!(": `{}` (pid {}), since {}", holder.command, holder.pid, policy::short(holder.since))
     })
 }
 

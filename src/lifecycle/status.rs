@@ -37,10 +37,7 @@ pub fn status(
         Kept::Missing => None,
         Kept::Whole(record) => Some(record),
         Kept::Damaged(why) => {
-            let way_out = match why {
-                Damage::Newer(_) => "install that one again",
-                Damage::Spoilt(_) => "look at what runs, then move it away",
-            };
+            let way_out = way_out(&why, "look at what runs, then move it away");
             problems.push(format!("`.cutover/journal.json` cannot be trusted: {why}; {way_out}"));
             None
         }
@@ -116,17 +113,25 @@ impl Status {
     }
 }
 
+/// How a node gets over a file of ours that cannot be believed.
+fn way_out(why: &Damage, of_spoilt: &'static str) -> &'static str {
+    match why {
+        Damage::Newer(_) => "install that one again",
+        Damage::Spoilt(_) => of_spoilt,
+        Damage::Exposed(_) => "if nobody else has changed it, `chown` and `chmod go-w` put that right",
+    }
+}
+
+/// Why nothing can be gone back to where `current` names nothing.
+const NONE_ACTIVE: &str = "no release is active";
+
 fn trusted(state: Kept<State>, name: &str, problems: &mut Vec<String>) -> State {
     match state {
         Kept::Missing => State::default(),
         Kept::Whole(state) => state,
         Kept::Damaged(why) => {
-            let way_out = match why {
-                Damage::Newer(_) => "install that one again",
-                Damage::Spoilt(_) => {
-                    "moved away, the node begins anew, without holds, pins, bans and a way back"
-                }
-            };
+            let anew = "moved away, the node begins anew, without holds, pins, bans and a way back";
+            let way_out = way_out(&why, anew);
             problems.push(format!("`.cutover/{name}` cannot be trusted: {why}; {way_out}"));
             State::default()
         }
@@ -143,7 +148,13 @@ fn active(
         Pointer::Absent => return Ok(None),
         Pointer::Release(version) => version,
         Pointer::Foreign(_) if is_unadopted(store, state)? => return Ok(None),
-        Pointer::Foreign(why) | Pointer::Strange(why) => {
+        Pointer::Strange(why) => {
+            problems.push(format!(
+                "`current` leads nowhere: {why}; bring it back, or remove the link and switch"
+            ));
+            return Ok(None);
+        }
+        Pointer::Foreign(why) => {
             problems.push(format!(
                 "`current` is not a link to a release: {why}; `cutover adopt` takes over what was installed by hand"
             ));
@@ -215,6 +226,7 @@ fn previous(
     // Only who may look into `.cutover` can tell.
     let is_seen = std::fs::read_dir(store.layout.private()).is_ok();
     let why_not = match store.tree(&release.version) {
+        _ if active.is_none() => Some(NONE_ACTIVE.to_owned()),
         Err(error) => Some(chain(&error)),
         Ok(_) if is_seen => {
             Data::of(store, settings).check_way_back(&coming).err().map(|error| chain(&error))

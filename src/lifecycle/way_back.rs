@@ -3,7 +3,7 @@
 //! It leads out of an update under way to what that began from, else to the release that was committed last besides the
 //! active one, whatever became of the journal.
 
-use super::copies::{DataCopies, age_s};
+use super::copies::{DataCopies, is_older};
 use super::data::SnapshotSet;
 use super::driver::Ended;
 use super::node::{Error, Node, Parts};
@@ -58,8 +58,7 @@ impl Node<'_> {
     /// When the journal cannot be believed, or there is no way.
     pub fn route(&self, version: Option<&Version>) -> Result<Route, Error> {
         let state = self.store.trusted_state()?;
-        let from =
-            self.active_release(&state)?.ok_or_else(|| Error::NoWayBack("no release is active".into()))?;
+        let from = self.active_release(&state)?.ok_or(Error::NoneActive)?;
         let is_on_trial =
             |record: &Record| record.phase.stands() == Stands::Within && record.to.version == from.version;
         let on_trial = self.under_way()?.filter(is_on_trial).and_then(|record| match record.intent {
@@ -103,10 +102,10 @@ impl Node<'_> {
         }
         match (way.data, &route.copy) {
             (DataPolicy::Auto, Some(copy)) if way.rollout.is_none() => {
-                let age_s = age_s(copy.at, self.clock.wall());
-                let is_old = age_s > self.settings.data_policy.restore_within.0.as_secs();
+                let (at, now) = (copy.at, self.clock.wall());
+                let is_old = is_older(at, now, self.settings.data_policy.restore_within.0);
                 if is_old && back.restores(&copy.items) {
-                    return Err(Error::OldData { back_to, at: copy.at, age_s, named });
+                    return Err(Error::OldData { back_to, at, now, named });
                 }
                 Ok(())
             }

@@ -58,6 +58,13 @@ pub fn read(path: &Path) -> Result<Vec<HistoryEntry>, Error> {
     Ok(all)
 }
 
+/// How many lines of the present file say nothing, beside those that a power cut leaves.
+pub fn unread(path: &Path) -> usize {
+    let bytes = disk::read_end(path, 2 * BYTES_MAX).ok().flatten().unwrap_or_default();
+    let is_torn = |line: &&[u8]| line.iter().all(|byte| *byte == 0);
+    bytes.split(|byte| *byte == b'\n').filter(|line| !is_torn(line) && parse_line(line).is_none()).count()
+}
+
 /// How often each outcome came, from a history as `read` has it; also those that are no longer in the files.
 pub fn totals(history: &[HistoryEntry]) -> BTreeMap<Outcome, u64> {
     let mut totals = BTreeMap::new();
@@ -138,6 +145,8 @@ mod tests {
         store.remember(&entry("b")).unwrap();
         let history = read(&store.layout.history()).unwrap();
         assert_eq!(history, [entry("b"), entry("a")]);
+        store.disk.append(&store.layout.history(), b"\0\0\n\nof tomorrow\n", 0o644).unwrap();
+        assert_eq!(unread(&store.layout.history()), 2, "the torn one, and that of tomorrow");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! {"format":1,"sum":"sha256:<of the exact bytes of body>","body":{…}}
 //! ```
 
+use std::io;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -36,6 +37,9 @@ pub enum Damage {
     /// It is not as it was written, or was never ours.
     #[error("{0}")]
     Spoilt(String),
+    /// Somebody else could have written it: it belongs to another user (`chown -R`), or all may write to it.
+    #[error("{0}")]
+    Exposed(String),
 }
 
 #[derive(Serialize)]
@@ -75,6 +79,9 @@ pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Kept<T>, Error> {
         Ok(None) => return Ok(Kept::Missing),
         Ok(Some(bytes)) => bytes,
         Err(error) if error.source.raw_os_error().is_some() => return Err(error),
+        Err(error) if error.source.kind() == io::ErrorKind::PermissionDenied => {
+            return Ok(Kept::Damaged(Damage::Exposed(error.source.to_string())));
+        }
         Err(error) => return Ok(Kept::Damaged(Damage::Spoilt(error.source.to_string()))),
     };
     Ok(parse(&bytes).map_or_else(Kept::Damaged, Kept::Whole))

@@ -32,7 +32,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use history::{newest as newest_history, read as read_history, totals};
+pub use history::{newest as newest_history, read as read_history, totals, unread as unread_history};
 pub use kept::{Damage, Kept};
 pub use layout::Layout;
 pub use memory::Memory;

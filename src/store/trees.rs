@@ -100,8 +100,15 @@ impl Store {
         self.disk.make_directory(&self.layout.private(), 0o700)?;
         let found = fs::symlink_metadata(self.layout.private()).context("look at", &self.layout.private())?;
         let me = nix::unistd::geteuid().as_raw();
+        if found.uid() != me && me != 0 {
+            // Whoever forgot `sudo` is not to make it his.
+            let denied = io::Error::from_raw_os_error(nix::libc::EACCES);
+            return Err(disk::Error::new("change", &self.layout.private(), denied).into());
+        }
         if !found.is_dir() || found.uid() != me || found.mode() & 0o077 != 0 {
-            let why = format!("`.cutover` must be a directory of user {me} with mode 0700");
+            let why = format!(
+                "`.cutover` must be a directory of user {me} with mode 0700: `chown {me}` and `chmod 700` make it one"
+            );
             return Err(Error::Root { root: self.layout.root().to_owned(), why });
         }
         let layout = &self.layout;

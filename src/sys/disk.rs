@@ -335,17 +335,15 @@ pub fn read_small(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, Error> {
 /// writable by nobody else.
 ///
 /// # Errors
-/// Also when it belongs to somebody else, or others may write to it.
+/// Also when it belongs to somebody else, or others may write to it: `PermissionDenied` that is none of the system's.
 pub fn read_own(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, Error> {
+    let exposed = |why| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     read_if(path, limit, |found| {
         if found.uid() != 0 && found.uid() != nix::unistd::geteuid().as_raw() {
-            return Err(io::Error::other(format!("it belongs to user {}", found.uid())));
+            return exposed(format!("it belongs to user {}", found.uid()));
         }
         if found.mode() & 0o022 != 0 {
-            return Err(io::Error::other(format!(
-                "others may write to it (mode {:04o})",
-                found.mode() & 0o7777
-            )));
+            return exposed(format!("others may write to it (mode {:04o})", found.mode() & 0o7777));
         }
         Ok(())
     })

@@ -137,6 +137,7 @@ fn moments_in_the_past_are_refused() {
     assert_eq!(node.code(&["switch", "2", "--at", "2020-01-01T00:00:00Z"]), 2);
     assert_eq!(node.active().as_deref(), Some("1"));
     assert_eq!(node.code(&["hold", "--until", "2020-01-01T00:00:00Z"]), 2);
+    assert_eq!(node.code(&["hold", "--until", "0s"]), 2);
     let status = text(&node.run(&["status", "--json"]).stdout);
     assert!(status.contains("\"hold\":null"), "{status}");
 }

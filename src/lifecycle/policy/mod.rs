@@ -256,7 +256,7 @@ fn spread(purpose: &str, key: &str, release: &Digest) -> u64 {
 }
 
 /// A moment for people: to the second, UTC.
-pub(super) fn short(moment: Timestamp) -> String {
+pub fn short(moment: Timestamp) -> String {
     moment.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 

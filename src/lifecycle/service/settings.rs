@@ -83,6 +83,8 @@ pub enum Invalid {
     UnitsAndCommand,
     #[error("the command `{0}` is empty")]
     Empty(&'static str),
+    #[error("`{0}` must be longer than nothing")]
+    Zero(&'static str),
 }
 
 impl Settings {
@@ -93,6 +95,11 @@ impl Settings {
         }
         if self.command.is_some() && !self.units.is_empty() {
             return Err(Invalid::UnitsAndCommand);
+        }
+        for (name, span) in [("start_timeout", self.start_timeout), ("stop_timeout", self.stop_timeout)] {
+            if span.0.is_zero() {
+                return Err(Invalid::Zero(name));
+            }
         }
         let commands = self.command.iter().flat_map(|both| [("start", &both.start), ("stop", &both.stop)]);
         for (name, words) in commands.chain(self.drain.iter().map(|words| ("drain", words))) {

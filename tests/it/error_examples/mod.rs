@@ -213,7 +213,8 @@ examples! { node_errors: NodeError {
     UnderWay => [NodeError::UnderWay(Box::new(record()))],
     NeedsPerson => [NodeError::NeedsPerson(NeedsPerson { since: now(), reason: text("both are sick") })],
     NoWayBack => [NodeError::NoWayBack(text("no release is active"))],
-    OldData => [NodeError::OldData { back_to: release(), at: now(), age_s: 200_000, named: None }],
+    NoneActive => [NodeError::NoneActive],
+    OldData => [NodeError::OldData { back_to: release(), at: now() - jiff::SignedDuration::from_hours(50), now: now(), named: None }],
     NoCopy => [
         NodeError::NoCopy { back_to: release(), paths: Vec::new(), named: Some(version()) },
         NodeError::NoCopy { back_to: release(), paths: vec!["/srv/shop/files".into()], named: None },
@@ -397,12 +398,15 @@ examples! { health_invalid: HealthInvalid {
     Address => [HealthInvalid::Address { name: text("a"), address: text("127.0.0.1") }],
     Unit => [HealthInvalid::Unit { name: text("a"), unit: text("x") }],
     Zero => [HealthInvalid::Zero("interval")],
+    Threshold => [HealthInvalid::Threshold],
+    Timeout => [HealthInvalid::Timeout(text("a"))],
     Deadline => [HealthInvalid::Deadline { min_healthy: Span::seconds(9), deadline: Span::seconds(1) }],
 }}
 
 examples! { service_invalid: ServiceInvalid {
     Unit => [ServiceInvalid::Unit(text("shop"))],
     UnitsAndCommand => [ServiceInvalid::UnitsAndCommand],
+    Zero => [ServiceInvalid::Zero("stop_timeout")],
     Empty => [ServiceInvalid::Empty("start")],
 }}
 
