@@ -24,17 +24,18 @@ pub struct Header<'a> {
 
 impl<'a> Header<'a> {
     pub fn parse(block: &'a [u8; BLOCK]) -> Result<Self, Rule> {
-        let sum: u64 = block
-            .iter()
-            .enumerate()
-            .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u64::from(*byte) })
-            .sum();
+        let counted = || block.iter().enumerate().filter(|(at, _)| !(148..156).contains(at));
+        let sum = 8 * 32 + counted().map(|(_, byte)| i64::from(*byte)).sum::<i64>();
+        // Writers of old take bytes beyond ASCII for negative numbers; all readers know both sums.
+        let signed = 8 * 32 + counted().map(|(_, byte)| i64::from(byte.cast_signed())).sum::<i64>();
+        let found = number(&block[148..156]).and_then(|found| i64::try_from(found).ok());
         // In GNU's binary form it is damage to all who read it.
-        if block[148] & 0x80 != 0 || number(&block[148..156]) != Some(sum) {
+        if block[148] & 0x80 != 0 || !found.is_some_and(|found| [sum, signed].contains(&found)) {
             return Err(Rule::Checksum);
         }
         let dialect = match &block[257..265] {
-            b"ustar\x0000" => Dialect::Ustar,
+            // Some leave the version out.
+            b"ustar\x0000" | b"ustar\0  " | b"ustar\0\0\0" => Dialect::Ustar,
             b"ustar  \0" => Dialect::Gnu,
             // Some look for a prefix even without a magic: then it is not the old kind.
             [0, 0, 0, 0, 0, 0, 0, 0] if block[345..].iter().all(|byte| *byte == 0) => Dialect::V7,
@@ -60,7 +61,7 @@ impl<'a> Header<'a> {
     }
 
     pub fn mode(&self) -> Result<u32, Rule> {
-        let mode = number(&self.block[100..108]).ok_or(Rule::Number("mode"))?;
+        let mode = number_or_empty(&self.block[100..108]).ok_or(Rule::Number("mode"))?;
         Ok((mode & 0o7777) as u32)
     }
 
@@ -75,7 +76,7 @@ impl<'a> Header<'a> {
 
     /// The bytes that follow.
     pub fn size(&self) -> Result<u64, Rule> {
-        number(&self.block[124..136]).ok_or(Rule::Number("size"))
+        number_or_empty(&self.block[124..136]).ok_or(Rule::Number("size"))
     }
 
     /// Seconds since the epoch; before it only in GNU's binary form.

@@ -74,12 +74,25 @@ fn check_repeated(records: &[Record<'_>]) -> Result<(), Rule> {
     }
 }
 
-/// Checks a global header: it may only comment, as that of `git archive` does.
+/// Checks a global header: it may only comment, as that of `git archive` does, or tell of its writer.
 pub fn check_global(bytes: &[u8]) -> Result<(), Rule> {
     let records = records(bytes)?;
-    match records.iter().find(|(key, _)| *key != b"comment") {
+    match records.iter().find(|(key, _)| !is_about_no_entry(key)) {
         Some((key, _)) => Err(Rule::GlobalRecord(escaped(key))),
         None => check_repeated(&records),
+    }
+}
+
+/// Whether a global record changes nothing of any entry: for whoever reads it, and not only here.
+fn is_about_no_entry(key: &[u8]) -> bool {
+    const MEANT: [&[u8]; 5] = [b"GNU", b"SCHILY", b"LIBARCHIVE", b"RHT", b"SUN"];
+    match key {
+        b"comment" | b"SCHILY.archtype" | b"SCHILY.release" => true,
+        _ => {
+            let vendor = key.split(|byte| *byte == b'.').next().unwrap_or_default();
+            let is_vendor = vendor.len() < key.len() && vendor.iter().all(u8::is_ascii_uppercase);
+            is_vendor && !vendor.is_empty() && !MEANT.contains(&vendor)
+        }
     }
 }
 

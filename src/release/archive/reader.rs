@@ -61,6 +61,8 @@ pub struct Reader {
     offset: u64,
     name: Vec<u8>,
     global_headers: u64,
+    /// Whether it has an extended header, as only POSIX' later form has.
+    is_pax: bool,
     root_members: u64,
     extended_bytes: u64,
     left_out: Option<Vec<u8>>,
@@ -96,6 +98,7 @@ impl Reader {
             offset: 0,
             name: Vec::new(),
             global_headers: 0,
+            is_pax: false,
             root_members: 0,
             extended_bytes: 0,
             left_out: None,
@@ -207,14 +210,9 @@ impl Reader {
         }
     }
 
-    /// After a block of zeros: a second one or the end of the file, and then nothing but zeros.
+    /// After a block of zeros nothing but zeros may come, to the end of the file.
     fn end(&mut self) -> Result<Option<(Member, Admitted)>, Fault> {
-        if let Some(block) = self.stream.block()? {
-            if block != [0; BLOCK] {
-                return Err(Rule::DataAfterEnd.into());
-            }
-            self.stream.drain(PADDING_MAX)?;
-        }
+        self.stream.drain(PADDING_MAX)?;
         if self.ledger.totals().entries == 0 {
             return Err(Rule::Empty.into());
         }
@@ -237,6 +235,7 @@ impl Reader {
             return Err(Rule::ExtendedTooMany.into());
         }
         let bytes = self.extended(size)?;
+        self.is_pax |= matches!(header.kind(), b'g' | b'x');
         match header.kind() {
             b'g' => {
                 self.global_headers += 1;
@@ -284,13 +283,18 @@ impl Reader {
             return Err(Rule::HeadersDisagree("link target").into());
         }
         match header.kind() {
-            0 | b'0'..=b'2' | b'5' | b'S' => {}
+            0 | b'0'..=b'2' | b'5' | b'7' | b'S' => {}
             b'3' | b'4' | b'6' => return Err(Rule::SpecialFile.into()),
             // Their other fields need not be what they are for files.
             other => return Err(Rule::EntryType(other).into()),
         }
         let link = extended.link.or(long_link);
-        let size = size(header, extended.size)?;
+        let size = match (header.kind(), extended.size) {
+            // By POSIX these have no data, whatever their size says. In its later form a hard link may have some.
+            (b'2' | b'5', None) => header.size().map(|_| 0)?,
+            (b'1', None) if !self.is_pax => header.size().map(|_| 0)?,
+            (_, extended) => size(header, extended)?,
+        };
         if sparse.is_some() && header.kind() != b'0' {
             return Err(Rule::SparseKind.into());
         }
@@ -328,15 +332,17 @@ impl Reader {
     ) -> Result<(MemberKind, Vec<u8>), Fault> {
         let has_link = link.is_some();
         let link = || link.unwrap_or_else(|| header.link().to_vec());
+        // Of old, before directories had a type: told by the header's own name, as everybody tells it.
         let is_old_directory =
-            header.kind() == 0 && header.dialect == Dialect::V7 && self.name.ends_with(b"/");
+            header.kind() == 0 && header.name().ends_with(b"/") && self.name.ends_with(b"/");
         if has_link && !matches!(header.kind(), b'1' | b'2') {
             return Err(Rule::HeadersDisagree("link target").into());
         }
         let kind = match header.kind() {
             b'5' => MemberKind::Directory,
             0 if is_old_directory => MemberKind::Directory,
-            0 | b'0' => return self.file(header, size, holes),
+            // Files of type 7 are contiguous where a system knows such.
+            0 | b'0' | b'7' => return self.file(header, size, holes),
             b'S' => return self.old_sparse(header, size),
             b'1' => {
                 MemberKind::HardLink { target: name::of_file(&link()).map_err(|_| Rule::HardLinkTarget)? }
@@ -424,9 +430,10 @@ fn error(fault: Fault, archive: &str, entry: u64, offset: u64, name: &[u8]) -> E
     }
 }
 
-/// The content of a GNU long name: text, and the NUL at its end.
+/// The content of a GNU long name: text, and the NULs at its end.
 fn long(bytes: &[u8], nul: Rule) -> Result<Vec<u8>, Rule> {
-    let text = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    let length = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let text = &bytes[..length];
     match text {
         [] => Err(Rule::EmptyName),
         _ if text.contains(&0) => Err(nul),

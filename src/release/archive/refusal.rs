@@ -34,6 +34,12 @@ pub enum Rule {
     UnknownFormat,
     #[error("it is compressed by {0}; only gzip and zstd are read")]
     UnreadCompression(&'static str),
+    #[error("it is compressed twice")]
+    CompressedTwice,
+    #[error("it is a page of the web, or other markup")]
+    Page,
+    #[error("it is a pointer of Git LFS, and not the file itself")]
+    Pointer,
     #[error("its compressed data are broken ({0})")]
     BrokenCompression(String),
     #[error("it asks for more memory to be decompressed than this node gives (`[archive] max_window`)")]
@@ -71,7 +77,7 @@ pub enum Rule {
     RecordValue(String),
     #[error("the extended record `{0}` is not accepted")]
     Record(String),
-    #[error("the global header has the record `{0}`; only comments are accepted there")]
+    #[error("the global header has the record `{0}`, which would be for all entries")]
     GlobalRecord(String),
     #[error("two headers disagree about, or repeat, its {0}")]
     HeadersDisagree(&'static str),
@@ -137,9 +143,13 @@ impl Rule {
             Self::UnknownFormat | Self::UnreadCompression(_) => {
                 "make a `.tar`, `.tar.gz` or `.tar.zst`, or use `cutover pack`"
             }
-            Self::BrokenCompression(_) | Self::Truncated | Self::NoEndMark | Self::DataAfterEnd => {
+            Self::CompressedTwice => "decompress it once (`gzip -d`, `zstd -d`)",
+            Self::Page => "look at the address that it came from: a server gives this instead of the archive",
+            Self::Pointer => "fetch the file itself: `git lfs pull`",
+            Self::BrokenCompression(_) | Self::Truncated | Self::NoEndMark => {
                 "compare it with the original (`sha256sum`), and copy it again; if they are equal, make it anew"
             }
+            Self::DataAfterEnd => "compare it with the original; `tar -A` joins archives, `cat` does not",
             Self::Window => {
                 "set `[archive] max_window`, for example to \"1GiB\", or compress it without `--long`"
             }
@@ -147,24 +157,20 @@ impl Rule {
             Self::Checksum | Self::Magic | Self::Number(_) | Self::BrokenRecord | Self::DanglingHeader => {
                 "the archive is damaged, or its writer is: make it with today's GNU tar or bsdtar"
             }
-            Self::EntryType(b'V') => "archive it without `--label` (`-V`)",
-            Self::EntryType(b'D') => "archive it without `--listed-incremental` (`-g`)",
-            Self::EntryType(b'M') => "archive it in one piece, without `--multi-volume` (`-M`)",
+            Self::EntryType(kind) => without_type(*kind),
             Self::GlobalRecord(key) if key == "GNU.volume.label" => "archive it without `--label` (`-V`)",
             Self::Record(key) if key == "GNU.dumpdir" => "archive it without `--listed-incremental` (`-g`)",
             Self::DataWithoutFile => {
                 "only files have data: whatever wrote it is at fault; make it with today's GNU tar or bsdtar"
             }
-            Self::EntryType(_) | Self::SpecialFile => {
-                "leave it out (`tar --exclude`): a release has files, directories and links"
-            }
+            Self::SpecialFile => "leave it out (`tar --exclude`): a release has files, directories and links",
             Self::ExtendedTooLong | Self::ExtendedTooMany => {
                 "archive it without attributes (`tar --no-xattrs`)"
             }
             Self::RepeatedRecord(_) | Self::RecordValue(_) | Self::Record(_) | Self::HeadersDisagree(_) => {
                 "tars read this differently: make it with `tar --format=pax` and without special options"
             }
-            Self::GlobalRecord(_) => "archive it without `--pax-option=globexthdr`",
+            Self::GlobalRecord(_) => "archive it without `--pax-option`, or with `KEY:=VALUE` there",
             Self::EmptyName | Self::NulInName | Self::SlashAfterFile => {
                 "make the archive anew with today's GNU tar or bsdtar"
             }
@@ -201,6 +207,16 @@ impl Rule {
             }
             Self::TooMuchMetadata(_) => "make names and link targets shorter, or several releases of it",
         }
+    }
+}
+
+/// How an archive is made that has no entries of this type.
+fn without_type(kind: u8) -> &'static str {
+    match kind {
+        b'V' => "archive it without `--label` (`-V`)",
+        b'D' => "archive it without `--listed-incremental` (`-g`)",
+        b'M' => "archive it in one piece, without `--multi-volume` (`-M`)",
+        _ => "whatever wrote it has types of its own: make it with today's GNU tar or bsdtar",
     }
 }
 

@@ -50,6 +50,7 @@ impl Stream {
         let mut start = Vec::with_capacity(BLOCK);
         source.by_ref().take(BLOCK as u64).read_to_end(&mut start)?;
         let kind = Compression::of(&start)?;
+        let is_compressed = !matches!(kind, Compression::None);
         let source = BufReader::with_capacity(BUFFER, io::Cursor::new(start).chain(source));
         let bytes: Box<dyn BufRead + Send> = match kind {
             Compression::None => Box::new(source),
@@ -60,7 +61,11 @@ impl Stream {
                 Box::new(Ahead::new(decoder))
             }
         };
-        Ok(Self { bytes, offset: 0 })
+        let mut stream = Self { bytes, offset: 0 };
+        if is_compressed && matches!(stream.some(BLOCK)?, [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..]) {
+            return Err(Rule::CompressedTwice.into());
+        }
+        Ok(stream)
     }
 
     /// How many bytes have been taken.
@@ -151,8 +156,16 @@ impl Compression {
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             [0xfd, b'7', b'z', b'X', b'Z', ..] => return Err(Rule::UnreadCompression("xz")),
             [b'B', b'Z', b'h', ..] => return Err(Rule::UnreadCompression("bzip2")),
+            [4, 0x22, 0x4d, 0x18, ..] => return Err(Rule::UnreadCompression("lz4")),
+            [b'L', b'Z', b'I', b'P', ..] => return Err(Rule::UnreadCompression("lzip")),
+            [0x1f, 0x9d, ..] => return Err(Rule::UnreadCompression("compress")),
+            [b'7', b'z', 0xbc, 0xaf, ..] => return Err(Rule::UnreadCompression("7-Zip")),
             [] => return Err(Rule::Empty),
             [b'P', b'K', 3 | 5, ..] => return Err(Rule::UnreadCompression("zip")),
+            start if start.starts_with(b"version https://git-lfs") => return Err(Rule::Pointer),
+            start if start.trim_ascii_start().starts_with(b"<") && !start.contains(&0) => {
+                return Err(Rule::Page);
+            }
             _ => match <&[u8; BLOCK]>::try_from(start) {
                 // An archive of nothing is one of zeros.
                 Ok(block) if *block == [0; BLOCK] => Self::None,

@@ -47,6 +47,7 @@ fn tar_ends() -> Vec<Case> {
         accepted("zeros that fill no block", &["f a x"], body().raw([0; 1500]).0),
         refused("no end mark", "NoEndMark", body().0),
         refused("half an end mark", "Truncated", body().raw([0; 100]).0),
+        accepted("an end mark and a half", &["f a x"], body().raw([0; 700]).0),
         refused("one block of zeros and an entry", "DataAfterEnd", body().raw([0; 512]).raw(evil()).0),
         refused("a second archive", "DataAfterEnd", body().raw([0; 1024]).raw(evil()).0),
         refused("a second archive far behind", "DataAfterEnd", body().raw(vec![0; 100 << 10]).raw(evil()).0),
@@ -100,8 +101,8 @@ fn zstd_ends() -> Vec<Case> {
         refused("a dictionary", "BrokenCompression", stored(1, &[24, 7])),
         refused("a reserved bit", "BrokenCompression", stored(8, &[24])),
         refused("wrong size of the content", "BrokenCompression", stored(0x60, &[0xff, 0xff])),
-        refused("zstd in zstd", "UnknownFormat", zstd(&frame)),
-        refused("gzip in zstd", "UnknownFormat", zstd(&gzip(&good()))),
+        refused("zstd in zstd", "CompressedTwice", zstd(&frame)),
+        refused("gzip in zstd", "CompressedTwice", zstd(&gzip(&good()))),
         refused("an archive that is cut inside a whole frame", "NoEndMark", zstd(&good()[..1024])),
     ]
 }
@@ -128,6 +129,6 @@ fn gzip_ends() -> Vec<Case> {
         refused("a bare archive behind", "BrokenCompression", with(&good())),
         refused("half a magic behind", "BrokenCompression", with(&[0x1f])),
         refused("only a header", "BrokenCompression", member[..10].to_vec()),
-        refused("gzip in gzip", "UnknownFormat", gzip(&member)),
+        refused("gzip in gzip", "CompressedTwice", gzip(&member)),
     ]
 }

@@ -69,8 +69,11 @@ fn a_remedy_is_for_what_was_found() {
         (tar().head(Head::gnu(b'D', "d/")).file("d/a", "x").end(), "--listed-incremental"),
         (tar().pax(&[("GNU.dumpdir", b"Ya\0\0")]).directory("d").end(), "--listed-incremental"),
         (tar().pax(&[hole, hole]).file("a", "x").end(), "--sparse-version=1.0"),
-        (tar().head(Head::new(b'5', "d/").size(4096)).end(), "only files have data"),
-        (tar().head(Head::new(b'2', "l").link("a").size(3)).end(), "only files have data"),
+        (tar().global(&[("mtime", b"1")]).file("a", "x").end(), "KEY:=VALUE"),
+        (
+            tar().pax(&[("size", b"4096")]).head(Head::new(b'5', "d/").size(4096)).end(),
+            "only files have data",
+        ),
         (gzip(b""), "was archived"),
         (zstd(b""), "was archived"),
         (tar().pax(&[("SCHILY.acl.access", b"user:lisa:rwx")]).file("a", "x").end(), "bsdtar --no-acls"),
@@ -130,6 +133,16 @@ fn known_differences() -> Vec<Case> {
             tar().long(b'L', "app/two").pax(&[("path", b"app/one")]).file("a", "x").end(),
         ),
         refused("global path", "GlobalRecord", tar().global(&[("path", b"app/evil")]).file("a", "x").end()),
+        refused(
+            "global attribute",
+            "GlobalRecord",
+            tar().global(&[("SCHILY.xattr.user.a", b"b")]).file("a", "x").end(),
+        ),
+        accepted(
+            "global records about the writer, as star and others write them",
+            &["f a x"],
+            tar().global(&[("SCHILY.archtype", b"exustar"), ("ACME.build", b"7")]).file("a", "x").end(),
+        ),
         refused("global size", "GlobalRecord", tar().global(&[("size", b"1")]).file("a", "x").end()),
         refused("global owner", "GlobalRecord", tar().global(&[("uid", b"0")]).file("a", "x").end()),
         refused(

@@ -95,12 +95,23 @@ fn symbolic() -> Vec<Case> {
             tar().pax(&[("linkpath", b"a\0b")]).link("a", "t").end(),
         ),
         refused("NUL in a long target", "LinkTarget", tar().long(b'K', "a\0b").link("a", "t").end()),
-        refused(
-            "data behind a link",
-            "DataWithoutFile",
-            tar().entry(Head::new(b'2', "a").link("b"), "x").end(),
+        refused("data behind a link", "Checksum", tar().entry(Head::new(b'2', "a").link("b"), "x").end()),
+        refused("data behind a directory", "Checksum", tar().entry(Head::new(b'5', "a"), "x").end()),
+        accepted(
+            "sizes of what has no data, as some writers fill them in",
+            &["d d", "f d/a x", "h h d/a", "l l d"],
+            tar()
+                .head(Head::new(b'5', "d").mode(0o755).size(4096))
+                .file("d/a", "x")
+                .head(Head::new(b'1', "h").link("d/a").size(1))
+                .head(Head::new(b'2', "l").link("d").size(1))
+                .end(),
         ),
-        refused("data behind a directory", "DataWithoutFile", tar().entry(Head::new(b'5', "a"), "x").end()),
+        refused(
+            "a hard link that may have data",
+            "DataWithoutFile",
+            tar().pax(&[("mtime", b"1")]).file("a", "x").head(Head::new(b'1', "h").link("a").size(1)).end(),
+        ),
         accepted(
             "links may point anywhere",
             &["l a /etc/passwd", "l b ../../canary", "l c c", "l d a/../.."],
@@ -144,7 +155,7 @@ fn hard() -> Vec<Case> {
         refused("with a slash", "HardLinkTarget", tar().file("b", "x").hard("a", "b/").end()),
         refused(
             "with data",
-            "DataWithoutFile",
+            "Checksum",
             tar().file("b", "x").entry(Head::new(b'1', "a").link("b"), "y").end(),
         ),
         refused(

@@ -107,6 +107,11 @@ fn odd() -> Vec<Case> {
             "RecordValue",
             Tar::new().pax(&[("path", b"a\0b")]).file("a", "").end(),
         ),
+        accepted(
+            "NULs that fill a long name up",
+            &[&format!("f {} x", "n".repeat(150))],
+            Tar::new().long(b'L', [&[b'n'; 150][..], &[0; 361]].concat()).file("n", "x").end(),
+        ),
         refused("NUL in a long name", "NulInName", Tar::new().long(b'L', "a\0b").file("a", "").end()),
         refused(
             "component of 256",

@@ -20,6 +20,9 @@ use super::{broken, digest, disk_errors, each, now, owned_errors, text, version}
 
 examples! { rules: Rule {
     UnknownFormat => [Rule::UnknownFormat],
+    CompressedTwice => [Rule::CompressedTwice],
+    Page => [Rule::Page],
+    Pointer => [Rule::Pointer],
     UnreadCompression => [Rule::UnreadCompression("xz")],
     BrokenCompression => [Rule::BrokenCompression(text("checksum"))],
     Window => [Rule::Window],
