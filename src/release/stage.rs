@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use super::archive::{
     self, Admitted, Ledger, Limits, Member, MemberKind, Node, NodeKind, Reader, Rule, Span,
 };
-use super::tree::{self, Meta, Root, TreeWriter};
+use super::tree::{self, Meta, Root, Times, TreeWriter};
 use crate::sys::disk::{self, Context, Disk};
 use crate::sys::wall;
 use crate::types::entry::{Entry, TreeDigest};
@@ -32,7 +32,8 @@ pub struct Built {
     /// The digest of the tree as it is on disk: what [`super::scan::digest`] finds.
     pub tree: Digest,
     /// The digest of the tree as the archive says that it is: what its manifest signs. It differs from `tree` only
-    /// where owners and special bits could not be given, by a process that is not root's.
+    /// where owners and special bits could not be given, by a process that is not root's, and times that the file system
+    /// does not have.
     pub declared: Digest,
     /// Entries of the archive, and directories that have none.
     pub entries: u64,
@@ -126,11 +127,13 @@ impl Staging<'_> {
                 escaped(name)
             );
         }
+        let times = Times::of(&*root, root.path())?;
         fchmod(&root, Mode::from_bits_truncate(0o755)).context("set the mode of", root.path())?;
         let kept_owner = !root.may_give_away();
         let ledger = self.reader.ledger();
         let declared = digest(ledger, |_| {});
-        let tree = if kept_owner { digest(ledger, |entry| self.as_here(entry)) } else { declared };
+        let is_as_declared = !kept_owner && times == Times::ALL;
+        let tree = if is_as_declared { declared } else { digest(ledger, |entry| self.as_here(entry, times)) };
         let totals = ledger.totals();
         Ok(Built {
             tree,
@@ -228,8 +231,12 @@ impl Staging<'_> {
         meta_of(self.reader.ledger().node(place), self.writer.root())
     }
 
-    /// Makes of an entry of the archive what it is on disk, when the process is not root's.
-    fn as_here(&self, entry: &mut Entry) {
+    /// Makes of an entry of the archive what it is on disk, when the process is not root's, or times are kept in part.
+    fn as_here(&self, entry: &mut Entry, times: Times) {
+        entry.mtime = times.kept(entry.mtime);
+        if self.writer.root().may_give_away() {
+            return;
+        }
         let (uid, gid) = self.writer.root().owner();
         (entry.uid, entry.gid) = (uid, gid);
         if matches!(entry.kind, crate::types::entry::Kind::File { .. }) {

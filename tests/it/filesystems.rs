@@ -44,6 +44,8 @@ impl Mounted {
             command.args(arguments).arg(path).output().is_ok_and(|output| output.status.success())
         };
         let arguments: &[&str] = match kind {
+            // As old ones are: whole seconds, until 2038.
+            "ext3" => &["-q", "-F", "-I", "128"],
             "ext4" => &["-q", "-F"],
             "xfs" => &["-q", "-f", "-m", "reflink=1"],
             _ => &["-q", "-f"],
@@ -291,4 +293,48 @@ fn a_snapshot_that_somebody_wrote_to_is_no_base_to_copy() {
     assert!(!ioctl::is_pristine_snapshot(&path).unwrap());
     let (one, two) = ("1".parse().unwrap(), "2".parse().unwrap());
     assert!(node.store.stage_on(&two, &one, store::Method::Auto).unwrap().is_none());
+}
+
+/// What an old file system makes of times is what the release is there: no damage, and no reason to fetch anew.
+#[test]
+fn times_that_a_file_system_does_not_have_are_no_damage() {
+    let Some(mounted) = Mounted::new("times_that_a_file_system_does_not_have_are_no_damage", "ext3") else {
+        return;
+    };
+    let place = mounted.path();
+    let run = |command: &str| {
+        let output = Command::new("sh")
+            .args(["-ec", command])
+            .env("cutover", env!("CARGO_BIN_EXE_cutover"))
+            .current_dir(&place)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "{command}: {said}");
+        said
+    };
+    // Elsewhere, where times are whole: what is packed has them.
+    let source = tempfile::tempdir().unwrap();
+    let source = source.path().display();
+    run(&format!(
+        "mkdir -p {source}/in/d root; cd {source}; echo a > in/a; echo b > in/d/b; ln -s a in/l
+         touch -d 2021-01-01T00:00:00.123456789 in/a; touch -hd 2021-01-01T00:00:00.5 in/l; touch -d 2050-01-01 in/d/b
+         touch -d 2021-01-01T00:00:00.25 in/d
+         for v in 1 2; do echo $v > in/v; $cutover -q pack in --product app --version $v -o app-$v.tar.zst; done
+         tar --format=posix -C in -cf app-3.tar ."
+    ));
+    for archive in ["app-1.tar.zst", "app-2.tar.zst", "app-3.tar"] {
+        run(&format!(
+            "$cutover --root root update --allow-unsigned {source}/{archive}; $cutover --root root verify"
+        ));
+    }
+    run("$cutover --root root rollback; $cutover --root root verify");
+    let checked = run("$cutover --root root unhold; $cutover --root root rollback --check");
+    assert!(!checked.contains("written to"), "{checked}");
+    let inodes = |path: &str| {
+        ["1", "2"]
+            .map(|version| fs::metadata(place.join(format!("root/releases/{version}/{path}"))).unwrap().ino())
+    };
+    let [one, two] = inodes("a");
+    assert_eq!(one, two, "what did not change was linked");
 }

@@ -15,7 +15,7 @@ use super::seen::Installed;
 use super::staging::{Owner, is_whole};
 use super::{Error, Record};
 use crate::release::scan;
-use crate::release::tree::Root;
+use crate::release::tree::{Root, can_become};
 use crate::sys::access_list;
 use crate::sys::disk::Disk;
 use crate::types::Spans;
@@ -46,7 +46,8 @@ pub fn look(
     let is_file = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
     let is_alike = is_file
         && u64::try_from(found.st_size) == Ok(size)
-        && (found.st_mtime, found.st_mtime_nsec) == (entry.mtime.0, i64::from(entry.mtime.1))
+        && u32::try_from(found.st_mtime_nsec)
+            .is_ok_and(|nanoseconds| can_become(entry.mtime, (found.st_mtime, nanoseconds)))
         && found.st_mode & 0o7777 == meta.mode
         && (found.st_uid, found.st_gid) == (meta.uid, meta.gid);
     if !is_alike {

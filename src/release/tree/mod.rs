@@ -11,10 +11,12 @@ mod file;
 mod flush;
 mod remove;
 mod root;
+mod times;
 mod writer;
 
 pub use file::NewFile;
 pub use flush::flush_behind;
 pub use remove::empty;
 pub use root::Root;
+pub use times::{Times, can_become};
 pub use writer::{Meta, TreeWriter};

@@ -20,6 +20,7 @@ use super::check_totals;
 use super::locations::Locations;
 use super::owner::{Owner, admit};
 use crate::release::archive::Limits;
+use crate::release::tree::Times;
 use crate::types::Digest;
 use crate::types::entry::{Entry, Kind, TreeDigest};
 
@@ -29,7 +30,7 @@ const PART: &str = "the index";
 const ALL_XATTRS_MAX: u64 = 16 << 20;
 
 /// The digest of the tree that an index describes: as it says, and as it is on disk when this process cannot give
-/// files away.
+/// files away, or the file system does not have all times.
 #[derive(Clone, Copy, Debug)]
 pub struct Trees {
     pub declared: Digest,
@@ -41,7 +42,7 @@ pub struct Trees {
 ///
 /// # Errors
 /// When any two of its parts disagree, or this node does not let the release in.
-pub fn check(index: &Index<'_>, limits: &Limits, owner: Owner) -> Result<Trees, Error> {
+pub fn check(index: &Index<'_>, limits: &Limits, owner: Owner, times: Times) -> Result<Trees, Error> {
     check_totals(index, limits)?;
     if index.root().entries == 0 {
         return Err(malformed("the release", "it has no entries"));
@@ -49,6 +50,7 @@ pub fn check(index: &Index<'_>, limits: &Limits, owner: Owner) -> Result<Trees, 
     let frames = index.frames()?;
     index.check_surroundings(&frames)?;
     let (mut declared, mut here) = (TreeDigest::default(), TreeDigest::default());
+    let is_as_declared = !owner.is_kept() && times == Times::ALL;
     let mut sums = Sums::default();
     let mut links = Links::default();
     let mut places = Places::new(index, &frames)?;
@@ -58,8 +60,9 @@ pub fn check(index: &Index<'_>, limits: &Limits, owner: Owner) -> Result<Trees, 
         places.add(record)?;
         links.add(&record.entry);
         declared.add(&record.entry);
-        if owner.is_kept() {
-            here.add(&owner.as_here(record.entry.clone()));
+        if !is_as_declared {
+            let entry = owner.as_here(record.entry.clone());
+            here.add(&Entry { mtime: times.kept(entry.mtime), ..entry });
         }
         Ok(())
     })?;
@@ -71,7 +74,7 @@ pub fn check(index: &Index<'_>, limits: &Limits, owner: Owner) -> Result<Trees, 
     if declared != wanted {
         return Err(Error::Digest { part: "the tree", found: declared, wanted });
     }
-    Ok(Trees { declared, here: if owner.is_kept() { here } else { declared } })
+    Ok(Trees { declared, here: if is_as_declared { declared } else { here } })
 }
 
 /// What the root sums up.

@@ -48,6 +48,7 @@ use super::reader::Index;
 use super::seen::{Seen, keep_index};
 use crate::release::archive::Limits;
 use crate::release::source::{LocalFile, Ranges};
+use crate::release::tree::Times;
 use crate::sys::disk::{Context as _, Disk};
 use crate::sys::wall;
 use crate::types::entry::Kind;
@@ -81,7 +82,7 @@ pub struct StageOrder<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Staged {
     /// The digest of the tree as it is on disk; differs from `declared` only where owners and special bits could not
-    /// be given, by a process that is not root's.
+    /// be given, by a process that is not root's, and times that the file system does not have.
     pub tree: Digest,
     /// The digest of the tree as the archive says that it is.
     pub declared: Digest,
@@ -115,10 +116,11 @@ pub fn prepare(index: &Index<'_>, order: &StageOrder<'_>, disk: &Disk) -> Result
     disk.ask("write", record)?;
     let fetched = keep_index(index, base.map(|base| &base.installed), parts, record)?;
     let file = File::open(record).context("open", record)?;
+    let times = Times::of(&file, record)?;
     let size = fs::metadata(record).context("look at", record)?.len();
     let mut kept = Index::open_kept(Arc::new(LocalFile::new(file, record)?), size)?;
     kept.surround_as(index);
-    let trees = wall::behind(None, || consistency::check(&kept, limits, Owner::of_process()))?;
+    let trees = wall::behind(None, || consistency::check(&kept, limits, Owner::of_process(), times))?;
     Ok(Prepared { index: kept, trees, fetched })
 }
 
@@ -127,7 +129,7 @@ pub fn prepare(index: &Index<'_>, order: &StageOrder<'_>, disk: &Disk) -> Result
 /// # Errors
 /// When any two of its parts disagree.
 pub fn check(index: &Index<'_>, limits: &Limits) -> Result<(), Error> {
-    consistency::check(index, limits, Owner::of_process()).map(|_| ())
+    consistency::check(index, limits, Owner::of_process(), Times::ALL).map(|_| ())
 }
 
 impl Prepared {
