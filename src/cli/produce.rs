@@ -18,9 +18,12 @@ use crate::types::{Digest, Size};
 pub fn pack(global: &Global, args: &PackArgs, disk: &Disk) -> Result<u8, Error> {
     let output = Output::new(global);
     let usage = |what: &str, hint: &str| Error::Usage { what: what.to_owned(), hint: Some(hint.to_owned()) };
-    let manifest_path = local::manifest_beside(&args.output).ok_or_else(|| {
-        usage("the archive must be named `….tar.zst`", "for example `-o shop-1.4.2.tar.zst`")
-    })?;
+    let misnamed = || usage("the archive must be named `….tar.zst`", "for example `-o shop-1.4.2.tar.zst`");
+    let manifest_path = local::manifest_beside(&args.output).ok_or_else(misnamed)?;
+    // Read by its name elsewhere: whoever unpacks it goes by that.
+    if !args.output.as_os_str().as_encoded_bytes().ends_with(b".tar.zst") {
+        return Err(misnamed());
+    }
     let name = args.output.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| usage("the archive's name must be UTF-8", "choose another name"))?;
     let mut manifest = drafted(args, name)?;
@@ -31,8 +34,10 @@ pub fn pack(global: &Global, args: &PackArgs, disk: &Disk) -> Result<u8, Error> 
         ));
     }
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    // `pack current` means what the link leads to.
+    let behind = args.directory.is_symlink().then(|| args.directory.canonicalize().ok()).flatten();
     let order = PackOrder {
-        directory: args.directory.clone(),
+        directory: behind.unwrap_or_else(|| args.directory.clone()),
         product: args.product.clone(),
         version: args.version.clone(),
         output: args.output.clone(),

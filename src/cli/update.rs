@@ -26,10 +26,11 @@ use crate::lifecycle::rehearsal;
 use crate::lifecycle::settings::Settings;
 use crate::lifecycle::staging::Staged;
 use crate::lifecycle::upstream::{self, Idle, Offered};
+use crate::release::source::local;
 use crate::store::Kept;
 use crate::sys::clock::{Clock, SystemClock};
 use crate::types::record::{Cause, Record};
-use crate::types::{Span, Version};
+use crate::types::{Span, Version, escaped};
 
 pub(super) fn nothing_newer(version: &Version) -> String {
     format!("release {version} is active; there is nothing newer")
@@ -115,13 +116,14 @@ pub(super) enum Named {
 
 /// A word with a slash, or that names a file, is a file; else it must be a version.
 pub(super) fn named(what: &str, file: &FileArgs) -> Result<Named, Error> {
-    let is_archive = [".tar", ".tar.gz", ".tar.zst", ".tgz"].iter().any(|ending| what.ends_with(ending));
+    let is_archive = local::stem(Path::new(what)).is_some();
     if what.contains('/') || is_archive || Path::new(what).is_file() {
         return Ok(Named::File(what.into()));
     }
     if file.version.is_some() {
-        let what = "`--version` goes with an archive".to_owned();
-        return Err(Error::Usage { what, hint: None });
+        let what = format!("there is no archive `{}`; `--version` goes with one", escaped(what.as_bytes()));
+        let hint = "name a file; `cutover pack` makes an archive of a directory".to_owned();
+        return Err(Error::Usage { what, hint: Some(hint) });
     }
     match what.parse() {
         Ok(version) => Ok(Named::Version(version)),

@@ -28,6 +28,27 @@ pub fn connector() -> impl Connector<()> {
     plain.chain(Named::default()).chain(RustlsConnector::default())
 }
 
+/// What rustls says of servers that do not speak TLS, or that nobody vouches for, in words that people know.
+pub fn in_words(error: io::Error) -> io::Error {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = error.get_ref().map(|cause| cause as _);
+    let text = loop {
+        let Some(found) = cause else { return error };
+        match found.downcast_ref::<Error>() {
+            Some(Error::InvalidMessage(_)) => break "the server does not speak TLS there",
+            Some(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::Other(_))) => {
+                break "its certificate is signed by nobody whom this machine believes; `SSL_CERT_FILE` can name a file of \
+                       certificates";
+            }
+            // An error of the machine hides the one that it wraps.
+            _ => match found.downcast_ref::<io::Error>() {
+                Some(outer) => cause = outer.get_ref().map(|cause| cause as _),
+                None => cause = found.source(),
+            },
+        }
+    };
+    io::Error::new(error.kind(), text)
+}
+
 /// Speaks TLS with servers where certificates are named; leaves other connections as they are.
 #[derive(Debug, Default)]
 struct Named {
@@ -178,5 +199,22 @@ impl Transport for Tls {
 
     fn is_tls(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_rustls_says_is_told_in_words() {
+        let told = |error: Error| in_words(io::Error::other(io::Error::other(error))).to_string();
+        assert!(told(Error::InvalidCertificate(CertificateError::UnknownIssuer)).contains("SSL_CERT_FILE"));
+        assert!(
+            told(Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)).contains("not speak TLS")
+        );
+        assert!(told(Error::InvalidCertificate(CertificateError::Expired)).contains("xpired"), "as it was");
+        let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+        assert_eq!(in_words(refused).raw_os_error(), Some(libc::ECONNREFUSED));
     }
 }

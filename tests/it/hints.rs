@@ -121,3 +121,35 @@ fn where_the_pointer_leads_nowhere_its_hints_lead_on() {
     assert!(said.contains("the tree of release 1 was written to"), "{said}");
     assert_eq!(node.active().as_deref(), Some("1"));
 }
+
+/// What a source says no to is told apart from one that is away.
+#[test]
+fn a_source_that_answers_is_not_called_away() {
+    let desk = Desk::new();
+    let channel = desk.source("stable.channel");
+    let disk = cutover::sys::disk::Disk::default();
+    disk.rename(&channel, &desk.path("elsewhere")).unwrap();
+    let (code, said) = desk.update();
+    assert!(
+        code == 1 && said.contains("is not there") && said.contains("`channel` in `[source]`"),
+        "{code}: {said}"
+    );
+    nix::unistd::symlinkat(&desk.path("elsewhere"), nix::fcntl::AT_FDCWD, &channel).unwrap();
+    let (code, said) = desk.update();
+    assert!(
+        code == 1 && said.contains("symbolic link") && !said.contains("can be reached"),
+        "{code}: {said}"
+    );
+}
+
+#[test]
+fn words_that_name_no_archive_are_told_so() {
+    let desk = Desk::new();
+    let node: &[&str] = &["--config", "node.toml"];
+    let (code, said) = desk.run(&[node, &["stage", "gone", "--version", "1"]].concat());
+    assert!(code == 2 && said.contains("there is no archive `gone`"), "{code}: {said}");
+    let (code, said) = desk.run(&["pack", "source", "--product", "x", "--version", "1", "-o", "x.tar.gz"]);
+    assert!(code == 2 && said.contains("tar.zst"), "{code}: {said}");
+    let (_, said) = desk.run(&["pack", "gone", "--product", "x", "--version", "1", "-o", "x.tar.zst"]);
+    assert!(!said.contains("disk") && !said.contains("the root"), "{said}");
+}

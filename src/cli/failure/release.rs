@@ -5,6 +5,7 @@ use crate::lifecycle::{staging, upstream};
 use crate::release::judge::Refused;
 use crate::release::trust::{Refusal, SignError};
 use crate::release::{archive, exclusive, index, pack, publish, resolve, source, stage};
+use crate::sys::disk;
 
 /// For an archive that cannot be read just now.
 const READ_AGAIN: &str = "see that the source can be reached, and the disk is well; then run it again";
@@ -64,7 +65,20 @@ pub(super) fn of_source(error: &source::Error) -> Failure {
     if matches!(error, source::Error::NoSource) {
         return Failure::new(code::USAGE, error, Some("set it in the configuration, or name an archive"));
     }
-    Failure::new(code::FAILED, error, Some("see that the source can be reached; the next run asks it again"))
+    let hint = match error.remedy() {
+        source::Remedy::Way => "see that the source can be reached; the next run asks it again",
+        source::Remedy::Place => {
+            "see what was published there: `url` and `channel` in `[source]` say where it is looked for"
+        }
+        source::Remedy::Login => {
+            "see who may read there: `credentials` in `[source]` names the file that says who asks"
+        }
+        source::Remedy::Credentials => "mend the file that `credentials` in `[source]` names",
+        source::Remedy::Address => {
+            "look at `url` in `[source]`, and where the server there sends those who ask"
+        }
+    };
+    Failure::new(code::FAILED, error, Some(hint))
 }
 
 pub(super) fn of_upstream(error: &upstream::Error) -> Failure {
@@ -115,8 +129,8 @@ pub(super) fn of_pack(error: &pack::Error) -> Failure {
         E::Index(error @ index::Error::Entry { .. }) => {
             Failure::new(code::REFUSED, error, Some("mend that in the directory, then pack it again"))
         }
+        E::Index(index::Error::Disk(error)) | E::Disk(error) => of_packed(error),
         E::Index(error) => of_index(error),
-        E::Disk(error) => of_disk(error, code::FAILED),
         E::Changed(_) => told("pack a directory that nobody writes to meanwhile"),
         E::Empty(_) => Failure::new(code::USAGE, error, Some("name the directory that holds the release")),
         E::Published(_) => {
@@ -131,6 +145,23 @@ pub(super) fn of_pack(error: &pack::Error) -> Failure {
         E::TooLarge => told("split it into several applications"),
         E::Compress(_) => told("look at memory and disk, then run it again"),
     }
+}
+
+/// The machine, where there is no root and no node.
+fn of_packed(error: &disk::Error) -> Failure {
+    let hint = match error.source.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            "pack as a user who may read all of it, and write the archive"
+        }
+        std::io::ErrorKind::NotFound => {
+            "check the path; nobody may write to the directory while it is packed"
+        }
+        std::io::ErrorKind::NotADirectory => "name the directory that holds the release",
+        // Nobody but who reads the file says so.
+        _ if error.source.raw_os_error().is_none() => "pack a directory that nobody writes to meanwhile",
+        _ => return of_disk(error, code::FAILED),
+    };
+    Failure::new(code::FAILED, error, Some(hint))
 }
 
 pub(super) fn of_sign(error: &SignError) -> Failure {

@@ -6,7 +6,7 @@ use crate::release::text::is_name;
 use crate::types::{Version, escaped_path};
 
 /// Ends of archives' names that are known.
-pub const ENDINGS: [&str; 3] = [".tar", ".tar.zst", ".tar.gz"];
+pub const ENDINGS: [&str; 5] = [".tar", ".tar.zst", ".tar.gz", ".tgz", ".tzst"];
 
 /// The name does not say which version it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +65,7 @@ mod tests {
             ("shop-1.4.2.tar", None, "shop", "1.4.2"),
             ("my-shop-1.0-rc1.tar.gz", None, "my-shop", "1.0-rc1"),
             ("my-shop-v2.tar", None, "my-shop", "v2"),
+            ("shop-1.0.tgz", None, "shop", "1.0"),
             ("shop-v2-beta.tar", Some("shop"), "shop", "v2-beta"),
             ("shop-3-x-1.tar", Some("shop-3-x"), "shop-3-x", "1"),
             ("shop-2.tar", Some("other"), "shop", "2"),

@@ -24,6 +24,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use child::{COMMAND as READ_COMMAND, serve};
 pub use directory::Directory;
 pub(super) use directory::open_regular;
@@ -144,10 +146,13 @@ enum Kind {
 
 impl Kind {
     fn of(url: &str) -> Result<Self, Error> {
+        // As RFC 8089 has it, too: `file:/srv/releases`, `file://localhost/srv/releases`.
+        let is_file = url.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("file:"));
         let path = match url.split_once("://") {
+            None if is_file => path_of_url(&url[5..]),
             None => url.into(),
             Some((scheme, path)) => match scheme.to_ascii_lowercase().as_str() {
-                "file" => path_of_url(path),
+                "file" => path_of_url(path.strip_prefix("localhost").unwrap_or(path)),
                 scheme if web::SCHEMES.contains(&scheme) => return Ok(Self::Web),
                 _ => return Err(Error::Scheme(escaped(scheme.as_bytes()))),
             },
@@ -157,6 +162,22 @@ impl Kind {
             false => Err(Error::NotAbsolute(escaped(url.as_bytes()))),
         }
     }
+}
+
+/// What to look at when something could not be had from a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Remedy {
+    /// The way there; it may well go better the next time.
+    Way,
+    /// What was published, and where it is looked for.
+    Place,
+    /// Who asks.
+    Login,
+    /// The file of credentials.
+    Credentials,
+    /// The address, and where it leads.
+    Address,
 }
 
 /// Why something could not be had from a source.
@@ -246,6 +267,7 @@ pub enum Error {
         text: String,
         /// See [`Error::is_refusal`].
         is_refusal: bool,
+        remedy: Remedy,
     },
     #[error("`{0}` is not what it was a moment ago: somebody else publishes there")]
     Overtaken(String),
@@ -292,6 +314,31 @@ impl Error {
         }
     }
 
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Told { remedy, .. } => *remedy,
+            Self::Missing(_) | Self::Status { status: 404 | 410, .. } => Remedy::Place,
+            Self::Status { status: 401 | 403 | 407, .. } => Remedy::Login,
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::InvalidInput => Remedy::Place,
+            Self::Owned(_) => Remedy::Credentials,
+            Self::Address { .. } | Self::Scheme(_) | Self::NotAbsolute(_) | Self::Proxy => Remedy::Address,
+            Self::NoSource
+            | Self::Name(_)
+            | Self::Read { .. }
+            | Self::OutOfRange { .. }
+            | Self::Disk(_)
+            | Self::Status { .. }
+            | Self::Answer { .. }
+            | Self::Cut(_)
+            | Self::TooLong { .. }
+            | Self::Size { .. }
+            | Self::Digest { .. }
+            | Self::Overtaken(_)
+            | Self::Exists(_)
+            | Self::Write(_) => Remedy::Way,
+        }
+    }
+
     /// Whether the bytes are not the ones that were signed: trying again will hardly help.
     pub fn is_refusal(&self) -> bool {
         match self {
@@ -331,6 +378,8 @@ mod tests {
             ("/srv/my%20releases", "/srv/my%20releases"),
             ("file:///srv/my%20releases", "/srv/my releases"),
             ("FILE:///srv/my releases", "/srv/my releases"),
+            ("file:/srv/my%20releases", "/srv/my releases"),
+            ("file://localhost/srv/releases", "/srv/releases"),
         ] {
             assert!(matches!(Kind::of(url), Ok(Kind::Directory(found)) if found == Path::new(path)), "{url}");
         }

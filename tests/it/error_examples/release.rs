@@ -105,7 +105,11 @@ examples! { source_errors: SourceError {
     TooLong => [SourceError::TooLong { what: text("stable.channel"), limit: 1 << 20 }],
     Size => [SourceError::Size { found: 1, signed: 2 }],
     Digest => [SourceError::Digest { found: digest(), signed: digest() }],
-    Told => [false, true].map(|is_refusal| SourceError::Told { text: text("it went wrong"), is_refusal }),
+    Told => [false, true].map(|is_refusal| SourceError::Told {
+        text: text("it went wrong"),
+        is_refusal,
+        remedy: cutover::release::source::Remedy::Way,
+    }),
     Overtaken => [SourceError::Overtaken(text("https://releases/shop/stable.channel"))],
     Exists => [SourceError::Exists(text("https://releases/shop/shop-1.manifest"))],
     Write => [SourceError::Write(broken()), SourceError::Write(io::Error::from_raw_os_error(libc::ENOSPC))],

@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::super::directory::read_bounded;
-use super::super::{Error, Item, Ranges, Settings, Source};
+use super::super::{Error, Item, Ranges, Remedy, Settings, Source};
 use super::wire::{self, Answer, Bytes, File, Request};
 
 /// The hidden command by which the program is the child.
@@ -111,7 +111,7 @@ impl Process {
         asked().map_err(|source| match source.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
                 let text = "cannot read the source: the process that reads it has ended".to_owned();
-                Error::Told { text, is_refusal: false }
+                Error::Told { text, is_refusal: false, remedy: Remedy::Way }
             }
             _ => Error::Read { what: "the source, by a process of its own".to_owned(), source },
         })

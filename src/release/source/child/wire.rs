@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::super::{Error, Item, Of};
+use super::super::{Error, Item, Of, Remedy};
 
 /// The longest frame of JSON.
 const JSON_BYTES_MAX: u32 = 64 << 10;
@@ -89,6 +89,7 @@ pub struct Told {
     text: String,
     is_refusal: bool,
     is_missing: bool,
+    remedy: Remedy,
 }
 
 impl Told {
@@ -106,7 +107,7 @@ impl Told {
             text.clone_from(what);
         }
         let text = text.chars().take(2000).collect();
-        Self { text, is_refusal: error.is_refusal(), is_missing }
+        Self { text, is_refusal: error.is_refusal(), is_missing, remedy: error.remedy() }
     }
 
     /// The error, where it is told. The child may say anything: no terminal sees it as it is.
@@ -114,7 +115,7 @@ impl Told {
         let text = self.text.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect();
         match self.is_missing {
             true => Error::Missing(text),
-            false => Error::Told { text, is_refusal: self.is_refusal },
+            false => Error::Told { text, is_refusal: self.is_refusal, remedy: self.remedy },
         }
     }
 }

@@ -97,21 +97,26 @@ impl Address {
         Self { path: format!("{}{joint}{query}", self.path), ..self.clone() }
     }
 
-    /// Where a redirection leads: absolute, or relative to this address. Never from `https` to anything else.
-    pub fn redirected(&self, location: &str) -> Result<Self, Error> {
+    /// Where a redirection leads: absolute, or relative to this address. Never from `https` to anything else. What servers
+    /// forget to escape is escaped, as browsers do.
+    pub fn redirected(&self, location: &[u8]) -> Result<Self, Error> {
+        let location = escape_rest(location);
         let scheme = if self.is_secure { "https" } else { "http" };
         let has_scheme = location.split_once(':').is_some_and(|(scheme, _)| {
             !scheme.is_empty()
                 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
         });
         let next = if has_scheme {
-            Self::parse(location)?
+            Self::parse(&location)?
         } else if location.starts_with("//") {
             Self::parse(&format!("{scheme}:{location}"))?
         } else if location.starts_with('/') {
             Self::parse(&format!("{scheme}://{}{location}", self.authority))?
         } else {
             let path = self.path.split('?').next().unwrap_or_default();
+            if location.starts_with('?') {
+                return Self::parse(&format!("{scheme}://{}{path}{location}", self.authority));
+            }
             let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
             Self::parse(&format!("{scheme}://{}{directory}/{location}", self.authority))?
         };
@@ -178,6 +183,15 @@ fn quoted(name: &str) -> String {
     text
 }
 
+/// An address in which only what may stand in one is left.
+fn escape_rest(bytes: &[u8]) -> String {
+    let escaped = |byte: &u8| match byte.is_ascii_graphic() {
+        true => char::from(*byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    bytes.trim_ascii().iter().map(escaped).collect()
+}
+
 /// An address that could not be read, without what stands before an `@` and after a `?`.
 fn without_secrets(text: &str) -> String {
     let text = text.split('?').next().unwrap_or_default();
@@ -199,19 +213,17 @@ mod tests {
             ("//b.example/y", "https://b.example/y"),
             ("/y", "https://a.example/y"),
             ("y", "https://a.example/x/y"),
+            ("?s=2", "https://a.example/x/shop?s=2"),
+            ("/y?name=a b.tar", "https://a.example/y?name=a%20b.tar"),
+            ("/y?name=ü", "https://a.example/y?name=%C3%BC"),
             ("HTTPS://A.example", "https://a.example/"),
         ] {
-            assert_eq!(from.redirected(location).unwrap().text(), wanted);
+            assert_eq!(from.redirected(location.as_bytes()).unwrap().text(), wanted);
         }
-        for location in [
-            "http://a.example/x",
-            "file:///etc/passwd",
-            "ftp://a/x",
-            "https://u:p@b.example/",
-            "https:///x",
-            "https://a b/",
-        ] {
-            assert!(from.redirected(location).is_err(), "{location}");
+        for location in
+            ["http://a.example/x", "file:///etc/passwd", "ftp://a/x", "https://u:p@b.example/", "https:///x"]
+        {
+            assert!(from.redirected(location.as_bytes()).is_err(), "{location}");
         }
         assert_eq!(from.place(), "https://a.example/x/shop");
     }

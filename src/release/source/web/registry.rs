@@ -107,7 +107,7 @@ impl Registry {
 
     /// Gets a token from wherever the registry sends us.
     fn token(&self, web: &Web, challenge: &Challenge) -> Result<Option<String>, Error> {
-        let realm = self.base.redirected(&challenge.realm)?;
+        let realm = self.base.redirected(challenge.realm.as_bytes())?;
         let mut query: Vec<(&str, &str)> = Vec::new();
         query.extend(challenge.service.iter().map(|service| ("service", service.as_str())));
         query.extend(challenge.scope.iter().flat_map(|scope| scope.split(' ')).map(|scope| ("scope", scope)));
@@ -232,7 +232,7 @@ impl Registry {
         let Some(location) = location.filter(|_| begun.status().is_success()) else {
             return Err(super::status(&uploads, &begun));
         };
-        let address = uploads.redirected(&location)?.with_query(&[("digest", &digest)]);
+        let address = uploads.redirected(location.as_bytes())?.with_query(&[("digest", &digest)]);
         let kind = (header::CONTENT_TYPE, "application/octet-stream".to_owned());
         web.put_file(&Method::PUT, &address, &[kind], file)
     }

@@ -9,7 +9,8 @@ use ureq::{Body, SendBody};
 use super::super::Error;
 use super::address::Address;
 use super::dialect::Sent;
-use super::{Web, read_error, text_of};
+use super::{Web, read_error};
+use crate::sys::tls;
 use crate::types::Digest;
 
 /// Redirections that are followed for one request.
@@ -56,15 +57,19 @@ impl Web {
             own.extend_from_slice(headers);
             let response = self.exchange(&sent, &own, deadline).map_err(|error| read_error(file, error))?;
             let status = response.status().as_u16();
-            let location = text_of(response.headers(), header::LOCATION);
+            let location = response.headers().get(header::LOCATION).map(|value| value.as_bytes().to_vec());
             match status {
                 301 | 302 | 303 | 307 | 308 => {
+                    let Some(location) = location.filter(|location| !location.is_empty()) else {
+                        let problem = "it redirects, and does not say where to";
+                        return Err(Error::Answer { what: file.place(), problem });
+                    };
                     redirections += 1;
                     if redirections > REDIRECTIONS_MAX {
                         let problem = "it is redirected too often";
                         return Err(Error::Address { address: file.place(), problem });
                     }
-                    address = address.redirected(&location.unwrap_or_default())?;
+                    address = address.redirected(&location)?;
                 }
                 // An object store says 403 to a stranger.
                 401 | 403 if !is_known && self.dialect.introduce(self, &sent, response.headers())? => {
@@ -115,7 +120,7 @@ impl Web {
             ureq::Error::Timeout(_) => {
                 io::Error::new(io::ErrorKind::TimedOut, "the server does not answer in time")
             }
-            other => other.into_io(),
+            other => tls::in_words(other.into_io()),
         })
     }
 }
