@@ -58,8 +58,44 @@ struct SubvolumeInformation {
     reserved: [u64; 8],
 }
 
+/// linux/fs.h: `struct fsxattr`.
+#[repr(C)]
+#[derive(Default)]
+struct FileAttributes {
+    flags: u32,
+    extent_size: u32,
+    extents: u32,
+    project: u32,
+    shared_extent_size: u32,
+    padding: [u8; 8],
+}
+
+impl FileAttributes {
+    fn project(&self) -> Project {
+        Project { id: self.project, is_handed_on: self.flags & HANDS_PROJECT_ON != 0 }
+    }
+}
+
+/// linux/fs.h: FS_XFLAG_PROJINHERIT
+const HANDS_PROJECT_ON: u32 = 0x200;
+
+/// The project whose quota a file or directory counts for (`lsattr -p`, `xfs_quota`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Project {
+    pub id: u32,
+    /// Whether what is made in this directory belongs to it as well, and nothing of another one may be moved here.
+    pub is_handed_on: bool,
+}
+
+impl Project {
+    /// Whether the kernel lets something of the project `other` be renamed into a directory of this one.
+    pub fn takes(self, other: Self) -> bool {
+        !self.is_handed_on || self.id == other.id
+    }
+}
+
 mod raw {
-    use super::{SubvolumeInformation, VolumeArguments};
+    use super::{FileAttributes, SubvolumeInformation, VolumeArguments};
     nix::ioctl_write_int!(clone, 0x94, 9);
     nix::ioctl_write_ptr!(subvolume_create, 0x94, 24, VolumeArguments);
     nix::ioctl_write_ptr!(snapshot_create, 0x94, 23, VolumeArguments);
@@ -70,6 +106,8 @@ mod raw {
     // linux/fs.h: FS_IOC_GETFLAGS and FS_IOC_SETFLAGS; the kernel reads and writes an int, whatever the header says.
     nix::ioctl_read!(get_file_flags, b'f', 1, libc::c_long);
     nix::ioctl_write_ptr!(set_file_flags, b'f', 2, libc::c_long);
+    nix::ioctl_read!(get_attributes, b'X', 31, FileAttributes);
+    nix::ioctl_write_ptr!(set_attributes, b'X', 32, FileAttributes);
 }
 
 const SOCKET_FILE: libc::c_ulong = 0x89e0;
@@ -122,6 +160,37 @@ pub fn set_file_flags(file: impl AsFd, flags: i32) -> io::Result<()> {
     // SAFETY: the kernel reads one int from where the pointer shows, which is a whole long.
     unsafe { raw::set_file_flags(file.as_fd().as_raw_fd(), &raw const flags) }?;
     Ok(())
+}
+
+/// The project of an open file or directory; that of everybody where the file system has none.
+pub fn project(file: impl AsFd) -> io::Result<Project> {
+    Ok(attributes_of(&file)?.map(|found| found.project()).unwrap_or_default())
+}
+
+/// Gives an open file or directory to a project.
+pub fn set_project(file: impl AsFd, wanted: Project) -> io::Result<()> {
+    let Some(mut attributes) = attributes_of(&file)?.filter(|now| now.project() != wanted) else {
+        return Ok(());
+    };
+    attributes.project = wanted.id;
+    attributes.flags &= !HANDS_PROJECT_ON;
+    attributes.flags |= if wanted.is_handed_on { HANDS_PROJECT_ON } else { 0 };
+    // SAFETY: the kernel reads one whole `fsxattr` from where the pointer shows.
+    match unsafe { raw::set_attributes(file.as_fd().as_raw_fd(), &raw const attributes) } {
+        // In a user namespace nobody may.
+        Err(Errno::EPERM | Errno::EINVAL) | Ok(_) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn attributes_of(file: impl AsFd) -> io::Result<Option<FileAttributes>> {
+    let mut attributes = FileAttributes::default();
+    // SAFETY: the kernel writes one whole `fsxattr` to where the pointer shows.
+    match unsafe { raw::get_attributes(file.as_fd().as_raw_fd(), &raw mut attributes) } {
+        Err(Errno::ENOTTY | Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(None),
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(Some(attributes)),
+    }
 }
 
 /// Makes `to`, an empty file, share all blocks of `from` (reflink). Both must be on one file system that can do it:

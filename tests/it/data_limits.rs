@@ -55,17 +55,67 @@ fn a_rename_that_does_not_work_is_found_before_anything_stops() {
     fs::create_dir(&root).unwrap();
     let node = TestNode::new(&[Health::Good, Health::Good]).with_root(&root);
     assert_eq!(node.update(1), 0);
-    // A quota for all that is made in the root from now on: what is of no such project is not let in.
-    if !Command::new("chattr").args(["-p", "10", "+P"]).arg(&root).status().is_ok_and(|set| set.success()) {
-        eprintln!("SKIPPED {test}: no projects on xfs here");
-        return;
+    // A quota for all that is made in the root from now on: what is of no such project is not let in. The second time
+    // all is of one project but for the data, so that what is new can be renamed, and they can not.
+    let steps: [&[&str]; 2] = [&["-p", "10", "+P"], &["-R", "-p", "10", "+P"]];
+    for (step, options) in steps.iter().enumerate() {
+        if !set_attributes(options, &root) {
+            eprintln!("SKIPPED {test}: no projects on xfs here");
+            return;
+        }
+        assert!(step == 0 || set_attributes(&["-R", "-p", "7"], &node.data()));
+        let archive = node.archive(2);
+        for words in [&["config", "check"][..], &["update", archive.to_str().unwrap(), "--allow-unsigned"]] {
+            let (code, error) = error_of(&node, words);
+            assert!(code == 2 && error.contains("another project"), "{words:?}: {code} {error}");
+        }
+        assert!(!node.has_journal() && node.active().as_deref() == Some("1"));
     }
-    let archive = node.archive(2);
-    for words in [&["config", "check"][..], &["update", archive.to_str().unwrap(), "--allow-unsigned"]] {
+    // The way out that is named.
+    assert!(set_attributes(&["-R", "-P"], &root));
+    assert_eq!(node.update(2), 0);
+    // Who sets such a quota later closes the way back, and reads so before it is needed.
+    assert!(set_attributes(&["-p", "10", "+P"], &root));
+    for words in [&["rollback", "--check"][..], &["rollback"]] {
         let (code, error) = error_of(&node, words);
-        assert!(code == 2 && error.contains("a rename between"), "{words:?}: {code} {error}");
+        assert!(code == 2 && error.contains("another project"), "{words:?}: {code} {error}");
     }
-    assert!(!node.has_journal() && node.active().as_deref() == Some("1"));
+    assert!(set_attributes(&["-P"], &root));
+    assert_eq!(node.code(&["rollback"]), 0);
+}
+
+fn set_attributes(options: &[&str], path: &Path) -> bool {
+    Command::new("chattr").args(options).arg(path).status().is_ok_and(|set| set.success())
+}
+
+#[test]
+fn data_that_come_back_count_for_the_projects_that_they_counted_for() {
+    let test = "data_that_come_back_count_for_the_projects_that_they_counted_for";
+    let Some(mounted) = Mounted::new(test, "xfs") else { return };
+    let root = mounted.path().join("root");
+    fs::create_dir(&root).unwrap();
+    let node = TestNode::new(&[Health::Good, Health::Good]).with_root(&root);
+    for (tenant, project) in [("one", "11"), ("two", "12")] {
+        let tenant = node.data().join(tenant);
+        fs::create_dir(&tenant).unwrap();
+        fs::write(tenant.join("before"), "").unwrap();
+        if !set_attributes(&["-R", "-p", project], &tenant) || !set_attributes(&["+P"], &tenant) {
+            eprintln!("SKIPPED {test}: no projects on xfs here");
+            return;
+        }
+        fs::write(tenant.join("within"), "").unwrap();
+        fs::hard_link(tenant.join("within"), tenant.join("again")).unwrap();
+    }
+    let listed = || {
+        let output = Command::new("lsattr").arg("-Rp").arg(node.data()).output().unwrap();
+        text(&output.stdout)
+    };
+    let before = listed();
+    assert!(before.contains("11 ") && before.contains("P"), "{before}");
+    assert_eq!((node.update(1), node.update(2)), (0, 0));
+    assert_eq!(node.code(&["rollback"]), 0);
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(lines(&before), lines(&listed()));
 }
 
 #[test]

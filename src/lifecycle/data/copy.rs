@@ -2,7 +2,7 @@
 //! looked at beyond a border to another mount or subvolume.
 //!
 //! Copied are content (sharing blocks where the file system can), holes, modes, owners, times, extended attributes, flags
-//! (`chattr`), links and hard links. Sockets are left out: their programs make them anew.
+//! (`chattr`), projects (quota), links and hard links. Sockets are left out: their programs make them anew.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -208,6 +208,7 @@ impl Job<'_> {
             access_list::remove(&to)?;
         }
         share_flag(&from, &to)?;
+        ioctl::set_project(&to, ioctl::Project::default())?;
         let (from, to) = (OwnedFd::from(from), OwnedFd::from(to));
         self.depth += 1;
         let inner = Ends { from: &from, to: &to };
@@ -222,6 +223,8 @@ impl Job<'_> {
         self.depth -= 1;
         let (from, to) = (File::from(from), File::from(to));
         self.note_flags(&from)?;
+        // Not before: nothing of another project could be linked here.
+        same_project(&from, &to)?;
         own(ends.to, new, found)?;
         attributes(&from, &to)?;
         fchmod(&to, Mode::from_bits_truncate(found.st_mode & 0o7777))?;
@@ -257,6 +260,7 @@ impl Job<'_> {
             access_list::remove(&to)?;
         }
         share_flag(&from, &to)?;
+        same_project(&from, &to)?;
         match ioctl::clone_file(from.as_fd(), to.as_fd()) {
             Ok(()) => {}
             Err(error) if ioctl::is_unsupported(&error) => content(&from, &to, metadata.len())?,
@@ -281,6 +285,11 @@ fn share_flag(from: &File, to: &File) -> io::Result<()> {
         Err(error) if !ioctl::is_unsupported(&error) => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Gives a copy to the project of what it is a copy of, whatever the directory would hand on.
+fn same_project(from: &File, to: &File) -> io::Result<()> {
+    ioctl::set_project(to, ioctl::project(from)?)
 }
 
 /// Copies what is between the holes.

@@ -151,14 +151,37 @@ impl Data {
                 "the file system or subvolume that holds it is read-only: make that writable first",
             );
         }
+        let Some(found) = found else { return Ok(()) };
+        let is_plain = found.is_directory() || found.kind == nix::sys::stat::SFlag::S_IFREG;
+        if is_plain && !self.are_projects_one(path)? {
+            return unfit(
+                "it counts for another project (quota) than the directory that holds it, so that the kernel lets nobody \
+                 rename it: take the flag `P` off that directory and off `.cutover` (`chattr -R -P`), or make it one \
+                 project (`lsattr -p` shows both)",
+            );
+        }
         // A directory that goes to another one is written to itself.
         let moves = self.place(Kind::Aside, path, "x/x")?.parent() != path.parent();
-        if moves && found.is_some_and(Inode::is_directory) && is_read_only(path) {
+        if moves && found.is_directory() && is_read_only(path) {
             return unfit(
                 "it is a read-only subvolume, which cannot be moved: set its property `ro` to `false` (`btrfs property set`)",
             );
         }
         Ok(())
+    }
+
+    /// Whether the directories that data go to and come from take what is of their project.
+    fn are_projects_one(&self, path: &Path) -> Result<bool, Error> {
+        let project = |path: &Path| ioctl::project(File::open(path)?);
+        let own = project(path).context("look at", path)?;
+        let away = self.place(Kind::Aside, path, "x/x")?;
+        let away = away.ancestors().skip(1).find(|directory| directory.exists()).unwrap_or(path);
+        for directory in [parent_of(path), away] {
+            if !project(directory).context("look at", directory)?.takes(own) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Refuses data that are a mount point by now, in which something is mounted that nobody declared, or that cannot be
@@ -178,12 +201,16 @@ impl Data {
             let within = point.strip_prefix(&real).unwrap_or(Path::new("")).to_owned();
             if within.as_os_str().is_empty() {
                 return unfit(
-                    "something is mounted there by now: unmount it first, or keep the data as they are",
+                    "something is mounted there by now: unmount it first, or go back with `--data keep`",
                 );
             }
             if !within.ancestors().any(|part| Leave::of(&item.leave).is(part)) {
-                let (data, path) = (path.to_owned(), point);
-                return Err(Error::Border { data, path, what: inode::Border::Mount.name(), within });
+                // To declare it with `leave` would come too late for a copy that was made before.
+                return Err(Error::Unfit {
+                    path: point,
+                    why: "it is a mount point within the data by now, which a rollback would carry away: unmount it \
+                          first, or go back with `--data keep`",
+                });
             }
         }
         let open = |path: &Path| -> io::Result<inode::Inode> { inode::of(File::open(path)?) };
