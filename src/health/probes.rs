@@ -76,7 +76,13 @@ pub fn exec(
         End::Exited(0) => Answer::Healthy,
         End::Exited(process::NOT_NOW) => Answer::NotYet,
         End::Exited(_) | End::Signalled(_) | End::TimedOut(_) | End::Stopped => Answer::Sick,
-        End::CannotStart(_) => Answer::CannotRun,
+        End::CannotStart(_) => {
+            let program = command.argv.first().cloned().unwrap_or_default();
+            return (
+                Answer::CannotRun,
+                format!("`{}`: {}", escaped_path(program.as_ref()), outcome.summary()),
+            );
+        }
     };
     (answer, outcome.summary())
 }

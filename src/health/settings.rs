@@ -1,7 +1,7 @@
 //! The `[health]` table: which checks there are, and how their answers make a verdict.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -333,6 +333,17 @@ impl Settings {
     /// Whether the verdict depends on the check of this name; on those that are not configured (units, processes) it does.
     pub fn is_required(&self, name: &str) -> bool {
         self.check.iter().all(|check| check.name != name || check.required)
+    }
+
+    /// The checks that need a file which came with the release in `newer`: the one in `older` cannot be asked so.
+    pub fn not_yet_in(&self, older: &Path, newer: &Path) -> Vec<String> {
+        let is_new =
+            |file: &Path| file.is_relative() && newer.join(file).is_file() && !older.join(file).exists();
+        let needs = |check: &&Check| {
+            let mut words = check.exec.iter().flat_map(|exec| &exec.command).map(Path::new);
+            words.any(is_new) || check.file.as_ref().is_some_and(|file| is_new(&file.path))
+        };
+        self.check.iter().filter(needs).map(|check| check.name.clone()).collect()
     }
 
     /// Whether these settings can work.

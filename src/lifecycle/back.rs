@@ -115,7 +115,10 @@ impl Driver<'_> {
         let settings = Health { min_healthy: settle, ..health.clone() };
         let began = self.clock.boot();
         let mut watch = self.application.watch(&release.version, &self.tree(&release.version), Some(record));
-        let mut trial = Trial::of_old(&settings, &record.ignored_checks);
+        // It is not judged by checks that only the release which is left has brought.
+        let only_new = health.not_yet_in(&self.tree(&release.version), &self.tree(&record.to.version));
+        let ignored: Vec<_> = record.ignored_checks.iter().cloned().chain(only_new).collect();
+        let mut trial = Trial::of_old(&settings, &ignored);
         loop {
             let at = self.clock.boot().saturating_sub(began);
             let verdict = trial.observe(at, &watch.observe(at));

@@ -359,12 +359,20 @@ pub(super) fn judge_baseline(
     let Some(from) = record.from.clone().filter(|_| health.baseline != Baseline::Off) else {
         return Ok(());
     };
-    let mut watch = application.watch(&from.version, &store.layout.tree(&from.version), None);
-    let seen = watch.observe_unless(Duration::ZERO, &|| is_unwanted(record));
+    let [old, new] = [&from, &record.to].map(|release| store.layout.tree(&release.version));
+    let mut watch = application.watch(&from.version, &old, None);
+    let mut sick = watch.observe_unless(Duration::ZERO, &|| is_unwanted(record));
     if is_unwanted(record) {
         return Err(Reason::new(Cause::Operator, INTERRUPTED));
     }
-    let sick: Vec<_> = seen.into_iter().filter(|seen| !seen.ok.is_healthy()).collect();
+    sick.retain(|seen| !seen.ok.is_healthy());
+    // What only the new release brings says nothing of the old one.
+    let only_new = health.not_yet_in(&old, &new);
+    for seen in sick.extract_if(.., |seen| only_new.contains(&seen.name)) {
+        let text =
+            format!("check `{}` came with the new release: the old one is not judged by it", seen.name);
+        narrator.remarks(record, &text);
+    }
     match health.baseline {
         Baseline::Block => {
             let Some(first) = sick.iter().find(|seen| health.is_required(&seen.name)) else { return Ok(()) };

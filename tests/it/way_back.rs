@@ -1,6 +1,7 @@
 //! Where a rollback leads, with which data: whatever became of the journal, and however many steps it goes.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
 use crate::node::{Health, TestNode, text};
@@ -154,4 +155,27 @@ fn a_release_that_waits_for_its_window_is_not_pruned() {
     assert_eq!(node.code(&["stage", node.archive(3).to_str().unwrap(), "--allow-unsigned"]), 0);
     assert_eq!(node.code(&["prune"]), 0);
     assert_eq!(node.names("releases"), ["1", "2", "3"]);
+}
+
+#[test]
+fn a_release_is_not_judged_by_a_check_that_only_the_next_one_brings() {
+    for command in ["['bin/health']", "['/bin/sh', 'bin/health']"] {
+        let node = TestNode::new(&[Health::Good, Health::Good, Health::Good, Health::Sick]);
+        assert_eq!(node.update(1), 0);
+        let check = format!("[[health.check]]\nname = 'own'\nexec = {{ command = {command} }}\n");
+        node.add(&check);
+        // No release has it: that is a slip, and nobody goes without a check that is wanted.
+        assert_eq!(node.update(2), 15);
+        for (number, status) in [(3, 0), (4, 0)] {
+            let program = node.path(&format!("tree-{number}/bin/health"));
+            fs::create_dir_all(program.parent().unwrap()).unwrap();
+            fs::write(&program, format!("#!/bin/sh\nexit {status}\n")).unwrap();
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+            node.repack(number);
+        }
+        assert_eq!(node.update(4), 10, "going back is not judged by it either");
+        assert_eq!(node.update(3), 0);
+        assert_eq!(node.code(&["rollback"]), 0);
+        assert_eq!(node.active().as_deref(), Some("1"));
+    }
 }
