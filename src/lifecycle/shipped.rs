@@ -113,9 +113,8 @@ pub(super) fn is_only_with_others(tree: &Path, file: &str) -> bool {
 }
 
 /// Whether two trees have the same file.
-pub(super) fn is_equal(one: &Path, other: &Path, file: &str) -> bool {
-    let read =
-        |tree: &Path| disk::read_small(&tree.join(DIRECTORY).join(file), UNIT_BYTES_MAX).ok().flatten();
+pub(super) fn is_equal(one: &Path, other: &Path, file: &Path) -> bool {
+    let read = |tree: &Path| disk::read_small(&tree.join(file), UNIT_BYTES_MAX).ok().flatten();
     read(one).is_some_and(|bytes| read(other) == Some(bytes))
 }
 
@@ -239,8 +238,8 @@ mod tests {
     #[test]
     fn equal_units_need_no_reload() {
         let trees = ["[Install]", "[Install]", "[Unit]"].map(|text| tree(&[("a.service", text)]));
-        assert!(is_equal(trees[0].path(), trees[1].path(), "a.service"));
-        assert!(!is_equal(trees[0].path(), trees[2].path(), "a.service"));
-        assert!(!is_equal(trees[0].path(), trees[1].path(), "b.service"));
+        assert!(is_equal(trees[0].path(), trees[1].path(), Path::new("systemd/a.service")));
+        assert!(!is_equal(trees[0].path(), trees[2].path(), Path::new("systemd/a.service")));
+        assert!(!is_equal(trees[0].path(), trees[1].path(), Path::new("systemd/b.service")));
     }
 }

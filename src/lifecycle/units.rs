@@ -127,8 +127,9 @@ impl Links {
                 self.enable_anew(disk, leaving, tree, unit)?;
             }
         }
-        let is_known = known.is_some_and(|known| wanted.iter().all(|file| is_equal(known, tree, file)));
-        if gone.is_empty() && new.is_empty() && (wanted.is_empty() || is_known) {
+        let read = self.through_pointer(tree)?;
+        let is_known = known.is_some_and(|known| read.iter().all(|file| is_equal(known, tree, file)));
+        if gone.is_empty() && new.is_empty() && (read.is_empty() || is_known) {
             return Ok(());
         }
         for unit in new.iter().filter(|file| is_unit_file(file) && !before.disabled.contains(file)) {
@@ -166,6 +167,27 @@ impl Links {
             }
         }
         Ok(files)
+    }
+
+    /// What links lead to in the tree that the pointer names, as paths in it: ours, and those of the admin's (`systemctl
+    /// link <root>/current/app.service`). What systemd has read there may be another release's. Some lead nowhere now.
+    fn through_pointer(&self, tree: &Path) -> Result<Vec<PathBuf>, Error> {
+        let (pointer, real) = (self.root.join("current"), fs::canonicalize(tree));
+        let within = |path: &Path| -> Option<PathBuf> {
+            let target = path.parent()?.join(fs::read_link(path).ok()?);
+            let followed = fs::canonicalize(path).unwrap_or_default();
+            let inner = target.strip_prefix(&pointer).ok();
+            inner.or_else(|| followed.strip_prefix(real.as_ref().ok()?).ok()).map(Path::to_owned)
+        };
+        let mut found = Vec::new();
+        for name in listed(&self.directory)? {
+            let path = self.directory.join(&name);
+            found.extend(within(&path));
+            if name.ends_with(".d") {
+                found.extend(listed(&path)?.iter().filter_map(|file| within(&path.join(file))));
+            }
+        }
+        Ok(found)
     }
 
     fn is_ours(&self, file: &str) -> bool {
@@ -361,6 +383,27 @@ mod tests {
             links.linked().unwrap().into_iter().collect::<Vec<_>>(),
             ["a.service", "app.service.d/m.conf"]
         );
+    }
+
+    #[test]
+    fn what_links_lead_to_through_the_pointer_is_known() {
+        let Place { _directory, disk, tree, links } =
+            place(&[("a.service", "[Unit]\n"), ("a.service.d/m.conf", "[Unit]\n")]);
+        let (pointer, new) = (links.root.join("current"), links.directory.join(".new"));
+        disk.point(&pointer, &tree, &links.root.join("new")).unwrap();
+        disk.make_directory(&links.directory.join("x.service.d"), 0o755).unwrap();
+        let targets = [
+            ("linked.service", pointer.join("systemd/a.service")),
+            ("gone.service", pointer.join("etc/gone.service")),
+            ("x.service.d/m.conf", tree.join("systemd/a.service.d/m.conf")),
+            ("masked.service", "/dev/null".into()),
+        ];
+        for (name, target) in &targets {
+            disk.point(&links.directory.join(name), target, &new).unwrap();
+        }
+        let found: BTreeSet<_> = links.through_pointer(&tree).unwrap().into_iter().collect();
+        let wanted = ["etc/gone.service", "systemd/a.service", "systemd/a.service.d/m.conf"];
+        assert_eq!(found, wanted.map(PathBuf::from).into());
     }
 
     #[test]

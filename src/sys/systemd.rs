@@ -127,7 +127,18 @@ pub fn listens(sockets: &[String]) -> Result<Vec<String>, Error> {
 
 fn read_properties(block: &str) -> Properties {
     let pairs = block.lines().filter_map(|line| line.split_once('='));
-    Properties::from_pairs(pairs)
+    Properties(pairs.map(|(name, value)| (name.to_owned(), unquoted(value))).collect())
+}
+
+/// A value in which names of units are as they are: in lists systemctl(1) quotes those that have a backslash, as escaped
+/// ones do: `"a\\x2db.service"`.
+fn unquoted(value: &str) -> String {
+    let name = |word: &str| {
+        let inner = word.strip_prefix('"')?.strip_suffix('"')?.replace(r"\\", r"\");
+        is_unit_name(&inner).then_some(inner)
+    };
+    let words: Vec<_> = value.split(' ').map(|word| name(word).unwrap_or_else(|| word.to_owned())).collect();
+    words.join(" ")
 }
 
 /// Stops units and waits for them.
@@ -324,6 +335,11 @@ impl DeadMansSwitch<'_> {
     }
 }
 
+/// Names of units as a property that is a list: a backslash, which stands in escaped names, would be lost there.
+fn word_list(units: &[String]) -> String {
+    units.join(" ").replace('\\', r"\\")
+}
+
 /// A word of a command line in a unit file (systemd.service(5)).
 fn quoted(word: &str) -> String {
     let mut text = String::from("\"");
@@ -345,8 +361,9 @@ pub fn is_going_down() -> bool {
 
 /// Holds back start jobs of units while it is closed: systemd orders them behind this transient unit's own job.
 ///
-/// Stopping a service whose socket stays up would otherwise start the *old* release again with the next connection.
-/// With the gate closed the connections wait in the socket, and nothing fails. It opens by itself after a while.
+/// Stopping a service whose socket stays up would otherwise start the *old* release again with the next connection, and
+/// so would whoever looks after it: `Upholds=`, a neighbour that wants it, a watchdog. With the gate closed connections
+/// and callers wait, and nothing fails. It opens by itself after a while.
 #[derive(Clone, Debug)]
 pub struct Gate {
     unit: String,
@@ -360,9 +377,6 @@ impl Gate {
 
     /// Closes the gate before `units`, for at most `limit`. One that is closed already stays so.
     pub fn close(&self, units: &[String], limit: Duration) -> Result<(), Error> {
-        if self.is_closed()? {
-            return Ok(());
-        }
         let arguments = [
             "--quiet".to_owned(),
             "--collect".to_owned(),
@@ -371,11 +385,14 @@ impl Gate {
             "--description=Holds back starts while a release is switched".to_owned(),
             "--property=Type=oneshot".to_owned(),
             "--property=DefaultDependencies=no".to_owned(),
-            format!("--property=Before={}", units.join(" ")),
+            format!("--property=Before={}", word_list(units)),
             "sleep".to_owned(),
             limit.as_secs().max(1).to_string(),
         ];
-        done("close", &self.unit, &tool("systemd-run", arguments.map(OsString::from), ANSWER)).map(|_| ())
+        match done("close", &self.unit, &tool("systemd-run", arguments.map(OsString::from), ANSWER)) {
+            Err(refused) if !self.is_closed()? => Err(refused),
+            _ => Ok(()),
+        }
     }
 
     /// Opens the gate: start jobs that wait go on. One that is open stays so.
@@ -385,6 +402,11 @@ impl Gate {
         } else {
             Ok(())
         }
+    }
+
+    /// The same of one that this process has closed, without a look first: somebody waits for what is behind it.
+    pub fn open_own(&self) -> Result<(), Error> {
+        act("open", std::slice::from_ref(&self.unit), &["stop"], ANSWER).or_else(|_| self.open())
     }
 
     fn is_closed(&self) -> Result<bool, Error> {
@@ -441,9 +463,20 @@ mod tests {
     }
 
     #[test]
+    fn names_in_lists_are_as_systemd_knows_them() {
+        let block =
+            "Id=a\\x2db.service\nNames=\"a\\\\x2db.service\" c.service\nLoadError=e \"Not \\\\ there\"\n";
+        let read = read_properties(block);
+        assert_eq!(read.get("Id"), r"a\x2db.service");
+        assert_eq!(read.words("Names").collect::<Vec<_>>(), [r"a\x2db.service", "c.service"]);
+        assert_eq!(read.get("LoadError"), r#"e "Not \\ there""#);
+    }
+
+    #[test]
     fn words_reach_the_command_as_they_are() {
         assert_eq!(quoted("/etc/a b.toml"), "\"/etc/a b.toml\"");
         assert_eq!(quoted("50%\"$x\\"), "\"50%%\\\"$$x\\\\\"");
+        assert_eq!(word_list(&["a.service".into(), r"a\x2db.service".into()]), r"a.service a\\x2db.service");
     }
 
     #[test]

@@ -272,10 +272,10 @@ pub fn family(names: &[String]) -> Result<Vec<Unit>, Error> {
     Ok(units)
 }
 
-/// What matches every instance of a template, and nothing else.
+/// What matches every instance of a template, and nothing else. In systemd's patterns a backslash, which stands in
+/// escaped names, means itself (`FNM_NOESCAPE`).
 fn pattern(template: &str) -> Option<String> {
-    let (prefix, kind) = template.split_once("@.")?;
-    Some(format!("{}@*.{kind}", prefix.replace('\\', "\\\\")))
+    instance(template, "*")
 }
 
 #[cfg(test)]
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(instance_of("job@.service"), None);
         assert_eq!(instance_of("job.service"), None);
         assert_eq!(instance("job@.service", "a").as_deref(), Some("job@a.service"));
-        assert_eq!(pattern(r"a\x2db@.service").as_deref(), Some(r"a\\x2db@*.service"));
+        assert_eq!(pattern(r"a\x2db@.service").as_deref(), Some(r"a\x2db@*.service"));
     }
 
     #[test]

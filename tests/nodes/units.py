@@ -35,6 +35,7 @@ DEPENDANTS = {
     "d-requires.service": "Requires=app.service\nAfter=app.service\n",
     "d-binds.service": "BindsTo=app.service\nAfter=app.service\n",
     "d-part.service": "PartOf=app.service\nAfter=app.service\n",
+    "d-an\\x2dother@a\\x2db.service": "BindsTo=app.service\nAfter=app.service\n",
     "d-further.service": "Requires=d-requires.service\nAfter=d-requires.service\n",
 }
 
@@ -130,10 +131,12 @@ def ships_every_kind(app):
         "s.target": f"[Unit]\nDescription=s\n{install}",
         "s.slice": f"[Slice]\n{install}",
         "s-job@.service": f"{SERVICE}{install}DefaultInstance=main\n",
+        "s-a\\x2db@.service": f"{SERVICE}{install}DefaultInstance=c\\x2dd\n",
         "app.service.d/limit.conf": "[Service]\nLimitNOFILE=12345\n",
         "sshd.service.d/limit.conf": "[Service]\nLimitNOFILE=12345\n",
     }
-    started = ["s.service", "s.socket", "s.timer", "s.path", "s.target", "s.slice", "s-job@main.service"]
+    started = ["s.service", "s.socket", "s.timer", "s.path", "s.target", "s.slice", "s-job@main.service",
+               "s-a\\x2db@c\\x2dd.service"]
 
     def is_there():
         runs(app, started)
@@ -148,7 +151,7 @@ def ships_every_kind(app):
             check(seen["LoadState"] == "not-found" or unit == "s.slice", f"{unit} still is {seen}")
         left = app.node.call("find", "/etc/systemd/system", "-name", "s.*", "-o", "-name", "s-*", "-o", "-name", "limit.conf")
         # An admin's instance would stay enabled; the default one is no different.
-        left = [path for path in left.split() if "s-job@main" not in path]
+        left = [path for path in left.split() if "@main" not in path and "@c" not in path]
         check(not left, f"left behind: {left}")
         limit = app.properties("app.service", "LimitNOFILE")["LimitNOFILE"]
         check(limit != "12345", "the drop-in still counts")
@@ -286,20 +289,24 @@ def brings_dependants_back(app):
     """what ran and depends on the application is up again after an update, a failed one and a rollback"""
     units = {name: f"[Unit]\n{unit}{SERVICE}".replace("WorkingDirectory=/srv/app/current\n", "")
              for name, unit in DEPENDANTS.items()}
-    with Setting(app, {**units, "d-down.service": units["d-requires.service"]}, ["app.service"]) as setting:
+    # It cannot listen any more when its service is started first.
+    listen = "[Unit]\nPartOf=app.service\n[Socket]\nListenStream=127.0.0.1:7201\nService=d-part.service\n"
+    others = {"d-listen.socket": listen, "d-down.service": units["d-requires.service"]}
+    with Setting(app, {**units, **others}, ["app.service"]) as setting:
+        app.node.call("systemctl", "start", "d-listen.socket")
         app.node.call("systemctl", "start", *DEPENDANTS)
         for more in ["data = []\n", ""]:
             setting.fragment(more + setting.text)
             old, version = app.version(), app.publish()
             app.update(0)
             app.serves(version)
-            runs(app, DEPENDANTS)
+            runs(app, ["d-listen.socket", *DEPENDANTS])
             app.publish(sick_after=0.2)
             app.update(10)
-            runs(app, DEPENDANTS)
+            runs(app, ["d-listen.socket", *DEPENDANTS])
             app.node.call("cutover", "rollback", "--no-hold")
             app.serves(old)
-            runs(app, DEPENDANTS)
+            runs(app, ["d-listen.socket", *DEPENDANTS])
             check(not app.is_active("d-down.service"), "a unit that was down was started")
         # One that cannot come back changes nothing of the end, and is named.
         app.node.write("/etc/systemd/system/d-binds.service.d/no.conf", "[Service]\nExecStartPre=/bin/test ! -e /run/no\n")
@@ -309,6 +316,51 @@ def brings_dependants_back(app):
         said = app.update(0)
         check("d-binds.service" in said, f"the end does not say what is down: {said}")
         app.node.call("rm", "-r", "/run/no", "/etc/systemd/system/d-binds.service.d")
+
+
+def starts_nothing_while_data_are_copied(app):
+    """what keeps the application up (another unit, a watchdog) does not start the old release while data are copied"""
+    keeper = {"keep.target": "[Unit]\nUpholds=app.service\n"}
+    with Setting(app, keeper, ["app.service"]):
+        app.node.path("/srv/app/data/large").write_bytes(b"0" * (64 << 20))
+        watchdog = "while :; do systemctl is-active -q app.service || systemctl start app.service; sleep 0.02; done"
+        for begin in [["systemctl", "start", "keep.target"], ["systemd-run", "--unit=watchdog", "sh", "-c", watchdog]]:
+            app.node.call(*begin)
+            old, version = app.version(), app.publish()
+            app.update(0)
+            app.serves(version)
+            app.publish(sick_after=0.2)
+            app.update(10)
+            app.serves(version)
+            app.node.call("cutover", "rollback", "--no-hold")
+            app.serves(old)
+            app.node.call("systemctl", "stop", "keep.target")
+        app.node.call("systemctl", "stop", "watchdog.service")
+        app.node.path("/srv/app/data/large").unlink()
+
+
+def reads_what_the_pointer_leads_to(app):
+    """a unit file that an admin has linked into the release is read anew with each release, forth and back"""
+    node = app.node
+    text = lambda seconds: f"[Service]\nWorkingDirectory=/srv/app/current\nExecStart=/bin/sleep {seconds}\n"
+    release = lambda seconds: app.publish(files=[("etc/linked.service", text(seconds).encode())])
+    command = lambda: node.call("cat", f"/proc/{app.properties('linked.service', 'MainPID')['MainPID']}/cmdline")
+    release(1001)
+    app.update(0)
+    node.call("systemctl", "link", "-q", "/srv/app/current/etc/linked.service")
+    with Setting(app, {}, ["app.service", "linked.service"]):
+        node.call("systemctl", "start", "linked.service")
+        release(1002)
+        app.update(0)
+        check("1002" in command(), f"the old unit file is in use: {command()}")
+        app.publish(files=[("etc/linked.service", text(1003).encode())], sick_after=0.2)
+        app.update(10)
+        check("1002" in command(), f"after a failure: {command()}")
+        node.call("cutover", "rollback", "--no-hold")
+        check("1001" in command(), f"after a rollback: {command()}")
+        node.call("systemctl", "stop", "linked.service")
+    node.path("/etc/systemd/system/linked.service").unlink()
+    node.call("systemctl", "daemon-reload")
 
 
 def sees_old_code(app):
@@ -374,5 +426,6 @@ def comes_back_without_reload(app):
 
 
 UNITS = [brings_every_kind_over, ships_every_kind, leaves_down_what_is_down, refuses_what_cannot_be_brought_back,
-         brings_dependants_back, sees_old_code, bounds_the_start,
+         brings_dependants_back, starts_nothing_while_data_are_copied, reads_what_the_pointer_leads_to, sees_old_code,
+         bounds_the_start,
          comes_back_without_reload]

@@ -32,7 +32,7 @@ pub struct UnitServices {
     gate: Gate,
     /// Whether this process has stopped all services: what runs after that was started from the new tree.
     are_stopped: AtomicBool,
-    /// Whether nothing but systemd itself starts them again: then there is no gate to open.
+    /// Whether no socket, timer or path starts them: then there is none that may have to be opened again.
     are_untriggered: AtomicBool,
     /// Whether this process has cleared the start limits since.
     has_forgotten: AtomicBool,
@@ -62,19 +62,17 @@ impl UnitServices {
         }
     }
 
-    /// Holds back starts of units that a socket, path or timer may start again as soon as they are stopped.
+    /// Holds back starts of what is stopped: a socket, path or timer may start it again at once, and so may units and
+    /// people that look after it.
     fn close_gate(&self, units: &[Unit]) -> Result<(), Error> {
-        let triggered: Vec<_> = units
-            .iter()
-            .filter(|unit| unit.kind.is_restarted() && unit.triggers().next().is_some())
-            .map(|unit| unit.name.clone())
-            .collect();
-        self.are_untriggered.store(triggered.is_empty(), Ordering::SeqCst);
-        if triggered.is_empty() {
+        let stopped: Vec<_> = units.iter().filter(|unit| unit.kind.is_restarted()).cloned().collect();
+        let are_untriggered = stopped.iter().all(|unit| unit.triggers().next().is_none());
+        self.are_untriggered.store(are_untriggered, Ordering::SeqCst);
+        if stopped.is_empty() {
             return Ok(());
         }
         let limit = self.settings.stop_timeout.0 + self.settings.start_timeout.0 + GATE_GRACE;
-        Ok(self.gate.close(&triggered, limit)?)
+        Ok(self.gate.close(&names(&stopped), limit)?)
     }
 
     /// Kills what has not stopped in time, and waits for the end of it.
@@ -250,8 +248,8 @@ impl Services for UnitServices {
         let is_known = were_stopped && are_untriggered && target.again.is_empty();
         let family = if is_known { Vec::new() } else { unit::family(&target.names())? };
         let family: Vec<_> = family.into_iter().filter(|unit| !target.left.contains(&unit.name)).collect();
+        if were_stopped { self.gate.open_own() } else { self.gate.open() }?;
         if !are_untriggered {
-            self.gate.open()?;
             revive_triggers(&family)?;
         }
         self.has_forgotten.store(false, Ordering::SeqCst);
@@ -308,11 +306,18 @@ impl Services for UnitServices {
         // A target would start all that it wants, also what somebody has stopped.
         let (targets, others): (Vec<_>, Vec<_>) =
             down.into_iter().partition(|unit| unit.kind == Kind::Target);
+        // A socket refuses to listen when its service runs.
+        let (services, first): (Vec<_>, Vec<_>) =
+            others.into_iter().partition(|unit| unit.kind.is_restarted());
         let limit = self.settings.start_timeout.0.min(DEPENDANTS);
-        let _ = systemd::reset_failed(&names(&others));
+        let begin = |units: &[Unit], limit| {
+            let _ = systemd::reset_failed(&names(units));
+            systemd::start(&names(units), limit)
+        };
         let started =
-            systemd::start(&names(&others), limit).and(systemd::start_alone(&names(&targets), REVIVE));
-        let why = started.err().map(|error| format!(": {error}")).unwrap_or_default();
+            [begin(&first, REVIVE), begin(&services, limit), systemd::start_alone(&names(&targets), REVIVE)];
+        let why =
+            started.into_iter().find_map(Result::err).map(|error| format!(": {error}")).unwrap_or_default();
         look()
             .iter()
             .filter(|unit| !unit.is_up())
