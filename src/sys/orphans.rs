@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid};
@@ -16,9 +17,20 @@ pub fn kill_with_children(pid: Pid) -> nix::Result<()> {
     killed
 }
 
+/// Whether this process ends, and all that it has started.
+static IS_ENDING: AtomicBool = AtomicBool::new(false);
+
 /// Kills all that this process has started and not let go, before it ends itself.
 pub fn kill_children() {
+    IS_ENDING.store(true, Ordering::SeqCst);
     kill_all(descendants(Pid::this()));
+}
+
+/// Never returns once this process ends: the end of what it had started is then nobody's failure.
+pub fn wait_if_ending() {
+    while IS_ENDING.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
 }
 
 fn kill_all(children: Vec<Pid>) {

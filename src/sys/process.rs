@@ -173,6 +173,7 @@ pub fn run_unless(command: &Command, is_unwanted: &dyn Fn() -> bool) -> Outcome 
             }
         },
     };
+    super::orphans::wait_if_ending();
     if let Some(path) = &command.output {
         // For messages only: what cannot be read is left out.
         let _ = output.take_file(path);
