@@ -26,7 +26,7 @@ const EXPORT_BYTES_MAX: usize = 64 << 20;
 /// One fact on its way.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Carried {
+struct Exported {
     name: String,
     text: String,
 }
@@ -44,13 +44,12 @@ pub fn export(context: &Context, args: &RolloutArgs) -> Result<u8, Error> {
         let mut wanted = vec![names::proposal(number)];
         let decisions = rollout.decisions();
         wanted.extend(["plan", "go", "start", "outcome", "halt", "void"].map(|gate| decisions.gate(gate)));
-        if rollout.is_signed() {
-            // The proof of what the gates say.
-            for node in &rollout.proposal.members {
-                let facts = ["vote", "armed", "stopped", "report"];
-                wanted.extend(facts.map(|what| names::own(node, number, what)));
-                wanted.push(decisions.waive(node));
-            }
+        // Each node's own word, by which it obeys a gate; with signatures that of all is the proof of what the gates say.
+        let facts: &[&str] =
+            if rollout.is_signed() { &["vote", "armed", "stopped", "report"] } else { &["armed", "report"] };
+        for node in &rollout.proposal.members {
+            wanted.extend(facts.iter().map(|what| names::own(node, number, what)));
+            wanted.push(decisions.waive(node));
         }
         for name in wanted {
             let text = match (known.get(&name), operator.board.read(&name)) {
@@ -59,7 +58,7 @@ pub fn export(context: &Context, args: &RolloutArgs) -> Result<u8, Error> {
                 (None, Read::Absent | Read::Bad(_)) => continue,
                 (None, Read::Unreachable(why)) => return Err(Error::Unreachable(why)),
             };
-            let line = serde_json::to_string(&Carried { name, text }).unwrap_or_default();
+            let line = serde_json::to_string(&Exported { name, text }).unwrap_or_default();
             crate::cli::output::print(&line);
         }
         Ok(0)
@@ -72,9 +71,9 @@ pub fn import(context: &Context, args: &ImportArgs) -> Result<u8, Error> {
     let missing = || Error::Usage { what: format!("there is no file `{}`", args.file.display()), hint: None };
     let bytes = disk::read_small(&args.file, EXPORT_BYTES_MAX)?.ok_or_else(missing)?;
     let text = String::from_utf8_lossy(&bytes);
-    let carried: Result<Vec<Carried>, _> = text.lines().map(serde_json::from_str).collect();
-    let carried =
-        carried.map_err(|error| Error::Fleet(format!("`{}` is damaged: {error}", args.file.display())))?;
+    let exported: Result<Vec<Exported>, _> = text.lines().map(serde_json::from_str).collect();
+    let exported =
+        exported.map_err(|error| Error::Fleet(format!("`{}` is damaged: {error}", args.file.display())))?;
     context.with_node("fleet import", |node, _| {
         let lock = match node.lock_update() {
             Ok(lock) => Some(lock),
@@ -90,7 +89,7 @@ pub fn import(context: &Context, args: &ImportArgs) -> Result<u8, Error> {
         };
         let proposal = names::proposal(part.rollout);
         let facts: BTreeMap<String, String> =
-            carried.into_iter().map(|carried| (carried.name, carried.text)).collect();
+            exported.into_iter().map(|fact| (fact.name, fact.text)).collect();
         if facts.get(&proposal) != Some(&part.proposal) {
             let number = part.rollout;
             return Err(Error::Fleet(format!("the file is not of this node's rollout {number}")));
@@ -98,24 +97,25 @@ pub fn import(context: &Context, args: &ImportArgs) -> Result<u8, Error> {
         let settings = context.settings();
         let keys = keys(settings)?;
         let trust = Trust { keys: &keys, allow_unsigned: settings.fleet.allow_unsigned };
-        let believed = believe(&part, facts, Voice { trust, signer: None })
+        let carried = believe(&part, &kept.own.node, facts, Voice { trust, signer: None })
             .map_err(|why| Error::Fleet(format!("`{}`: {why}", args.file.display())))?;
-        let taken: BTreeMap<String, String> =
-            believed.into_iter().filter(|(gate, _)| !part.gates.contains_key(gate)).collect();
-        let gates: Vec<String> = taken.keys().cloned().collect();
+        let gates: Vec<String> = carried.gates.keys().cloned().collect();
+        let own = carried.told.iter().map(|_| "this node's own word".to_owned());
+        let waiver = carried.waived.then(|| "that it is waived".to_owned());
+        let taken: Vec<String> = gates.iter().cloned().chain(own).chain(waiver).collect();
         let text = match lock {
-            _ if gates.is_empty() => "nothing new; everything was known already".to_owned(),
+            _ if taken.is_empty() => "nothing new; everything was known already".to_owned(),
             Some(_) => {
                 kept.change(|own| {
                     if let Some(part) = &mut own.part {
-                        part.gates.extend(taken);
+                        part.take_over(carried);
                     }
                 })?;
-                format!("taken over: {}; `cutover recover` goes on", gates.join(", "))
+                format!("taken over: {}; `cutover recover` goes on", taken.join(", "))
             }
             None => {
-                kept.carry(&taken)?;
-                format!("handed to the cutover that is at work here: {}", gates.join(", "))
+                kept.hand(&carried)?;
+                format!("handed to the cutover that is at work here: {}", taken.join(", "))
             }
         };
         context.output.result(&json!({"rollout": part.rollout, "gates": gates}), &text);

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::board::Board;
 use super::facts::{Fact, SeenFacts, Yes, names};
 use super::heard::{Heard, is_waived, remark};
-use super::look::{Found, Look};
+use super::look::{Found, Look, found};
 use super::name::NodeName;
 use super::rollout::Rollout;
 use super::rules::gate::Gate;
@@ -237,7 +237,29 @@ impl<'a> Synchronous<'a> {
         Heard::Yes
     }
 
-    fn look_for_waiver(&mut self, board: &mut dyn Board, place: usize) -> Heard {
+    /// Takes up what this node has told, name and file, as it is known to stand on storage: it is not read there again.
+    pub fn remember_told(&mut self, told: &(String, String)) {
+        let (me, (name, text)) = (self.view.me, told);
+        let is_named = |what: &What| name.ends_with(&format!(".{}", what.name()));
+        let what = [What::Armed, What::Report].into_iter().find(is_named);
+        if let (Some(what), Look::Found(found)) = (what, found(name, text, None))
+            && self.gates.contains_key(&Gate::Plan)
+            && self.accept(what, me, found)
+        {
+            self.told = Some(told.clone());
+        }
+    }
+
+    /// The newest fact on the board, name and file, by which the others know that the member at `place` has promised.
+    pub fn told_by(&mut self, board: &mut dyn Board, place: usize) -> Option<(String, String)> {
+        let what = [What::Report, What::Armed].into_iter().find(|what| {
+            self.facts.contains_key(&(*what, place)) || self.read(board, *what, place) == Ok(true)
+        })?;
+        self.facts.get(&(what, place)).map(|found| (found.name.clone(), found.text.clone()))
+    }
+
+    /// Looks whether the member at `place` is waived.
+    pub fn look_for_waiver(&mut self, board: &mut dyn Board, place: usize) -> Heard {
         match is_waived(board, &self.rollout, &self.voice, place, &mut self.remarks) {
             Ok(true) => self.view.members[place].waived = true,
             Ok(false) => {}

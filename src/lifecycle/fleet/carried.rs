@@ -2,22 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use super::own::Part;
+use super::own::{Carried, Part};
 use super::rollout_of;
+use crate::coord::NodeName;
 use crate::coord::board::{Board, ClockRead, Created, Done, Listed, Read};
 use crate::coord::heard::Heard;
 use crate::coord::rules::gate::Gate;
-use crate::coord::synchronous::Synchronous;
+use crate::coord::synchronous::{Synchronous, What};
 use crate::coord::voice::Voice;
 
-/// The gates that `facts` (name and file) show to the member of this part, besides those that it knows; or why they
+/// What `facts` (name and file) show to this node of the rollout that it has a part in, besides what it knows; or why they
 /// are not believed.
 pub fn believe(
     part: &Part,
+    node: &NodeName,
     facts: BTreeMap<String, String>,
     voice: Voice<'_>,
-) -> Result<BTreeMap<String, String>, String> {
+) -> Result<Carried, String> {
     let rollout = rollout_of(part).ok_or("its proposal cannot be read")?;
+    let place = rollout.place_of(node).ok_or("this node is no member of it")?;
     let mut follow = Synchronous::new(rollout, usize::MAX, voice);
     for gate in Gate::ALL {
         if let Some(text) = part.gates.get(gate.name()) {
@@ -33,11 +36,26 @@ pub fn believe(
         }
     }
     let heard = follow.read_gates(&mut board);
+    // A gate is obeyed only by who knows that its own word stands there, or that it is waived: who was cut off before it could
+    // see that sees it here.
+    let told = follow.told_by(&mut board, place);
+    let _ = follow.look_for_waiver(&mut board, place);
     match (heard, follow.unreadable, follow.view.contradiction) {
         (Heard::Away(why) | Heard::Bad(why), _, _) | (Heard::Yes, Some(why), _) => Err(why),
         (Heard::Yes, None, true) => Err(follow.remarks.join("; ")),
         (Heard::Yes, None, false) => {
-            Ok(follow.texts.into_iter().map(|(gate, text)| (gate.name().to_owned(), text)).collect())
+            let texts = follow.texts.into_iter().map(|(gate, text)| (gate.name().to_owned(), text));
+            let is_newer = |told: &(String, String)| match &part.told {
+                None => true,
+                Some(known) => known != told && told.0.ends_with(What::Report.name()),
+            };
+            let is_new = |(gate, _): &(String, String)| !part.gates.contains_key(gate);
+            Ok(Carried {
+                rollout: part.rollout,
+                gates: texts.filter(is_new).collect(),
+                told: told.filter(|told| is_newer(told)),
+                waived: follow.view.members[place].waived && !part.waived,
+            })
         }
     }
 }

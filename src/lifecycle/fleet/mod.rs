@@ -24,7 +24,7 @@ pub use along::Along;
 pub use carried::believe;
 pub use join::{Here, Newcomer, join, new_id};
 pub use keys::{FleetKeys, KeyFile, own_key};
-pub use own::{Kept, Own, Part, Stage};
+pub use own::{Carried, Kept, Own, Part, Stage};
 pub use repair::{Repaired, Trouble, has_read_keep, read_of, repair};
 pub use take::Taken;
 
@@ -203,12 +203,7 @@ impl<'a> Member<'a> {
         self.following = Some(match part.stage {
             Stage::Synchronous(_) => {
                 let mut follow = Synchronous::new(rollout, me, self.voice());
-                for gate in Gate::ALL {
-                    if let Some(text) = part.gates.get(gate.name()) {
-                        follow.remember_gate(gate, text);
-                    }
-                }
-                follow.told.clone_from(&part.told);
+                remember(&mut follow, part);
                 Following::Synchronous(Box::new(follow))
             }
             Stage::Rolling(_) => {
@@ -375,6 +370,23 @@ fn rollout_of_text(number: u64, proposal: &str) -> Option<Rollout> {
             Some(Rollout { number, digest, proposal: *proposal, signer })
         }
         _ => None,
+    }
+}
+
+/// Tells the rules what this node has written down.
+fn remember(follow: &mut Synchronous<'_>, part: &Part) {
+    for gate in Gate::ALL {
+        if let Some(text) = part.gates.get(gate.name()) {
+            follow.remember_gate(gate, text);
+        }
+    }
+    if let Some(told) = &part.told {
+        follow.remember_told(told);
+    }
+    if part.waived
+        && let Some(mine) = follow.view.members.get_mut(follow.view.me)
+    {
+        mine.waived = true;
     }
 }
 

@@ -12,7 +12,7 @@ use crate::coord::rules::{rolling, synchronous};
 use crate::coord::{NodeName, rollout::Rollout};
 use crate::store::{Damage, kept};
 use crate::sys::disk::Disk;
-use crate::sys::lock;
+use crate::sys::lock::{self, Lock};
 use crate::types::record::{Deadline, Moments};
 use crate::types::{Digest, ReleaseId, Version};
 
@@ -72,6 +72,9 @@ pub struct Part {
     /// What it told last that others go by, as it stood on storage: name and file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told: Option<(String, String)>,
+    /// An operator has waived it, as a file showed that somebody carried here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waived: bool,
     /// What it runs, for its last fact.
     pub running: Option<Version>,
     /// It has rehearsed the release, and all was well.
@@ -120,12 +123,20 @@ pub struct Soaking {
     pub until: Deadline,
 }
 
-/// What `fleet import` leaves for the process that follows the rollout.
-#[derive(Serialize, Deserialize)]
+/// What somebody has carried here of a rollout, and this node believes; while another process follows the rollout it is handed
+/// to that one in a file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Handed {
-    rollout: u64,
-    gates: BTreeMap<String, String>,
+pub struct Carried {
+    pub rollout: u64,
+    /// Gate and file.
+    pub gates: BTreeMap<String, String>,
+    /// As in [`Part::told`], where that is older or missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<(String, String)>,
+    /// As in [`Part::waived`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waived: bool,
 }
 
 /// Where a node stands in a rollout of either kind.
@@ -150,6 +161,15 @@ impl Part {
         }
     }
 
+    /// Takes over what was carried here, and is not known yet.
+    pub fn take_over(&mut self, carried: Carried) {
+        for (gate, text) in carried.gates {
+            self.gates.entry(gate).or_insert(text);
+        }
+        self.told = carried.told.or(self.told.take());
+        self.waived |= carried.waived;
+    }
+
     /// A part just taken up.
     pub fn new(rollout: &Rollout, proposal: String, stage: Stage, running: Option<Version>) -> Self {
         let wanted = &rollout.proposal.release;
@@ -160,6 +180,7 @@ impl Part {
             stage,
             gates: BTreeMap::new(),
             told: None,
+            waived: false,
             before: running.clone(),
             running,
             goes_along: false,
@@ -264,29 +285,46 @@ impl Kept {
         self.keep().inspect_err(|_| self.own = before)
     }
 
-    /// Where gates are put that somebody has carried here while another process holds this file.
+    /// Where that is put which somebody has carried here while another process holds this file.
     fn carried_path(&self) -> PathBuf {
         self.path.with_file_name("fleet-carried.json")
     }
 
-    /// Hands gates (name and file) to the process that follows the rollout.
-    pub fn carry(&self, gates: &BTreeMap<String, String>) -> Result<(), Error> {
-        let handed = Handed { rollout: self.part().map_or(0, |part| part.rollout), gates: gates.clone() };
-        Ok(kept::save(&self.disk, &self.carried_path(), &handed)?)
+    fn lock_carried(&self) -> Result<Lock, Error> {
+        let path = self.carried_path().with_extension("lock");
+        let busy = || Error::Overtaken { path: path.display().to_string() };
+        lock::wait_for(&path, LOCK_LIMIT)?.ok_or_else(busy)
     }
 
-    /// Gates that were handed over, once; what came too late for its rollout is nothing.
-    pub(super) fn take_carried(&self) -> Result<BTreeMap<String, String>, Error> {
+    /// Hands to the process that follows the rollout what was carried here.
+    pub fn hand(&self, carried: &Carried) -> Result<(), Error> {
+        let _lock = self.lock_carried()?;
+        Ok(kept::save(&self.disk, &self.carried_path(), carried)?)
+    }
+
+    /// Takes over what was handed to this process, once; what came too late for its rollout is nothing. Says whether there
+    /// was something.
+    pub(super) fn take_handed(&mut self) -> Result<bool, Error> {
         let path = self.carried_path();
-        let found = kept::load(&path)?;
-        self.disk.remove_file(&path)?;
-        let handed: Handed = match found {
-            kept::Kept::Missing => return Ok(BTreeMap::new()),
-            kept::Kept::Whole(handed) => handed,
-            kept::Kept::Damaged(why) => return Err(damaged(&path, &why)),
+        if !path.exists() {
+            return Ok(false);
+        }
+        let _lock = self.lock_carried()?;
+        let carried: Carried = match kept::load(&path)? {
+            kept::Kept::Missing => return Ok(false),
+            kept::Kept::Whole(carried) => carried,
+            kept::Kept::Damaged(why) => {
+                self.disk.remove_file(&path)?;
+                return Err(damaged(&path, &why));
+            }
         };
-        let is_ours = self.part().is_some_and(|part| part.rollout == handed.rollout);
-        Ok(if is_ours { handed.gates } else { BTreeMap::new() })
+        self.change(|own| {
+            if let Some(part) = own.part.as_mut().filter(|part| part.rollout == carried.rollout) {
+                part.take_over(carried);
+            }
+        })?;
+        self.disk.remove_file(&path)?;
+        Ok(true)
     }
 
     pub fn part(&self) -> Option<&Part> {

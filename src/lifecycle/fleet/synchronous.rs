@@ -1,7 +1,7 @@
 //! A member's part in a synchronous rollout.
 
 use super::super::agreement::{Clearance, Error, Instant, Own as OwnChecks, Verdict};
-use super::{Following, Member, Stage as AnyStage, by_fleet};
+use super::{Following, Member, Stage as AnyStage, by_fleet, remember};
 use crate::coord::board::{Board, ClockRead};
 use crate::coord::facts::{self, Fact, Yes, names};
 use crate::coord::heard::Heard;
@@ -215,13 +215,10 @@ impl<'a> Member<'a> {
 
     /// Reads what matters now. Says whether facts of members were read, and all that there are.
     pub(super) fn refresh(&mut self, stage: Stage) -> Result<bool, Error> {
-        let carried = self.kept.take_carried()?;
-        if let Some((_, follow)) = self.on_synchronous() {
-            for gate in Gate::ALL {
-                if let Some(text) = carried.get(gate.name()) {
-                    follow.remember_gate(gate, text);
-                }
-            }
+        if self.kept.take_handed()?
+            && let (Some(part), Some((_, follow))) = (self.kept.part().cloned(), self.on_synchronous())
+        {
+            remember(follow, &part);
         }
         self.beat();
         let now = self.now();

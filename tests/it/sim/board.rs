@@ -81,6 +81,8 @@ pub struct NodeBoard {
     pub cut_off_until: i64,
     /// The same, for as long as a test says.
     pub is_unplugged: Arc<AtomicBool>,
+    /// It is unplugged when it has made a fact whose name ends so, before it sees that.
+    pub unplugged_after: Arc<Mutex<Option<&'static str>>>,
     /// What this node has made or read, it sees.
     pub seen: BTreeMap<String, String>,
     /// In the storage that was restored so often.
@@ -132,6 +134,10 @@ impl Board for NodeBoard {
         }
         let there = storage.names.entry(name.into()).or_insert_with(|| (text.into(), now)).0.clone();
         drop(storage);
+        if self.unplugged_after.lock().unwrap().is_some_and(|end| name.ends_with(end)) {
+            self.is_unplugged.store(true, Ordering::Relaxed);
+            return Created::Unknown(SILENT.into());
+        }
         // Killed between the link and the answer.
         if self.life.step() || (is_on && self.random.chance(self.chaos.lost_reply)) {
             return Created::Unknown("done, and no answer".into());

@@ -137,6 +137,7 @@ impl Fleet {
             random: Random::new(1),
             cut_off_until: 0,
             is_unplugged: Arc::default(),
+            unplugged_after: Arc::default(),
             seen: BTreeMap::new(),
             seen_in: 0,
         }

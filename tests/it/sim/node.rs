@@ -60,6 +60,8 @@ pub struct SimNode {
     pub here: Here,
     /// Its storage does not answer.
     pub is_unplugged: Arc<AtomicBool>,
+    /// It is unplugged when it has told such a thing, before it sees that.
+    pub unplugged_after: Arc<Mutex<Option<&'static str>>>,
     /// When it does something next.
     pub wake: i64,
     /// Gone for good: somebody must waive it.
@@ -115,6 +117,7 @@ impl SimNode {
             luck,
             here: Here::default(),
             is_unplugged: Arc::default(),
+            unplugged_after: Arc::default(),
             wake: 0,
             is_lost: false,
             is_extra: false,
@@ -199,6 +202,7 @@ impl SimNode {
             random: self.random.fork(),
             cut_off_until: 0,
             is_unplugged: self.is_unplugged.clone(),
+            unplugged_after: self.unplugged_after.clone(),
             seen: std::collections::BTreeMap::new(),
             seen_in: 0,
         }

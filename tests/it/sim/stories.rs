@@ -6,7 +6,8 @@ use cutover::coord::facts::{self, Fact, names};
 use cutover::coord::look::seal_summed;
 use cutover::coord::operate;
 use cutover::coord::settings::{Mode, OnHalt, Overlap};
-use cutover::lifecycle::fleet::Here;
+use cutover::coord::voice::Voice;
+use cutover::lifecycle::fleet::{Here, Kept, believe};
 use cutover::types::{Digest, Span};
 use jiff::{SignedDuration, Timestamp};
 
@@ -722,6 +723,46 @@ fn who_has_not_read_the_end_decides_nothing_where_storage_has_lost_the_rollout()
         pass(&mut fleet, 10 * MINUTE);
         assert!((0..3).all(|node| runs(&fleet, node) == "2"), "flat {is_flat}: {}", fleet.why());
         assert!(fleet.nodes.iter().all(|node| node.journal.is_none()), "flat {is_flat}: {}", fleet.why());
+    }
+}
+
+/// A node that is cut off before it has seen that its report stands there takes the end from what somebody carries to it, at work
+/// or begun anew; so does one that was waived before it reported.
+#[test]
+fn an_end_that_is_carried_is_taken_with_ones_own_word_or_waiver() {
+    for (cut_off, is_waived) in [(".report", false), (".switched", true)] {
+        for is_begun_anew in [false, true] {
+            let mut fleet = calm(Mode::Synchronous, 3);
+            *fleet.nodes[1].unplugged_after.lock().unwrap() = Some(cut_off);
+            fleet.propose("2");
+            let is_decided = |fleet: &Fleet, gate| fleet.storage.lock().unwrap().decided(1, gate).is_some();
+            while !is_decided(&fleet, "outcome") {
+                pass(&mut fleet, 20);
+                let is_open = is_decided(&fleet, "go") && !is_decided(&fleet, "outcome");
+                if is_waived && is_open {
+                    waive(&fleet, 1, "n1");
+                }
+            }
+            pass(&mut fleet, 5_000);
+            if fleet.nodes[1].has_ended() {
+                continue;
+            }
+            if is_begun_anew {
+                fleet.nodes[1].forget();
+            }
+            let facts = fleet.storage.lock().unwrap().names.clone();
+            let facts = facts.into_iter().map(|(name, (text, _))| (name, text)).collect();
+            let kept = Kept::load(&fleet.nodes[1].disk(), &fleet.nodes[1].path).unwrap().unwrap();
+            let voice = Voice { trust: super::TRUST, signer: None };
+            let carried = believe(kept.part().unwrap(), &kept.own.node, facts, voice).unwrap();
+            kept.hand(&carried).unwrap();
+            pass(&mut fleet, 10 * MINUTE);
+            let case = format!("cut off after {cut_off}, begun anew {is_begun_anew}: {}", fleet.why());
+            assert!(fleet.nodes[1].journal.is_none(), "{case}");
+            let ended: Vec<&str> = (0..3).map(|node| runs(&fleet, node)).collect();
+            println!("{cut_off} {is_begun_anew}: {ended:?}");
+            assert!(is_waived || ended == ["2", "2", "2"], "{ended:?}, {case}");
+        }
     }
 }
 
