@@ -10,16 +10,21 @@ need glusterd:glusterfs-server mount.glusterfs:glusterfs-client
 
 volume=cutover-test
 disturber=
+drop_volume() {
+    gluster --mode=script volume stop $volume force >/dev/null 2>&1 || true
+    gluster --mode=script volume delete $volume >/dev/null 2>&1 || true
+}
 end() {
     [ -z "$disturber" ] || kill "$disturber" 2>/dev/null || true
     unmount
-    gluster --mode=script volume stop $volume force >/dev/null 2>&1 || true
-    gluster --mode=script volume delete $volume >/dev/null 2>&1 || true
+    drop_volume
     kill "$(cat "$work/glusterd.pid")" 2>/dev/null || true
 }
 
 glusterd --pid-file "$work/glusterd.pid" --log-file "$work/glusterd.log"
 wait_for gluster volume list
+# Of a run that was killed.
+drop_volume
 host=$(hostname)
 getent hosts "$host" >/dev/null || host=127.0.0.1
 bricks=
