@@ -3,7 +3,7 @@
 //! ```text
 //! cli → config → lifecycle → { coord, store, release, health } → sys → types
 //! ```
-//! Imports run to the right only. `lifecycle::machine` holds all moves of an update, `lifecycle::driver` carries
+//! Imports run to the right only. `lifecycle::update::machine` holds all moves of an update, `lifecycle::update::driver` carries
 //! them out, and every durable change passes `sys::disk`, where tests can stop it.
 
 pub mod cli;

@@ -9,7 +9,7 @@ use super::failure::Error;
 use super::output::Output;
 use super::progress;
 use super::signing_args::CopyArgs;
-use crate::lifecycle::upstream;
+use crate::lifecycle::staging::upstream;
 use crate::release::channel::{CHANNEL_BYTES_MAX, next_name};
 use crate::release::copy::{Copied, CopyOrder, copy as copy_all};
 use crate::release::source::{self, Before, Item, Of, Settings, Sink, Source};

@@ -6,7 +6,7 @@ use super::args::DataCommand;
 use super::context::Context;
 use super::failure::Error;
 use super::output::table;
-use crate::lifecycle::data::Data;
+use crate::lifecycle::application::data::Data;
 use crate::types::{Size, escaped_path};
 
 /// `data list` and `data drop`

@@ -9,13 +9,14 @@
 
 use crate::config::Problem;
 use crate::coord::operate;
-use crate::lifecycle::driver::{self, chain};
 use crate::lifecycle::rehearsal;
-use crate::lifecycle::{adopting, agreement, data, node, staging, upstream};
+use crate::lifecycle::update::driver;
+use crate::lifecycle::{agreement, application::data, node, node::adopting, staging, staging::upstream};
 use crate::release::trust::SignError;
 use crate::release::{pack, publish};
 use crate::store::{self, Damage};
 use crate::sys::{disk, owned};
+use crate::types::chain;
 
 mod release;
 mod storage;
@@ -280,7 +281,7 @@ fn of_node(error: &node::Error) -> Failure {
 }
 
 fn of_rehearsal(error: &rehearsal::Error) -> Failure {
-    use crate::lifecycle::data;
+    use crate::lifecycle::application::data;
     use rehearsal::{Error as E, WallsError as W};
     let told = |code, hint: &str| Failure::new(code, error, Some(hint));
     match error {

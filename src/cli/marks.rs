@@ -8,9 +8,9 @@ use super::context::Context;
 use super::failure::Error;
 use super::info::moment;
 use super::update::no_such;
-use crate::lifecycle::finish::ban;
 use crate::lifecycle::node::Node;
 use crate::lifecycle::policy::short;
+use crate::lifecycle::update::finish::ban;
 use crate::types::state::{Hold, State};
 use crate::types::{ReleaseId, Version};
 

@@ -6,12 +6,13 @@ use jiff::Timestamp;
 use super::context::Context;
 use super::logging::EVENT;
 use super::narrator::last_rollout;
-use crate::lifecycle::data::Data;
-use crate::lifecycle::metrics;
-use crate::lifecycle::outcome::describe;
-use crate::lifecycle::view::Status;
+use crate::lifecycle::application::data::Data;
+use crate::lifecycle::report::metrics;
+use crate::lifecycle::report::view::Status;
+use crate::lifecycle::update::outcome::describe;
 use crate::store::{Kept, Store, read_history};
 use crate::sys::disk::Disk;
+use crate::types::chain;
 use crate::types::record::{Cause, Intent, Phase, Record};
 
 /// The pointer has moved to a new release, and its trial begins.
@@ -107,7 +108,7 @@ pub fn write_metrics(context: &Context, store: &Store, view: &Status) {
         rollout: last_rollout(&context.app),
     });
     if let Err(error) = metrics::write(&Disk::default(), path, &text) {
-        tracing::warn!("the metrics are not up to date: {}", crate::lifecycle::driver::chain(&error));
+        tracing::warn!("the metrics are not up to date: {}", chain(&error));
     }
 }
 

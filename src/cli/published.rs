@@ -7,7 +7,7 @@ use super::failure::Error;
 use super::narrator::status_path;
 use super::output::Output;
 use super::status::{ago, screen};
-use crate::lifecycle::view::Status;
+use crate::lifecycle::report::view::Status;
 use crate::sys::disk;
 
 /// The longest status that is read again.

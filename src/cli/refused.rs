@@ -10,7 +10,7 @@ use super::context::Context;
 use super::failure::{Error, code, failure};
 use super::narrator::{make_folders, status_path};
 use crate::coord::settings::Mode;
-use crate::lifecycle::view::{BlockedView, Status};
+use crate::lifecycle::report::view::{BlockedView, Status};
 use crate::sys::disk::{Disk, read_own};
 
 const BYTES_MAX: usize = 64 << 10;

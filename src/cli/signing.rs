@@ -12,7 +12,7 @@ use super::failure::Error;
 use super::info::moment;
 use super::output::Output;
 use super::signing_args::{KeygenArgs, PublishArgs, Role, SignArgs, TrustCommand, VerifySignatureArgs};
-use crate::lifecycle::upstream;
+use crate::lifecycle::staging::upstream;
 use crate::release::channel::{CHANNEL_BYTES_MAX, next_name};
 use crate::release::judge::{self, Refused};
 use crate::release::publish::{self, PublishOrder};

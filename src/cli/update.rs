@@ -18,19 +18,19 @@ use super::stop::{self, EndAtOnce};
 use crate::coord::settings::Mode;
 use crate::health::Baseline;
 use crate::lifecycle::application::Moment;
-use crate::lifecycle::driver::Ended;
 use crate::lifecycle::node::{self, Node, Policies, Wish};
-use crate::lifecycle::outcome::{describe, end_of};
 use crate::lifecycle::policy;
 use crate::lifecycle::rehearsal;
 use crate::lifecycle::settings::Settings;
 use crate::lifecycle::staging::Staged;
-use crate::lifecycle::upstream::{self, Idle, Offered};
+use crate::lifecycle::staging::upstream::{self, Idle, Offered};
+use crate::lifecycle::update::driver::{self, Ended};
+use crate::lifecycle::update::outcome::{describe, end_of};
 use crate::release::source::local;
 use crate::store::Kept;
 use crate::sys::clock::{Clock, SystemClock};
 use crate::types::record::{Cause, Record};
-use crate::types::{Span, Version, escaped};
+use crate::types::{Span, Version, chain, escaped};
 
 pub(super) fn nothing_newer(version: &Version) -> String {
     format!("release {version} is active; there is nothing newer")
@@ -381,7 +381,7 @@ pub(super) fn tidy(context: &Context, node: &Node<'_>) {
             let names: Vec<_> = pruned.removed.iter().map(Version::as_str).collect();
             context.output.say(&format!("pruned: {}", names.join(", ")));
         }
-        Err(error) => tracing::warn!("{}", crate::lifecycle::driver::chain(&error)),
+        Err(error) => tracing::warn!("{}", chain(&error)),
     }
 }
 
@@ -390,9 +390,7 @@ pub(super) fn tidy(context: &Context, node: &Node<'_>) {
 pub fn conclude(context: &Context, node: &Node<'_>, ended: Result<Ended, node::Error>) -> Result<u8, Error> {
     let ended = match ended {
         Ok(ended) => ended,
-        Err(node::Error::Driver(crate::lifecycle::driver::Error::Store(error)))
-            if has_changed_nothing(node) =>
-        {
+        Err(node::Error::Driver(driver::Error::Store(error))) if has_changed_nothing(node) => {
             return Err(error.into());
         }
         Err(error) => return Err(error.into()),

@@ -13,8 +13,8 @@ use nix::unistd::Pid;
 
 use super::context::{Context, Locally};
 use super::failure::{Error, code};
-use crate::lifecycle::deadline;
 use crate::lifecycle::node::{self, Node};
+use crate::lifecycle::update::deadline;
 use crate::store::Kept;
 use crate::sys::lock::{self, Holder, Lock};
 use crate::sys::{orphans, process};

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 pub use merge::Origins;
 pub use problem::{Problem, nearest};
 
-use crate::lifecycle::data::leave::is_within;
+use crate::lifecycle::application::data::leave::is_within;
 use crate::lifecycle::settings::Settings;
 use crate::release::source;
 use crate::sys::{disk, owned};

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{hooks, policy, rehearsal, service};
+use super::application::{hooks, service};
+use super::{policy, rehearsal};
 use crate::coord::settings::Mode;
 use crate::types::Span;
 use crate::types::record::DataPolicy;

@@ -21,7 +21,7 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn rules_dashboard_and_documents_know_the_metrics_that_there_are() {
-    let source = read("src/lifecycle/metrics.rs");
+    let source = read("src/lifecycle/report/metrics.rs");
     let written = metrics_in(source.split("#[cfg(test)]").next().unwrap());
     assert!(written.len() > 20, "{written:?}");
     let documented = metrics_in(&read("docs/monitoring.md"));

@@ -5,9 +5,9 @@ use std::fs;
 
 use cutover::cli::output::Output;
 use cutover::cli::status::screen;
+use cutover::lifecycle::report::status::status;
+use cutover::lifecycle::report::view::{Doing, Status, TrialView, UnitView};
 use cutover::lifecycle::settings::{Data, Settings};
-use cutover::lifecycle::status::status;
-use cutover::lifecycle::view::{Doing, Status, TrialView, UnitView};
 use cutover::store::{Layout, Method, Sealed, Store, kept};
 use cutover::sys::disk::Disk;
 use cutover::sys::lock::{Attempt, Holder, Lock, try_lock};

@@ -1,7 +1,7 @@
 //! What an operator reads when a release cannot be had, or cannot be made: sources, archives, signatures, publishing.
 
 use super::{Failure, code, of_disk, of_node, of_store};
-use crate::lifecycle::{staging, upstream};
+use crate::lifecycle::{staging, staging::upstream};
 use crate::release::judge::Refused;
 use crate::release::trust::{Refusal, SignError};
 use crate::release::{archive, exclusive, index, pack, publish, resolve, source, stage};

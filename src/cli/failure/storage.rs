@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Failure, code};
-use crate::lifecycle::data;
+use crate::lifecycle::application::data;
 use crate::store::{self, Damage};
 use crate::sys::disk;
 use crate::types::escaped_path;

@@ -34,6 +34,7 @@ use crate::lifecycle::agreement;
 use crate::lifecycle::fleet::{FleetKeys, Here, Kept, KeyFile, Obstacle};
 use crate::lifecycle::policy;
 use crate::lifecycle::settings::Settings;
+use crate::lifecycle::staging::upstream;
 use crate::store::Store;
 use crate::sys::clock::{Clock as _, SystemClock};
 use crate::sys::disk::Disk;
@@ -117,7 +118,7 @@ pub fn obstacle(store: &Store) -> Obstacle<'_> {
 
 pub fn keys(settings: &Settings) -> Result<FleetKeys, Error> {
     FleetKeys::load(&settings.fleet.keys, Path::new(&settings.source.revoked))
-        .map_err(|error| crate::lifecycle::upstream::Error::Trust(error).into())
+        .map_err(|error| upstream::Error::Trust(error).into())
 }
 
 /// What this node remembers of its fleet; `None` when it has not joined.

@@ -12,9 +12,9 @@ use crate::coord::board::Listed as Names;
 use crate::coord::facts::{Listed, names};
 use crate::coord::look::Trust;
 use crate::coord::operate::{self, Operator};
-use crate::lifecycle::driver::chain;
 use crate::lifecycle::fleet::{KeyFile, Member, Newcomer, join as join_fleet, new_id, own_key};
 use crate::sys::clock::SystemClock;
+use crate::types::chain;
 
 /// `fleet init`
 pub fn init(context: &Context) -> Result<u8, Error> {

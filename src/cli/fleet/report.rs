@@ -21,7 +21,7 @@ use crate::coord::rolling::Rolling;
 use crate::coord::rollout::Rollout;
 use crate::coord::settings::Mode;
 use crate::coord::synchronous::{Synchronous, What};
-use crate::lifecycle::metrics;
+use crate::lifecycle::report::metrics;
 
 /// All kinds of facts that members make.
 pub const ALL: [What; 7] =

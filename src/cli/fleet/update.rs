@@ -14,7 +14,7 @@ use crate::health::{Trial, Verdict};
 use crate::lifecycle::fleet::{Along, KeyFile, Member, Taken};
 use crate::lifecycle::node::{Node, Policies, WayBack};
 use crate::lifecycle::policy;
-use crate::lifecycle::upstream::Offered;
+use crate::lifecycle::staging::upstream::Offered;
 use crate::store::Sealed;
 use crate::sys::clock::SystemClock;
 use crate::types::ReleaseId;

@@ -10,6 +10,7 @@ use crate::release::trust::{
     Error, KEY_DIRECTORIES, KeyPair, Keyring, Namespace, SignError, public_line, sign,
 };
 use crate::sys::disk::Disk;
+use crate::types::chain;
 
 /// The trusted keys of a node.
 #[derive(Clone, Debug, Default)]
@@ -58,7 +59,6 @@ pub struct KeyFile(pub PathBuf);
 
 impl Signer for KeyFile {
     fn sign(&self, covered: &str) -> Result<String, String> {
-        sign(&self.0, Namespace::Fleet, covered.as_bytes())
-            .map_err(|error| super::super::driver::chain(&error))
+        sign(&self.0, Namespace::Fleet, covered.as_bytes()).map_err(|error| chain(&error))
     }
 }

@@ -11,7 +11,7 @@ use super::text::{can_be_said, escaped_name, quoted, word};
 use super::walls::Error as WallsError;
 use super::{Cost, Error, Names, Rehearsal, copies_doubt, last_words, slice_text};
 use crate::health::{Checks, Context, Observation};
-use crate::lifecycle::data::{Copies, Data};
+use crate::lifecycle::application::data::{Copies, Data};
 use crate::lifecycle::settings::Settings;
 use crate::store::Store;
 use crate::sys::systemd::{self, RUNTIME_UNITS};

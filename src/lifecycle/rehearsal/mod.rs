@@ -37,8 +37,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::data::{self, Copies};
 use crate::health::Observation;
+use crate::lifecycle::application::data::{self, Copies};
 use crate::sys::{disk, systemd};
 use crate::types::escaped_path;
 

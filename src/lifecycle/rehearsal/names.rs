@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::Error;
 use super::text::escaped_name;
-use crate::lifecycle::data::Data;
+use crate::lifecycle::application::data::Data;
 use crate::sys::disk::Disk;
 use crate::sys::systemd::{self, RUNTIME_UNITS};
 

@@ -14,7 +14,7 @@ use super::unit::{self, Frame, Kind, Made};
 use super::walls::{self, Scratch};
 use super::{Error, Names, SYSTEMD_MIN, slice_text};
 use crate::health::{self, Checks, Context};
-use crate::lifecycle::data::Data;
+use crate::lifecycle::application::data::Data;
 use crate::lifecycle::settings::{self, Settings};
 use crate::store::Store;
 use crate::sys::disk::{self, Context as _};
@@ -405,7 +405,7 @@ fn way_out(names: &Names, number: usize, kind: &str) -> String {
 }
 
 /// A service for a command that the settings name.
-fn command_part(names: &Names, command: &crate::lifecycle::service::Words, tree: &Path) -> Part {
+fn command_part(names: &Names, command: &crate::lifecycle::application::service::Words, tree: &Path) -> Part {
     let mut argv = command.argv();
     if let Some(program) = argv.first_mut().filter(|_| !command.is_shell()) {
         *program = health::program_in(tree, Path::new(program.as_str())).display().to_string();

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::ports::{self, Listener, Protocol};
 use super::{Cost, Rehearsal, copies_doubt, last_words};
 use crate::health::{Checks, Observation, pids_of};
-use crate::lifecycle::data::Copies;
+use crate::lifecycle::application::data::Copies;
 use crate::sys::systemd;
 use crate::types::escaped;
 

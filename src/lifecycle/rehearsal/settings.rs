@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::service::Words;
 use crate::health::{self, Check};
+use crate::lifecycle::application::service::Words;
 use crate::sys::systemd::is_unit_name;
 use crate::types::{Size, Span};
 

@@ -12,7 +12,7 @@ use cutover::coord::look::Keys;
 use cutover::coord::rules::Checks;
 use cutover::lifecycle::agreement::{Agreement, Clearance, Own, Start, Verdict};
 use cutover::lifecycle::fleet::{Along, Here, Kept, Member, Taken};
-use cutover::lifecycle::machine;
+use cutover::lifecycle::update::machine;
 use cutover::sys::clock::Clock as _;
 use cutover::sys::disk::{Change, Disk};
 use cutover::types::record::{Cause, Event, Intent, Phase, Reason, Record};

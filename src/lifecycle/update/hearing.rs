@@ -1,0 +1,57 @@
+//! What people say to an update that is in the middle: a request in a file, Ctrl-C, a ban.
+
+use super::driver::{Driver, Error};
+use crate::lifecycle::agreement::Own;
+use crate::types::record::{Cause, Reason, Record};
+
+impl Driver<'_> {
+    /// Why somebody wants the old release back, if anybody does. How it is wanted goes into the record.
+    pub(super) fn wants_back(&self, record: &mut Record) -> Result<Option<Reason>, Error> {
+        if (self.is_interrupted)() {
+            return Ok(Some(Reason::new(Cause::Operator, "interrupted by the operator")));
+        }
+        let request = self.store.request()?.filter(|request| request.transaction == record.transaction);
+        if let Some(request) = request.filter(|request| !request.commit) {
+            record.no_hold = request.no_hold;
+            record.data_policy = request.data.or(record.data_policy);
+            record.ended_by = request.by;
+            return Ok(Some(Reason::new(Cause::Operator, request.reason)));
+        }
+        let bad = self.store.trusted_state()?.bad;
+        // A member of a fleet that has vouched for the release may not leave alone: it is asked as for any failure.
+        let kind = if record.rollout.is_some() { Cause::Machine } else { Cause::Operator };
+        Ok(bad.iter().find(|bad| record.is_banned_by(bad)).map(|bad| {
+            record.no_hold = true;
+            Reason::new(kind, format!("it was banned in its trial: {}", bad.reason))
+        }))
+    }
+
+    /// Whether somebody has said how the trial ends: nobody waits for a slow check then.
+    pub(super) fn is_told(&self, record: &Record) -> bool {
+        let is_asked = || {
+            let request = self.store.request().ok().flatten();
+            request.is_some_and(|request| request.transaction == record.transaction)
+        };
+        let is_banned = || {
+            let state = self.store.trusted_state();
+            state.is_ok_and(|state| state.bad.iter().any(|bad| record.is_banned_by(bad)))
+        };
+        (self.is_interrupted)() || is_asked() || is_banned()
+    }
+
+    /// What an operator says goes before what the checks say.
+    pub(super) fn hear_operator(&self, record: &mut Record, own: Own) -> Result<Own, Error> {
+        if let Some(reason) = self.wants_back(record)? {
+            return Ok(Own::Failed(reason));
+        }
+        let request = self.store.request()?.filter(|request| request.transaction == record.transaction);
+        Ok(match request {
+            Some(request) => {
+                record.ended_by = request.by;
+                Own::Healthy
+            }
+            None if record.confirm && own == Own::Healthy => Own::Watching,
+            None => own,
+        })
+    }
+}
