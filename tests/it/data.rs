@@ -143,6 +143,64 @@ fn what_is_mounted_after_the_switch_is_not_carried_away() {
     drop(mount);
 }
 
+/// What a release does to its data while it is on trial keeps nobody on it when it fails.
+#[test]
+fn a_release_that_mounts_in_its_data_or_fixes_them_is_gone_back_from() {
+    if !needs_root("a_release_that_mounts_in_its_data_or_fixes_them_is_gone_back_from") {
+        return;
+    }
+    let cases = [
+        ("mkdir -p data/a/b/late; mount -t tmpfs none data/a/b/late", true),
+        (
+            "mkdir -p data/deep/late; mount -t tmpfs none data/deep/late; mkdir data/deep/late/in; \
+          mount -t tmpfs none data/deep/late/in",
+            true,
+        ),
+        ("touch data/late; mount --bind /etc/hostname data/late", true),
+        ("mkdir -p releases/2/m; mount -t tmpfs none releases/2/m", true),
+        ("mount -t tmpfs none data", false),
+        ("chattr +i data", false),
+    ];
+    for (act, comes_back) in cases {
+        let node = TestNode::new(&[Health::Good, Health::Sick, Health::Good]);
+        let (root, runs) = (node.root(), node.path("runs"));
+        let start = format!("touch {}; grep -q 2 current/VERSION && {{ {act}; }}; true", runs.display());
+        node.add(&format!(
+            "[service.command]\nstart = 'cd {}; {start}'\nstop = 'rm -f {}'\n",
+            root.display(),
+            runs.display()
+        ));
+        fs::create_dir_all(node.data().join("a/b/late")).unwrap();
+        fs::write(node.data().join("a/b/late/below"), "old").unwrap();
+        assert_eq!(node.update(1), 0);
+        let (code, error) =
+            error_of(&node, &["update", node.archive(2).to_str().unwrap(), "--allow-unsigned"]);
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let here = root.to_str().unwrap();
+        let points: Vec<_> = mounts.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+        let points: Vec<_> = points.into_iter().filter(|point| point.starts_with(here)).rev().collect();
+        let away = points.iter().any(|point| point.contains(".cutover"));
+        let listed = text(&node.run(&["data", "list"]).stdout);
+        let log = text(&node.run(&["log"]).stdout);
+        for point in &points {
+            assert!(Command::new("umount").arg(point).status().unwrap().success());
+        }
+        drop(Command::new("chattr").args(["-i", node.data().to_str().unwrap()]).status());
+        assert_eq!((code, node.active().as_deref()), (10, Some("1")), "{act}: {error}");
+        assert!(!away && node.path("runs").exists() && !node.has_journal(), "{act}: {points:?}");
+        let names = text(&Command::new("find").arg(&root).args(["-name", "below"]).output().unwrap().stdout);
+        // Nothing that the old release wrote is lost: it is in its place, or in the copy that was set aside.
+        assert!(names.lines().any(|name| fs::read_to_string(name).unwrap() == "old"), "{act}: {names}");
+        assert_eq!(fs::read_to_string(node.data().join("records")).unwrap(), "old", "{act}");
+        assert_eq!(listed.contains("-before"), !comes_back, "{act}: {listed}");
+        assert_eq!(log.contains("stay as the newer release left them"), !comes_back, "{act}: {log}");
+        assert_eq!((node.update(3), node.code(&["rollback"])), (0, 0), "{act}");
+        for id in aside(&node) {
+            assert_eq!(node.code(&["data", "drop", &id]), 0, "{act}");
+        }
+    }
+}
+
 #[test]
 fn subvolumes_in_the_data_are_refused_or_left_in_place() {
     let test = "subvolumes_in_the_data_are_refused_or_left_in_place";

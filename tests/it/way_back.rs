@@ -179,3 +179,33 @@ fn a_release_is_not_judged_by_a_check_that_only_the_next_one_brings() {
         assert_eq!(node.active().as_deref(), Some("1"));
     }
 }
+
+/// A root that is moved takes its releases along; what is written down of data names places that are gone.
+#[test]
+fn a_root_that_was_moved_loses_nothing() {
+    let node = three();
+    assert_eq!(node.code(&["rollback"]), 0);
+    let (old, new) = (node.root(), node.path("moved"));
+    fs::rename(&old, &new).unwrap();
+    node.set(old.to_str().unwrap(), new.to_str().unwrap());
+    let listed = text(&node.run(&["--json", "data", "list"]).stdout);
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let item = &listed["aside"][0]["items"][0];
+    let stored = std::path::Path::new(item["stored"].as_str().unwrap());
+    assert_eq!(fs::read_to_string(stored.join("records")).unwrap(), "of 3");
+    assert_eq!(item["path"].as_str(), new.join("data").to_str());
+    let id = listed["aside"][0]["id"].as_str().unwrap();
+    // The way back is refused with a way out, before anything stops.
+    for words in [&["rollback", "--check"][..], &["rollback"]] {
+        let output = node.run(words);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {said}");
+        assert!(said.contains("--data keep"), "{words:?}: {said}");
+    }
+    std::os::unix::fs::symlink(&new, &old).unwrap();
+    assert_eq!(node.code(&["rollback", "1"]), 0);
+    assert_eq!(fs::read_to_string(new.join("data/records")).unwrap(), "of 1");
+    fs::remove_file(&old).unwrap();
+    assert_eq!(node.code(&["data", "drop", id]), 0);
+    assert!(!stored.exists());
+}

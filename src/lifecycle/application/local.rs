@@ -272,18 +272,18 @@ impl Application for Local<'_> {
                         .warnings
                         .push(format!("data `{path}` stay as they are: their copy is not there"));
                 }
-                Decision::Restore => {
-                    wanted.push(item.clone());
-                    restored
-                        .done
-                        .push(format!("data `{path}` are as before the switch, newer ones set aside"));
-                    restored.warnings.extend(data.seen_elsewhere(item));
-                }
+                Decision::Restore => wanted.push(item.clone()),
                 Decision::Keep => restored.done.push(format!("data `{path}` stay as they are")),
             }
         }
-        data.ensure_restored(Restore { items: &wanted, transaction, newer, at: Timestamp::now() })
-            .map_err(|error| Reason::new(Cause::Machine, chain(&error)))?;
+        let views: Vec<_> = wanted.iter().map(|item| data.seen_elsewhere(item)).collect();
+        let older = record.from.as_ref().unwrap_or(newer);
+        let wish = Restore { items: &wanted, transaction, newer, older, at: Timestamp::now() };
+        let returned =
+            data.ensure_restored(wish).map_err(|error| Reason::new(Cause::Machine, chain(&error)))?;
+        for ((item, way), views) in wanted.iter().zip(returned).zip(views) {
+            restored.tell(&item.path, way, views);
+        }
         if record.from.is_none() && self.has_units() && nix::unistd::geteuid().is_root() {
             // Nothing serves after a first installation that failed.
             let removed = self.links().remove_all(&self.store.disk);

@@ -11,11 +11,12 @@ pub mod units;
 use std::path::Path;
 use std::time::Duration;
 
+use self::data::Returned;
 use super::rehearsal::{self, Rehearsal};
 use crate::health::{Gaps, Observation, Pulse};
 use crate::lifecycle::update::deadline::Bounds;
-use crate::types::Version;
 use crate::types::record::{Cause, DataSnapshot, Reason, Record, UnitsBefore};
+use crate::types::{Version, escaped_path};
 
 /// Moments of an update at which hooks run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +95,26 @@ pub struct Restored {
     pub done: Vec<String>,
     /// What is not as it should be, and keeps nobody from going back: told wherever the end is told.
     pub warnings: Vec<String>,
+}
+
+impl Restored {
+    /// Adds what became of the data at this path, and where else they are seen.
+    pub fn tell(&mut self, path: &str, way: Returned, views: Vec<String>) {
+        match way {
+            Returned::Around(mounted) => {
+                self.done.push(format!("data `{path}` are as before the switch, newer ones set aside"));
+                self.warnings.extend(views);
+                self.warnings.extend(mounted.iter().map(|within| {
+                    let point = escaped_path(&Path::new(path).join(within));
+                    format!("what is mounted at `{point}` since the switch stays there: unmount it if it is not wanted")
+                }));
+            }
+            Returned::Not(why) => self.warnings.push(format!(
+                "data `{path}` stay as the newer release left them: {why}; their copy from before the switch is set \
+                 aside (`cutover data list`)"
+            )),
+        }
+    }
 }
 
 /// The application on this node. Everything is done as often as it is asked for, and no more than is needed.

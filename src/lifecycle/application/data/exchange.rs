@@ -139,14 +139,16 @@ impl Exchange<'_> {
         for name in inode::names(from).context("list", &self.path.join(within))? {
             let inner = within.join(name_of(&name));
             let target = self.path.join(&inner);
+            if self.leave.is(&inner) {
+                // Of what was mounted after the switch there is a copy, which nobody could see in its place.
+                self.rename((from, &name), AT_FDCWD, &first_free(&self.aside.join(&inner)), &inner)?;
+                continue;
+            }
             if self.leave.is_below(&inner)
                 && let Some(directory) = self.kept(to, &name, &inner)?
             {
                 let source = inode::open_directory(from, &name).context("open", &target)?;
                 self.move_in(&source, &directory, &inner)?;
-                continue;
-            }
-            if self.leave.is(&inner) {
                 continue;
             }
             if fstatat(to, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {

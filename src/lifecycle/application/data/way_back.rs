@@ -111,6 +111,13 @@ impl Data {
             if self.is_out_of_reach(item) {
                 return Err(Error::Gone(path.to_owned()));
             }
+            if !parent_of(path).exists() {
+                return Err(Error::Unfit {
+                    path: path.to_owned(),
+                    why: "the directory that held it is not there; if it was moved or renamed, put a link in its old place \
+                          (`ln -s`), or go back with `--data keep`",
+                });
+            }
             let snapshot = self.snapshot_place(item)?;
             if !is_there(&snapshot) && !is_there(&back_name(&snapshot)) {
                 return Err(Error::Unfit {
@@ -118,17 +125,35 @@ impl Data {
                     why: "it is the copy that would come back, and it is gone",
                 });
             }
-            self.refuse_borders(item, &snapshot)?;
-            let parent = File::open(parent_of(path)).context("open", parent_of(path))?;
-            let above = inode::of(&parent).context("look at", parent_of(path))?;
+            self.refuse_unmovable(item, &snapshot)?;
             let found = inode::of_path(path).ok();
-            self.refuse_fixed(path, found.as_ref(), &above)?;
             let is_link = found.is_some_and(|found| found.kind == nix::sys::stat::SFlag::S_IFLNK);
             if let Some(method) = Method::of(&item.method).filter(|_| found.is_some() && !is_link) {
                 self.refuse_views(path, Leave::of(&item.leave), method)?;
             }
         }
         Ok(())
+    }
+
+    /// Refuses data that could not be exchanged with their snapshot now.
+    pub(super) fn refuse_unmovable(&self, item: &DataSnapshot, snapshot: &Path) -> Result<(), Error> {
+        let path = Path::new(&item.path);
+        self.refuse_borders(item, snapshot)?;
+        let parent = File::open(parent_of(path)).context("open", parent_of(path))?;
+        let above = inode::of(&parent).context("look at", parent_of(path))?;
+        self.refuse_fixed(path, inode::of_path(path).ok().as_ref(), &above)
+    }
+
+    /// The paths within these data at which something is mounted that nobody declared; an empty one for the data themselves.
+    pub(super) fn mounted_within(&self, item: &DataSnapshot) -> Result<Vec<PathBuf>, Error> {
+        let (path, leave) = (Path::new(&item.path), Leave::of(&item.leave));
+        let real = std::fs::canonicalize(path).context("look at", path)?;
+        let points = mounts::all_within(&real).context("look at", path)?;
+        let within = points.iter().filter_map(|point| point.strip_prefix(&real).ok());
+        Ok(within
+            .filter(|within| !within.ancestors().any(|part| leave.is(part)))
+            .map(Path::to_owned)
+            .collect())
     }
 
     /// Refuses data that nobody may rename, or not to where newer ones are set aside.
@@ -186,7 +211,7 @@ impl Data {
 
     /// Refuses data that are a mount point by now, in which something is mounted that nobody declared, or that cannot be
     /// exchanged with their snapshot by a rename.
-    pub(super) fn refuse_borders(&self, item: &DataSnapshot, snapshot: &Path) -> Result<(), Error> {
+    fn refuse_borders(&self, item: &DataSnapshot, snapshot: &Path) -> Result<(), Error> {
         let path = Path::new(&item.path);
         let unfit = |why| Err(Error::Unfit { path: path.to_owned(), why });
         if !is_there(path) {
@@ -196,22 +221,18 @@ impl Data {
         if inode::of_path(path).context("look at", path)?.kind == nix::sys::stat::SFlag::S_IFLNK {
             return Ok(());
         }
-        let real = std::fs::canonicalize(path).context("look at", path)?;
-        for point in mounts::all_within(&real).context("look at", path)? {
-            let within = point.strip_prefix(&real).unwrap_or(Path::new("")).to_owned();
+        if let Some(within) = self.mounted_within(item)?.into_iter().next() {
             if within.as_os_str().is_empty() {
                 return unfit(
                     "something is mounted there by now: unmount it first, or go back with `--data keep`",
                 );
             }
-            if !within.ancestors().any(|part| Leave::of(&item.leave).is(part)) {
-                // To declare it with `leave` would come too late for a copy that was made before.
-                return Err(Error::Unfit {
-                    path: point,
-                    why: "it is a mount point within the data by now, which a rollback would carry away: unmount it \
-                          first, or go back with `--data keep`",
-                });
-            }
+            // To declare it with `leave` would come too late for a copy that was made before.
+            return Err(Error::Unfit {
+                path: path.join(within),
+                why: "it is a mount point within the data by now, which a rollback would carry away: unmount it \
+                      first, or go back with `--data keep`",
+            });
         }
         let open = |path: &Path| -> io::Result<inode::Inode> { inode::of(File::open(path)?) };
         let here = open(parent_of(path)).context("look at", parent_of(path))?;
