@@ -13,7 +13,7 @@ use super::context::Context;
 use super::failure::Error;
 use super::output::{milliseconds, table};
 use super::schema::schema;
-use crate::config::Problem;
+use crate::config::{self, Places, Problem};
 use crate::lifecycle::application::data::{self, Probing};
 use crate::lifecycle::application::hooks::Hooks;
 use crate::lifecycle::node::Node;
@@ -160,6 +160,7 @@ pub fn config(context: &Context, command: &ConfigCommand) -> Result<u8, Error> {
     let settings = context.settings();
     match command {
         ConfigCommand::Check => {
+            config::check_root(&Places::default(), &context.app, &settings.root)?;
             super::fleet::check_configured(context)?;
             let warnings = context.with_node("config check", |node, locally| {
                 check_owners(node)?;

@@ -11,6 +11,7 @@ mod merge;
 mod problem;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 pub use merge::Origins;
@@ -83,6 +84,42 @@ pub fn apps(places: &Places) -> Vec<String> {
         }
     }
     names.into_keys().collect()
+}
+
+/// Refuses a root that another application has, too: each would take the other's releases for its own.
+///
+/// # Errors
+/// When there is such a one; its file is named.
+pub fn check_root(places: &Places, app: &str, root: &Path) -> Result<(), Problem> {
+    let apps = apps(places);
+    let place = place_of(root);
+    // A draft, under whatever name, is not read by anybody.
+    let is_read = apps.iter().any(|known| known == app);
+    for other in apps.iter().filter(|other| is_read && *other != app) {
+        let Ok(loaded) = load(places, other) else { continue };
+        if place.is_some() && place_of(&loaded.settings.root) == place {
+            let file = loaded
+                .origins
+                .get("root")
+                .cloned()
+                .unwrap_or_else(|| places.admin.join(format!("{other}.toml")));
+            return Err(Problem::Contradiction {
+                why: format!(
+                    "`root`: `{}` is the root of application `{other}` too (`{}`): each needs one of its own",
+                    root.display(),
+                    file.display()
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Device and inode of a directory, or of the one above it that is there, with the rest of its path.
+fn place_of(root: &Path) -> Option<(u64, u64, PathBuf)> {
+    let above = root.ancestors().find(|path| path.exists())?;
+    let found = std::fs::metadata(above).ok()?;
+    Some((found.dev(), found.ino(), root.strip_prefix(above).ok()?.components().collect()))
 }
 
 /// Whether this may name an application: it becomes a part of file and unit names.
@@ -165,6 +202,28 @@ fn unfit_data(path: &Path, root: &Path) -> Option<&'static str> {
     None
 }
 
+/// Why this cannot be a link of a tree.
+fn unfit_link(name: &str, target: &Path, links: &BTreeMap<String, PathBuf>) -> Option<&'static str> {
+    const NAME_BYTES_MAX: usize = libc::NAME_MAX as usize;
+    // With the byte that ends them.
+    const PATH_BYTES_MAX: usize = libc::PATH_MAX as usize - 1;
+    let is_inside = !name.is_empty()
+        && !name.starts_with('/')
+        && name.split('/').all(|part| !["", ".", ".."].contains(&part));
+    if !is_inside || !target.is_absolute() {
+        return Some("must be a name inside of the tree, with an absolute target");
+    }
+    let is_long = |path: &Path| {
+        path.as_os_str().len() > PATH_BYTES_MAX || path.iter().any(|part| part.len() > NAME_BYTES_MAX)
+    };
+    if is_long(Path::new(name)) || is_long(target) {
+        return Some("or its target is too long: names have at most 255 bytes, paths 4095");
+    }
+    let is_in_link =
+        Path::new(name).ancestors().skip(1).any(|above| links.keys().any(|link| Path::new(link) == above));
+    is_in_link.then_some("is within another link, and so outside of the tree")
+}
+
 /// What no single key can tell.
 pub fn check(settings: &Settings) -> Result<(), Problem> {
     let contradiction = |why: String| Err(Problem::Contradiction { why });
@@ -207,16 +266,10 @@ pub fn check(settings: &Settings) -> Result<(), Problem> {
             ));
         }
     }
-    for (name, target) in &settings.links {
-        let is_inside = !name.is_empty()
-            && !name.starts_with('/')
-            && name.split('/').all(|part| !["", ".", ".."].contains(&part));
-        if !is_inside || !target.is_absolute() {
-            return contradiction(format!(
-                "`links`: `{name}` must be a name inside of the tree, with an absolute target"
-            ));
-        }
-    }
+    settings.links.iter().try_for_each(|(name, target)| match unfit_link(name, target, &settings.links) {
+        Some(why) => contradiction(format!("`links`: `{name}` {why}")),
+        None => Ok(()),
+    })?;
     Ok(())
 }
 
@@ -262,6 +315,72 @@ mod tests {
         for app in ["dangling", "file", "link"] {
             let problem = load(&places, app).unwrap_err();
             assert!(!matches!(problem, Problem::NoSuchApp { .. }), "{app}: {problem}");
+        }
+    }
+
+    #[test]
+    fn each_application_has_a_root_of_its_own() {
+        let place = tempfile::tempdir().unwrap();
+        let [vendor, admin, runtime] = ["vendor", "admin", "runtime"].map(|name| place.path().join(name));
+        let places = Places { vendor, admin, runtime };
+        let disk = disk::Disk::default();
+        let root = place.path().join("shop");
+        for directory in [&places.admin, &places.admin.join("two.toml.d"), &root] {
+            disk.make_directory(directory, 0o755).unwrap();
+        }
+        disk.point(&place.path().join("link"), &root, &place.path().join("private")).unwrap();
+        let write = |name: &str, root: &Path| {
+            let text = format!("root = '{}'\n", root.display());
+            disk.replace(&places.admin.join(name), text.as_bytes(), 0o644).unwrap();
+        };
+        write("one.toml", &root);
+        for (two, is_other) in [
+            ("shop", false),
+            ("shop/", false),
+            ("./shop/.", false),
+            ("link", false),
+            ("shop2", true),
+            ("shop/x", true),
+            ("", true),
+        ] {
+            let two = place.path().join(two);
+            write("two.toml", &place.path().join("elsewhere"));
+            write("two.toml.d/50.toml", &two);
+            assert_eq!(check_root(&places, "one", &root).is_ok(), is_other, "{}", two.display());
+            let told = check_root(&places, "two", &two);
+            assert_eq!(told.is_ok(), is_other, "{}", two.display());
+            assert!(told.err().is_none_or(|told| told.to_string().contains("one.toml")));
+            assert!(check_root(&places, "draft", &two).is_ok());
+        }
+        // Of what is not there yet the paths tell.
+        let absent = place.path().join("link/absent");
+        write("one.toml", &root.join("absent"));
+        write("two.toml.d/50.toml", &absent);
+        let told = check_root(&places, "one", &root.join("absent")).unwrap_err().to_string();
+        assert!(told.contains("two.toml.d/50.toml"), "{told}");
+    }
+
+    #[test]
+    fn links_are_names_in_the_tree() {
+        let check_links = |text: &str| match toml::from_str::<Settings>(&format!("[links]\n{text}")) {
+            Ok(settings) => check(&settings).map(|()| settings.links.into_keys().collect::<Vec<_>>()).ok(),
+            Err(_) => None,
+        };
+        let long = "n".repeat(256);
+        assert_eq!(check_links("'up/' = '/srv/up'"), Some(vec!["up".to_owned()]));
+        assert_eq!(check_links("'a/up' = '/srv/up/'\n'a/up2' = '/x'").map(|names| names.len()), Some(2));
+        for bad in [
+            "'up' = '/a'\n'up/' = '/b'".to_owned(),
+            "'up' = '/a'\n'up/in' = '/b'".to_owned(),
+            "'/' = '/a'".to_owned(),
+            "'up//' = '/a'".to_owned(),
+            "'../up' = '/a'".to_owned(),
+            "'up' = 'a'".to_owned(),
+            format!("'{long}' = '/a'"),
+            format!("'up' = '/a/{long}'"),
+            format!("'up' = '/{}'", "a/".repeat(2100)),
+        ] {
+            assert_eq!(check_links(&bad), None, "{bad}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Span, path_of_url};
+use crate::types::{Span, is_port_good, path_of_url};
 
 /// How long one check may take when nothing else is said.
 pub const TIMEOUT_DEFAULT: Span = Span::seconds(5);
@@ -141,6 +141,9 @@ impl Http {
                     return wrong(
                         "is not a URL that begins with `http://` or `https://` (on a Unix socket `http://`)",
                     );
+                }
+                if !uri.authority().is_some_and(|authority| is_port_good(authority.as_str())) {
+                    return wrong("has a port that cannot be: ports are numbers from 1 to 65535");
                 }
             }
             _ => return wrong("is not a URL that begins with `http://` or `https://`"),
@@ -287,15 +290,10 @@ pub struct File {
 /// The one kind of a check.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind<'a> {
-    /// See [`Http`].
     Http(&'a Http),
-    /// See [`Tcp`].
     Tcp(&'a Tcp),
-    /// See [`Exec`].
     Exec(&'a Exec),
-    /// See [`Systemd`].
     Systemd(&'a Systemd),
-    /// See [`File`].
     File(&'a File),
 }
 
@@ -309,10 +307,8 @@ pub enum Invalid {
     Name(String),
     #[error("check `{0}` has an empty command")]
     Command(String),
-    /// Something of an `http` check.
     #[error("check `{name}`: {why}")]
     Http { name: String, why: String },
-    /// No host, or no port.
     #[error("check `{name}`: `{address}` is not a host and a port, such as `127.0.0.1:8080` or `[::1]:8080`")]
     Address { name: String, address: String },
     #[error("check `{name}`: `{unit}` is not the name of a unit")]
@@ -324,6 +320,9 @@ pub enum Invalid {
     /// No check passes in no time.
     #[error("`timeout` of check `{0}` must be longer than nothing")]
     Timeout(String),
+    /// A check that is asked once at most.
+    #[error("`interval` must be shorter than `deadline` ({0}), also that of a check")]
+    Interval(Span),
     /// No time to become healthy.
     #[error("`min_healthy` ({min_healthy}) must be shorter than `deadline` ({deadline})")]
     Deadline { min_healthy: Span, deadline: Span },
@@ -356,6 +355,9 @@ impl Settings {
         if self.fail_threshold == 0 {
             return Err(Invalid::Threshold);
         }
+        if self.interval >= self.deadline {
+            return Err(Invalid::Interval(self.deadline));
+        }
         if self.min_healthy >= self.deadline {
             return Err(Invalid::Deadline { min_healthy: self.min_healthy, deadline: self.deadline });
         }
@@ -367,6 +369,9 @@ impl Settings {
                 return Err(Invalid::Name(name.clone()));
             }
             check.validate()?;
+            if check.interval.is_some_and(|interval| check.required && interval >= self.deadline) {
+                return Err(Invalid::Interval(self.deadline));
+            }
         }
         Ok(())
     }
@@ -467,6 +472,11 @@ mod tests {
             "[[check]]\nname = \"a\"\ntcp = { address = \"a:1\" }\nhttp = { url = \"http://a\" }",
             "[[check]]\nname = \"a\"\nhttp = { url = \"ftp://a\" }",
             "[[check]]\nname = \"a\"\nhttp = { url = \"http://\" }",
+            "[[check]]\nname = \"a\"\nhttp = { url = \"http://a:99999/\" }",
+            "[[check]]\nname = \"a\"\nhttp = { url = \"http://[::1]:0\" }",
+            "[[check]]\nname = \"a\"\nhttp = { url = \"http://a:/\" }",
+            "interval = \"10min\"",
+            "[[check]]\nname = \"a\"\ninterval = \"10min\"\ntcp = { address = \"a:1\" }",
             "[[check]]\nname = \"a\"\nhttp = { url = \"http://a\", headers = { \"a b\" = \"c\" } }",
             "[[check]]\nname = \"a\"\nhttp = { url = \"http://a\", host = \"b\", headers = { Host = \"c\" } }",
             "[[check]]\nname = \"a\"\nhttp = { url = \"http://a\", insecure = true }",

@@ -26,6 +26,7 @@ pub struct Settings {
     pub archive: release::archive::Settings,
     pub store: store::Settings,
     /// Links made in each tree when it is staged: name in the tree, and where it points to.
+    #[serde(deserialize_with = "link_names")]
     pub links: BTreeMap<String, PathBuf>,
     pub data: Vec<Data>,
     /// What holds for all of that.
@@ -61,6 +62,20 @@ pub struct Data {
 /// A path without `.` and doubled slashes: a name like `data/.` cannot be renamed.
 fn plain_path<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
     Ok(PathBuf::deserialize(deserializer)?.components().collect())
+}
+
+/// Names in the tree: a slash at the end, as Capistrano's people write it, means nothing.
+fn link_names<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, PathBuf>, D::Error> {
+    let mut links = BTreeMap::new();
+    for (name, target) in BTreeMap::<String, PathBuf>::deserialize(deserializer)? {
+        let name = name.strip_suffix('/').filter(|plain| !plain.is_empty()).unwrap_or(&name).to_owned();
+        if links.insert(name.clone(), target).is_some() {
+            return Err(serde::de::Error::custom(format!("`links`: `{name}` stands twice")));
+        }
+    }
+    Ok(links)
 }
 
 /// The `[data_policy]` table.

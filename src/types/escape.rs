@@ -37,6 +37,12 @@ pub fn escaped_path(path: &Path) -> String {
     escaped(path.as_os_str().as_bytes())
 }
 
+/// Whether a URL's host and port (`a:80`, `[::1]:80`, `a`) have no port, or one that can be.
+pub fn is_port_good(authority: &str) -> bool {
+    let behind = authority.rsplit_once(']').map_or(authority, |(_, behind)| behind);
+    behind.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_ok_and(|port| port != 0))
+}
+
 /// The path that a URL writes with `%20` and the like. A `%` that begins no byte stands for itself.
 pub fn path_of_url(text: &str) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());

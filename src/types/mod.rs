@@ -11,7 +11,7 @@ pub mod units;
 pub mod version;
 
 pub use digest::Digest;
-pub use escape::{escaped, escaped_path, path_of_url};
+pub use escape::{escaped, escaped_path, is_port_good, path_of_url};
 pub use spans::Spans;
 pub use units::{Size, Span, clock_words};
 pub use version::Version;

@@ -400,6 +400,7 @@ examples! { health_invalid: HealthInvalid {
     Zero => [HealthInvalid::Zero("interval")],
     Threshold => [HealthInvalid::Threshold],
     Timeout => [HealthInvalid::Timeout(text("a"))],
+    Interval => [HealthInvalid::Interval(Span::seconds(9))],
     Deadline => [HealthInvalid::Deadline { min_healthy: Span::seconds(9), deadline: Span::seconds(1) }],
 }}
 

@@ -1,7 +1,7 @@
 //! Addresses of a web server, and where a redirection may lead.
 
 use super::super::{Error, Item};
-use crate::types::escaped;
+use crate::types::{escaped, is_port_good};
 
 /// What may stand in the address of a source.
 const RELEASE: &str = "{release}";
@@ -36,6 +36,9 @@ impl Address {
         }
         if authority.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(wrong("it has no host, or characters that must be escaped"));
+        }
+        if !is_port_good(authority) {
+            return Err(wrong("its port cannot be: ports are numbers from 1 to 65535"));
         }
         let path = path.split('#').next().unwrap_or_default();
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
@@ -267,9 +270,13 @@ mod tests {
             let address = Address::of_source(url).unwrap();
             assert_eq!([address.file(release).text(), address.file(channel).text()], wanted, "{url}");
         }
-        for url in
-            ["https://a.example/{tag}/{file}", "https://{release}.example/{file}", "https://a.example/{"]
-        {
+        for url in [
+            "https://a.example/{tag}/{file}",
+            "https://{release}.example/{file}",
+            "https://a.example/{",
+            "https://a.example:99999/",
+            "http://[::1]:x/",
+        ] {
             assert!(Address::of_source(url).is_err(), "{url}");
         }
     }
