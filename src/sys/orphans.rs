@@ -3,11 +3,10 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::{Pid, getpgid};
+use nix::unistd::{Pid, getpgid, getsid};
 
 /// Kills a process of ours, and all that it has started and not let go: hooks, checks, helpers.
 pub fn kill_with_children(pid: Pid) -> nix::Result<()> {
@@ -41,18 +40,20 @@ fn kill_all(children: Vec<Pid>) {
 }
 
 /// Kills commands that a process of ours had started, and that live on without it: leaders of process groups that have
-/// the variable `name` with this value, and run a file for which `is_ours`. Says how many there were.
-pub fn kill_orphans(name: &str, value: &str, is_ours: impl Fn(&Path) -> bool) -> usize {
+/// the variable `name` with this value, and whose words are `ours`. Says how many there were.
+pub fn kill_orphans(name: &str, value: &str, ours: impl Fn(&[&OsStr]) -> bool) -> usize {
     let variable = format!("{name}={value}");
     let read = |pid: Pid, file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-    let has = |bytes: &[u8], is_so: &dyn Fn(&[u8]) -> bool| bytes.split(|byte| *byte == 0).any(is_so);
     let mut killed = 0;
     for pid in processes() {
-        // A service that it started has inherited the variable, but runs another file. Of a script the interpreter's
-        // words name it.
-        let is_orphan = has(&read(pid, "environ"), &|word| word == variable.as_bytes())
-            && has(&read(pid, "cmdline"), &|word| is_ours(Path::new(OsStr::from_bytes(word))))
-            && getpgid(Some(pid)) == Ok(pid);
+        let (environment, words) = (read(pid, "environ"), read(pid, "cmdline"));
+        let words = words.strip_suffix(b"\0").unwrap_or(&words);
+        let words: Vec<_> = words.split(|byte| *byte == 0).map(OsStr::from_bytes).collect();
+        // A service that it started has inherited the variable, but has other words, or a session of its own.
+        let is_orphan = environment.split(|byte| *byte == 0).any(|word| word == variable.as_bytes())
+            && ours(&words)
+            && getpgid(Some(pid)) == Ok(pid)
+            && getsid(Some(pid)) != Ok(pid);
         killed += usize::from(is_orphan && killpg(pid, Signal::SIGKILL).is_ok());
     }
     killed

@@ -99,3 +99,31 @@ fn where_the_journal_reads_all_that_is_said_a_person_is_asked_for_once() {
     let is_taken = Path::new("/run/systemd/journal/socket").exists();
     assert_eq!(said.matches("needs a person").count(), usize::from(!is_taken), "{said}");
 }
+
+/// A command of the service lives on when cutover is killed, where no init ends it: what it does late is not wanted then.
+#[test]
+fn a_command_that_a_killed_update_left_behind_is_ended() {
+    let node = TestNode::new(&[Health::Good, Health::Good]);
+    let begun = node.path("begun");
+    let wait = "grep -q 1 VERSION || { echo $$ >>BEGUN; test -e well2 || sleep 300; }";
+    node.add(&format!(
+        "[service.command]\nstart = '{}'\nstop = 'true'\n",
+        wait.replace("BEGUN", begun.to_str().unwrap()).replace("well2", node.path("well2").to_str().unwrap())
+    ));
+    assert_eq!(node.update(1), 0);
+    let archive = node.archive(2);
+    let mut update =
+        node.command(&["update", archive.to_str().unwrap(), "--allow-unsigned"]).spawn().unwrap();
+    let started = || fs::read_to_string(&begun).unwrap_or_default();
+    node.wait_until("the command runs", |_| started().ends_with('\n'));
+    update.kill().unwrap();
+    update.wait().unwrap();
+    let left = started().trim().to_owned();
+    assert!(Path::new("/proc").join(&left).exists(), "it lives on");
+    fs::write(node.path("well2"), "").unwrap();
+    assert_eq!(node.code(&["recover"]), 0);
+    let stat = fs::read_to_string(format!("/proc/{left}/stat")).unwrap_or_default();
+    assert!(stat.is_empty() || stat.contains(") Z"), "{stat}");
+    assert_eq!(started().lines().count(), 2);
+    assert_eq!(node.active().as_deref(), Some("2"));
+}

@@ -184,8 +184,10 @@ pub fn end_orphans(transaction: &str) -> usize {
                 && directory.extension().is_some_and(|end| end == "hooks")
         })
     };
-    orphans::kill_orphans("CUTOVER_TRANSACTION", transaction, |path| {
-        path.is_absolute() && (is_of_release(path) || is_of_admin(path))
+    // Of a script the interpreter's words name it.
+    orphans::kill_orphans("CUTOVER_TRANSACTION", transaction, |words| {
+        let mut paths = words.iter().map(Path::new);
+        paths.any(|path| path.is_absolute() && (is_of_release(path) || is_of_admin(path)))
     })
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::deadline::{self, Bounds};
 use super::driver::{Changing, Driver, Ended, InTheWay};
-use crate::lifecycle::application::hooks;
+use crate::lifecycle::application::{hooks, service};
 use crate::lifecycle::node::{Error, Node, Parts, Wish};
 use crate::lifecycle::settings::Settings;
 use crate::store::Sealed;
@@ -94,8 +94,8 @@ impl Node<'_> {
             // Somebody alive waits to go on with it.
             return update.map(|_| None);
         }
-        self.end_orphaned_hooks(&record);
         let settings = self.settings_of(&record)?;
+        self.end_orphans(&record, &settings);
         if record.phase.stands() == Stands::Before && record.rollout.is_none() {
             // Nothing was changed: the next update begins again, with what is staged.
             return self.end_interrupted(lock, record, &settings, parts).map(Some);
@@ -107,8 +107,12 @@ impl Node<'_> {
         self.drive(Some(lock), &settings, true, parts).map(Some)
     }
 
-    /// Ends hooks of an update whose process is dead.
-    pub(super) fn end_orphaned_hooks(&self, record: &Record) {
+    /// Ends hooks and commands of an update whose process is dead.
+    pub(super) fn end_orphans(&self, record: &Record, settings: &Settings) {
+        if service::end_orphans(&settings.service, &record.transaction) > 0 {
+            self.narrator
+                .remarks(record, "a command of the service that the update had left behind was ended");
+        }
         if hooks::end_orphans(&record.transaction) > 0 {
             self.narrator.remarks(record, "a hook that the update had left behind was ended");
         }

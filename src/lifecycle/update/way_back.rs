@@ -174,7 +174,7 @@ impl Node<'_> {
         record.ended_by = Some(self.by.clone());
         record.deadline = self.deadline_of(&record, &settings);
         self.store.keep_journal(&record)?;
-        self.end_orphaned_hooks(&record);
+        self.end_orphans(&record, &settings);
         self.drive(lock, &settings, true, parts)
     }
 
@@ -188,7 +188,7 @@ impl Node<'_> {
             self.store.keep_journal(&record)?;
             // Who lives and waits sees that its update is called off, and ends its hook by itself.
             if let Ok(_nobody) = self.lock_update() {
-                self.end_orphaned_hooks(&record);
+                self.end_orphans(&record, &settings);
             }
         }
         self.drive(None, &settings, true, parts)

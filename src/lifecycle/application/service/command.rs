@@ -1,9 +1,11 @@
 //! Services that are started and stopped by commands: containers, other inits, a user's own account.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use super::settings::{Commands, Settings, Words};
 use super::{Error, Services, Target, run_in};
+use crate::sys::orphans;
 use crate::sys::process::OUTPUT_BYTES_MAX;
 use crate::types::escaped;
 
@@ -64,6 +66,27 @@ pub fn drain(settings: &Settings, target: &Target) -> Result<(), Error> {
     if outcome.is_success() { Ok(()) } else { Err(failed("drain", words, &outcome.summary())) }
 }
 
+/// Ends commands of an update whose process has died: what they start or stop late is not what runs then. Says how many
+/// there were.
+pub fn end_orphans(settings: &Settings, transaction: &str) -> usize {
+    let commands = settings.command.iter().flat_map(|both| [&both.start, &both.stop]).chain(&settings.drain);
+    let all: Vec<_> = commands.map(Words::argv).collect();
+    orphans::kill_orphans("CUTOVER_TRANSACTION", transaction, |words| {
+        all.iter().any(|argv| runs(words, argv))
+    })
+}
+
+/// Whether a process of these words runs this command: its program is named in full, and a script stands behind its
+/// interpreter.
+fn runs(words: &[&OsStr], argv: &[String]) -> bool {
+    let own = words.len().checked_sub(argv.len()).and_then(|others| words.get(others..)).unwrap_or_default();
+    let (Some((program, rest)), Some((wanted, wanted_rest))) = (own.split_first(), argv.split_first()) else {
+        return false;
+    };
+    Path::new(program).ends_with(wanted.trim_start_matches("./"))
+        && rest.iter().zip(wanted_rest).all(|(word, wanted)| *word == OsStr::new(wanted))
+}
+
 fn failed(action: &'static str, words: &Words, answer: &str) -> Error {
     Error::Command { action, command: words.to_string(), answer: answer.to_owned() }
 }
@@ -71,6 +94,23 @@ fn failed(action: &'static str, words: &Words, answer: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commands_are_known_by_their_words() {
+        for (words, argv, is_so) in [
+            (&["sh", "-c", "run it"][..], &["sh", "-c", "run it"][..], true),
+            (&["sh", "-c", "run it again"], &["sh", "-c", "run it"], false),
+            (&["/srv/shop/releases/2/bin/ctl", "start"], &["bin/ctl", "start"], true),
+            (&["/bin/sh", "/srv/shop/releases/2/bin/ctl", "start"], &["./bin/ctl", "start"], true),
+            (&["/srv/shop/releases/2/bin/ctl", "stop"], &["bin/ctl", "start"], false),
+            (&["/srv/shop/releases/2/bin/server"], &["bin/ctl", "start"], false),
+            (&[""], &["bin/ctl"], false),
+        ] {
+            let words: Vec<_> = words.iter().map(OsStr::new).collect();
+            let argv: Vec<_> = argv.iter().map(|word| (*word).to_owned()).collect();
+            assert_eq!(runs(&words, &argv), is_so, "{words:?} {argv:?}");
+        }
+    }
 
     #[test]
     fn commands_run_in_the_tree_and_may_leave_a_service_behind() {

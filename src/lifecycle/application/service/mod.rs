@@ -9,7 +9,7 @@ mod settings;
 mod units;
 
 pub use before::{Before, Objection, ensure_usable};
-pub use command::CommandServices;
+pub use command::{CommandServices, end_orphans};
 pub use settings::{Action, Commands, Invalid, Settings, Words};
 pub use units::UnitServices;
 
