@@ -285,9 +285,10 @@ fn of_rehearsal(error: &rehearsal::Error) -> Failure {
     use rehearsal::{Error as E, WallsError as W};
     let told = |code, hint: &str| Failure::new(code, error, Some(hint));
     match error {
-        E::NoSystemd | E::OldSystemd(_) | E::NotRoot => {
-            told(code::USAGE, "set `network = \"off\"` in `[rehearsal]`, or use `--no-rehearsal`")
-        }
+        E::NoSystemd | E::OldSystemd(_) | E::NotRoot => told(
+            code::USAGE,
+            "set `network = \"off\"` in `[rehearsal]`, or update without one: `cutover update --no-rehearsal`",
+        ),
         E::NoUnits | E::Unfit(_) | E::NotLoaded { .. } | E::NoUser { .. } => told(
             code::USAGE,
             "name the units that can be rehearsed with `units` in `[rehearsal]`, a `command`, or another `network`",
@@ -298,7 +299,8 @@ fn of_rehearsal(error: &rehearsal::Error) -> Failure {
         }
         E::Data(data::Error::NoSpace { .. } | data::Error::NoInodes { .. }) => told(
             code::NO_SPACE,
-            "make room, put the data on a file system that shares blocks, or use `--no-rehearsal`",
+            "make room, put the data on a file system that shares blocks, or update without a rehearsal: `cutover update \
+             --no-rehearsal`",
         ),
         E::Data(data::Error::Disk(error)) | E::Walls(W::Disk(error)) | E::Disk(error) => {
             of_disk(error, code::FAILED)

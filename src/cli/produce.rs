@@ -12,7 +12,7 @@ use crate::release::manifest::Manifest;
 use crate::release::pack::{self, Owners, PackOrder};
 use crate::release::source::local;
 use crate::sys::disk::Disk;
-use crate::types::{Digest, Size};
+use crate::types::{Digest, Size, escaped};
 
 /// `pack`
 pub fn pack(global: &Global, args: &PackArgs, disk: &Disk) -> Result<u8, Error> {
@@ -64,10 +64,15 @@ pub fn pack(global: &Global, args: &PackArgs, disk: &Disk) -> Result<u8, Error> 
         text = manifest.to_text();
         disk.replace(&manifest_path, text.as_bytes(), 0o644)
     })?;
+    let left_out: Vec<_> = packed.left_out.iter().map(|path| escaped(path)).collect();
+    for path in &left_out {
+        output.say(&format!("note: `{path}` is a socket, which no release carries: it is left out"));
+    }
     let digest = Digest::of(text.as_bytes());
     let value = json!({
         "archive": args.output, "manifest": manifest_path, "digest": digest, "sha256": packed.sha256,
         "tree": packed.tree, "size": packed.size, "unpacked": packed.unpacked, "entries": packed.entries,
+        "left_out": left_out,
     });
     let told = format!(
         "release {} of {}: {} entries, {} in {}\n  archive   {}\n  manifest  {}\n  digest    {digest}",

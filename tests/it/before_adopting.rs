@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -20,6 +21,7 @@ fn what_was_installed_by_hand_is_a_warning_that_names_adopt() {
         } else {
             fs::create_dir(&current).unwrap();
         }
+        fs::write(current.join("VERSION"), "1").unwrap();
         let checked = node.run(&["config", "check"]);
         assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
         assert!(text(&checked.stderr).contains("cutover adopt"), "{}", text(&checked.stderr));
@@ -152,4 +154,41 @@ fn data_that_were_set_aside_are_listed_once_and_a_reason_is_said_once() {
     let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(status["data"]["aside"].as_array().unwrap().len(), 1, "{status}");
     assert_eq!(status["hold"]["reason"], "rolled back by hand");
+}
+
+#[test]
+fn what_could_not_be_verified_later_is_not_adopted() {
+    let node = TestNode::new(&[]);
+    let old = node.root().join("old");
+    fs::create_dir(&old).unwrap();
+    let adopt = || node.run(&["adopt", old.to_str().unwrap(), "--version", "1"]);
+    let empty = adopt();
+    assert_eq!(empty.status.code(), Some(12), "{}", text(&empty.stderr));
+    assert!(text(&empty.stderr).contains("it is empty"), "{}", text(&empty.stderr));
+    // Deeper than any path that the kernel takes.
+    let deep = format!(
+        "n=$(printf '%0200d' 0); cd {} && for i in $(seq 25); do mkdir $n && cd $n; done",
+        old.display()
+    );
+    assert!(Command::new("bash").args(["-c", &deep]).status().unwrap().success());
+    let long = adopt();
+    assert_eq!(long.status.code(), Some(12), "{}", text(&long.stderr));
+    assert!(text(&long.stderr).contains("4095 bytes"), "{}", text(&long.stderr));
+    assert!(old.exists() && node.active().is_none());
+    // What is removed as far as it is listed, where paths are too long.
+    assert!(Command::new("rm").arg("-rf").arg(&old).status().unwrap().success());
+}
+
+/// A socket is its program's: `pack` leaves it out, and says so.
+#[test]
+fn sockets_that_are_not_packed_are_named() {
+    let node = TestNode::new(&[Health::Good]);
+    let tree = node.path("tree-1");
+    let _socket = std::os::unix::net::UnixListener::bind(tree.join("app.sock")).unwrap();
+    let archive = node.path("again.tar.zst");
+    let words = ["--json", "pack", tree.to_str().unwrap(), "--product", "app", "--version", "1", "-o"];
+    let packed = node.command(&words).arg(&archive).output().unwrap();
+    assert!(packed.status.success() && text(&packed.stderr).contains("`app.sock` is a socket"), "{packed:?}");
+    let told: serde_json::Value = serde_json::from_slice(&packed.stdout).unwrap();
+    assert_eq!(told["left_out"], serde_json::json!(["app.sock"]));
 }

@@ -31,7 +31,7 @@ fn chunked(stream: &mut TcpStream, status: &str, headers: &str, bytes: &[u8]) ->
 #[test]
 fn what_a_server_says_beside_the_bytes_does_not_count() {
     type Way = fn(&Asked, &mut TcpStream, &[u8], usize) -> std::io::Result<()>;
-    let ways: [(&str, Way); 10] = [
+    let ways: [(&str, Way); 11] = [
         ("each server has another ETag", |asked, stream, bytes, count| {
             file(asked, stream, bytes, &format!("\"{}\"", count % 2), 400_000)
         }),
@@ -61,6 +61,11 @@ fn what_a_server_says_beside_the_bytes_does_not_count() {
         ("parts are refused", |asked, stream, bytes, _| match asked.range() {
             Some(_) => status(stream, "416 Range Not Satisfiable", "", b""),
             None => status(stream, "200 OK", "", bytes),
+        }),
+        ("a store that says so of what is plain", |asked, stream, bytes, _| {
+            let (first, last) = asked.range().unwrap();
+            let headers = format!("Content-Encoding: gzip\r\nContent-Range: bytes {first}-{last}/*\r\n");
+            status(stream, "206 Partial Content", &headers, &bytes[first..=last])
         }),
         ("no length", |_, stream, bytes, _| chunked(stream, "200 OK", "", bytes)),
         ("a part without a length", |asked, stream, bytes, _| {
@@ -95,6 +100,16 @@ fn an_answer_to_another_question_is_refused() {
         });
         let error = fetch(&*server.source(), &archive()).unwrap_err();
         assert!(error.is_refusal(), "{lie}: {error}");
+    }
+    // Compressed on the way, for nobody.
+    let packed = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+    let server =
+        Server::new(move |_, stream| chunked(stream, "200 OK", "Content-Encoding: gzip\r\n", &packed));
+    for error in [
+        fetch(&*server.source(), &archive()).unwrap_err(),
+        server.source().small(item("shop-1.manifest"), 1000).unwrap_err(),
+    ] {
+        assert!(error.is_refusal() && error.to_string().contains("Content-Encoding"), "{error}");
     }
     // The size is the signed one, whoever says it.
     for length in [SIZE - 1, SIZE + 1] {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Node;
 use crate::lifecycle::application::data::{self, leave::Leave};
 use crate::lifecycle::staging;
-use crate::release::scan;
+use crate::release::{index, scan};
 use crate::store::{self, Kept, Method, Need, Pointer, Sealed, kept};
 use crate::sys::disk::{self, Context};
 use crate::sys::{inode, mounts};
@@ -163,7 +163,27 @@ fn ensure_fit(tree: &Path) -> Result<(), Error> {
         });
     }
     let mut walk = scan::walk_unread(tree)?;
-    walk.by_ref().try_for_each(|entry| entry.map(drop))?;
+    let mut is_empty = true;
+    for entry in walk.by_ref() {
+        let path = entry?.path;
+        is_empty = false;
+        // Such a tree could be neither verified nor removed again.
+        if let Err(index::Error::Entry { path, rule }) = index::meta::check_path(&path) {
+            let path = tree.join(OsStr::from_bytes(&path));
+            return Err(Error::Unfit {
+                path,
+                why: rule,
+                hint: "shorten it, or move it out of the directory",
+            });
+        }
+    }
+    if is_empty {
+        let (why, hint) = (
+            "it is empty, and nobody could go back to it",
+            "name the directory of the application, or remove this one with `rmdir`",
+        );
+        return Err(Error::Unfit { path: tree.to_owned(), why, hint });
+    }
     let Some(other) = walk.others().first() else { return Ok(()) };
     let path = tree.join(OsStr::from_bytes(other));
     Err(Error::Unfit { path, why: scan::OTHER, hint: "remove it, or move it out of the directory" })

@@ -115,6 +115,8 @@ pub struct Packed {
     /// Bytes of all files.
     pub unpacked: u64,
     pub entries: u64,
+    /// Sockets, which are no part of it.
+    pub left_out: Vec<Vec<u8>>,
 }
 
 /// A directory that cannot be packed.
@@ -203,6 +205,7 @@ fn write(order: &PackOrder, private: &Path, disk: &Disk, progress: &dyn Progress
     if let Some(path) = walk.others().first() {
         return Err(index::Error::Entry { path: path.clone(), rule: scan::OTHER }.into());
     }
+    let left_out = walk.sockets().to_vec();
     if records.is_empty() {
         return Err(Error::Empty(order.directory.clone()));
     }
@@ -237,7 +240,7 @@ fn write(order: &PackOrder, private: &Path, disk: &Disk, progress: &dyn Progress
     pages.add_locations(&locations)?;
     let index = pages.finish(totals, &frames, &mut output)?;
     let (size, sha256) = output.finish()?;
-    Ok(Packed { size, sha256, index, tree, unpacked, entries })
+    Ok(Packed { size, sha256, index, tree, unpacked, entries, left_out })
 }
 
 /// What the format cannot carry.

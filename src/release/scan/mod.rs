@@ -44,6 +44,7 @@ pub struct Walk {
     hashers: Option<Hashers>,
     ahead: VecDeque<Result<Found, Error>>,
     others: Vec<Vec<u8>>,
+    sockets: Vec<Vec<u8>>,
     has_failed: bool,
 }
 
@@ -76,6 +77,7 @@ pub fn walk(root: &Path) -> Result<Walk, Error> {
         hashers: Some(Hashers::start()),
         ahead: VecDeque::new(),
         others: Vec::new(),
+        sockets: Vec::new(),
         has_failed: false,
     })
 }
@@ -130,6 +132,11 @@ impl Walk {
     /// Paths that were met so far and that no release may have: fifos and devices, which are no entries.
     pub fn others(&self) -> &[Vec<u8>] {
         &self.others
+    }
+
+    /// Paths of sockets that were met so far, which are no entries.
+    pub fn sockets(&self) -> &[Vec<u8>] {
+        &self.sockets
     }
 
     /// The next entry, without waiting for its content.
@@ -193,6 +200,7 @@ impl Walk {
         }
         // A socket is its program's, and is no part of any release: tar leaves it out, too.
         if kind == SFlag::S_IFSOCK {
+            self.sockets.push(path);
             return Ok(None);
         }
         if kind != SFlag::S_IFREG {

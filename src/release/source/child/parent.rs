@@ -12,8 +12,8 @@ use std::time::Duration;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::super::directory::read_bounded;
-use super::super::{Error, Item, Ranges, Remedy, Settings, Source};
-use super::wire::{self, Answer, Bytes, File, Request};
+use super::super::{Error, Item, Ranges, Remedy, Settings, Source, web};
+use super::wire::{self, Answer, Bytes, File, Request, Until};
 
 /// The hidden command by which the program is the child.
 pub const COMMAND: &str = "__read-source";
@@ -26,7 +26,23 @@ pub struct Apart {
     child: Arc<Process>,
     place: String,
     is_replaced_in_place: bool,
+    limits: Limits,
+}
+
+/// How long the child is waited for.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// For the next byte.
     patience: Duration,
+    /// Bytes a second that the child may bring at most, if there is a limit.
+    rate: Option<u64>,
+}
+
+impl Limits {
+    /// For all of an answer with so many bytes: the child keeps to less.
+    fn whole(self, bytes: u64) -> Duration {
+        self.patience + web::time_allowed(bytes, self.rate)
+    }
 }
 
 /// The child; it ends with this.
@@ -73,10 +89,11 @@ pub fn open(program: &Path, settings: &Settings) -> Result<Box<dyn Source>, Erro
     let process = start().map_err(failed)?;
     let attempt = settings.connect_timeout.0 + settings.stall_timeout.0 + Duration::from_secs(32);
     let patience = PATIENCE + attempt * settings.retries.saturating_add(1).min(100);
+    let limits = Limits { patience, rate: settings.rate_limit.map(|limit| limit.0) };
     let mut control = &process.control;
     let ready: Result<Ready, wire::Told> = wire::send(&mut control, settings)
         .and_then(|()| process.control.set_read_timeout(Some(patience)))
-        .and_then(|()| wire::receive(&mut control))
+        .and_then(|()| wire::receive(&mut Until::new(control, limits.whole(0))))
         .map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
                 failed(io::Error::other("it ended before it had given up its rights"))
@@ -85,15 +102,20 @@ pub fn open(program: &Path, settings: &Settings) -> Result<Box<dyn Source>, Erro
         })?;
     let Ready { place, is_replaced_in_place } = ready.map_err(wire::Told::error)?;
     let place = place.chars().filter(|letter| !letter.is_control()).collect();
-    Ok(Box::new(Apart { child: Arc::new(process), place, is_replaced_in_place, patience }))
+    Ok(Box::new(Apart { child: Arc::new(process), place, is_replaced_in_place, limits }))
 }
 
 impl Process {
     /// Sends a request on a socket of its own, and reads the first answer.
-    fn ask(&self, request: &Request, patience: Duration) -> Result<(Answer, UnixStream), Error> {
-        let asked = || -> io::Result<(Answer, UnixStream)> {
+    fn ask(
+        &self,
+        request: &Request,
+        limits: Limits,
+        bytes: u64,
+    ) -> Result<(Answer, Until<UnixStream>), Error> {
+        let asked = || -> io::Result<(Answer, Until<UnixStream>)> {
             let (mut ours, theirs) = UnixStream::pair()?;
-            ours.set_read_timeout(Some(patience))?;
+            ours.set_read_timeout(Some(limits.patience))?;
             let rights = [theirs.as_raw_fd()];
             let message = [ControlMessage::ScmRights(&rights)];
             sendmsg::<()>(
@@ -105,6 +127,7 @@ impl Process {
             )?;
             drop(theirs);
             wire::send(&mut ours, request)?;
+            let mut ours = Until::new(ours, limits.whole(bytes));
             let answer = wire::receive(&mut ours)?;
             Ok((answer, ours))
         };
@@ -131,7 +154,7 @@ impl Source for Apart {
     fn small(&self, item: Item<'_>, limit: usize) -> Result<Option<Vec<u8>>, Error> {
         item.check()?;
         let request = Request::Small { file: File::of(item), limit };
-        match self.child.ask(&request, self.patience)? {
+        match self.child.ask(&request, self.limits, limit as u64)? {
             (Answer::Nothing, _) => Ok(None),
             (Answer::Bytes, socket) => {
                 read_bounded(Bytes::new(socket, limit as u64), limit, item.name).map(Some)
@@ -144,14 +167,14 @@ impl Source for Apart {
     fn archive(&self, item: Item<'_>, size: u64) -> Result<Box<dyn Ranges>, Error> {
         item.check()?;
         let request = Request::Archive { file: File::of(item), size };
-        match self.child.ask(&request, self.patience)? {
+        match self.child.ask(&request, self.limits, 0)? {
             (Answer::Opened { archive, size, has_ranges }, _) => Ok(Box::new(ArchiveApart {
                 child: Arc::clone(&self.child),
                 archive,
                 size,
                 has_ranges,
                 name: item.name.to_owned(),
-                patience: self.patience,
+                limits: self.limits,
             })),
             (Answer::Failed(told), _) => Err(told.error()),
             (Answer::Bytes | Answer::Nothing, _) => Err(nonsense(item.name)),
@@ -170,7 +193,7 @@ struct ArchiveApart {
     size: u64,
     has_ranges: bool,
     name: String,
-    patience: Duration,
+    limits: Limits,
 }
 
 impl Ranges for ArchiveApart {
@@ -187,7 +210,7 @@ impl Ranges for ArchiveApart {
             return Ok(Box::new(io::empty()));
         }
         let request = Request::Part { archive: self.archive, start, length };
-        match self.child.ask(&request, self.patience)? {
+        match self.child.ask(&request, self.limits, length)? {
             (Answer::Bytes, socket) => Ok(Box::new(Bytes::new(socket, length))),
             (Answer::Failed(told), _) => Err(told.error()),
             (Answer::Opened { .. } | Answer::Nothing, _) => Err(nonsense(&self.name)),

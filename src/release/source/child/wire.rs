@@ -6,6 +6,7 @@
 //! ```
 
 use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -209,6 +210,28 @@ impl<R: Read> Read for Bytes<R> {
     }
 }
 
+/// What is read until a moment, and no longer: each byte may come in time, and all of them for ever.
+pub struct Until<R> {
+    from: R,
+    until: Instant,
+}
+
+impl<R: Read> Until<R> {
+    pub fn new(from: R, within: Duration) -> Self {
+        Self { from, until: Instant::now() + within }
+    }
+}
+
+impl<R: Read> Read for Until<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if Instant::now() >= self.until {
+            let text = "the process that reads the source takes too long";
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+        }
+        self.from.read(buffer)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,6 +283,18 @@ mod tests {
             drop(receive::<Answer>(&mut bytes.as_slice()));
             drop(receive::<Option<Told>>(&mut bytes.as_slice()));
         }
+    }
+
+    /// Each byte comes at once, and they never end.
+    #[test]
+    fn nobody_is_listened_to_for_ever() {
+        let drip = answer(&vec![b"x".as_slice(); 20], &None);
+        let read = |within| {
+            let from = Until::new(drip.as_slice(), within);
+            Bytes::new(from, 20).read_to_end(&mut Vec::new()).map_err(|error| error.kind())
+        };
+        assert_eq!(read(Duration::from_secs(60)), Ok(20));
+        assert_eq!(read(Duration::ZERO), Err(io::ErrorKind::TimedOut));
     }
 
     #[test]

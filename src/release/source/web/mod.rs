@@ -64,6 +64,13 @@ pub struct Web {
     retries: u32,
 }
 
+/// How long a transfer of so many bytes may take, with this limit of bytes a second.
+pub fn time_allowed(bytes: u64, limit: Option<u64>) -> Duration {
+    // The limit may be below what is asked of a server; twice the time, for other transfers share it.
+    let rate = limit.map_or(RATE_MIN, |limit| (limit / 2).clamp(1, RATE_MIN));
+    GRACE + Duration::from_secs(bytes / rate).min(TRANSFER_MAX)
+}
+
 /// The addresses that lead here.
 pub const SCHEMES: [&str; 7] = ["https", "http", "oci", "oci+http", "s3", "gs", "az"];
 
@@ -120,10 +127,7 @@ impl Web {
 
     /// By when a transfer of so many bytes must have ended.
     fn deadline(&self, bytes: u64) -> Instant {
-        // The limit may be below what is asked of a server; twice the time, for other transfers share it.
-        let rate =
-            self.rate.as_ref().map_or(RATE_MIN, |rate| (rate.bytes_per_second() / 2).clamp(1, RATE_MIN));
-        Instant::now() + GRACE + Duration::from_secs(bytes / rate).min(TRANSFER_MAX)
+        Instant::now() + time_allowed(bytes, self.rate.as_ref().map(RateLimit::bytes_per_second))
     }
 
     /// A whole small file, however often it must be asked for.
@@ -156,6 +160,7 @@ impl Web {
             _ => return Err(status(file, &response)),
         }
         let length = content_length(response.headers());
+        let is_encoded = is_encoded(response.headers());
         if length.is_some_and(|length| length > limit as u64) {
             return Err(Error::TooLong { what: file.place(), limit: limit as u64 });
         }
@@ -163,6 +168,10 @@ impl Web {
         let bytes = read_bounded(reader, limit, &file.place())?;
         if length.is_some_and(|length| length != bytes.len() as u64) {
             return Err(Error::cut(file.place()));
+        }
+        // Some stores say so of what is plain.
+        if is_encoded && std::str::from_utf8(&bytes).is_err() {
+            return Err(Error::Answer { what: file.place(), problem: ENCODED });
         }
         Ok(Some(bytes))
     }
@@ -256,6 +265,13 @@ fn status(file: &Address, response: &Response<Body>) -> Error {
 
 fn text_of(headers: &HeaderMap, name: header::HeaderName) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
+}
+
+/// What is wrong with an answer that was compressed on the way.
+const ENCODED: &str = "it is compressed (`Content-Encoding`), though nobody asked for that";
+
+fn is_encoded(headers: &HeaderMap) -> bool {
+    text_of(headers, header::CONTENT_ENCODING).is_some_and(|how| !how.eq_ignore_ascii_case("identity"))
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

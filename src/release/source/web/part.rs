@@ -61,6 +61,14 @@ impl WebArchive {
         let response = self.web.get(&self.file, asked.as_slice(), deadline)?;
         let headers = response.headers();
         let length = content_length(headers);
+        // Some stores say so of what is as it was put there.
+        let wanted = range.map_or(self.size, |(start, end)| end - start);
+        if super::is_encoded(headers)
+            && ![Some(wanted), Some(self.size)].contains(&length)
+            && response.status().is_success()
+        {
+            return Err(self.lie(super::ENCODED));
+        }
         let same_size = |found: u64| {
             if found == self.size { Ok(()) } else { Err(Error::Size { found, signed: self.size }) }
         };
