@@ -20,9 +20,9 @@ use std::path::Path;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
-use cutover::cli::args::Cli;
-use cutover::cli::completion;
-use cutover::cli::examples::More;
+use cutover::cli::words::args::Cli;
+use cutover::cli::words::completion;
+use cutover::cli::words::examples::More;
 
 mod markdown;
 
@@ -130,7 +130,7 @@ fn main() -> io::Result<()> {
     {
         fs::write(completions.join(name), completion::script(shell))?;
     }
-    let schema = serde_json::to_string_pretty(&cutover::cli::schema::schema())?;
+    let schema = serde_json::to_string_pretty(&cutover::cli::words::schema::schema())?;
     fs::write(Path::new(&directory).join("cutover.schema.json"), schema + "\n")?;
     for page in PAGES {
         let text = fs::read_to_string(page.document)?;

@@ -8,10 +8,10 @@ use std::sync::atomic::AtomicBool;
 
 use nix::unistd::{Uid, User, gethostname, getuid};
 
-use super::args::Global;
 use super::failure::Error;
-use super::narrator::Told;
 use super::output::Output;
+use crate::cli::output::narrator::Told;
+use crate::cli::words::args::Global;
 use crate::config::{self, Loaded, Places};
 use crate::coord::settings::Mode;
 use crate::lifecycle::agreement::{Agreement, Alone};

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::args::Global;
 use super::failure::Error;
 use super::output::Output;
-use super::progress;
-use super::signing_args::CopyArgs;
+use crate::cli::output::progress;
+use crate::cli::words::args::Global;
+use crate::cli::words::signing_args::CopyArgs;
 use crate::lifecycle::staging::upstream;
 use crate::release::channel::{CHANNEL_BYTES_MAX, next_name};
 use crate::release::copy::{Copied, CopyOrder, copy as copy_all};

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use super::args::DataCommand;
 use super::context::Context;
 use super::failure::Error;
 use super::output::table;
+use crate::cli::words::args::DataCommand;
 use crate::lifecycle::application::data::Data;
 use crate::types::{Size, escaped_path};
 

@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use super::args::{RecoverArgs, RollbackArgs};
 use super::context::{Context, Locally};
 use super::failure::{Error, code};
 use super::update::{conclude, no_such, tidy};
 use super::watching::lock_even_if_hung;
+use crate::cli::words::args::{RecoverArgs, RollbackArgs};
 use crate::lifecycle::node::requests::Turn;
 use crate::lifecycle::node::touched::in_words;
 use crate::lifecycle::node::{Node, WayBack};

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::args::HealthArgs;
 use super::context::Context;
 use super::failure::{Error, code};
+use crate::cli::words::args::HealthArgs;
 use crate::health::Observation;
 
 /// `health`

@@ -8,11 +8,11 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::args::{ConfigCommand, Global, LogArgs};
 use super::context::Context;
 use super::failure::Error;
 use super::output::{milliseconds, table};
-use super::schema::schema;
+use crate::cli::words::args::{ConfigCommand, Global, LogArgs};
+use crate::cli::words::schema::schema;
 use crate::config::{self, Places, Problem};
 use crate::lifecycle::application::data::{self, Probing};
 use crate::lifecycle::application::hooks::Hooks;

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::args::{Global, InitArgs};
 use super::failure::Error;
 use super::output::Output;
+use crate::cli::words::args::{Global, InitArgs};
 use crate::config;
 use crate::health::{self, pids_of};
 use crate::sys::disk::Disk;

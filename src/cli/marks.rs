@@ -3,11 +3,11 @@
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::args::{HoldArgs, MarkBadArgs};
 use super::context::Context;
 use super::failure::Error;
 use super::info::moment;
 use super::update::no_such;
+use crate::cli::words::args::{HoldArgs, MarkBadArgs};
 use crate::lifecycle::node::Node;
 use crate::lifecycle::policy::short;
 use crate::lifecycle::update::finish::ban;

@@ -1,11 +1,16 @@
 //! The command line. This layer alone prints and exits.
+//!
+//! ```text
+//! words     what may be typed: the words, their help, completions
+//! output    what is told: results, progress, the log, the published status
+//! failure   what is told of an error: message, state, hint, exit code
+//! context   what every command works with        stop, handover   how a run ends, or is handed on
+//! ```
+//! All others are commands, or what some of them share.
 
-pub mod args;
-pub mod completion;
 mod context;
 mod copying;
 mod data;
-pub mod examples;
 pub mod failure;
 mod fleet;
 mod going_back;
@@ -13,27 +18,20 @@ mod handover;
 mod health;
 mod info;
 mod init;
-mod logging;
 mod marks;
-mod monitoring;
-mod narrator;
 pub mod output;
 mod plan;
 mod produce;
-mod progress;
-mod published;
 mod refused;
 mod rehearse;
-pub mod release_args;
 pub mod report;
-pub mod schema;
 mod signing;
-pub mod signing_args;
 pub mod status;
 mod stop;
 mod trees;
 mod update;
 mod watching;
+pub mod words;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -42,10 +40,12 @@ use std::sync::atomic::AtomicBool;
 
 use clap::FromArgMatches;
 
-use args::{Cli, Command, Global};
 use context::Context;
 use failure::{Error, code};
 use output::say;
+use output::{logging, monitoring};
+use words::args::{self, Cli, Command, Global};
+use words::{completion, examples, schema};
 
 use crate::lifecycle::node::Error as NodeError;
 use crate::release::source;

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::args::{RollbackArgs, UpdateArgs};
 use super::context::{Context, Locally};
 use super::failure::{Error, code, failure};
 use super::rehearse::possible;
 use super::update::{Named, blocked, named, nothing_newer};
+use crate::cli::words::args::{RollbackArgs, UpdateArgs};
 use crate::coord::settings::Mode;
 use crate::lifecycle::application::data::{Decision, Probing};
 use crate::lifecycle::application::service;

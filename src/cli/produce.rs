@@ -4,10 +4,10 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::args::{Global, PackArgs};
 use super::failure::Error;
 use super::output::Output;
-use super::progress;
+use crate::cli::output::progress;
+use crate::cli::words::args::{Global, PackArgs};
 use crate::release::manifest::Manifest;
 use crate::release::pack::{self, Owners, PackOrder};
 use crate::release::source::local;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::context::Context;
 use super::failure::{Error, code, failure};
-use super::narrator::{make_folders, status_path};
+use crate::cli::output::narrator::{make_folders, status_path};
 use crate::coord::settings::Mode;
 use crate::lifecycle::report::view::{BlockedView, Status};
 use crate::sys::disk::{Disk, read_own};

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use super::args::RehearseArgs;
 use super::context::{Context, Locally};
 use super::failure::{Error, code};
 use super::update::bring;
+use crate::cli::words::args::RehearseArgs;
 use crate::lifecycle::node::{self, Node};
 use crate::lifecycle::rehearsal::{self, Network};
 use crate::lifecycle::settings::Settings;

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::args::Global;
 use super::context::Context;
 use super::copying::{Target, told};
 use super::failure::Error;
 use super::info::moment;
 use super::output::Output;
-use super::signing_args::{KeygenArgs, PublishArgs, Role, SignArgs, TrustCommand, VerifySignatureArgs};
+use crate::cli::words::args::Global;
+use crate::cli::words::signing_args::{
+    KeygenArgs, PublishArgs, Role, SignArgs, TrustCommand, VerifySignatureArgs,
+};
 use crate::lifecycle::staging::upstream;
 use crate::release::channel::{CHANNEL_BYTES_MAX, next_name};
 use crate::release::judge::{self, Refused};

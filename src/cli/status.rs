@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, SpanRound, Timestamp, Unit};
 
-use super::args::{Global, StatusArgs};
 use super::context::Context;
 use super::failure::Error;
-use super::narrator::add_looks;
 use super::output::{Output, Tone, milliseconds, print};
-use super::published::{is_forbidden, last_published, published};
+use crate::cli::output::narrator::add_looks;
+use crate::cli::output::published::{is_forbidden, last_published, published};
+use crate::cli::words::args::{Global, StatusArgs};
 use crate::config::{self, Places};
 use crate::lifecycle::node::touched::in_words;
 use crate::lifecycle::report::running::running;

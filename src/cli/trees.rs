@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::args::{AdoptArgs, DiffArgs, ListArgs, PruneArgs, VerifyArgs};
 use super::context::Context;
 use super::failure::{Error, code};
 use super::output::table;
-use super::progress;
 use super::update::no_such;
+use crate::cli::output::progress;
+use crate::cli::words::args::{AdoptArgs, DiffArgs, ListArgs, PruneArgs, VerifyArgs};
 use crate::health;
 use crate::lifecycle::node::Node;
 use crate::lifecycle::node::adopting::{self, Origin};

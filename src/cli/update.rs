@@ -8,13 +8,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::args::{FileArgs, StageArgs, SwitchArgs, TrialArgs, UpdateArgs};
 use super::context::{Context, Locally};
 use super::failure::{Error, code};
 use super::plan::{as_json, dry_run};
-use super::progress;
 use super::rehearse::{ensure_possible, sweep};
 use super::stop::{self, EndAtOnce};
+use crate::cli::output::progress;
+use crate::cli::words::args::{FileArgs, StageArgs, SwitchArgs, TrialArgs, UpdateArgs};
 use crate::coord::settings::Mode;
 use crate::health::Baseline;
 use crate::lifecycle::application::Moment;
@@ -281,7 +281,7 @@ fn update_once(context: &Context, args: &UpdateArgs) -> Result<u8, Error> {
 /// Notes that the source has answered, if it has.
 fn looked<T>(context: &Context, answer: Result<T, upstream::Error>) -> Result<T, upstream::Error> {
     if answer.is_ok() {
-        super::narrator::note_look(&context.app);
+        crate::cli::output::narrator::note_look(&context.app);
     }
     answer
 }
@@ -412,8 +412,8 @@ pub fn conclude(context: &Context, node: &Node<'_>, ended: Result<Ended, node::E
         Ended::NeedsPerson(_, why) => {
             let since = Timestamp::now();
             // Under systemd the error itself is that message: see `tell`.
-            if !super::logging::is_told(std::io::stderr()) {
-                super::monitoring::needs_person(&why);
+            if !crate::cli::output::logging::is_told(std::io::stderr()) {
+                crate::cli::output::monitoring::needs_person(&why);
             }
             Err(node::Error::NeedsPerson(crate::types::state::NeedsPerson { since, reason: why }).into())
         }

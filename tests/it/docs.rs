@@ -125,7 +125,7 @@ fn every_link_between_documents_leads_somewhere() {
 
 /// The commands of the program, with those below them: `hold`, `config show`.
 fn commands() -> BTreeSet<String> {
-    let command = cutover::cli::args::Cli::command();
+    let command = cutover::cli::words::args::Cli::command();
     let mut names = BTreeSet::new();
     for sub in command.get_subcommands() {
         names.insert(sub.get_name().to_owned());

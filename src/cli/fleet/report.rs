@@ -11,7 +11,7 @@ use super::propose::ended;
 use super::{rollout, settings, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::Error;
-use crate::cli::narrator::note_rollout;
+use crate::cli::output::narrator::note_rollout;
 use crate::cli::output::table;
 use crate::coord::account::Account;
 use crate::coord::facts::names;

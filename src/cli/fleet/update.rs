@@ -4,11 +4,11 @@ use serde_json::json;
 
 use super::report::note_newest;
 use super::{board, has, here, kept, keys, settings};
-use crate::cli::args::UpdateArgs;
 use crate::cli::context::{Context, Locally};
 use crate::cli::failure::{Error, code, failure};
 use crate::cli::rehearse::ensure_possible;
 use crate::cli::update::{bring, conclude, ensure_switchable, not_now, tidy, wish};
+use crate::cli::words::args::UpdateArgs;
 use crate::coord::rules::Checks;
 use crate::health::{Trial, Verdict};
 use crate::lifecycle::fleet::{Along, KeyFile, Member, Taken};

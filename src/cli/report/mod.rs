@@ -15,10 +15,10 @@ use serde_json::json;
 
 pub use page::Tone;
 
-use super::args::{Global, ReportArgs};
 use super::context::Context;
 use super::failure::Error;
 use super::output::{Output, print};
+use crate::cli::words::args::{Global, ReportArgs};
 use crate::coord::board::directory::DirectoryBoard;
 use crate::store::{Kept, Pointer, read_history};
 use crate::sys::disk::Disk;

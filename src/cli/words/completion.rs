@@ -8,10 +8,10 @@ use std::time::Duration;
 use clap_complete::{Shell, generate};
 
 use super::args::Global;
-use super::context::Context;
 use super::examples::command;
-use super::output::print;
 use super::release_args::Names;
+use crate::cli::context::Context;
+use crate::cli::output::print;
 use crate::config::{self, Places};
 use crate::store::Kept;
 use crate::sys::disk::Disk;

@@ -1,12 +1,18 @@
 //! Results go to stdout, as text or as JSON; everything else to stderr.
 
+pub mod logging;
+pub mod monitoring;
+pub mod narrator;
+pub mod progress;
+pub mod published;
+
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
-use super::args::{Color, Global};
-use super::logging::is_told;
+use crate::cli::output::logging::is_told;
+use crate::cli::words::args::{Color, Global};
 
 /// Where and how results are printed.
 #[derive(Clone, Copy, Debug)]

@@ -244,10 +244,10 @@ pub enum Command {
     Trust(TrustCommand),
     /// Agree with other nodes on one release, through files on shared storage
     #[command(subcommand)]
-    Fleet(super::fleet::args::FleetCommand),
+    Fleet(crate::cli::fleet::args::FleetCommand),
     /// Touch a fleet's directory for another cutover, which may kill this process
     #[command(hide = true)]
-    BoardHelper(super::fleet::args::HelperArgs),
+    BoardHelper(crate::cli::fleet::args::HelperArgs),
     /// Show the configuration in force, or check it
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -11,7 +11,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::args::Global;
+use crate::cli::words::args::Global;
 
 /// The target of messages that tell what happened to the application: phases, outcomes, needs.
 pub const EVENT: &str = "event";

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::context::Context;
-use super::output::say;
-use super::{logging, monitoring, refused};
+use super::say;
+use crate::cli::context::Context;
+use crate::cli::{output::logging, output::monitoring, refused};
 use crate::health;
 use crate::lifecycle::agreement::Own;
 use crate::lifecycle::node::phase_name;

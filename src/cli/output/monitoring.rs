@@ -3,9 +3,9 @@
 
 use jiff::Timestamp;
 
-use super::context::Context;
 use super::logging::EVENT;
 use super::narrator::last_rollout;
+use crate::cli::context::Context;
 use crate::lifecycle::application::data::Data;
 use crate::lifecycle::report::metrics;
 use crate::lifecycle::report::view::Status;

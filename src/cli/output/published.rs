@@ -2,11 +2,11 @@
 
 use jiff::Timestamp;
 
-use super::args::Global;
-use super::failure::Error;
+use super::Output;
 use super::narrator::status_path;
-use super::output::Output;
-use super::status::{ago, screen};
+use crate::cli::failure::Error;
+use crate::cli::status::{ago, screen};
+use crate::cli::words::args::Global;
 use crate::lifecycle::report::view::Status;
 use crate::sys::disk;
 

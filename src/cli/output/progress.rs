@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use super::args::{Global, ProgressKind};
-use super::output::say;
+use super::say;
+use crate::cli::words::args::{Global, ProgressKind};
 use crate::types::Size;
 use crate::types::progress::{Activity, Progress, Silent};
 

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::lifecycle::settings::Settings;
 
-const README: &str = include_str!("../../README.md");
+const README: &str = include_str!("../../../README.md");
 
 pub fn schema() -> Value {
     let defaults = serde_json::to_value(Settings::default()).unwrap_or_default();
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn what_the_program_takes_the_schema_takes_and_slips_it_finds() {
         let none: Vec<String> = Vec::new();
-        assert_eq!(errors(include_str!("../../packaging/shop.toml")), none);
+        assert_eq!(errors(include_str!("../../../packaging/shop.toml")), none);
         let all = toml::to_string(&Settings::default()).unwrap();
         assert_eq!(errors(&all), none);
         for slip in [
