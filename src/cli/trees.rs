@@ -261,6 +261,9 @@ pub fn adopt(context: &Context, args: &AdoptArgs) -> Result<u8, Error> {
             "release {version} is adopted and active; the first rollback leads back to it; `cutover adopt --undo` puts all \
              back until the first switch"
         ));
+        if sealed.entries == 0 {
+            context.output.say("warning: the directory was empty: nothing runs from it, and nothing comes back with it");
+        }
         let value = json!({
             "version": version, "digest": sealed.release.digest, "entries": sealed.entries, "origin": adopted.origin,
         });

@@ -157,14 +157,15 @@ fn data_that_were_set_aside_are_listed_once_and_a_reason_is_said_once() {
 }
 
 #[test]
-fn what_could_not_be_verified_later_is_not_adopted() {
+fn what_could_not_be_verified_later_is_not_adopted_and_what_is_empty_is_told() {
     let node = TestNode::new(&[]);
     let old = node.root().join("old");
     fs::create_dir(&old).unwrap();
     let adopt = || node.run(&["adopt", old.to_str().unwrap(), "--version", "1"]);
     let empty = adopt();
-    assert_eq!(empty.status.code(), Some(12), "{}", text(&empty.stderr));
-    assert!(text(&empty.stderr).contains("it is empty"), "{}", text(&empty.stderr));
+    assert_eq!(empty.status.code(), Some(0), "{}", text(&empty.stderr));
+    assert!(text(&empty.stderr).contains("was empty"), "{}", text(&empty.stderr));
+    assert_eq!(node.code(&["adopt", "--undo"]), 0);
     // Deeper than any path that the kernel takes.
     let deep = format!(
         "n=$(printf '%0200d' 0); cd {} && for i in $(seq 25); do mkdir $n && cd $n; done",

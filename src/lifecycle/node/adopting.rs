@@ -163,10 +163,8 @@ fn ensure_fit(tree: &Path) -> Result<(), Error> {
         });
     }
     let mut walk = scan::walk_unread(tree)?;
-    let mut is_empty = true;
     for entry in walk.by_ref() {
         let path = entry?.path;
-        is_empty = false;
         // Such a tree could be neither verified nor removed again.
         if let Err(index::Error::Entry { path, rule }) = index::meta::check_path(&path) {
             let path = tree.join(OsStr::from_bytes(&path));
@@ -176,13 +174,6 @@ fn ensure_fit(tree: &Path) -> Result<(), Error> {
                 hint: "shorten it, or move it out of the directory",
             });
         }
-    }
-    if is_empty {
-        let (why, hint) = (
-            "it is empty, and nobody could go back to it",
-            "name the directory of the application, or remove this one with `rmdir`",
-        );
-        return Err(Error::Unfit { path: tree.to_owned(), why, hint });
     }
     let Some(other) = walk.others().first() else { return Ok(()) };
     let path = tree.join(OsStr::from_bytes(other));
