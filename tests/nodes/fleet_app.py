@@ -60,8 +60,9 @@ class Fleet:
         self.pool = concurrent.futures.ThreadPoolExecutor(8)
         # On two cores a large fleet needs longer to read all votes, to start and watch its services, and to be heard.
         few = {"poll": "500ms", "late": 3, "stop": 2, "settle": 4, "back": 2, "io": 2, "startup": 3}
-        many = {"poll": "1s", "late": 10, "stop": 10, "settle": 10, "back": 4, "io": 5, "startup": 10}
-        self.times = {**(few if size <= 20 else many), "lead": 6 + size // 5, "trial": 8 + size // 5}
+        many = {"poll": "2s", "late": 20, "stop": 15, "settle": 20, "back": 6, "io": 8, "startup": 15}
+        paces = {**few, "lead": 6 + size // 5, "trial": 8 + size // 5}
+        self.times = paces if size <= 20 else {**many, "lead": size, "trial": size}
         self.count, self.rollout = 0, 0
 
     def each(self, work, apps=None):
@@ -114,6 +115,8 @@ class Fleet:
     def roll_out(self, version, expect, seconds=120):
         """A rollout to its end, which must have this exit code; what was said of it."""
         self.rollout += 1
+        # As patient as the fleet's own times are long.
+        seconds += 4 * (self.times["lead"] + self.times["trial"])
         status, output, errors = self.operator.run("cutover", "fleet", "propose", version, "--wait", timeout=seconds)
         if status != expect:
             raise Failed(f"propose ended with {status} instead of {expect}: {output.strip()} {errors.strip()[-800:]}"
