@@ -277,12 +277,11 @@ impl Application for Local<'_> {
             }
         }
         let views: Vec<_> = wanted.iter().map(|item| data.seen_elsewhere(item)).collect();
-        let older = record.from.as_ref().unwrap_or(newer);
-        let wish = Restore { items: &wanted, transaction, newer, older, at: Timestamp::now() };
-        let returned =
+        let wish = Restore { items: &wanted, transaction, newer, at: Timestamp::now() };
+        let mounted =
             data.ensure_restored(wish).map_err(|error| Reason::new(Cause::Machine, chain(&error)))?;
-        for ((item, way), views) in wanted.iter().zip(returned).zip(views) {
-            restored.tell(&item.path, way, views);
+        for ((item, mounted), views) in wanted.iter().zip(mounted).zip(views) {
+            restored.tell(&item.path, &mounted, views);
         }
         if record.from.is_none() && self.has_units() && nix::unistd::geteuid().is_root() {
             // Nothing serves after a first installation that failed.

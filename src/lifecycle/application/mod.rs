@@ -8,10 +8,9 @@ pub mod service;
 pub(super) mod shipped;
 pub mod units;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use self::data::Returned;
 use super::rehearsal::{self, Rehearsal};
 use crate::health::{Gaps, Observation, Pulse};
 use crate::lifecycle::update::deadline::Bounds;
@@ -98,22 +97,17 @@ pub struct Restored {
 }
 
 impl Restored {
-    /// Adds what became of the data at this path, and where else they are seen.
-    pub fn tell(&mut self, path: &str, way: Returned, views: Vec<String>) {
-        match way {
-            Returned::Around(mounted) => {
-                self.done.push(format!("data `{path}` are as before the switch, newer ones set aside"));
-                self.warnings.extend(views);
-                self.warnings.extend(mounted.iter().map(|within| {
-                    let point = escaped_path(&Path::new(path).join(within));
-                    format!("what is mounted at `{point}` since the switch stays there: unmount it if it is not wanted")
-                }));
-            }
-            Returned::Not(why) => self.warnings.push(format!(
-                "data `{path}` stay as the newer release left them: {why}; their copy from before the switch is set \
-                 aside (`cutover data list`)"
-            )),
-        }
+    /// Adds that the data at this path came back, but for what is mounted at these places within them, and where else the
+    /// newer ones are seen.
+    pub fn tell(&mut self, path: &str, mounted: &[PathBuf], views: Vec<String>) {
+        self.done.push(format!("data `{path}` are as before the switch, newer ones set aside"));
+        self.warnings.extend(views);
+        self.warnings.extend(mounted.iter().map(|within| {
+            let point = escaped_path(&Path::new(path).join(within));
+            format!(
+                "what is mounted at `{point}` since the switch stays there: unmount it if it is not wanted"
+            )
+        }));
     }
 }
 

@@ -29,7 +29,7 @@ pub use copy::{copy, size_bytes};
 pub use elsewhere::Stopped;
 pub use inventory::Probing;
 pub use rehearsal::{Copies, Copy};
-pub use restore::{AsideItem, AsideSet, Restore, Returned};
+pub use restore::{AsideItem, AsideSet, Restore};
 pub use snapshot::{SnapshotSet, Writers};
 
 use std::path::{Path, PathBuf};
@@ -396,7 +396,7 @@ mod tests {
 
         fn restore(&self, data: &Data, items: &[crate::types::record::DataSnapshot]) -> Result<(), Error> {
             let (newer, at) = (&self.release, jiff::Timestamp::UNIX_EPOCH);
-            data.ensure_restored(Restore { items, transaction: "t1", newer, older: newer, at }).map(drop)
+            data.ensure_restored(Restore { items, transaction: "t1", newer, at }).map(drop)
         }
 
         /// What the new release does.

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::leave::Leave;
 use super::snapshot::Method;
-use super::{Data, Error, Kind, copy, parent_of, read_index};
+use super::{Data, Error, Kind, copy, parent_of};
 use crate::sys::ioctl::is_subvolume;
+use crate::types::ReleaseId;
 use crate::types::record::DataSnapshot;
-use crate::types::{ReleaseId, chain};
 
 /// Newer data that one rollback moved away.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,9 +31,6 @@ pub struct AsideItem {
     pub stored: PathBuf,
 }
 
-/// Why data did not come back, told again after an interruption.
-const EARLIER: &str = "they could not be exchanged";
-
 /// A rollback's wish to have data back.
 #[derive(Clone, Copy, Debug)]
 pub struct Restore<'a> {
@@ -42,123 +39,52 @@ pub struct Restore<'a> {
     pub transaction: &'a str,
     /// The release that wrote the data which are there now.
     pub newer: &'a ReleaseId,
-    /// The one that wrote those which come back.
-    pub older: &'a ReleaseId,
     /// The time, for the list of what is set aside.
     pub at: Timestamp,
 }
 
-/// What a rollback came to for data.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Returned {
-    /// They are as before the switch, but for what was mounted in them since then, at these paths within them.
-    Around(Vec<PathBuf>),
-    /// They stay as they are, and the copy is set aside; why.
-    Not(String),
-}
-
 impl Data {
     /// Makes sure that the data are those of the snapshots, and that what was there is set aside. Services must be stopped.
-    /// Needs no free space to speak of: all is moved.
-    ///
-    /// What was mounted in them meanwhile stays where it is. Data that nobody can exchange stay as well, and their
-    /// snapshot is set aside instead: an old release that serves is worth more than a node that waits.
-    pub fn ensure_restored(&self, wish: Restore<'_>) -> Result<Vec<Returned>, Error> {
-        let (mut ways, mut moves) = (Vec::new(), Vec::new());
-        let mut unmoved = Vec::new();
+    /// Needs no free space to speak of: all is moved. What was mounted within them meanwhile stays where it is: these paths
+    /// within the data, for each of them.
+    pub fn ensure_restored(&self, wish: Restore<'_>) -> Result<Vec<Vec<PathBuf>>, Error> {
+        let mut moves = Vec::new();
         for item in wish.items {
-            let before = self.before_of(item, wish.transaction)?;
-            let snapshot = self.snapshot_place(item)?;
-            // Asked before anything is moved: what somebody has mounted must not be carried away.
-            let way = if is_there(&before.stored) {
-                Returned::Not(EARLIER.into())
-            } else if is_there(&snapshot) || is_there(&back_name(&snapshot)) {
-                self.way_of(item, &snapshot)?
-            } else {
-                Returned::Around(Vec::new())
-            };
-            match &way {
-                Returned::Around(_) => moves.push(self.aside_of(item, wish.transaction)?),
-                Returned::Not(_) => unmoved.push(before),
-            }
-            ways.push((item, way));
+            moves.push((item, self.aside_of(item, wish.transaction)?));
         }
-        let before = name_of_before(wish.transaction);
-        for (transaction, release, items) in
-            [(wish.transaction, wish.newer, moves), (&before, wish.older, unmoved)]
-        {
-            self.list_aside(AsideSet {
-                transaction: transaction.to_owned(),
-                release: release.clone(),
-                at: wish.at,
-                items,
-            })?;
+        if !self.index(Kind::Aside, wish.transaction).exists() && !moves.is_empty() {
+            let items = moves.iter().map(|(_, aside)| aside.clone()).collect();
+            let (transaction, release) = (wish.transaction.to_owned(), wish.newer.clone());
+            let set = AsideSet { transaction, release, at: wish.at, items };
+            self.write_index(Kind::Aside, wish.transaction, &set)?;
         }
-        for (item, way) in &ways {
-            match way {
-                Returned::Around(mounted) => {
-                    self.ensure_moved(item, &self.aside_of(item, wish.transaction)?, mounted)?;
-                }
-                Returned::Not(_) => {
-                    self.set_snapshot_aside(item, &self.before_of(item, wish.transaction)?)?
-                }
-            }
+        // Of all, before anything is moved.
+        let mounted =
+            moves.iter().map(|(item, _)| self.mounted_meanwhile(item)).collect::<Result<Vec<_>, _>>()?;
+        for ((item, aside), mounted) in moves.iter().zip(&mounted) {
+            self.ensure_moved(item, aside, mounted)?;
         }
-        Ok(ways.into_iter().map(|(_, way)| way).collect())
+        Ok(mounted)
     }
 
-    /// Writes down what is about to be set aside; what was written down before stays.
-    fn list_aside(&self, mut set: AsideSet) -> Result<(), Error> {
-        let index = self.index(Kind::Aside, &set.transaction);
-        let known = read_index::<AsideSet>(&index)?;
-        let is_new = |item: &AsideItem| known.as_ref().is_none_or(|known| !known.items.contains(item));
-        if !set.items.iter().any(is_new) {
-            return Ok(());
+    /// What was mounted within the data since the switch, and stays there while the rest is exchanged. Refuses data that
+    /// nobody can exchange so: an old release is never started on data of the new one.
+    fn mounted_meanwhile(&self, item: &DataSnapshot) -> Result<Vec<PathBuf>, Error> {
+        let snapshot = self.snapshot_place(item)?;
+        if !is_there(&snapshot) && !is_there(&back_name(&snapshot)) {
+            return Ok(Vec::new());
         }
-        set.items.retain(is_new);
-        if let Some(mut known) = known {
-            known.items.append(&mut set.items);
-            set = known;
-        }
-        self.write_index(Kind::Aside, &set.transaction, &set)
-    }
-
-    /// Whether that rollback has begun to bring data back.
-    pub(super) fn has_begun(&self, transaction: &str) -> bool {
-        [transaction, &name_of_before(transaction)].iter().any(|name| self.index(Kind::Aside, name).exists())
-    }
-
-    /// How these data can come back, now that everything is stopped.
-    fn way_of(&self, item: &DataSnapshot, snapshot: &Path) -> Result<Returned, Error> {
-        let path = Path::new(&item.path);
-        let is_directory = fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+        let is_directory = fs::symlink_metadata(&item.path).is_ok_and(|found| found.is_dir());
         let mounted = if is_directory { self.mounted_within(item)? } else { Vec::new() };
         let is_by_content = Method::of(&item.method).is_some_and(Method::is_by_content);
         let is_top = mounted.iter().any(|within| within.as_os_str().is_empty());
         if is_by_content && !is_top && !mounted.is_empty() {
-            return Ok(Returned::Around(mounted));
+            return Ok(mounted);
         }
-        Ok(match self.refuse_unmovable(item, snapshot) {
-            Ok(()) => Returned::Around(Vec::new()),
-            // What to do about it before going back comes too late.
-            Err(Error::Unfit { why, .. }) => Returned::Not(why.split(": ").next().unwrap_or(why).into()),
-            Err(error) => Returned::Not(chain(&error)),
-        })
-    }
-
-    /// The copy of data that stay as they are is kept for people.
-    fn set_snapshot_aside(&self, item: &DataSnapshot, before: &AsideItem) -> Result<(), Error> {
-        let snapshot = self.snapshot_place(item)?;
-        if item.method == Method::Absent.name() || !is_there(&snapshot) {
-            return Ok(());
+        if is_top || is_there(&snapshot) {
+            self.refuse_unmovable(item, &snapshot)?;
         }
-        self.make_parents(&before.stored)?;
-        Ok(self.disk.rename(&snapshot, &before.stored)?)
-    }
-
-    /// Where the snapshot of data goes that stay as they are in that rollback.
-    fn before_of(&self, item: &DataSnapshot, transaction: &str) -> Result<AsideItem, Error> {
-        self.aside_of(item, &name_of_before(transaction))
+        Ok(Vec::new())
     }
 
     /// Where the newer data of this path go in that rollback.
@@ -172,17 +98,14 @@ impl Data {
     /// Whether that rollback has moved nothing yet: the data are those that the newer release wrote, all of them.
     pub fn is_untouched(&self, items: &[DataSnapshot], transaction: &str) -> bool {
         items.iter().all(|item| {
-            let (Ok(aside), Ok(before), Ok(snapshot)) = (
-                self.aside_of(item, transaction),
-                self.before_of(item, transaction),
-                self.snapshot_place(item),
-            ) else {
+            let (Ok(aside), Ok(snapshot)) = (self.aside_of(item, transaction), self.snapshot_place(item))
+            else {
                 return false;
             };
             let has_begun = is_there(&aside.stored) || is_there(&back_name(&snapshot));
             let is_moved = |within: &PathBuf| is_subvolume(&snapshot.join(within)).unwrap_or(false);
             let has_moved_left = item.method == "btrfs" && item.leave.iter().any(is_moved);
-            is_there(&before.stored) || (is_there(&snapshot) && !has_begun && !has_moved_left)
+            is_there(&snapshot) && !has_begun && !has_moved_left
         })
     }
 
@@ -292,11 +215,6 @@ pub(super) fn back_name(snapshot: &Path) -> PathBuf {
     let mut name = snapshot.to_owned().into_os_string();
     name.push(".back");
     name.into()
-}
-
-/// Under which name those copies are set aside that a rollback could not bring back.
-fn name_of_before(transaction: &str) -> String {
-    format!("{transaction}-before")
 }
 
 pub(super) fn is_there(path: &Path) -> bool {

@@ -174,7 +174,7 @@ impl Data {
 
     /// Whether this rollback has to bring a copy back that is lost: it has not begun, and nothing is where the copy was.
     pub fn is_lost(&self, item: &DataSnapshot, transaction: &str) -> bool {
-        let has_begun = self.has_begun(transaction);
+        let has_begun = self.index(Kind::Aside, transaction).exists();
         let place = self.snapshot_place(item);
         let is_gone = place.is_ok_and(|place| !is_there(&place) && !is_there(&back_name(&place)));
         item.method != Method::Absent.name() && !has_begun && is_gone
