@@ -94,7 +94,7 @@ def dies_after_the_switch(fleet):
     """a node that loses power on the new release and returns after all went back never starts it again"""
     old, new = fleet.apps[0].version(), fleet.publish()
     app = fleet.apps[-1]
-    fleet.slow(app, 6)
+    fleet.slow(app, fleet.longer + 1)
     fleet.propose(new)
     fleet.await_fact(f"{app.node.name}.switched")
     app.node.crash()
@@ -111,13 +111,13 @@ def holds_while_storage_hangs(fleet):
     """storage that hangs in the trial: commands answer at once, the node is in doubt, and keeps when it is back"""
     new = fleet.publish()
     node, last = fleet.nodes[1], fleet.apps[-1]
-    fleet.slow(last, 5)
+    fleet.slow(last, fleet.longer)
     fleet.propose(new)
     fleet.await_fact(f"{node.name}.report")
     node.cut_off("hang")
     try:
         fleet.await_outcome("kept")
-        eventually("it is in doubt", 15, lambda: "in doubt" in node.run("cutover", "status")[1].lower())
+        fleet.eventually("it is in doubt", 15, lambda: "in doubt" in node.run("cutover", "status")[1].lower())
         seconds, status, _ = timed(node, "cutover", "status")
         check(seconds < 1, f"`status` took {seconds:.1f} s")
         check(fleet.apps[1].active() == new, "it did not stay on what it vouched for")
@@ -149,7 +149,7 @@ def goes_back_by_hand_while_storage_hangs(fleet):
     app.node.call("cutover", "fleet", "resume")
     app.node.call("cutover", "mark-good", new)
     app.node.call("systemctl", "start", "cutover@app.timer")
-    app.serves(new)
+    app.serves(new, 20 + fleet.patience)
     fleet.all_serve(new)
     return f"`rollback` in {(seconds - bare) * 1000:.0f} ms, `status` in {(looked - bare) * 1000:.0f} ms"
 
@@ -158,7 +158,7 @@ def learns_the_outcome_by_hand(fleet):
     """a node that stays cut off after its promise takes the outcome from a file that somebody carries"""
     new = fleet.publish()
     app, last = fleet.apps[1], fleet.apps[-1]
-    fleet.slow(last, 5)
+    fleet.slow(last, fleet.longer)
     fleet.propose(new)
     fleet.await_fact(f"{app.node.name}.report")
     app.node.cut_off("EIO")
@@ -167,7 +167,7 @@ def learns_the_outcome_by_hand(fleet):
         fact = fleet.operator.call("cutover", "fleet", "export")
         app.node.write("/root/outcome", fact)
         app.node.call("cutover", "fleet", "import", "/root/outcome")
-        app.at_rest(15)
+        app.at_rest(15 + fleet.patience)
         check(app.history()[-1]["outcome"] == "committed", f"it ended {app.history()[-1]}")
     finally:
         app.node.join()
@@ -194,7 +194,7 @@ def takes_one_of_two_proposals(fleet):
     ended = {}
 
     def propose(node, version):
-        ended[version] = node.run("cutover", "fleet", "propose", version, "--wait", timeout=120)
+        ended[version] = node.run("cutover", "fleet", "propose", version, "--wait", timeout=120 + fleet.patience)
     threads = [threading.Thread(target=propose, args=pair) for pair in zip(fleet.nodes, versions)]
     for thread in threads:
         thread.start()
@@ -424,6 +424,9 @@ def main(image, name, cutover, program, *words):
         if not isinstance(error, Failed):
             traceback.print_exc()
         for node in fleet.nodes[:2] + fleet.nodes[-1:]:
+            if not node.leader:
+                print(f"-- {node.name} does not run", flush=True)
+                continue
             journal = node.run("journalctl", "--no-pager", "-n", "25", "-o", "short-precise", "-u", "cutover*", "-u", "app*")
             print(f"-- {node.name}\n{journal[1]}", flush=True)
     finally:

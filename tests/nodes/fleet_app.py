@@ -34,12 +34,12 @@ io = "{io}s"
 soak = "0s"
 {more}
 """
-# The nodes' timer: every two seconds, so that nobody waits for it.
+# The nodes' timer: every few seconds, so that nobody waits for it.
 TIMER = """
 [Timer]
 OnCalendar=
 OnActiveSec=500ms
-OnUnitInactiveSec=2s
+OnUnitInactiveSec={pause}s
 RandomizedDelaySec=0
 AccuracySec=50ms
 """
@@ -63,7 +63,16 @@ class Fleet:
         many = {"poll": "2s", "late": 20, "stop": 15, "settle": 20, "back": 6, "io": 8, "startup": 15}
         paces = {**few, "lead": 6 + size // 5, "trial": 8 + size // 5}
         self.times = paces if size <= 20 else {**many, "lead": size, "trial": size}
+        # Whoever waits for a fleet is as patient as the fleet's own times are long.
+        self.patience = 4 * (self.times["lead"] + self.times["trial"])
+        # Fifty nodes that look every two seconds keep two cores busy with that alone.
+        self.pause = 2 if size <= 20 else 10
+        # How much longer than the others a node watches that shall be the last to report.
+        self.longer = 5 if size <= 20 else 10
         self.count, self.rollout = 0, 0
+
+    def eventually(self, what, seconds, attempt):
+        return eventually(what, seconds + self.patience, attempt)
 
     def each(self, work, apps=None):
         return list(self.pool.map(work, apps or self.apps))
@@ -83,7 +92,7 @@ class Fleet:
             for name in ["operator", "operator.pub"]:
                 if node is not self.operator:
                     node.copy(self.operator.path(f"/etc/cutover/{name}"), f"/etc/cutover/{name}")
-            node.write("/etc/systemd/system/cutover@app.timer.d/soon.conf", TIMER)
+            node.write("/etc/systemd/system/cutover@app.timer.d/soon.conf", TIMER.format(pause=self.pause))
             node.write("/etc/systemd/system/cutover@app.service.d/limit.conf", LIMIT)
         self.operator.call("cutover", "fleet", "init")
         self.each(lambda app: app.node.call("cutover", "fleet", "join"))
@@ -115,9 +124,8 @@ class Fleet:
     def roll_out(self, version, expect, seconds=120):
         """A rollout to its end, which must have this exit code; what was said of it."""
         self.rollout += 1
-        # As patient as the fleet's own times are long.
-        seconds += 4 * (self.times["lead"] + self.times["trial"])
-        status, output, errors = self.operator.run("cutover", "fleet", "propose", version, "--wait", timeout=seconds)
+        status, output, errors = self.operator.run("cutover", "fleet", "propose", version, "--wait",
+                                                   timeout=seconds + self.patience)
         if status != expect:
             raise Failed(f"propose ended with {status} instead of {expect}: {output.strip()} {errors.strip()[-800:]}"
                          f"\n{self.why()}")
@@ -138,14 +146,14 @@ class Fleet:
         return json.loads(path.read_text().splitlines()[0]) if path.exists() else None
 
     def await_fact(self, name, seconds=60):
-        return eventually(f"fact {name} of rollout {self.rollout}", seconds, lambda: self.fact(name))
+        return self.eventually(f"fact {name} of rollout {self.rollout}", seconds, lambda: self.fact(name))
 
     def outcome(self):
         status, output, _ = self.operator.run("cutover", "fleet", "status", "--json")
         return json.loads(output)["outcome"] if status == 0 else None
 
     def await_outcome(self, word, seconds=90):
-        seen = eventually(f"rollout {self.rollout} ends: {self.why()}", seconds, self.outcome)
+        seen = self.eventually(f"rollout {self.rollout} ends: {self.why()}", seconds, self.outcome)
         if seen != word:
             raise Failed(f"rollout {self.rollout} was {seen} instead of {word}: {self.why()}")
 
@@ -156,8 +164,8 @@ class Fleet:
             own = json.loads((root / "fleet.json").read_text())["body"]
             return not (root / "journal.json").exists() and own["part"] is None \
                 and (own["last"] or {"rollout": 0})["rollout"] >= self.rollout
-        eventually(f"rollout {self.rollout} is over everywhere: {self.why()}", seconds,
-                   lambda: all(rests(app) for app in self.apps))
+        self.eventually(f"rollout {self.rollout} is over everywhere: {self.why()}", seconds,
+                        lambda: all(rests(app) for app in self.apps))
         self.each(lambda app: app.serves(version))
 
     # -- trouble

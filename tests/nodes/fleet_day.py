@@ -6,7 +6,7 @@ import os
 import time
 
 from day import AT_ONCE_SECONDS, BACK, BAN, COMMANDS, CTRL_C, HOLD, KEEP, LOOK, Terminal
-from lab import Failed, eventually
+from lab import Failed
 
 # Per phase and command: exit code of the command, what the node runs when the rollout has ended, what it remembers (h a
 # hold, b a ban), and how the rollout ended.
@@ -49,7 +49,7 @@ def one(fleet, phase, command):
     node, others = app.node, [one for one in fleet.apps if one is not app]
     if phase == "wave":
         fleet.configure("rolling", 'at_once = 1\nwaves = [{ nodes = ["n1"] }, { percent = 100 }]')
-        fleet.slow(first, 8)
+        fleet.slow(first, fleet.longer + 3)
     old, before = app.version(), app.status()["previous"]["version"]
     new = fleet.publish()
     node.call("systemctl", "stop", "cutover@app.timer", "cutover@app.service")
@@ -61,7 +61,7 @@ def one(fleet, phase, command):
     began = time.monotonic()
     if command == CTRL_C:
         update.type(b"\x03")
-        code, said = update.wait(60), update.said.decode(errors="replace")
+        code, said = update.wait(60 + fleet.patience), update.said.decode(errors="replace")
     else:
         words = {BAN: ["mark-bad", new]}.get(command, [command])
         code, output, errors = node.run("cutover", *words)
@@ -70,14 +70,14 @@ def one(fleet, phase, command):
     if phase == "vote":
         last.node.call("systemctl", "start", "cutover@app.timer")
     if command != CTRL_C:
-        update.wait(120)
+        update.wait(120 + fleet.patience)
         said += update.said.decode(errors="replace")
     if phase == "wave":
-        eventually("the others have switched", 90, lambda: all(other.active() == new for other in others))
-        app.at_rest()
+        fleet.eventually("the others have switched", 90, lambda: all(other.active() == new for other in others))
+        app.at_rest(40 + fleet.patience)
     else:
-        eventually(f"rollout {fleet.rollout} ends: {fleet.why()}", 90, fleet.outcome)
-        app.at_rest()
+        fleet.eventually(f"rollout {fleet.rollout} ends: {fleet.why()}", 90, fleet.outcome)
+        app.at_rest(40 + fleet.patience)
     status = app.status()
     runs = {before: "before", old: "old", new: "new"}.get(app.active())
     is_banned = any(bad["release"]["version"] == new for bad in status["bad"])
@@ -87,7 +87,7 @@ def one(fleet, phase, command):
     node.run("cutover", "mark-good", new)
     node.run("cutover", "fleet", "resume")
     node.call("systemctl", "start", "cutover@app.timer")
-    outcome = eventually(f"rollout {fleet.rollout} ends: {fleet.why()}", 120, fleet.outcome)
+    outcome = fleet.eventually(f"rollout {fleet.rollout} ends: {fleet.why()}", 120, fleet.outcome)
     if phase == "wave":
         fleet.slow(first, None)
         fleet.configure()
@@ -98,7 +98,7 @@ def one(fleet, phase, command):
 def waiting(fleet, app, phase):
     """An update by hand, on a terminal, that waits; begun again as long as there is nothing to take part in."""
     journal = app.node.path("/srv/app/.cutover/journal.json")
-    end = time.monotonic() + 60
+    end = time.monotonic() + 60 + fleet.patience
     while time.monotonic() < end:
         update = Terminal(app.node, "env", "INVOCATION_ID=x", "cutover", "update")
         while update.code() is None and time.monotonic() < end:

@@ -158,9 +158,9 @@ class NodeApp:
     def version(self):
         return self.get("/version")
 
-    def serves(self, version):
+    def serves(self, version, seconds=20):
         """Waits until that release, and the pointer with it, serves."""
-        eventually(f"release {version} serves (it is {self.version()})", 20, lambda: self.version() == version)
+        eventually(f"release {version} serves (it is {self.version()})", seconds, lambda: self.version() == version)
         if self.active() != version:
             raise Failed(f"{version} serves, but the pointer names {self.active()}")
 
