@@ -207,6 +207,44 @@ fn a_release_that_mounts_in_its_data_or_fixes_them_is_gone_back_from() {
     }
 }
 
+/// Files do not move from one subvolume to another by a rename: what a release mounts within such data stops going back,
+/// before anything is moved, until a person has unmounted it.
+#[test]
+fn a_release_that_mounts_in_a_subvolume_of_data_waits_for_a_person() {
+    let Some(mounted) =
+        Mounted::new("a_release_that_mounts_in_a_subvolume_of_data_waits_for_a_person", "btrfs")
+    else {
+        return;
+    };
+    let root = mounted.path().join("root");
+    fs::create_dir(&root).unwrap();
+    let data = root.join("data");
+    let made = Command::new("btrfs").args(["-q", "subvolume", "create"]).arg(&data).status();
+    assert!(made.is_ok_and(|made| made.success()));
+    let node = TestNode::new(&[Health::Good, Health::Sick]).with_root(&root);
+    let (late, runs) = (data.join("late"), node.path("runs"));
+    node.add(&format!(
+        "[service.command]\nstart = 'cd {}; touch {runs}; if grep -q 2 current/VERSION; then mkdir -p data/late; mount -t \
+         tmpfs none data/late; touch data/late/inside; fi'\nstop = 'rm -f {runs}'\n",
+        root.display(),
+        runs = runs.display(),
+    ));
+    assert_eq!(node.update(1), 0);
+    let (code, error) = error_of(&node, &["update", node.archive(2).to_str().unwrap(), "--allow-unsigned"]);
+    assert!(code == 14 && error.contains("late"), "{code} {error}");
+    // It is where it was, with what is in it.
+    assert!(is_mount(&late) && late.join("inside").exists() && node.active().as_deref() == Some("2"));
+    assert!(Command::new("umount").arg(&late).status().unwrap().success());
+    let recovered = node.run(&["recover"]);
+    assert!(recovered.status.code() != Some(14), "{recovered:?}");
+    assert_eq!(node.active().as_deref(), Some("1"));
+    assert!(runs.exists() && !node.has_journal());
+    assert_eq!(fs::read_to_string(data.join("records")).unwrap(), "old");
+    for id in aside(&node) {
+        assert_eq!(node.code(&["data", "drop", &id]), 0);
+    }
+}
+
 #[test]
 fn subvolumes_in_the_data_are_refused_or_left_in_place() {
     let test = "subvolumes_in_the_data_are_refused_or_left_in_place";
