@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::{Error, Store};
 use crate::sys::disk::{self, Context, Disk};
@@ -57,13 +57,27 @@ impl Store {
             }
             Err(error) => return Err(disk::Error::new("read the link", &path, error).into()),
         };
-        let Some(version) = version_in(&target) else {
+        let Some(version) = version_in(&target).or_else(|| self.named_by_hand(&target)) else {
             return Ok(Pointer::Foreign(format!("it points to `{}`", escaped_path(&target))));
         };
         if !is_real_directory(&self.layout.tree(&version)) {
             return Ok(Pointer::Strange(format!("it names release {version}, whose tree is not there")));
         }
         Ok(Pointer::Release(version))
+    }
+
+    /// The release of ours that a link names which a person made in a hurry: `ln -sfn /srv/shop/releases/1.0 current`.
+    /// Where nothing tells what that tree is, it was installed by hand.
+    fn named_by_hand(&self, target: &Path) -> Option<Version> {
+        // What leads upwards may come back somewhere else.
+        if target.components().any(|part| part == Component::ParentDir) {
+            return None;
+        }
+        let directory = self.layout.root().join(target.parent()?);
+        let releases = self.layout.releases();
+        let is_here = fs::canonicalize(directory).ok()? == fs::canonicalize(releases).ok()?;
+        let version = target.file_name()?.to_str()?.parse().ok()?;
+        (is_here && self.layout.sealed(&version).exists()).then_some(version)
     }
 
     /// The active release, if there is one.

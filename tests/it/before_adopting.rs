@@ -119,6 +119,36 @@ fn settings_that_do_nothing_are_a_warning() {
 }
 
 #[test]
+fn a_link_to_a_release_that_a_person_wrote_in_other_words_is_a_pointer() {
+    for begin in ["", "./", "/"] {
+        let node = TestNode::new(&[Health::Good, Health::Good, Health::Good]);
+        assert_eq!((node.update(1), node.update(2)), (0, 0));
+        let current = node.root().join("current");
+        let target = match begin {
+            "/" => node.root().join("releases/1").to_str().unwrap().to_owned(),
+            begin => format!("{begin}releases/1"),
+        };
+        fs::remove_file(&current).unwrap();
+        symlink(&target, &current).unwrap();
+        let status = text(&node.run(&["status", "--json"]).stdout);
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        assert_eq!(status["active"]["version"], "1", "{target}");
+        assert_eq!(node.code(&["rollback", "--check"]), 0, "{target}");
+        assert_eq!(node.update(3), 0, "{target}");
+        assert_eq!(fs::read_link(&current).unwrap().to_str(), Some("releases/3"));
+    }
+    // A tree that nothing tells of was installed by hand, however the link says it.
+    let node = TestNode::new(&[Health::Good]);
+    let by_hand = node.root().join("releases/20260131120000");
+    fs::create_dir_all(&by_hand).unwrap();
+    fs::write(by_hand.join("well"), "").unwrap();
+    symlink(&by_hand, node.root().join("current")).unwrap();
+    assert_eq!(node.update(1), 14);
+    assert_eq!(node.code(&["adopt", node.root().join("current").to_str().unwrap()]), 0);
+    assert_eq!(node.update(1), 0);
+}
+
+#[test]
 fn a_tree_of_which_nothing_is_known_is_told_as_such() {
     let node = TestNode::new(&[Health::Good]);
     assert_eq!(node.update(1), 0);
