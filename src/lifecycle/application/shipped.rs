@@ -142,9 +142,10 @@ fn installed(tree: &Path, unit: &str, key: &str) -> Vec<String> {
     words.into_iter().filter(|word| systemd::is_unit_name(word) && word != unit).collect()
 }
 
+/// The text of a file. systemd passes over lines that are not UTF-8, and means the others.
 fn read(tree: &Path, unit: &str) -> Option<String> {
     let bytes = disk::read_small(&tree.join(DIRECTORY).join(unit), UNIT_BYTES_MAX).ok().flatten()?;
-    String::from_utf8(bytes).ok()
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The words of a key in the `[Install]` section (systemd.syntax(7)): an empty value forgets the ones before.
@@ -226,6 +227,17 @@ mod tests {
         assert_eq!(names(&started(tree.path()).unwrap()), ["a.service", "d@main.service"]);
         assert_eq!(install_links(tree.path(), "d@.service"), ["multi-user.target.wants/d@main.service"]);
         assert_eq!(install_links(tree.path(), "c@.service"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_line_that_is_not_utf8_hides_none_of_the_others() {
+        let tree = tree(&[("a.service", "")]);
+        let unit = tree.path().join(DIRECTORY).join("a.service");
+        let text = b"# caf\xe9\n[Unit]\nRefuseManualStop=yes\n[Install]\nWantedBy=multi-user.target\n";
+        Disk::default().replace(&unit, text, 0o644).unwrap();
+        assert_eq!(names(&started(tree.path()).unwrap()), ["a.service"]);
+        assert_eq!(install_links(tree.path(), "a.service"), ["multi-user.target.wants/a.service"]);
+        assert!(is_only_with_others(tree.path(), "a.service"));
     }
 
     #[test]
