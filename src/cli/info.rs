@@ -1,5 +1,6 @@
 //! `log` and `config`, and small things that several commands say.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,7 +22,8 @@ use crate::lifecycle::report::advice::BY_HAND;
 use crate::lifecycle::report::status::is_unadopted;
 use crate::lifecycle::settings::Settings;
 use crate::lifecycle::update::deadline::Bounds;
-use crate::store::{Kept, Pointer, read_history, unread_history};
+use crate::release::trust::TrustedKey;
+use crate::store::{self, Kept, Pointer, read_history, unread_history};
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::disk::Disk;
 use crate::sys::owned;
@@ -161,6 +163,7 @@ pub fn config(context: &Context, command: &ConfigCommand) -> Result<u8, Error> {
     match command {
         ConfigCommand::Check => {
             config::check_root(&Places::default(), &context.app, &settings.root)?;
+            config::check_data(&Places::default(), &context.app, settings)?;
             super::fleet::check_configured(context)?;
             let warnings = context.with_node("config check", |node, locally| {
                 check_owners(node)?;
@@ -173,6 +176,7 @@ pub fn config(context: &Context, command: &ConfigCommand) -> Result<u8, Error> {
                 warnings.extend(unknown.iter().map(|path| {
                     format!("`{}` is never run: no moment of an update has this name", escaped_path(path))
                 }));
+                warnings.extend(doubtful_keys(node)?);
                 warnings.extend(doubtful_paths(settings));
                 Ok(warnings)
             })?;
@@ -207,16 +211,37 @@ fn unadopted(node: &Node<'_>) -> Result<Vec<String>, Error> {
     )])
 }
 
+/// Keys that no update could do with. What is not there may come; what cannot be read ends every update.
+fn doubtful_keys(node: &Node<'_>) -> Result<Option<String>, Error> {
+    let source = &node.settings.source;
+    if source.keys.iter().any(|path| !Path::new(path).exists()) {
+        return Ok(None);
+    }
+    let keyring = node.keyring()?;
+    if source.url.is_none() || source.allow_unsigned {
+        return Ok(None);
+    }
+    let trusted: BTreeSet<_> =
+        keyring.keys().iter().filter(|key| !keyring.is_revoked(key)).map(TrustedKey::fingerprint).collect();
+    let wanted = usize::try_from(source.threshold).unwrap_or(usize::MAX).max(1);
+    Ok((trusted.len() < wanted).then(|| {
+        format!(
+            "{} trusted here, and `[source] threshold` asks for {wanted}: no release of this source can be believed",
+            match trusted.len() {
+                0 => "no key is".to_owned(),
+                1 => "one key is".to_owned(),
+                count => format!("{count} keys are"),
+            }
+        )
+    }))
+}
+
 /// Settings that are read without an error, and do nothing.
 fn doubtful_paths(settings: &Settings) -> Vec<String> {
     let gone = settings.source.keys.iter().filter(|path| !Path::new(path).exists());
     let mut warnings: Vec<_> = gone
         .map(|path| format!("`{path}` of `[source] keys` is not there: no release can be believed"))
         .collect();
-    let source = &settings.source;
-    if source.url.is_some() && source.keys.is_empty() && !source.allow_unsigned {
-        warnings.push("`[source] keys` is empty: no release of this source can be believed".to_owned());
-    }
     if let Some(path) = settings.metrics.textfile.as_deref().filter(|path| path.is_relative()) {
         let path = path.display();
         warnings.push(format!("`{path}` of `[metrics] textfile` is relative to wherever cutover is started"));
@@ -232,8 +257,13 @@ fn check_owners(node: &Node<'_>) -> Result<(), Error> {
 
 /// Whether the data can be copied and brought back. Who is not root may not know.
 fn check_data(node: &Node<'_>) -> Result<(), Error> {
-    if node.store.prepare().is_err() {
-        return Ok(());
+    match node.store.prepare() {
+        Ok(()) => {}
+        // No update can work there.
+        Err(error @ (store::Error::Root { .. } | store::Error::OtherFilesystem { .. })) => {
+            return Err(error.into());
+        }
+        Err(_) => return Ok(()),
     }
     let (data, entries) = (node.data(), &node.settings.data);
     let checked = data.check(entries, Probing::Tried).and_then(|()| data.try_way_back(entries));

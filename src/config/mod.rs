@@ -21,6 +21,7 @@ use crate::lifecycle::application::data::leave::is_within;
 use crate::lifecycle::settings::Settings;
 use crate::release::source;
 use crate::sys::{disk, owned};
+use crate::types::record::DataPolicy;
 
 const BYTES_MAX: usize = 1 << 20;
 
@@ -113,6 +114,48 @@ pub fn check_root(places: &Places, app: &str, root: &Path) -> Result<(), Problem
         }
     }
     Ok(())
+}
+
+/// Refuses data that a rollback of one application would take away from another, with what is in them.
+///
+/// # Errors
+/// When there are such; the other application's file is named.
+pub fn check_data(places: &Places, app: &str, settings: &Settings) -> Result<(), Problem> {
+    let apps = apps(places);
+    let is_read = apps.iter().any(|known| known == app);
+    for other in apps.iter().filter(|other| is_read && *other != app) {
+        let Ok(Loaded { settings: theirs, .. }) = load(places, other) else { continue };
+        let lost = carried_away(settings, &theirs).map(|path| (app, other.as_str(), path));
+        let lost = lost.or_else(|| carried_away(&theirs, settings).map(|path| (other.as_str(), app, path)));
+        if let Some((mover, owner, path)) = lost {
+            let path = path.display();
+            return Err(Problem::Contradiction {
+                why: format!(
+                    "`data`: a rollback of application `{mover}` would take `{path}` away, which application `{owner}` has, too: give each a place of its own, name it in `leave`, or set `on_rollback = \"keep\"`"
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The root, or data, of one application that are moved with the data of another.
+fn carried_away(mover: &Settings, owner: &Settings) -> Option<PathBuf> {
+    let moved = mover.data.iter().filter(|data| data.on_rollback != DataPolicy::Keep);
+    let moved: Vec<_> = moved.filter_map(|data| Some((true_path(&data.path)?, &data.leave))).collect();
+    let is_moved = |path: &Path| {
+        let path = true_path(path)?;
+        let within = moved.iter().find_map(|(data, leave)| Some((path.strip_prefix(data).ok()?, *leave)));
+        within.map(|(within, leave)| !leave.iter().any(|left| within.starts_with(left)))
+    };
+    let owned = owner.data.iter().map(|data| &data.path).chain([&owner.root]);
+    owned.filter(|path| path.is_absolute()).find(|path| is_moved(path) == Some(true)).cloned()
+}
+
+/// A path without links, as far as it is there.
+fn true_path(path: &Path) -> Option<PathBuf> {
+    let above = path.ancestors().find(|path| path.exists())?;
+    Some(above.canonicalize().ok()?.join(path.strip_prefix(above).ok()?).components().collect())
 }
 
 /// Device and inode of a directory, or of the one above it that is there, with the rest of its path.
@@ -358,6 +401,43 @@ mod tests {
         write("two.toml.d/50.toml", &absent);
         let told = check_root(&places, "one", &root.join("absent")).unwrap_err().to_string();
         assert!(told.contains("two.toml.d/50.toml"), "{told}");
+    }
+
+    #[test]
+    fn a_rollback_of_one_application_takes_nothing_from_another() {
+        let place = tempfile::tempdir().unwrap();
+        let [vendor, admin, runtime] = ["vendor", "admin", "runtime"].map(|name| place.path().join(name));
+        let places = Places { vendor, admin, runtime };
+        let disk = disk::Disk::default();
+        for directory in [&places.admin, &place.path().join("data")] {
+            disk.make_directory(directory, 0o755).unwrap();
+        }
+        disk.point(&place.path().join("link"), &place.path().join("data"), &place.path().join("private"))
+            .unwrap();
+        let at = |name: &str| place.path().join(name).display().to_string();
+        let write = |name: &str, root: &str, data: &str, more: &str| {
+            let data = format!("[[data]]\npath = '{}'\n{more}\n", at(data));
+            let text = format!("root = '{}'\n{data}", at(root));
+            disk.replace(&places.admin.join(format!("{name}.toml")), text.as_bytes(), 0o644).unwrap();
+        };
+        for (data, more, is_good) in [
+            ("data", "", false),
+            ("link/", "", false),
+            ("link/inner", "", false),
+            ("data2", "", true),
+            ("data", "on_rollback = 'keep'", false),
+            ("roots", "", false),
+            ("roots", "leave = ['one']", true),
+            ("roots", "on_rollback = 'keep'", true),
+        ] {
+            write("one", "roots/one", "data", "");
+            write("two", "two", data, more);
+            for app in ["one", "two"] {
+                let told = check_data(&places, app, &load(&places, app).unwrap().settings);
+                assert_eq!(told.is_ok(), is_good, "{app} {data} {more}");
+                assert!(told.err().is_none_or(|told| told.to_string().contains("leave")));
+            }
+        }
     }
 
     #[test]

@@ -119,6 +119,44 @@ fn settings_that_do_nothing_are_a_warning() {
 }
 
 #[test]
+fn keys_that_no_update_could_do_with_are_told_by_config_check() {
+    let node = TestNode::new(&[]);
+    let team = node.path("team");
+    assert_eq!(node.code(&["keygen", team.to_str().unwrap()]), 0);
+    fs::write(node.path("text"), "no key\n").unwrap();
+    let plain = fs::read_to_string(node.config()).unwrap();
+    let keys = |name: &str| format!("keys = ['{}']\n", node.path(name).display());
+    for (more, code, told) in [
+        (keys("team.pub"), 0, None),
+        (
+            keys("team.pub") + "threshold = 2\n",
+            0,
+            Some("one key is trusted here, and `[source] threshold` asks for 2"),
+        ),
+        (keys("text"), 2, Some("no public key")),
+    ] {
+        fs::write(node.config(), format!("{plain}[source]\nurl = '/mnt/releases'\n{more}")).unwrap();
+        let checked = node.run(&["config", "check"]);
+        let said = text(&checked.stderr);
+        assert_eq!(checked.status.code(), Some(code), "{more}{said}");
+        assert_eq!(said.contains("key"), told.is_some(), "{more}{said}");
+        assert!(told.is_none_or(|told| said.contains(told)), "{more}{said}");
+    }
+}
+
+#[test]
+fn a_root_in_which_no_update_can_work_is_refused_by_config_check() {
+    let node = TestNode::new(&[Health::Good]);
+    let releases = node.root().join("releases");
+    let tmpfs = ["-t", "tmpfs", "-o", "mode=755", "none"];
+    let Some(_mount) = Mount::new(&tmpfs, &releases) else { return };
+    let checked = node.run(&["config", "check"]);
+    let told = text(&checked.stderr);
+    assert_eq!((checked.status.code(), node.update(1)), (Some(2), 2), "{told}");
+    assert!(told.contains("is not on the file system of"), "{told}");
+}
+
+#[test]
 fn a_link_to_a_release_that_a_person_wrote_in_other_words_is_a_pointer() {
     for begin in ["", "./", "/"] {
         let node = TestNode::new(&[Health::Good, Health::Good, Health::Good]);

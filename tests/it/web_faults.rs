@@ -237,6 +237,7 @@ fn an_address_that_nobody_can_read_from_is_refused_by_its_configuration() {
         ("FILE:///mnt/releases", true),
         ("ftp://releases.example/shop", false),
         ("https://forge.example/d/{tag}", false),
+        ("https://forge.example/d/{release}", false),
         ("https://me:secret@releases.example/", false),
         ("releases", false),
         ("https:///shop", false),
@@ -251,4 +252,10 @@ fn an_address_that_nobody_can_read_from_is_refused_by_its_configuration() {
     let wrong_proxy =
         Settings { url: Some("https://x.example".into()), proxy: Some("::".into()), ..Settings::default() };
     assert!(source::check(&wrong_proxy).is_err());
+    for (channel, is_good) in
+        [("stable", true), ("beta.2", true), ("", false), ("../stable", false), ("a b", false)]
+    {
+        let settings = Settings { channel: channel.to_owned(), ..Settings::default() };
+        assert_eq!(source::check(&settings).is_ok(), is_good, "{channel}");
+    }
 }

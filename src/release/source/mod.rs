@@ -129,8 +129,12 @@ pub fn open_sink(settings: &Settings) -> Result<Box<dyn Sink>, Error> {
 /// Refuses a source that could never be opened. Looks at the settings only.
 ///
 /// # Errors
-/// When the address, or that of the proxy, cannot be used.
+/// When the address, or that of the proxy, cannot be used, or a channel cannot have this name.
 pub fn check(settings: &Settings) -> Result<(), Error> {
+    let channel = format!("{}.channel", settings.channel);
+    if !is_file_name(&channel) {
+        return Err(Error::Name(escaped(channel.as_bytes())));
+    }
     let Some(url) = settings.url.as_deref() else { return Ok(()) };
     match Kind::of(url)? {
         Kind::Directory(_) => Ok(()),
