@@ -5,7 +5,7 @@
 //! out and is left to the kernel. Of the output the last 64 KiB are kept.
 
 use std::collections::VecDeque;
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader, Read, Seek, SeekFrom};
@@ -153,7 +153,7 @@ pub fn run(command: &Command) -> Outcome {
 pub fn run_unless(command: &Command, is_unwanted: &dyn Fn() -> bool) -> Outcome {
     let mut output = Tail { bytes: VecDeque::new(), length_max: command.output_bytes_max };
     let end = match start(command) {
-        Err(error) => End::CannotStart(error.to_string()),
+        Err(error) => End::CannotStart(why_not_started(command, &error)),
         Ok((mut child, pipe)) => match follow(&mut child, pipe, command.timeout, &mut output, is_unwanted) {
             Ok(Followed::Ended(status)) => match status.code() {
                 Some(code) => End::Exited(code),
@@ -179,6 +179,19 @@ pub fn run_unless(command: &Command, is_unwanted: &dyn Fn() -> bool) -> Outcome 
         let _ = output.take_file(path);
     }
     Outcome { end, output: output.bytes.into() }
+}
+
+/// Why a command was not started. Of a program that is there the kernel says "no such file" when its interpreter is not.
+fn why_not_started(command: &Command, error: &io::Error) -> String {
+    let program = Path::new(command.argv.first().map_or(OsStr::new(""), OsString::as_os_str));
+    let has_directory = command.directory.as_ref().is_none_or(|directory| directory.is_dir());
+    match error.raw_os_error() {
+        Some(libc::ENOENT) if program.is_absolute() && program.is_file() && has_directory => {
+            "it is there, and the interpreter that it names is not (a first line `#!` with an end of Windows' kind?)".into()
+        }
+        Some(libc::ENOEXEC) => format!("{error}: a script begins with `#!` and its interpreter"),
+        _ => error.to_string(),
+    }
 }
 
 fn start(command: &Command) -> io::Result<(Child, PipeReader)> {
@@ -355,8 +368,24 @@ mod tests {
         assert_eq!(run(&shell("kill -TERM $$")).end, End::Signalled(15));
         assert!(matches!(run(&Command::new(["/no/such/program"])).end, End::CannotStart(_)));
         assert!(matches!(run(&Command::new::<&str>([])).end, End::CannotStart(_)));
+        assert!(run(&Command::new(["/no/such/program"])).summary().contains("No such file"));
         let limit = Duration::from_millis(50);
         assert_eq!(run(&shell("sleep 60").timeout(limit)).end, End::TimedOut(limit));
+    }
+
+    #[test]
+    fn a_script_that_is_there_is_not_told_to_be_missing() {
+        let place = tempfile::tempdir().unwrap();
+        let told = |text: &str| {
+            let path = place.path().join("script");
+            crate::sys::disk::Disk::default().replace(&path, text.as_bytes(), 0o755).unwrap();
+            run(&Command::new([&path])).summary()
+        };
+        for text in ["#!/bin/sh\r\nexit 0\n", "#!/no/such/interpreter\n"] {
+            assert!(told(text).contains("interpreter"), "{}", told(text));
+        }
+        assert!(told("exit 0\n").contains("#!"));
+        assert_eq!(told("#!/bin/sh\nexit 0\n"), "exit status 0");
     }
 
     #[test]
