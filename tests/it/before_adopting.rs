@@ -8,6 +8,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use crate::data::Mount;
+use crate::filesystems::Mounted;
 use crate::node::{Health, TestNode, needs_root, text};
 
 #[test]
@@ -184,6 +185,29 @@ fn a_link_to_a_release_that_a_person_wrote_in_other_words_is_a_pointer() {
     assert_eq!(node.update(1), 14);
     assert_eq!(node.code(&["adopt", node.root().join("current").to_str().unwrap()]), 0);
     assert_eq!(node.update(1), 0);
+}
+
+#[test]
+fn a_root_that_somebody_has_fixed_is_seen_before_anything_stops() {
+    let name = "a_root_that_somebody_has_fixed_is_seen_before_anything_stops";
+    let Some(mounted) = Mounted::new(name, "ext4") else { return };
+    let root = mounted.path().join("root");
+    fs::create_dir(&root).unwrap();
+    let node = TestNode::new(&[Health::Good; 3]).with_root(&root);
+    // Data that would have to come back are looked at by themselves.
+    let config = fs::read_to_string(node.config()).unwrap();
+    fs::write(node.config(), config.replace("on_rollback = 'restore'", "on_rollback = 'keep'")).unwrap();
+    assert_eq!((node.update(1), node.update(2)), (0, 0));
+    let chattr =
+        |flag: &str| assert!(Command::new("chattr").arg(flag).arg(&root).status().unwrap().success());
+    for (set, unset) in [("+i", "-i"), ("+a", "-a")] {
+        chattr(set);
+        let told = [node.update(3), node.code(&["rollback", "--check"]), node.code(&["rollback"])];
+        chattr(unset);
+        assert_eq!(told, [15, 2, 2], "{set}");
+        assert_eq!(node.active().as_deref(), Some("2"));
+    }
+    assert_eq!(node.update(3), 0);
 }
 
 #[test]

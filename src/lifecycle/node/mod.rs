@@ -265,6 +265,7 @@ impl Node<'_> {
 
     /// Refuses a way back on which data would have to come back that cannot: looked at, and tried.
     pub fn check_way_back(&self, route: &Route, asked: DataPolicy) -> Result<(), Error> {
+        self.store.ensure_pointer_moves()?;
         let coming = self.coming_back(route, asked);
         self.data().check_way_back(&coming)?;
         let comes = |entry: &&super::settings::Data| {

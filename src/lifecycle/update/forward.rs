@@ -11,6 +11,7 @@ use crate::lifecycle::application::{Application, Direction, Moment, last_words_t
 use crate::lifecycle::settings::Settings;
 use crate::store::{ReadyPointer, Store};
 use crate::sys::ioctl::Prompt;
+use crate::types::chain;
 use crate::types::record::{Cause, Deadline, Event, Reason, Record};
 
 /// The longest sleep while a trial is watched, so that requests and signals are noticed.
@@ -55,6 +56,9 @@ impl Driver<'_> {
         }
         if let Err(reason) = self.application.plan_data(record) {
             return off(reason);
+        }
+        if let Err(error) = self.store.ensure_pointer_moves() {
+            return off(Reason::new(Cause::NotNow, chain(&error)));
         }
         match self.application.look_before(record, Direction::Forward) {
             Ok(before) => record.units = Some(before),
