@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Error, Kept, Layout, Method, Sealed, Store, kept};
 use crate::sys::access_list;
 use crate::sys::disk::{self, Context, Disk};
-use crate::sys::ioctl;
+use crate::sys::{ioctl, open};
 use crate::types::record::{DataPolicy, Record};
 use crate::types::state::State;
 use crate::types::{Digest, Version};
@@ -133,7 +133,7 @@ impl Store {
             self.disk.make_directory(path, 0o755)?;
         }
         // What its parents hand on to all that is made in them is no part of any release.
-        access_list::remove(&File::open(path).context("open", path)?)
+        access_list::remove(&open::directory(path).context("open", path)?)
             .context("take access lists off", path)?;
         // The mode given when it was made passed the umask.
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).context("set the mode of", path)?;
@@ -161,7 +161,7 @@ impl Store {
     fn begin(&self, version: &Version) -> Result<Staging, Error> {
         let root = self.layout.root();
         // Before the first write, so that no write-back error is missed.
-        let filesystem = File::open(root).context("open", root)?;
+        let filesystem = open::directory(root).context("open", root)?;
         let (path, index) = (self.layout.staging().join(version), self.layout.staged_index(version));
         let began = self.begin_span()?;
         self.clear(&path)?;

@@ -7,7 +7,7 @@
 mod reserve;
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::deep::Fixed;
-use super::ioctl;
+use super::{ioctl, open};
 use crate::types::escaped_path;
 
 /// A change that is about to be made.
@@ -439,7 +439,7 @@ fn sync_directory_of(path: &Path) -> io::Result<()> {
         Some(parent) => parent,
         None => Path::new("/"),
     };
-    File::open(parent)?.sync_all()
+    open::directory(parent)?.sync_all()
 }
 
 /// `<path>.<suffix>`, in the same directory.

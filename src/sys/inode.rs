@@ -1,7 +1,6 @@
 //! What a name really is: its mount, its device and its inode, as the kernel has them, whatever its path looks like.
 
 use std::ffi::{CStr, CString};
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -10,7 +9,7 @@ use std::path::Path;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, SFlag};
 
-use super::ioctl;
+use super::{ioctl, open};
 
 /// A subvolume's root always has this inode number on btrfs.
 const SUBVOLUME_INODE: u64 = 256;
@@ -112,7 +111,7 @@ pub fn of_path(path: &Path) -> io::Result<Inode> {
 pub fn open_parent(path: &Path) -> io::Result<(OwnedFd, CString)> {
     let name = path.file_name().ok_or_else(|| io::Error::other("it has no name"))?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok((File::open(parent)?.into(), CString::new(name.as_bytes()).map_err(io::Error::other)?))
+    Ok((open::directory(parent)?.into(), CString::new(name.as_bytes()).map_err(io::Error::other)?))
 }
 
 /// Opens a directory by its name in another one. No link is followed.

@@ -18,6 +18,8 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
 
+use super::open;
+
 const BTRFS_SUPER_MAGIC: u64 = 0x9123_683e;
 const XFS_SUPER_MAGIC: u64 = 0x5846_5342;
 const EXT4_SUPER_MAGIC: u64 = 0xef53;
@@ -264,7 +266,7 @@ pub fn create_subvolume(path: &Path) -> io::Result<()> {
 /// Takes a snapshot of the subvolume `source` at `path`, which must not exist. It is durable, with all that was written
 /// to `source` before, when this returns.
 pub fn snapshot(source: &Path, path: &Path, is_read_only: bool) -> io::Result<()> {
-    let source = File::open(source)?;
+    let source = open::directory(source)?;
     let flags = if is_read_only { READ_ONLY } else { 0 };
     let (parent, arguments) = arguments(path, i64::from(source.as_raw_fd()), flags)?;
     // SAFETY: as above; the descriptor in it is open until the end of this function.
@@ -283,7 +285,7 @@ pub fn delete_subvolume(path: &Path) -> io::Result<()> {
 
 /// Whether the subvolume at `path` refuses writes.
 pub fn is_read_only(path: &Path) -> io::Result<bool> {
-    let subvolume = File::open(path)?;
+    let subvolume = open::directory(path)?;
     let mut flags = 0;
     // SAFETY: the kernel writes one u64 to where the pointer shows.
     unsafe { raw::get_flags(subvolume.as_raw_fd(), &raw mut flags) }?;
@@ -295,7 +297,7 @@ pub fn is_pristine_snapshot(path: &Path) -> io::Result<bool> {
     if !is_subvolume(path)? {
         return Ok(false);
     }
-    let subvolume = File::open(path)?;
+    let subvolume = open::directory(path)?;
     let mut found = Box::new(SubvolumeInformation {
         tree: 0,
         name: [0; 256],
@@ -318,7 +320,7 @@ pub fn is_pristine_snapshot(path: &Path) -> io::Result<bool> {
 
 /// Makes the subvolume at `path` refuse or take writes. Does not make its files durable: sync before.
 pub fn set_read_only(path: &Path, is_read_only: bool) -> io::Result<()> {
-    let subvolume = File::open(path)?;
+    let subvolume = open::directory(path)?;
     let flags: u64 = if is_read_only { READ_ONLY } else { 0 };
     // SAFETY: the kernel reads one u64 from where the pointer shows.
     unsafe { raw::set_flags(subvolume.as_raw_fd(), &raw const flags) }?;
@@ -366,7 +368,7 @@ fn arguments(path: &Path, descriptor: i64, flags: u64) -> io::Result<(File, Box<
         name: [0; NAME_BYTES_MAX + 1],
     });
     arguments.name[..name.len()].copy_from_slice(name);
-    Ok((File::open(parent)?, arguments))
+    Ok((open::directory(parent)?, arguments))
 }
 
 /// While it lives, this thread is woken on time and not kept waiting: it goes before all ordinary processes, its timers

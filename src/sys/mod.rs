@@ -9,6 +9,7 @@ pub mod ioctl;
 pub mod lock;
 pub mod mounts;
 pub mod namespace;
+pub mod open;
 pub mod orphans;
 pub mod owned;
 pub mod place;

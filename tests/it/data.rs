@@ -224,8 +224,8 @@ fn a_release_that_mounts_in_a_subvolume_of_data_waits_for_a_person() {
     let node = TestNode::new(&[Health::Good, Health::Sick]).with_root(&root);
     let (late, runs) = (data.join("late"), node.path("runs"));
     node.add(&format!(
-        "[service.command]\nstart = 'cd {}; touch {runs}; if grep -q 2 current/VERSION; then mkdir -p data/late; mount -t \
-         tmpfs none data/late; touch data/late/inside; fi'\nstop = 'rm -f {runs}'\n",
+        "[service.command]\nstart = 'cd {}; touch {runs}; if grep -q 2 current/VERSION; then mkdir -p data/late; \
+         mountpoint -q data/late || mount -t tmpfs none data/late; touch data/late/inside; fi'\nstop = 'rm -f {runs}'\n",
         root.display(),
         runs = runs.display(),
     ));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, statfs};
 use xattr::FileExt as _;
 
-use super::{Context, Disk, Error, is_no_space, remove_if_there};
+use super::{Context, Disk, Error, is_no_space, open, remove_if_there};
 
 /// The reserve holds files of this size for the contents that one rollback writes,
 const RESERVE_DATA: (usize, usize) = (8, 256 << 10);
@@ -62,7 +62,7 @@ impl Disk {
             remove_if_there(file).context("free the reserve", file)?;
         }
         // The space comes back with the file system's next commit.
-        let folder = File::open(directory).context("free the reserve", directory)?;
+        let folder = open::directory(directory).context("free the reserve", directory)?;
         nix::unistd::syncfs(&folder).context("free the reserve", directory)?;
         work()
     }

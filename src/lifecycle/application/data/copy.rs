@@ -27,7 +27,7 @@ use xattr::FileExt as _;
 use super::leave::Leave;
 use crate::sys::disk::{self, Context as _};
 use crate::sys::inode::{self, Inode, names};
-use crate::sys::{access_list, ioctl};
+use crate::sys::{access_list, ioctl, open};
 
 /// How deep directories may be in each other: each level costs descriptors.
 pub(super) const DEPTH_MAX: usize = 200;
@@ -52,7 +52,7 @@ pub fn copy(from: &Path, to: &Path, leave: Leave<'_>) -> Result<(), disk::Error>
     let here = Ends { from: &from_parent, to: &to_parent };
     job.entry(&here, &from_name, &to_name).context_at("copy", || from.join(&job.path))?;
     for (path, flags) in &job.flags {
-        let file = File::open(path).context("open", path)?;
+        let file = open::to_look(path).context("open", path)?;
         // Who is not root may not set all of them.
         drop(ioctl::file_flags(&file).and_then(|now| ioctl::set_file_flags(&file, now | flags)));
     }

@@ -24,7 +24,7 @@ use super::restore::{back_name, first_free, is_there};
 use super::{Data, Error, copy};
 use crate::sys::disk::{self, Context as _};
 use crate::sys::inode::{self, Inode};
-use crate::sys::ioctl;
+use crate::sys::{ioctl, open};
 
 const FIXED: i32 = 0x20 | 0x10;
 
@@ -46,7 +46,7 @@ impl Data {
         aside: &Path,
         leave: Leave<'_>,
     ) -> Result<(), Error> {
-        let filesystem = File::open(path).context("open", path)?;
+        let filesystem = open::directory(path).context("open", path)?;
         let back = back_name(snapshot);
         let directory: OwnedFd = filesystem.try_clone().context("open", path)?.into();
         let top = inode::of(&directory).context("look at", path)?;
@@ -97,7 +97,7 @@ impl Data {
 
 /// Opens the directory that holds a path within another directory, without following a link.
 fn open_beneath(top: &Path, within: &Path) -> io::Result<OwnedFd> {
-    let mut directory: OwnedFd = File::open(top)?.into();
+    let mut directory: OwnedFd = open::directory(top)?.into();
     for part in within.parent().unwrap_or(Path::new("")).iter() {
         let name = std::ffi::CString::new(part.as_bytes()).map_err(io::Error::other)?;
         directory = inode::open_directory(&directory, &name)?;
@@ -130,7 +130,7 @@ impl Exchange<'_> {
             }
             self.rename((from, &name), AT_FDCWD, &first_free(&self.aside.join(&inner)), &inner)?;
         }
-        let away_file = File::open(&away).context("open", &away)?;
+        let away_file = open::directory(&away).context("open", &away)?;
         Ok(same_metadata(from, &away_file).context("set owner and mode of", &away)?)
     }
 

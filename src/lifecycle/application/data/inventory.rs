@@ -20,7 +20,7 @@ use super::snapshot::Method;
 use super::{Data, Entry, Error, Kind, parent_of};
 use crate::sys::disk::Context as _;
 use crate::sys::inode::{self, Inode};
-use crate::sys::{ioctl, mounts};
+use crate::sys::{ioctl, mounts, open};
 use crate::types::record::DataPolicy;
 
 /// How it is found out whether blocks can be shared.
@@ -123,9 +123,12 @@ impl Data {
     pub(super) fn method(&self, entry: &Entry, probing: Probing) -> Result<Method, Error> {
         let path = &entry.path;
         let unfit = |why| Err(Error::Unfit { path: path.clone(), why });
-        let parent = match fs::File::open(parent_of(path)) {
+        let parent = match open::directory(parent_of(path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return unfit("the directory that is to hold it is not there: make it first");
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                return unfit("what is to hold it is no directory");
             }
             parent => parent.context("open", parent_of(path))?,
         };

@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 use crate::lifecycle::settings::{Data as Entry, Settings};
 use crate::store::Store;
 use crate::sys::disk::{self, Context as _, Disk};
-use crate::sys::inode;
+use crate::sys::{inode, open};
 use crate::types::record::DataPolicy;
 use crate::types::{Size, escaped_path};
 
@@ -208,7 +208,7 @@ impl Data {
     /// Whether a rename between this directory and `.cutover` can work: they are on one mount and one device.
     fn is_on_our_mount(&self, directory: &Path) -> Result<bool, Error> {
         let volume = |path: &Path| {
-            let found = std::fs::File::open(path).and_then(|directory| inode::of(&directory));
+            let found = open::directory(path).and_then(|directory| inode::of(&directory));
             found.map(|found| (found.mount, found.device)).context("look at", path)
         };
         Ok(volume(directory)? == volume(&self.private)?)

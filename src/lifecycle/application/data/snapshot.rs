@@ -13,7 +13,7 @@ use super::restore::{back_name, is_there};
 use super::{Data, Entry, Error, Kind, copy, own_name, parent_of, read_index};
 use crate::store::{Layout, Store};
 use crate::sys::disk::Context as _;
-use crate::sys::ioctl;
+use crate::sys::{ioctl, open};
 use crate::types::ReleaseId;
 use crate::types::record::{DataPolicy, DataSnapshot};
 
@@ -199,7 +199,7 @@ impl Data {
         private.push(".part");
         let private = PathBuf::from(private);
         // Opened before the first write, to learn of all that go wrong.
-        let filesystem = File::open(parent_of(&private)).context("open", parent_of(&private))?;
+        let filesystem = open::directory(parent_of(&private)).context("open", parent_of(&private))?;
         let leave = Leave::of(&item.leave);
         if !self.copy_whole(path, &private, leave, writers)? {
             let why = "it changed each time while it was copied: services that write to it must be stopped, so \

@@ -1,6 +1,5 @@
 //! Whether data could be brought back, tried or looked at before anybody counts on it.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +14,7 @@ use super::snapshot::Method;
 use super::{Data, Entry, Error, Kind, parent_of};
 use crate::sys::disk::Context as _;
 use crate::sys::inode::{self, Inode};
-use crate::sys::{ioctl, mounts};
+use crate::sys::{ioctl, mounts, open};
 use crate::types::record::{DataPolicy, DataSnapshot};
 
 /// The name of the empty directories.
@@ -139,7 +138,7 @@ impl Data {
     pub(super) fn refuse_unmovable(&self, item: &DataSnapshot, snapshot: &Path) -> Result<(), Error> {
         let path = Path::new(&item.path);
         self.refuse_borders(item, snapshot)?;
-        let parent = File::open(parent_of(path)).context("open", parent_of(path))?;
+        let parent = open::directory(parent_of(path)).context("open", parent_of(path))?;
         let above = inode::of(&parent).context("look at", parent_of(path))?;
         self.refuse_fixed(path, inode::of_path(path).ok().as_ref(), &above)
     }
@@ -197,12 +196,13 @@ impl Data {
 
     /// Whether the directories that data go to and come from take what is of their project.
     fn are_projects_one(&self, path: &Path) -> Result<bool, Error> {
-        let project = |path: &Path| ioctl::project(File::open(path)?);
-        let own = project(path).context("look at", path)?;
+        let own = open::to_look(path).and_then(ioctl::project).context("look at", path)?;
         let away = self.place(Kind::Aside, path, "x/x")?;
         let away = away.ancestors().skip(1).find(|directory| directory.exists()).unwrap_or(path);
         for directory in [parent_of(path), away] {
-            if !project(directory).context("look at", directory)?.takes(own) {
+            let project =
+                open::directory(directory).and_then(ioctl::project).context("look at", directory)?;
+            if !project.takes(own) {
                 return Ok(false);
             }
         }
@@ -234,7 +234,7 @@ impl Data {
                       first, or go back with `--data keep`",
             });
         }
-        let open = |path: &Path| -> io::Result<inode::Inode> { inode::of(File::open(path)?) };
+        let open = |path: &Path| -> io::Result<inode::Inode> { inode::of(open::directory(path)?) };
         let here = open(parent_of(path)).context("look at", parent_of(path))?;
         let there = open(parent_of(snapshot)).context("look at", parent_of(snapshot))?;
         if (here.mount, here.device) == (there.mount, there.device) || item.method == Method::Btrfs.name() {
