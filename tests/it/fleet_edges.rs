@@ -400,6 +400,22 @@ fn a_wave_of_nobody_is_not_waited_for() {
     assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
 }
 
+/// The others are done, and each of their runs only looks in: none of them waits for one that will never decide.
+#[test]
+fn a_member_that_refuses_and_is_the_first_in_the_order_keeps_no_rollout_open() {
+    let fleet = Fleet::new(2, "rolling", "");
+    assert_eq!(code(&fleet.run(0, &["mark-bad", "2", "--reason", "not on this one"])), 0);
+    fleet.propose("2");
+    assert_eq!(code(&fleet.run(0, &["update", "--no-wait"])), 15);
+    assert_eq!(code(&fleet.run(1, &["update"])), 0);
+    for _ in 0..3 {
+        fleet.run(1, &["update"]);
+    }
+    let shown = fleet.run(1, &["fleet", "status", "--json"]);
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!((shown["outcome"].as_str(), fleet.active(1).as_str()), (Some("kept"), "2"), "{}", fleet.why());
+}
+
 #[test]
 fn a_damaged_file_of_the_fleet_itself_is_put_back_by_a_member() {
     let fleet = Fleet::new(1, "synchronous", "");

@@ -14,6 +14,7 @@ mod rolling;
 mod starting;
 mod synchronous;
 mod take;
+mod turns;
 mod words;
 
 use std::time::Duration;
@@ -47,9 +48,6 @@ use crate::types::{Digest, ReleaseId};
 
 /// How many steps are taken without a pause: more than a rollout has.
 const STEPS_MAX: usize = 24;
-/// How many members look at the facts of all others: the rest go by the gates. When these have decided nothing, the next
-/// so many take over. So the fleet reads its facts a few times, however large it is.
-const ON_DUTY: usize = 5;
 
 /// Says what keeps a node from switching to a release now.
 pub type Obstacle<'a> = Box<dyn Fn(&ReleaseId) -> Option<NotYet> + 'a>;
@@ -64,6 +62,8 @@ pub struct Member<'a> {
     kept: Kept,
     following: Option<Following<'a>>,
     turns: Turns,
+    /// It only looks in, between updates: nobody is let go first, for the next run would begin to wait anew.
+    looks_in: bool,
     /// By the clock of this boot, in milliseconds: when members' facts were read last.
     scanned: Option<Ms>,
     beaten: Option<Duration>,
@@ -131,6 +131,7 @@ impl<'a> Member<'a> {
             kept,
             following: None,
             turns: Turns::default(),
+            looks_in: false,
             scanned: None,
             beaten: None,
             place_seen: None,
@@ -243,35 +244,6 @@ impl<'a> Member<'a> {
             Heard::Away(why) | Heard::Bad(why) => Some(why.clone()),
         };
         self.heed(heard);
-    }
-
-    /// Whether it is this node's turn, and time, to read the facts of members.
-    fn may_scan(&mut self, what: &str, poll: Ms, rank: usize, members: usize) -> bool {
-        let now = self.steady();
-        let shift = self.decider_step() * ON_DUTY as Ms;
-        let waited = self.turns.wanted_for(what, now);
-        let groups = members.div_ceil(ON_DUTY).max(1);
-        // Where nobody waits for others, all are on duty.
-        let is_on_duty = |shifts: Ms| rank / ON_DUTY == usize::try_from(shifts).unwrap_or(0) % groups;
-        if !waited.checked_div(shift).is_none_or(is_on_duty) {
-            return false;
-        }
-        let pause = poll * (rank % ON_DUTY) as Ms;
-        let is_due = self.scanned.is_none_or(|last| now - last >= pause);
-        if is_due {
-            self.scanned = Some(now);
-        }
-        is_due
-    }
-
-    fn decider_step(&self) -> Ms {
-        Ms::try_from(self.settings.decider_step.0.as_millis()).unwrap_or(0)
-    }
-
-    /// Whether those before this node in the order have had their time.
-    fn is_my_turn(&mut self, what: &str, rank: usize) -> bool {
-        let (now, wait) = (self.steady(), self.decider_step() * (rank % ON_DUTY) as Ms);
-        self.turns.has_come(what, now, wait)
     }
 
     fn poll(&self) -> Duration {

@@ -357,7 +357,7 @@ impl Member<'_> {
                 return Ok(Some(again(&f.rollout)));
             }
             (Stage::Rolling(_), Some(Following::Rolling(_))) => {
-                match (self.advance_rolling()?, part.before) {
+                match (self.look_in_rolling()?, part.before) {
                     (Next::GoBack, Some(version)) => {
                         return Ok(Some(Taken::GoBack { number: part.rollout, version }));
                     }
