@@ -199,16 +199,15 @@ fn previous(
 ) -> Option<Previous> {
     let is_active = |version: &Version| active.is_some_and(|active| active.version == *version);
     let switched = record.filter(|record| record.intent == Intent::Update && is_active(&record.to.version));
-    let (installed, mut coming, new, has_copy) = match switched {
-        Some(record) => (before_trial(state, record)?, record.data.clone(), Some(&record.to.version), true),
+    let (installed, mut coming, new) = match switched {
+        Some(record) => (before_trial(state, record)?, record.data.clone(), Some(&record.to.version)),
         None => {
             // What was committed last, unless it is active; the journal of an update may be lost.
             let known = [&state.committed, &state.previous].into_iter().flatten();
             let installed = known.into_iter().find(|kept| !is_active(&kept.release.version))?.clone();
             let copy = DataCopies::new(store).of(&installed.release).ok().flatten();
-            let has_copy = copy.is_some();
             let data = copy.map(|copy| copy.items).unwrap_or_default();
-            (installed, data, active.map(|active| &active.version), has_copy)
+            (installed, data, active.map(|active| &active.version))
         }
     };
     let Installed { release, serial, since, .. } = installed;
@@ -216,21 +215,18 @@ fn previous(
         return None;
     }
     let old = Some(&release.version);
-    let back = new.map(|new| DataBack { settings, store, asked: None, old, new });
-    // An update under way is gone back from with what was copied for it; else plain `rollback` asks for a copy of all.
-    let uncopied =
-        back.as_ref().filter(|_| record.is_none()).map(|back| back.uncopied(&coming)).unwrap_or_default();
-    coming.retain(|copy| back.as_ref().is_some_and(|back| back.decide(&copy.path) == Decision::Restore));
+    coming.retain(|copy| {
+        new.is_some_and(|new| {
+            let back = DataBack { settings, store, asked: None, old, new };
+            back.decide(&copy.path) == Decision::Restore
+        })
+    });
     let restores = !coming.is_empty();
     // Only who may look into `.cutover` can tell.
     let is_seen = std::fs::read_dir(store.layout.private()).is_ok();
     let why_not = match store.tree(&release.version) {
         _ if active.is_none() => Some(NONE_ACTIVE.to_owned()),
         Err(error) => Some(chain(&error)),
-        Ok(_) if is_seen && !uncopied.is_empty() => {
-            let paths = if has_copy { uncopied } else { Vec::new() };
-            Some(chain(&Error::NoCopy { back_to: release.clone(), paths, named: None }))
-        }
         Ok(_) if is_seen => {
             Data::of(store, settings).check_way_back(&coming).err().map(|error| chain(&error))
         }
