@@ -14,6 +14,11 @@ pub fn directory(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)
 }
 
+/// Names what stands there, whatever it is, without opening it (`O_PATH`, open(2)): for `statx` alone.
+pub fn name(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)
+}
+
 /// Opens a file or directory to look at it. What is neither is an error.
 pub fn to_look(path: &Path) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
@@ -36,6 +41,10 @@ mod tests {
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
         assert_eq!(super::directory(&fifo).unwrap_err().kind(), io::ErrorKind::NotADirectory);
         assert!(to_look(&fifo).is_err() && to_look(Path::new("/dev/null")).is_err());
-        assert!(super::directory(directory.path()).is_ok() && to_look(directory.path()).is_ok());
+        assert!(
+            name(&fifo).is_ok()
+                && super::directory(directory.path()).is_ok()
+                && to_look(directory.path()).is_ok()
+        );
     }
 }

@@ -156,3 +156,22 @@ fn what_is_to_be_left_in_place_is_not_named_through_a_link() {
         assert_eq!(checked.status.code(), Some(code), "{left}: {}", text(&checked.stderr));
     }
 }
+
+/// To open a FIFO waits for its other end: nothing here does.
+#[test]
+fn data_below_what_is_no_directory_are_refused_and_nothing_is_waited_for() {
+    let node = TestNode::new(&[Health::Good, Health::Good]);
+    assert_eq!(node.update(1), 0);
+    let fifo = node.path("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    for path in [fifo.join("inner"), fifo] {
+        let node = node.copy();
+        node.add(&format!("[[data]]\npath = '{}'\non_rollback = 'restore'\n", path.display()));
+        let archive = node.archive(2);
+        for words in [&["config", "check"][..], &["update", archive.to_str().unwrap(), "--allow-unsigned"]] {
+            let (code, error) = error_of(&node, words);
+            assert!(code == 2 && error.contains("director"), "{words:?}: {code} {error}");
+        }
+        assert_eq!(node.active().as_deref(), Some("1"));
+    }
+}

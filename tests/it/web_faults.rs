@@ -237,7 +237,7 @@ fn an_address_that_nobody_can_read_from_is_refused_by_its_configuration() {
         ("FILE:///mnt/releases", true),
         ("ftp://releases.example/shop", false),
         ("https://forge.example/d/{tag}", false),
-        ("https://forge.example/d/{release}", false),
+        ("https://forge.example/d/{release}", true),
         ("https://me:secret@releases.example/", false),
         ("releases", false),
         ("https:///shop", false),

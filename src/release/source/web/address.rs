@@ -53,10 +53,6 @@ impl Address {
             let problem = "only `{release}` and `{file}` can stand in braces, and not in the host's name";
             return Err(Error::Address { address: without_secrets(text), problem });
         }
-        if address.path.contains(RELEASE) && !address.path.contains(FILE) {
-            let problem = "where `{release}` stands `{file}` must, too: else all files have one address";
-            return Err(Error::Address { address: without_secrets(text), problem });
-        }
         Ok(address)
     }
 
