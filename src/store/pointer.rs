@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{Error, Store};
 use crate::sys::disk::{self, Context, Disk};
-use crate::sys::inode;
+use crate::sys::{inode, open};
 use crate::types::{Version, escaped_path};
 
 /// What `current` is.
@@ -98,7 +98,7 @@ impl Store {
     /// Refuses a root in which no link can be replaced. To be asked before anything stops.
     pub fn ensure_pointer_moves(&self) -> Result<(), Error> {
         let root = self.layout.root();
-        let directory = fs::File::open(root).context("open", root)?;
+        let directory = open::location(root).context("open", root)?;
         if inode::of(&directory).context("look at", root)?.is_fixed {
             let why = "it is immutable or append-only: `chattr -i -a` lets `current` move again".to_owned();
             return Err(Error::Root { root: root.to_owned(), why });

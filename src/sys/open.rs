@@ -14,8 +14,8 @@ pub fn directory(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)
 }
 
-/// Names what stands there, whatever it is, without opening it (`O_PATH`, open(2)): for `statx` alone.
-pub fn name(path: &Path) -> io::Result<File> {
+/// What stands there, whatever it is, without opening it (`O_PATH`, open(2)): for `statx` alone.
+pub fn location(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)
 }
 
@@ -42,7 +42,7 @@ mod tests {
         assert_eq!(super::directory(&fifo).unwrap_err().kind(), io::ErrorKind::NotADirectory);
         assert!(to_look(&fifo).is_err() && to_look(Path::new("/dev/null")).is_err());
         assert!(
-            name(&fifo).is_ok()
+            location(&fifo).is_ok()
                 && super::directory(directory.path()).is_ok()
                 && to_look(directory.path()).is_ok()
         );

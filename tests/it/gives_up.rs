@@ -3,8 +3,12 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::node::{Health, TestNode};
+use crate::node::{Health, TestNode, all_at_once};
+
+/// Data beside those that each node has.
+const SECOND: &str = "[[data]]\npath = 'PLACE/second/own'\non_rollback = 'restore'\n";
 
 /// A node whose service is a file that is there while it runs. What `broken` holds is done once it has stopped.
 fn node(releases: &[Health], more: &str) -> TestNode {
@@ -64,10 +68,10 @@ fn a_release_whose_data_were_not_moved_serves_on() {
     }
 }
 
+/// A directory that holds data has become a file: nothing is moved, so the release serves on with its own data.
 #[test]
-fn a_release_whose_data_cannot_come_back_keeps_them_whole() {
-    let node =
-        node(&[Health::Good, Health::Good], "[[data]]\npath = 'PLACE/second/own'\non_rollback = 'restore'\n");
+fn data_whose_directory_is_gone_stop_going_back_before_anything_is_moved() {
+    let node = node(&[Health::Good, Health::Good], SECOND);
     let second = node.root().join("second");
     assert_eq!(node.update(2), 0);
     fs::write(node.data().join("records"), "of 2").unwrap();
@@ -75,12 +79,55 @@ fn a_release_whose_data_cannot_come_back_keeps_them_whole() {
         .unwrap();
     assert_eq!(node.code(&["rollback"]), 14);
     assert_eq!((node.active().as_deref(), records(&node).as_str()), (Some("2"), "of 2"));
+    assert!(node.path("runs").exists(), "nothing serves, though release 2 and its data are whole");
     fs::remove_file(node.path("broken")).unwrap();
     fs::remove_file(&second).unwrap();
     fs::rename(node.root().join("away"), &second).unwrap();
     assert_eq!(node.code(&["recover"]), 0);
-    assert_eq!(node.active().as_deref(), Some("1"));
+    assert_eq!((node.active().as_deref(), records(&node).as_str()), (Some("1"), "of 1"));
     assert!(node.path("runs").exists());
+}
+
+/// Each change of a rollback fails, and all that come after it: whatever runs then, all of its data are its own.
+#[test]
+fn a_release_never_runs_on_data_of_which_a_part_went_back() {
+    let begin = || {
+        let node = node(&[Health::Good, Health::Good], SECOND);
+        let own = node.root().join("second/own/records");
+        fs::write(&own, "of 1").unwrap();
+        assert_eq!(node.update(2), 0);
+        for file in [node.data().join("records"), own] {
+            fs::write(file, "of 2").unwrap();
+        }
+        node
+    };
+    let written_by = |node: &TestNode| {
+        let own = fs::read_to_string(node.root().join("second/own/records")).ok();
+        (fs::read_to_string(node.data().join("records")).ok(), own)
+    };
+    let whole = begin();
+    let notes = whole.path("changes");
+    let output = whole.command(&["rollback"]).env("CUTOVER_COUNT_CHANGES", &notes).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let changes: Vec<usize> = (0..fs::read_to_string(&notes).unwrap().lines().count()).collect();
+    let (halves, begin) = (AtomicUsize::new(0), &begin);
+    all_at_once(&changes, |first| {
+        let node = begin();
+        let output = node.command(&["rollback"]).env("CUTOVER_STOP_BEFORE", format!("{first}+:eio")).output();
+        let what = format!("from change {first} on: {:?}", output.unwrap());
+        let (active, data) = (node.active().unwrap(), written_by(&node));
+        let all_of = |version: &str| {
+            let all = Some(format!("of {version}"));
+            (all.clone(), all)
+        };
+        halves.fetch_add(usize::from(data.0 != data.1), Ordering::Relaxed);
+        assert!(!node.path("runs").exists() || data == all_of(&active), "{what}: {active} runs on {data:?}");
+        node.code(&["recover"]);
+        let active = node.active().unwrap();
+        assert!(node.path("runs").exists() && !node.has_journal(), "{what}");
+        assert_eq!(written_by(&node), all_of(&active), "{what}");
+    });
+    assert!(halves.into_inner() > 0, "none of {} stops came between the data", changes.len());
 }
 
 #[test]

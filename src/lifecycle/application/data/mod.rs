@@ -208,7 +208,7 @@ impl Data {
     /// Whether a rename between this directory and `.cutover` can work: they are on one mount and one device.
     fn is_on_our_mount(&self, directory: &Path) -> Result<bool, Error> {
         let volume = |path: &Path| {
-            let found = open::name(path).and_then(|directory| inode::of(&directory));
+            let found = open::location(path).and_then(|directory| inode::of(&directory));
             found.map(|found| (found.mount, found.device)).context("look at", path)
         };
         Ok(volume(directory)? == volume(&self.private)?)

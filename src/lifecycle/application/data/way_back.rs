@@ -234,7 +234,7 @@ impl Data {
                       first, or go back with `--data keep`",
             });
         }
-        let open = |path: &Path| -> io::Result<inode::Inode> { inode::of(open::name(path)?) };
+        let open = |path: &Path| -> io::Result<inode::Inode> { inode::of(open::location(path)?) };
         let here = open(parent_of(path)).context("look at", parent_of(path))?;
         let there = open(parent_of(snapshot)).context("look at", parent_of(snapshot))?;
         if (here.mount, here.device) == (there.mount, there.device) || item.method == Method::Btrfs.name() {
