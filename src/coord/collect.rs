@@ -46,12 +46,7 @@ impl Operator<'_> {
         let old = all.len().saturating_sub(terms.keep.max(1));
         let mut collected = Collected::default();
         for number in all.into_iter().take(old).filter(|number| Some(*number) != newest_kept) {
-            let rollout = match self.rollout(fleet, number) {
-                Ok(rollout) => rollout,
-                Err(Error::Unreachable(why)) => return Err(Error::Unreachable(why)),
-                // What is no proposal was never a rollout.
-                Err(Error::Refused(_) | Error::Lost { .. }) => continue,
-            };
+            let Some(rollout) = self.readable(fleet, number)? else { continue };
             let age = Duration::try_from(terms.now.duration_since(rollout.proposal.created));
             if age.unwrap_or_default() < terms.older {
                 continue;
@@ -72,10 +67,20 @@ impl Operator<'_> {
         Ok(collected)
     }
 
+    /// A rollout by its number; nothing where what stands there is no proposal. Storage that does not answer is another matter:
+    /// what it holds counts.
+    pub fn readable(&mut self, fleet: &Fleet, number: u64) -> Result<Option<Rollout>, Error> {
+        match self.rollout(fleet, number) {
+            Ok(rollout) => Ok(Some(rollout)),
+            Err(Error::Unreachable(why)) => Err(Error::Unreachable(why)),
+            Err(Error::Refused(_) | Error::Lost { .. }) => Ok(None),
+        }
+    }
+
     /// The newest rollout that was kept.
     pub fn newest_kept(&mut self, fleet: &Fleet, all: &[u64]) -> Result<Option<u64>, Error> {
         for number in all.iter().rev() {
-            let Ok(rollout) = self.rollout(fleet, *number) else { continue };
+            let Some(rollout) = self.readable(fleet, *number)? else { continue };
             let stands = self.standing(&rollout)?;
             if matches!(stands, Standing::Ended(ended) if ended.how == How::Kept) {
                 return Ok(Some(*number));
@@ -89,7 +94,7 @@ impl Operator<'_> {
         const LOOKED_AT: usize = 64;
         let mut kept = Vec::new();
         for number in all.iter().rev().take(LOOKED_AT) {
-            let Ok(rollout) = self.rollout(fleet, *number) else { continue };
+            let Some(rollout) = self.readable(fleet, *number)? else { continue };
             let stands = self.standing(&rollout)?;
             if matches!(stands, Standing::Ended(ended) if ended.how == How::Kept) {
                 kept.push(rollout);

@@ -24,6 +24,10 @@ impl Operator<'_> {
             Heard::Yes => Ok(()),
             Heard::Away(why) | Heard::Bad(why) => Err(Error::Unreachable(why)),
         };
+        if rollout.is_signed() {
+            // What nobody believes would only damage the gate that it is put in.
+            self.seal(&rollout.decisions().gate("void"), &self.void_of(rollout, why))?;
+        }
         // Its proposer may have died between the proposal's directory and the proposal, or storage lost it.
         let _ = self.board.prepare(&rollout.decisions().directory());
         if rollout.proposal.mode == Mode::Rolling {
@@ -131,10 +135,13 @@ impl Operator<'_> {
     }
 
     fn put_void(&mut self, rollout: &Rollout, why: &str) -> Result<&'static str, Error> {
-        let (number, proposal, by) = (rollout.number, rollout.digest, self.by.clone());
-        let fact = Fact::Void(facts::Void { rollout: number, proposal, by, why: why.to_owned() });
-        self.put_own(&rollout.decisions().gate("void"), &fact)?;
+        self.put_own(&rollout.decisions().gate("void"), &self.void_of(rollout, why))?;
         Ok("void")
+    }
+
+    fn void_of(&self, rollout: &Rollout, why: &str) -> Fact {
+        let (number, proposal, by) = (rollout.number, rollout.digest, self.by.clone());
+        Fact::Void(facts::Void { rollout: number, proposal, by, why: why.to_owned() })
     }
 
     /// Lets a rollout go on without whoever holds this ticket.

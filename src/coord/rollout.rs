@@ -1,6 +1,6 @@
 //! A rollout as its members follow it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::board::{Board, Listed};
 use super::facts::names::Decisions;
@@ -128,6 +128,14 @@ pub fn numbers(board: &mut dyn Board) -> Result<(Vec<u64>, Vec<u64>), String> {
             let taken = proposals.iter().copied().chain(removed).collect();
             Ok((proposals, taken))
         }
+        Listed::Unreachable(why) => Err(why),
+    }
+}
+
+/// The numbers under which somebody has proposed, whatever is left of the proposal: they have a directory of decisions.
+pub fn begun(board: &mut dyn Board) -> Result<BTreeSet<u64>, String> {
+    match board.list(names::ROLLOUTS) {
+        Listed::Names(names) => Ok(names.iter().filter_map(|name| names::decided_of(name)).collect()),
         Listed::Unreachable(why) => Err(why),
     }
 }

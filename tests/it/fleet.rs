@@ -170,7 +170,7 @@ soak = "0s"
     }
 
     /// The same, by the clock that this node has at the moment.
-    fn command_in_its_time(&self, number: usize, words: &[&str]) -> Command {
+    pub fn command_in_its_time(&self, number: usize, words: &[&str]) -> Command {
         let command = self.command(number, words);
         let Ok(offset) = std::fs::read_to_string(self.clock(number)) else { return command };
         let mut faked = Command::new("faketime");

@@ -421,12 +421,14 @@ fn a_damaged_file_of_the_fleet_itself_is_put_back_by_a_member() {
     let fleet = Fleet::new(1, "synchronous", "");
     let file = fleet.share().join(names::FLEET);
     let before = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, "").unwrap();
-    let stuck = fleet.run(0, &["update"]);
-    assert!(code(&stuck) == 17 && told(&stuck).contains("cutover fleet repair"), "{stuck:?}");
-    let repaired = fleet.run(0, &["fleet", "repair"]);
-    assert!(code(&repaired) == 0 && told(&repaired).contains("FLEET"), "{repaired:?}");
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
+    for is_gone in [false, true] {
+        if is_gone { std::fs::remove_file(&file) } else { std::fs::write(&file, "") }.unwrap();
+        let stuck = fleet.run(0, &["update"]);
+        assert!(code(&stuck) == 17 && told(&stuck).contains("cutover fleet repair"), "{stuck:?}");
+        let repaired = fleet.run(0, &["fleet", "repair"]);
+        assert!(code(&repaired) == 0 && told(&repaired).contains("FLEET"), "{repaired:?}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
+    }
     // What is damaged elsewhere is nobody's to mend.
     std::fs::write(&file, "").unwrap();
     std::fs::rename(fleet.share().join("nodes/n0"), fleet.share().join("nodes/n1")).unwrap();

@@ -30,6 +30,7 @@ mod fleet;
 mod fleet_edges;
 mod fleet_fire;
 mod fleet_known;
+mod fleet_losses;
 mod fleet_signed;
 mod fleet_words;
 mod format;

@@ -16,7 +16,7 @@ use crate::coord::facts::{Fact, Fleet, names};
 use crate::coord::look::{Found, Look, Trust, look, put};
 use crate::coord::operate;
 use crate::coord::voice::Voice;
-use crate::lifecycle::fleet::{self, Kept, Trouble, believe};
+use crate::lifecycle::fleet::{self, Kept, Stage, Trouble, believe};
 use crate::lifecycle::node;
 use crate::sys::disk;
 
@@ -87,6 +87,12 @@ pub fn import(context: &Context, args: &ImportArgs) -> Result<u8, Error> {
         let Some(part) = kept.part().cloned() else {
             return Err(Error::Fleet("this node waits for no outcome".into()));
         };
+        if let Stage::Rolling(_) = part.stage {
+            return Err(Error::Fleet(format!(
+                "rollout {} is a rolling one, in which no node waits for an outcome: it goes on when the storage is back",
+                part.rollout
+            )));
+        }
         let proposal = names::proposal(part.rollout);
         let facts: BTreeMap<String, String> =
             exported.into_iter().map(|fact| (fact.name, fact.text)).collect();
@@ -164,6 +170,9 @@ pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8, Error> {
     };
     let fleet_file = put_back_fleet_file(context, &kept)?;
     if kept.own.last.is_none() && kept.part().is_none() {
+        if args.accept {
+            kept.change(|own| own.followed = None)?;
+        }
         let text = if fleet_file { "put back: FLEET" } else { "this node remembers no rollout" };
         let put_back: Vec<_> = fleet_file.then_some(names::FLEET).into_iter().collect();
         context.output.result(&json!({ "put_back": put_back }), text);
@@ -202,12 +211,12 @@ pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// Puts back the file that says whose directory it is, where that was damaged and the node's own entry stands beside it. Whether
+/// Puts back the file that says whose directory it is, where that is gone or was damaged and the node's own entry stands beside it. Whether
 /// it did.
 fn put_back_fleet_file(context: &Context, kept: &Kept) -> Result<bool, Error> {
     let settings = settings(context)?;
     let mut board = super::board(settings, "operator", None);
-    let Look::Bad(_) = look(&mut board, names::FLEET) else { return Ok(false) };
+    let (Look::Bad(_) | Look::Absent) = look(&mut board, names::FLEET) else { return Ok(false) };
     let unreachable = |why| Err(Error::Unreachable(why));
     let own = &kept.own;
     let directory = names::node(&own.node);
@@ -221,7 +230,8 @@ fn put_back_fleet_file(context: &Context, kept: &Kept) -> Result<bool, Error> {
     });
     if !is_mine {
         return Err(Error::Fleet(
-            "`FLEET` says nothing, and this node has no entry beside it: whose directory is it?".into(),
+            "`FLEET` is gone or says nothing, and this node has no entry beside it: whose directory is it?"
+                .into(),
         ));
     }
     if let Done::Unreachable(why) = board.remove(names::FLEET) {
@@ -278,6 +288,7 @@ fn usurped(context: &Context, kept: &mut Kept, number: u64, is_accepted: bool) -
         own.part = None;
         own.list = 0;
         own.stays_after = None;
+        own.followed = None;
     })?;
     let text = "this node follows the storage as it is: what the fleet runs there is what counts";
     context.output.result(&json!({"put_back": [], "accepted": true}), text);

@@ -183,6 +183,9 @@ fn gates(follow: &Synchronous<'_>, now: Timestamp) -> Vec<Gate> {
     gates
 }
 
+/// What becomes of a synchronous rollout in which nobody has a part any more.
+pub const NOBODY_IS_LEFT: &str = "nobody is left to decide, and `cutover fleet abort` ends it";
+
 fn waits(follow: &Synchronous<'_>, now: Timestamp) -> Waits {
     let view = &follow.view;
     if let (Some(Plan::Commit { at }), None) = (view.plan, view.go)
@@ -190,11 +193,16 @@ fn waits(follow: &Synchronous<'_>, now: Timestamp) -> Waits {
     {
         return Waits { otherwise: format!("waits for its moment, {}", clock(now, at)), ..Waits::default() };
     }
+    let otherwise = if view.members.iter().all(|member| member.waived) {
+        format!("all members are waived: {NOBODY_IS_LEFT}")
+    } else {
+        "waits for a decision".into()
+    };
     let missing = |what, since, is_missing: fn(&Member) -> bool| Waits {
         what,
         who: follow.who(is_missing).iter().map(ToString::to_string).collect(),
         since,
-        otherwise: "waits for a decision".into(),
+        otherwise: otherwise.clone(),
     };
     let made = |gate: rules::Gate| match follow
         .texts
@@ -297,7 +305,13 @@ fn rolling(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -> Re
 /// What a rolling rollout comes to when everybody of the open waves has had a turn.
 fn nobody_to_wait_for(follow: &Rolling<'_>) -> String {
     let view = &follow.view;
-    if !view.are_good(view.wave + 1) {
+    let spent: Vec<_> = follow.spent().map(ToString::to_string).collect();
+    if let (false, Some(first)) = (view.are_good(view.wave + 1), spent.first()) {
+        let names = spent.join(", ");
+        format!(
+            "{names} had a turn, and does not run it: `cutover fleet waive {first}` lets the others go on"
+        )
+    } else if !view.are_good(view.wave + 1) {
         "waits for a member to take its turn".into()
     } else if view.are_good(u32::MAX) {
         "all have it; the next run of any member ends it".into()

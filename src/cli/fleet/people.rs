@@ -3,13 +3,14 @@
 use serde_json::json;
 
 use super::args::{MembersArgs, ReplaceArgs};
-use super::{board, ensure_signer, has, here, kept, keys, machine_id, settings, with_operator};
+use super::propose::newest_open;
+use super::{board, ensure_signer, has, here, kept, keys, machine_id, remembered, settings, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::Error;
 use crate::cli::output::table;
 use crate::coord::NodeName;
-use crate::coord::board::Listed as Names;
-use crate::coord::facts::{Listed, names};
+use crate::coord::board::{Listed as Names, Read};
+use crate::coord::facts::{Fleet, Listed, names};
 use crate::coord::look::Trust;
 use crate::coord::operate::{self, Operator};
 use crate::lifecycle::fleet::{KeyFile, Member, Newcomer, join as join_fleet, new_id, own_key};
@@ -77,6 +78,7 @@ pub fn members(context: &Context, args: &MembersArgs) -> Result<u8, Error> {
     if is_change {
         ensure_signer(context)?;
     }
+    let seen = remembered(context).map_or(0, |kept| kept.own.list);
     with_operator(context, |operator| {
         let fleet = operate::fleet(operator.board, &name)?;
         let mut joined = operator.joined(&fleet)?;
@@ -106,12 +108,28 @@ pub fn members(context: &Context, args: &MembersArgs) -> Result<u8, Error> {
                 return Err(operate::Error::Refused(format!("`{stranger}` has not joined the fleet")).into());
             }
             entries.sort_by(|one, other| one.node.cmp(&other.node));
-            list = Some(operator.write_members(&fleet, entries)?);
+            let mut written = operator.write_members(&fleet, entries)?;
+            // Where the storage went back in time, nobody believes a list older than one that was seen.
+            while written.list < seen {
+                written = operator.write_members(&fleet, written.members)?;
+            }
+            list = Some(written);
+            for node in &args.remove {
+                say_who_waits(context, operator, &fleet, node);
+            }
         }
         let (number, entries) = list.map(|list| (list.list, list.members)).unwrap_or_default();
         let mut rows = vec![vec!["NODE".into(), "STATE".into(), "GROUPS".into()]];
+        let state = |entry: &Listed| match joined.iter().find(|id| id.node == entry.node) {
+            _ if entry.instance.is_empty() => "member",
+            Some(id) if id.instance == entry.instance => "member",
+            Some(_) => "joined anew, not listed",
+            None => "its name is free",
+        };
         rows.extend(
-            entries.iter().map(|entry| vec![entry.node.to_string(), "member".into(), entry.groups.join(" ")]),
+            entries
+                .iter()
+                .map(|entry| vec![entry.node.to_string(), state(entry).into(), entry.groups.join(" ")]),
         );
         let is_listed = |node: &NodeName| entries.iter().any(|entry| entry.node == *node);
         let waiting = joined.iter().filter(|id| !is_listed(&id.node));
@@ -157,8 +175,21 @@ pub fn replace(context: &Context, args: &ReplaceArgs) -> Result<u8, Error> {
             "the name {node} is free: `cutover fleet join` on the new machine, then `cutover fleet members --add {node}`"
         );
         context.output.result(&json!({"node": node, "replaced": times}), &text);
+        say_who_waits(context, operator, &fleet, node);
         Ok(0)
     })
+}
+
+/// Whoever has a name no more has no part in what is under way either, and is waited for.
+fn say_who_waits(context: &Context, operator: &mut Operator<'_>, fleet: &Fleet, node: &NodeName) {
+    let Ok(rollout) = newest_open(operator, fleet) else { return };
+    let waiver = rollout.decisions().waive(node);
+    if rollout.place_of(node).is_some() && operator.board.read(&waiver) == Read::Absent {
+        let number = rollout.number;
+        context.output.say(&format!(
+            "rollout {number} is under way, and may wait for {node}: `cutover fleet waive {node} {number}` goes on without it"
+        ));
+    }
 }
 
 /// `fleet resume`

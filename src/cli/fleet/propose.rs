@@ -6,21 +6,22 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::args::{AbortArgs, ProposeArgs, WaiveArgs};
+use super::page::NOBODY_IS_LEFT;
 use super::report::{account, summary};
 use super::{ensure_signer, kept, remembered, rollout, settings, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::{Error, code};
 use crate::config::Problem;
-use crate::coord::NodeName;
 use crate::coord::account::Account;
 use crate::coord::alive::{self, Alive, NoWayBack};
 use crate::coord::board::Read;
 use crate::coord::facts::{Fleet, Wanted, names};
 use crate::coord::operate::{self, Operator, Wish};
 use crate::coord::rolling::Rolling;
-use crate::coord::rollout::{Rollout, numbers};
+use crate::coord::rollout::{Rollout, names_of, numbers};
 use crate::coord::settings::Mode;
 use crate::coord::standing::{self, How, Standing};
+use crate::coord::{NodeName, Settings};
 use crate::lifecycle::fleet::{self, Kept};
 use crate::lifecycle::node::Node;
 use crate::sys::clock::Clock;
@@ -62,6 +63,9 @@ pub fn propose(context: &Context, args: &ProposeArgs) -> Result<u8, Error> {
                 None => way_back(operator, &fleet, &args.only)?,
             };
             ensure_nothing_was_lost(node, operator)?;
+            if let Some(text) = unknown_in_waves(operator, &fleet, fleet_settings)? {
+                context.output.say(&format!("warning: {text}"));
+            }
             let newest = operator.newest(&fleet)?;
             let wish = Wish {
                 release: Wanted { name, version: release.version.clone(), digest: release.digest },
@@ -101,6 +105,28 @@ pub fn propose(context: &Context, args: &ProposeArgs) -> Result<u8, Error> {
     })
 }
 
+/// Who is named in a wave, and listed nowhere: a slip, and that part goes with the others.
+fn unknown_in_waves(
+    operator: &mut Operator<'_>,
+    fleet: &Fleet,
+    settings: &Settings,
+) -> Result<Option<String>, Error> {
+    let Some(list) = operator.members(fleet)?.filter(|_| settings.mode == Mode::Rolling) else {
+        return Ok(None);
+    };
+    let nodes = settings.waves.iter().flat_map(|wave| &wave.nodes);
+    let nodes = nodes.filter(|node| !list.members.iter().any(|entry| entry.node == **node));
+    let groups = settings.waves.iter().flat_map(|wave| &wave.groups);
+    let groups = groups.filter(|group| !list.members.iter().any(|entry| entry.groups.contains(group)));
+    let unknown: Vec<String> = nodes
+        .map(|node| format!("node `{node}`"))
+        .chain(groups.map(|group| format!("group `{group}`")))
+        .collect();
+    Ok((!unknown.is_empty()).then(|| {
+        format!("`fleet.waves` names {}, which the list of members does not have", unknown.join(", "))
+    }))
+}
+
 /// What ends the rollout that is in the way of another one.
 fn in_the_way(operator: &mut Operator<'_>, open: &Rollout) -> Result<String, Error> {
     let number = open.number;
@@ -123,11 +149,12 @@ fn in_the_way(operator: &mut Operator<'_>, open: &Rollout) -> Result<String, Err
 /// A proposal would take the number of a rollout that this node remembers, and the storage does not.
 fn ensure_nothing_was_lost(node: &Node<'_>, operator: &mut Operator<'_>) -> Result<(), Error> {
     let Some(kept) = kept(node.store)? else { return Ok(()) };
-    let last = kept.own.last.as_ref().map(|last| (last.rollout, &last.proposal));
-    let open = kept.part().map(|part| (part.rollout, &part.proposal));
-    for (number, proposal) in last.into_iter().chain(open) {
+    let last = kept.own.last.as_ref().map(|last| (last.rollout, Digest::of(last.proposal.as_bytes())));
+    let open = kept.part().map(|part| part.rollout).zip(kept.proposal_digest());
+    let followed = kept.own.followed.as_ref().map(|followed| (followed.rollout, followed.proposal));
+    for (number, proposal) in last.into_iter().chain(open).chain(followed) {
         let is_there = match operator.board.read(&names::proposal(number)) {
-            Read::Bytes(text) => text == *proposal,
+            Read::Bytes(text) => Digest::of(text.as_bytes()) == proposal,
             Read::Bad(_) => true,
             Read::Unreachable(why) => return Err(Error::Unreachable(why)),
             Read::Absent => standing::removed(operator.board, number, operator.trust)
@@ -308,6 +335,9 @@ pub fn abort(context: &Context, args: &AbortArgs) -> Result<u8, Error> {
     with_operator(context, |operator| {
         let fleet = operate::fleet(operator.board, &name)?;
         let rollout = rollout(operator, &fleet, args.rollout.rollout)?;
+        if rollout.is_signed() {
+            ensure_signer(context)?;
+        }
         operator.ensure_clock(settings(context)?)?;
         ensure_was_not_kept(kept.as_ref(), &rollout)?;
         let word = operator.abort(&rollout, &args.reason, Timestamp::now())?;
@@ -355,16 +385,21 @@ pub fn waive(context: &Context, args: &WaiveArgs) -> Result<u8, Error> {
                 (json!({"rollout": number, "waived_ticket": ticket}), format!("the owner of ticket {ticket}"))
             }
         };
-        context.output.result(&value, &format!("rollout {number} goes on without {who}"));
+        let names = names_of(operator.board, &rollout).map_err(Error::Unreachable)?;
+        let is_waived = |node: &NodeName| names.iter().any(|name| *name == format!("waive.{node}"));
+        let is_over =
+            rollout.proposal.mode == Mode::Synchronous && rollout.proposal.members.iter().all(is_waived);
+        let then = if is_over { format!(": {NOBODY_IS_LEFT}") } else { String::new() };
+        context.output.result(&value, &format!("rollout {number} goes on without {who}{then}"));
         Ok(0)
     })
 }
 
 /// The newest rollout that has not ended.
-fn newest_open(operator: &mut Operator<'_>, fleet: &Fleet) -> Result<Rollout, Error> {
+pub fn newest_open(operator: &mut Operator<'_>, fleet: &Fleet) -> Result<Rollout, Error> {
     let (numbers, _) = numbers(operator.board).map_err(Error::Unreachable)?;
     for number in numbers.into_iter().rev() {
-        let Ok(rollout) = operator.rollout(fleet, number) else { continue };
+        let Some(rollout) = operator.readable(fleet, number)? else { continue };
         if ended(operator, &rollout).map_err(Error::Unreachable)?.is_none() {
             return Ok(rollout);
         }

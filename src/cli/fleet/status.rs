@@ -20,7 +20,8 @@ use crate::coord::facts::{ClockSeen, Fleet, names};
 use crate::coord::operate::{self, Operator};
 use crate::coord::rollout::{Rollout, WENT_BACK};
 use crate::coord::settings::Mode;
-use crate::coord::standing::removed;
+use crate::coord::standing::{How, removed};
+use crate::lifecycle::fleet::{Kept, said_of};
 use crate::types::clock_words;
 
 /// What a screen is made of.
@@ -97,6 +98,14 @@ fn remarks(context: &Context, operator: &mut Operator<'_>, fleet: &Fleet) -> Res
     let Some(kept) = kept(&context.store()?)?.filter(|kept| kept.own.fleet == fleet.id) else {
         return Ok(remarks);
     };
+    for (name, number) in said_by_operators(&kept) {
+        if operator.board.read(&name) == Read::Absent {
+            remarks.push(format!(
+                "`{name}` of rollout {number}, which this node has read, is gone: the storage went back in time; `cutover fleet repair`, \
+                 or the next `cutover update`, puts it back"
+            ));
+        }
+    }
     let known = [kept.part().map(|part| part.rollout), kept.own.last.as_ref().map(|last| last.rollout)];
     for number in known.into_iter().flatten() {
         let is_gone = operator.board.read(&names::proposal(number)) == Read::Absent;
@@ -105,6 +114,13 @@ fn remarks(context: &Context, operator: &mut Operator<'_>, fleet: &Fleet) -> Res
         }
     }
     Ok(remarks)
+}
+
+/// Where a halt and waivers stand that this node has read, and of which rollout.
+fn said_by_operators(kept: &Kept) -> Vec<(String, u64)> {
+    let Some((part, proposal)) = kept.part().zip(kept.proposal_digest()) else { return Vec::new() };
+    let decisions = names::Decisions { rollout: part.rollout, proposal };
+    said_of(part).keys().map(|name| (decisions.gate(name), part.rollout)).collect()
 }
 
 fn show(
@@ -129,7 +145,7 @@ fn show(
     if is_newest {
         say_what_runs_now(&mut page.account, &beats);
     }
-    let not_yet = say_why_not_yet(&mut page, &beats, rollout.number, end.is_some());
+    let not_yet = say_why_not_yet(&mut page, &beats, rollout, end.as_ref().map(|end| end.word), is_newest);
     let head = format!(
         "fleet {fleet}, rollout {}, {mode}: release {} for {} members, proposed {} by {}",
         rollout.number,
@@ -196,22 +212,39 @@ fn say_what_runs_now(account: &mut Account, beats: &[Option<Alive>]) {
 }
 
 /// Those who do not take part yet say why, and until when.
-fn say_why_not_yet(page: &mut Page, beats: &[Option<Alive>], rollout: u64, has_ended: bool) -> Vec<Value> {
+fn say_why_not_yet(
+    page: &mut Page,
+    beats: &[Option<Alive>],
+    rollout: &Rollout,
+    ended: Option<&str>,
+    is_newest: bool,
+) -> Vec<Value> {
     let mut told = Vec::new();
     for (entry, said) in page.account.members.iter_mut().zip(beats) {
-        let Some(not_yet) = said.as_ref().and_then(|said| said.not_yet.as_ref()) else { continue };
-        let is_of_this = not_yet.rollout.is_none_or(|number| number == rollout);
-        if has_ended || !is_of_this || entry.has_closed {
+        let Some(said) = said else { continue };
+        let Some(not_yet) = &said.not_yet else { continue };
+        // Whoever missed what the fleet runs follows by itself, and says why it has not.
+        let is_late = is_newest
+            && ended == Some(How::Kept.word())
+            && said.running.as_ref() != Some(&rollout.proposal.release.version);
+        let is_of_this = not_yet.rollout.is_none_or(|number| number == rollout.number);
+        if !is_of_this || (!is_late && (ended.is_some() || entry.has_closed)) {
             continue;
         }
         let until = not_yet.until.map(|until| format!(" until {until}")).unwrap_or_default();
-        if entry.note.is_empty() {
-            entry.note = format!("not yet: {}{until}", not_yet.why);
+        if is_late {
+            let told = if entry.note.is_empty() { String::new() } else { format!("{}; ", entry.note) };
+            entry.note = format!("{told}does not follow yet: {}{until}", not_yet.why);
+            page.why.push(format!("{} does not follow yet: {}{until}", entry.node, not_yet.why));
+        } else {
+            if entry.note.is_empty() {
+                entry.note = format!("not yet: {}{until}", not_yet.why);
+            }
+            page.why.push(format!(
+                "{} does not take part yet: {}{until}; `cutover fleet waive {}` goes on without it",
+                entry.node, not_yet.why, entry.node
+            ));
         }
-        page.why.push(format!(
-            "{} does not take part yet: {}{until}; `cutover fleet waive {}` goes on without it",
-            entry.node, not_yet.why, entry.node
-        ));
         told.push(json!({"node": entry.node, "why": not_yet.why, "until": not_yet.until}));
     }
     told

@@ -64,7 +64,9 @@ pub fn update(
         Taken::Stranger(why) => Err(Error::Stranger(why)),
         Taken::CatchUp { number, release } => {
             context.output.say(&format!("the fleet runs release {} since rollout {number}", release.version));
-            follow(context, node, locally, args, &release, None)
+            let done = follow(context, node, locally, args, &release, None);
+            tell_why_not(context, node, &done);
+            done
         }
         Taken::Rollout { number, release, .. } if active.as_ref() == Some(&release) => {
             go_along(context, node, locally, args, number, &release)
@@ -81,6 +83,8 @@ pub fn update(
             {
                 let why = failure(error).message;
                 with_member(context, node, |member| Ok(member.refuse(&why)?))?;
+            } else {
+                tell_why_not(context, node, &done);
             }
             note_newest(context, number);
             node.narrator.ended();
@@ -123,6 +127,17 @@ fn say_not_yet(context: &Context, node: &Node<'_>, why: &str, until: Option<jiff
     });
     if let Err(error) = told {
         tracing::warn!(%error, "cannot tell the fleet why this node waits");
+    }
+}
+
+/// Tells the fleet what keeps this node from the release, where the next run may do better.
+fn tell_why_not(context: &Context, node: &Node<'_>, done: &Result<u8, Error>) {
+    let Err(error) = done else { return };
+    let is_interrupted = matches!(error, Error::Interrupted(_));
+    let failure = failure(error);
+    let is_own = [code::FAILED, code::USAGE, code::REFUSED, code::NO_SPACE].contains(&failure.code);
+    if is_own && !is_interrupted {
+        say_not_yet(context, node, &failure.message, None);
     }
 }
 

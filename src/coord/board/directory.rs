@@ -67,8 +67,8 @@ impl DirectoryBoard {
                 format!("`{place}` is not the directory of this node's fleet; is the right one mounted?")
             }
             DAMAGED => format!(
-                "`FLEET` in `{place}` is damaged, or of another format: where it is only damaged, `cutover fleet repair` on a \
-                 member puts it back"
+                "`FLEET` in `{place}` is gone, damaged, or of another format: where it is only gone or damaged, `cutover fleet repair` \
+                 on a member puts it back"
             ),
             Errno::ENOENT => format!("`{place}` has no fleet's directories, or is not there; is it mounted?"),
             errno => format!("`{place}`: {errno}"),
@@ -105,7 +105,13 @@ impl DirectoryBoard {
         }
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let mut text = String::new();
-        let file = File::from(openat(root, names::FLEET, flags, Mode::empty())?);
+        let file = match openat(root, names::FLEET, flags, Mode::empty()) {
+            // An empty mount point has no nodes either.
+            Err(Errno::ENOENT) if openat(root, names::NODES, flags, Mode::empty()).is_ok() => {
+                return Err(DAMAGED);
+            }
+            opened => File::from(opened?),
+        };
         file.take(FACT_BYTES_MAX as u64).read_to_string(&mut text).map_err(errno_of)?;
         match found_fact(names::FLEET, &text, None) {
             Look::Found(Found { fact: Fact::Fleet(said), .. }) if said.id == *fleet => {

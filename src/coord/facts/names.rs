@@ -128,6 +128,13 @@ pub fn rollout_of(name: &str) -> Option<u64> {
     is_number.then(|| name.parse().ok()).flatten()
 }
 
+/// The number of a rollout, from the name of the directory of its decisions; other names have none.
+pub fn decided_of(name: &str) -> Option<u64> {
+    let (number, digest) = name.split_once('.')?;
+    let is_digest = digest.len() == DIGEST_DIGITS && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    rollout_of(number).filter(|_| is_digest)
+}
+
 /// Whether a name is one that a board may be asked for: two or three parts of harmless letters, none hidden.
 pub fn is_name(name: &str) -> bool {
     let is_part = |part: &str| {
@@ -159,5 +166,10 @@ mod tests {
         assert_eq!(rollout_of("000017"), Some(17));
         assert_eq!(rollout_of("000017.plan"), None);
         assert_eq!(rollout_of("+00017"), None);
+        let directory = rollout.directory();
+        assert_eq!(decided_of(directory.strip_prefix("rollouts/").unwrap()), Some(17));
+        for other in ["000017", "000017.gone", "000017.plan", "17.0123456789abcdef"] {
+            assert_eq!(decided_of(other), None, "{other}");
+        }
     }
 }

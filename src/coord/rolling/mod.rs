@@ -31,6 +31,8 @@ pub struct Rolling<'a> {
     pub refusals: BTreeMap<usize, String>,
     /// Why it ended or halted, as its author said.
     pub why: Option<String>,
+    /// A halt and waivers as they were read, by their names in the rollout's directory: to be put back where storage loses them.
+    pub words: BTreeMap<String, String>,
     /// The outcome's file, to be put back where storage loses it.
     pub outcome: Option<String>,
     /// The reports as they were read, by member.
@@ -67,6 +69,7 @@ impl<'a> Rolling<'a> {
             view,
             refusals: BTreeMap::new(),
             why: None,
+            words: BTreeMap::new(),
             outcome: None,
             reports,
             returns,
@@ -108,6 +111,18 @@ impl<'a> Rolling<'a> {
         members
             .filter(move |((place, _), seen)| {
                 seen.wave <= self.view.wave && !self.view.is_left_out(*place) && !has_ticket(*place)
+            })
+            .map(|((_, node), _)| node)
+    }
+
+    /// The members of open waves that had their turn, do not run the release, and keep the rest from going on.
+    pub fn spent(&self) -> impl Iterator<Item = &NodeName> {
+        let members = self.rollout.proposal.members.iter().enumerate().zip(&self.view.members);
+        members
+            .filter(|((place, _), seen)| {
+                seen.wave <= self.view.wave
+                    && !self.view.is_left_out(*place)
+                    && seen.report.is_some_and(|health| health != Health::Good)
             })
             .map(|((_, node), _)| node)
     }

@@ -1,11 +1,13 @@
 //! What a member of a rolling rollout puts on the board: tickets, reports, refusals, decisions.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use super::super::board::{Board, Read};
 use super::super::facts::{self, Fact, names};
 use super::super::heard::Heard;
-use super::super::look::{Found, Look};
+use super::super::look::{Found, Look, put_text};
 use super::super::name::NodeName;
 use super::super::rules::Health;
 use super::super::rules::rolling::{Decision, End, Member};
@@ -108,6 +110,33 @@ impl Rolling<'_> {
             (None, Ok(number)) => self.take(board, number, false, node, instance),
             _ => Heard::Yes,
         }
+    }
+
+    /// Puts back what was said of the rollout and is not there: where storage went back in time, what was stopped stays so, and
+    /// who was waived.
+    pub fn put_back(&mut self, board: &mut dyn Board, known: &BTreeMap<String, String>) -> Heard {
+        for (name, text) in known {
+            if self.words.contains_key(name) || self.view.end.is_some() {
+                continue;
+            }
+            if let Heard::Away(why) = self.ensure_is_proposed(board) {
+                return Heard::Away(why);
+            }
+            let looked = put_text(board, &self.rollout.decisions().gate(name), text);
+            self.words.insert(name.clone(), text.clone());
+            let ticket = name.strip_prefix("waive.t.").and_then(|number| number.parse().ok());
+            let node =
+                name.strip_prefix("waive.").and_then(|node| self.rollout.place_of(&node.parse().ok()?));
+            let heard = match (ticket, node) {
+                (Some(number), _) => self.read_ticket_waiver(board, number),
+                (None, Some(place)) => self.read_waiver(board, place),
+                (None, None) => self.heed(name, looked),
+            };
+            if let Heard::Away(why) = heard {
+                return Heard::Away(why);
+            }
+        }
+        Heard::Yes
     }
 
     /// The tickets before this one whose owners were not seen finished.

@@ -1,6 +1,6 @@
 //! What stands on the board of a rolling rollout, taken into the view of whoever reads it.
 
-use super::super::board::Board;
+use super::super::board::{Board, Read};
 use super::super::facts::{Fact, names};
 use super::super::heard::{Heard, is_waived};
 use super::super::look::{Found, Look, look, look_signed};
@@ -113,16 +113,17 @@ impl Rolling<'_> {
         self.heed("outcome", looked)
     }
 
-    fn read_ticket_waiver(&mut self, board: &mut dyn Board, number: u32) -> Heard {
+    pub(super) fn read_ticket_waiver(&mut self, board: &mut dyn Board, number: u32) -> Heard {
         let Some(ticket) = self.view.tickets.get_mut(number as usize).filter(|ticket| !ticket.is_waived)
         else {
             return Heard::Yes;
         };
         match look_signed(board, &self.rollout.decisions().waive_ticket(number), self.voice.trust) {
-            Look::Found(Found { fact: Fact::WaiveTicket(said), .. })
+            Look::Found(Found { fact: Fact::WaiveTicket(said), text, .. })
                 if said.ticket == number && said.proposal == self.rollout.digest =>
             {
                 ticket.is_waived = true;
+                self.words.insert(format!("waive.t.{number:04}"), text);
             }
             Look::Found(_) | Look::Bad(_) => {
                 self.remark(format!("the waiver of ticket {number} says nothing"))
@@ -177,8 +178,9 @@ impl Rolling<'_> {
                 self.why = Some(said.why);
                 self.outcome = Some(text);
             }
-            Look::Found(Found { fact: Fact::Halt(said), .. }) if said.proposal == digest => {
+            Look::Found(Found { fact: Fact::Halt(said), text, .. }) if said.proposal == digest => {
                 self.view.halt = true;
+                self.words.insert(gate.to_owned(), text);
                 self.why = Some(said.why);
             }
             Look::Found(Found { fact: Fact::Wave(said), .. }) if said.proposal == digest => {
@@ -317,9 +319,15 @@ impl Rolling<'_> {
         Heard::Yes
     }
 
-    fn read_waiver(&mut self, board: &mut dyn Board, place: usize) -> Heard {
+    pub(super) fn read_waiver(&mut self, board: &mut dyn Board, place: usize) -> Heard {
         match is_waived(board, &self.rollout, &self.voice, place, &mut self.remarks) {
-            Ok(true) => self.view.members[place].waived = true,
+            Ok(true) => {
+                self.view.members[place].waived = true;
+                let node = &self.rollout.proposal.members[place];
+                if let Read::Bytes(text) = board.read(&self.rollout.decisions().waive(node)) {
+                    self.words.insert(format!("waive.{node}"), text);
+                }
+            }
             Ok(false) => {}
             Err(why) => return Heard::Away(why),
         }

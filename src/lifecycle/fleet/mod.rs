@@ -5,6 +5,8 @@
 
 mod along;
 mod carried;
+mod deadlines;
+mod follows;
 mod join;
 mod keys;
 mod moved;
@@ -25,7 +27,7 @@ pub use along::Along;
 pub use carried::believe;
 pub use join::{Here, Newcomer, join, new_id};
 pub use keys::{FleetKeys, KeyFile, own_key};
-pub use own::{Carried, Kept, Own, Part, Stage};
+pub use own::{Carried, Kept, Own, Part, Stage, said_of};
 pub use repair::{Repaired, Trouble, has_read_keep, read_of, repair};
 pub use take::Taken;
 
@@ -81,6 +83,8 @@ pub struct Member<'a> {
     cut_off: Option<Duration>,
     /// What this node's clock showed against the storage's.
     clock_seen: Option<facts::ClockSeen>,
+    /// The same, whenever a moment seems to have come, and when it was measured, by the clock of the boot.
+    measured: Option<(Duration, Option<facts::ClockSeen>)>,
     /// What the heartbeat says of this node's releases.
     pub has: Alive,
     /// What storage said last, when it did not do what was asked.
@@ -146,6 +150,7 @@ impl<'a> Member<'a> {
             is_identified: false,
             stranger: None,
             clock_seen: None,
+            measured: None,
             has: Alive::at(Timestamp::UNIX_EPOCH),
             trouble: None,
         }

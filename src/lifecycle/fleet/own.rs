@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::super::agreement::Error;
+use crate::coord::rules::gate::Gate;
 use crate::coord::rules::{rolling, synchronous};
 use crate::coord::{NodeName, rollout::Rollout};
 use crate::store::{Damage, kept};
@@ -42,10 +43,22 @@ pub struct Own {
     /// A person has put this node elsewhere than this rollout and those before it would.
     #[serde(default)]
     pub stays_after: Option<u64>,
+    /// The rollout that said what runs here when it was looked last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub followed: Option<Followed>,
     pub part: Option<Part>,
     /// The last one that this node had a part in, as it has read it: to be put back where storage has lost it.
     #[serde(default)]
     pub last: Option<Last>,
+}
+
+/// A rollout that was kept, and by which this node runs its release.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Followed {
+    pub rollout: u64,
+    /// The digest of its proposal.
+    pub proposal: Digest,
 }
 
 /// A rollout that has ended, as it was read.
@@ -67,7 +80,7 @@ pub struct Part {
     pub proposal: String,
     pub release: ReleaseId,
     pub stage: Stage,
-    /// The gates that were read, as they stood on storage: gate and file.
+    /// The gates that were read, as they stood on storage: gate and file. Of a rolling rollout what else was said of it, too.
     pub gates: BTreeMap<String, String>,
     /// What it told last that others go by, as it stood on storage: name and file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -200,6 +213,17 @@ impl Part {
     }
 }
 
+/// Whether it is the name of a decision that is made once.
+pub(super) fn is_gate(name: &str) -> bool {
+    Gate::ALL.iter().any(|gate| gate.name() == name)
+}
+
+/// What was said of a rolling rollout beside its gates, and can be said again: a halt, waivers. Name and file.
+pub fn said_of(part: &Part) -> BTreeMap<String, String> {
+    let said = part.gates.iter().filter(|(name, _)| !is_gate(name));
+    said.map(|(name, text)| (name.clone(), text.clone())).collect()
+}
+
 /// The file, and where it is.
 #[derive(Clone)]
 pub struct Kept {
@@ -238,6 +262,7 @@ impl Kept {
             arrived_ms: None,
             list: 0,
             stays_after: None,
+            followed: None,
             part: None,
             last: None,
         };

@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 
-use super::own::Kept;
+use super::own::{Kept, is_gate};
 use super::rollout_of_text;
 use crate::coord::board::{Created, Done, Listed, Read};
 use crate::coord::facts::names::Decisions;
@@ -167,9 +167,14 @@ fn end_of(rollout: &Rollout, gates: &Gates, operator: &Operator<'_>) -> Option<H
     gate::ended(&follow.view).map(How::from)
 }
 
+/// The gates, without what may be said again: a halt, and waivers.
+fn decided_once(gates: &Gates) -> impl Iterator<Item = (&String, &String)> {
+    gates.iter().filter(|(name, _)| is_gate(name))
+}
+
 /// Whether a gate there says something else than this node has read.
 fn has_diverged(operator: &mut Operator<'_>, decisions: &Decisions, gates: &Gates) -> Result<bool, Trouble> {
-    for (gate, text) in gates {
+    for (gate, text) in decided_once(gates) {
         let name = decisions.gate(gate);
         match operator.board.read(&name) {
             Read::Bytes(there) if there != *text && says_something(&name, &there) => return Ok(true),
@@ -241,7 +246,8 @@ fn has_lost_facts(
     gates: &Gates,
     told: Option<&(String, String)>,
 ) -> Result<bool, Trouble> {
-    let names = gates.keys().map(|gate| decisions.gate(gate)).chain(told.map(|(name, _)| name.clone()));
+    let names =
+        decided_once(gates).map(|(gate, _)| decisions.gate(gate)).chain(told.map(|(name, _)| name.clone()));
     for name in names {
         match operator.board.read(&name) {
             Read::Bytes(_) | Read::Bad(_) => {}
@@ -270,8 +276,14 @@ fn put_back_gates(
         return Err(unreachable(why));
     }
     // How it ended comes first: who finds the others must find that, too.
-    let mut all: Vec<_> = gates.iter().collect();
+    let mut all: Vec<_> = decided_once(gates).collect();
     all.sort_by_key(|(gate, _)| *gate != Gate::Outcome.name());
+    // Where somebody has said it again, that counts as well.
+    for (name, text) in gates.iter().filter(|(name, _)| !is_gate(name)) {
+        if operator.board.read(&decisions.gate(name)) == Read::Absent {
+            all.push((name, text));
+        }
+    }
     all.into_iter().try_for_each(|(gate, text)| {
         put_back(operator, decisions.gate(gate), text, decisions.rollout, repaired)
     })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::agreement::{Clearance, Error};
 use super::join::FRESH;
-use super::own::Soaking;
+use super::own::{Soaking, said_of};
 use super::words::without_this_node;
 use super::{Following, Member, STEPS_MAX, Stage as AnyStage, by_fleet};
 use crate::coord::board::Board;
@@ -80,7 +80,7 @@ impl<'a> Member<'a> {
                 return Ok(Next::Wait);
             }
             let has_soaked = self.has_soaked()?;
-            let now = self.clock.wall();
+            let now = self.fair_now();
             let Some(follow) = self.rolling() else { return Ok(Next::Wait) };
             let local = Local {
                 has_soaked,
@@ -116,14 +116,26 @@ impl<'a> Member<'a> {
     fn refresh_rolling(&mut self) -> bool {
         self.beat();
         let (steady, scanned) = (self.steady(), self.scanned);
+        let known = self.kept.part().map(said_of).unwrap_or_default();
         let Some((board, follow)) = self.on_rolling() else { return false };
         let mut heard = follow.read(board);
+        if heard.is_yes() {
+            heard = follow.put_back(board, &known);
+        }
         let pause = follow.rollout.times().poll * 10;
-        if heard.is_yes() && scanned.is_none_or(|last| steady - last >= pause) {
+        let is_due = heard.is_yes() && scanned.is_none_or(|last| steady - last >= pause);
+        if is_due {
             heard = follow.read_waivers(board);
+        }
+        let words = follow.words.clone();
+        if is_due {
             self.scanned = Some(steady);
         }
         self.heed(&heard);
+        if words != known {
+            let noted = self.change_part(|part| part.gates.extend(words));
+            super::logged("remember what was said of the rollout", noted);
+        }
         heard.is_yes()
     }
 

@@ -173,8 +173,10 @@ impl<'a> Member<'a> {
     pub(super) fn next_act(&mut self, stage: Stage, checks: Checks) -> Option<Act> {
         let clock_is_good = self.clock_is_good(stage)?;
         let (now, has_storage, can_write) = (self.now(), self.trouble.is_none(), self.unwritten.is_none());
+        let is_undecided = self.synchronous()?.view.plan.is_none();
+        let vote_by = if is_undecided { self.vote_by() } else { Ms::MAX };
         let follow = self.synchronous()?;
-        let (vote_by, plan_by) = (follow.rollout.vote_by(), plan_by(&follow.rollout, now));
+        let plan_by = plan_by(&follow.rollout, now);
         let local = Local { now, vote_by, plan_by, clock_is_good, has_storage, can_write, checks };
         Some(act(stage, &follow.view, local, &follow.rollout.times()))
     }

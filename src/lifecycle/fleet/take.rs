@@ -72,6 +72,8 @@ struct Survey {
     is_unlisted: bool,
     /// Nobody can tell how the newest stands.
     bad: Option<String>,
+    /// A newer one was torn, which may be what the fleet runs.
+    torn: Option<String>,
 }
 
 impl Member<'_> {
@@ -94,11 +96,24 @@ impl Member<'_> {
         if let Some(rollout) = survey.open {
             return self.begin(rollout, running);
         }
+        if let Some(rollout) = &survey.runs
+            && running.map(|running| running.digest) == Some(rollout.proposal.release.digest)
+        {
+            super::logged("remember what the fleet runs", self.note_followed(rollout));
+        }
         match survey.runs.map(|rollout| (rollout.number, rollout.proposal.release)) {
             Some((number, _)) if self.kept.own.stays_after.is_some_and(|put| number <= put) => {
                 Ok(Taken::Nothing(None))
             }
             Some((number, wanted)) if running.map(|running| running.digest) != Some(wanted.digest) => {
+                if let Some(why) = survey.torn {
+                    return Ok(Taken::Nothing(Some(why)));
+                }
+                match self.has_followed_newer(number) {
+                    Ok(false) => {}
+                    Ok(true) => return Ok(Taken::Nothing(None)),
+                    Err(why) => return Ok(Taken::Unreachable(why)),
+                }
                 let release = ReleaseId { version: wanted.version, digest: wanted.digest };
                 Ok(Taken::CatchUp { number, release })
             }
@@ -121,7 +136,8 @@ impl Member<'_> {
             let (fleet, trust) = (self.kept.own.fleet.clone(), self.trust());
             let rollout = match look_rollout(self.board.as_mut(), number, &fleet, trust) {
                 Look::Found(rollout) => rollout,
-                Look::Absent => continue,
+                // Nobody goes back to an older one because of a bad look.
+                Look::Absent => return Err(format!("rollout {number} is listed, and cannot be read yet")),
                 Look::Bad(why) => {
                     says_nothing.push((number, why));
                     continue;
@@ -159,6 +175,7 @@ impl Member<'_> {
         if let Some((rollout, why)) = says_nothing.first() {
             tracing::warn!(rollout, %why, count = says_nothing.len(), "proposals say nothing");
         }
+        survey.torn = self.torn_of(&says_nothing)?;
         Ok(survey)
     }
 
@@ -167,10 +184,11 @@ impl Member<'_> {
     fn ensure_last_is_there(&mut self) -> Result<(), String> {
         let Some(last) = self.kept.own.last.clone() else { return Ok(()) };
         let number = last.rollout;
-        if self.ensure_is_there(number, &last.proposal)?.is_some() {
+        let proposal = Digest::of(last.proposal.as_bytes());
+        if self.ensure_is_there(number, proposal)?.is_some() {
             return Ok(());
         }
-        let decisions = Decisions { rollout: number, proposal: Digest::of(last.proposal.as_bytes()) };
+        let decisions = Decisions { rollout: number, proposal };
         let Some(gate) = Gate::ALL.into_iter().rev().find(|gate| last.gates.contains_key(gate.name())) else {
             return Ok(());
         };
@@ -189,9 +207,13 @@ impl Member<'_> {
 
     /// How a rollout that was removed had ended; nothing while it is there. An error when another one stands in its place,
     /// or nothing does.
-    pub(super) fn ensure_is_there(&mut self, number: u64, proposal: &str) -> Result<Option<String>, String> {
+    pub(super) fn ensure_is_there(
+        &mut self,
+        number: u64,
+        proposal: Digest,
+    ) -> Result<Option<String>, String> {
         match self.board.read(&names::proposal(number)) {
-            Read::Bytes(text) if text == proposal => return Ok(None),
+            Read::Bytes(text) if Digest::of(text.as_bytes()) == proposal => return Ok(None),
             Read::Bytes(_) => {
                 return Err(format!("rollout {number} is not the one that this node has read: {WENT_BACK}"));
             }
@@ -200,10 +222,9 @@ impl Member<'_> {
             Read::Unreachable(why) => return Err(why),
             Read::Absent => {}
         }
-        let digest = Digest::of(proposal.as_bytes());
         let trust = self.trust();
         match removed(self.board.as_mut(), number, trust)? {
-            Some(removed) if removed.proposal == digest => Ok(Some(removed.ended)),
+            Some(removed) if removed.proposal == proposal => Ok(Some(removed.ended)),
             _ => Err(format!("rollout {number}, which this node has read, is gone: {WENT_BACK}")),
         }
     }
@@ -266,7 +287,8 @@ impl Member<'_> {
         let known = self.kept.own.list;
         if list < known {
             return Err(format!(
-                "the newest list of members is {list}, and this node has seen {known}: {WENT_BACK}"
+                "the newest list of members is {list}, and this node has seen {known}: the storage went back in time; \
+                 `cutover fleet members --all` here writes a newer one"
             ));
         }
         self.kept.change(|own| own.list = list).map_err(|error| error.to_string())
@@ -404,11 +426,9 @@ impl Member<'_> {
     /// Where the facts of the rollout under way were removed, the mark that stands for them says how it had ended; without
     /// it nobody decides anything.
     pub(super) fn learn_removed_end(&mut self) -> Result<(), String> {
-        let Some((number, proposal)) = self.kept.part().map(|part| (part.rollout, part.proposal.clone()))
-        else {
-            return Ok(());
-        };
-        let Some(ended) = self.ensure_is_there(number, &proposal)? else { return Ok(()) };
+        let part = self.kept.part().map(|part| part.rollout).zip(self.kept.proposal_digest());
+        let Some((number, proposal)) = part else { return Ok(()) };
+        let Some(ended) = self.ensure_is_there(number, proposal)? else { return Ok(()) };
         let why = "its facts were removed since";
         match &mut self.following {
             Some(Following::Synchronous(follow)) => follow.end(&ended, why),

@@ -1,0 +1,226 @@
+//! What one machine has lost, or has wrong, is not the others' trouble: torn or lost proposals, wrong clocks, missing keys.
+
+use std::process::{Command, Output};
+
+use cutover::coord::facts::names;
+use cutover::lifecycle::fleet::own_key;
+use cutover::sys::disk::Disk;
+
+use crate::fleet::{Fleet, calm};
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn status(fleet: &Fleet) -> serde_json::Value {
+    let shown = fleet.run(0, &["fleet", "status", "--why", "--json"]);
+    serde_json::from_slice(&shown.stdout).unwrap_or_else(|error| panic!("{error}: {shown:?}"))
+}
+
+#[test]
+fn a_proposal_that_was_torn_or_lost_brings_nobody_back_to_the_release_before() {
+    let fleet = Fleet::new(2, "rolling", "at_once = 2");
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    (0..2).for_each(|number| fleet.stage(number, "3"));
+    fleet.propose("3");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    // A new machine had no part in either; it runs what the fleet runs.
+    fleet.let_in_again(1);
+    let follows = fleet.run(1, &["update"]);
+    assert_eq!((code(&follows), fleet.active(1).as_str()), (0, "3"), "{follows:?}");
+    let newest = fleet.share().join(names::proposal(2));
+    let before = std::fs::read(&newest).unwrap();
+    std::fs::write(&newest, "").unwrap();
+    let torn = fleet.run(1, &["update"]);
+    assert_eq!((code(&torn), fleet.active(1).as_str()), (15, "3"), "{torn:?}");
+    assert!(told(&torn).contains("rollout 2 says nothing"), "{torn:?}");
+    std::fs::remove_file(&newest).unwrap();
+    let lost = fleet.run(1, &["update"]);
+    assert_eq!((code(&lost), fleet.active(1).as_str()), (17, "3"), "{lost:?}");
+    assert!(told(&lost).contains("cutover fleet repair"), "{lost:?}");
+    std::fs::write(&newest, before).unwrap();
+    assert_eq!(code(&fleet.run(1, &["update"])), 0);
+    // A name that nobody proposed under is nothing.
+    std::fs::write(fleet.share().join(names::proposal(7)), "").unwrap();
+    assert_eq!(code(&fleet.run(1, &["switch", "2"])), 0);
+    let again = fleet.run(1, &["update"]);
+    assert_eq!((code(&again), fleet.active(1).as_str()), (0, "3"), "{again:?}");
+}
+
+#[test]
+fn a_member_whose_clock_is_ahead_ends_no_rollout_for_the_others() {
+    if Command::new("faketime").arg("--version").output().is_err() {
+        eprintln!("skipped: no faketime");
+        return;
+    }
+    let fleet = Fleet::new(2, "synchronous", "");
+    std::fs::write(fleet.clock(1), "+2h").unwrap();
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "cancelled", "{}", fleet.why());
+    assert!(fleet.reason().contains("n1: its clock is"), "{}", fleet.reason());
+
+    let fleet = Fleet::new(2, "rolling", "");
+    std::fs::write(fleet.clock(1), "+3d").unwrap();
+    let later = fleet.run(0, &["fleet", "propose", "2", "--not-before", "2d"]);
+    assert_eq!(code(&later), 0, "{later:?}");
+    let early = fleet.command_in_its_time(1, &["update", "--no-wait"]).output().unwrap();
+    assert_eq!((code(&early), fleet.active(1).as_str()), (15, "1"), "{early:?}");
+    assert_eq!(code(&fleet.run(0, &["fleet", "abort"])), 0);
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    assert_eq!(fleet.all_run(), ["2"]);
+}
+
+#[test]
+fn whoever_has_no_key_damages_no_gate_of_a_rollout_that_is_signed() {
+    let place = tempfile::tempdir().unwrap();
+    let (key, trusted) = (place.path().join("anna"), place.path().join("anna.pub"));
+    let public = own_key(&Disk::default(), &key, "anna").unwrap();
+    std::fs::write(&trusted, format!("anna namespaces=\"cutover-fleet\" {public}\n")).unwrap();
+    let (keys, signer) = (trusted.display(), format!("signing_key = \"{}\"", key.display()));
+    for mode in ["synchronous", "rolling"] {
+        let settings = format!("facts = \"signed\"\nallow_unsigned = false\nkeys = [\"{keys}\"]\n{signer}");
+        let fleet = Fleet::new(2, mode, &settings);
+        fleet.propose("2");
+        let config = std::fs::read_to_string(fleet.config(1)).unwrap();
+        std::fs::write(fleet.config(1), config.replace(&signer, "")).unwrap();
+        let refused = fleet.run(1, &["fleet", "abort"]);
+        assert!(code(&refused) == 2 && told(&refused).contains("signing_key"), "{mode}: {refused:?}");
+        let stranger = place.path().join("stranger");
+        own_key(&Disk::default(), &stranger, "stranger").unwrap();
+        let other = format!("signing_key = \"{}\"", stranger.display());
+        std::fs::write(fleet.config(1), config.replace(&signer, &other)).unwrap();
+        let refused = fleet.run(1, &["fleet", "abort"]);
+        assert!(
+            code(&refused) == 1 && told(&refused).contains("nobody would believe"),
+            "{mode}: {refused:?}"
+        );
+        assert!(["plan", "halt", "void"].iter().all(|gate| !fleet.decision(1, gate).exists()), "{mode}");
+        assert_eq!(fleet.live(calm), "kept", "{mode}: {}", fleet.why());
+    }
+}
+
+#[test]
+fn whoever_misses_what_the_fleet_runs_says_why_it_does_not_follow() {
+    let fleet = Fleet::new(2, "rolling", "");
+    assert_eq!(code(&fleet.run(1, &["mark-bad", "2", "--reason", "not on this one"])), 0);
+    fleet.propose("2");
+    assert_eq!(code(&fleet.run(1, &["update", "--no-wait"])), 15);
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    assert_eq!(code(&fleet.run(1, &["update"])), 15);
+    let shown = status(&fleet);
+    let note = shown["members"][1]["note"].to_string();
+    assert!(note.contains("does not follow yet") && note.contains("not on this one"), "{shown}");
+}
+
+#[test]
+fn a_member_that_had_its_turn_and_keeps_the_rest_waiting_is_named() {
+    let fleet = Fleet::new(2, "rolling", "at_once = 2");
+    let config = std::fs::read_to_string(fleet.config(1)).unwrap();
+    std::fs::write(fleet.config(1), config.replace("min_healthy = \"300ms\"", "min_healthy = \"60s\""))
+        .unwrap();
+    fleet.propose("2");
+    let mut owner = fleet.begin(1);
+    while fleet.active(1) != "2" {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert_eq!(code(&fleet.run(1, &["rollback", "--now"])), 0);
+    drop(owner.wait());
+    assert_eq!(code(&fleet.run(0, &["update"])), 0);
+    let waits_for = status(&fleet)["waits_for"].to_string();
+    assert!(
+        waits_for.contains("n1 had a turn") && waits_for.contains("cutover fleet waive n1"),
+        "{waits_for}"
+    );
+    assert_eq!(code(&fleet.run(0, &["fleet", "waive", "n1"])), 0);
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+}
+
+#[test]
+fn a_freed_name_is_shown_as_one_and_who_waits_for_it() {
+    let fleet = Fleet::new(2, "rolling", "");
+    fleet.propose("2");
+    let freed = fleet.run(0, &["fleet", "replace", "n1"]);
+    assert!(code(&freed) == 0 && told(&freed).contains("cutover fleet waive n1 1"), "{freed:?}");
+    assert!(told(&fleet.run(0, &["fleet", "members"])).contains("its name is free"));
+    assert_eq!(code(&fleet.run(1, &["fleet", "join"])), 0);
+    assert!(told(&fleet.run(0, &["fleet", "members"])).contains("joined anew, not listed"));
+}
+
+#[test]
+fn a_slip_in_a_wave_is_told_and_a_rolling_rollout_waits_for_no_file() {
+    let fleet = Fleet::new(1, "rolling", "waves = [{ nodes = [\"canary\"], groups = [\"edge\"] }]");
+    let proposed = fleet.run(0, &["fleet", "propose", "2", "--not-before", "1d"]);
+    let said = told(&proposed);
+    assert!(code(&proposed) == 0 && said.contains("node `canary`, group `edge`"), "{proposed:?}");
+    assert_eq!(code(&fleet.run(0, &["update", "--no-wait"])), 15);
+    let carried = fleet.path("carried");
+    std::fs::write(&carried, fleet.run(0, &["fleet", "export"]).stdout).unwrap();
+    let refused = fleet.run(0, &["fleet", "import", carried.to_str().unwrap()]);
+    assert!(code(&refused) == 1 && told(&refused).contains("is a rolling one"), "{refused:?}");
+}
+
+#[test]
+fn a_rollout_that_was_stopped_stays_so_where_storage_loses_that() {
+    let fleet = Fleet::new(2, "rolling", "");
+    fleet.propose("2");
+    // Somebody is out of service, so the halt does not end it yet.
+    let config = std::fs::read_to_string(fleet.config(1)).unwrap();
+    std::fs::write(fleet.config(1), config.replace("min_healthy = \"300ms\"", "min_healthy = \"60s\""))
+        .unwrap();
+    let mut owner = fleet.begin(1);
+    while fleet.active(1) != "2" {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    drop((owner.kill(), owner.wait()));
+    assert_eq!(code(&fleet.run(0, &["update", "--no-wait"])), 15);
+    assert_eq!(code(&fleet.run(0, &["fleet", "abort", "--reason", "not today"])), 0);
+    fleet.run(0, &["update", "--no-wait"]);
+    let halt = fleet.decision(1, "halt");
+    let before = std::fs::read(&halt).unwrap();
+    std::fs::remove_file(&halt).unwrap();
+    assert!(status(&fleet)["remarks"].to_string().contains("/halt`"), "{}", status(&fleet));
+    for words in [&["fleet", "repair"][..], &["update", "--no-wait"]] {
+        fleet.run(0, words);
+        assert_eq!(std::fs::read(&halt).unwrap(), before, "{words:?}");
+        std::fs::remove_file(&halt).unwrap();
+    }
+    assert_eq!(fleet.active(0), "1");
+}
+
+#[test]
+fn what_keeps_a_member_from_the_release_is_told_where_the_next_run_may_do_better() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    fleet.stage(0, "3");
+    fleet.propose("3");
+    // It has no source, and the release is not staged there.
+    let missing = fleet.run(1, &["update", "--no-wait"]);
+    assert_ne!(code(&missing), 0, "{missing:?}");
+    let shown = status(&fleet);
+    let note = shown["members"][1]["note"].to_string();
+    assert!(note.contains("not yet: "), "{shown}");
+    fleet.stage(1, "3");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    assert_eq!(fleet.all_run(), ["3"]);
+}
+
+#[test]
+fn a_rollout_in_which_nobody_has_a_part_says_what_ends_it() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    fleet.propose("2");
+    assert!(!told(&fleet.run(0, &["fleet", "waive", "n0"])).contains("nobody is left"));
+    let last = fleet.run(0, &["fleet", "waive", "n1"]);
+    assert!(code(&last) == 0 && told(&last).contains("nobody is left"), "{last:?}");
+    let waits_for = status(&fleet)["waits_for"].to_string();
+    assert!(
+        waits_for.contains("all members are waived") && waits_for.contains("cutover fleet abort"),
+        "{waits_for}"
+    );
+    assert_eq!(code(&fleet.run(0, &["fleet", "abort"])), 0);
+    assert_eq!(fleet.live(calm), "aborted", "{}", fleet.why());
+}
