@@ -349,7 +349,7 @@ fn of_driver(error: &driver::Error) -> Failure {
         E::Journal { path, why: Damage::Spoilt(_) } => {
             let path = path.display();
             let hint = format!(
-                "the pointer is as it was; look at what runs, then move `{path}` away and use `cutover rollback` if needed"
+                "the pointer is as it was; look at what runs, then move `{path}` away: `cutover status` says what may follow"
             );
             Failure::new(code::NEEDS_PERSON, error, Some(&hint))
         }

@@ -321,7 +321,7 @@ fn in_doubt_what_status_advises_works_as_it_stands() {
 }
 
 #[test]
-#[ignore = "a minute; run by `make test-crashes`"]
+#[ignore = "a quarter of an hour, most of it trials; run by `make test-crashes`"]
 fn what_hints_advise_works_by_any_method() {
     let mut faults = Vec::new();
     for (name, make) in STATES {
