@@ -61,8 +61,8 @@ fn left(mut stand: Stand) -> Stand {
 /// An update to 3 that waits in its hook before the switch.
 fn waiting() -> Stand {
     let node = on_two(&GOOD);
-    let (pid, go) = (node.path("hook-pid"), node.path("go"));
-    let script = format!("echo $$ >{}\nwhile ! test -e {}; do sleep 0.05; done", pid.display(), go.display());
+    let pid = node.path("hook-pid");
+    let script = format!("echo $$ >{}\n{}", pid.display(), node.shell_wait("go"));
     node.pack_with_hook(3, "pre-switch", &script);
     let worker = begin(&node, &["update", node.archive(3).to_str().unwrap(), "--allow-unsigned"]);
     node.wait_until("the hook runs", |_| pid.exists());
@@ -80,11 +80,7 @@ fn trial() -> Stand {
 /// In this phase, while the service does not stop.
 fn stopping(words: &[&str], phase: &str) -> Stand {
     let node = on_two(&GOOD);
-    let go = node.path("go");
-    node.add(&format!(
-        "[service.command]\nstart = 'true'\nstop = 'while ! test -e {}; do sleep 0.05; done'\n",
-        go.display()
-    ));
+    node.add(&format!("[service.command]\nstart = 'true'\nstop = '{}'\n", node.shell_wait("go")));
     let archive = node.archive(3);
     let words: Vec<_> =
         words.iter().map(|word| if *word == "ARCHIVE" { archive.to_str().unwrap() } else { word }).collect();

@@ -306,10 +306,7 @@ fn a_switch_that_has_not_come_to_the_data_is_ended_without_a_copy_of_them() {
     assert_eq!((node.update(1), node.update(2)), (0, 0));
     fs::remove_dir_all(node.root().join(".cutover/snapshots")).unwrap();
     let go = node.path("go");
-    node.add(&format!(
-        "[service.command]\nstart = 'true'\nstop = 'while ! test -e {}; do sleep 0.05; done'\n",
-        go.display()
-    ));
+    node.add(&format!("[service.command]\nstart = 'true'\nstop = '{}'\n", node.shell_wait("go")));
     let archive = node.archive(3);
     let words = ["update", archive.to_str().unwrap(), "--allow-unsigned"];
     let mut update = node.command(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

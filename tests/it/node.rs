@@ -182,6 +182,14 @@ impl TestNode {
         self.place.path().join(name)
     }
 
+    /// A shell's wait until this file of the node's directory is there, or the directory is not: a test that ends early leaves
+    /// nothing that runs.
+    pub fn shell_wait(&self, name: &str) -> String {
+        let file = self.path(name);
+        let directory = file.parent().unwrap();
+        format!("while test -d {} && ! test -e {}; do sleep 0.05; done", directory.display(), file.display())
+    }
+
     pub fn root(&self) -> PathBuf {
         self.elsewhere.clone().unwrap_or_else(|| self.path("root"))
     }

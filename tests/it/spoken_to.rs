@@ -28,8 +28,8 @@ fn waiting() -> (TestNode, Child) {
     for number in [1, 2] {
         assert_eq!(node.update(number), 0);
     }
-    let (pid, go) = (node.path("hook-pid"), node.path("go"));
-    let script = format!("echo $$ >{}\nwhile ! test -e {}; do sleep 0.05; done", pid.display(), go.display());
+    let pid = node.path("hook-pid");
+    let script = format!("echo $$ >{}\n{}", pid.display(), node.shell_wait("go"));
     node.pack_with_hook(3, "pre-switch", &script);
     let update = begin(&node, 3);
     node.wait_until("the hook runs", |_| fs::read_to_string(&pid).is_ok_and(|text| text.ends_with('\n')));

@@ -114,6 +114,8 @@ impl Round<'_, '_> {
             self.assert_new_is_aside();
             self.assert_back(&before, None);
         } else {
+            let outside = Portrait::of(&self.world.at("outside"));
+            assert_eq!(before.outside.differences(&outside, &[]), [""; 0], "{}: outside", self.what);
             self.scribble();
             self.go_back(&before);
         }
@@ -146,7 +148,9 @@ impl Round<'_, '_> {
     /// The data are those from before, what is left is as it was last, and what was newer is set aside.
     fn assert_back(&self, before: &Moment, newer: Option<&Moment>) {
         let (now, what) = (self.look(), &self.what);
-        assert_eq!(before.outside.differences(&now.outside, &[]), [""; 0], "{what}: outside");
+        // Users may have written there since, through a link or a mount of theirs.
+        let outside = &newer.unwrap_or(before).outside;
+        assert_eq!(outside.differences(&now.outside, &[]), [""; 0], "{what}: outside");
         for (number, datum) in self.data.iter().enumerate() {
             let what = format!("{what}: data {number} {datum:?}");
             if let Some(newer) = newer {
