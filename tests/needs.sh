@@ -23,6 +23,8 @@ zsh:zsh
 fish:fish
 curl:curl
 openssl:openssl
+docker-registry:docker-registry
+skopeo:skopeo
 '
 
 # Tools of mkfs and the like stand in directories that an ordinary user's PATH lacks.

@@ -140,6 +140,71 @@ fn a_registry_that_wants_a_password_gets_it() {
     lives_there(&desk, &url, Some(&auth));
 }
 
+/// Runs a tool that is not ours; nothing where it is not here.
+fn other(test: &str, desk: &Desk, program: &str, words: &[&str]) -> Option<()> {
+    let Ok(done) = Command::new(program).args(words).current_dir(desk.path("source")).output() else {
+        eprintln!("SKIPPED {test}: no {program}");
+        return None;
+    };
+    assert!(done.status.success(), "{program} {words:?}: {}", String::from_utf8_lossy(&done.stderr));
+    Some(())
+}
+
+/// What cutover has published is an artifact like any other: skopeo copies it to a directory, each file by its digest.
+#[test]
+fn skopeo_reads_what_was_published_to_a_registry() {
+    let test = "skopeo_reads_what_was_published_to_a_registry";
+    let desk = Desk::new();
+    let Some((_daemon, port)) = registry(test, &desk, false) else { return };
+    let url = format!("oci://127.0.0.1:{port}/team/shop");
+    desk.well(&["publish", "source", "1.1", "--product", "shop", "--key", "team", "--to", &url]);
+    for (tag, files) in [
+        ("1.1", &["shop-1.1.tar.zst", "shop-1.1.manifest", "shop-1.1.manifest.sig"][..]),
+        ("channel-stable", &["stable.channel", "stable.channel.sig"]),
+    ] {
+        let from = format!("docker://127.0.0.1:{port}/team/shop:{tag}");
+        let copied = desk.path(tag);
+        let to = format!("dir:{}", copied.display());
+        let words = ["copy", "--src-tls-verify=false", "--insecure-policy", &from, &to];
+        let Some(()) = other(test, &desk, "skopeo", &words) else { return };
+        for file in files {
+            let wanted = fs::read(desk.source(file)).unwrap();
+            let blob = copied.join(Digest::of(&wanted).hex());
+            assert!(fs::read(&blob).is_ok_and(|bytes| bytes == wanted), "{tag}: {file}");
+        }
+    }
+}
+
+/// And a release whose files somebody else has pushed, with the client of the ORAS project, is one that nodes take.
+#[test]
+fn a_release_that_oras_has_pushed_is_installed() {
+    const PUSH: &str = "import sys, oras.client
+oras.client.OrasClient(insecure=True).push(target=sys.argv[1], files=sys.argv[2:], quiet=True)";
+    let test = "a_release_that_oras_has_pushed_is_installed";
+    if !Command::new("python3")
+        .args(["-c", "import oras.client"])
+        .output()
+        .is_ok_and(|done| done.status.success())
+    {
+        eprintln!("SKIPPED {test}: no oras for python3");
+        return;
+    }
+    let desk = Desk::new();
+    let Some((_daemon, port)) = registry(test, &desk, false) else { return };
+    for (tag, files) in [
+        ("1.1", &["shop-1.1.tar.zst", "shop-1.1.manifest", "shop-1.1.manifest.sig"][..]),
+        ("channel-stable", &["stable.channel", "stable.channel.sig"]),
+    ] {
+        let target = format!("127.0.0.1:{port}/team/shop:{tag}");
+        let mut words = vec!["-c", PUSH, &target];
+        words.extend(files);
+        other(test, &desk, "python3", &words).unwrap();
+    }
+    follow(&desk, &format!("oci://127.0.0.1:{port}/team/shop"), "");
+    let (code, said) = desk.update();
+    assert_eq!((code, desk.active().as_str()), (0, "1.1"), "{said}");
+}
+
 /// A server of object stores, with the bucket `shop`.
 pub fn bucket(test: &str) -> Option<(Daemon, u16)> {
     let port = free_port();
