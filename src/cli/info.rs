@@ -265,6 +265,7 @@ fn check_data(node: &Node<'_>) -> Result<(), Error> {
         }
         Err(_) => return Ok(()),
     }
+    node.store.ensure_pointer_moves()?;
     let (data, entries) = (node.data(), &node.settings.data);
     let checked = data.check(entries, Probing::Tried).and_then(|()| data.try_way_back(entries));
     match checked {

@@ -73,6 +73,11 @@ impl Layout {
         self.private().join("journal.json")
     }
 
+    /// The journal once more, from before the first of the data moves back until the end.
+    pub fn going_back(&self) -> PathBuf {
+        self.private().join("going-back.json")
+    }
+
     /// The key that a member of a fleet signs its facts with.
     pub fn fleet_key(&self) -> PathBuf {
         self.private().join("fleet.key")

@@ -8,6 +8,7 @@
 //!     update.lock                          one update at a time, from its first phase to its last, also while it waits
 //!     state.lock  fleet.lock               held for a moment, around each change of what is remembered
 //!     journal.json  settings.json          the update under way, and the settings it was begun with
+//!     going-back.json                      the journal once more, while data move back
 //!     state.json  history.jsonl            what is remembered, and what happened
 //!     manifests/<version>.json             what each tree must be
 //!     staging/<version>/                   a tree being built; worthless after a crash

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Kept, Layout, Method, Sealed, Store, kept};
+use super::{Damage, Error, Kept, Layout, Method, Sealed, Store, kept};
 use crate::sys::access_list;
 use crate::sys::disk::{self, Context, Disk};
 use crate::sys::{ioctl, open};
@@ -337,8 +337,21 @@ impl Store {
         Ok(swept)
     }
 
+    /// The update under way. Where the journal is gone or spoilt, and data may be half moved back, its second copy counts.
     pub fn journal(&self) -> Result<Kept<Record>, Error> {
-        Ok(kept::load(&self.layout.journal())?)
+        let journal = kept::load(&self.layout.journal())?;
+        if !matches!(journal, Kept::Missing | Kept::Damaged(Damage::Spoilt(_))) {
+            return Ok(journal);
+        }
+        Ok(match kept::load(&self.layout.going_back())? {
+            Kept::Whole(record) => Kept::Whole(record),
+            Kept::Missing | Kept::Damaged(_) => journal,
+        })
+    }
+
+    /// Keeps the journal a second time, before the first of the data moves back: what is half moved is in nobody's memory else.
+    pub fn keep_going_back(&self, record: &Record) -> Result<(), Error> {
+        Ok(kept::save(&self.disk, &self.layout.going_back(), record)?)
     }
 
     /// Keeps the update under way, before its next step is taken.
@@ -347,6 +360,8 @@ impl Store {
     }
 
     pub fn end_journal(&self) -> Result<(), Error> {
+        // First, and durably: without the journal it would count.
+        self.disk.remove_file(&self.layout.going_back())?;
         Ok(self.disk.remove_files(&[self.layout.journal(), self.layout.settings()])?)
     }
 

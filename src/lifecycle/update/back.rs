@@ -81,6 +81,12 @@ impl Driver<'_> {
             {
                 self.narrator.remarks(record, &format!("{}; going back all the same", failure.text));
             }
+            if !record.data.is_empty()
+                && let Err(error) = self.store.keep_going_back(record)
+            {
+                // It is for a second fault, and in the way of nothing.
+                tracing::warn!(%error, "the journal is kept once only");
+            }
             let restored = self.application.restore(record).map_err(|reason| Error::Data(reason.text))?;
             for text in restored.done.iter().chain(&restored.warnings) {
                 self.narrator.remarks(record, text);

@@ -94,6 +94,14 @@ impl<'a> World<'a> {
         self.chance = Chance::new(seed);
     }
 
+    /// Whether something is mounted in what was moved away from this path.
+    pub fn is_mounted_beside(&self, path: &Path) -> bool {
+        let mut away = path.to_owned().into_os_string();
+        away.push("-away");
+        let away = fs::canonicalize(away);
+        away.is_ok_and(|away| !cutover::sys::mounts::all_within(&away).unwrap().is_empty())
+    }
+
     /// Takes away what an earlier round made.
     pub fn clear(&self) {
         let is_ours =
@@ -219,8 +227,10 @@ impl<'a> World<'a> {
             }
             6 if self.is_on_btrfs(&path) => {
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
-                ioctl::create_subvolume(&path).unwrap();
-                fs::write(path.join("in a subvolume"), "kept").unwrap();
+                // Another file system may be mounted on the way there.
+                if ioctl::create_subvolume(&path).is_ok() {
+                    fs::write(path.join("in a subvolume"), "kept").unwrap();
+                }
             }
             7 => is_left = self.chance.one_in(2),
             _ => {

@@ -74,7 +74,12 @@ impl Data {
             };
             let Some(name) = within.file_name() else { continue };
             let found = match fstatat(&old, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-                Err(Errno::ENOENT) => continue,
+                Err(Errno::ENOENT) => {
+                    // Nobody has it any more, and nothing stands for it.
+                    self.disk.ask("remove", &to)?;
+                    unlinkat(&new, name, UnlinkatFlags::RemoveDir).unwrap_or_default();
+                    continue;
+                }
                 found => found.context("look at", &from)?,
             };
             // A subvolume has its own device; what is none goes with the rest, and is set aside.

@@ -1,6 +1,7 @@
 //! Whether data could be brought back, tried or looked at before anybody counts on it.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -45,7 +46,8 @@ impl Data {
     }
 
     fn try_between(&self, data: &Path, here: &Path, away: &Path) -> Result<(), Error> {
-        let (one, other) = (here.join(TRY), away.join(TRY));
+        let name = free_for_try(here, away);
+        let (one, other) = (here.join(&name), away.join(&name));
         self.disk.ask("try a rename at", &one)?;
         let forget = |path: &Path| match unlinkat(AT_FDCWD, path, UnlinkatFlags::RemoveDir) {
             Err(Errno::ENOENT) | Ok(()) => Ok(()),
@@ -242,6 +244,22 @@ impl Data {
         }
         unfit("it is on another mount than its copy by now, so that they cannot be exchanged")
     }
+}
+
+/// A name that users have for nothing. What an earlier try has left is empty, and looks as it was made.
+fn free_for_try(here: &Path, away: &Path) -> String {
+    let is_left = |path: &Path| match std::fs::symlink_metadata(path) {
+        Err(_) => true,
+        Ok(found) => {
+            found.is_dir()
+                && found.mode() & 0o7777 == 0o700
+                && found.uid() == nix::unistd::geteuid().as_raw()
+                && std::fs::read_dir(path).is_ok_and(|mut inner| inner.next().is_none())
+        }
+    };
+    let names = std::iter::once(TRY.to_owned()).chain((1..100).map(|number| format!("{TRY}-{number}")));
+    let is_free = |name: &String| [here, away].iter().all(|place| is_left(&place.join(name)));
+    names.into_iter().find(is_free).unwrap_or_else(|| TRY.to_owned())
 }
 
 /// The directories that are moved away when these data are brought back.
