@@ -189,6 +189,13 @@ fn what_runs(view: &Status, now: Timestamp) -> Vec<Vec<String>> {
                 Some(why) => format!("there is no way back to it: {why}"),
                 None => "its tree is gone, so there is no way back to it".to_owned(),
             },
+            (true, _) if previous.rollback.asks.len() == 1 => {
+                "going back is possible with `--data keep`: of some data there is no copy".to_owned()
+            }
+            (true, _) if !previous.rollback.asks.is_empty() => {
+                "going back is possible with `--data restore` or `--data keep`: the copy of the data is old"
+                    .to_owned()
+            }
             (true, "restore") => "going back is possible, with the data as before the switch".to_owned(),
             (true, "keep") => "going back is possible, and the data stay".to_owned(),
             (true, _) => "going back is possible".to_owned(),

@@ -90,8 +90,23 @@ fn data_are_not_promised_that_are_not_there() {
     }
     assert_eq!(node.code(&["rollback", "--data", "restore"]), 2);
     assert_eq!(node.active().as_deref(), Some("3"));
+    assert_eq!(asked_first(&node), ["keep"]);
+    assert_eq!(node.code(&["rollback"]), 2);
     assert_eq!(node.code(&["rollback", "--data", "keep"]), 0);
     assert_eq!((node.active().as_deref(), records(&node).as_str()), (Some("2"), "of 3"));
+}
+
+/// What `status` says that a rollback wants to be told first: in its fields, and as commands.
+fn asked_first(node: &TestNode) -> Vec<String> {
+    let status = node.status();
+    let asks = status["previous"]["rollback"]["asks"].as_array().unwrap().iter();
+    let asks: Vec<_> = asks.map(|word| word.as_str().unwrap().to_owned()).collect();
+    let next = status["next"].to_string();
+    assert_eq!(next.contains("cutover rollback  "), asks.is_empty(), "{next}");
+    for word in &asks {
+        assert!(next.contains(&format!("cutover rollback --data {word}")), "{next}");
+    }
+    asks
 }
 
 /// As if all copies had been made long ago.
@@ -107,7 +122,9 @@ fn age(node: &TestNode) {
 #[test]
 fn old_data_come_back_only_when_that_is_said() {
     let node = three();
+    assert_eq!(asked_first(&node), [""; 0]);
     age(&node);
+    assert_eq!(asked_first(&node), ["restore", "keep"]);
     assert!(node.status()["data"]["restorable"][0]["age_s"].as_u64().unwrap() > 86_400);
     let check = text(&node.run(&["rollback", "--check"]).stdout);
     assert!(check.contains("2026-01-01") && check.contains("--data keep"), "{check}");

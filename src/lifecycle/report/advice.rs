@@ -114,6 +114,13 @@ fn at_rest(status: &Status, lines: &mut Vec<String>) {
         Some(_) | None => {}
     }
     if let Some(back) = status.previous.as_ref().filter(|previous| previous.rollback.possible) {
-        lines.push(line("rollback", &format!("go back to {}", back.version)));
+        let to = format!("go back to {}", back.version);
+        if back.rollback.asks.is_empty() {
+            lines.push(line("rollback", &to));
+        }
+        for data in &back.rollback.asks {
+            let what = if data == "keep" { "and leave the data as they are" } else { "and to its old data" };
+            lines.push(line(&format!("rollback --data {data}"), &format!("{to}, {what}")));
+        }
     }
 }

@@ -8,9 +8,9 @@ use super::view::{
     RollbackView, SourceView, Status, StoreView, TrialView, UnitView, UpdateView,
 };
 use crate::coord::settings::Mode;
-use crate::lifecycle::application::data::{Data, Decision};
+use crate::lifecycle::application::data::{Data, Decision, SnapshotSet};
 use crate::lifecycle::fleet;
-use crate::lifecycle::node::copies::{DataCopies, age_s};
+use crate::lifecycle::node::copies::{DataCopies, age_s, is_older};
 use crate::lifecycle::node::plan::DataBack;
 use crate::lifecycle::node::{Error, phase_name};
 use crate::lifecycle::rehearsal::RehearsalView;
@@ -42,7 +42,7 @@ pub fn status(
         }
     };
     let active = active(store, &state, record.as_ref(), &mut problems)?;
-    let previous = previous(store, settings, &state, record.as_ref(), active.as_ref());
+    let previous = previous(store, settings, &state, record.as_ref(), active.as_ref(), now);
     // Without memory nobody knows what was active before.
     let is_known = problems.is_empty();
     let sealed = active.as_ref().and_then(|active| store.sealed(&active.version).ok()).and_then(whole);
@@ -196,18 +196,23 @@ fn previous(
     state: &State,
     record: Option<&Record>,
     active: Option<&Active>,
+    now: Timestamp,
 ) -> Option<Previous> {
     let is_active = |version: &Version| active.is_some_and(|active| active.version == *version);
     let switched = record.filter(|record| record.intent == Intent::Update && is_active(&record.to.version));
-    let (installed, mut coming, new) = match switched {
-        Some(record) => (before_trial(state, record)?, record.data.clone(), Some(&record.to.version)),
+    let (installed, mut coming, new, asks) = match switched {
+        Some(record) => {
+            (before_trial(state, record)?, record.data.clone(), Some(&record.to.version), Vec::new())
+        }
         None => {
             // What was committed last, unless it is active; the journal of an update may be lost.
             let known = [&state.committed, &state.previous].into_iter().flatten();
             let installed = known.into_iter().find(|kept| !is_active(&kept.release.version))?.clone();
             let copy = DataCopies::new(store).of(&installed.release).ok().flatten();
-            let data = copy.map(|copy| copy.items).unwrap_or_default();
-            (installed, data, active.map(|active| &active.version))
+            let new = active.map(|active| &active.version);
+            let asks = new
+                .map(|new| asked_first(store, settings, &installed.release.version, new, copy.as_ref(), now));
+            (installed, copy.map(|copy| copy.items).unwrap_or_default(), new, asks.unwrap_or_default())
         }
     };
     let Installed { release, serial, since, .. } = installed;
@@ -240,8 +245,31 @@ fn previous(
     };
     let offers = state.channels.values().filter_map(|seen| seen.offer.as_ref());
     let revoked = offers.into_iter().any(|offer| offer.revoked.contains(&release.version));
-    let rollback = RollbackView { possible, data: data.to_owned(), revoked, why_not, changed: None };
+    let rollback = RollbackView { possible, data: data.to_owned(), asks, revoked, why_not, changed: None };
     Some(Previous { version: release.version, serial, digest: release.digest, since, rollback })
+}
+
+/// What a rollback by hand wants to be told of the data before it begins.
+fn asked_first(
+    store: &Store,
+    settings: &Settings,
+    old: &Version,
+    new: &Version,
+    copy: Option<&SnapshotSet>,
+    now: Timestamp,
+) -> Vec<String> {
+    let back = DataBack { settings, store, asked: None, old: Some(old), new };
+    let items = copy.map(|copy| copy.items.as_slice()).unwrap_or_default();
+    let is_old = |copy: &SnapshotSet| {
+        back.restores(&copy.items) && is_older(copy.at, now, settings.data_policy.restore_within.0)
+    };
+    if !back.uncopied(items).is_empty() {
+        vec!["keep".to_owned()]
+    } else if copy.is_some_and(is_old) {
+        vec!["restore".to_owned(), "keep".to_owned()]
+    } else {
+        Vec::new()
+    }
 }
 
 /// The release that served before the one that is on trial.

@@ -149,6 +149,9 @@ pub struct RollbackView {
     pub possible: bool,
     /// What would happen to the data: `none`, `keep` or `restore`.
     pub data: String,
+    /// The words after `--data` of which plain `cutover rollback` wants one first; none where it goes without.
+    #[serde(default)]
+    pub asks: Vec<String>,
     /// Whether the channel has revoked that release: going back works all the same.
     #[serde(default)]
     pub revoked: bool,
