@@ -59,14 +59,28 @@ pub fn kill_orphans(name: &str, value: &str, ours: impl Fn(&[&OsStr]) -> bool) -
     killed
 }
 
+/// Whether a process of this program stands still: a signal has stopped it (SIGSTOP, Ctrl-Z).
+pub fn stands_still(pid: Pid) -> bool {
+    let name = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    name(&format!("/proc/{pid}/comm")) == name("/proc/self/comm")
+        && stat(pid).is_some_and(|fields| fields.first().is_some_and(|state| state == "T"))
+}
+
+/// Whether a process is there, and more than a zombie.
+pub fn is_alive(pid: Pid) -> bool {
+    stat(pid).is_some_and(|fields| fields.first().is_some_and(|state| !["Z", "X"].contains(&state.as_str())))
+}
+
+/// proc_pid_stat(5), from the state on: the name before it, in brackets, may hold anything.
+fn stat(pid: Pid) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    Some(rest.split_whitespace().map(str::to_owned).collect())
+}
+
 /// The children of a process, and theirs.
 fn descendants(pid: Pid) -> Vec<Pid> {
-    let parent_of = |child: Pid| -> Option<Pid> {
-        let stat = fs::read_to_string(format!("/proc/{child}/stat")).ok()?;
-        // proc_pid_stat(5): the name in brackets may hold anything; state and parent follow.
-        let (_, rest) = stat.rsplit_once(')')?;
-        rest.split_whitespace().nth(1)?.parse().ok().map(Pid::from_raw)
-    };
+    let parent_of = |child: Pid| -> Option<Pid> { stat(child)?.get(1)?.parse().ok().map(Pid::from_raw) };
     let parents: Vec<_> = processes().filter_map(|child| Some((child, parent_of(child)?))).collect();
     let (mut found, mut next) = (Vec::new(), vec![pid]);
     while let Some(parent) = next.pop() {

@@ -269,3 +269,25 @@ fn where_the_old_release_is_sick_status_names_what_helps() {
     assert_eq!(commands, ["cutover health", "cutover switch 2 --now"]);
     assert_eq!(node.code(&["switch", "2", "--now"]), 0);
 }
+
+/// Whoever stands still with a lock, and nothing is under way, has no dead man's switch: the next one ends it, after a minute.
+#[test]
+fn who_stands_still_while_nothing_is_under_way_is_in_nobodys_way() {
+    let node = TestNode::new(&[Health::Good, Health::Good, Health::Good]);
+    assert_eq!((node.update(1), node.update(2), node.update(3)), (0, 0, 0));
+    node.add("[store]\nkeep = 2\n");
+    let mut stands = node.command(&["prune"]).env("CUTOVER_STOP_BEFORE", "3:stop").spawn().unwrap();
+    let stat = format!("/proc/{}/stat", stands.id());
+    node.wait_until("it stands still", |_| fs::read_to_string(&stat).is_ok_and(|text| text.contains(") T ")));
+    // It may have been stopped for a moment.
+    assert_eq!(node.code(&["prune"]), 11);
+    for name in ["lock", "staging.lock"] {
+        let path = node.root().join(".cutover").join(name);
+        let mut holder: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        holder["since"] = "2026-01-01T00:00:00Z".into();
+        fs::write(&path, holder.to_string()).unwrap();
+    }
+    assert_eq!(node.code(&["rollback"]), 0);
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&stands.wait().unwrap()), Some(9));
+    assert_eq!((node.active().as_deref(), node.code(&["prune"])), (Some("2"), 0));
+}

@@ -20,9 +20,9 @@ def check(is_so, text):
         raise Failed(text)
 
 
-def at_rest_within(app, seconds):
+def at_rest_within(app, seconds, ends_what_stages=True):
     began = time.monotonic()
-    app.at_rest(seconds)
+    app.at_rest(seconds, ends_what_stages)
     return time.monotonic() - began
 
 

@@ -171,11 +171,12 @@ class NodeApp:
         path = self.node.path("/srv/app/.cutover/history.jsonl")
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def at_rest(self, seconds=40):
-        """Waits until no update is under way, and what is cleared away after it is gone."""
+    def at_rest(self, seconds=40, ends_what_stages=True):
+        """Waits until no update is under way, and, with `ends_what_stages`, what is cleared away after it is gone."""
         eventually("the update ends", seconds,
                    lambda: not self.node.path("/srv/app/.cutover/journal.json").exists())
-        eventually("what is cleared away is gone", 20, lambda: self.status()["state"] != "staging")
+        if ends_what_stages:
+            eventually("what is cleared away is gone", 20, lambda: self.status()["state"] != "staging")
 
     def properties(self, unit, *names):
         text = self.node.call("systemctl", "show", unit, "--property=" + ",".join(names))

@@ -20,6 +20,8 @@ NODES = 8
 # No update has more changes.
 POINTS_MAX = 160
 GRACE_SECONDS = 30
+# Whoever stands still with a lock for longer is ended by the next who wants it.
+STANDS_STILL_SECONDS = 61
 
 
 def check(is_so, text):
@@ -39,7 +41,12 @@ def settles(app, point, is_sick):
         return None
     what = f"stopped before change {point}{' of a sick release' if is_sick else ''}"
     phase = app.status()["state"]
-    seconds = at_rest_within(app, within + GRACE_SECONDS)
+    seconds = at_rest_within(app, within + GRACE_SECONDS, ends_what_stages=False)
+    if app.status()["state"] == "staging":
+        # It stands still and clears away, when all is decided: whoever comes after a minute ends it.
+        time.sleep(STANDS_STILL_SECONDS)
+        node.call("cutover", "prune")
+        check(app.status()["state"] != "staging", f"{what}: it stands still after somebody came")
     node.run("pkill", "-KILL", "-x", "cutover")
     updater.wait(20)
     app.serves(app.active())

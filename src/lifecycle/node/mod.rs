@@ -9,8 +9,10 @@ pub mod touched;
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use jiff::Timestamp;
+use nix::unistd::Pid;
 
 use self::copies::age_text;
 use self::plan::DataBack;
@@ -26,9 +28,15 @@ pub use super::update::way_back::{Route, WayBack};
 use crate::store::{Kept, Store};
 use crate::sys::clock::Clock;
 use crate::sys::lock::{self, Attempt, Holder, Lock};
+use crate::sys::orphans;
 use crate::types::record::{DataPolicy, DataSnapshot, Deadline, Intent, Phase, Record, Stands};
 use crate::types::state::State;
 use crate::types::{ReleaseId, Version, escaped_path};
+
+/// For so long somebody may stand still with a lock: who was stopped for a moment goes on.
+const STANDS_STILL: Duration = Duration::from_secs(60);
+/// How long the kernel may take to let go of a killed process's lock.
+const LET_GO: Duration = Duration::from_secs(5);
 
 /// One application on one node, and who asks for what.
 pub struct Node<'a> {
@@ -255,8 +263,39 @@ impl Node<'_> {
         self.store.prepare()?;
         match self.attempt(path)? {
             Attempt::Mine(lock) => Ok(lock),
-            Attempt::Theirs(holder) => Err(Error::Busy(holder)),
+            Attempt::Theirs(holder) => match holder.as_ref().is_some_and(|holder| self.has_ended(holder)) {
+                true => match self.attempt(path)? {
+                    Attempt::Mine(lock) => Ok(lock),
+                    Attempt::Theirs(holder) => Err(Error::Busy(holder)),
+                },
+                false => Err(Error::Busy(holder)),
+            },
         }
+    }
+
+    /// Ends whoever stands still with a lock while nothing is under way: no deadline ends it, and all others would wait. What
+    /// it did not finish is cleared away, or done again. An update has its dead man's switch.
+    fn has_ended(&self, holder: &Holder) -> bool {
+        let held = self.clock.wall().duration_since(holder.since).unsigned_abs();
+        let Ok(pid) = i32::try_from(holder.pid).map(Pid::from_raw) else { return false };
+        let is_idle = || matches!(self.store.journal(), Ok(Kept::Missing));
+        if held < STANDS_STILL || !is_idle() || !orphans::stands_still(pid) {
+            return false;
+        }
+        tracing::warn!("`{}` (pid {pid}) stands still, and is killed", holder.command);
+        orphans::kill_with_children(pid).is_ok_and(|()| self.is_let_go(pid))
+    }
+
+    /// Whether the kernel has taken back what a killed process held.
+    fn is_let_go(&self, pid: Pid) -> bool {
+        let began = self.clock.boot();
+        while orphans::is_alive(pid) {
+            if self.clock.boot().saturating_sub(began) > LET_GO {
+                return false;
+            }
+            self.clock.sleep(Duration::from_millis(20));
+        }
+        true
     }
 
     pub fn data(&self) -> Data {
