@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What two builds of cutover cost beside each other: first installation, 1 % update and verify of small files.
+"""What two builds of cutover cost beside each other: first installation, 1 % update and verify of small files, and the look at
+all processes for those that use a tree.
 
 usage: benches/versions.py OLD NEW [ROUNDS [FILES]]    root; prints medians, and the ratio of NEW to OLD
 
@@ -66,7 +67,9 @@ def one_round(mount, program, archives):
     call("sync")
     update = measured(*run, "stage", archives[1], "--allow-unsigned")
     verify = measured(*run, "verify", "2")
-    return {"first": first, "update": update, "verify": verify}
+    # It asks of each process which tree it uses.
+    look = measured(*run, "prune", "--dry-run")
+    return {"first": first, "update": update, "verify": verify, "look": look}
 
 
 def on(kind, place, archives):
@@ -86,7 +89,7 @@ def on(kind, place, archives):
             finally:
                 call("umount", mount)
                 image.unlink()
-    for what in ["first", "update", "verify"]:
+    for what in ["first", "update", "verify", "look"]:
         middle = {name: [statistics.median(one[what][at] for one in rounds) for at in [0, 1]]
                   for name, rounds in found.items()}
         told = [f"{name} {wall * 1000:.0f} ms ({wall / middle['old'][0]:.2f}), "
@@ -94,15 +97,21 @@ def on(kind, place, archives):
         print(f"{kind:5} {what:6}  " + "; ".join(told), flush=True)
 
 
+# Whoever is asked about: processes of a node that is well used.
+OTHERS = [subprocess.Popen(["sleep", "infinity"]) for _ in range(300)]
 random.seed(5)
 WORDS = ["".join(random.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=random.randint(3, 9))) for _ in range(3000)]
-with tempfile.TemporaryDirectory() as directory:
-    place = pathlib.Path(directory)
-    trees = [place / "1", place / "2"]
-    make_trees(*trees)
-    archives = {name: [place / f"{name}-{number}.tar.zst" for number in [1, 2]] for name in ["old", "new"]}
-    for name, program in [("old", OLD), ("new", NEW)]:
-        for number, (tree, archive) in enumerate(zip(trees, archives[name]), 1):
-            call(program, "-q", "pack", tree, "--product", "shop", "--version", number, "-o", archive)
-    for kind in KINDS:
-        on(kind, place, archives)
+try:
+    with tempfile.TemporaryDirectory() as directory:
+        place = pathlib.Path(directory)
+        trees = [place / "1", place / "2"]
+        make_trees(*trees)
+        archives = {name: [place / f"{name}-{number}.tar.zst" for number in [1, 2]] for name in ["old", "new"]}
+        for name, program in [("old", OLD), ("new", NEW)]:
+            for number, (tree, archive) in enumerate(zip(trees, archives[name]), 1):
+                call(program, "-q", "pack", tree, "--product", "shop", "--version", number, "-o", archive)
+        for kind in KINDS:
+            on(kind, place, archives)
+finally:
+    for other in OTHERS:
+        other.kill()
