@@ -17,6 +17,7 @@ from scenarios import stopped_or_ended
 
 KINDS = ["ext4", "xfs", "btrfs"]
 NODES = 8
+# Points count from 1: before its first change an updater has not said yet who it is.
 # No update has more changes.
 POINTS_MAX = 160
 GRACE_SECONDS = 30
@@ -87,7 +88,7 @@ def main(image, name, cutover, program, *words):
     apps = [NodeApp(lab.node(f"n{number}", KINDS[number % len(KINDS)]), pathlib.Path(cutover), program)
             for number in range(1, NODES + 1)]
     began = time.monotonic()
-    threads = [threading.Thread(target=run_on, args=(app, first, results)) for first, app in enumerate(apps)]
+    threads = [threading.Thread(target=run_on, args=(app, first, results)) for first, app in enumerate(apps, start=1)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -28,6 +28,10 @@ use crate::sys::{ioctl, open};
 
 const FIXED: i32 = 0x20 | 0x10;
 
+/// The inode number of the empty directory that stands for a subvolume in a snapshot. linux/btrfs_tree.h:
+/// BTRFS_EMPTY_SUBVOL_DIR_OBJECTID
+const STANDS_FOR_SUBVOLUME: u64 = 2;
+
 /// What is exchanged, and where the newer part goes.
 struct Exchange<'a> {
     data: &'a Data,
@@ -65,22 +69,32 @@ impl Data {
         self.remove(&back)
     }
 
-    /// Moves the subvolumes that are left into the snapshot, in place of the empty directories that stand for them there.
-    pub(super) fn move_left(&self, path: &Path, snapshot: &Path, leave: Leave<'_>) -> Result<(), Error> {
+    /// Moves the subvolumes that are left into the snapshot, in place of the empty directories that stand for them there, to which
+    /// nobody can write. What is left no more has none. Without `is_directory` nothing of the data is there to be left.
+    pub(super) fn move_left(
+        &self,
+        path: &Path,
+        is_directory: bool,
+        snapshot: &Path,
+        leave: Leave<'_>,
+    ) -> Result<(), Error> {
         for within in leave.paths() {
             let (from, to) = (path.join(within), snapshot.join(within));
-            let (Ok(old), Ok(new)) = (open_beneath(path, within), open_beneath(snapshot, within)) else {
-                continue;
-            };
+            let Ok(new) = open_beneath(snapshot, within) else { continue };
             let Some(name) = within.file_name() else { continue };
-            let found = match fstatat(&old, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-                Err(Errno::ENOENT) => {
-                    // Nobody has it any more, and nothing stands for it.
+            let old = if is_directory { open_beneath(path, within).ok() } else { None };
+            let found = match old.as_ref().map(|old| fstatat(old, name, AtFlags::AT_SYMLINK_NOFOLLOW)) {
+                None | Some(Err(Errno::ENOENT)) => None,
+                Some(found) => Some(found.context("look at", &from)?),
+            };
+            let (Some(old), Some(found)) = (old, found) else {
+                // Moved already, or nobody has it any more.
+                let there = fstatat(&new, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+                if there.is_ok_and(|there| there.st_ino == STANDS_FOR_SUBVOLUME) {
                     self.disk.ask("remove", &to)?;
                     unlinkat(&new, name, UnlinkatFlags::RemoveDir).unwrap_or_default();
-                    continue;
                 }
-                found => found.context("look at", &from)?,
+                continue;
             };
             // A subvolume has its own device; what is none goes with the rest, and is set aside.
             if found.st_dev == fstat(&old).context("look at", &from)?.st_dev {

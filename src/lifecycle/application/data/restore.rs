@@ -127,8 +127,8 @@ impl Data {
         if !is_there(&snapshot) {
             return Ok(());
         }
-        if is_directory && item.method == "btrfs" {
-            self.move_left(&aside.path, &snapshot, leave)?;
+        if item.method == "btrfs" {
+            self.move_left(&aside.path, is_directory, &snapshot, leave)?;
         }
         if is_there(&aside.path) {
             let free = first_free(&aside.stored);
