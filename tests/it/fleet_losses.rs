@@ -53,6 +53,32 @@ fn a_proposal_that_was_torn_or_lost_brings_nobody_back_to_the_release_before() {
 }
 
 #[test]
+fn a_decision_that_was_torn_brings_nobody_back_to_the_release_before() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    (0..2).for_each(|number| fleet.stage(number, "3"));
+    fleet.propose("3");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    for gate in ["outcome", "go", "plan"] {
+        let path = fleet.decision(2, gate);
+        let before = std::fs::read(&path).unwrap();
+        // As if nobody had looked since the rollout ended.
+        let own = fleet.root(0).join(".cutover/fleet.json");
+        let memory = std::fs::read(&own).unwrap();
+        std::fs::write(&path, "").unwrap();
+        for number in 0..2 {
+            let torn = fleet.run(number, &["update"]);
+            assert_eq!((code(&torn), fleet.active(number).as_str()), (17, "3"), "{gate}: {torn:?}");
+            assert!(told(&torn).contains("cutover fleet repair"), "{gate}: {torn:?}");
+        }
+        std::fs::write(&path, before).unwrap();
+        std::fs::write(&own, memory).unwrap();
+        assert_eq!(code(&fleet.run(0, &["update"])), 0, "{gate}");
+    }
+}
+
+#[test]
 fn a_member_whose_clock_is_ahead_ends_no_rollout_for_the_others() {
     if Command::new("faketime").arg("--version").output().is_err() {
         eprintln!("skipped: no faketime");

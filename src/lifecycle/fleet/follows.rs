@@ -3,7 +3,12 @@
 use super::super::agreement::Error;
 use super::Member;
 use super::own::Followed;
+use crate::coord::facts::names::Decisions;
+use crate::coord::facts::{Fact, OutcomeDecision};
+use crate::coord::look::{Found, Look, found};
 use crate::coord::rollout::{Rollout, WENT_BACK, begun};
+use crate::coord::rules::gate::Gate;
+use crate::types::Digest;
 
 impl Member<'_> {
     /// Remembers the rollout that says what runs here.
@@ -14,10 +19,9 @@ impl Member<'_> {
 
     /// Whether this node has seen the fleet run something newer than this rollout says; an error where storage has lost that.
     pub(super) fn has_followed_newer(&mut self, number: u64) -> Result<bool, String> {
-        let Some(followed) = self.kept.own.followed.clone().filter(|followed| number < followed.rollout)
-        else {
-            return Ok(false);
-        };
+        let seen = [self.kept.own.followed.clone(), self.last_kept()].into_iter().flatten();
+        let newest = seen.max_by_key(|followed| followed.rollout);
+        let Some(followed) = newest.filter(|followed| number < followed.rollout) else { return Ok(false) };
         let newer = followed.rollout;
         match self.ensure_is_there(newer, followed.proposal)? {
             // In good order, since a newer one was kept: it is not this node's, and nothing brings it back.
@@ -25,6 +29,21 @@ impl Member<'_> {
             None => {
                 Err(format!("rollout {newer}, by which this node runs its release, is not kept: {WENT_BACK}"))
             }
+        }
+    }
+
+    /// The rollout that this node ended last, if it has read that it was kept.
+    fn last_kept(&self) -> Option<Followed> {
+        let last = self.kept.own.last.as_ref()?;
+        let proposal = Digest::of(last.proposal.as_bytes());
+        let name = Decisions { rollout: last.rollout, proposal }.gate(Gate::Outcome.name());
+        match found(&name, last.gates.get(Gate::Outcome.name())?, None) {
+            Look::Found(Found { fact: Fact::Outcome(said), .. })
+                if said.decision == OutcomeDecision::Keep =>
+            {
+                Some(Followed { rollout: last.rollout, proposal })
+            }
+            _ => None,
         }
     }
 
