@@ -85,9 +85,11 @@ impl Links {
     /// stay masked.
     pub fn check(&self, tree: &Path) -> Result<(), Error> {
         let wanted = shipped::of(tree, &self.declared)?;
+        let ends = self.aliases_that_end(&wanted)?;
         for file in wanted.files() {
             let path = self.directory.join(file);
-            if !self.is_ours(file) && !is_mask(&path) && fs::symlink_metadata(&path).is_ok() {
+            let is_free = self.is_ours(file) || is_mask(&path) || ends.contains(file);
+            if !is_free && fs::symlink_metadata(&path).is_ok() {
                 return Err(Error::Taken { unit: file.to_owned(), path });
             }
             if is_only_with_others(tree, file) {
@@ -95,6 +97,19 @@ impl Links {
             }
         }
         Ok(())
+    }
+
+    /// Other names of units that go: cutover has made these links, and takes them away with the units.
+    fn aliases_that_end(&self, wanted: &Shipped) -> Result<BTreeSet<String>, Error> {
+        let (pointer, mut ends) = (self.root.join("current"), BTreeSet::new());
+        for unit in self.ours()?.iter().filter(|unit| wanted.files().all(|file| file != unit.as_str())) {
+            let made = |link: &String| {
+                is_unit_file(link)
+                    && fs::read_link(self.directory.join(link)).is_ok_and(|to| to == enabling(link, unit))
+            };
+            ends.extend(install_links(&pointer, unit).into_iter().filter(made));
+        }
+        Ok(ends)
     }
 
     /// Makes sure that exactly the units that `tree` ships are linked and known to systemd. Call it when the pointer
@@ -115,6 +130,11 @@ impl Links {
         let gone: Vec<_> = ours.difference(&wanted).cloned().collect();
         let new: Vec<_> = wanted.difference(&ours).cloned().collect();
         self.remove(disk, &gone)?;
+        if let Some(leaving) = leaving {
+            for unit in gone.iter().filter(|file| is_template(file)) {
+                self.forget_default_instance(disk, leaving, unit)?;
+            }
+        }
         // Their links are gone already.
         self.stop(
             &before.disabled.iter().filter(|unit| !wanted.contains(*unit)).cloned().collect::<Vec<_>>(),
@@ -243,6 +263,17 @@ impl Links {
         self.enable(disk, unit, &missing)?;
         for link in old.iter().filter(|link| !new.contains(link) && is_there(link)) {
             disk.remove_file(&self.directory.join(link))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the link that enables the instance which the `[Install]` section of a template names: an admin enables others.
+    fn forget_default_instance(&self, disk: &Disk, leaving: &Path, unit: &str) -> Result<(), Error> {
+        for link in install_links(leaving, unit) {
+            let path = self.directory.join(&link);
+            if fs::read_link(&path).is_ok_and(|target| target == enabling(&link, unit)) {
+                disk.remove_file(&path)?;
+            }
         }
         Ok(())
     }
@@ -449,6 +480,8 @@ mod tests {
         assert!(links.directory.join("a.service").is_symlink());
         // An admin may have enabled instances.
         assert!(links.directory.join("multi-user.target.wants/t@main.service").is_symlink());
+        links.forget_default_instance(&disk, &tree, "t@.service").unwrap();
+        assert!(!links.directory.join("multi-user.target.wants/t@main.service").is_symlink());
     }
 
     #[test]
