@@ -485,6 +485,27 @@ mod tests {
     }
 
     #[test]
+    fn what_was_an_alias_may_be_a_unit_of_its_own_when_its_unit_goes() {
+        let text = "[Install]\nAlias=old.service\n";
+        let Place { _directory, disk, tree, links } = place(&[("new.service", text)]);
+        links.link(&disk, "new.service").unwrap();
+        links.enable(&disk, "new.service", &install_links(&tree, "new.service")).unwrap();
+        links.put(&disk, &links.root.join("current"), Path::new("releases/1")).unwrap();
+        let next = tree.with_file_name("2");
+        for path in [&next, &next.join("systemd")] {
+            disk.make_directory(path, 0o755).unwrap();
+        }
+        disk.replace(&next.join("systemd/old.service"), b"[Unit]\n", 0o644).unwrap();
+        links.check(&next).unwrap();
+        // Both at once cannot be, and an admin's link is nobody's.
+        disk.replace(&next.join("systemd/new.service"), text.as_bytes(), 0o644).unwrap();
+        assert!(matches!(links.check(&next), Err(Error::Taken { .. })));
+        disk.remove_file(&next.join("systemd/new.service")).unwrap();
+        links.put(&disk, &links.directory.join("old.service"), Path::new("else.service")).unwrap();
+        assert!(matches!(links.check(&next), Err(Error::Taken { .. })));
+    }
+
+    #[test]
     fn install_sections_go_forth_and_back_but_for_what_is_disabled() {
         let Place { _directory, disk, tree, links } =
             place(&[("a.service", "[Install]\nWantedBy=multi-user.target\nAlias=b.service\n")]);
