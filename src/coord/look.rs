@@ -36,6 +36,8 @@ pub trait Keys {
 }
 
 pub trait Signer {
+    /// The public half of its key, in one line; or why the key is of no use.
+    fn public(&self) -> Result<String, String>;
     /// The signature over this text, in armour.
     fn sign(&self, covered: &str) -> Result<String, String>;
 }

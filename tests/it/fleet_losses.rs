@@ -1,6 +1,6 @@
 //! What one machine has lost, or has wrong, is not the others' trouble: torn or lost proposals, wrong clocks, missing keys.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use cutover::coord::facts::names;
 use cutover::lifecycle::fleet::own_key;
@@ -132,6 +132,49 @@ fn whoever_has_no_key_damages_no_gate_of_a_rollout_that_is_signed() {
         assert!(["plan", "halt", "void"].iter().all(|gate| !fleet.decision(1, gate).exists()), "{mode}");
         assert_eq!(fleet.live(calm), "kept", "{mode}: {}", fleet.why());
     }
+}
+
+#[test]
+fn a_member_without_its_key_says_so_at_once_and_what_helps() {
+    let fleet = Fleet::new(2, "synchronous", "facts = \"signed\"");
+    let key = fleet.root(1).join(".cutover/fleet.key");
+    let good = std::fs::read(&key).unwrap();
+    let is_told = |done: &Output, wanted: i32| {
+        let said = told(done);
+        let helps = ["cutover fleet replace n1", "cutover fleet join", "cutover fleet members --add n1"];
+        assert!(code(done) == wanted && helps.iter().all(|help| said.contains(help)), "{done:?}");
+    };
+    fleet.propose("2");
+    // It goes while the others' votes are waited for.
+    let vote = fleet.share().join(names::own(&"n1".parse().unwrap(), 1, "vote"));
+    let waits = fleet.command(1, &["update"]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    while !vote.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    std::fs::remove_file(&key).unwrap();
+    is_told(&waits.wait_with_output().unwrap(), 15);
+    let spoil: [&dyn Fn(); 3] = [&|| (), &|| std::fs::write(&key, "").unwrap(), &|| {
+        std::fs::remove_file(&key).unwrap();
+        own_key(&Disk::default(), &key, "n1").unwrap();
+    }];
+    for spoil in spoil {
+        spoil();
+        is_told(&fleet.run(1, &["update"]), 14);
+        let shown = fleet.run(1, &["status"]);
+        is_told(&shown, 0);
+        assert!(told(&shown).contains("NEEDS A PERSON"), "{shown:?}");
+    }
+    std::fs::write(&key, good).unwrap();
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+
+    // The other way out. What was kept is for the new machine, too.
+    (0..2).for_each(|number| fleet.stage(number, "3"));
+    std::fs::remove_file(&key).unwrap();
+    is_told(&fleet.run(1, &["update"]), 14);
+    fleet.let_in_again(1);
+    fleet.propose("3");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    assert_eq!(fleet.all_run(), ["3"]);
 }
 
 #[test]

@@ -6,13 +6,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::super::agreement::Error;
+use super::keys::without_key;
 use super::own::Kept;
-use super::{Member, Taken};
+use super::{Member, Taken, rollout_of};
 use crate::coord::alive::{self, Alive};
 use crate::coord::board::{Board, Created, Done, Read};
 use crate::coord::facts::{self, Fact, names};
 use crate::coord::look::{self, Found, Look, Trust, look};
 use crate::coord::operate::replaced;
+use crate::coord::settings::Facts;
 use crate::coord::{NodeName, Settings};
 use crate::sys::disk::Disk;
 
@@ -35,8 +37,14 @@ pub struct Here {
 }
 
 impl Member<'_> {
-    /// Compares fleet, name, machine and place with what storage says. `None`: this node is who it is taken for.
+    /// Looks for its key, and compares fleet, name, machine and place with what storage says. `None`: this node is who it is
+    /// taken for.
     pub(super) fn identify(&mut self) -> Result<Option<Taken>, Error> {
+        let is_signed = self.kept.part().and_then(rollout_of).is_some_and(|rollout| rollout.is_signed());
+        // A key may go at any time, and no storage is needed to see it.
+        if let Some(why) = self.without_key(is_signed) {
+            return Ok(Some(Taken::Stranger(why)));
+        }
         if !self.is_identified
             && let Some(taken) = self.find_out_who()?
         {
@@ -52,6 +60,12 @@ impl Member<'_> {
         Ok(Some(Taken::Nothing(Some(
             "this node was just at work from another place: it takes part when that one stays silent".into(),
         ))))
+    }
+
+    /// Why nobody would believe this node, where it signs what it says.
+    pub(super) fn without_key(&self, is_signed: bool) -> Option<String> {
+        let signs = is_signed || self.settings.facts == Facts::Signed;
+        self.signer.filter(|_| signs).and_then(|signer| without_key(&self.kept.own, signer))
     }
 
     pub(super) fn is_stranger(&mut self) -> Result<bool, Error> {

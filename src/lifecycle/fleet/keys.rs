@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use super::own::Own;
 use crate::coord::look::{Keys, Signer};
 
 use crate::release::trust::{
@@ -53,11 +54,30 @@ pub fn own_key(disk: &Disk, path: &Path, node: &str) -> Result<String, SignError
     public_line(path)
 }
 
+/// Why nobody would believe what this node signs: the key that it has joined with is gone, damaged, or another one.
+pub fn without_key(own: &Own, signer: &dyn Signer) -> Option<String> {
+    let (node, listed) = (&own.node, own.key.as_ref()?);
+    let why = match signer.public() {
+        Ok(key) if key == *listed => return None,
+        Ok(_) => "`.cutover/fleet.key` is another one".to_owned(),
+        Err(why) => why,
+    };
+    Some(format!(
+        "`{node}` is without the key that it has joined with: {why}; put it back from a backup, or remove what is there, and \
+         `cutover fleet replace {node}` frees the name, `cutover fleet join` makes a new key, and \
+         `cutover fleet members --add {node}` lists it"
+    ))
+}
+
 /// A private key, or the public one of a key that an agent holds.
 #[derive(Clone, Debug)]
 pub struct KeyFile(pub PathBuf);
 
 impl Signer for KeyFile {
+    fn public(&self) -> Result<String, String> {
+        public_line(&self.0).map_err(|error| chain(&error))
+    }
+
     fn sign(&self, covered: &str) -> Result<String, String> {
         sign(&self.0, Namespace::Fleet, covered.as_bytes()).map_err(|error| chain(&error))
     }

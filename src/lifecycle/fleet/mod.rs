@@ -26,7 +26,7 @@ use jiff::Timestamp;
 pub use along::Along;
 pub use carried::believe;
 pub use join::{Here, Newcomer, join, new_id};
-pub use keys::{FleetKeys, KeyFile, own_key};
+pub use keys::{FleetKeys, KeyFile, own_key, without_key};
 pub use own::{Carried, Kept, Own, Part, Stage, said_of};
 pub use repair::{Repaired, Trouble, has_read_keep, read_of, repair};
 pub use take::Taken;

@@ -298,6 +298,10 @@ impl Member<'_> {
     fn begin(&mut self, rollout: Rollout, running: Option<&ReleaseId>) -> Result<Taken, Error> {
         let number = rollout.number;
         let trust = self.trust();
+        // Its "no" would not count either: all would wait for it.
+        if let Some(why) = self.without_key(rollout.is_signed()) {
+            return Ok(Taken::Stranger(why));
+        }
         if let Err(why) = self.ensure_list_is_newest(rollout.proposal.members_list.max(self.kept.own.list)) {
             return Ok(Taken::Unreachable(why));
         }

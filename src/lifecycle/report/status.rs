@@ -7,7 +7,7 @@ use super::view::{
     API_VERSION, Active, BlockedView, DataView, DiskView, Doing, Last, Previous, Ready, RestorableView,
     RollbackView, SourceView, Status, StoreView, TrialView, UnitView, UpdateView,
 };
-use crate::coord::settings::Mode;
+use crate::coord::settings::{Facts, Mode};
 use crate::lifecycle::application::data::{Data, Decision, SnapshotSet};
 use crate::lifecycle::fleet;
 use crate::lifecycle::node::copies::{DataCopies, age_s, is_older};
@@ -55,6 +55,8 @@ pub fn status(
         problems.push(chain(&error));
         Vec::new()
     });
+    // An update under way goes on without it, and ends.
+    problems.extend(without_key(settings, &store.layout).filter(|_| record.is_none()));
     let mut status = Status {
         api_version: API_VERSION,
         app: app.to_owned(),
@@ -469,6 +471,14 @@ fn doing(status: &Status, record: Option<&Record>, settings: &Settings, layout: 
         Phase::RollingBack { .. } => Doing::RollingBack,
         Phase::Committed | Phase::RolledBack { .. } | Phase::Cancelled { .. } => Doing::Idle,
     }
+}
+
+/// Why the fleet would not believe this node, where members sign what they say.
+fn without_key(settings: &Settings, layout: &Layout) -> Option<String> {
+    let is_member = settings.fleet.mode != Mode::Independent && settings.fleet.facts == Facts::Signed;
+    let kept = fleet::Kept::load(&Disk::default(), &layout.fleet()).ok().flatten()?;
+    let own = Some(kept.own).filter(|own| is_member && own.joined)?;
+    fleet::without_key(&own, &fleet::KeyFile(layout.fleet_key()))
 }
 
 /// Whether the node has promised to wait for a decision that it cannot read.
