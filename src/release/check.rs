@@ -27,13 +27,13 @@ pub struct Found {
     pub has_others: bool,
 }
 
-/// Looks at the tree `root`. Entries that are `ignored` do not count; those `instead`, in path order, do.
+/// Looks at the tree `root`. Entries count `as_released`, or not at all; those `instead`, in path order, count as well.
 ///
 /// # Errors
 /// When the tree cannot be read, or somebody changes it meanwhile.
 pub fn look(
     root: &Path,
-    ignored: &dyn Fn(&Entry) -> bool,
+    as_released: &dyn Fn(Entry) -> Option<Entry>,
     instead: &[Entry],
     progress: &dyn Progress,
 ) -> Result<Found, Error> {
@@ -55,7 +55,7 @@ pub fn look(
         let (mut given, mut added, mut is_over) = (0, 0, false);
         while !is_over || added < given {
             while !is_over && given < added + threads * BATCHES {
-                let counting = walk.by_ref().filter(|entry| !entry.as_ref().is_ok_and(ignored));
+                let counting = walk.by_ref().filter_map(|entry| entry.map(as_released).transpose());
                 let entries = counting.take(BATCH).collect::<Result<Vec<_>, _>>()?;
                 is_over = entries.is_empty();
                 if !is_over {
@@ -132,10 +132,12 @@ mod tests {
             file.write_all(&vec![number as u8; number * 13]).unwrap();
         }
         let wanted = scan::digest(directory.path()).unwrap();
-        let found = |ignored: &dyn Fn(&Entry) -> bool| look(directory.path(), ignored, &[], &Silent).unwrap();
-        assert_eq!(found(&|_| false), Found { digest: wanted, has_others: false });
-        assert_ne!(found(&|entry| entry.path == b"d1/1").digest, wanted);
+        let found = |as_released: &dyn Fn(Entry) -> Option<Entry>| {
+            look(directory.path(), as_released, &[], &Silent).unwrap()
+        };
+        assert_eq!(found(&Some), Found { digest: wanted, has_others: false });
+        assert_ne!(found(&|entry| (entry.path != b"d1/1").then_some(entry)).digest, wanted);
         nix::unistd::mkfifo(&directory.path().join("d3/queue"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(found(&|_| false).has_others);
+        assert!(found(&Some).has_others);
     }
 }

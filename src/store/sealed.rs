@@ -55,6 +55,12 @@ pub struct Replaced {
     pub content: Option<Vec<u8>>,
     /// Where it leads, if it is a link. Else it is a directory.
     pub target: Option<String>,
+    /// Where it is a further hard link of a file: the path of the first in path order, replaced or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_as: Option<String>,
+    /// Where it is the first of a file's hard links: the path of the next that is still in the tree, if one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 impl Store {

@@ -184,3 +184,63 @@ fn a_configured_link_takes_the_place_of_what_the_release_has() {
         assert_eq!(fs::read_dir(tree.join("real")).unwrap().count(), 0);
     }
 }
+
+/// Every way in which links can take names of a file that has several: the first, a later one, all, one in a folder that
+/// goes whole; with the other names before and after it.
+#[test]
+fn a_configured_link_takes_one_name_of_a_file_that_has_several() {
+    const NAMES: [&str; 5] = ["a", "b", "d/.keep", "m", "z"];
+    for (kind, method) in [("", "copy"), ("", "hardlink"), ("btrfs", "btrfs")] {
+        let mounted = if kind.is_empty() {
+            None
+        } else {
+            let name = "a_configured_link_takes_one_name_of_a_file_that_has_several";
+            let Some(mounted) = Mounted::new(name, kind) else { return };
+            Some(mounted)
+        };
+        let here = tempfile::tempdir().unwrap();
+        let place = mounted.as_ref().map_or_else(|| here.path().to_owned(), Mounted::path);
+        let (tree, root, shared) = (place.join("tree"), place.join("root"), place.join("shared"));
+        for path in [&root, &shared, &tree.join("d")] {
+            fs::create_dir_all(path).unwrap();
+        }
+        fs::write(tree.join(NAMES[0]), "one file").unwrap();
+        for name in &NAMES[1..] {
+            fs::hard_link(tree.join(NAMES[0]), tree.join(name)).unwrap();
+        }
+        let all = [
+            &["a"][..],
+            &["m"],
+            &["z"],
+            &["d"],
+            &["a", "b"],
+            &["a", "d"],
+            &["b", "z"],
+            &["a", "b", "d", "m", "z"],
+        ];
+        for (number, links) in all.iter().flat_map(|links| [*links, &[]]).enumerate() {
+            let case = format!("{method} {links:?}");
+            fs::write(tree.join("v"), number.to_string()).unwrap();
+            let version = number.to_string();
+            assert!(pack(&tree, &version, &[]).status.success());
+            let config = place.join("app.toml");
+            let links_text: String =
+                links.iter().map(|link| format!("{link} = '{}'\n", shared.display())).collect();
+            let text =
+                format!("root = '{}'\n[store]\nmethod = '{method}'\n[links]\n{links_text}", root.display());
+            fs::write(&config, text).unwrap();
+            let archive = place.join(format!("app-{version}.tar.zst"));
+            let words = ["--config", config.to_str().unwrap(), "update", "--allow-unsigned"];
+            let output = cutover(&[&words[..], &[archive.to_str().unwrap()]].concat());
+            assert!(output.status.success(), "{case}: {output:?}");
+            let verified = cutover(&["--root", root.to_str().unwrap(), "verify", &version]);
+            assert!(verified.status.success(), "{case}: {verified:?}");
+            let left =
+                NAMES.iter().filter(|name| !links.iter().any(|link| Path::new(name).starts_with(link)));
+            let inodes: std::collections::BTreeSet<u64> = left
+                .map(|name| fs::symlink_metadata(root.join("current").join(name)).unwrap().ino())
+                .collect();
+            assert!(inodes.len() <= 1, "{case}: the names that are left are one file: {inodes:?}");
+        }
+    }
+}

@@ -2,9 +2,11 @@
 //!
 //! A link takes the place of what the release has there, if that is little: a file, a link, or a directory with nothing in
 //! it but files that hold its place (`.gitkeep`). What it replaced is kept with the description of the tree, so that the
-//! rest can still be compared with its digest, and the next tree can begin as a copy of this one. Directories on the way
+//! rest can still be compared with its digest, and the next tree can begin as a copy of this one. Of a file with several
+//! names that includes which they are: whoever reads the tree finds only those that are left. Directories on the way
 //! are made. Nothing outside the tree is touched: a link of the release on the way is refused.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -41,22 +43,30 @@ pub(super) struct Made {
 /// Makes the configured links in a new tree. The times of the folders that hold them stay as the release says.
 pub(super) fn make(settings: &Settings, tree: &Path, disk: &Disk) -> Result<Made, Error> {
     let mut made = Made::default();
-    for (name, target) in &settings.links {
+    let mut has_hard_links = false;
+    // All are looked at before anything is removed: of a file's names one link may replace one, and another the next.
+    for name in settings.links.keys() {
         let refused = |why: String| Error::Link { name: name.clone(), why };
         make_parents(tree, name, disk, &mut made).map_err(|error| error.within(name))?;
         let link = tree.join(name);
-        let there = match fs::symlink_metadata(&link) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            found => Some(found.context("look at", &link)?),
-        };
-        if there.is_some() {
-            let replaced = replaceable(tree, &link).map_err(|error| refused(error.to_string()))?;
-            let replaced = replaced.map_err(refused)?;
+        if look(&link)?.is_some() {
+            let found = replaceable(tree, &link).map_err(|error| refused(error.to_string()))?;
+            let found = found.map_err(refused)?;
             tracing::info!("`[links]`: `{name}` takes the place of what the release has there");
-            made.replaced.extend(replaced);
+            has_hard_links |= found.has_hard_links;
+            made.replaced.extend(found.replaced);
         }
+    }
+    made.replaced
+        .sort_by(|one, other| crate::types::entry::path_order(one.path.as_bytes(), other.path.as_bytes()));
+    if has_hard_links {
+        note_other_names(tree, &mut made.replaced)?;
+    }
+    for (name, target) in &settings.links {
+        let link = tree.join(name);
+        let there = look(&link)?;
         with_time_of_folder(&link, tree, || {
-            if there.as_ref().is_some_and(fs::Metadata::is_dir) {
+            if there.is_some_and(|there| there.is_dir()) {
                 disk.remove_tree(&link)?;
             } else {
                 disk.ask("remove", &link)?;
@@ -67,9 +77,15 @@ pub(super) fn make(settings: &Settings, tree: &Path, disk: &Disk) -> Result<Made
         })?;
         made.links.push(name.clone());
     }
-    made.replaced
-        .sort_by(|one, other| crate::types::entry::path_order(one.path.as_bytes(), other.path.as_bytes()));
     Ok(made)
+}
+
+/// What has this name, if anything.
+fn look(path: &Path) -> Result<Option<fs::Metadata>, crate::sys::disk::Error> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.context("look at", path).map(Some),
+    }
 }
 
 impl Error {
@@ -111,9 +127,17 @@ fn make_parents(tree: &Path, name: &str, disk: &Disk, made: &mut Made) -> Result
     Ok(())
 }
 
+/// What is at the place of a link.
+struct Found {
+    replaced: Vec<Replaced>,
+    /// Whether a file in it has further names: in the tree, or in one that shares its files.
+    has_hard_links: bool,
+}
+
 /// What is at the place of a link, if a link may take that place; else why not.
-fn replaceable(tree: &Path, link: &Path) -> io::Result<Result<Vec<Replaced>, String>> {
+fn replaceable(tree: &Path, link: &Path) -> io::Result<Result<Found, String>> {
     let mut replaced = Vec::new();
+    let mut has_hard_links = false;
     let mut left = vec![link.to_owned()];
     let mut bytes = 0;
     while let Some(path) = left.pop() {
@@ -143,6 +167,7 @@ fn replaceable(tree: &Path, link: &Path) -> io::Result<Result<Vec<Replaced>, Str
                 return Ok(Err(format!("the release has `{shown}` there, which is larger than 64 KiB")));
             }
             content = Some(fs::read(&path)?);
+            has_hard_links |= found.nlink() > 1;
         }
         if replaced.len() >= ENTRIES_MAX {
             return Ok(Err("the release has more than 64 entries there".into()));
@@ -159,9 +184,34 @@ fn replaceable(tree: &Path, link: &Path) -> io::Result<Result<Vec<Replaced>, Str
             mtime: (found.mtime(), u32::try_from(found.mtime_nsec()).unwrap_or(0)),
             content,
             target,
+            same_as: None,
+            next: None,
         });
     }
-    Ok(Ok(replaced))
+    Ok(Ok(Found { replaced, has_hard_links }))
+}
+
+/// Notes which of these files, in path order, have further names in the tree.
+fn note_other_names(tree: &Path, replaced: &mut [Replaced]) -> Result<(), Error> {
+    let places = replaced.iter().enumerate().map(|(at, one)| (one.path.clone().into_bytes(), at));
+    let places: HashMap<Vec<u8>, usize> = places.collect();
+    let text = |name: Vec<u8>, of: &Replaced| {
+        let why = "a further name of the same file is not UTF-8".into();
+        String::from_utf8(name).map_err(|_| Error::Link { name: of.path.clone(), why })
+    };
+    for entry in scan::walk_unread(tree)? {
+        let entry = entry?;
+        let Some(first) = entry.same_as else { continue };
+        if let Some(further) = places.get(&entry.path) {
+            let further = &mut replaced[*further];
+            further.same_as = Some(text(first, further)?);
+        } else if let Some(first) = places.get(&first).map(|first| &mut replaced[*first])
+            && first.next.is_none()
+        {
+            first.next = Some(text(entry.path, first)?);
+        }
+    }
+    Ok(())
 }
 
 /// Takes out of a copy of a tree what its node, not its release, put there, and puts back what was there before.
@@ -186,6 +236,10 @@ pub(super) fn undo(sealed: &Sealed, tree: &Path, disk: &Disk) -> Result<(), Erro
     for replaced in &sealed.replaced {
         let (path, meta) = (replaced.path.as_bytes(), meta_of(replaced));
         with_time_of_folder(&tree.join(&replaced.path), tree, || {
+            // Whichever name of the same file is there by now: the first names come first.
+            if let Some(other) = replaced.same_as.as_ref().or(replaced.next.as_ref()) {
+                return writer.hard_link(path, other.as_bytes());
+            }
             match (&replaced.content, &replaced.target) {
                 (_, Some(target)) => writer.link(path, target.as_bytes(), &meta),
                 (Some(content), None) => {
@@ -226,9 +280,23 @@ pub(super) fn entries_of(replaced: &[Replaced]) -> Vec<Entry> {
         gid: one.gid,
         mtime: one.mtime,
         xattrs: std::collections::BTreeMap::new(),
-        same_as: None,
+        same_as: one.same_as.clone().map(String::into_bytes),
     };
     replaced.iter().map(entry).collect()
+}
+
+/// An entry of a tree as the release has it; nothing for what the node has put there.
+pub(super) fn as_released(sealed: &Sealed, mut entry: Entry) -> Option<Entry> {
+    if sealed.links.iter().any(|link| link.as_bytes() == entry.path) {
+        return None;
+    }
+    // Where the first name of a file was replaced, the next seems to be the first.
+    let seems_first = entry.same_as.as_ref().unwrap_or(&entry.path);
+    let is_next = |one: &&Replaced| one.next.as_ref().is_some_and(|next| next.as_bytes() == seems_first);
+    if let Some(first) = sealed.replaced.iter().find(is_next) {
+        entry.same_as = Some(first.path.clone().into_bytes());
+    }
+    Some(entry)
 }
 
 fn remove_if_there(path: &Path) -> nix::Result<()> {

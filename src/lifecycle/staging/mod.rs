@@ -198,9 +198,9 @@ impl Node<'_> {
     pub fn verify(&self, sealed: &Sealed, progress: &dyn Progress) -> Result<bool, Error> {
         let tree = self.store.tree(&sealed.release.version)?;
         progress.begin(Activity::Verify, Some(sealed.bytes), Some(sealed.entries));
-        let is_link_of_ours = |entry: &Entry| sealed.links.iter().any(|link| link.as_bytes() == entry.path);
+        let as_released = |entry: Entry| links::as_released(sealed, entry);
         let replaced = links::entries_of(&sealed.replaced);
-        let found = check::look(&tree, &is_link_of_ours, &replaced, progress);
+        let found = check::look(&tree, &as_released, &replaced, progress);
         progress.end();
         let found = found?;
         Ok(!found.has_others && found.digest == sealed.tree)
