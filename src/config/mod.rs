@@ -141,21 +141,9 @@ pub fn check_data(places: &Places, app: &str, settings: &Settings) -> Result<(),
 
 /// The root, or data, of one application that are moved with the data of another.
 fn carried_away(mover: &Settings, owner: &Settings) -> Option<PathBuf> {
-    let moved = mover.data.iter().filter(|data| data.on_rollback != DataPolicy::Keep);
-    let moved: Vec<_> = moved.filter_map(|data| Some((true_path(&data.path)?, &data.leave))).collect();
-    let is_moved = |path: &Path| {
-        let path = true_path(path)?;
-        let within = moved.iter().find_map(|(data, leave)| Some((path.strip_prefix(data).ok()?, *leave)));
-        within.map(|(within, leave)| !leave.iter().any(|left| within.starts_with(left)))
-    };
+    let moved = || mover.data.iter().filter(|data| data.on_rollback != DataPolicy::Keep);
     let owned = owner.data.iter().map(|data| &data.path).chain([&owner.root]);
-    owned.filter(|path| path.is_absolute()).find(|path| is_moved(path) == Some(true)).cloned()
-}
-
-/// A path without links, as far as it is there.
-fn true_path(path: &Path) -> Option<PathBuf> {
-    let above = path.ancestors().find(|path| path.exists())?;
-    Some(above.canonicalize().ok()?.join(path.strip_prefix(above).ok()?).components().collect())
+    owned.filter(|path| path.is_absolute()).find(|path| moved().any(|data| data.moves(path))).cloned()
 }
 
 /// Device and inode of a directory, or of the one above it that is there, with the rest of its path.

@@ -4,7 +4,7 @@
 //! was begun with beside its journal, so that a broken configuration cannot stop the way back.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,21 @@ pub struct Data {
     /// Paths within it that stay where they are: mounts, subvolumes, or what no release brings back.
     #[serde(default)]
     pub leave: Vec<PathBuf>,
+}
+
+impl Data {
+    /// Whether what is at this path goes wherever a rollback moves the data.
+    pub fn moves(&self, path: &Path) -> bool {
+        let (Some(data), Some(path)) = (true_path(&self.path), true_path(path)) else { return false };
+        let within = path.strip_prefix(&data).ok();
+        within.is_some_and(|within| !self.leave.iter().any(|left| within.starts_with(left)))
+    }
+}
+
+/// A path without links, as far as it is there.
+fn true_path(path: &Path) -> Option<PathBuf> {
+    let above = path.ancestors().find(|path| path.exists())?;
+    Some(above.canonicalize().ok()?.join(path.strip_prefix(above).ok()?).components().collect())
 }
 
 /// A path without `.` and doubled slashes: a name like `data/.` cannot be renamed.

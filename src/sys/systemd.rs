@@ -125,6 +125,20 @@ pub fn listens(sockets: &[String]) -> Result<Vec<String>, Error> {
     Ok(text.lines().filter_map(|line| line.strip_prefix("Listen=")).map(str::to_owned).collect())
 }
 
+/// The socket units that systemd knows, each with the paths that it listens on: sockets, FIFOs, files.
+pub fn listening() -> Result<Vec<(String, Vec<PathBuf>)>, Error> {
+    let text = call("look at", &["*.socket".to_owned()], &["show", "--property=Id,Listen"], ANSWER)?;
+    Ok(text.split("\n\n").filter_map(listening_in).collect())
+}
+
+/// From `Id=shop.socket` and lines as `Listen=/run/shop.sock (Stream)`.
+fn listening_in(block: &str) -> Option<(String, Vec<PathBuf>)> {
+    let values = |name: &'static str| block.lines().filter_map(move |line| line.strip_prefix(name));
+    let path = |value: &str| value.rsplit_once(" (").map_or(value, |(path, _)| path).into();
+    let paths = values("Listen=").filter(|value| value.starts_with('/')).map(path).collect();
+    Some((values("Id=").next()?.to_owned(), paths))
+}
+
 fn read_properties(block: &str) -> Properties {
     let pairs = block.lines().filter_map(|line| line.split_once('='));
     Properties(pairs.map(|(name, value)| (name.to_owned(), unquoted(value))).collect())
@@ -477,6 +491,13 @@ mod tests {
         assert_eq!(quoted("/etc/a b.toml"), "\"/etc/a b.toml\"");
         assert_eq!(quoted("50%\"$x\\"), "\"50%%\\\"$$x\\\\\"");
         assert_eq!(word_list(&["a.service".into(), r"a\x2db.service".into()]), r"a.service a\\x2db.service");
+    }
+
+    #[test]
+    fn a_socket_listens_on_paths_among_others() {
+        let block = "Listen=/srv/a (b)/s.sock (Stream)\nListen=127.0.0.1:80 (Stream)\nListen=/run/f (FIFO)\nId=a.socket\n";
+        let paths = ["/srv/a (b)/s.sock", "/run/f"].map(PathBuf::from).to_vec();
+        assert_eq!(listening_in(block), Some(("a.socket".to_owned(), paths)));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 """The table of docs/systemd.md, walked on a real node: every kind of unit, in every operation."""
 
+import os
+import socket
 import time
 
 from lab import Failed, eventually
@@ -318,6 +320,74 @@ def brings_dependants_back(app):
         app.node.call("rm", "-r", "/run/no", "/etc/systemd/system/d-binds.service.d")
 
 
+def tell(path, what):
+    """Says hello to a FIFO, a socket or a file; fails when nobody listens there."""
+    parent = os.open(path.parent, os.O_PATH)
+    try:
+        if path.is_file():
+            path.write_text("hello\n")
+        elif path.is_fifo():
+            to = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+            os.write(to, b"hello\n")
+            os.close(to)
+        else:
+            with socket.socket(socket.AF_UNIX) as to:
+                # The name of a socket may have 107 bytes.
+                to.connect(f"/proc/self/fd/{parent}/{path.name}")
+                to.sendall(b"hello\n")
+    except OSError as error:
+        raise Failed(f"{what} is not reached: {error}") from error
+    finally:
+        os.close(parent)
+
+
+def reaches_what_listens_within_data(app):
+    """a socket, FIFO or file within the data, the application's or another's, is heard after a failed update and a rollback"""
+    say = "[Service]\nExecStart=/bin/sh -c 'while read line; do echo \"$line\" >>/run/%N.said; done'\nStandardInput=socket\n"
+    within = "/srv/app/data/run"
+    units = {
+        # Named in `units`; found since it starts what is named; nobody's but its own.
+        "in.socket": f"[Socket]\nListenFIFO={within}/in\n",
+        "in.service": say,
+        "in-found.socket": f"[Socket]\nListenFIFO={within}/in-found\n",
+        "in-found.service": say,
+        "in-other.socket": f"[Socket]\nListenStream={within}/in-other\nAccept=yes\n",
+        "in-other@.service": say.replace("%N", "%p"),
+        "in-idle.socket": f"[Socket]\nListenFIFO={within}/in-idle\n",
+        "in-idle.service": say,
+        "in-seen.path": f"[Path]\nPathModified={within}/in-seen\n",
+        "in-seen.service": "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\n"
+                           "ExecStart=/bin/sh -c 'echo seen >>/run/in-seen.said'\n",
+    }
+    listening = [name for name in units if name.endswith((".socket", ".path"))]
+    node = app.node
+
+    def are_reached(when):
+        runs(app, listening)
+        for name in [unit.rsplit(".", 1)[0] for unit in listening]:
+            node.run("rm", "-f", f"/run/{name}.said")
+            tell(node.path(f"{within}/{name}"), f"{when}: {name}")
+            eventually(f"{when}: {name} hears what is said", 10, lambda: node.run("test", "-s", f"/run/{name}.said")[0] == 0)
+        node.run("systemctl", "stop", "in-idle.service")
+
+    with Setting(app, units, ["app.service", "in.socket", "in.service", "in-found.service"]):
+        node.call("systemctl", "start", *listening)
+        node.write(f"{within}/in-seen", "")
+        node.call("systemctl", "start", "in.service", "in-found.service")
+        are_reached("before")
+        old, version = app.version(), app.publish()
+        app.update(0)
+        app.serves(version)
+        are_reached("after an update")
+        app.publish(sick_after=0.2)
+        app.update(10)
+        app.serves(version)
+        are_reached("after a failed update")
+        node.call("cutover", "rollback", "--no-hold")
+        app.serves(old)
+        are_reached("after a rollback")
+
+
 def starts_nothing_while_data_are_copied(app):
     """what keeps the application up (another unit, a watchdog) does not start the old release while data are copied"""
     keeper = {"keep.target": "[Unit]\nUpholds=app.service\n"}
@@ -426,6 +496,5 @@ def comes_back_without_reload(app):
 
 
 UNITS = [brings_every_kind_over, ships_every_kind, leaves_down_what_is_down, refuses_what_cannot_be_brought_back,
-         brings_dependants_back, starts_nothing_while_data_are_copied, reads_what_the_pointer_leads_to, sees_old_code,
-         bounds_the_start,
-         comes_back_without_reload]
+         brings_dependants_back, reaches_what_listens_within_data, starts_nothing_while_data_are_copied,
+         reads_what_the_pointer_leads_to, sees_old_code, bounds_the_start, comes_back_without_reload]

@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::Local;
 use crate::health::Began;
 use crate::lifecycle::application::Direction;
+use crate::lifecycle::application::data::Decision;
 use crate::lifecycle::application::service::{self, Before, Target};
+use crate::lifecycle::settings::Data as DataSettings;
 use crate::lifecycle::{application::shipped, application::units};
 use crate::sys::clock::{Clock as _, SystemClock};
 use crate::sys::systemd;
@@ -20,12 +22,14 @@ impl Local<'_> {
         let before = record.units.clone().unwrap_or_default();
         let mut units = self.units_of(&tree);
         units.retain(|unit| !before.left.contains(unit));
+        let is_going_back = super::is_going_back(record);
         Target {
             units,
             others: self.linked(),
             again: before.others,
             left: before.left,
-            is_going_back: super::is_going_back(record),
+            moved: if is_going_back { self.sockets_in_data(Some(record)) } else { Vec::new() },
+            is_going_back,
             tree,
             env: self.environment("service", Some(record)),
         }
@@ -48,6 +52,25 @@ impl Local<'_> {
         } else {
             Vec::new()
         }
+    }
+
+    /// The sockets of systemd that listen within the data, whoever's they are: a file that somebody listens at goes aside
+    /// with the newer data, and nobody would reach it there. On the way back only those of data that are brought back.
+    fn sockets_in_data(&self, going_back: Option<&Record>) -> Vec<String> {
+        let is_moved = |entry: &DataSettings| {
+            let path = entry.path.to_string_lossy();
+            going_back.is_none_or(|record| self.decide(&path, record) == Decision::Restore)
+        };
+        let moved: Vec<_> = self.settings.data.iter().filter(|entry| is_moved(entry)).collect();
+        if moved.is_empty() || !self.has_units() {
+            return Vec::new();
+        }
+        let listening = systemd::listening().unwrap_or_else(|error| {
+            tracing::warn!("{}; sockets within data are not looked for", chain(&error));
+            Vec::new()
+        });
+        let is_within = |path: &PathBuf| moved.iter().any(|entry| entry.moves(path));
+        listening.into_iter().filter(|(_, paths)| paths.iter().any(is_within)).map(|(name, _)| name).collect()
     }
 
     /// Says what is wrong with the units that the settings name, as far as systemd and the releases on this node know them.
@@ -89,6 +112,8 @@ impl Local<'_> {
             linked,
             coming,
             releases: self.store.layout.releases(),
+            // A first release that fails leaves nothing running: what is not its own is none of its business.
+            within_data: serves.iter().flat_map(|_| self.sockets_in_data(None)).collect(),
             is_first: serves.is_none(),
             declared,
         })

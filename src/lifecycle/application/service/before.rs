@@ -51,6 +51,8 @@ pub struct Before {
     pub linked: BTreeSet<String>,
     /// Units that the release brings which is to run.
     pub coming: BTreeSet<String>,
+    /// Sockets that listen within the data: what they start works with these.
+    pub within_data: BTreeSet<String>,
     /// The directory of all trees.
     pub releases: PathBuf,
     pub is_first: bool,
@@ -60,7 +62,7 @@ impl Before {
     /// Looks at what runs, and refuses what could not be brought back.
     pub fn look(&self) -> Result<Result<UnitsBefore, Objection>, Error> {
         let family = self.family()?;
-        let dependants = dependants_of(&family)?;
+        let dependants = self.dependants_of(&family)?;
         let running = family.iter().map(|unit| &unit.name).chain(&dependants);
         let me = own_unit();
         if let Some(me) = me.filter(|me| running.clone().any(|name| name == me)) {
@@ -84,7 +86,7 @@ impl Before {
         );
         before.left.sort();
         before.left.dedup();
-        before.dependants = dependants_of(&family)?;
+        before.dependants = self.dependants_of(&family)?;
         Ok(before)
     }
 
@@ -94,7 +96,7 @@ impl Before {
         let stopped = family.iter().filter(|unit| unit.kind.is_restarted());
         let mut names: BTreeSet<_> =
             stopped.flat_map(|unit| [unit.name.as_str(), unit.get("Id")]).map(str::to_owned).collect();
-        names.extend(dependants_of(&family)?);
+        names.extend(self.dependants_of(&family)?);
         names.remove("");
         Ok(names)
     }
@@ -102,8 +104,14 @@ impl Before {
     /// All that is the application's: what is named, what runs on its behalf, and what it wants and runs from a tree of
     /// ours, though systemd does not stop it with what wants it.
     fn family(&self) -> Result<Vec<Unit>, Error> {
-        let named: BTreeSet<_> =
-            self.declared.iter().chain(&self.shipped).chain(&self.linked).cloned().collect();
+        let named: BTreeSet<_> = self
+            .declared
+            .iter()
+            .chain(&self.shipped)
+            .chain(&self.linked)
+            .chain(&self.within_data)
+            .cloned()
+            .collect();
         let mut family = unit::family(&named.into_iter().collect::<Vec<_>>())?;
         let mut seen: BTreeSet<String> = family.iter().map(|unit| unit.name.clone()).collect();
         let mut next = wanted(&family, &seen);
@@ -118,6 +126,28 @@ impl Before {
             family.append(&mut found);
         }
         Ok(family)
+    }
+
+    /// Units of others that run now and would be stopped with these, and theirs in turn.
+    fn dependants_of(&self, family: &[Unit]) -> Result<Vec<String>, Error> {
+        let mut seen: BTreeSet<String> = family.iter().map(|unit| unit.name.clone()).collect();
+        let mut found = Vec::new();
+        let stopped = family.iter().filter(|unit| unit.is_up() && self.is_stopped(unit));
+        let mut next: BTreeSet<String> = dependants(stopped, &seen);
+        while !next.is_empty() && found.len() < DEPENDANTS_MAX {
+            let units = unit::look(&next.iter().cloned().collect::<Vec<_>>())?;
+            seen.append(&mut next);
+            let running: Vec<_> =
+                units.into_iter().filter(|unit| unit.is_up() && !unit.is_transient()).collect();
+            next = dependants(running.iter(), &seen);
+            found.extend(running.into_iter().map(|unit| unit.name));
+        }
+        Ok(found)
+    }
+
+    /// Whether it stops when the application does, in one of both directions.
+    fn is_stopped(&self, unit: &Unit) -> bool {
+        unit.kind.is_restarted() || unit.accepts() || self.within_data.contains(&unit.name)
     }
 
     /// A template of the settings that is not there. It is no unit: only its instances are looked at.
@@ -153,7 +183,7 @@ impl Before {
     /// Whether systemd does to this unit what an update asks for.
     fn can_move(&self, unit: &Unit) -> bool {
         let is_own = self.is_own(&unit.name);
-        let stops = unit.kind.is_restarted() && (is_own || unit.is_up());
+        let stops = self.is_stopped(unit) && (is_own || unit.is_up());
         (unit.can("CanStart") || !(is_own || stops)) && (unit.can("CanStop") || !stops)
     }
 
@@ -226,22 +256,6 @@ fn wanted(units: &[Unit], seen: &BTreeSet<String>) -> BTreeSet<String> {
         .filter(|(of, name)| is_wanted(*of, name) && !seen.contains(*name) && systemd::is_unit_name(name))
         .map(|(_, name)| name.to_owned())
         .collect()
-}
-
-/// Units of others that run now and would be stopped with these, and theirs in turn.
-fn dependants_of(family: &[Unit]) -> Result<Vec<String>, Error> {
-    let mut seen: BTreeSet<String> = family.iter().map(|unit| unit.name.clone()).collect();
-    let mut found = Vec::new();
-    let stopped = |unit: &&Unit| unit.is_up() && (unit.kind.is_restarted() || unit.accepts());
-    let mut next: BTreeSet<String> = dependants(family.iter().filter(stopped), &seen);
-    while !next.is_empty() && found.len() < DEPENDANTS_MAX {
-        let units = unit::look(&next.iter().cloned().collect::<Vec<_>>())?;
-        seen.append(&mut next);
-        let running: Vec<_> = units.into_iter().filter(|unit| unit.is_up() && !unit.is_transient()).collect();
-        next = dependants(running.iter(), &seen);
-        found.extend(running.into_iter().map(|unit| unit.name));
-    }
-    Ok(found)
 }
 
 fn dependants<'a>(units: impl Iterator<Item = &'a Unit>, seen: &BTreeSet<String>) -> BTreeSet<String> {

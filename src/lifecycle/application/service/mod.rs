@@ -52,6 +52,8 @@ pub struct Target {
     pub again: Vec<String>,
     /// Whether an older release comes back: then a unit that does not reload is restarted.
     pub is_going_back: bool,
+    /// Sockets that listen within data which are brought back: what they listen on goes away with the newer data.
+    pub moved: Vec<String>,
     /// Units that are neither stopped nor started.
     pub left: Vec<String>,
     /// The tree that serves, or is to serve: commands run there.

@@ -228,9 +228,11 @@ impl Services for UnitServices {
         let family = unit::family(&target.names())?;
         self.close_gate(&family)?;
         // A socket that starts a service for each connection cannot keep them waiting: it stops as well.
+        let stops =
+            |unit: &Unit| unit.kind.is_restarted() || unit.accepts() || target.moved.contains(&unit.name);
         let running: Vec<_> = family
             .into_iter()
-            .filter(|unit| unit.is_up() && (unit.kind.is_restarted() || unit.accepts()))
+            .filter(|unit| unit.is_up() && stops(unit))
             .filter(|unit| !target.left.contains(&unit.name))
             .collect();
         let units = names(&running);
@@ -270,14 +272,16 @@ impl Services for UnitServices {
         let left = || left.saturating_sub(begin.elapsed()).max(GLANCE);
         // Those that were down, and the rest of restarts that were slow: a start waits for a job that runs already. A
         // socket comes first: it refuses to listen when its service runs.
-        let (first, then): (Vec<_>, Vec<_>) =
+        let (mut first, then): (Vec<_>, Vec<_>) =
             units.iter().cloned().partition(|unit| Kind::of(unit).is_some_and(|kind| !kind.is_restarted()));
-        self.start(&first, left())?;
-        self.start(&then, left())?;
         let ran =
             family.iter().filter(|unit| target.again.contains(&unit.name) && !units.contains(&unit.name));
-        let (jobs, again): (Vec<_>, Vec<_>) =
-            ran.filter(|unit| unit.load == Load::Loaded).cloned().partition(Unit::is_oneshot);
+        let (services, others): (Vec<_>, Vec<_>) =
+            ran.filter(|unit| unit.load == Load::Loaded).cloned().partition(|unit| unit.kind.is_restarted());
+        let (jobs, again): (Vec<_>, Vec<_>) = services.into_iter().partition(Unit::is_oneshot);
+        first.extend(names(&others));
+        self.start(&first, left())?;
+        self.start(&then, left())?;
         systemd::begin_start(&names(&jobs))?;
         self.start(&names(&again), left())
     }
