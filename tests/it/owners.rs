@@ -244,3 +244,31 @@ fn a_configured_link_takes_one_name_of_a_file_that_has_several() {
         }
     }
 }
+
+#[test]
+fn a_file_that_a_link_replaced_is_not_told_as_touched() {
+    let place = tempfile::tempdir().unwrap();
+    let (tree, root) = (place.path().join("tree"), place.path().join("root"));
+    fs::create_dir_all(tree.join("uploads")).unwrap();
+    fs::create_dir(&root).unwrap();
+    for (name, content) in
+        [("config.yml", "an example"), ("uploads/.keep", "here"), ("uploads.txt", "theirs")]
+    {
+        fs::write(tree.join(name), content).unwrap();
+    }
+    assert!(pack(&tree, "1", &[]).status.success());
+    let config = place.path().join("app.toml");
+    let text_of = format!(
+        "root = '{}'\n[store]\nmethod = 'copy'\n[links]\n'config.yml' = '/dev/null'\nuploads = '/srv/uploads'\n",
+        root.display()
+    );
+    fs::write(&config, text_of).unwrap();
+    let run = |words: &[&str]| cutover(&[&["--config", config.to_str().unwrap()], words].concat());
+    let archive = place.path().join("app-1.tar.zst");
+    let output = run(&["update", "--allow-unsigned", archive.to_str().unwrap()]);
+    assert!(output.status.success(), "{output:?}");
+    fs::write(root.join("current/uploads.txt"), "changed").unwrap();
+    let verified = run(&["verify", "1"]);
+    assert_eq!(verified.status.code(), Some(12), "{verified:?}");
+    assert!(text(&verified.stderr).contains(": `uploads.txt` differs from"), "{verified:?}");
+}

@@ -53,10 +53,15 @@ fn look(
         return Ok(Vec::new());
     }
     let Some(installed) = Installed::open(&store.layout.index(version)) else { return Ok(Vec::new()) };
-    let mut paths = changes::changes(&tree, &installed, &store.spans()?, Most { named: NAMED_MAX, looked })?;
+    let links = store.release(version).map(|sealed| sealed.links).unwrap_or_default();
+    let is_replaced = |path: &[u8]| {
+        let mut below = links.iter().filter_map(|link| path.strip_prefix(link.as_bytes()));
+        below.any(|rest| rest.is_empty() || rest.starts_with(b"/"))
+    };
+    let most = Most { named: NAMED_MAX, looked };
+    let mut paths = changes::changes(&tree, &installed, &store.spans()?, &is_replaced, most)?;
     if is_whole && paths.is_empty() {
         paths = changes::additions(&tree, &installed, NAMED_MAX)?;
-        let links = store.release(version).map(|sealed| sealed.links).unwrap_or_default();
         paths.retain(|path| !links.iter().any(|link| link.as_bytes() == path));
     }
     let releases = store.releases()?;

@@ -92,8 +92,15 @@ pub struct Most {
 }
 
 /// Files of a tree that were changed or removed since it was staged, in path order. Files of which only reading can tell
-/// are read: they are few, unless somebody has linked or copied all of them.
-pub fn changes(tree: &Path, installed: &Installed, spans: &Spans, most: Most) -> Result<Vec<Vec<u8>>, Error> {
+/// are read: they are few, unless somebody has linked or copied all of them. Those in whose place the node has something of
+/// its own (`is_replaced`) do not count.
+pub fn changes(
+    tree: &Path,
+    installed: &Installed,
+    spans: &Spans,
+    is_replaced: &dyn Fn(&[u8]) -> bool,
+    most: Most,
+) -> Result<Vec<Vec<u8>>, Error> {
     let root = Root::open(tree, &Disk::default())?;
     let owner = Owner::of_process();
     let mut changed = Vec::new();
@@ -109,6 +116,9 @@ pub fn changes(tree: &Path, installed: &Installed, spans: &Spans, most: Most) ->
         }
         let inode = installed.seen.inodes.get(number).copied();
         number += 1;
+        if is_replaced(&entry.path) {
+            continue;
+        }
         let directory = parent_of(&entry.path);
         if parent.as_ref().is_none_or(|(path, _)| path != directory) {
             parent = Some((directory.to_vec(), root.directory(directory).ok()));
