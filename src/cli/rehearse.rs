@@ -63,7 +63,7 @@ pub fn rehearse(context: &Context, args: &RehearseArgs) -> Result<u8, Error> {
 fn code_of(cause: Cause) -> u8 {
     match cause {
         Cause::Rehearsal => code::REFUSED,
-        Cause::NotNow | Cause::Baseline => code::NOT_NOW,
+        Cause::NotNow | Cause::Baseline | Cause::Units => code::NOT_NOW,
         Cause::Unhealthy
         | Cause::Service
         | Cause::Stop

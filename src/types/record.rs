@@ -109,6 +109,8 @@ pub enum Cause {
     Fleet,
     /// The old release was not healthy before the switch.
     Baseline,
+    /// A unit could not be stopped and started, seen before the switch: it is not there, masked, transient, and so on.
+    Units,
     /// Something stands in the way for now; another try may do better.
     NotNow,
 }
@@ -134,7 +136,9 @@ impl Cause {
                 Blame::Release
             }
             Self::Machine | Self::Stop | Self::Baseline => Blame::Node,
-            Self::Operator | Self::AdminHook | Self::Setup | Self::Unconfirmed => Blame::Operator,
+            Self::Operator | Self::AdminHook | Self::Setup | Self::Units | Self::Unconfirmed => {
+                Blame::Operator
+            }
             Self::Fleet => Blame::Fleet,
             Self::NotNow | Self::Killed | Self::Deadline | Self::Unproven => Blame::Nobody,
         }

@@ -27,7 +27,10 @@ pub struct State {
     pub channels: BTreeMap<String, SeenChannel>,
     /// The release that serves was not healthy when the last update was to begin.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub baseline: Option<Baseline>,
+    pub baseline: Option<Obstacle>,
+    /// The application's units could not be stopped and started when the last update was to begin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub units: Option<Obstacle>,
     /// The release that the last updates did not end with, for no fault of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub setback: Option<Setback>,
@@ -114,13 +117,13 @@ impl SeenOffer {
     }
 }
 
-/// The release that serves is not healthy, and nothing is switched to for that reason.
+/// Something of this node that stays in the way of every switch until somebody mends it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Baseline {
+pub struct Obstacle {
     /// Since when updates have been called off.
     pub since: Timestamp,
-    /// Which check failed, and how.
+    /// What it is, such as the check that failed, and how.
     pub reason: String,
 }
 

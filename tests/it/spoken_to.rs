@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use cutover::store::{Layout, Store};
+use cutover::sys::disk::Disk;
+
 use crate::node::{Health, TestNode, text};
 
 /// Begins an update that is not waited for.
@@ -268,6 +271,25 @@ fn where_the_old_release_is_sick_status_names_what_helps() {
     let commands: Vec<String> = next.map(|line| line.split("  ").next().unwrap().to_owned()).collect();
     assert_eq!(commands, ["cutover health", "cutover switch 2 --now"]);
     assert_eq!(node.code(&["switch", "2", "--now"]), 0);
+}
+
+/// What keeps a unit from being stopped and started is not passed by `--now`, and `status` does not say so.
+#[test]
+fn where_units_are_in_the_way_status_advises_no_flag() {
+    let node = TestNode::new(&[Health::Good, Health::Good]);
+    assert_eq!(node.update(1), 0);
+    node.set("test -e well", "grep -q 2 VERSION");
+    assert_eq!(node.update(2), 15);
+    let store = Store::open(Layout::new(node.root()), Disk::default()).unwrap();
+    let mut memory = store.memory().unwrap();
+    memory.units = memory.baseline.take();
+    memory.keep().unwrap();
+    let status = node.status();
+    assert_eq!(status["blocked"][0]["policy"], "units", "{status}");
+    let next = status["next"].as_array().unwrap();
+    let commands: Vec<_> =
+        next.iter().map(|line| line.as_str().unwrap().split("  ").next().unwrap()).collect();
+    assert_eq!(commands, ["cutover switch 2"], "{status}");
 }
 
 /// Whoever stands still with a lock, and nothing is under way, has no dead man's switch: the next one ends it, after a minute.

@@ -249,7 +249,10 @@ def refuses_what_cannot_be_brought_back(app):
             status, output, said = node.run("cutover", "update", "--now")
             check(status == 15 and word in output + said, f"{word}: update ended with {status}: {output}{said}")
             check(runs(app, ["app.service"]) == before, f"{word}: the application was stopped")
-            check(app.status()["bad"] == banned, f"{word}: the release is banned")
+            status = app.status()
+            check(status["bad"] == banned, f"{word}: the release is banned")
+            check([one["policy"] for one in status["blocked"]] == ["units"], f"{word}: {status['blocked']}")
+            check(not any("--now" in line for line in status["next"]), f"{word}: {status['next']}")
 
         setting.fragment(setting.text.replace("x.service", "typo.service"))
         is_refused("typo.service")

@@ -35,7 +35,9 @@ pub fn moved(record: &Record, phase: &str) -> String {
         Phase::Trial { .. } => Some(SWITCHED),
         Phase::Committed => Some(COMMITTED),
         Phase::RolledBack { .. } => Some(ROLLED_BACK),
-        Phase::Cancelled { reason } if !matches!(reason.kind, Cause::NotNow | Cause::Baseline) => {
+        Phase::Cancelled { reason }
+            if !matches!(reason.kind, Cause::NotNow | Cause::Baseline | Cause::Units) =>
+        {
             Some(GIVEN_UP)
         }
         Phase::Staged

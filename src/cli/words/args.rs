@@ -37,7 +37,7 @@ Exit codes:
    0  done, or nothing to do                  12  refused: signature, content, format, banned
    1  failed, and nothing changed             13  the fleet called the rollout off
    2  wrong usage or configuration            14  needs a person
-  10  rolled back; the old release is well    15  not now: hold, window, phase, slot, baseline
+  10  rolled back; the old release is well    15  not now: hold, window, phase, slot, baseline, units
   11  another cutover is at work              16  not enough space; nothing was written
   77  `check`: nothing newer                  17  shared storage away, or the outcome in doubt";
 

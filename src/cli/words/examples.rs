@@ -26,7 +26,7 @@ pub const EXIT_CODES: [(u8, &str); 12] = [
     (12, "refused: signature, content, format, or a banned release"),
     (13, "the fleet called the rollout off"),
     (14, "needs a person"),
-    (15, "not now: hold, window, phase, slot, baseline, or a banned release"),
+    (15, "not now: hold, window, phase, slot, baseline, units, or a banned release"),
     (16, "not enough space; nothing was written"),
     (17, "shared storage away, or the outcome in doubt"),
     (77, "nothing newer"),

@@ -58,7 +58,10 @@ impl Member<'_> {
                 // Seen before this node votes: the others need not wait for it.
                 (Stage::Idle | Stage::Voting, Cause::Rehearsal) => self.refuse(&reason.text),
                 // Another try may do better, and the vote stands.
-                (Stage::Idle | Stage::Voting, Cause::NotNow | Cause::Baseline | Cause::Operator) => {
+                (
+                    Stage::Idle | Stage::Voting,
+                    Cause::NotNow | Cause::Baseline | Cause::Units | Cause::Operator,
+                ) => {
                     self.say_not_yet(&reason.text, None);
                     Ok(())
                 }

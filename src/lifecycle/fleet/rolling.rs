@@ -362,7 +362,7 @@ impl<'a> Member<'a> {
             Phase::Committed => (Health::Good, None),
             Phase::RolledBack { reason } => (health_of(reason.kind), Some(reason.text.clone())),
             Phase::Cancelled { reason } => match (stage, reason.kind) {
-                (Stage::Waiting, Cause::NotNow | Cause::Baseline | Cause::Operator) => {
+                (Stage::Waiting, Cause::NotNow | Cause::Baseline | Cause::Units | Cause::Operator) => {
                     self.say_not_yet(&reason.text, None);
                     return Ok(());
                 }

@@ -10,7 +10,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::types::state::{Bad, Baseline, Hold, Setback, State};
+use crate::types::state::{Bad, Hold, Obstacle, Setback, State};
 use crate::types::{Digest, ReleaseId, Span};
 
 mod window;
@@ -77,6 +77,8 @@ pub enum Policy {
     Slot,
     /// The old release is not healthy.
     Baseline,
+    /// A unit of the application cannot be stopped and started.
+    Units,
     /// The release that is offered is banned here.
     Banned,
     /// Updates to it failed again and again, for no fault of its own.
@@ -97,6 +99,7 @@ impl Policy {
             Self::Phase => "phase",
             Self::Slot => "slot",
             Self::Baseline => "baseline",
+            Self::Units => "units",
             Self::Banned => "banned",
             Self::Pause => "pause",
             Self::Fleet => "fleet",
@@ -150,10 +153,14 @@ pub fn banned(bad: &Bad) -> Blocked {
     Blocked { policy: Policy::Banned, since: Some(bad.since), until: None, text }
 }
 
-/// The release that serves was not healthy when the last update was to begin.
-pub fn unhealthy(baseline: &Baseline) -> Blocked {
-    let text = format!("{}, since {}", baseline.reason, short(baseline.since));
-    Blocked { policy: Policy::Baseline, since: Some(baseline.since), until: None, text }
+/// What of this node was in the way when the last update was to begin, and is until somebody mends it.
+pub fn obstacles(state: &State) -> impl Iterator<Item = Blocked> {
+    let found = [(Policy::Baseline, &state.baseline), (Policy::Units, &state.units)];
+    found.into_iter().filter_map(|(policy, obstacle)| {
+        let Obstacle { since, reason } = obstacle.as_ref()?;
+        let text = format!("{reason}, since {}", short(*since));
+        Some(Blocked { policy, since: Some(*since), until: None, text })
+    })
 }
 
 /// Whoever fails for a reason that lasts must not stop and start a service every hour.

@@ -34,28 +34,7 @@ pub(super) fn next(status: &Status, record: Option<&Record>) -> Vec<String> {
                 lines.push(line("recover", "watch it again (under systemd a timer does so, too)"));
             }
         }
-        Doing::Staged | Doing::Waiting => {
-            let is_sick = status.blocked.iter().any(|blocked| blocked.policy == "baseline");
-            if status.hold.is_some() {
-                lines.push(line("unhold", "let automatic switching go on"));
-            } else if status.update.is_none() && is_sick {
-                lines.push(line("health", "what the checks say now"));
-            } else if status.update.is_none() && !status.blocked.is_empty() && status.source.url.is_some() {
-                lines.push(line("update --now", "don't wait for window, jitter or phase"));
-            }
-            if is_left {
-                lines.push(line("recover", "call off what was interrupted"));
-            } else if status.update.is_some() {
-                lines.push(line("status --watch", "see it go on"));
-                if status.hold.is_none() {
-                    lines.push(line("hold", "call the switch off, before it begins"));
-                }
-            } else if let Some(staged) = &status.staged {
-                let (now, why) =
-                    if is_sick { (" --now", "although the old one is not healthy") } else { ("", "now") };
-                lines.push(line(&format!("switch {}{now}", staged.version), &format!("switch to it {why}")));
-            }
-        }
+        Doing::Staged | Doing::Waiting => ready(status, is_left, &mut lines),
         Doing::InDoubt => {
             lines.push(line("fleet status --why", "what is waited for"));
             lines.push(line("fleet import --help", "bring the outcome by hand"));
@@ -72,6 +51,39 @@ pub(super) fn next(status: &Status, record: Option<&Record>) -> Vec<String> {
         Doing::Idle => at_rest(status, &mut lines),
     }
     lines
+}
+
+fn ready(status: &Status, is_left: bool, lines: &mut Vec<String>) {
+    let is_blocked_by = |policy: &str| status.blocked.iter().any(|blocked| blocked.policy == policy);
+    let is_sick = is_blocked_by("baseline");
+    // What blocks says itself what to mend; no flag passes over that.
+    let has_unfit_units = is_blocked_by("units");
+    if status.hold.is_some() {
+        lines.push(line("unhold", "let automatic switching go on"));
+    } else if status.update.is_none() && is_sick {
+        lines.push(line("health", "what the checks say now"));
+    } else if status.update.is_none()
+        && !has_unfit_units
+        && !status.blocked.is_empty()
+        && status.source.url.is_some()
+    {
+        lines.push(line("update --now", "don't wait for window, jitter or phase"));
+    }
+    if is_left {
+        lines.push(line("recover", "call off what was interrupted"));
+    } else if status.update.is_some() {
+        lines.push(line("status --watch", "see it go on"));
+        if status.hold.is_none() {
+            lines.push(line("hold", "call the switch off, before it begins"));
+        }
+    } else if let Some(staged) = &status.staged {
+        let (now, why) = match (has_unfit_units, is_sick) {
+            (true, _) => ("", "once its units are mended"),
+            (false, true) => (" --now", "although the old one is not healthy"),
+            (false, false) => ("", "now"),
+        };
+        lines.push(line(&format!("switch {}{now}", staged.version), &format!("switch to it {why}")));
+    }
 }
 
 /// How to see why a unit does not run.

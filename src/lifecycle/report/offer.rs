@@ -82,9 +82,8 @@ pub fn in_the_way(
     node: &str,
     now: Timestamp,
 ) -> Vec<Blocked> {
-    let unhealthy = state.baseline.as_ref().map(policy::unhealthy);
     let Some((seen, offer)) = remembered(settings, state, product) else {
-        return policy::held(state.hold.as_ref(), now).into_iter().chain(unhealthy).collect();
+        return policy::held(state.hold.as_ref(), now).into_iter().chain(policy::obstacles(state)).collect();
     };
     let mut found: Vec<_> = if active == Some(offer.release.digest) {
         policy::held(state.hold.as_ref(), now).into_iter().collect()
@@ -101,7 +100,7 @@ pub fn in_the_way(
         };
         policy::blocked(&settings.policy, state, &offered, node, now, false)
     };
-    found.extend(unhealthy);
+    found.extend(policy::obstacles(state));
     if active != Some(offer.release.digest) {
         let bad = state.bad.iter().find(|bad| bad.release.digest == offer.release.digest);
         found.extend(bad.map(policy::banned));

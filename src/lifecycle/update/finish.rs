@@ -5,7 +5,7 @@ use super::outcome::{End, end_of};
 use crate::lifecycle::application::Moment;
 use crate::lifecycle::node::copies::DataCopies;
 use crate::types::record::{Blame, Cause, Intent, Phase, Reason, Record};
-use crate::types::state::{Bad, Baseline, HistoryEntry, Hold, Installed, Outcome, Setback, State};
+use crate::types::state::{Bad, HistoryEntry, Hold, Installed, Obstacle, Outcome, Setback, State};
 use crate::types::{ReleaseId, chain};
 
 /// How many releases before the previous one are remembered.
@@ -92,18 +92,25 @@ impl Driver<'_> {
             | Phase::Trial { .. }
             | Phase::RollingBack { .. } => {}
         }
-        memory.baseline = match &record.phase {
-            Phase::Cancelled { reason } if reason.kind == Cause::Baseline => {
-                let since = memory.baseline.as_ref().map_or(now, |before| before.since);
-                Some(Baseline { since, reason: reason.text.clone() })
-            }
-            _ => None,
-        };
+        memory.baseline = obstacle(memory.baseline.take(), record, Cause::Baseline, now);
+        memory.units = obstacle(memory.units.take(), record, Cause::Units, now);
         memory.setback = setback(memory.setback.take(), record, now);
         memory.needs_person = None;
         memory.keep()?;
         Ok(())
     }
+}
+
+/// What is in the way of every switch, if an update was called off for this cause.
+fn obstacle(
+    before: Option<Obstacle>,
+    record: &Record,
+    cause: Cause,
+    now: jiff::Timestamp,
+) -> Option<Obstacle> {
+    let Phase::Cancelled { reason } = &record.phase else { return None };
+    let since = before.map_or(now, |before| before.since);
+    (reason.kind == cause).then(|| Obstacle { since, reason: reason.text.clone() })
 }
 
 /// What is remembered of updates that fail one after the other, though nothing speaks against the release. A fleet decides

@@ -66,7 +66,7 @@ fn rolled_back(cause: Cause, intent: Intent, has_way_back: bool) -> (Outcome, u8
         (Intent::Update, false, _) => (Outcome::Failed, 1),
         (Intent::Update, true, Cause::Fleet) => (Outcome::RolledBack, 13),
         // The pointer had not moved.
-        (Intent::Update, true, Cause::NotNow | Cause::Baseline) => (Outcome::Failed, 1),
+        (Intent::Update, true, Cause::NotNow | Cause::Baseline | Cause::Units) => (Outcome::Failed, 1),
         (
             Intent::Update,
             true,
@@ -90,7 +90,7 @@ fn rolled_back(cause: Cause, intent: Intent, has_way_back: bool) -> (Outcome, u8
 
 fn called_off(cause: Cause) -> (Outcome, u8) {
     match cause {
-        Cause::NotNow | Cause::Baseline => (Outcome::CalledOff, 15),
+        Cause::NotNow | Cause::Baseline | Cause::Units => (Outcome::CalledOff, 15),
         Cause::Fleet => (Outcome::CalledOff, 13),
         Cause::Rehearsal => (Outcome::Refused, 12),
         Cause::Unhealthy
@@ -114,7 +114,8 @@ pub fn describe(record: &Record) -> String {
     let Some(end) = end_of(record) else { return format!("release {} is under way", record.to.version) };
     let why = end.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
     let to = &record.to.version;
-    let was_switched_to = |reason: &Reason| !matches!(reason.kind, Cause::NotNow | Cause::Baseline);
+    let was_switched_to =
+        |reason: &Reason| !matches!(reason.kind, Cause::NotNow | Cause::Baseline | Cause::Units);
     match (&record.phase, &record.from) {
         (Phase::Committed, _) => format!("release {to} is committed"),
         (Phase::RolledBack { .. }, Some(from)) if record.intent == Intent::Rollback => {
@@ -162,6 +163,7 @@ mod tests {
         operator    operator   1 10 1
         fleet       fleet     13 13 1
         baseline    node      15  1 1
+        units       operator  15  1 1
         not_now     nobody    15  1 1";
 
     fn word<T: serde::Serialize>(value: T) -> String {
@@ -195,10 +197,10 @@ mod tests {
                 Cause::Unhealthy | Cause::Service | Cause::Stop | Cause::Hook | Cause::AdminHook => {}
                 Cause::Setup | Cause::Machine | Cause::Interrupted | Cause::Killed | Cause::Deadline => {}
                 Cause::Unconfirmed | Cause::Rehearsal | Cause::Operator | Cause::Fleet => {}
-                Cause::Baseline | Cause::NotNow | Cause::Unproven => {}
+                Cause::Baseline | Cause::Units | Cause::NotNow | Cause::Unproven => {}
             }
         }
-        assert_eq!(all_causes().len(), 17);
+        assert_eq!(all_causes().len(), 18);
     }
 
     #[test]

@@ -216,7 +216,7 @@ impl Local<'_> {
             return Ok(UnitsBefore::default());
         }
         let machine = |error: &dyn std::error::Error| Reason::new(Cause::Machine, chain(error));
-        let not_now = |text: String| Reason::new(Cause::Baseline, text);
+        let not_now = |text: String| Reason::new(Cause::Units, text);
         let before = self.before(record).map_err(|error| machine(&error))?;
         match direction {
             Direction::Back => before.look_going_back().map_err(|error| machine(&error)),
