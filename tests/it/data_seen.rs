@@ -182,6 +182,24 @@ fn what_was_set_aside_is_not_deleted_while_somebody_uses_it() {
     }
 }
 
+#[test]
+fn who_goes_on_with_data_that_were_set_aside_is_named() {
+    let test = "who_goes_on_with_data_that_were_set_aside_is_named";
+    for kind in [".", "btrfs"] {
+        let Some((node, _mounted)) = node_on(test, kind, &[Health::Good, Health::Sick]) else { return };
+        assert_eq!(node.update(1), 0);
+        let mut user = Command::new("sleep").arg("600").current_dir(node.data()).spawn().unwrap();
+        let said = node.run(&["update", node.archive(2).to_str().unwrap(), "--allow-unsigned"]);
+        user.kill().unwrap();
+        user.wait().unwrap();
+        assert_eq!(said.status.code(), Some(10));
+        let (_, stored) = aside(&node);
+        let (name, stored) = (format!("process {} (sleep)", user.id()), stored.display().to_string());
+        let said = text(&said.stderr);
+        assert!(said.contains(&name) && said.contains(&stored), "{said}");
+    }
+}
+
 /// A node whose data are on a file system of their own, which can be away.
 fn with_data_on(mounted: &Mounted) -> TestNode {
     let node = TestNode::new(&GOOD);

@@ -1,11 +1,12 @@
 //! Data that are seen through another mount, too. A mount holds the directory, not its name: when a rollback moves the
-//! directory away, that mount still shows it, and what is written there is set aside with it.
+//! directory away, that mount still shows it, and what is written there is set aside with it. So does an open file.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::leave::Leave;
+use super::restore::{AsideItem, is_there};
 use super::snapshot::Method;
 use super::{Data, Error, parent_of};
 use crate::health;
@@ -15,7 +16,7 @@ use crate::sys::disk::Context as _;
 use crate::sys::place::{View, views_of};
 use crate::sys::systemd;
 use crate::types::record::DataSnapshot;
-use crate::types::{Span, escaped_path};
+use crate::types::{Span, escaped, escaped_path};
 
 /// Which processes a switch stops, and with them the mounts that only they see.
 #[derive(Clone, Debug, Default)]
@@ -88,6 +89,25 @@ impl Data {
             )
         };
         views.into_iter().map(tell).collect()
+    }
+
+    /// Who goes on with the newer data that this rollback has set aside, for messages: what was stopped is none of them.
+    pub fn used_aside(&self, items: &[DataSnapshot], transaction: &str) -> Vec<String> {
+        let stored = items.iter().filter_map(|item| self.aside_of(item, transaction).ok());
+        let tell = |aside: AsideItem| {
+            let users = health::users_of(&aside.stored);
+            let (first, more) = (users.first()?, users.len() - 1);
+            let name = fs::read_to_string(format!("/proc/{first}/comm")).unwrap_or_default();
+            let others = if more > 0 { format!(", and {more} more,") } else { String::new() };
+            Some(format!(
+                "process {first} ({}){others} was not stopped and still uses the newer data `{}`, which are set aside at `{}`: \
+                 restart it, and name its unit in `[service] units`",
+                escaped(name.trim_end().as_bytes()),
+                escaped_path(&aside.path),
+                escaped_path(&aside.stored)
+            ))
+        };
+        stored.filter(|aside| is_there(&aside.stored)).filter_map(tell).collect()
     }
 
     /// Refuses to delete what somebody uses.

@@ -88,7 +88,7 @@ impl Data {
     }
 
     /// Where the newer data of this path go in that rollback.
-    fn aside_of(&self, item: &DataSnapshot, transaction: &str) -> Result<AsideItem, Error> {
+    pub(super) fn aside_of(&self, item: &DataSnapshot, transaction: &str) -> Result<AsideItem, Error> {
         let path = PathBuf::from(&item.path);
         let own = item.name.rsplit('/').next().unwrap_or_default();
         let stored = self.place(Kind::Aside, &path, &format!("{transaction}/{own}"))?;
