@@ -10,8 +10,6 @@ use super::sparse::{Map, Span, read_map};
 use super::stream::{Fault, Stream};
 use super::{EXTENDED_MAX, Error, Limits, Refusal, Rule, TIMES, name};
 
-/// Zeros after the end mark: tars fill up to whole records, of some MiB at most.
-const PADDING_MAX: u64 = 64 << 20;
 const GLOBAL_HEADERS_MAX: u64 = 1024;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -212,7 +210,7 @@ impl Reader {
 
     /// After a block of zeros nothing but zeros may come, to the end of the file.
     fn end(&mut self) -> Result<Option<(Member, Admitted)>, Fault> {
-        self.stream.drain(PADDING_MAX)?;
+        self.stream.drain()?;
         if self.ledger.totals().entries == 0 {
             return Err(Rule::Empty.into());
         }

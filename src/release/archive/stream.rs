@@ -2,10 +2,14 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
+use flate2::bufread::GzDecoder;
+
 use super::ahead::Ahead;
 use super::header::{BLOCK, Header};
 use super::{Limits, Rule};
 
+/// Zeros after the end: tars fill up to whole records, of some MiB at most.
+const PADDING_MAX: u64 = 64 << 20;
 /// How much is read at once, from the file and from the decompressor.
 const BUFFER: usize = 256 << 10;
 
@@ -54,7 +58,7 @@ impl Stream {
         let source = BufReader::with_capacity(BUFFER, io::Cursor::new(start).chain(source));
         let bytes: Box<dyn BufRead + Send> = match kind {
             Compression::None => Box::new(source),
-            Compression::Gzip => Box::new(Ahead::new(flate2::bufread::MultiGzDecoder::new(source))),
+            Compression::Gzip => Box::new(Ahead::new(Members::of(source))),
             Compression::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(source)?;
                 decoder.window_log_max(limits.window_log)?;
@@ -124,7 +128,7 @@ impl Stream {
     }
 
     /// Reads on to the end of the archive and of the file that holds it: only zeros may come.
-    pub fn drain(&mut self, most: u64) -> Result<(), Fault> {
+    pub fn drain(&mut self) -> Result<(), Fault> {
         let start = self.offset;
         loop {
             let chunk = self.some(BUFFER)?;
@@ -136,10 +140,58 @@ impl Stream {
             }
             let length = chunk.len();
             self.take(length);
-            if self.offset - start > most {
+            if self.offset - start > PADDING_MAX {
                 return Err(Rule::DataAfterEnd.into());
             }
         }
+    }
+}
+
+/// The members of a gzip, one after the other, and perhaps zeros behind the last: tapes and some proxies fill up with them,
+/// and `gzip` passes over them. Nothing else may come there. (zstd has no such custom: its tool refuses them.)
+enum Members<R> {
+    Within(GzDecoder<R>),
+    Over,
+}
+
+impl<R: BufRead> Members<R> {
+    fn of(source: R) -> Self {
+        Self::Within(GzDecoder::new(source))
+    }
+}
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Self::Within(member) = self {
+            let length = member.read(buffer)?;
+            if length > 0 || buffer.is_empty() {
+                return Ok(length);
+            }
+            let Self::Within(member) = std::mem::replace(self, Self::Over) else { break };
+            let mut source = member.into_inner();
+            match source.fill_buf()? {
+                [] => {}
+                [0, ..] => only_zeros(source)?,
+                _ => *self = Self::of(source),
+            }
+        }
+        Ok(0)
+    }
+}
+
+fn only_zeros(mut source: impl BufRead) -> io::Result<()> {
+    let mut count = 0;
+    loop {
+        let zeros = source.fill_buf()?;
+        if zeros.is_empty() {
+            return Ok(());
+        }
+        count += zeros.len() as u64;
+        if zeros.iter().any(|byte| *byte != 0) || count > PADDING_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "something comes after its last member"));
+        }
+        let length = zeros.len();
+        source.consume(length);
     }
 }
 
