@@ -18,7 +18,7 @@ use super::Answer;
 use super::probes::{READ_MAX, Told, contains, not_yet, shown};
 use super::settings::Http;
 use crate::sys::tls;
-use crate::types::{escaped, escaped_path};
+use crate::types::{base64, bytes_of_url, escaped, escaped_path};
 
 /// No file of certificates is longer.
 const PEM_MAX: usize = 1 << 20;
@@ -53,6 +53,10 @@ pub fn http(check: &Http, limit: Duration) -> Told {
         None => ureq::Agent::with_parts(config, tls::connector(), Everywhere),
     };
     let mut request = agent.get(&url);
+    let has_one = check.all_headers().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+    if let Some(who) = authorization(&url).filter(|_| !has_one) {
+        request = request.header("authorization", who);
+    }
     for (name, value) in check.all_headers() {
         request = request.header(name, value);
     }
@@ -60,6 +64,16 @@ pub fn http(check: &Http, limit: Duration) -> Told {
         Ok(response) => judge(check, response),
         Err(error) => (unanswered(&error), error.to_string()),
     }
+}
+
+/// The header for the user and the password that stand in a URL, where a `%` writes what could not stand there: `ureq` would
+/// send them as they are written.
+fn authorization(url: &str) -> Option<String> {
+    let uri: Uri = url.parse().ok()?;
+    let (who, _) = uri.authority()?.as_str().rsplit_once('@')?;
+    let (user, password) = who.split_once(':').unwrap_or((who, ""));
+    let pair = [&bytes_of_url(user)[..], b":", &bytes_of_url(password)].concat();
+    Some(format!("Basic {}", base64(&pair)))
 }
 
 fn judge(check: &Http, mut response: ureq::http::Response<ureq::Body>) -> Told {
@@ -334,6 +348,25 @@ mod tests {
         let request = server.join().unwrap();
         assert_eq!(request.matches("host:").count(), 1, "{request}");
         assert!(request.contains("host: shop.example.com") && request.contains("x-probe: yes"), "{request}");
+    }
+
+    #[test]
+    fn user_and_password_of_the_url_are_sent_as_they_are() {
+        for (who, more, header) in [
+            ("me:secret", "", "basic bwu6c2vjcmv0"),
+            // `me@home` and `p@ss:100%`
+            ("me%40home:p%40ss%3A100%", "", "basic bwvaag9tztpwqhnzojewmcu="),
+            ("me", "", "basic bwu6"),
+            ("me:secret", "headers = { Authorization = \"Bearer x\" }", "bearer x"),
+        ] {
+            let (url, server) = served_once("HTTP/1.0 200 OK\r\n\r\n");
+            let url = url.replace("http://", &format!("http://{who}@"));
+            let told = http(&check(&format!("url = \"{url}\"\n{more}")), LIMIT);
+            assert_eq!(told.0, Answer::Healthy, "{who}: {told:?}");
+            let request = server.join().unwrap();
+            assert!(request.contains(&format!("authorization: {header}\r\n")), "{who}: {request}");
+            assert_eq!(request.matches("authorization:").count(), 1, "{who}: {request}");
+        }
     }
 
     #[test]

@@ -43,8 +43,13 @@ pub fn is_port_good(authority: &str) -> bool {
     behind.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_ok_and(|port| port != 0))
 }
 
-/// The path that a URL writes with `%20` and the like. A `%` that begins no byte stands for itself.
+/// The path that a URL writes with `%20` and the like.
 pub fn path_of_url(text: &str) -> PathBuf {
+    OsString::from_vec(bytes_of_url(text)).into()
+}
+
+/// The bytes that a part of a URL writes with `%20` and the like. A `%` that begins no byte stands for itself.
+pub fn bytes_of_url(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {
@@ -54,7 +59,7 @@ pub fn path_of_url(text: &str) -> PathBuf {
         bytes.push(byte.unwrap_or(*first));
         rest = if byte.is_some() { &after[2..] } else { after };
     }
-    OsString::from_vec(bytes).into()
+    bytes
 }
 
 /// Marks that change the direction of a text, and other characters without a width.

@@ -1,8 +1,9 @@
 //! Data: what a release, an update, and their outcomes are. Nothing here touches the machine.
 
+mod base64;
 pub mod digest;
 pub mod entry;
-pub mod escape;
+mod escape;
 pub mod progress;
 pub mod record;
 mod spans;
@@ -10,8 +11,9 @@ pub mod state;
 pub mod units;
 pub mod version;
 
+pub use base64::{base64, from_base64};
 pub use digest::Digest;
-pub use escape::{escaped, escaped_path, is_port_good, path_of_url};
+pub use escape::{bytes_of_url, escaped, escaped_path, is_port_good, path_of_url};
 pub use spans::Spans;
 pub use units::{Size, Span, clock_words};
 pub use version::Version;

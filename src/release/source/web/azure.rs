@@ -14,7 +14,7 @@ use super::dialect::{Dialect, Sent};
 use super::request::Header;
 use super::{Web, credentials};
 use crate::sys::owned;
-use crate::types::escaped;
+use crate::types::{base64, escaped, from_base64};
 
 /// The version of the protocol that is spoken.
 const VERSION: &str = "2021-08-06";
@@ -80,8 +80,7 @@ impl Container {
         if !account.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) {
             return Err(wrong("an account has small letters and digits"));
         }
-        let key =
-            secrets.key.map(|key| credentials::from_base64(&key).ok_or_else(|| wrong("its key is not one")));
+        let key = secrets.key.map(|key| from_base64(&key).ok_or_else(|| wrong("its key is not one")));
         let endpoint = endpoint.unwrap_or_else(|| format!("https://{account}.blob.core.windows.net"));
         let base = Address::parse(&endpoint)?.below(&[container]).below(&names);
         let base = match secrets.signature {
@@ -124,7 +123,7 @@ impl Container {
         pairs.sort();
         let text =
             format!("{}\n{}/{}{path}{}", lines.join("\n"), special.concat(), self.account, pairs.concat());
-        let signature = credentials::base64(&hmac(&key.0, text.as_bytes()));
+        let signature = base64(&hmac(&key.0, text.as_bytes()));
         format!("SharedKey {}:{signature}", self.account)
     }
 }
