@@ -8,18 +8,24 @@ use serde::{Deserialize, Serialize};
 /// The longest name of a node in bytes.
 pub const NODE_NAME_LENGTH_MAX: usize = 63;
 
-/// A node's name: `[a-z0-9][a-z0-9._-]{0,62}`. Safe to use as the name of a directory.
+/// A node's name: `[a-z0-9][a-z0-9._-]{0,62}`, and not that of a ticket (`t.0001`). Safe to use as the name of a directory, and
+/// in names of facts.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NodeName(String);
 
 /// A text that cannot name a node.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error(
-    "`{}` is not a node's name: 1 to {NODE_NAME_LENGTH_MAX} small letters, digits or `._-`, the first a letter or digit",
-    .0.escape_debug()
-)]
-pub struct NotANodeName(String);
+pub enum NotANodeName {
+    #[error(
+        "`{}` is not a node's name: 1 to {NODE_NAME_LENGTH_MAX} small letters, digits or `._-`, the first a letter or digit",
+        .0.escape_debug()
+    )]
+    Unfit(String),
+    /// Facts about a node would have the names of facts about a ticket, such as `waive.t.0001`.
+    #[error("`{0}` cannot name a node: fleets call their tickets so; set another name as `[fleet] node`")]
+    Ticket(String),
+}
 
 impl NodeName {
     /// The name as it stands on storage.
@@ -38,11 +44,20 @@ impl FromStr for NodeName {
             && text.len() <= NODE_NAME_LENGTH_MAX
             && text.bytes().all(allowed)
         {
-            Ok(Self(text.to_owned()))
+            if is_ticket(text) {
+                Err(NotANodeName::Ticket(text.to_owned()))
+            } else {
+                Ok(Self(text.to_owned()))
+            }
         } else {
-            Err(NotANodeName(text.chars().take(NODE_NAME_LENGTH_MAX).collect()))
+            Err(NotANodeName::Unfit(text.chars().take(NODE_NAME_LENGTH_MAX).collect()))
         }
     }
+}
+
+/// Whether a text is the name of a ticket, with however many digits.
+fn is_ticket(text: &str) -> bool {
+    text.strip_prefix("t.").is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 impl TryFrom<String> for NodeName {
@@ -77,8 +92,13 @@ mod tests {
 
     #[test]
     fn only_harmless_names_are_nodes() {
-        for good in ["a", "edge-01", "10.0.0.1", "a_b", &"9".repeat(63)] {
+        for good in
+            ["a", "edge-01", "10.0.0.1", "a_b", "t", "t.a", "t.1a", "at.0001", "t-0001", &"9".repeat(63)]
+        {
             assert!(good.parse::<NodeName>().is_ok(), "{good}");
+        }
+        for bad in ["t.0001", "t.1", "t.", "t.4294967295"] {
+            assert!(matches!(bad.parse::<NodeName>(), Err(NotANodeName::Ticket(_))), "{bad}");
         }
         for bad in ["", ".", "..", ".a", "-a", "A", "a/b", "a\n", "é", &"9".repeat(64)] {
             assert!(bad.parse::<NodeName>().is_err(), "{bad:?}");

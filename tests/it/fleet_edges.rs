@@ -459,3 +459,18 @@ fn a_member_that_was_waived_is_told_so() {
     let waived = fleet.run(1, &["update"]);
     assert!(code(&waived) == 13 && told(&waived).contains("goes on without this node"), "{waived:?}");
 }
+
+/// Its waiver would be taken for that of a ticket.
+#[test]
+fn a_node_cannot_have_the_name_of_a_ticket() {
+    let fleet = Fleet::new(1, "rolling", "");
+    let text = std::fs::read_to_string(fleet.config(0)).unwrap();
+    let named = text.replace("node = \"n0\"", "node = \"t.0001\"");
+    assert_ne!(text, named);
+    std::fs::write(fleet.config(0), named).unwrap();
+    for words in [&["fleet", "join"][..], &["config", "check"]] {
+        let refused = fleet.run(0, words);
+        assert_eq!(code(&refused), 2, "{words:?}: {refused:?}");
+        assert!(told(&refused).contains("ticket"), "{words:?}: {refused:?}");
+    }
+}

@@ -158,6 +158,9 @@ mod tests {
         for name in within.iter().chain([&own(&edge, 17, "vote"), &members(3), &replace(&edge, 1)]) {
             assert!(is_name(name), "{name}");
         }
+        let ticket = rollout.waive_ticket(4);
+        let clash = ticket.rsplit_once("/waive.").unwrap().1;
+        assert!(clash.parse::<NodeName>().is_err(), "a node's waiver would be a ticket's: {clash}");
         assert_eq!(replaced_of("replace.edge-01.2"), Some((edge, 2)));
         assert_eq!(replaced_of("000002"), None);
         for name in ["", "/", "/a", "a/", "../a", "a/../b", "a//b", ".a", "a/b/c/d", "a b", "a\0"] {
