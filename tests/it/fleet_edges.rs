@@ -460,6 +460,18 @@ fn a_member_that_was_waived_is_told_so() {
     assert!(code(&waived) == 13 && told(&waived).contains("goes on without this node"), "{waived:?}");
 }
 
+/// A proposal takes no archive: what is said is what helps, typed as it stands.
+#[test]
+fn a_release_that_nobody_here_knows_can_be_proposed_by_its_digest() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    let refused = fleet.run(0, &["fleet", "propose", "9"]);
+    assert_eq!(code(&refused), 2, "{refused:?}");
+    assert!(told(&refused).contains("`--digest`") && !told(&refused).contains("archive"), "{refused:?}");
+    let digest = format!("sha256:{}", "9".repeat(64));
+    let proposed = fleet.run(0, &["fleet", "propose", "9", "--digest", &digest]);
+    assert_eq!(code(&proposed), 0, "{proposed:?}");
+}
+
 /// Its waiver would be taken for that of a ticket.
 #[test]
 fn a_node_cannot_have_the_name_of_a_ticket() {

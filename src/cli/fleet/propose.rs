@@ -24,6 +24,8 @@ use crate::coord::standing::{self, How, Standing};
 use crate::coord::{NodeName, Settings};
 use crate::lifecycle::fleet::{self, Kept};
 use crate::lifecycle::node::Node;
+use crate::lifecycle::staging::upstream;
+use crate::release::source;
 use crate::sys::clock::Clock;
 use crate::types::{Digest, ReleaseId, Version};
 
@@ -181,10 +183,21 @@ fn release_of(node: &Node<'_>, version: &Version, digest: Option<Digest>) -> Res
             // Only to know its digest: nothing is remembered of it, so the node's own update is not in the way.
             let (by, command) = (node.by.clone(), node.command.clone());
             let looker = Node { is_dry: true, by, command, ..*node };
-            looker.look(Some(version))?.0.release.digest
+            match looker.look(Some(version)) {
+                Err(upstream::Error::Source(source::Error::NoSource)) => return Err(unknown(version)),
+                looked => looked?.0.release.digest,
+            }
         }
     };
     Ok(ReleaseId { version: version.clone(), digest })
+}
+
+/// A proposal names a release by its digest, and nobody can be asked for it.
+fn unknown(version: &Version) -> Error {
+    let what =
+        format!("release {version} is not on this node, and no source is configured that could know it");
+    let hint = "stage it here with `cutover stage`, say its `--digest`, or set `[source] url`";
+    Error::Usage { what, hint: Some(hint.into()) }
 }
 
 /// The release that all could go back to, and who does not run it already.
