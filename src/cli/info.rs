@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use jiff::civil::Time;
+use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -31,11 +31,16 @@ use crate::types::record::Phase;
 use crate::types::state::{HistoryEntry, Outcome};
 use crate::types::{Span, escaped, escaped_path};
 
-/// A moment as people say it: RFC 3339, `HH:MM` (UTC, the next one), or a duration from now (or, for the past, before).
+/// A moment as people say it: RFC 3339, a date (its begin, here), `HH:MM` (UTC, the next one), or a duration from now (or,
+/// for the past, before).
 ///
 /// # Errors
 /// When it cannot be read, or is over where one ahead is wanted: it would mean "at once", or "never".
 pub fn moment(text: &str, now: Timestamp, is_ahead: bool) -> Result<Timestamp, Error> {
+    moment_in(text, now, is_ahead, &TimeZone::system())
+}
+
+fn moment_in(text: &str, now: Timestamp, is_ahead: bool, zone: &TimeZone) -> Result<Timestamp, Error> {
     let escaped = escaped(text.as_bytes());
     let judged = |moment: Timestamp| {
         if is_ahead && moment <= now {
@@ -49,14 +54,26 @@ pub fn moment(text: &str, now: Timestamp, is_ahead: bool) -> Result<Timestamp, E
     }
     let wrong = || Error::Usage {
         what: format!("`{escaped}` is not a moment"),
-        hint: Some("write it as 2026-11-23T04:00:00Z, as 04:00, or as a duration such as 2h".into()),
+        hint: Some(
+            "write it as 2026-11-23T04:00:00Z, as 2026-11-23, as 04:00, or as a duration such as 2h".into(),
+        ),
     };
     if let Ok(Span(span)) = text.parse::<Span>() {
         let span = SignedDuration::try_from(span).map_err(|_| wrong())?;
         let moment = if is_ahead { now.checked_add(span) } else { now.checked_sub(span) };
         return judged(moment.map_err(|_| wrong())?);
     }
-    let time: Time = text.parse().map_err(|_| wrong())?;
+    // A date and a time without a zone are refused: nobody knows which is meant. Taken for a time alone, they would lose
+    // their date.
+    if text.len() == "2026-11-23".len()
+        && let Ok(date) = text.parse::<Date>()
+    {
+        let begin =
+            date.to_datetime(Time::midnight()).to_zoned_datetime(zone.clone()).map_err(|_| wrong())?;
+        return judged(begin.timestamp());
+    }
+    let is_time = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b':');
+    let time: Time = text.parse().ok().filter(|_| is_time).ok_or_else(wrong)?;
     let today = now.to_zoned_datetime(TimeZone::UTC).date().to_datetime(time);
     let moment = today.to_zoned_datetime(TimeZone::UTC).map_err(|_| wrong())?.timestamp();
     let day = SignedDuration::from_hours(24);
@@ -376,7 +393,20 @@ mod tests {
             let got = moment(text, now, is_ahead).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(got.to_string(), wanted, "{text}");
         }
-        assert!(moment("soon", now, true).is_err());
+        for bad in ["soon", "2026-11-31", "2026-12", "20261201", "2026-12-01 04", "2026-12-01T04:00:00"] {
+            assert!(moment(bad, now, true).is_err(), "{bad}");
+        }
+        for (date, zone, wanted) in [
+            ("2020-01-01", "UTC", "2020-01-01T00:00:00Z"),
+            ("2026-07-01", "Europe/Berlin", "2026-06-30T22:00:00Z"),
+            // There clocks went from 23:59 to 01:00.
+            ("2018-11-04", "America/Sao_Paulo", "2018-11-04T03:00:00Z"),
+        ] {
+            let zone = TimeZone::get(zone).unwrap();
+            let got = moment_in(date, now, false, &zone).unwrap_or_else(|error| panic!("{date}: {error}"));
+            assert_eq!(got.to_string(), wanted, "{date}");
+            assert!(moment_in(date, now, true, &zone).is_err(), "{date} is over");
+        }
         for past in ["2026-11-23T03:59:59Z", "2020-01-01T00:00:00Z"] {
             assert!(moment(past, now, true).is_err(), "{past}");
             assert!(moment(past, now, false).is_ok(), "{past}");

@@ -62,7 +62,7 @@ pub struct LogArgs {
     /// At most so many
     #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 20)]
     pub number: usize,
-    /// Only what happened since: RFC 3339, or a duration such as `2d`
+    /// Only what happened since: RFC 3339, a date, or a duration such as `2d`
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
     /// Show each further outcome as it comes, until Ctrl-C; with `--json` a line each
