@@ -3,7 +3,7 @@
 
 use super::board::Board;
 use super::facts::Fact;
-use super::look::{Found, Look, look_signed};
+use super::look::{Found, Look, NotMade, look_signed};
 use super::rollout::Rollout;
 use super::voice::Voice;
 
@@ -18,6 +18,13 @@ pub enum Heard {
     Away(String),
     /// It answered, and what it holds says nothing, which may never change: an operator may have to end the rollout.
     Bad(String),
+}
+
+/// To most it is the same: another time it may be made.
+impl From<NotMade> for Heard {
+    fn from(NotMade(why): NotMade) -> Self {
+        Self::Away(why)
+    }
 }
 
 impl Heard {

@@ -123,10 +123,20 @@ pub fn seal_signed(name: &str, fact: &Fact, signer: Option<&dyn Signer>) -> Resu
 
 /// Pins the file of a fact to a name, and says what the name holds then.
 pub fn put_text(board: &mut dyn Board, name: &str, text: &str) -> Look<Found> {
+    pin_text(board, name, text).unwrap_or_else(|NotMade(why)| Look::Unreachable(why))
+}
+
+/// Certainly nothing was made; why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotMade(pub String);
+
+/// The same as [`put_text`], for whoever must know when it is certain that nothing was made.
+pub fn pin_text(board: &mut dyn Board, name: &str, text: &str) -> Result<Look<Found>, NotMade> {
     debug_assert!(names::is_name(name), "{name}");
     match board.create(name, text) {
-        Created::Mine => found(name, text, None),
-        Created::Theirs(there) => found(name, &there, None),
-        Created::Unknown(why) => Look::Unreachable(why),
+        Created::Mine => Ok(found(name, text, None)),
+        Created::Theirs(there) => Ok(found(name, &there, None)),
+        Created::Refused(why) => Err(NotMade(why)),
+        Created::Unknown(why) => Ok(Look::Unreachable(why)),
     }
 }

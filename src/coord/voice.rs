@@ -7,7 +7,7 @@
 use super::board::Board;
 use super::facts::seal::{self, Seal};
 use super::facts::{Fact, GoDecision, OutcomeDecision, PlanDecision, StartDecision};
-use super::look::{Found, Look, Signer, Trust, look, put_text, seal_signed, seal_summed};
+use super::look::{Found, Look, NotMade, Signer, Trust, look, pin_text, seal_signed, seal_summed};
 use super::rollout::Rollout;
 
 /// Whom one believes, and what one signs with.
@@ -21,14 +21,25 @@ pub struct Voice<'a> {
 impl Voice<'_> {
     /// Pins a fact to a name, and says what the name holds then.
     pub fn put(&self, board: &mut dyn Board, rollout: &Rollout, name: &str, fact: &Fact) -> Look<Found> {
+        self.pin(board, rollout, name, fact).unwrap_or_else(|NotMade(why)| Look::Unreachable(why))
+    }
+
+    /// The same, for whoever must know when it is certain that nothing was made.
+    pub fn pin(
+        &self,
+        board: &mut dyn Board,
+        rollout: &Rollout,
+        name: &str,
+        fact: &Fact,
+    ) -> Result<Look<Found>, NotMade> {
         let text = match self.signer.filter(|_| rollout.is_signed()) {
             None => seal_summed(name, fact),
             Some(signer) => match seal_signed(name, fact, Some(signer)) {
                 Ok(text) => text,
-                Err(why) => return Look::Unreachable(format!("cannot sign: {why}")),
+                Err(why) => return Err(NotMade(format!("cannot sign: {why}"))),
             },
         };
-        put_text(board, name, &text)
+        pin_text(board, name, &text)
     }
 
     /// Looks at a fact that the member at `place` alone may make.

@@ -178,6 +178,45 @@ fn a_member_without_its_key_says_so_at_once_and_what_helps() {
 }
 
 #[test]
+fn whose_report_storage_refuses_goes_back_while_it_does() {
+    for is_full in [false, true] {
+        let fleet = Fleet::new(2, "synchronous", "");
+        let Some(disk) = fleet.with_own_disk() else {
+            eprintln!("skipped: no right to mount");
+            return;
+        };
+        // Long enough that both have switched, and none has reported.
+        for number in 0..2 {
+            let config = std::fs::read_to_string(fleet.config(number)).unwrap();
+            let config = config.replace("min_healthy = \"300ms\"", "min_healthy = \"9s\"");
+            std::fs::write(fleet.config(number), config).unwrap();
+        }
+        fleet.propose("2");
+        let own = |node: &str, what| fleet.share().join(names::own(&node.parse().unwrap(), 1, what));
+        let begin = |number| {
+            let mut update = fleet.command(number, &["update"]);
+            update.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let members = [begin(0), begin(1)];
+        while !["n0", "n1"].iter().all(|node| own(node, "switched").exists()) {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        while !(if is_full { disk.fill() } else { disk.freeze() }) {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert!(["n0", "n1"].iter().all(|node| !own(node, "report").exists()), "{}", fleet.why());
+        for (number, member) in members.into_iter().enumerate() {
+            let ended = member.wait_with_output().unwrap();
+            let is_back = (code(&ended), fleet.active(number).as_str()) == (13, "1");
+            assert!(is_back && told(&ended).contains("can be read, and not written"), "{ended:?}");
+        }
+        disk.mend();
+        assert_eq!(fleet.live(calm), "rolled back", "{}", fleet.why());
+        assert_eq!(fleet.all_run(), ["1"]);
+    }
+}
+
+#[test]
 fn whoever_misses_what_the_fleet_runs_says_why_it_does_not_follow() {
     let fleet = Fleet::new(2, "rolling", "");
     assert_eq!(code(&fleet.run(1, &["mark-bad", "2", "--reason", "not on this one"])), 0);

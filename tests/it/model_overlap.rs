@@ -108,6 +108,7 @@ impl Fleet {
                     clock_is_good: true,
                     has_storage,
                     can_write: true,
+                    is_refused: false,
                     checks,
                 };
                 match node.between {
@@ -208,6 +209,7 @@ impl Fleet {
                         clock_is_good: true,
                         has_storage: true,
                         can_write: true,
+                        is_refused: false,
                         checks,
                     };
                     let step = match node.between {

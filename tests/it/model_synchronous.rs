@@ -62,6 +62,10 @@ enum Flaw {
     RestoreUnnoticed,
     /// The machine that a freed name was given to goes on with the rollout of the one before.
     SuccessorTakesPart,
+    /// A report that was refused counts as never told, although an earlier try got no answer.
+    RefusedAfterSilence,
+    /// The same, although a process before this one may have told it.
+    RefusedAfterCrash,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -72,6 +76,15 @@ struct Node {
     /// What it has read; absent: whatever is on the board.
     view: Option<View>,
     runs_new: bool,
+    promise: Promise,
+}
+
+/// What the process knows of its good report, as in `lifecycle::fleet`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Promise {
+    MaybeTold,
+    Untold,
+    Refused,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -145,6 +158,8 @@ enum Event {
         node: usize,
         act: Act,
     },
+    /// Storage that can be read takes nothing of this node's good report.
+    IsRefused(usize),
     ReadsAll(usize),
     ReadsHalf(usize),
     FallsBehind(usize),
@@ -215,7 +230,11 @@ impl Fleet {
             for checks in [Checks::Watching, Checks::Good, Checks::Failed] {
                 for (clock_is_good, has_storage) in [(true, true), (false, true), (true, false)] {
                     let can_write = has_storage || checks != Checks::Watching;
-                    let local = self.local_of(now, clock_is_good, has_storage, can_write, checks);
+                    let is_refused = world.nodes[number].promise == Promise::Refused;
+                    let local = Local {
+                        is_refused,
+                        ..self.local_of(now, clock_is_good, has_storage, can_write, checks)
+                    };
                     let view = self.shown(world, number, checks);
                     let act = normal(act(stage, &view, local, &TIMES));
                     if act != Act::Wait && !acts.contains(&act) {
@@ -237,7 +256,16 @@ impl Fleet {
     ) -> Local {
         // Clocks are arbitrary here: what tells a far instant from a near one is only how far.
         let plan_by = if self.flaw == Flaw::FarInstantObeyed { Ms::MAX } else { FAR - 1 };
-        Local { now, vote_by: VOTE_BY, plan_by, clock_is_good, has_storage, can_write, checks }
+        Local {
+            now,
+            vote_by: VOTE_BY,
+            plan_by,
+            clock_is_good,
+            has_storage,
+            can_write,
+            is_refused: false,
+            checks,
+        }
     }
 
     fn perform(&self, world: &mut World, number: usize, act: Act, is_heard: bool) {
@@ -246,6 +274,8 @@ impl Fleet {
         match act {
             Act::Wait => {}
             Act::Enter(stage) => {
+                let vouches = matches!(stage, Stage::Vouching { .. });
+                node.promise = if vouches { Promise::Untold } else { Promise::MaybeTold };
                 node.stage = stage;
                 if self.flaw != Flaw::TellsBeforeJournal || stage.is_final() {
                     node.written = stage;
@@ -271,6 +301,9 @@ impl Fleet {
             Act::Decide(_) if world.lost.is_some() && self.flaw != Flaw::RestoreUnnoticed => {}
             Act::Decide(decision) if world.rotten == Some(gate_of(decision)) => {}
             Act::Tell(telling) => {
+                if self.flaw != Flaw::RefusedAfterSilence {
+                    node.promise = Promise::MaybeTold;
+                }
                 tell(&mut world.board, me, telling);
                 if let Some(view) = node.view.as_mut().filter(|_| is_heard) {
                     tell(view, me, telling);
@@ -310,7 +343,8 @@ impl Fleet {
                 let before = world.clone();
                 for number in up.iter().copied() {
                     world.nodes[number].view = None;
-                    let local = self.local_of(now, true, true, true, checks);
+                    let is_refused = world.nodes[number].promise == Promise::Refused;
+                    let local = Local { is_refused, ..self.local_of(now, true, true, true, checks) };
                     let view = view_of(&world, number);
                     let stage = world.nodes[number].stage;
                     let act = if number == 0 && world.is_held && is_free(stage) {
@@ -486,7 +520,13 @@ impl Fleet {
             Mishap::Replacement => {
                 world.is_replaced = true;
                 let stage = Stage::Idle;
-                world.nodes.push(Node { stage, written: stage, view: None, runs_new: false });
+                world.nodes.push(Node {
+                    stage,
+                    written: stage,
+                    view: None,
+                    runs_new: false,
+                    promise: Promise::MaybeTold,
+                });
             }
         }
     }
@@ -508,6 +548,7 @@ impl Model for Fleet {
             written: Stage::Idle,
             view: self.lags.is_none().then(|| View::new(me, self.nodes)),
             runs_new: false,
+            promise: Promise::MaybeTold,
         };
         let nodes = (0..self.nodes).map(node).collect();
         let (crashes, waivers, lags) = (self.crashes, self.waivers, self.lags.unwrap_or(0));
@@ -544,6 +585,9 @@ impl Model for Fleet {
                 if node.view.is_some() && matches!(act, Act::Tell(_) | Act::Decide(_)) {
                     events.push(Event::DoesUnheard { node: number, act });
                 }
+                if act == Act::Tell(Telling::Report(Health::Good)) {
+                    events.push(Event::IsRefused(number));
+                }
                 events.push(Event::Does { node: number, act });
             }
             let me = member_of(world, number);
@@ -578,6 +622,12 @@ impl Model for Fleet {
             Event::IsRepaired => repair(&mut world),
             Event::Does { node, act } => self.perform(&mut world, node, act, true),
             Event::DoesUnheard { node, act } => self.perform(&mut world, node, act, false),
+            Event::IsRefused(number) => {
+                let promise = &mut world.nodes[number].promise;
+                if *promise != Promise::MaybeTold || self.flaw == Flaw::RefusedAfterCrash {
+                    *promise = Promise::Refused;
+                }
+            }
             Event::ReadsAll(number) => read_all(&mut world, number),
             Event::ReadsHalf(number) => {
                 read_all(&mut world, number);
@@ -594,6 +644,7 @@ impl Model for Fleet {
                 world.crashes -= 1;
                 let node = &mut world.nodes[number];
                 node.stage = node.written;
+                node.promise = Promise::MaybeTold;
                 node.view = self.lags.is_none().then(|| View::new(number, self.nodes));
                 if self.flaw == Flaw::NoSyncBeforeVouching {
                     node.runs_new = false;
@@ -750,6 +801,8 @@ fn every_flaw_of_a_synchronous_rollout_is_found_out() {
         (Flaw::NoOutcomeGate, "S"),
         (Flaw::NoSyncBeforeVouching, "S5"),
         (Flaw::NamesUsedAgain, "S"),
+        (Flaw::RefusedAfterSilence, "S1"),
+        (Flaw::RefusedAfterCrash, "S1"),
     ];
     for (flaw, property) in flaws {
         is_found_out(&Fleet { crashes: 1, lags: Some(1), flaw, ..SOUND }, property);

@@ -145,7 +145,7 @@ fn race(
         start.wait();
         let (began, mut unknown) = (Instant::now(), 0);
         let created = eventually(|| match board.create(name, &text_of(client, round)) {
-            Created::Unknown(_) => {
+            Created::Refused(_) | Created::Unknown(_) => {
                 unknown += 1;
                 None
             }
@@ -403,10 +403,12 @@ fn a_lost_reply_does_not_hide_who_was_first() {
 }
 
 #[test]
-fn what_was_not_made_is_unknown_and_not_there() {
+fn what_was_not_made_is_not_there_and_certain_where_its_name_was_never_asked_for() {
     for fault in [
         format!("linkat {EIO} before 1"),
         format!("linkat {EEXIST} before 1"),
+        // A server may have made it before it became read-only, and been asked twice.
+        format!("linkat {EROFS} before 1"),
         format!("write {ENOSPC} before 1"),
         format!("write {EIO} before 1"),
         format!("fsync {EIO} before 1"),
@@ -415,7 +417,9 @@ fn what_was_not_made_is_unknown_and_not_there() {
     ] {
         let (_place, directory, mut board) = broken(&fault);
         let created = board.create(NAME, "text");
-        assert!(matches!(created, Created::Unknown(_)), "{fault}: {created:?}");
+        let is_certain = matches!(created, Created::Refused(_));
+        assert!(is_certain || matches!(created, Created::Unknown(_)), "{fault}: {created:?}");
+        assert_eq!(is_certain, !fault.contains("linkat"), "{fault}: {created:?}");
         let names: Vec<_> = std::fs::read_dir(directory.join("rollouts")).unwrap().collect();
         let is_alone = names.iter().all(|name| name.as_ref().unwrap().file_name() != "000001");
         assert!(is_alone, "{fault}: it is there");
@@ -433,7 +437,7 @@ fn a_stale_handle_is_tried_again_and_not_for_ever() {
     let (_place, _, mut board) = broken(&format!("open {ESTALE} before 1000000"));
     assert!(matches!(board.read(NAME), Read::Unreachable(_)));
     assert!(matches!(board.list("rollouts"), Listed::Unreachable(_)));
-    assert!(matches!(board.create(NAME, "text"), Created::Unknown(_)));
+    assert!(matches!(board.create(NAME, "text"), Created::Refused(_)));
     let (_place, _, mut board) = broken(&format!("open {EIO} before 1000000"));
     assert!(matches!(board.read(NAME), Read::Unreachable(_)));
     assert_eq!(board.clock("nodes"), ClockRead::Unknown);
@@ -476,14 +480,14 @@ fn storage_that_is_full_read_only_or_squashes_root_says_so() {
         let filled = std::fs::write(directory.join("filling"), vec![0; 1 << 20]);
         assert!(filled.is_err());
         let full = board.create("rollouts/000002", "text");
-        assert!(matches!(&full, Created::Unknown(why) if why.contains("ENOSPC")), "{full:?}");
+        assert!(matches!(&full, Created::Refused(why) if why.contains("ENOSPC")), "{full:?}");
         assert_eq!(board.read("rollouts/000001"), Read::Bytes("text".into()));
         std::fs::remove_file(directory.join("filling")).unwrap();
         assert_eq!(board.create("rollouts/000002", "text"), Created::Mine);
 
         assert!(run(&["mount", "-o", "remount,ro", text]));
         let only_read = board.create("rollouts/000003", "text");
-        assert!(matches!(&only_read, Created::Unknown(why) if why.contains("EROFS")), "{only_read:?}");
+        assert!(matches!(&only_read, Created::Refused(why) if why.contains("EROFS")), "{only_read:?}");
         assert_eq!(board.read("rollouts/000002"), Read::Bytes("text".into()));
         assert!(run(&["mount", "-o", "remount,rw", text]));
 
@@ -501,7 +505,7 @@ fn storage_that_is_full_read_only_or_squashes_root_says_so() {
         let mut squashed = HelperBoard::new(words, LIMIT);
         assert_eq!(squashed.read("rollouts/000001"), Read::Bytes("text".into()));
         let refused = squashed.create("rollouts/000003", "text");
-        assert!(matches!(&refused, Created::Unknown(why) if why.contains("EACCES")), "{refused:?}");
+        assert!(matches!(&refused, Created::Refused(why) if why.contains("EACCES")), "{refused:?}");
     }));
     drop(board);
     assert!(run(&["umount", "-l", text]));

@@ -131,12 +131,14 @@ impl DirectoryBoard {
         Ok(file)
     }
 
-    fn try_create(&mut self, name: &str, text: &str) -> io::Result<()> {
+    /// `is_asked` becomes true before storage is asked for the name.
+    fn try_create(&mut self, name: &str, text: &str, is_asked: &mut bool) -> io::Result<()> {
         let (parent, last) = split(name);
         let private = self.private_name();
         self.disk.ask("create", &self.root.join(name)).map_err(|error| error.source)?;
         let directory = self.directory(parent)?;
         let linked = self.write_private(&directory, &private, text).and_then(|_| {
+            *is_asked = true;
             linkat(&directory, private.as_str(), &directory, last, AtFlags::empty())?;
             Ok(())
         });
@@ -234,11 +236,17 @@ impl Board for DirectoryBoard {
         if let Read::Bytes(there) = self.read(name) {
             return if there == text { Created::Mine } else { Created::Theirs(there) };
         }
-        let tried = retried(|| self.try_create(name, text).map_err(errno_of));
+        // Whatever error a link gives, the server may have made it, or make it yet. Before it there is nothing that could
+        // ever become the name: storage that is full or read-only says so then.
+        let mut is_asked = false;
+        let tried = retried(|| self.try_create(name, text, &mut is_asked).map_err(errno_of));
         match self.read(name) {
             Read::Bytes(there) if there == text => Created::Mine,
             Read::Bytes(there) => Created::Theirs(there),
             Read::Bad(why) => Created::Theirs(why),
+            Read::Absent | Read::Unreachable(_) if !is_asked => {
+                Created::Refused(tried.err().map_or_else(String::new, |errno| self.told(errno)))
+            }
             Read::Absent => Created::Unknown(match tried {
                 Ok(()) => "it was made, and is not there".to_owned(),
                 Err(errno) => self.told(errno),
@@ -416,11 +424,11 @@ mod tests {
         assert_eq!(board.read("nodes/edge/000001.vote"), Read::Absent);
         board.root = directory.path().join("elsewhere");
         assert!(matches!(board.read("rollouts/000001"), Read::Unreachable(_)));
-        assert!(matches!(board.create("rollouts/000001", "x"), Created::Unknown(_)));
+        assert!(matches!(board.create("rollouts/000001", "x"), Created::Refused(_)));
         board.root = directory.path().join("nodes");
         assert!(matches!(board.read("rollouts/000001"), Read::Unreachable(_)));
         assert!(matches!(board.read("nodes/edge/000001.vote"), Read::Unreachable(_)));
-        assert!(matches!(board.create("rollouts/000001", "x"), Created::Unknown(_)));
+        assert!(matches!(board.create("rollouts/000001", "x"), Created::Refused(_)));
     }
 
     #[test]
@@ -438,7 +446,7 @@ mod tests {
         assert!(
             matches!(board.read("rollouts/000001"), Read::Unreachable(why) if why.contains("not the directory"))
         );
-        assert!(matches!(board.create("rollouts/000001", "x"), Created::Unknown(_)));
+        assert!(matches!(board.create("rollouts/000001", "x"), Created::Refused(_)));
         assert!(matches!(board.list("rollouts"), Listed::Unreachable(_)));
         board.root = mounted.path().into();
         assert_eq!(board.read("rollouts/000001"), Read::Bytes("x".into()));

@@ -18,6 +18,8 @@ pub enum Created {
     Mine,
     /// Somebody else was first; this is what the name holds.
     Theirs(String),
+    /// Certainly nothing was made by this: the name was never asked for. What was asked for before may still come.
+    Refused(String),
     /// Nobody knows: the storage did not say. Read, or try again; never assume.
     Unknown(String),
 }

@@ -48,7 +48,7 @@ impl Race<'_> {
                 Created::Theirs(text) => {
                     return (Some(self.writer(&text, number).unwrap_or(self.parties.len())), took_ms, None);
                 }
-                Created::Unknown(why) => last = Some(why),
+                Created::Refused(why) | Created::Unknown(why) => last = Some(why),
             }
             std::thread::sleep(LOOK);
         }

@@ -6,7 +6,8 @@
 //!            ▼                     ▼                   ▼                    ▼   ▼ rollback
 //!        GoneBack              GoneBack              Left                  GoneBack
 //! ```
-//! A member may leave by itself up to `Switched`; from `Vouching` on it holds until it has read the outcome.
+//! A member may leave by itself up to `Switched`; from `Vouching` on it holds until it has read the outcome. Where storage
+//! refused its report, and certainly holds none of it, it has not vouched: it is `Switched` again.
 
 use serde::{Deserialize, Serialize};
 
@@ -182,6 +183,8 @@ pub struct Local {
     pub has_storage: bool,
     /// What was to be written last is on storage. Storage that is full, or read-only, can be read all the same.
     pub can_write: bool,
+    /// Whatever it has told of its good report since it vouched was refused: certainly none stands there, or ever will.
+    pub is_refused: bool,
     /// What its checks say; counts once it has switched.
     pub checks: Checks,
 }
@@ -243,7 +246,7 @@ pub fn act(stage: Stage, view: &View, local: Local, times: &Times) -> Act {
         Stage::Arming { at } => arming(at, view, local, times),
         Stage::Switched { at } => switched(at, view, local, times),
         Stage::Failing { at } => failing(at, view, local, times),
-        Stage::Vouching { .. } => vouching(view, local, times),
+        Stage::Vouching { at } => vouching(at, view, local, times),
         Stage::Left => left(view, local, times),
         Stage::Kept | Stage::GoneBack => Act::Wait,
     }
@@ -366,7 +369,11 @@ fn failing(at: Ms, view: &View, local: Local, times: &Times) -> Act {
     rollback(local, times)
 }
 
-fn vouching(view: &View, local: Local, times: &Times) -> Act {
+fn vouching(at: Ms, view: &View, local: Local, times: &Times) -> Act {
+    // Nobody has heard the promise, so no keep rests on it: it is taken back, and made again while there is time.
+    if local.is_refused && view.mine().report.is_none() {
+        return Act::Enter(Stage::Switched { at });
+    }
     match view.outcome {
         // As in `switched`: without its own report on the board, a keep is not obeyed.
         Some(Outcome::Keep) if view.mine().report.is_none() && !view.mine().waived => return Act::Wait,

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::board::Board;
 use super::facts::{Fact, SeenFacts, Yes, names};
 use super::heard::{Heard, is_waived, remark};
-use super::look::{Found, Look, found};
+use super::look::{Found, Look, NotMade, found};
 use super::name::NodeName;
 use super::rollout::Rollout;
 use super::rules::gate::Gate;
@@ -270,12 +270,21 @@ impl<'a> Synchronous<'a> {
 
     /// Puts a fact of the member at `place`, and takes what is there into the view. A fact of another machine of the same name is
     /// a contradiction.
-    pub fn tell(&mut self, board: &mut dyn Board, what: What, place: usize, fact: &Fact) -> Heard {
+    ///
+    /// # Errors
+    /// When it is certain that nothing was made.
+    pub fn tell(
+        &mut self,
+        board: &mut dyn Board,
+        what: What,
+        place: usize,
+        fact: &Fact,
+    ) -> Result<Heard, NotMade> {
         let Some(node) = self.rollout.proposal.members.get(place).cloned() else {
-            return Heard::Away("it is no member".into());
+            return Ok(Heard::Away("it is no member".into()));
         };
         let name = names::own(&node, self.rollout.number, what.name());
-        match self.voice.put(board, &self.rollout, &name, fact) {
+        Ok(match self.voice.pin(board, &self.rollout, &name, fact)? {
             Look::Found(found) => {
                 if instance_of(&found.fact) != instance_of(fact) {
                     self.contradict(&format!("the name {node} is in use by another machine"));
@@ -291,7 +300,7 @@ impl<'a> Synchronous<'a> {
             Look::Absent => Heard::Away("it was made, and is not there".into()),
             Look::Bad(why) => Heard::Bad(format!("{node}'s {} says nothing: {why}", what.name())),
             Look::Unreachable(why) => Heard::Away(why),
-        }
+        })
     }
 
     fn seen(&self, what: What) -> SeenFacts {

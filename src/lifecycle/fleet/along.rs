@@ -8,6 +8,7 @@ use super::synchronous::Next;
 use super::{Member, Stage};
 use crate::coord::alive::{self, NotYet};
 use crate::coord::facts::{self, Fact, Yes};
+use crate::coord::heard::Heard;
 use crate::coord::rules::rolling::Stage as Place;
 use crate::coord::rules::synchronous::{Decision, Plan, Stage as Step};
 use crate::coord::rules::{Checks, Health};
@@ -52,7 +53,7 @@ impl Member<'_> {
             beside: None,
         });
         let me = follow.view.me;
-        let mut heard = follow.tell(board, What::Vote, me, &vote);
+        let mut heard = follow.tell(board, What::Vote, me, &vote).unwrap_or_else(Heard::from);
         if heard.is_yes() {
             let why = format!("{node} voted no: {why}");
             let abort = Decision::Plan(Plan::Abort);

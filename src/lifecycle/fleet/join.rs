@@ -400,7 +400,7 @@ fn enter(board: &mut dyn Board, node: &NodeName, name: &str, entry: facts::Id) -
     let found = match board.create(name, &text) {
         Created::Mine => return Ok(()),
         Created::Theirs(there) => look::found(name, &there, None),
-        Created::Unknown(why) => return Err(why),
+        Created::Refused(why) | Created::Unknown(why) => return Err(why),
     };
     match found {
         Look::Found(Found { fact: Fact::Id(found), .. }) if found.instance == instance => Ok(()),

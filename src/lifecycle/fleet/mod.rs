@@ -11,6 +11,7 @@ mod join;
 mod keys;
 mod moved;
 mod own;
+mod promise;
 mod repair;
 mod rolling;
 mod starting;
@@ -30,6 +31,8 @@ pub use keys::{FleetKeys, KeyFile, own_key, without_key};
 pub use own::{Carried, Kept, Own, Part, Stage, said_of};
 pub use repair::{Repaired, Trouble, has_read_keep, read_of, repair};
 pub use take::Taken;
+
+use promise::Promise;
 
 use super::agreement::{Agreement, Clearance, Error, Own as OwnChecks, Start, Verdict, Wait};
 use crate::coord::alive::{Alive, NotYet};
@@ -91,6 +94,7 @@ pub struct Member<'a> {
     pub trouble: Option<String>,
     /// What storage said when it did not take what was written last. It may be read all the same.
     unwritten: Option<String>,
+    promise: Promise,
     pub here: Here,
     /// What keeps it from going on by its own settings, and its operators' word: asked before each promise.
     pub obstacle: Option<Obstacle<'a>>,
@@ -145,6 +149,7 @@ impl<'a> Member<'a> {
             stopped_by: None,
             cut_off: None,
             unwritten: None,
+            promise: Promise::default(),
             here: Here::default(),
             obstacle: None,
             is_identified: false,
@@ -263,10 +268,14 @@ impl<'a> Member<'a> {
 
     fn wait(&self, why: impl Into<String>) -> Wait {
         let why = why.into();
-        match self.trouble.as_ref().or(self.unwritten.as_ref()) {
-            Some(trouble) => Wait::new(self.poll(), format!("shared storage: {trouble}")),
-            None => Wait::new(self.poll(), why),
-        }
+        Wait::new(self.poll(), self.storage_trouble().unwrap_or(why))
+    }
+
+    /// What storage does not do, for people.
+    fn storage_trouble(&self) -> Option<String> {
+        let unread = self.trouble.as_ref().map(|why| format!("shared storage: {why}"));
+        let unwritten = self.unwritten.as_ref();
+        unread.or_else(|| unwritten.map(|why| format!("shared storage can be read, and not written: {why}")))
     }
 
     /// Remembers where this node stands.

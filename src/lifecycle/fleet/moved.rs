@@ -104,8 +104,8 @@ impl Member<'_> {
 
     /// A node that leaves because storage did not do what was asked says what that was.
     fn with_trouble(&self, why: &str) -> String {
-        match self.trouble.as_ref().or(self.unwritten.as_ref()) {
-            Some(trouble) => format!("{why} (shared storage: {trouble})"),
+        match self.storage_trouble() {
+            Some(trouble) => format!("{why} ({trouble})"),
             None => why.to_owned(),
         }
     }

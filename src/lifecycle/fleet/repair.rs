@@ -318,6 +318,6 @@ fn put_back(
             Ok(())
         }
         Created::Theirs(_) => Err(Trouble::Damaged(name, number)),
-        Created::Unknown(why) => Err(unreachable(why)),
+        Created::Refused(why) | Created::Unknown(why) => Err(unreachable(why)),
     }
 }

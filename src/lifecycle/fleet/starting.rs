@@ -43,6 +43,7 @@ impl Member<'_> {
                 clock_is_good: true,
                 has_storage: has_storage && heard.is_yes(),
                 can_write: true,
+                is_refused: false,
                 checks: Checks::Watching,
             };
             let next = if is_back {
@@ -105,7 +106,7 @@ impl Member<'_> {
         let step = facts::Step { rollout, plan, node, instance, at: now, late_ms, stopped, started };
         let fact = Fact::Step(step);
         let me = follow.view.me;
-        let heard = follow.tell(board, what, me, &fact);
+        let heard = follow.tell(board, what, me, &fact).unwrap_or_else(Heard::from);
         self.heed_write(&heard);
         Ok(heard.is_yes())
     }

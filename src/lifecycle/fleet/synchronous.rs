@@ -1,6 +1,7 @@
 //! A member's part in a synchronous rollout.
 
 use super::super::agreement::{Clearance, Error, Instant, Own as OwnChecks, Verdict};
+use super::promise::Promise;
 use super::{Following, Member, Stage as AnyStage, by_fleet, remember};
 use crate::coord::board::{Board, ClockRead};
 use crate::coord::facts::{self, Fact, Yes, names};
@@ -9,7 +10,7 @@ use crate::coord::rollout::Rollout;
 use crate::coord::rules::gate::Gate;
 use crate::coord::rules::synchronous::{Act, Decision, Go, Local, Outcome, Plan, Stage, Telling, act};
 use crate::coord::rules::{Checks, Health, Ms};
-use crate::coord::settings::{Isolated, SkewCheck};
+use crate::coord::settings::SkewCheck;
 use crate::coord::synchronous::{Synchronous, What, timestamp};
 use crate::types::record::{Cause, Deadline, Reason, Record};
 
@@ -147,16 +148,28 @@ impl<'a> Member<'a> {
                 Act::Wait => return Ok(Next::Wait),
                 Act::Enter(stage) => {
                     self.enter_synchronous(stage)?;
-                    if let Stage::Arming { .. } = stage {
-                        let anchor = Some(self.this_moment());
-                        self.change_part(|part| part.anchor = anchor)?;
+                    match stage {
+                        Stage::Arming { .. } => {
+                            let anchor = Some(self.this_moment());
+                            self.change_part(|part| part.anchor = anchor)?;
+                        }
+                        Stage::Vouching { .. } => self.promise = Promise::Untold,
+                        // The promise was taken back; it is made again at the next look.
+                        Stage::Switched { .. } => return Ok(Next::Wait),
+                        Stage::Idle
+                        | Stage::Voting
+                        | Stage::Failing { .. }
+                        | Stage::Left
+                        | Stage::Kept
+                        | Stage::GoneBack => {}
                     }
                 }
                 Act::Switch { at } => return Ok(Next::Switch(at)),
                 Act::GoBack { at } => return Ok(Next::GoBack(at)),
                 Act::Leave => return Ok(Next::Leave),
                 Act::Tell(telling) => {
-                    if !self.tell(telling)? {
+                    // What was refused is taken back at once: whoever is begun anew could not tell it from what got no answer.
+                    if !self.tell(telling)? && self.promise != Promise::Refused {
                         return Ok(Next::Wait);
                     }
                 }
@@ -177,7 +190,9 @@ impl<'a> Member<'a> {
         let vote_by = if is_undecided { self.vote_by() } else { Ms::MAX };
         let follow = self.synchronous()?;
         let plan_by = plan_by(&follow.rollout, now);
-        let local = Local { now, vote_by, plan_by, clock_is_good, has_storage, can_write, checks };
+        let is_refused = self.promise == Promise::Refused;
+        let local =
+            Local { now, vote_by, plan_by, clock_is_good, has_storage, can_write, is_refused, checks };
         Some(act(stage, &follow.view, local, &follow.rollout.times()))
     }
 
@@ -185,34 +200,6 @@ impl<'a> Member<'a> {
     fn this_moment(&self) -> Deadline {
         let boot_ms = u64::try_from(self.clock.boot().as_millis()).unwrap_or(u64::MAX);
         Deadline { boot_id: self.clock.boot_id(), boot_ms, wall: self.clock.wall() }
-    }
-
-    /// A node that has promised to wait, cannot ask, and is configured to give up agreement for it.
-    fn is_isolated(&self, stage: Stage) -> bool {
-        // Written down, so that a process that is begun again does not begin to count again.
-        let until = self.kept.part().and_then(|part| part.doubts_until.as_ref());
-        let has_passed = |until: &Deadline| {
-            until.remaining(&self.clock.boot_id(), self.clock.boot(), self.clock.wall()).is_zero()
-        };
-        self.settings.isolated == Isolated::Rollback
-            && self.cut_off.is_some()
-            && matches!(stage, Stage::Vouching { .. })
-            && until.is_some_and(has_passed)
-    }
-
-    /// Writes down since when the outcome is awaited in vain: for status, which does not touch storage.
-    fn note_doubt(&mut self, stage: Stage) -> Result<(), Error> {
-        let is_in_doubt = matches!(stage, Stage::Vouching { .. }) && self.trouble.is_some();
-        let noted = self.kept.part().and_then(|part| part.in_doubt_since);
-        if is_in_doubt == noted.is_some() {
-            return Ok(());
-        }
-        let since = is_in_doubt.then(|| self.clock.wall());
-        let until = is_in_doubt.then(|| self.deadline(self.settings.isolated_after.0));
-        self.change_part(|part| {
-            part.in_doubt_since = since;
-            part.doubts_until = until;
-        })
     }
 
     /// Reads what matters now. Says whether facts of members were read, and all that there are.
@@ -387,6 +374,10 @@ impl<'a> Member<'a> {
         let me = follow.view.me;
         let heard = follow.tell(board, what, me, &fact);
         let told = follow.told.clone();
+        if telling == Telling::Report(Health::Good) {
+            self.promise = self.promise.told(heard.is_err());
+        }
+        let heard = heard.unwrap_or_else(Heard::from);
         self.heed_write(&heard);
         if self.kept.part().is_some_and(|part| part.told != told) {
             self.change_part(|part| part.told = told)?;

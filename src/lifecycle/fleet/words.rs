@@ -68,8 +68,8 @@ impl Member<'_> {
         let number = follow.rollout.number;
         let verb = match gate::ended(&follow.view) {
             Some(how @ (Ended::RolledBack | Ended::Cancelled | Ended::Aborted)) => How::from(how).word(),
-            Some(Ended::Kept) | None => match self.trouble.as_ref().or(self.unwritten.as_ref()) {
-                Some(why) => return format!("this node left rollout {number}: shared storage: {why}"),
+            Some(Ended::Kept) | None => match self.storage_trouble() {
+                Some(trouble) => return format!("this node left rollout {number}: {trouble}"),
                 None if follow.view.mine().waived => return without_this_node(number),
                 None => return format!("this node left rollout {number}"),
             },

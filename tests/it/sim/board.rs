@@ -24,6 +24,8 @@ pub struct Storage {
     late: Vec<(i64, String, String)>,
     /// Nobody gets an answer until then.
     pub silent_until: i64,
+    /// Nobody can write until then.
+    pub full_until: i64,
     /// How often what was asked of it.
     pub operations: BTreeMap<&'static str, u64>,
 }
@@ -79,6 +81,8 @@ pub struct NodeBoard {
     pub random: Random,
     /// This node gets no answer until then.
     pub cut_off_until: i64,
+    /// This node cannot write until then.
+    pub refused_until: i64,
     /// The same, for as long as a test says.
     pub is_unplugged: Arc<AtomicBool>,
     /// It is unplugged when it has made a fact whose name ends so, before it sees that.
@@ -114,6 +118,22 @@ impl NodeBoard {
     }
 }
 
+impl NodeBoard {
+    fn is_full(&mut self) -> bool {
+        let now = self.life.now();
+        let mut storage = self.storage.lock().unwrap();
+        if self.chaos.is_on(now) {
+            if self.random.chance(self.chaos.full) {
+                storage.full_until = now + self.random.below(self.chaos.cut_off_ms);
+            }
+            if self.random.chance(self.chaos.full) {
+                self.refused_until = now + self.random.below(self.chaos.cut_off_ms);
+            }
+        }
+        storage.full_until > now || self.refused_until > now
+    }
+}
+
 const SILENT: &str = "no answer";
 
 impl Board for NodeBoard {
@@ -123,6 +143,14 @@ impl Board for NodeBoard {
         }
         let now = self.life.now();
         let is_on = self.chaos.is_on(now);
+        if self.is_full() {
+            // As the real one does: what it sees there decides, and it may not see what is there.
+            return match self.read(name) {
+                Read::Bytes(there) if there == text => Created::Mine,
+                Read::Bytes(there) | Read::Bad(there) => Created::Theirs(there),
+                Read::Absent | Read::Unreachable(_) => Created::Refused("no room".into()),
+            };
+        }
         let mut storage = self.storage.lock().unwrap();
         if is_on && self.random.chance(self.chaos.late_create) {
             let at = now + self.random.below(60_000);

@@ -50,6 +50,8 @@ pub struct Chaos {
     pub silence: u64,
     pub cut_off_ms: i64,
     pub late_create: u64,
+    /// Nothing can be written for a while, to all or by one; what stands there can be read.
+    pub full: u64,
     pub lost_reply: u64,
     pub torn: u64,
     pub stale: u64,

@@ -136,6 +136,7 @@ impl Fleet {
             chaos: Chaos { until: 0, ..HARSH },
             random: Random::new(1),
             cut_off_until: 0,
+            refused_until: 0,
             is_unplugged: Arc::default(),
             unplugged_after: Arc::default(),
             seen: BTreeMap::new(),
@@ -384,6 +385,7 @@ const HARSH: Chaos = Chaos {
     silence: 4000,
     cut_off_ms: 90_000,
     late_create: 100,
+    full: 600,
     lost_reply: 20,
     torn: 100,
     stale: 3,
@@ -401,6 +403,7 @@ fn synchronous(seed: u64, sizes: i64) -> Came {
         cut_off: scale(HARSH.cut_off),
         silence: scale(HARSH.silence),
         late_create: scale(HARSH.late_create),
+        full: scale(HARSH.full),
         torn: scale(HARSH.torn),
         ..HARSH
     };

@@ -201,6 +201,7 @@ impl SimNode {
             chaos: self.chaos,
             random: self.random.fork(),
             cut_off_until: 0,
+            refused_until: 0,
             is_unplugged: self.is_unplugged.clone(),
             unplugged_after: self.unplugged_after.clone(),
             seen: std::collections::BTreeMap::new(),

@@ -15,7 +15,16 @@ const AT: Ms = 1000;
 
 fn local(now: Ms) -> Local {
     let (vote_by, plan_by, checks) = (100, now + 600, Checks::Good);
-    Local { now, vote_by, plan_by, clock_is_good: true, has_storage: true, can_write: true, checks }
+    Local {
+        now,
+        vote_by,
+        plan_by,
+        clock_is_good: true,
+        has_storage: true,
+        can_write: true,
+        is_refused: false,
+        checks,
+    }
 }
 
 fn view(change: impl FnOnce(&mut View)) -> View {
@@ -55,6 +64,25 @@ fn deadlines_hold_where_storage_can_be_read_and_not_written() {
     let planned = view(|_| {});
     assert_eq!(act(Stage::Voting, &planned, cannot(AT + 11), &TIMES), Act::Enter(Stage::Left));
     assert_eq!(act(Stage::Arming { at: AT }, &planned, cannot(AT + 11), &TIMES), Act::Enter(Stage::Left));
+}
+
+#[test]
+fn a_promise_that_storage_refused_is_taken_back_and_one_that_may_stand_there_is_not() {
+    let refused = |now| Local { is_refused: true, ..local(now) };
+    let open = view(|view| {
+        view.go = Some(Go::Go);
+        view.members.iter_mut().for_each(|member| member.switched = true);
+    });
+    let vouching = Stage::Vouching { at: AT };
+    assert_eq!(act(vouching, &open, local(AT + 50), &TIMES), Act::Tell(Telling::Report(Health::Good)));
+    assert_eq!(act(vouching, &open, refused(AT + 50), &TIMES), Act::Enter(Stage::Switched { at: AT }));
+    // Then it is as free as whoever has not vouched.
+    let over = TIMES.reported_by(AT) + TIMES.back + 1;
+    assert_eq!(act(Stage::Switched { at: AT }, &open, local(over), &TIMES), Act::Leave);
+    // What was read stands there, whatever was said of it.
+    let mut stands = open.clone();
+    stands.members[0].report = Some(Health::Good);
+    assert_eq!(act(vouching, &stands, refused(AT + 50), &TIMES), Act::Wait);
 }
 
 #[test]
