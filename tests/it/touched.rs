@@ -138,6 +138,26 @@ fn what_cannot_or_must_not_be_linked_is_copied() {
 }
 
 #[test]
+fn a_file_that_has_nearly_all_names_that_it_can_have_is_copied() {
+    let test = "a_file_that_has_nearly_all_names_that_it_can_have_is_copied";
+    let Some(place) = Place::new(test, "ext4") else { return };
+    let (first, further) = (place.path("tree/lib/a"), place.path("tree/lib/a2"));
+    fs::hard_link(&first, &further).unwrap();
+    place.update("1", &[]);
+    // A backup that links has done so: ext4 has room for 65,000.
+    let (old, backup) = (place.path("root/releases/1/lib/a"), place.path("backup"));
+    fs::create_dir(&backup).unwrap();
+    for number in 2..64_999 {
+        fs::hard_link(&old, backup.join(number.to_string())).unwrap();
+    }
+    for version in ["2", "3"] {
+        place.update(version, &[]);
+        assert_eq!(place.inode(version, "a"), place.inode(version, "a2"));
+    }
+    assert_eq!(place.inode("2", "a"), place.inode("3", "a"), "the copy is linked again");
+}
+
+#[test]
 fn what_the_node_does_not_let_in_does_not_come_from_the_base() {
     for kind in ["ext4", "btrfs"] {
         let test = "what_the_node_does_not_let_in_does_not_come_from_the_base";

@@ -23,6 +23,10 @@ use crate::sys::ioctl;
 use crate::types::entry::{Entry, Kind};
 use crate::types::{Digest, Spans};
 
+/// A file with more names than this is copied, not linked: its further names in the new tree must fit as well, and file
+/// systems have room for 32,000 (ext3) or 65,000 (ext4).
+const NAMES_MANY: libc::nlink_t = 1000;
+
 /// How the unchanged part of a new tree comes into being.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
@@ -109,7 +113,12 @@ impl<'a> Reuse<'a> {
             return Ok(None);
         }
         let is_open = is_open_to_others(found.st_uid, found.st_gid, found.st_mode);
-        if self.method == Method::Hardlink && !is_open && has_same_metadata(&new.entry, &old.entry) {
+        let has_room = found.st_nlink <= NAMES_MANY;
+        if self.method == Method::Hardlink
+            && has_room
+            && !is_open
+            && has_same_metadata(&new.entry, &old.entry)
+        {
             // Whatever forbids a link (an immutable file, too many names, a border), a copy does as well; and what forbids
             // that, too, is told then.
             if writer.hard_link_from(&new.entry.path, parent.1.as_fd(), name).is_ok() {
