@@ -11,10 +11,13 @@ const KINDS: [&str; 3] = ["ext4", "xfs", "btrfs"];
 
 /// A node whose root is on a small file system of that kind.
 fn node_on(test: &str, kind: &'static str, releases: &[Health]) -> Option<(TestNode, Mounted)> {
-    let mounted = Mounted::new(test, kind)?;
+    Some(node_in(Mounted::new(test, kind)?, releases))
+}
+
+fn node_in(mounted: Mounted, releases: &[Health]) -> (TestNode, Mounted) {
     let root = mounted.path().join("root");
     fs::create_dir(&root).unwrap();
-    Some((TestNode::new(releases).with_root(&root), mounted))
+    (TestNode::new(releases).with_root(&root), mounted)
 }
 
 /// Writes until nothing more fits; small pieces last, so that the last block is taken too.
@@ -30,12 +33,22 @@ fn write_all_that_fits(filler: &mut File) {
     }
 }
 
+/// Makes files until there is no inode left. How many there are, all in all.
+fn take_inodes(place: &Path) -> u32 {
+    let folder = place.join("inodes");
+    fs::create_dir_all(&folder).unwrap();
+    let is_made = |number: &u32| {
+        folder.join(number.to_string()).exists() || File::create(folder.join(number.to_string())).is_ok()
+    };
+    let taken = (0..).take_while(is_made).last().unwrap();
+    assert!(File::create(folder.join("one more")).is_err());
+    taken + 1
+}
+
 /// Takes every byte and every inode.
 fn fill_with_inodes(place: &Path) {
     const LEFT_FOR_INODES: u64 = 8 << 20;
     let mut filler = File::create(place.join("filler")).unwrap();
-    let folder = place.join("inodes");
-    fs::create_dir(&folder).unwrap();
     let free = || {
         nix::sys::statvfs::statvfs(place)
             .map(|found| found.blocks_available() * found.fragment_size())
@@ -44,9 +57,9 @@ fn fill_with_inodes(place: &Path) {
     while free() > LEFT_FOR_INODES
         && filler.write_all(&[7; 1 << 20]).and_then(|()| filler.sync_data()).is_ok()
     {}
-    (0..).take_while(|number: &u32| File::create(folder.join(number.to_string())).is_ok()).for_each(drop);
+    take_inodes(place);
     write_all_that_fits(&mut filler);
-    assert!(File::create(folder.join("one more")).is_err());
+    assert!(File::create(place.join("inodes/one more")).is_err());
 }
 
 #[test]
@@ -95,23 +108,57 @@ fn goes_back(test: &str, kind: &'static str, method: &str) {
     assert_eq!(node.code(&["status"]), 0, "{kind} {method}");
 }
 
-/// The journal may fit, and what comes after it not.
+/// There is room for bytes, and so the first change spends nothing of what is reserved: the journal may fit, and what is made
+/// after it not.
 #[test]
 fn with_few_free_inodes_a_node_still_goes_back() {
+    const AGAIN: u32 = 300;
     let test = "with_few_free_inodes_a_node_still_goes_back";
-    for left in 1..=5 {
-        let Some((node, mounted)) = node_on(test, "ext4", &[Health::Good, Health::Good]) else { return };
-        assert_eq!(node.update(1), 0, "{left} inodes");
-        assert_eq!(node.update(2), 0, "{left} inodes");
-        fill_with_inodes(&mounted.path());
-        for number in 0..left {
-            fs::remove_file(mounted.path().join("inodes").join(number.to_string())).unwrap();
+    let data = "[[data]]\npath = '";
+    let mut ended = Vec::new();
+    for (with_data, words, records) in [
+        (true, &["rollback"][..], "old"),
+        (true, &["rollback", "--data", "keep"], "of 2"),
+        (false, &["rollback"], "of 2"),
+    ] {
+        // The fewer inodes there are, the sooner they are used up.
+        let Some(mounted) = Mounted::sized(test, "ext4", 100) else { return };
+        let (node, mounted) = node_in(mounted, &[Health::Good, Health::Good]);
+        if !with_data {
+            let config = fs::read_to_string(node.config()).unwrap();
+            fs::write(node.config(), config.split_once(data).unwrap().0).unwrap();
         }
-        assert_eq!(node.code(&["rollback"]), 0, "{left} inodes");
-        assert_eq!(node.active().as_deref(), Some("1"), "{left} inodes");
-        assert_eq!(fs::read_to_string(node.data().join("records")).unwrap(), "old", "{left} inodes");
-        assert!(!node.has_journal(), "{left} inodes");
+        let remove = |numbers: std::ops::Range<u32>| {
+            for number in numbers {
+                fs::remove_file(mounted.path().join("inodes").join(number.to_string())).unwrap();
+            }
+        };
+        assert_eq!(node.update(1), 0);
+        for left in 1..=4 {
+            fs::write(node.data().join("records"), "old").unwrap();
+            assert_eq!(node.update(2), 0, "{words:?}: before {left} inodes");
+            fs::write(node.data().join("records"), "of 2").unwrap();
+            let taken = take_inodes(&mounted.path());
+            remove(taken - left..taken);
+            let told = (node.code(words), node.active());
+            if told == (0, Some("1".to_owned())) {
+                assert_eq!(
+                    fs::read_to_string(node.data().join("records")).unwrap(),
+                    records,
+                    "{left} inodes"
+                );
+                assert!(!node.has_journal(), "{words:?}: {left} inodes");
+            } else {
+                ended.push((words, with_data, left, told));
+            }
+            remove(taken - left - AGAIN..taken - left);
+            if node.has_journal() {
+                node.code(&["recover"]);
+            }
+            assert_eq!(node.code(&["unhold"]), 0);
+        }
     }
+    assert_eq!(ended, []);
 }
 
 #[test]
