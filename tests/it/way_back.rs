@@ -22,8 +22,8 @@ fn three() -> TestNode {
     node
 }
 
-#[test]
-fn without_its_journal_a_trial_goes_back_to_what_was_committed_last() {
+/// Release 3 was on trial after 1 and 2 when its updater was killed; nothing is slow any more.
+fn left_in_the_trial() -> TestNode {
     let node = TestNode::new(&GOOD);
     for number in 1..=2 {
         assert_eq!(node.update(number), 0);
@@ -37,22 +37,32 @@ fn without_its_journal_a_trial_goes_back_to_what_was_committed_last() {
     update.kill().unwrap();
     update.wait().unwrap();
     fs::write(node.data().join("records"), "of 3").unwrap();
-    let node = node.with_trial(0);
-    let config = fs::read_to_string(node.config()).unwrap();
-    fs::write(node.config(), config.replace("min_healthy = '15s'", "min_healthy = '0s'")).unwrap();
+    node.set("min_healthy = '15s'", "min_healthy = '0s'");
+    node
+}
+
+#[test]
+fn a_damaged_journal_is_refused_by_whatever_would_write_it() {
+    let node = left_in_the_trial();
     let journal = node.root().join(".cutover/journal.json");
-    // Damaged, it is refused by whatever would write it.
     let whole = fs::read(&journal).unwrap();
     fs::write(&journal, &whole[..whole.len() / 2]).unwrap();
     for words in [&["rollback"][..], &["rollback", "1"], &["commit"], &["recover"], &["switch", "1"]] {
         assert_eq!(node.code(words), 14, "{words:?}");
         assert_eq!(fs::read(&journal).unwrap().len(), whole.len() / 2, "{words:?}");
     }
-    fs::remove_file(&journal).unwrap();
-    assert_eq!(node.status()["previous"]["version"], "2");
+}
+
+#[test]
+fn without_its_journal_a_trial_goes_back_to_what_was_committed_last() {
+    let node = left_in_the_trial();
+    // As the hint for a damaged one says.
+    fs::rename(node.root().join(".cutover/journal.json"), node.path("journal.json")).unwrap();
+    let said = node.status();
     assert_eq!(node.code(&["rollback"]), 0);
     assert_eq!(node.active().as_deref(), Some("2"));
     assert_eq!(records(&node), "of 2");
+    assert_eq!(said["previous"]["version"], "2");
     assert_eq!(node.code(&["rollback", "--check"]), 0);
     assert_eq!(node.status()["previous"]["version"], "1");
 }
@@ -70,15 +80,11 @@ fn a_copy_stays_as_long_as_its_release_can_be_gone_back_to() {
 #[test]
 fn several_steps_back_bring_the_copy_that_belongs_there() {
     let node = three();
-    let versions: Vec<_> = node.status()["data"]["restorable"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|copy| copy["version"].as_str().unwrap().to_owned())
-        .collect();
-    assert_eq!(versions, ["2", "1"]);
+    let said = node.status();
     assert_eq!(node.code(&["rollback", "1", "--data", "restore"]), 0);
     assert_eq!(records(&node), "of 1");
+    let restorable = said["data"]["restorable"].as_array().unwrap().iter();
+    assert_eq!(restorable.map(|copy| copy["version"].as_str().unwrap()).collect::<Vec<_>>(), ["2", "1"]);
 }
 
 #[test]
@@ -90,15 +96,14 @@ fn data_are_not_promised_that_are_not_there() {
     }
     assert_eq!(node.code(&["rollback", "--data", "restore"]), 2);
     assert_eq!(node.active().as_deref(), Some("3"));
-    assert_eq!(asked_first(&node), ["keep"]);
+    assert_eq!(asked_first(&node.status()), ["keep"]);
     assert_eq!(node.code(&["rollback"]), 2);
     assert_eq!(node.code(&["rollback", "--data", "keep"]), 0);
     assert_eq!((node.active().as_deref(), records(&node).as_str()), (Some("2"), "of 3"));
 }
 
 /// What `status` says that a rollback wants to be told first: in its fields, and as commands.
-fn asked_first(node: &TestNode) -> Vec<String> {
-    let status = node.status();
+fn asked_first(status: &serde_json::Value) -> Vec<String> {
     let asks = status["previous"]["rollback"]["asks"].as_array().unwrap().iter();
     let asks: Vec<_> = asks.map(|word| word.as_str().unwrap().to_owned()).collect();
     let next = status["next"].to_string();
@@ -122,19 +127,18 @@ fn age(node: &TestNode) {
 #[test]
 fn old_data_come_back_only_when_that_is_said() {
     let node = three();
-    assert_eq!(asked_first(&node), [""; 0]);
-    age(&node);
-    assert_eq!(asked_first(&node), ["restore", "keep"]);
-    assert!(node.status()["data"]["restorable"][0]["age_s"].as_u64().unwrap() > 86_400);
-    let check = text(&node.run(&["rollback", "--check"]).stdout);
-    assert!(check.contains("2026-01-01") && check.contains("--data keep"), "{check}");
     let before = node.status();
+    age(&node);
+    let (aged, check) = (node.status(), text(&node.run(&["rollback", "--check"]).stdout));
     let refused = node.run(&["rollback"]);
-    assert_eq!(refused.status.code(), Some(2));
+    assert_eq!(refused.status.code(), Some(2), "it now has the data {}", records(&node));
     let message = text(&refused.stderr);
     assert!(message.contains("--data restore") && message.contains("--data keep"), "{message}");
     assert_eq!(node.active().as_deref(), Some("3"));
-    assert_eq!((before["last"].clone(), records(&node).as_str()), (node.status()["last"].clone(), "of 3"));
+    assert_eq!((aged["last"].clone(), records(&node).as_str()), (node.status()["last"].clone(), "of 3"));
+    assert!(check.contains("2026-01-01") && check.contains("--data keep"), "{check}");
+    assert!(aged["data"]["restorable"][0]["age_s"].as_u64().unwrap() > 86_400);
+    assert_eq!((asked_first(&before), asked_first(&aged)), (vec![], vec!["restore".into(), "keep".into()]));
     assert_eq!(node.copy().code(&["rollback", "--data", "keep"]), 0);
     assert_eq!(node.code(&["rollback", "--data", "restore"]), 0);
     assert_eq!(records(&node), "of 2");
@@ -163,15 +167,21 @@ fn banned_releases_leave_before_the_way_back_does() {
 
 #[test]
 fn a_release_that_waits_for_its_window_is_not_pruned() {
-    let node = TestNode::new(&GOOD);
-    let config = fs::read_to_string(node.config()).unwrap();
-    fs::write(node.config(), format!("{config}[store]\nkeep = 2\n")).unwrap();
-    for number in 1..=2 {
-        assert_eq!(node.update(number), 0);
+    // Where there is no place left for it, too: all are taken by pins.
+    let pinned = ["1", "2", "3"];
+    for (keep, staged, pins) in [(2, 3, &[][..]), (3, 5, &pinned)] {
+        let node = TestNode::new(&[Health::Good; 5]);
+        node.add(&format!("[store]\nkeep = {keep}\n"));
+        for number in 1..staged {
+            assert_eq!(node.update(number), 0);
+            let number = number.to_string();
+            assert!(!pins.contains(&number.as_str()) || node.code(&["pin", &number]) == 0);
+        }
+        assert_eq!(node.code(&["stage", node.archive(staged).to_str().unwrap(), "--allow-unsigned"]), 0);
+        assert_eq!(node.code(&["prune"]), 0);
+        let left: Vec<_> = (1..=staged).map(|number| number.to_string()).collect();
+        assert_eq!(node.names("releases"), left, "pins {pins:?}");
     }
-    assert_eq!(node.code(&["stage", node.archive(3).to_str().unwrap(), "--allow-unsigned"]), 0);
-    assert_eq!(node.code(&["prune"]), 0);
-    assert_eq!(node.names("releases"), ["1", "2", "3"]);
 }
 
 #[test]
