@@ -79,15 +79,15 @@ fn update_words<'a>(archive: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 
 #[test]
 fn only_the_releases_own_fault_bans_it() {
-    for row in rows() {
-        let node = node_of(&row);
+    crate::node::all_at_once(&rows(), |row| {
+        let node = node_of(row);
         let archive = node.archive(2);
         let words = update_words(archive.to_str().unwrap(), row.words);
         assert_eq!(node.code(&words), row.code, "{}", row.what);
         assert_eq!(node.active().as_deref(), Some("1"), "{}", row.what);
         assert_eq!(is_banned(&node), row.is_banned, "{}", row.what);
         assert!(!node.has_journal(), "{}", row.what);
-    }
+    });
 }
 
 /// Begins an update to release 2 and kills it in the trial, which lasts `deadline` at the longest.
