@@ -78,6 +78,53 @@ fn a_result_that_is_lost_is_told() {
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
 }
 
+/// Nobody prunes it, and a node may have been updated every minute for years.
+#[test]
+fn a_history_without_end_stops_neither_updates_nor_status() {
+    let node = TestNode::new(&[Health::Good, Health::Good, Health::Good]);
+    assert_eq!(node.update(1), 0);
+    let history = node.root().join(".cutover/history.jsonl");
+    let line = fs::read(&history).unwrap();
+    fs::write(&history, line.repeat((33 << 20) / line.len() + 1)).unwrap();
+    let codes = [node.code(&["status"]), node.update(2), node.update(3), node.code(&["recover"])];
+    assert_eq!((codes, node.active().as_deref()), ([0; 4], Some("3")));
+    assert_eq!(node.status()["last"]["to"], "3", "{}", node.status());
+}
+
+/// A trial may last for hours, and a history may be long: of it no more is read than its end.
+#[test]
+fn a_trial_does_not_read_all_of_the_history_in_each_round() {
+    const ROUNDS: usize = 20;
+    const HISTORY: usize = 4 << 20;
+    let node = TestNode::new(&[Health::Good, Health::Good]);
+    assert_eq!(node.update(1), 0);
+    let (history, rounds) = (node.root().join(".cutover/history.jsonl"), node.path("rounds"));
+    let line = fs::read(&history).unwrap();
+    fs::write(&history, line.repeat(HISTORY / line.len() + 1)).unwrap();
+    node.set("test -e well", &format!("echo >>{}; test -e well", rounds.display()));
+    node.set("deadline = '20s'", "deadline = '900s'");
+    let node = node.with_trial(600);
+    let mut update = node.command(&words(&node.archive(2))).spawn().unwrap();
+    node.wait_for_journal("\"name\":\"trial\"");
+    let read = || -> usize {
+        let counted = fs::read_to_string(format!("/proc/{}/io", update.id())).unwrap();
+        counted.lines().next().unwrap().strip_prefix("rchar: ").unwrap().parse().unwrap()
+    };
+    let is_in_round = |number| {
+        node.wait_until("a round", |_| {
+            fs::read_to_string(&rounds).is_ok_and(|text| text.lines().count() >= number)
+        });
+    };
+    let before = fs::read_to_string(&rounds).unwrap_or_default().lines().count();
+    is_in_round(before + 3);
+    let at_first = read();
+    is_in_round(before + 3 + ROUNDS);
+    let more = read() - at_first;
+    update.kill().unwrap();
+    update.wait().unwrap();
+    assert!(more < ROUNDS * HISTORY / 4, "{more} bytes were read in {ROUNDS} rounds");
+}
+
 /// Some file systems of networks refuse to take a lock back.
 #[test]
 fn a_lock_that_is_not_taken_back_does_not_end_an_update_that_is_through() {
