@@ -8,6 +8,7 @@
     clippy::disallowed_methods,
     reason = "helpers of tests may fail loudly, and make what they need"
 )]
+mod admin_files;
 mod advice;
 mod any_data;
 mod apart;
