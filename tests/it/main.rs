@@ -32,6 +32,7 @@ mod fleet_edges;
 mod fleet_fire;
 mod fleet_known;
 mod fleet_losses;
+mod fleet_member;
 mod fleet_signed;
 mod fleet_words;
 mod format;

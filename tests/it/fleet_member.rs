@@ -1,0 +1,206 @@
+//! One member of a fleet, and what people or its machine do to it in the middle of a rollout: what was said counts, and nobody
+//! else suffers for it.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use cutover::coord::facts::names;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::fleet::{Fleet, calm};
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn wait_until(fleet: &Fleet, what: &str, holds: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(60), "never: {what}: {}", fleet.why());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn set(fleet: &Fleet, number: usize, from: &str, to: &str) {
+    let text = std::fs::read_to_string(fleet.config(number)).unwrap();
+    assert!(text.contains(from), "{text}");
+    std::fs::write(fleet.config(number), text.replace(from, to)).unwrap();
+}
+
+fn end(child: &mut Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn what_is_said_after_the_vote_counts_until_the_switch() {
+    for (words, outcome) in [(&["hold"][..], "cancelled"), (&["mark-bad", "2"], "aborted")] {
+        let fleet = Fleet::new(2, "synchronous", "vote = \"60s\"");
+        fleet.propose("2");
+        let voted = fleet.run(1, &["update", "--no-wait"]);
+        let vote = fleet.share().join(names::own(&"n1".parse().unwrap(), 1, "vote"));
+        assert!(vote.exists(), "{words:?}: {voted:?}");
+        assert_eq!(code(&fleet.run(1, words)), 0, "{words:?}");
+        let ended = fleet.live(calm);
+        assert_eq!(
+            (ended.as_str(), fleet.all_run()),
+            (outcome, vec!["1".to_owned()]),
+            "{words:?}: {}",
+            fleet.why()
+        );
+    }
+}
+
+/// The processes that one has started.
+fn children(pid: u32) -> Vec<Pid> {
+    let listed = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    listed.split_whitespace().map(|child| Pid::from_raw(child.parse().unwrap())).collect()
+}
+
+/// What a person wants on this node waits for one answer of storage at the longest, and is done without one.
+#[test]
+fn an_update_that_waits_before_its_switch_is_called_off_while_storage_hangs() {
+    let fleet = Fleet::new(2, "synchronous", "vote = \"10min\"");
+    let (hangs, wrapper) = (fleet.path("hangs"), fleet.path("wrapper"));
+    let script = format!(
+        "#!/bin/sh\nwhile test -e {}; do sleep 0.1; done\nexec {} board-helper {} n1\n",
+        hangs.display(),
+        env!("CARGO_BIN_EXE_cutover"),
+        fleet.share().display()
+    );
+    std::fs::write(&wrapper, script).unwrap();
+    std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let there = fleet.path("mounts/1/share");
+    set(&fleet, 1, there.to_str().unwrap(), &format!("exec:{}", wrapper.display()));
+    fleet.propose("2");
+    let mut update = fleet.begin(1);
+    let vote = fleet.share().join(names::own(&"n1".parse().unwrap(), 1, "vote"));
+    wait_until(&fleet, "it waits for the others", || vote.exists());
+    std::fs::write(&hangs, "").unwrap();
+    for helper in children(update.id()) {
+        kill(helper, Signal::SIGSTOP).unwrap();
+    }
+    let mut rollback = fleet.command(1, &["rollback"]).stderr(Stdio::piped()).spawn().unwrap();
+    let began = Instant::now();
+    while rollback.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let is_called_off = !fleet.root(1).join(".cutover/journal.json").exists();
+    std::fs::remove_file(&hangs).unwrap();
+    rollback.kill().unwrap_or_default();
+    let ended = rollback.wait_with_output().unwrap();
+    for helper in children(update.id()) {
+        kill(helper, Signal::SIGKILL).unwrap();
+    }
+    end(&mut update);
+    assert_eq!((ended.status.code(), is_called_off), (Some(0), true), "{ended:?}");
+}
+
+/// Only who has vouched has to wait for the others.
+#[test]
+fn a_member_that_goes_down_at_each_boot_before_it_vouched_gives_the_release_up() {
+    let fleet = Fleet::new(2, "synchronous", "trial = \"300s\"");
+    set(&fleet, 1, "min_healthy = \"300ms\"", "min_healthy = \"120s\"");
+    fleet.propose("2");
+    let mut both = [fleet.begin(0), fleet.begin(1)];
+    let journal = fleet.root(1).join(".cutover/journal.json");
+    let says = |what: &str| std::fs::read_to_string(&journal).unwrap_or_default().contains(what);
+    wait_until(&fleet, "its trial", || says("\"name\":\"trial\""));
+    both.iter_mut().for_each(end);
+    // Nothing that the others say reaches it.
+    fleet.unplug(1);
+    let boots: Vec<_> = (0..3)
+        .map(|_| {
+            let boot = fleet.run(1, &["recover", "--boot"]);
+            (code(&boot), fleet.active(1))
+        })
+        .collect();
+    let wanted = ["2", "2", "1"].map(|active| (0, active.to_owned()));
+    assert_eq!(boots, wanted, "{}", std::fs::read_to_string(&journal).unwrap_or_default());
+}
+
+#[test]
+fn a_member_whose_old_release_does_not_stop_is_no_failure_of_the_rollout() {
+    let stops = "[service]\ncommand = { start = 'true', stop = 'test ! -e ../../stuck' }";
+    let fleet = Fleet::new(2, "rolling", &format!("at_once = 1\n{stops}"));
+    let stuck = fleet.root(1).join("stuck");
+    std::fs::write(&stuck, "").unwrap();
+    fleet.propose("2");
+    assert_eq!(code(&fleet.run(1, &["update"])), 10);
+    assert_eq!(fleet.active(1), "1");
+    std::fs::remove_file(&stuck).unwrap();
+    let next = fleet.run(0, &["update"]);
+    assert_eq!((code(&next), fleet.active(0).as_str()), (0, "2"), "{next:?}: {}", fleet.why());
+    assert!(!fleet.decision(1, "halt").exists(), "{}", fleet.why());
+}
+
+/// A library whose `flock` stops the process before it takes a lock for the so manyth time.
+fn stopping_library(fleet: &Fleet) -> std::path::PathBuf {
+    let (source, library) = (fleet.path("stop.c"), fleet.path("stop.so"));
+    let stop = "#include <signal.h>\n#include <stdlib.h>\n#include <sys/syscall.h>\n#include <unistd.h>\n\
+                int flock(int fd, int how) { static int count; const char *at = getenv(\"STOP_BEFORE_LOCK\");\n\
+                if (how != 8 && at && count++ == atoi(at)) raise(SIGSTOP);\n\
+                return syscall(SYS_flock, fd, how); }\n";
+    std::fs::write(&source, stop).unwrap();
+    let built =
+        Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).output().unwrap();
+    assert!(built.status.success(), "{built:?}");
+    library
+}
+
+/// One run has begun when another one learns of a rollout; then storage is set back to before it. Whoever is late goes by what
+/// the node remembers by then, and not by what it remembered at first.
+#[test]
+fn what_a_member_remembers_of_its_fleet_is_read_with_the_lock_that_it_is_changed_with() {
+    const LOCKS_MAX: u32 = 12;
+    let fleet = Fleet::new(1, "synchronous", "");
+    let own = fleet.root(0).join(".cutover/fleet.json");
+    let at_first = std::fs::read(&own).unwrap();
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    let [before, newest] = ["before", "newest"].map(|name| fleet.path(name));
+    let keep = |name| Command::new("cp").arg("-a").args([&fleet.share(), name]).status().unwrap();
+    assert!(keep(&before).success());
+    fleet.stage(0, "3");
+    fleet.propose("3");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    assert!(keep(&newest).success());
+    let library = stopping_library(&fleet);
+    let share = |from: &std::path::Path| {
+        drop(std::fs::remove_dir_all(fleet.share()));
+        assert!(Command::new("cp").arg("-a").args([from, &fleet.share()]).status().unwrap().success());
+    };
+    share(&before);
+    let noticed = fleet.run(0, &["update"]);
+    assert_eq!((code(&noticed), fleet.active(0)), (17, "3".to_owned()), "{noticed:?}");
+    let mut overtaken = 0;
+    for lock in 0..LOCKS_MAX {
+        std::fs::write(&own, &at_first).unwrap();
+        share(&newest);
+        let mut late = fleet.command(0, &["update"]);
+        late.env("LD_PRELOAD", &library).env("STOP_BEFORE_LOCK", lock.to_string());
+        let late = late.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let pid = Pid::from_raw(late.id().try_into().unwrap());
+        if !matches!(waitpid(pid, Some(WaitPidFlag::WUNTRACED)), Ok(WaitStatus::Stopped(..))) {
+            // So many locks it does not take.
+            break;
+        }
+        let other = fleet.run(0, &["update"]);
+        // Who holds a lock that the other wants cannot be overtaken.
+        let is_overtaken = code(&other) == 0;
+        if is_overtaken {
+            share(&before);
+        }
+        kill(pid, Signal::SIGCONT).unwrap();
+        let ended = late.wait_with_output().unwrap();
+        if is_overtaken {
+            overtaken += 1;
+            let told = (code(&ended), fleet.active(0));
+            assert_eq!(told, (17, "3".to_owned()), "before lock {lock}: {ended:?}");
+        }
+    }
+    assert!(overtaken > 0, "nobody was overtaken");
+}
