@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -11,10 +12,12 @@ use nix::pty::openpty;
 use nix::sys::signal::Signal;
 use nix::sys::termios::{Termios, tcgetattr};
 
+use crate::fleet::Fleet;
 use crate::node::{Health, TestNode};
 
 /// A command on a terminal of its own, which it controls.
 struct Typed {
+    words: String,
     child: Child,
     keys: File,
     screen: File,
@@ -23,24 +26,19 @@ struct Typed {
 
 impl Typed {
     fn begin(node: &TestNode, words: &[&str]) -> Self {
-        Self::begin_with(node, words, &[])
+        Self::begin_with(&node.config(), words, &[])
     }
 
-    fn begin_with(node: &TestNode, words: &[&str], environment: &[(&str, &str)]) -> Self {
+    fn begin_with(config: &Path, words: &[&str], environment: &[(&str, &str)]) -> Self {
         let ends = openpty(None, None).unwrap();
         let (keys, screen) = (File::from(ends.master), File::from(ends.slave));
         let mut command = Command::new("setsid");
         command.env_remove("SUDO_USER").envs(environment.iter().copied());
-        command
-            .arg("--ctty")
-            .arg(env!("CARGO_BIN_EXE_cutover"))
-            .arg("--config")
-            .arg(node.config())
-            .args(words);
+        command.arg("--ctty").arg(env!("CARGO_BIN_EXE_cutover")).arg("--config").arg(config).args(words);
         let end = || screen.try_clone().unwrap();
         let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
         let before = tcgetattr(&screen).unwrap();
-        Self { child, keys, screen, before }
+        Self { words: words.join(" "), child, keys, screen, before }
     }
 
     /// Types Ctrl-C, once or until it has ended.
@@ -52,7 +50,7 @@ impl Typed {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(begin.elapsed() < Duration::from_secs(60), "it does not end");
+            assert!(begin.elapsed() < Duration::from_secs(60), "`{}` does not end", self.words);
             std::thread::sleep(Duration::from_millis(50));
             if keys == Keys::Again {
                 nix::unistd::write(&self.keys, CTRL_C).unwrap();
@@ -204,6 +202,51 @@ fn what_was_started_ends_with_whoever_is_interrupted() {
     });
 }
 
+/// Where storage does not answer in time, too.
+#[test]
+fn what_a_wrapper_of_storage_has_started_ends_with_it() {
+    let node = TestNode::new(&[]);
+    let pid = node.path("pid");
+    hang_helper(&node, &format!("sleep 120 &\necho $! >{}; wait", pid.display()));
+    node.add("io = '1s'\n");
+    assert_eq!(node.code(&["fleet", "status"]), 17);
+    let started = fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+    node.wait_until("what it has started is gone", |_| is_gone(started));
+}
+
+/// Ctrl-C reaches all that a terminal has started, the helper that speaks with storage among them.
+#[test]
+fn a_member_that_is_interrupted_in_its_trial_tells_the_fleet() {
+    let fleet = Fleet::new(2, "synchronous", "trial = \"300s\"");
+    let config = fs::read_to_string(fleet.config(1)).unwrap();
+    fs::write(fleet.config(1), config.replace("min_healthy = \"300ms\"", "min_healthy = \"120s\"")).unwrap();
+    fleet.propose("2");
+    let mut other = fleet.begin(0);
+    let mut typed = Typed::begin_with(&fleet.config(1), &["update"], &[]);
+    let wait_until = |what: &str, holds: &dyn Fn() -> bool| {
+        let begin = Instant::now();
+        while !holds() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "never: {what}: {}", fleet.why());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let journal = fleet.root(1).join(".cutover/journal.json");
+    let is_on_trial = || fs::read_to_string(&journal).unwrap_or_default().contains("\"name\":\"trial\"");
+    wait_until("both have switched", &|| is_on_trial() && fleet.active(0) == "2");
+    assert_eq!(typed.end_by(Keys::Once).code(), Some(10));
+    // Long before anybody's time is over.
+    let began = Instant::now();
+    while fleet.all_run() != ["1"] && began.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let runs = fleet.all_run();
+    if runs != ["1"] {
+        other.kill().unwrap();
+    }
+    other.wait().unwrap();
+    assert_eq!(runs, ["1"], "{}", fleet.why());
+}
+
 /// Units of systemd's leave their mark in all that a login starts.
 #[test]
 fn who_typed_it_is_written_down() {
@@ -225,7 +268,7 @@ fn who_typed_it_is_written_down() {
         assert!(command.output().unwrap().status.success());
         assert_eq!(node.state()["hold"]["by"], by, "{set:?}");
     }
-    let mut typed = Typed::begin_with(&node, &["hold"], &[("INVOCATION_ID", "1")]);
+    let mut typed = Typed::begin_with(&node.config(), &["hold"], &[("INVOCATION_ID", "1")]);
     assert!(typed.child.wait().unwrap().success());
     assert_eq!(node.state()["hold"]["by"], me, "on a terminal");
 }
