@@ -20,6 +20,7 @@ mod corpus;
 mod crash;
 mod data;
 mod data_limits;
+mod data_mounts;
 mod data_seen;
 mod differential;
 mod docs;
