@@ -140,6 +140,21 @@ fn the_place_counts_and_not_how_it_is_written() {
     assert_eq!(fs::read_to_string(node.data().join("records")).unwrap(), "old");
 }
 
+/// As systemd makes one for `StateDirectory=` with `DynamicUser=`.
+#[test]
+fn a_link_to_data_is_refused_with_the_place_that_it_leads_to() {
+    let node = TestNode::new(&[Health::Good, Health::Good]);
+    assert_eq!(node.update(1), 0);
+    let place = node.root().join("private/app");
+    fs::create_dir(node.root().join("private")).unwrap();
+    fs::rename(node.data(), &place).unwrap();
+    symlink("private/app", node.data()).unwrap();
+    assert_refused(&node, 2, "private/app");
+    let data = node.data().to_str().unwrap().to_owned();
+    node.set(&data, place.to_str().unwrap());
+    assert_eq!(node.update(2), 0);
+}
+
 #[test]
 fn data_are_in_no_other_data() {
     let node = TestNode::new(&[Health::Good, Health::Good]);

@@ -175,3 +175,25 @@ fn data_below_what_is_no_directory_are_refused_and_nothing_is_waited_for() {
         assert_eq!(node.active().as_deref(), Some("1"));
     }
 }
+
+/// Such files share blocks only with their like: a copy that is not of that kind needs room for all of it.
+#[test]
+fn files_without_copy_on_write_need_no_room_for_another_one() {
+    let test = "files_without_copy_on_write_need_no_room_for_another_one";
+    let Some(mounted) = Mounted::new(test, "btrfs") else { return };
+    let root = mounted.path().join("root");
+    fs::create_dir(&root).unwrap();
+    let node = TestNode::new(&[Health::Good, Health::Good]).with_root(&root);
+    node.add("[store]\nreserve = '8MiB'\n");
+    assert_eq!(node.update(1), 0);
+    let base = node.data().join("base");
+    fs::write(&base, "").unwrap();
+    assert!(set_attributes(&["+C"], &base));
+    // No two of it fit.
+    fs::write(&base, vec![7; 220 << 20]).unwrap();
+    assert_eq!(node.update(2), 0);
+    fs::write(node.data().join("records"), "new").unwrap();
+    assert_eq!(node.code(&["rollback"]), 0);
+    assert_eq!(fs::read_to_string(node.data().join("records")).unwrap(), "old");
+    assert_eq!(fs::metadata(&base).unwrap().len(), 220 << 20);
+}

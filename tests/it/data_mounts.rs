@@ -11,44 +11,52 @@ use crate::node::{Health, TestNode, needs_root, text};
 
 #[test]
 fn what_is_mounted_in_the_data_is_refused_or_left_in_place() {
-    if !needs_root("what_is_mounted_in_the_data_is_refused_or_left_in_place") {
-        return;
+    if needs_root("what_is_mounted_in_the_data_is_refused_or_left_in_place") {
+        refuse_or_leave(&["-t", "tmpfs", "none"]);
     }
-    let elsewhere = tempfile::tempdir().unwrap();
-    for words in [vec!["-t", "tmpfs", "none"], vec!["--bind", elsewhere.path().to_str().unwrap()]] {
-        let node = TestNode::new(&[Health::Good, Health::Good]);
-        assert_eq!(node.update(1), 0);
-        fs::create_dir(node.data().join("a")).unwrap();
-        fs::write(node.data().join("a/beside"), "old").unwrap();
-        let uploads = node.data().join("a/uploads");
-        let Some(_mount) = Mount::new(&words, &uploads) else { return };
-        fs::write(uploads.join("picture"), "picture").unwrap();
-        assert_refused(&node, 2, "a/uploads");
-        assert!(is_mount(&uploads));
+}
 
-        let node = with_data(node, "leave = ['a/uploads']");
-        assert_eq!(node.code(&["config", "check"]), 0);
-        assert_eq!(node.update(2), 0);
-        fs::write(node.data().join("records"), "new").unwrap();
-        fs::write(node.data().join("a/beside"), "new").unwrap();
-        fs::write(node.data().join("a/fresh"), "new").unwrap();
-        fs::write(uploads.join("later"), "later").unwrap();
-        assert_eq!(node.code(&["rollback", "--check"]), 0);
-        assert_eq!(node.code(&["rollback"]), 0);
-        assert!(is_mount(&uploads), "it was carried away");
-        for (name, wanted) in [("records", "old"), ("a/beside", "old"), ("a/uploads/picture", "picture")] {
-            assert_eq!(fs::read_to_string(node.data().join(name)).unwrap(), wanted, "{name}");
-        }
-        assert!(!node.data().join("a/fresh").exists());
-        let ids = aside(&node);
-        assert_eq!(ids.len(), 1);
-        let away = node.root().join(".cutover/aside").join(&ids[0]).join("0-data.copy");
-        let away = if away.exists() { away } else { away.with_file_name("0-data.reflink") };
-        assert_eq!(fs::read_to_string(away.join("a/fresh")).unwrap(), "new");
-        assert_eq!(fs::read_to_string(away.join("records")).unwrap(), "new");
-        assert_eq!(node.code(&["data", "drop", &ids[0]]), 0);
-        assert!(!away.exists() && uploads.join("picture").exists() && uploads.join("later").exists());
+#[test]
+fn what_is_bound_into_the_data_is_refused_or_left_in_place() {
+    if needs_root("what_is_bound_into_the_data_is_refused_or_left_in_place") {
+        let elsewhere = tempfile::tempdir().unwrap();
+        refuse_or_leave(&["--bind", elsewhere.path().to_str().unwrap()]);
     }
+}
+
+fn refuse_or_leave(mount: &[&str]) {
+    let node = TestNode::new(&[Health::Good, Health::Good]);
+    assert_eq!(node.update(1), 0);
+    fs::create_dir(node.data().join("a")).unwrap();
+    fs::write(node.data().join("a/beside"), "old").unwrap();
+    let uploads = node.data().join("a/uploads");
+    let Some(_mount) = Mount::new(mount, &uploads) else { return };
+    fs::write(uploads.join("picture"), "picture").unwrap();
+    assert_refused(&node, 2, "a/uploads");
+    assert!(is_mount(&uploads));
+
+    let node = with_data(node, "leave = ['a/uploads']");
+    assert_eq!(node.code(&["config", "check"]), 0);
+    assert_eq!(node.update(2), 0);
+    fs::write(node.data().join("records"), "new").unwrap();
+    fs::write(node.data().join("a/beside"), "new").unwrap();
+    fs::write(node.data().join("a/fresh"), "new").unwrap();
+    fs::write(uploads.join("later"), "later").unwrap();
+    assert_eq!(node.code(&["rollback", "--check"]), 0);
+    assert_eq!(node.code(&["rollback"]), 0);
+    assert!(is_mount(&uploads), "it was carried away");
+    for (name, wanted) in [("records", "old"), ("a/beside", "old"), ("a/uploads/picture", "picture")] {
+        assert_eq!(fs::read_to_string(node.data().join(name)).unwrap(), wanted, "{name}");
+    }
+    assert!(!node.data().join("a/fresh").exists());
+    let ids = aside(&node);
+    assert_eq!(ids.len(), 1);
+    let away = node.root().join(".cutover/aside").join(&ids[0]).join("0-data.copy");
+    let away = if away.exists() { away } else { away.with_file_name("0-data.reflink") };
+    assert_eq!(fs::read_to_string(away.join("a/fresh")).unwrap(), "new");
+    assert_eq!(fs::read_to_string(away.join("records")).unwrap(), "new");
+    assert_eq!(node.code(&["data", "drop", &ids[0]]), 0);
+    assert!(!away.exists() && uploads.join("picture").exists() && uploads.join("later").exists());
 }
 
 #[test]

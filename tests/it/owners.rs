@@ -185,6 +185,50 @@ fn a_configured_link_takes_the_place_of_what_the_release_has() {
     }
 }
 
+/// The root, and a release `1` of this tree, installed with a link at that place to `shared`.
+fn installed_with_link(place: &Path, at: &str) -> (std::path::PathBuf, Output) {
+    let (root, shared) = (place.join("root"), place.join("shared"));
+    for path in [&root, &shared] {
+        fs::create_dir_all(path).unwrap();
+    }
+    assert!(pack(&place.join("tree"), "1", &[]).status.success());
+    let config = link(&shared, at, place, &root);
+    let archive = place.join("app-1.tar.zst");
+    let words = ["--config", config.to_str().unwrap(), "update", "--allow-unsigned"];
+    let output = cutover(&[&words[..], &[archive.to_str().unwrap()]].concat());
+    (root, output)
+}
+
+#[test]
+fn directories_above_a_configured_link_are_made() {
+    let place = tempfile::tempdir().unwrap();
+    fs::create_dir_all(place.path().join("tree/lib")).unwrap();
+    let (root, output) = installed_with_link(place.path(), "made/on/the/way");
+    assert!(output.status.success(), "{output:?}");
+    let found = fs::read_link(root.join("current/made/on/the/way")).unwrap();
+    assert_eq!(found, place.path().join("shared"));
+}
+
+#[test]
+fn a_link_of_a_release_leads_no_configured_link_elsewhere() {
+    let place = tempfile::tempdir().unwrap();
+    let (tree, outside) = (place.path().join("tree"), place.path().join("outside"));
+    for path in [&tree, &outside.join("in")] {
+        fs::create_dir_all(path).unwrap();
+    }
+    std::os::unix::fs::symlink(&outside, tree.join("abs")).unwrap();
+    for at in ["abs/in/up", "abs/up"] {
+        let (_, output) = installed_with_link(place.path(), at);
+        let names: Vec<_> = [&outside, &outside.join("in")]
+            .iter()
+            .flat_map(|path| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()))
+            .collect();
+        assert_eq!(names, ["in"], "{at}: made outside of the tree: {output:?}");
+        assert_eq!(output.status.code(), Some(2), "{at}: {output:?}");
+        assert!(text(&output.stderr).contains("`[links]`"), "{at}: {output:?}");
+    }
+}
+
 /// Every way in which links can take names of a file that has several: the first, a later one, all, one in a folder that
 /// goes whole; with the other names before and after it.
 #[test]

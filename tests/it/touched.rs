@@ -116,6 +116,30 @@ fn a_write_in_place_is_told_before_anybody_relies_on_the_tree() {
 }
 
 #[test]
+fn verify_names_what_was_written_to_and_the_releases_that_share_it() {
+    let test = "verify_names_what_was_written_to_and_the_releases_that_share_it";
+    let Some(place) = Place::new(test, "ext4") else { return };
+    for version in ["1", "2", "3"] {
+        place.update(version, &[]);
+    }
+    fs::write(place.path("root/current/lib/a"), "a as patched").unwrap();
+    let verified = place.run(&["verify", "1"]);
+    let told = text(&verified.stderr);
+    assert!(told.contains("lib/a") && told.contains("2, 3"), "{told}");
+}
+
+#[test]
+fn a_switch_to_what_was_written_to_warns() {
+    let Some(place) = Place::new("a_switch_to_what_was_written_to_warns", "ext4") else { return };
+    for version in ["1", "2", "3"] {
+        place.update(version, &[]);
+    }
+    fs::write(place.path("root/current/lib/a"), "a as patched").unwrap();
+    let switched = place.run(&["switch", "1"]);
+    assert!(switched.status.success() && text(&switched.stderr).contains("lib/a"), "{switched:?}");
+}
+
+#[test]
 fn what_cannot_or_must_not_be_linked_is_copied() {
     for kind in ["ext4", "xfs"] {
         let Some(place) = Place::new("what_cannot_or_must_not_be_linked_is_copied", kind) else { return };
@@ -163,6 +187,12 @@ fn what_the_node_does_not_let_in_does_not_come_from_the_base() {
         let test = "what_the_node_does_not_let_in_does_not_come_from_the_base";
         let Some(place) = Place::new(test, kind) else { return };
         fs::set_permissions(place.path("tree/lib/b"), fs::Permissions::from_mode(0o4755)).unwrap();
+        // So many that the base is worth to begin with.
+        fs::create_dir(place.path("tree/many")).unwrap();
+        for number in 0..6000 {
+            let name = format!("tree/many/some-long-file-name-{number}");
+            fs::write(place.path(&name), number.to_string()).unwrap();
+        }
         let config = place.path("app.toml");
         let update = |version: &str, allowed: bool| {
             fs::write(place.path("tree/v"), version).unwrap();
@@ -170,7 +200,7 @@ fn what_the_node_does_not_let_in_does_not_come_from_the_base() {
             let (tree, archive) = (place.path("tree"), archive.to_str().unwrap().to_owned());
             let words =
                 ["-q", "pack", tree.to_str().unwrap(), "--product", "app", "--version", version, "-o"];
-            assert!(place.run(&[&words[..], &[&archive, "--owner", "0:0"]].concat()).status.success());
+            assert!(place.run(&[&words[..], &[&archive]].concat()).status.success());
             let root = place.path("root");
             let text = format!("root = '{}'\n[archive]\nallow_setid = {allowed}\n", root.display());
             fs::write(&config, text).unwrap();

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::node::{Health, TestNode, text};
 
@@ -182,6 +182,27 @@ fn a_release_that_waits_for_its_window_is_not_pruned() {
         let left: Vec<_> = (1..=staged).map(|number| number.to_string()).collect();
         assert_eq!(node.names("releases"), left, "pins {pins:?}");
     }
+}
+
+/// What the kernel says of a process names no link that a configuration goes through.
+#[test]
+fn a_tree_in_use_is_not_pruned_however_the_root_is_written() {
+    let node = TestNode::new(&[Health::Good; 4]);
+    node.add("[store]\nkeep = 1\n");
+    let (root, link) = (node.root(), node.path("link"));
+    std::os::unix::fs::symlink("root", &link).unwrap();
+    node.set(root.to_str().unwrap(), link.to_str().unwrap());
+    assert_eq!(node.update(1), 0);
+    let mut user = Command::new("sleep").arg("600").current_dir(root.join("releases/1")).spawn().unwrap();
+    let codes = [2, 3, 4].map(|number| node.update(number));
+    let pruned = node.code(&["prune"]);
+    let names = node.names("releases");
+    user.kill().unwrap();
+    user.wait().unwrap();
+    assert_eq!((codes, pruned), ([0; 3], 0));
+    assert!(names.contains(&"1".to_owned()), "{names:?}");
+    assert_eq!(node.code(&["prune"]), 0);
+    assert!(!node.names("releases").contains(&"1".to_owned()));
 }
 
 #[test]
