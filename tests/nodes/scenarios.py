@@ -18,9 +18,11 @@ from deadlines import DEADLINES, TIMERS
 from lab import Failed, Lab, eventually
 from load import Load
 from node_app import UNIT, WORKER, NodeApp
+from old_code import OLD_CODE
 from rehearsals import REHEARSALS, measure_rehearsals, rehearsal_precedes_the_switch, rehearsal_refuses_lost_records
 from truth import TRUTHS
-from units import UNITS, sees_old_code
+from units import UNITS
+from units_alone import ALONE
 
 KINDS = ["ext4", "xfs", "btrfs"]
 # How many changes of the disk a switch makes, at most; a run that ends before its stop point ends the search.
@@ -434,10 +436,11 @@ SCENARIOS = [installs_by_timer, updates, rolls_back_sick, rolls_back_crashing, r
              refuses_data_that_others_have_mounted, moves_units_with_the_release,
              names_old_processes, needs_no_terminal, ends_without_its_updater, refuses_no_connection,
              updates_itself, runs_hooks, keeps_trees_in_use, has_sound_units,
-             *UNITS, *TRUTHS, *REHEARSALS, *DAY, *DEADLINES, *TIMERS, leaves_what_takes_the_node_down, survives_crashes]
+             *UNITS, *ALONE, *OLD_CODE, *TRUTHS, *REHEARSALS, *DAY, *DEADLINES, *TIMERS, leaves_what_takes_the_node_down,
+             survives_crashes]
 # What depends on how trees, pointer and data are kept. The others run on whichever node comes first.
 ON_EACH_KIND = {installs_by_timer, updates, rolls_back_sick, brings_data_back, ends_without_its_updater, keeps_trees_in_use,
-                sees_old_code, rehearsal_refuses_lost_records, rehearsal_precedes_the_switch,
+                *OLD_CODE, rehearsal_refuses_lost_records, rehearsal_precedes_the_switch,
                 *DEADLINES, survives_crashes}
 
 

@@ -436,37 +436,6 @@ def reads_what_the_pointer_leads_to(app):
     node.call("systemctl", "daemon-reload")
 
 
-def sees_old_code(app):
-    """old code is seen in an interpreter that was left behind, in a bind mount of a service, and in a connection"""
-    left = ("[Service]\nKillMode=process\nExecStart=/bin/sh -c 'cd /; (exec sleep 1000000) & exec sleep 1000000'\n")
-    with Setting(app, {"old.service": left}, ["app.service", "old.service"]):
-        app.node.call("systemctl", "start", "old.service")
-        app.publish()
-        said = app.update(10)
-        check("older than the switch" in said and "old.service" in said, f"no word of the old process: {said}")
-        app.node.call("systemctl", "kill", "--signal=KILL", "old.service")
-    bound = ("[Service]\nBindReadOnlyPaths=/srv/app/current:/opt\nExecStart=/opt/bin/worker\nExecReload=/bin/true\n")
-    with Setting(app, {"bound.service": bound}, ["app.service", "bound.service"], "action = \"reload-or-restart\"\n"
-                 ) as setting:
-        app.node.call("systemctl", "start", "bound.service")
-        old = app.version()
-        setting.fragment("data = []\n" + setting.text)
-        app.publish()
-        said = app.update(10)
-        check(f"/releases/{old}" in said and "bound.service" in said, f"no word of the old mount: {said}")
-    accept = {name: ADMINS[name] for name in ["k-accept.socket", "k-accept@.service"]}
-    with Setting(app, accept, ["app.service", "k-accept.socket"]):
-        app.node.call("systemctl", "start", "k-accept.socket")
-        client = app.node.spawn("sh", "-c", "sleep 60 | busybox nc 127.0.0.1 7002")
-        eventually("a connection is served", 10, lambda: app.node.run("pidof", "cat")[0] == 0)
-        version = app.publish()
-        app.update(0)
-        app.serves(version)
-        check(app.node.run("pidof", "cat")[0] != 0, "a connection of the old release is still served")
-        runs(app, ["k-accept.socket"])
-        client.kill()
-
-
 def bounds_the_start(app):
     """a start may take `start_timeout` and no longer, also in a restart"""
     with Setting(app, {}, ["app.service"]) as setting:
@@ -500,4 +469,4 @@ def comes_back_without_reload(app):
 
 UNITS = [brings_every_kind_over, ships_every_kind, leaves_down_what_is_down, refuses_what_cannot_be_brought_back,
          brings_dependants_back, reaches_what_listens_within_data, starts_nothing_while_data_are_copied,
-         reads_what_the_pointer_leads_to, sees_old_code, bounds_the_start, comes_back_without_reload]
+         reads_what_the_pointer_leads_to, bounds_the_start, comes_back_without_reload]
