@@ -1,7 +1,7 @@
 """Old code is never taken for new: in a process that was left behind, in a mount, in a connection, in an instance."""
 
 from lab import eventually
-from units import ADMINS, Setting, check, runs
+from units import ADMINS, SERVICE, Setting, check, runs
 
 
 def sees_what_was_left_behind(app):
@@ -26,6 +26,18 @@ def sees_old_code_in_a_mount(app):
         app.publish()
         said = app.update(10)
         check(f"/releases/{old}" in said and "bound.service" in said, f"no word of the old mount: {said}")
+
+
+def says_what_it_may_not_look_at(app):
+    """where cutover may not look at a process, it does not say that none runs old code"""
+    bare = ["systemd-run", "-q", "--wait", "--pipe", "--property=CapabilityBoundingSet=~CAP_SYS_PTRACE"]
+    with Setting(app, {"theirs.service": f"{SERVICE}User=daemon\n"}, ["app.service", "theirs.service"]):
+        app.node.call("systemctl", "start", "theirs.service")
+        pid = app.properties("theirs.service", "MainPID")["MainPID"]
+        status, output, said = app.node.run(*bare, "cutover", "health")
+        check(status == 1 and "may not be looked at" in output and pid in output, f"{status}: {output}{said}")
+        status, output, said = app.node.run("cutover", "health")
+        check(status == 0, f"{status}: {output}{said}")
 
 
 def ends_connections_of_the_old_release(app):
@@ -60,5 +72,5 @@ def takes_no_data_from_an_instance(app):
     app.serves(old)
 
 
-OLD_CODE = [sees_what_was_left_behind, sees_old_code_in_a_mount, ends_connections_of_the_old_release,
-            takes_no_data_from_an_instance]
+OLD_CODE = [sees_what_was_left_behind, sees_old_code_in_a_mount, says_what_it_may_not_look_at,
+            ends_connections_of_the_old_release, takes_no_data_from_an_instance]

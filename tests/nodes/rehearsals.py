@@ -324,6 +324,24 @@ exec = { command = ["perl", "-MIO::Socket::UNIX", "-e", "exit(!!IO::Socket::UNIX
     node.call("systemctl", "start", "app.service")
 
 
+def rehearsal_leaves_no_socket_open(app):
+    """where there are more sockets than can be closed, nothing is rehearsed, and nothing is held against the release"""
+    node, old, banned = app.node, app.version(), app.status()["bad"]
+    listen = 'my @all = map { IO::Socket::UNIX->new(Local => "/srv/many/$_", Listen => 5) or die } 1..400; sleep 1000'
+    node.path("/srv/many").mkdir()
+    node.call("systemd-run", "-q", "--unit=many", "perl", "-MIO::Socket::UNIX", "-e", listen)
+    eventually("all listen", 10, lambda: node.path("/srv/many/400").exists())
+    begin(app)
+    app.publish()
+    status, output, said = node.run("cutover", "update", "--now")
+    check(status and "more than 300 sockets" in output + said, f"it ended with {status}: {output}{said}")
+    check(app.active() == old and app.status()["bad"] == banned, f"{app.active()} is active: {app.status()['bad']}")
+    check(traces(app) == [], f"it leaves {traces(app)}: {said}")
+    end(app)
+    node.call("systemctl", "stop", "many.service")
+    node.call("rm", "-r", "/srv/many")
+
+
 OWN_WAYS = """[Service]
 User=daemon
 RuntimeDirectory=app
@@ -434,9 +452,9 @@ def rehearsal_of_a_command(app):
 
 REHEARSALS = [rehearsal_refuses_a_crash, rehearsal_refuses_the_sick, rehearsal_refuses_lost_records,
               rehearsal_refuses_a_taken_port, rehearsal_refuses_what_hangs, rehearsal_precedes_the_switch,
-              rehearsal_says_what_does_not_go, rehearsal_has_sockets_and_ways_out, rehearsal_on_the_hosts_network,
-              rehearsal_precedes_the_vote, rehearsal_keeps_the_units_own_ways, rehearsal_of_a_command,
-              rehearsal_leaves_no_trace]
+              rehearsal_says_what_does_not_go, rehearsal_has_sockets_and_ways_out, rehearsal_leaves_no_socket_open,
+              rehearsal_on_the_hosts_network, rehearsal_precedes_the_vote, rehearsal_keeps_the_units_own_ways,
+              rehearsal_of_a_command, rehearsal_leaves_no_trace]
 
 
 def measure_rehearsals(app):
