@@ -102,10 +102,6 @@ fn a_write_in_place_is_told_before_anybody_relies_on_the_tree() {
         assert!(check().contains("lib/a"), "{kind}: {}", check());
         let status = text(&place.run(&["status"]).stdout);
         assert!(status.contains("lib/a"), "{kind}: {status}");
-        let verified = place.run(&["verify", "1"]);
-        let error = text(&verified.stderr);
-        assert_eq!(verified.status.code(), Some(12));
-        assert!(error.contains("lib/a") && error.contains("2, 3"), "{kind}: {error}");
         let back = place.run(&["rollback"]);
         assert!(text(&back.stderr).contains("lib/a"), "{kind}: {back:?}");
         let archive = place.path("app-2.tar.zst");
@@ -117,15 +113,18 @@ fn a_write_in_place_is_told_before_anybody_relies_on_the_tree() {
 
 #[test]
 fn verify_names_what_was_written_to_and_the_releases_that_share_it() {
-    let test = "verify_names_what_was_written_to_and_the_releases_that_share_it";
-    let Some(place) = Place::new(test, "ext4") else { return };
-    for version in ["1", "2", "3"] {
-        place.update(version, &[]);
+    for kind in ["ext4", "xfs"] {
+        let test = "verify_names_what_was_written_to_and_the_releases_that_share_it";
+        let Some(place) = Place::new(test, kind) else { return };
+        for version in ["1", "2", "3"] {
+            place.update(version, &[]);
+        }
+        rewrite(&place.path("root/current/lib/a"));
+        let verified = place.run(&["verify", "1"]);
+        let told = text(&verified.stderr);
+        assert_eq!(verified.status.code(), Some(12), "{kind}: {told}");
+        assert!(told.contains("lib/a") && told.contains("2, 3"), "{kind}: {told}");
     }
-    fs::write(place.path("root/current/lib/a"), "a as patched").unwrap();
-    let verified = place.run(&["verify", "1"]);
-    let told = text(&verified.stderr);
-    assert!(told.contains("lib/a") && told.contains("2, 3"), "{told}");
 }
 
 #[test]

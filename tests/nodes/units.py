@@ -194,12 +194,6 @@ def ships_every_kind(app):
     app.node.call("cutover", "rollback", "--no-hold")
     runs(app, ["s.service"])
     check(enabled() == links[1:2], f"after the rollback enabled by {enabled()}")
-    # A disabled one that is down stays away.
-    app.node.call("systemctl", "disable", "--now", "s.service")
-    next_one = app.publish(units=list(shipped.items()))
-    app.update(0)
-    app.serves(next_one)
-    check(not app.is_active("s.service"), "a disabled unit was started")
     app.publish()
     app.update(0)
     is_gone()
