@@ -201,3 +201,18 @@ fn in_an_outage_a_release_must_show_that_it_is_better() {
     assert_eq!(node.active().as_deref(), Some("1"));
     assert!(!is_banned(&node), "nothing speaks against it either");
 }
+
+#[test]
+fn in_an_outage_no_release_that_has_shown_nothing_takes_the_place_of_a_good_one() {
+    let node = TestNode::new(&[Health::Good, Health::Sick, Health::Sick]);
+    node.set("deadline = '20s'", "deadline = '500ms'");
+    node.add("[store]\nkeep = 1\n");
+    assert_eq!(node.update(1), 0);
+    fs::remove_file(node.root().join("releases/1/well")).unwrap();
+    for number in [2, 3] {
+        let archive = node.archive(number);
+        node.code(&update_words(archive.to_str().unwrap(), &["--now"]));
+    }
+    assert!(node.root().join("releases/1").is_dir(), "{:?} are left", node.names("releases"));
+    assert_eq!(node.active().as_deref(), Some("1"));
+}
