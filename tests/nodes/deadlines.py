@@ -27,8 +27,9 @@ def at_rest_within(app, seconds, ends_what_stages=True):
 
 
 def bound(app):
-    """What `config show` says that an update may take, in seconds."""
-    return json.loads(app.node.call("cutover", "config", "show", "--json"))["bounds_ms"]["whole"] / 1000
+    """What `config show` says that an update may take, in seconds; a program that does not say it gets a minute and a half."""
+    shown = json.loads(app.node.call("cutover", "config", "show", "--json"))
+    return shown.get("bounds_ms", {}).get("whole", 90_000) / 1000
 
 
 def ends_what_stands_still(app):
@@ -138,14 +139,16 @@ def begin_update(app, who):
 def leaves_a_rollback_alone(app):
     """going back has a time of its own: a recovery, past the deadline of the trial, leaves it alone"""
     node = app.node
-    node.write("/etc/cutover/app.toml.d/quick.toml", QUICK.replace('"1s"', '"60s"'))
+    # Longer than what came after the deadline of the trial in a program whose rollbacks had no time of their own: minutes.
+    takes, later = (110, 95) if os.environ.get("CUTOVER_NODES_ALL") else (12, 9)
+    node.write("/etc/cutover/app.toml.d/quick.toml", QUICK.replace('"1s"', '"200s"'))
     hook = "/etc/cutover/app.hooks/pre-rollback.d/10-slow"
-    node.write(hook, "#!/bin/sh\necho begun >>/srv/began\nsleep 12\n", 0o755)
+    node.write(hook, f"#!/bin/sh\necho begun >>/srv/began\nsleep {takes}\n", 0o755)
     old = app.version()
     app.publish(sick_after=0)
     updater = node.spawn("cutover", "update", "--now")
     eventually("going back begins", 30, lambda: node.path("/srv/began").exists())
-    time.sleep(9)
+    time.sleep(later)
     status = node.run("cutover", "recover")[0]
     check(status == 11, f"recover ended with {status}")
     check(updater.wait(60) == 10, f"the updater ended with {updater.returncode}")
@@ -154,6 +157,54 @@ def leaves_a_rollback_alone(app):
     node.path(hook).unlink()
     node.path("/srv/began").unlink()
     node.path("/etc/cutover/app.toml.d/quick.toml").unlink()
+
+
+def comes_again_for_a_recovery_that_dies(app):
+    """a recovery that the timer has begun, and that is killed while it goes back, is begun again"""
+    node, began, calm = app.node, app.node.path("/srv/began"), app.node.path("/srv/calm")
+    node.write("/etc/cutover/app.toml.d/quick.toml", QUICK.replace('"1s"', '"60s"'))
+    hook = "/etc/cutover/app.hooks/pre-rollback.d/10-slow"
+    node.write(hook, "#!/bin/sh\n[ -e /srv/calm ] && exit 0\necho begun >>/srv/began\nsleep 50\n", 0o755)
+    within, old = bound(app), app.version()
+    app.publish(sick_after=0)
+    node.spawn("cutover", "update", "--now")
+    for count in [1, 2]:
+        eventually(f"going back begins for time {count}", within + 30,
+                   lambda: began.exists() and began.read_text().count("begun") == count)
+        node.call("pkill", "-KILL", "-x", "cutover")
+    calm.touch()
+    seconds = at_rest_within(app, within + 30)
+    app.serves(old)
+    for path in [began, calm, node.path(hook), node.path("/etc/cutover/app.toml.d/quick.toml")]:
+        path.unlink()
+    return f"{seconds:.0f} s of {within:.0f}"
+
+
+def leaves_what_takes_the_node_down_early(app):
+    """a release under which the node goes down right after its recovery at boot, again and again, is given up"""
+    node, recovered = app.node, app.node.path("/srv/recovered")
+    node.write("/etc/cutover/app.toml.d/long.toml", '[health]\nmin_healthy = "60s"\ndeadline = "2min"\n')
+    old, version = app.version(), app.publish()
+    updater = node.spawn("cutover", "update", "--now")
+    eventually("the trial begins", 30, lambda: app.active() == version and app.version() == version)
+    early = "/etc/systemd/system/cutover-recover@app.service.d/early.conf"
+    node.write(early, "[Service]\nExecStartPost=touch /srv/recovered\nExecStartPost=sleep 600\nTimeoutStartSec=infinity\n")
+    ran = []
+    for _ in range(3):
+        node.crash()
+        node.start()
+        eventually("the recovery at boot is through", 60, recovered.exists)
+        ran.append(app.active())
+        recovered.unlink()
+    updater.wait(20)
+    node.crash()
+    node.path(early).unlink()
+    node.boot()
+    check(ran == [version, version, old], f"at its boots it ran {ran}, and not {version}, {version}, {old}")
+    app.at_rest(60)
+    app.serves(old)
+    check(version in [bad["release"]["version"] for bad in app.status()["bad"]], "it is not banned")
+    node.path("/etc/cutover/app.toml.d/long.toml").unlink()
 
 
 def takes_its_timer_down(app):
@@ -202,4 +253,7 @@ DEADLINES = [ends_what_stands_still, recovers_although_killed, leaves_a_rollback
 if os.environ.get("CUTOVER_NODES_ALL"):
     DEADLINES.insert(2, bans_nothing_for_a_reboot)
 # What has nothing to do with the file system.
-TIMERS = [takes_its_timer_down, names_the_boot_alike, arms_the_program_that_is_there]
+TIMERS = [takes_its_timer_down, names_the_boot_alike, arms_the_program_that_is_there, leaves_what_takes_the_node_down_early]
+# It is slow: the time in which nothing may happen goes by.
+if os.environ.get("CUTOVER_NODES_ALL"):
+    TIMERS.append(comes_again_for_a_recovery_that_dies)
