@@ -159,6 +159,27 @@ def leaves_a_rollback_alone(app):
     node.path("/etc/cutover/app.toml.d/quick.toml").unlink()
 
 
+def comes_again_for_who_died_late(app):
+    """an updater that is killed in a hook long after the deadline of a trial would have been is missed all the same"""
+    node = app.node
+    node.write("/etc/cutover/app.toml.d/late.toml",
+               '[hooks]\ntimeout = "3min"\n[health]\nmin_healthy = "800ms"\ndeadline = "3s"\n')
+    hook = "/etc/cutover/app.hooks/post-switch.d/10-slow"
+    node.write(hook, "#!/bin/sh\n[ -e /srv/once ] || exit 0\nrm /srv/once\nsleep 170\n", 0o755)
+    node.write("/srv/once", "")
+    within, old, version = bound(app), app.version(), app.publish()
+    node.spawn("cutover", "update", "--now")
+    eventually("the hook runs", 30, lambda: not node.path("/srv/once").exists())
+    time.sleep(100)
+    node.call("pkill", "-KILL", "-x", "cutover")
+    seconds = at_rest_within(app, within + 30)
+    check(app.active() in [old, version], f"{app.active()} runs")
+    app.serves(app.active())
+    node.path(hook).unlink()
+    node.path("/etc/cutover/app.toml.d/late.toml").unlink()
+    return f"{seconds:.0f} s of {within:.0f}"
+
+
 def comes_again_for_a_recovery_that_dies(app):
     """a recovery that the timer has begun, and that is killed while it goes back, is begun again"""
     node, began, calm = app.node, app.node.path("/srv/began"), app.node.path("/srv/calm")
@@ -256,4 +277,4 @@ if os.environ.get("CUTOVER_NODES_ALL"):
 TIMERS = [takes_its_timer_down, names_the_boot_alike, arms_the_program_that_is_there, leaves_what_takes_the_node_down_early]
 # It is slow: the time in which nothing may happen goes by.
 if os.environ.get("CUTOVER_NODES_ALL"):
-    TIMERS.append(comes_again_for_a_recovery_that_dies)
+    TIMERS += [comes_again_for_who_died_late, comes_again_for_a_recovery_that_dies]
