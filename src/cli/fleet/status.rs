@@ -15,7 +15,7 @@ use crate::cli::failure::Error;
 use crate::cli::output::{Tone, table};
 use crate::coord::account::{Account, Entry};
 use crate::coord::alive::{self, Alive};
-use crate::coord::board::{ClockRead, Read};
+use crate::coord::board::Read;
 use crate::coord::facts::{ClockSeen, Fleet, names};
 use crate::coord::operate::{self, Operator};
 use crate::coord::rollout::{Rollout, WENT_BACK};
@@ -98,15 +98,6 @@ fn remarks(context: &Context, operator: &mut Operator<'_>, fleet: &Fleet) -> Res
     let Some(kept) = kept(&context.store()?)?.filter(|kept| kept.own.fleet == fleet.id) else {
         return Ok(remarks);
     };
-    // A board behind a program may have no clock.
-    let has_clock = !settings(context)?.directory.starts_with("exec:");
-    if has_clock && operator.board.clock(&names::node(&kept.own.node)) == ClockRead::Unknown {
-        remarks.push(
-            "the shared directory can be read from here, and not written: it is full, read-only, or not open to whoever asks; \
-             `cutover fleet check` looks at it"
-                .into(),
-        );
-    }
     for (name, number) in said_by_operators(&kept) {
         if operator.board.read(&name) == Read::Absent {
             remarks.push(format!(
