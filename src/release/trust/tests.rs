@@ -55,7 +55,8 @@ impl Desk {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        child.stdin.take().unwrap().write_all(input).unwrap();
+        // What makes a key reads nothing, and may have ended.
+        drop(child.stdin.take().unwrap().write_all(input));
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned() + &said)
