@@ -8,6 +8,7 @@ use jiff::{SignedDuration, SpanRound, Timestamp, Unit};
 
 use super::context::Context;
 use super::failure::Error;
+use super::fleet;
 use super::output::{Output, Tone, milliseconds, print};
 use crate::cli::output::narrator::add_looks;
 use crate::cli::output::published::{is_forbidden, last_published, published};
@@ -36,7 +37,7 @@ pub fn status(
         context => context?,
     };
     loop {
-        let mut view = match view(&context) {
+        let mut view = match view(&context, args.watch) {
             Err(error) if is_forbidden(&error) && !args.watch => {
                 let global = Global { app: Some(context.app.clone()), ..global.clone() };
                 return published(&global, error);
@@ -76,12 +77,12 @@ fn all(global: &Global, load: &dyn Fn() -> Result<Context, Error>) -> Result<u8,
     let output = Output::new(global);
     let (mut views, mut code) = (Vec::new(), 0);
     if global.config.is_some() || global.root.is_some() {
-        views.push(view(&load()?)?);
+        views.push(view(&load()?, false)?);
     } else {
         for app in config::apps(&Places::default()) {
             let global = Global { app: Some(app.clone()), json: false, ..global.clone() };
             let context = Context::load(&global, std::sync::Arc::default(), disk::Disk::default());
-            match context.and_then(|context| view(&context)) {
+            match context.and_then(|context| view(&context, false)) {
                 Ok(view) => views.push(view),
                 Err(error) if is_forbidden(&error) && last_published(&app).is_some() => {
                     views.extend(last_published(&app));
@@ -97,12 +98,13 @@ fn all(global: &Global, load: &dyn Fn() -> Result<Context, Error>) -> Result<u8,
     Ok(code)
 }
 
-/// The view; while a trial is watched, with what its watcher last told.
-fn view(context: &Context) -> Result<Status, Error> {
+/// The view; while a trial is watched, with what its watcher last told. Whoever watches asks no storage every second.
+fn view(context: &Context, is_watched: bool) -> Result<Status, Error> {
     let store = context.store()?;
     let mut view = look(&context.app, &context.node, context.settings(), &store, Timestamp::now())?;
     let active = view.active.as_ref().map(|active| active.version.clone());
     view.add_running(running(context.settings(), &store, active.as_ref()));
+    view.add_shut_out((!is_watched).then(|| fleet::shut_out(context)).flatten().map(|shut| shut.why));
     add_looks(&mut view);
     if [Doing::Trial, Doing::Warming].contains(&view.state)
         && let Some(told) = last_published(&context.app)

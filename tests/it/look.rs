@@ -161,3 +161,73 @@ fn looking_at_a_fleet_touches_neither_node_nor_storage() {
         assert_eq!(before, after, "{words:?} touched something");
     }
 }
+
+/// A bind mount that is gone with this.
+struct Bound(std::path::PathBuf);
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+/// A look says that this node could tell its fleet nothing, and finds that without writing: where the mount is read-only, and
+/// where storage takes the node for somebody else.
+#[test]
+fn a_look_says_where_the_fleets_directory_can_only_be_read() {
+    const NAME: &str = "a_look_says_where_the_fleets_directory_can_only_be_read";
+    if !crate::node::needs_root(NAME) {
+        return;
+    }
+    let fleet = crate::fleet::Fleet::new(1, "synchronous", "");
+    let proposed = fleet.run(0, &["fleet", "propose", "2"]);
+    assert!(proposed.status.success(), "{proposed:?}");
+    let sh = |script: &str| {
+        let done = Command::new("sh").args(["-ec", script]).current_dir(fleet.path(".")).output().unwrap();
+        assert!(done.status.success(), "{script}: {done:?}");
+    };
+    let program = fleet.path("cutover");
+    fs::hard_link(env!("CARGO_BIN_EXE_cutover"), &program)
+        .or_else(|_| fs::copy(env!("CARGO_BIN_EXE_cutover"), &program).map(drop))
+        .unwrap();
+    let shown = |as_user: &[&str], words: &[&str]| {
+        let (first, rest) = as_user.split_first().unwrap_or((&"env", &[]));
+        let mut command = Command::new(first);
+        command.args(rest).arg(&program).arg("--config").arg(fleet.config(0)).args(words);
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{as_user:?} {words:?}: {done:?}");
+        serde_json::from_slice::<serde_json::Value>(&done.stdout).unwrap()
+    };
+    let told = |as_user: &[&str], wanted: Option<&str>| {
+        let before = everything(&fleet.share());
+        // A busy machine may be too slow for a glance at the directory.
+        let is_told = |status: &serde_json::Value| {
+            let blocked = status["blocked"].as_array().unwrap();
+            let storage = blocked.iter().find(|blocked| blocked["policy"] == "storage");
+            let says = |why| storage.is_some_and(|storage| storage["text"].to_string().contains(why));
+            wanted.is_none_or(says) && storage.is_some() == wanted.is_some()
+        };
+        let mut looks = (0..20).map(|_| shown(as_user, &["status", "--json"]));
+        let status = looks.find(is_told).unwrap_or_else(|| panic!("never: {wanted:?}"));
+        let next = status["next"].to_string();
+        assert_eq!(next.contains("cutover fleet check"), wanted.is_some(), "{status}");
+        let is_told = |status: &serde_json::Value| {
+            let (note, remarks) = (status["members"][0]["note"].to_string(), status["remarks"].to_string());
+            let is_noted = note.contains("read-only") && remarks.contains("and not write to it");
+            wanted.map_or(!is_noted, |why| is_noted && remarks.contains(why))
+        };
+        let mut looks = (0..20).map(|_| shown(as_user, &["fleet", "status", "--json"]));
+        assert!(looks.any(|status| is_told(&status)), "never: {wanted:?}");
+        assert_eq!(before, everything(&fleet.share()), "a look touched something");
+    };
+    told(&[], None);
+    sh("mount --bind share share");
+    let bound = Bound(fleet.share());
+    sh("mount -o remount,bind,ro share");
+    told(&[], Some("EROFS"));
+    drop(bound);
+    told(&[], None);
+    // As where root is squashed: what the machine's own user may do, the directory's does not let it.
+    sh("chmod 755 . ; chmod -R a+rX share; chown -R 65534:65534 n0 n0.toml mounts");
+    told(&["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"], Some("EACCES"));
+}

@@ -12,6 +12,7 @@ mod update;
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use args::{FleetCommand, HelperArgs};
 use jiff::Timestamp;
@@ -20,10 +21,12 @@ use super::context::Context;
 use super::failure::Error;
 use crate::config::Problem;
 use crate::coord::alive::{Alive, NotYet};
+use crate::coord::board::Board as _;
 use crate::coord::board::directory::DirectoryBoard;
 use crate::coord::board::helper::HelperBoard;
 use crate::coord::board::serve::serve;
 use crate::coord::facts::Fleet;
+use crate::coord::facts::names::{self, Decisions};
 use crate::coord::heard::Heard;
 use crate::coord::look::{Signer, Trust};
 use crate::coord::operate::{self, Operator};
@@ -227,6 +230,36 @@ fn hopeless(settings: &Settings) -> Option<String> {
             Span(in_time)
         )
     })
+}
+
+/// How long a look at a node waits for storage at the most: what it says of the node itself needs none.
+const GLANCE: Duration = Duration::from_millis(500);
+
+/// A member that can tell its fleet nothing.
+pub struct ShutOut {
+    pub node: NodeName,
+    pub why: String,
+}
+
+/// Whether this node could not write to its fleet's directory, although it may be able to read there; found without writing.
+/// Nothing where that is not known: it is no member, its storage is a program, or somebody else asks, who may have other rights.
+pub fn shut_out(context: &Context) -> Option<ShutOut> {
+    let (settings, store) = (settings(context).ok()?, context.store().ok()?);
+    let kept = kept(&store).ok()??;
+    let owner = std::fs::metadata(store.layout.private()).ok()?.uid();
+    if settings.directory.starts_with("exec:") || owner != nix::unistd::geteuid().as_raw() {
+        return None;
+    }
+    let mut board = board(settings, kept.own.node.as_str(), Some(&kept));
+    board.hurry(GLANCE);
+    let decisions = kept.part().zip(kept.proposal_digest()).map(|(part, proposal)| {
+        let rollout = part.rollout;
+        Decisions { rollout, proposal }.directory()
+    });
+    let why =
+        std::iter::once(names::node(&kept.own.node)).chain(decisions).find_map(|name| board.shut(&name))?;
+    let why = format!("this node can read the fleet's directory, and not write to it: {why}");
+    Some(ShutOut { node: kept.own.node, why })
 }
 
 /// What is wrong with a directory in which everybody may write; nothing where it cannot be seen.

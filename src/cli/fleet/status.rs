@@ -9,10 +9,11 @@ use super::args::FleetStatusArgs;
 use super::page::{Gate, Page};
 use super::propose::ended;
 use super::report::{moment, note, summary};
-use super::{kept, rollout, settings, with_operator};
+use super::{kept, rollout, settings, shut_out, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::Error;
 use crate::cli::output::{Tone, table};
+use crate::coord::NodeName;
 use crate::coord::account::{Account, Entry};
 use crate::coord::alive::{self, Alive};
 use crate::coord::board::Read;
@@ -61,13 +62,15 @@ pub fn status(context: &Context, args: &FleetStatusArgs) -> Result<u8, Error> {
 
 fn look(context: &Context, operator: &mut Operator<'_>, args: &FleetStatusArgs) -> Result<Shown, Error> {
     let fleet = operate::fleet(operator.board, &settings(context)?.name)?;
-    let remarks =
-        if args.rollout.rollout.is_none() { remarks(context, operator, &fleet)? } else { Vec::new() };
+    let is_newest = args.rollout.rollout.is_none();
+    let shut_out = shut_out(context).filter(|_| is_newest);
+    let mut remarks = if is_newest { remarks(context, operator, &fleet)? } else { Vec::new() };
+    remarks.extend(
+        shut_out.iter().map(|shut| format!("{}; `cutover fleet check` says what it lacks", shut.why)),
+    );
     let mut shown = match rollout(operator, &fleet, args.rollout.rollout) {
-        Ok(rollout) => {
-            show(context, operator, &fleet.fleet, &rollout, args.rollout.rollout.is_none(), args.why)?
-        }
-        Err(Error::Operate(operate::Error::Refused(why))) if args.rollout.rollout.is_none() => Shown {
+        Ok(rollout) => show(context, operator, &fleet.fleet, &rollout, shut_out.map(|shut| shut.node), args)?,
+        Err(Error::Operate(operate::Error::Refused(why))) if is_newest => Shown {
             value: json!({"fleet": fleet.fleet, "rollout": null, "remarks": []}),
             text: format!("fleet {}: {why}", fleet.fleet),
             has_ended: true,
@@ -128,9 +131,10 @@ fn show(
     operator: &mut Operator<'_>,
     fleet: &str,
     rollout: &Rollout,
-    is_newest: bool,
-    why: bool,
+    shut_out: Option<NodeName>,
+    args: &FleetStatusArgs,
 ) -> Result<Shown, Error> {
+    let (is_newest, why) = (args.rollout.rollout.is_none(), args.why);
     let now = Timestamp::now();
     let end = ended(operator, rollout).map_err(Error::Unreachable)?;
     let proposal = &rollout.proposal;
@@ -146,6 +150,11 @@ fn show(
         say_what_runs_now(&mut page.account, &beats);
     }
     let not_yet = say_why_not_yet(&mut page, &beats, rollout, end.as_ref().map(|end| end.word), is_newest);
+    if let Some(entry) = page.account.members.iter_mut().find(|entry| Some(&entry.node) == shut_out.as_ref())
+    {
+        let told = if entry.note.is_empty() { String::new() } else { format!("; {}", entry.note) };
+        entry.note = format!("read-only{told}");
+    }
     let head = format!(
         "fleet {fleet}, rollout {}, {mode}: release {} for {} members, proposed {} by {}",
         rollout.number,

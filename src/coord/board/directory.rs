@@ -18,7 +18,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, linkat, unlinkat};
 
 use super::super::facts::{FACT_BYTES_MAX, Fact, names};
 use super::super::look::{Found, Look, found as found_fact};
@@ -295,6 +296,19 @@ impl Board for DirectoryBoard {
 
     fn clock(&mut self, name: &str) -> ClockRead {
         self.try_clock(name).unwrap_or(ClockRead::Unknown)
+    }
+
+    fn shut(&mut self, name: &str) -> Option<String> {
+        let asked = retried(|| {
+            let directory = self.directory(name)?;
+            if fstatvfs(&directory)?.flags().contains(FsFlags::ST_RDONLY) {
+                return Err(Errno::EROFS);
+            }
+            // An export may be read-only on a mount that is not, and root be nobody there: storage is asked, too.
+            faccessat(&directory, ".", AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS)
+        });
+        let is_said = |errno: &Errno| matches!(errno, Errno::EROFS | Errno::EACCES | Errno::EPERM);
+        asked.err().filter(is_said).map(|errno| self.told(errno))
     }
 
     fn remove(&mut self, name: &str) -> Done {

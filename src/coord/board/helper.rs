@@ -227,6 +227,13 @@ impl Board for HelperBoard {
         self.change(&Request::Remove { name: name.into() })
     }
 
+    fn shut(&mut self, name: &str) -> Option<String> {
+        match self.ask(&Request::Shut { name: name.into() }) {
+            Ok(Answer::Shut(why)) => why,
+            Ok(_) | Err(_) => None,
+        }
+    }
+
     fn hurry(&mut self, limit: Duration) {
         self.limit = self.limit.min(limit);
     }

@@ -11,13 +11,33 @@ use super::{ClockRead, Created, Done, Listed, Read};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    Create { name: String, text: String },
-    Read { name: String },
-    List { name: String },
-    Prepare { name: String },
-    Beat { name: String, text: String },
-    Clock { name: String },
-    Remove { name: String },
+    Create {
+        name: String,
+        text: String,
+    },
+    Read {
+        name: String,
+    },
+    List {
+        name: String,
+    },
+    Prepare {
+        name: String,
+    },
+    Beat {
+        name: String,
+        text: String,
+    },
+    Clock {
+        name: String,
+    },
+    Remove {
+        name: String,
+    },
+    /// Only asked of a helper of this program: whatever else stands for a board has no such question.
+    Shut {
+        name: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +50,7 @@ pub enum Answer {
     Listed(Listed),
     Done(Done),
     Clock(ClockRead),
+    Shut(Option<String>),
 }
 
 /// The most names in one message.

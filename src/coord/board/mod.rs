@@ -87,6 +87,12 @@ pub trait Board {
     fn beat(&mut self, name: &str, text: &str) -> Done;
     /// Compares the storage's clock with this node's, by a file in the directory `name`.
     fn clock(&mut self, name: &str) -> ClockRead;
+    /// Why nothing can be made in the directory `name`, as far as that shows without making anything; nothing where nobody can
+    /// tell.
+    fn shut(&mut self, name: &str) -> Option<String> {
+        let _ = name;
+        None
+    }
     /// From now on each access may take this long at the most, where there is a limit.
     fn hurry(&mut self, limit: std::time::Duration) {
         let _ = limit;

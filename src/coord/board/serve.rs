@@ -33,6 +33,7 @@ pub fn refuse(why: &str, from: &mut impl io::Read, to: &mut impl io::Write) -> i
                 Answer::Done(Done::Unreachable(why))
             }
             Request::Clock { .. } => Answer::Clock(ClockRead::Unknown),
+            Request::Shut { .. } => Answer::Shut(None),
         };
         send(to, &answer)?;
     }
@@ -48,5 +49,6 @@ fn answer(board: &mut impl Board, request: Request) -> Answer {
         Request::Beat { name, text } => Answer::Done(board.beat(&name, &text)),
         Request::Clock { name } => Answer::Clock(board.clock(&name)),
         Request::Remove { name } => Answer::Done(board.remove(&name)),
+        Request::Shut { name } => Answer::Shut(board.shut(&name)),
     }
 }

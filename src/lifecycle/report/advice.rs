@@ -91,6 +91,11 @@ pub(super) fn of_unit(unit: &str) -> String {
     format!("{:<30} why it does not run", format!("systemctl status {unit}"))
 }
 
+/// How to see what a fleet's directory allows this node.
+pub(super) fn of_directory() -> String {
+    line("fleet check", "what the fleet's directory lacks for this node")
+}
+
 /// A command, and what it does.
 fn line(command: &str, does: &str) -> String {
     format!("cutover {command:<21}  {does}")

@@ -112,6 +112,14 @@ impl Status {
         }
         self.running = units;
     }
+
+    /// Puts in why this node can tell its fleet nothing, if it cannot: it has no part in a rollout then.
+    pub fn add_shut_out(&mut self, why: Option<String>) {
+        let Some(text) = why else { return };
+        let policy = "storage".to_owned();
+        self.blocked.push(BlockedView { policy, since: None, until: None, text, exit_code: None });
+        self.next.insert(0, super::advice::of_directory());
+    }
 }
 
 /// How a node gets over a file of ours that cannot be believed.
