@@ -13,18 +13,19 @@ use crate::sys::systemd;
 /// Set in the unit, so that it does the work itself.
 pub(super) const HANDED_OVER: &str = "CUTOVER_HANDED_OVER";
 /// What the unit learns of the caller: who it is, and how its terminal wants to be written to.
-const PASSED_ON: [&str; 6] = ["SUDO_USER", "USER", "TERM", "COLUMNS", "NO_COLOR", "CUTOVER_LOG"];
+const PASSED_ON: [&str; 5] = ["SUDO_USER", "USER", "TERM", "COLUMNS", "NO_COLOR"];
 /// The exit status of a shell's command that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
-/// Hands this very command over to systemd and follows it. `None`: there is nobody to lose (no terminal), no systemd, or
-/// we are in a unit already; the caller does the work.
-pub fn follow(app: &str, verb: &str) -> Option<u8> {
+/// Whether work is to be handed over: a person may be lost (there is a terminal), there is systemd, and this is no unit.
+pub fn is_wanted() -> bool {
     let is_mine = std::env::var_os(HANDED_OVER).is_some() || std::env::var_os("INVOCATION_ID").is_some();
     let is_person = io::stdin().is_terminal() && io::stderr().is_terminal();
-    if is_mine || !is_person || !systemd::is_booted() || !nix::unistd::geteuid().is_root() {
-        return None;
-    }
+    !is_mine && is_person && systemd::is_booted() && nix::unistd::geteuid().is_root()
+}
+
+/// Hands this very command over to systemd and follows it. `None`: it could not be; the caller does the work.
+pub fn follow(app: &str, verb: &str) -> Option<u8> {
     let program = crate::sys::process::own_program();
     let unit = format!("cutover-{app}-{verb}-{}", std::process::id());
     let mut words = words(app, &unit, &format!("cutover {verb} of {app}, begun by hand"));
@@ -94,7 +95,7 @@ mod tests {
     fn without_a_terminal_nothing_is_handed_over() {
         // Tests have no terminal on standard input, or are root on no systemd.
         if !io::stdin().is_terminal() {
-            assert_eq!(follow("shop", "update"), None);
+            assert!(!is_wanted());
         }
         let words = words("shop", "cutover-shop-update-7", "x");
         assert_eq!(words.last().unwrap(), "--");

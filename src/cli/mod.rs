@@ -38,8 +38,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use clap::FromArgMatches;
-
 use context::Context;
 use failure::{Error, code};
 use output::say;
@@ -59,9 +57,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         // Nobody typed this. What went wrong is told to whoever started us, or he sees us end.
         return ExitCode::from(u8::from(source::serve().is_err()));
     }
-    let parsed =
-        examples::command().try_get_matches_from(words).and_then(|words| Cli::from_arg_matches(&words));
-    let cli = match parsed {
+    let cli = match examples::parse(&words) {
         Ok(cli) => cli,
         Err(error) => {
             drop(error.print());
@@ -88,6 +84,7 @@ fn dispatch(cli: &Cli, interrupted: Arc<AtomicBool>) -> Result<u8, Error> {
     let disk = stop::disk();
     let context = || Context::load(&cli.global, interrupted.clone(), disk.clone());
     if let Some(verb) = long_work(&cli.command)
+        && handover::is_wanted()
         && let Some(code) = handover::follow(&context()?.app, verb)
     {
         return Ok(code);

@@ -9,6 +9,7 @@ use crate::types::{Digest, Span, Version};
 
 /// What to do with a fleet.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub enum FleetCommand {
     /// Make a fleet in the configured directory
     Init,

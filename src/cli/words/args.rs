@@ -110,8 +110,9 @@ pub enum ProgressKind {
     None,
 }
 
-/// What to do.
+/// What to do. Of a command that nobody typed only the name is made.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub enum Command {
     /// Show what runs, since when, what is going on, and what to type next
     ///

@@ -182,6 +182,7 @@ pub struct HealthArgs {
 
 /// Of `data`.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub enum DataCommand {
     /// List what was set aside: by which rollback, when, how much, and where it is
     List,
@@ -199,6 +200,7 @@ pub struct DropArgs {
 
 /// Of `config`.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub enum ConfigCommand {
     /// Show the effective values, and the file that each comes from
     Show,

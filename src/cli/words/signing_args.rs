@@ -154,6 +154,7 @@ pub struct CopyArgs {
 
 /// Of `trust`.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub enum TrustCommand {
     /// Show whose releases are taken, and what was seen of channels
     Show,
