@@ -4,7 +4,7 @@
 use std::os::fd::AsFd;
 
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{DefaultFields, Writer, debug_fn};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -21,22 +21,18 @@ pub const EVENT: &str = "event";
 pub fn begin(global: &Global) {
     let is_unit = is_under_systemd();
     let (level, event) = match (global.quiet, global.verbose) {
-        (true, _) => ("error", "off"),
-        (false, 0) => ("warn", "off"),
-        (false, 1) => ("info", "info"),
-        (false, _) => ("debug", "debug"),
+        (true, _) => (LevelFilter::ERROR, LevelFilter::OFF),
+        (false, 0) => (LevelFilter::WARN, LevelFilter::OFF),
+        (false, 1) => (LevelFilter::INFO, LevelFilter::INFO),
+        (false, _) => (LevelFilter::DEBUG, LevelFilter::DEBUG),
     };
-    let filter = |text: String| EnvFilter::new(text);
-    let journal_level = if global.verbose > 1 { "debug" } else { "info" };
+    let filter = |level, event| Targets::new().with_target("cutover", level).with_target(EVENT, event);
+    let journal_level = if global.verbose > 1 { LevelFilter::DEBUG } else { LevelFilter::INFO };
     let journal =
         (is_unit || nix::unistd::geteuid().is_root()).then(|| tracing_journald::layer().ok()).flatten();
     let journal = journal.map(|journal| {
-        let what = if is_unit {
-            format!("cutover={journal_level},{EVENT}=info")
-        } else {
-            format!("cutover=warn,{EVENT}=info")
-        };
-        journal.with_field_prefix(None).with_filter(filter(what))
+        let level = if is_unit { journal_level } else { LevelFilter::WARN };
+        journal.with_field_prefix(None).with_filter(filter(level, LevelFilter::INFO))
     });
     let with_fields = global.verbose > 0;
     let stderr = (!is_unit || journal.is_none()).then(|| {
@@ -44,7 +40,7 @@ pub fn begin(global: &Global) {
             .with_writer(std::io::stderr)
             .event_format(ForPeople { with_fields })
             .with_ansi(false)
-            .with_filter(filter(format!("cutover={level},{EVENT}={event}")))
+            .with_filter(filter(level, event))
     });
     drop(tracing_subscriber::registry().with(journal).with(stderr).try_init());
 }
