@@ -25,6 +25,7 @@ curl:curl
 openssl:openssl
 docker-registry:docker-registry
 skopeo:skopeo
+nginx:nginx-light
 '
 
 # Tools of mkfs and the like stand in directories that an ordinary user's PATH lacks.

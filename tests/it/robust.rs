@@ -1,17 +1,21 @@
 //! Places behind a line that is counted, cut, busy, away or lying: what a node fetches, and what becomes of its updates.
 
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
+
+use cutover::types::Digest;
 
 use crate::places::{Daemon, bucket, daemon, follow, free_port, registry};
 use crate::plan::noise;
 use crate::refusals::Desk;
+use crate::web::{Server, file, status};
 
 /// What the line does.
 const WELL: usize = 0;
@@ -37,9 +41,13 @@ struct State {
 
 impl Line {
     fn to(server: u16) -> Self {
+        Self::beside(server, Arc::new(State { cut: AtomicU64::new(u64::MAX), ..State::default() }))
+    }
+
+    /// One that is counted and cut together with another.
+    fn beside(server: u16, state: Arc<State>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(State { cut: AtomicU64::new(u64::MAX), ..State::default() });
         let ours = Arc::clone(&state);
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -103,6 +111,8 @@ struct Place {
     to: String,
     url: String,
     credentials: bool,
+    /// Connections that a request takes: it may be led elsewhere.
+    hops: usize,
 }
 
 impl Place {
@@ -115,7 +125,7 @@ impl Place {
             more = format!("{more}\ncredentials = \"{}\"", path.display());
         }
         follow(&desk, &url, &more);
-        Self { desk, line, to, url, credentials: credentials.is_some() }
+        Self { desk, line, to, url, credentials: credentials.is_some(), hops: 1 }
     }
 
     /// Packs a release that differs in one file of a hundred.
@@ -204,7 +214,7 @@ fn holds_there(place: &Place, cuts: usize) {
     place.updates_to("2.01");
     let (fetched, connects) = line.counted();
     assert!(fetched <= size * 5 / 100, "{}: {fetched} bytes of {size}", place.url);
-    assert!(connects <= 20, "{}: {connects} connections", place.url);
+    assert!(connects <= 20 * place.hops, "{}: {connects} connections", place.url);
     // Going back needs nobody.
     line.set(AWAY);
     desk.well(&["--config", "node.toml", "rollback"]);
@@ -284,6 +294,67 @@ fn behind_nginx(test: &str) -> Option<(Place, Daemon)> {
     Some((Place::new(desk, line, shown.display().to_string(), url, None), daemon))
 }
 
+/// A forge: files of releases, for whoever has its token; each request is led to an object store elsewhere, by an address
+/// that holds for that request.
+fn at_a_forge() -> (Place, [Server; 2]) {
+    let files: Arc<Mutex<HashMap<String, Vec<u8>>>> = Arc::default();
+    let signed: Arc<Mutex<HashSet<String>>> = Arc::default();
+    let tag = |bytes: &[u8]| format!("\"{}\"", Digest::of(bytes).hex());
+    let (kept, valid) = (Arc::clone(&files), Arc::clone(&signed));
+    let store = Server::new(move |asked, stream| {
+        let is_mine = valid.lock().unwrap().remove(&asked.path) && asked.header("authorization").is_none();
+        let path = asked.path.split('?').next().unwrap();
+        match kept.lock().unwrap().get(path).filter(|_| is_mine).cloned() {
+            Some(bytes) => file(asked, stream, &bytes, &tag(&bytes), usize::MAX),
+            None => status(stream, "403 Forbidden", "", b""),
+        }
+    });
+    let line = Line::to(store.port());
+    let elsewhere = line.port;
+    let count = AtomicUsize::new(0);
+    let forge = Server::new(move |asked, stream| {
+        if asked.header("authorization") != Some("Bearer ghp_secret") {
+            return status(stream, "404 Not Found", "", b"");
+        }
+        let mut files = files.lock().unwrap();
+        let there = files.get(&asked.path);
+        if asked.method == "PUT" {
+            let is_refused = match (asked.header("if-none-match"), asked.header("if-match")) {
+                (Some("*"), _) => there.is_some(),
+                (_, Some(wanted)) => there.map(|bytes| tag(bytes)).as_deref() != Some(wanted),
+                _ => false,
+            };
+            if is_refused {
+                return status(stream, "412 Precondition Failed", "", b"");
+            }
+            files.insert(asked.path.clone(), asked.body.clone());
+            return status(stream, "201 Created", "", b"");
+        }
+        if there.is_none() {
+            return status(stream, "404 Not Found", "", b"");
+        }
+        let address = format!("{}?sig={}", asked.path, count.fetch_add(1, Ordering::SeqCst));
+        signed.lock().unwrap().insert(address.clone());
+        let location = format!("Location: http://127.0.0.1:{elsewhere}{address}\r\n");
+        status(stream, "302 Found", &location, b"")
+    });
+    let line = Line::beside(forge.port(), line.state);
+    let url = format!("http://127.0.0.1:{}/shop/releases/download/{{release}}/{{file}}", line.port);
+    let place = Place::new(Desk::new(), line, url.clone(), url, Some("ghp_secret\n"));
+    (Place { hops: 2, ..place }, [forge, store])
+}
+
+#[test]
+fn a_forge_behind_a_poor_line() {
+    let (place, [forge, _store]) = at_a_forge();
+    holds_there(&place, 2);
+    let put: Vec<String> =
+        forge.asked().into_iter().filter(|asked| asked.method == "PUT").map(|asked| asked.path).collect();
+    for path in ["2.0/shop-2.0.tar.zst", "2.01/shop-2.01.manifest.sig", "channel-stable/stable.channel"] {
+        assert!(put.contains(&format!("/shop/releases/download/{path}")), "{path}: {put:?}");
+    }
+}
+
 #[test]
 fn a_registry_behind_a_poor_line() {
     let Some((place, _daemon)) = in_registry("a_registry_behind_a_poor_line") else { return };
@@ -303,4 +374,5 @@ fn a_hundred_cuts_at_each_place_by_any_method() {
     for (place, _daemon) in [in_registry(test), in_bucket(test), behind_nginx(test)].into_iter().flatten() {
         holds_there(&place, 100);
     }
+    holds_there(&at_a_forge().0, 100);
 }

@@ -75,6 +75,10 @@ impl Server {
         format!("http://{}/shop", self.address)
     }
 
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     pub fn settings(&self) -> Settings {
         Settings { url: Some(self.url()), retries: 0, ..Settings::default() }
     }
