@@ -359,7 +359,8 @@ fn cut(disk: &DiskView) -> String {
     }
 }
 
-/// How long nobody was answered, as the checks saw it, and for how long of it units were stopped or starting.
+/// How long nobody was answered, as the checks saw it, and for how long units were stopped or starting. Neither is a part of
+/// the other: a unit may answer before it is said to have started, and long after.
 fn away_words(last: &Last) -> Option<String> {
     let stopped = last.downtime_ms.map(milliseconds);
     Some(match (last.unanswered_ms, stopped) {
@@ -368,10 +369,7 @@ fn away_words(last: &Last) -> Option<String> {
         }
         (Some(0), None) => "every check was answered".to_owned(),
         (Some(silent), Some(stopped)) => {
-            format!(
-                "no answer for {}; units were stopped or starting for {stopped} of it",
-                milliseconds(silent)
-            )
+            format!("no answer for {}; units were stopped or starting for {stopped}", milliseconds(silent))
         }
         (Some(silent), None) => format!("no answer for {}", milliseconds(silent)),
         (None, stopped) => format!("units were stopped or starting for {}", stopped?),

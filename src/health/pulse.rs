@@ -5,9 +5,11 @@
 //! ```
 //! Checks of the trial are asked every `interval`, which is too seldom to measure a break of some milliseconds. So around
 //! a switch the cheap ones are asked much more often. Nothing is decided by these answers.
+//!
+//! A gap is known as well as the questions at its two ends are dense, and a rollback has four ends. Where ends are to be
+//! expected, questions are denser still.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::settings::{Check, Kind, Settings};
@@ -16,9 +18,13 @@ use crate::sys::clock::{Clock, SystemClock};
 
 /// How long the first question may take: it is asked before anything stops.
 const FIRST_LIMIT: Duration = Duration::from_secs(1);
-/// Questions take at most one part in so many of the time, so that measuring is no load. While nobody is answered, and
-/// while services stop and start, they come at the full rate: those are the moments that count.
+/// Questions take at most one part in so many of the time, so that measuring is no load. Not so while nobody is answered,
+/// and while services stop and start: those are the moments that count.
 const SHARE: u32 = 10;
+/// While services stop and start, and when nobody has been answered for less than `SHORT`, pauses are so many times
+/// shorter: an end is near. In a long silence an error of one pause is small.
+const CLOSER: u32 = 5;
+const SHORT: Duration = Duration::from_secs(1);
 /// After so long without a failure questions come less often,
 const CALM_AFTER: Duration = Duration::from_secs(300);
 const CALM_PAUSE: Duration = Duration::from_secs(1);
@@ -73,12 +79,43 @@ impl Gaps {
     }
 }
 
+/// What the thread that asks is told.
+#[derive(Debug, Default)]
+struct Told {
+    order: Mutex<Order>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Order {
+    is_over: bool,
+    is_close: bool,
+}
+
+impl Told {
+    fn order(&self) -> Order {
+        *self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Order)) {
+        change(&mut self.order.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+
+    /// Waits for so long at most, and no longer than until something is told.
+    fn wait(&self, known: Order, limit: Duration) {
+        let order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        if (order.is_over, order.is_close) == (known.is_over, known.is_close) {
+            drop(self.changed.wait_timeout(order, limit));
+        }
+    }
+}
+
 /// Asks again and again, until it is dropped.
 #[derive(Debug)]
 pub struct Pulse {
     gaps: Arc<Mutex<Gaps>>,
-    is_over: Arc<AtomicBool>,
-    is_close: Arc<AtomicBool>,
+    told: Arc<Told>,
 }
 
 impl Pulse {
@@ -94,20 +131,21 @@ impl Pulse {
         if pause.is_zero() || checks.is_empty() {
             return None;
         }
-        let [is_over, is_close] = [false, false].map(|is_so| Arc::new(AtomicBool::new(is_so)));
-        let shared = Arc::new(Mutex::new(gaps));
+        let (shared, told) = (Arc::new(Mutex::new(gaps)), Arc::new(Told::default()));
         let now = SystemClock.boot();
-        let mut asking =
-            Asking { checks, pause, fastest: None, calm_since: now, waited: Duration::ZERO, is_away: false };
-        asking.ask(&shared, Some(FIRST_LIMIT));
-        let pulse = Self {
-            gaps: Arc::clone(&shared),
-            is_over: Arc::clone(&is_over),
-            is_close: Arc::clone(&is_close),
+        let mut asking = Asking {
+            checks,
+            pause,
+            fastest: None,
+            calm_since: now,
+            waited: Duration::ZERO,
+            away_since: None,
         };
+        asking.ask(&shared, Some(FIRST_LIMIT));
+        let pulse = Self { gaps: Arc::clone(&shared), told: Arc::clone(&told) };
         std::thread::spawn(move || {
-            while !is_over.load(Ordering::Relaxed) {
-                asking.wait(&is_close);
+            while !told.order().is_over {
+                asking.wait(&told);
                 asking.ask(&shared, None);
             }
         });
@@ -116,7 +154,7 @@ impl Pulse {
 
     /// Services stop and start from now on, or no longer: moments that count.
     pub fn watch_closely(&self, is_close: bool) {
-        self.is_close.store(is_close, Ordering::Relaxed);
+        self.told.change(|order| order.is_close = is_close);
     }
 
     /// What was measured so far.
@@ -127,7 +165,7 @@ impl Pulse {
 
 impl Drop for Pulse {
     fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
+        self.told.change(|order| order.is_over = true);
     }
 }
 
@@ -144,8 +182,8 @@ struct Asking {
     calm_since: Duration,
     /// How long the last pause was.
     waited: Duration,
-    /// Whether the last answer was bad.
-    is_away: bool,
+    /// Since when answers have been bad.
+    away_since: Option<Duration>,
 }
 
 impl Asking {
@@ -158,33 +196,40 @@ impl Asking {
             let took = now.saturating_sub(began);
             let fastest = *self.fastest.insert(self.fastest.map_or(took, |fastest| fastest.min(took)));
             gaps.good(now, self.waited + fastest * 4 + self.pause * 2);
+            self.away_since = None;
         } else {
             gaps.bad();
             self.calm_since = now;
+            self.away_since.get_or_insert(now);
         }
-        self.is_away = !is_good;
     }
 
     /// Waits for the next question. A pause ends early when services begin to stop.
-    fn wait(&mut self, is_close: &AtomicBool) {
+    fn wait(&mut self, told: &Told) {
         let began = SystemClock.boot();
-        let pause = self.next_pause();
         loop {
-            let waited = SystemClock.boot().saturating_sub(began);
-            let is_at_full_rate = self.is_away || is_close.load(Ordering::Relaxed);
-            let left = if is_at_full_rate { self.pause } else { pause }.saturating_sub(waited);
-            if left.is_zero() {
+            let now = SystemClock.boot();
+            let (order, waited) = (told.order(), now.saturating_sub(began));
+            let left = self.next_pause(order.is_close, now).saturating_sub(waited);
+            if left.is_zero() || order.is_over {
                 self.waited = waited;
                 return;
             }
-            std::thread::sleep(left.min(self.pause));
+            told.wait(order, left);
         }
     }
 
-    fn next_pause(&self) -> Duration {
-        let share = self.fastest.unwrap_or_default() * (SHARE - 1);
-        let is_calm = SystemClock.boot().saturating_sub(self.calm_since) > CALM_AFTER;
-        share.max(if is_calm { CALM_PAUSE.max(self.pause) } else { self.pause })
+    fn next_pause(&self, is_close: bool, now: Duration) -> Duration {
+        match self.away_since {
+            _ if is_close => self.pause / CLOSER,
+            Some(since) if now.saturating_sub(since) < SHORT => self.pause / CLOSER,
+            Some(_) => self.pause,
+            None => {
+                let is_calm = now.saturating_sub(self.calm_since) > CALM_AFTER;
+                let share = self.fastest.unwrap_or_default() * (SHARE - 1);
+                share.max(if is_calm { CALM_PAUSE.max(self.pause) } else { self.pause })
+            }
+        }
     }
 }
 
@@ -230,6 +275,28 @@ mod tests {
         let mut resumed = Gaps::resumed(ms(800), Some(ms(2000)));
         resumed.good(ms(2500), ms(150));
         assert_eq!(resumed.total(ms(9000)), Some(ms(1300)));
+    }
+
+    #[test]
+    fn questions_are_dense_where_an_end_is_near() {
+        let asking = |away_since, fastest| Asking {
+            checks: Vec::new(),
+            pause: ms(50),
+            fastest: Some(fastest),
+            calm_since: ms(0),
+            waited: ms(0),
+            away_since,
+        };
+        let quick = asking(None, ms(1));
+        assert_eq!(quick.next_pause(false, ms(10)), ms(50));
+        assert_eq!(quick.next_pause(true, ms(10)), ms(10));
+        assert_eq!(quick.next_pause(false, CALM_AFTER + ms(1)), CALM_PAUSE);
+        let slow = asking(None, ms(40));
+        assert_eq!(slow.next_pause(false, ms(10)), ms(360), "measuring is no load");
+        assert_eq!(slow.next_pause(true, ms(10)), ms(10));
+        let away = asking(Some(ms(1000)), ms(40));
+        assert_eq!(away.next_pause(false, ms(1400)), ms(10));
+        assert_eq!(away.next_pause(false, ms(2400)), ms(50), "nobody is hammered who is away for long");
     }
 
     #[test]
