@@ -217,6 +217,7 @@ fn of_config(problem: &Problem) -> Failure {
         Problem::AppName(_)
         | Problem::Missing(_)
         | Problem::NotText { .. }
+        | Problem::Nul { .. }
         | Problem::InFile { nearest: None, .. }
         | Problem::Contradiction { .. } => {
             "mend that; `cutover config check` tries it again, and starts nothing".to_owned()

@@ -21,6 +21,7 @@ use crate::lifecycle::application::data::leave::is_within;
 use crate::lifecycle::settings::Settings;
 use crate::release::source;
 use crate::sys::{disk, owned};
+use crate::types::escaped;
 use crate::types::record::DataPolicy;
 
 const BYTES_MAX: usize = 1 << 20;
@@ -200,6 +201,9 @@ fn load_files(files: &[PathBuf]) -> Result<Loaded, Problem> {
         toml::from_str::<Settings>(&text).map_err(|error| problem::in_file(file, &text, &error))?;
         let table: toml::Table =
             toml::from_str(&text).map_err(|error| problem::in_file(file, &text, &error))?;
+        if let Some(key) = with_nul(&table) {
+            return Err(Problem::Nul { file: file.clone(), key });
+        }
         merge::merge(&mut merged, table, file, "", &mut origins);
     }
     let settings: Settings = merged
@@ -217,6 +221,24 @@ fn read(file: &Path) -> Result<String, Problem> {
         Ok(text) => Ok(text),
         Err(_) => Err(Problem::NotText { file: file.to_owned() }),
     }
+}
+
+/// The key of a text with a NUL byte, which TOML can write (`"\\u0000"`), and no path, address or argument can have.
+fn with_nul(table: &toml::Table) -> Option<String> {
+    fn has_nul(value: &toml::Value) -> bool {
+        match value {
+            toml::Value::String(text) => text.contains('\0'),
+            toml::Value::Array(values) => values.iter().any(has_nul),
+            toml::Value::Table(table) => with_nul(table).is_some(),
+            _ => false,
+        }
+    }
+    table.iter().find(|(key, value)| key.contains('\0') || has_nul(value)).map(|(key, value)| match value {
+        toml::Value::Table(within) => {
+            format!("{}.{}", escaped(key.as_bytes()), with_nul(within).unwrap_or_default())
+        }
+        _ => escaped(key.as_bytes()),
+    })
 }
 
 /// Why a path cannot be data that are snapshotted and exchanged.
@@ -346,6 +368,23 @@ mod tests {
         for app in ["dangling", "file", "link"] {
             let problem = load(&places, app).unwrap_err();
             assert!(!matches!(problem, Problem::NoSuchApp { .. }), "{app}: {problem}");
+        }
+    }
+
+    #[test]
+    fn what_no_path_can_have_is_refused_in_any_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = disk::Disk::default();
+        let file = directory.path().join("shop.toml");
+        for (text, key) in [
+            ("root = \"/srv/a\\u0000b\"", "root"),
+            ("root = \"/srv/a\"\n[source]\nurl = \"https://a\\u0000b/\"", "source.url"),
+            ("root = \"/srv/a\"\n[[data]]\npath = \"/srv/d\\u0000\"", "data"),
+            ("root = \"/srv/a\"\n[links]\n\"a\\u0000b\" = \"/srv/d\"", "links.a"),
+        ] {
+            disk.replace(&file, text.as_bytes(), 0o644).unwrap();
+            let why = load_file(&file).unwrap_err().to_string();
+            assert!(why.contains(&format!("`{key}")) && why.contains("NUL"), "{text}: {why}");
         }
     }
 

@@ -22,6 +22,9 @@ pub enum Problem {
     /// Not UTF-8, or with NUL bytes.
     #[error("`{}` is not a text in UTF-8", .file.display())]
     NotText { file: PathBuf },
+    /// A text with a NUL byte.
+    #[error("`{}`: `{key}` has a NUL byte, which no path, address or argument can have", .file.display())]
+    Nul { file: PathBuf, key: String },
     /// Wrong syntax, key or value.
     #[error("`{}`, line {line}: {what}", .file.display())]
     InFile {

@@ -160,6 +160,7 @@ examples! { config_problems: Problem {
     Missing => [Problem::Missing("/tmp/shop.toml".into())],
     Owned => each(owned_errors(), Problem::Owned),
     NotText => [Problem::NotText { file: "/etc/cutover/shop.toml".into() }],
+    Nul => [Problem::Nul { file: "/etc/cutover/shop.toml".into(), key: "root".into() }],
     InFile => [
         Problem::InFile {
             file: "/etc/cutover/shop.toml".into(), line: 3, what: text("`heatlh` is unknown"),
