@@ -314,6 +314,25 @@ fn flags_and_access_lists_come_back_with_the_data() {
 }
 
 #[test]
+fn what_somebody_removed_by_hand_is_no_longer_set_aside() {
+    let node = TestNode::new(&[Health::Good, Health::Good]);
+    assert_eq!((node.update(1), node.update(2)), (0, 0));
+    assert_eq!(node.code(&["rollback", "--data", "restore"]), 0);
+    let places = || {
+        let status: serde_json::Value =
+            serde_json::from_slice(&node.run(&["status", "--json"]).stdout).unwrap();
+        status["data"]["aside"].as_array().unwrap().len()
+    };
+    assert_eq!((aside(&node).len(), places()), (1, 1));
+    let id = aside(&node).remove(0);
+    let kept = node.root().join(".cutover/aside").join(id);
+    for copy in fs::read_dir(kept).unwrap() {
+        fs::remove_dir_all(copy.unwrap().path()).unwrap();
+    }
+    assert_eq!((aside(&node).len(), places()), (0, 0), "its list alone is nothing that is set aside");
+}
+
+#[test]
 fn data_that_change_while_they_are_copied_are_no_snapshot() {
     let node = TestNode::new(&[Health::Good, Health::Good]);
     let config = fs::read_to_string(node.config()).unwrap();

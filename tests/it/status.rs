@@ -296,7 +296,7 @@ fn a_node_with_marks_data_and_surplus() {
     place.state.hold = Some(hold(Some("2026-11-26T08:00:00Z")));
     let since = at("2026-11-01T00:00:00Z");
     place.state.bad = vec![Bad { release: id("0.9.0"), reason: "marked by anna".into(), since }];
-    fs::create_dir_all(place.store.layout.aside().join("20261101T000000Z-aaaaaa")).unwrap();
+    fs::create_dir_all(place.store.layout.aside().join("20261101T000000Z-aaaaaa/0-data.copy")).unwrap();
     place.says("idle_held_with_marks", Doing::Idle);
 
     let mut place = Place::new();

@@ -1,5 +1,8 @@
 //! One look at a node: what runs, what goes on, and what to do next.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
 use jiff::Timestamp;
 
 use super::offer;
@@ -436,12 +439,17 @@ fn data_view(store: &Store, active: Option<&Active>, now: Timestamp) -> DataView
         })
         .collect();
     let copies = sets.first().and_then(|set| set.items.first());
-    // Each set has its data and a list of them beside.
+    // Each set has its data and a list of them beside; a list outlives data that somebody removed, and data a lost list.
+    let still_there: Option<Vec<_>> = Data::kept(store)
+        .still_aside()
+        .ok()
+        .map(|sets| sets.into_iter().map(|set| store.layout.aside().join(set.transaction)).collect());
+    let holds = |place: &PathBuf| std::fs::read_dir(place).is_ok_and(|mut found| found.next().is_some());
+    let is_there =
+        |place: &PathBuf| still_there.as_ref().is_none_or(|known| known.contains(place)) || holds(place);
     let aside = std::fs::read_dir(store.layout.aside()).into_iter().flatten().flatten();
-    let mut aside: Vec<_> =
-        aside.map(|entry| entry.path().with_extension("").display().to_string()).collect();
-    aside.sort();
-    aside.dedup();
+    let aside: BTreeSet<_> = aside.map(|entry| entry.path().with_extension("")).filter(is_there).collect();
+    let aside = aside.iter().map(|place| place.display().to_string()).collect();
     DataView {
         epoch: sealed.and_then(|sealed| sealed.data_write),
         snapshot: copies.map(|copy| copy.method.clone()),

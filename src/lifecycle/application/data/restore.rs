@@ -154,16 +154,23 @@ impl Data {
     /// What was set aside and is not known to be gone, in order of transactions, with the size in bytes of what is there.
     pub fn aside(&self) -> Result<Vec<(AsideSet, u64)>, Error> {
         let mut sets = Vec::new();
-        for mut set in self.aside_sets()? {
-            set.items.retain(|item| is_there(&item.stored) || self.is_away(item));
+        for set in self.still_aside()? {
             let mut bytes = 0;
             for item in set.items.iter().filter(|item| is_there(&item.stored)) {
                 bytes += copy::size_bytes(&item.stored)?;
             }
-            if !set.items.is_empty() {
-                sets.push((set, bytes));
-            }
+            sets.push((set, bytes));
         }
+        Ok(sets)
+    }
+
+    /// The same without their sizes, which take a walk: a list outlives what somebody removed by hand.
+    pub fn still_aside(&self) -> Result<Vec<AsideSet>, Error> {
+        let mut sets = self.aside_sets()?;
+        for set in &mut sets {
+            set.items.retain(|item| is_there(&item.stored) || self.is_away(item));
+        }
+        sets.retain(|set| !set.items.is_empty());
         Ok(sets)
     }
 
