@@ -1,6 +1,7 @@
 //! `list`, `verify`, `diff`, `prune` and `adopt`: the trees of this node.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::json;
 
@@ -105,21 +106,26 @@ pub fn verify(context: &Context, args: &VerifyArgs) -> Result<u8, Error> {
         }
         let sealed = node.store.release(&version)?;
         let is_whole = node.verify(&sealed, progress::shown(&context.global).as_ref())?;
+        let mut still_there = Vec::new();
         if !is_whole {
             if !args.repair {
                 return Err(differs(node, version));
             }
-            repair(context, node, args, &sealed)?;
+            still_there = repair(context, node, args, &sealed)?;
         }
         let value = json!({
             "version": version, "ok": true, "repaired": !is_whole, "entries": sealed.entries, "bytes": sealed.bytes,
+            "still_in_the_old_tree": still_there,
         });
-        let text = format!(
+        let mut text = format!(
             "release {version} is what it must be{}: {} entries, {}",
             if is_whole { "" } else { " again" },
             sealed.entries,
             Size(sealed.bytes)
         );
+        if !still_there.is_empty() {
+            text += &format!("\n{}", restart_words(&still_there, &node.settings.service.units));
+        }
         context.output.result(&value, &text);
         Ok(0)
     })
@@ -132,8 +138,22 @@ fn differs(node: &Node<'_>, version: Version) -> Error {
     Error::Differs { version, what }
 }
 
-/// Makes a tree what it must be, and looks at it again.
-fn repair(context: &Context, node: &Node<'_>, args: &VerifyArgs, sealed: &Sealed) -> Result<(), Error> {
+/// Who runs from the tree that was replaced goes on with what it has loaded, and counts as old at the next update.
+fn restart_words(pids: &[u32], units: &[String]) -> String {
+    let named: Vec<_> = pids.iter().take(5).map(ToString::to_string).collect();
+    let who = match named.as_slice() {
+        [one] => format!("process {one} still runs"),
+        _ => format!("{} processes ({}) still run", pids.len(), named.join(", ")),
+    };
+    let how = match units {
+        [] => "restart it".to_owned(),
+        _ => format!("`systemctl restart {}`", units.join(" ")),
+    };
+    format!("{who} from the tree that was replaced, and no update goes on beside that: {how}")
+}
+
+/// Makes a tree what it must be, and looks at it again. Tells who uses the one that was there.
+fn repair(context: &Context, node: &Node<'_>, args: &VerifyArgs, sealed: &Sealed) -> Result<Vec<u32>, Error> {
     let _lock = node.lock_staging()?;
     let version = &sealed.release.version;
     let candidate = match &args.from {
@@ -141,8 +161,13 @@ fn repair(context: &Context, node: &Node<'_>, args: &VerifyArgs, sealed: &Sealed
         None => node.look(Some(version))?.1,
     };
     let shown = progress::shown(&context.global);
+    let users = health::in_use(&node.store.layout.releases()).remove(Path::new(version.as_str()));
     node.repair(&candidate, sealed, args.from.is_some() && candidate.is_ours, shown.as_ref())?;
-    if node.verify(sealed, shown.as_ref())? { Ok(()) } else { Err(differs(node, version.clone())) }
+    if !node.verify(sealed, shown.as_ref())? {
+        return Err(differs(node, version.clone()));
+    }
+    let is_there = |pid: &u32| Path::new("/proc").join(pid.to_string()).exists();
+    Ok(users.unwrap_or_default().into_iter().filter(is_there).collect())
 }
 
 /// `diff`

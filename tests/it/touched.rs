@@ -272,3 +272,25 @@ fn a_node_that_came_back_from_a_backup_is_as_it_was() {
     assert_eq!(node.update(3), 0);
     assert_eq!(node.code(&["verify", "3"]), 0);
 }
+
+#[test]
+fn a_repair_tells_who_still_runs_from_the_tree_that_was_replaced() {
+    let Some(place) = Place::new("a_repair_tells_who_still_runs_from_the_tree_that_was_replaced", "ext4")
+    else {
+        return;
+    };
+    place.update("1", &[]);
+    let archive = place.path("app-1.tar.zst");
+    let repair = ["verify", "1", "--repair", "--allow-unsigned", "--from", archive.to_str().unwrap()];
+    rewrite(&place.path("root/current/lib/a"));
+    let told = text(&place.run(&repair).stdout);
+    assert!(told.contains("what it must be again") && !told.contains("still run"), "{told}");
+    rewrite(&place.path("root/current/lib/a"));
+    let tree = place.path("root/releases/1");
+    let mut sleeper = std::process::Command::new("sleep").arg("60").current_dir(tree).spawn().unwrap();
+    let told = text(&place.run(&repair).stdout);
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    let who = format!("process {} still runs from the tree that was replaced", sleeper.id());
+    assert!(told.contains(&who) && told.contains("restart"), "{told}");
+}
