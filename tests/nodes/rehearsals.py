@@ -263,6 +263,16 @@ def rehearsal_says_what_does_not_go(app):
         check(shown.count(word) == 2, f"nobody says beforehand that `{word}` stands against it: {shown}")
     drop_in.unlink()
     app.node.call("systemctl", "daemon-reload")
+    # Each socket that would be seen is hidden by a mount.
+    listen = ('use Socket; mkdir "/srv/many"; for (1..301) { socket(my $s, AF_UNIX, SOCK_STREAM, 0); '
+              'bind($s, sockaddr_un("/srv/many/$_")) or die; push @all, $s } sleep 600')
+    app.node.call("systemd-run", "--quiet", "--unit=many-sockets", "perl", "-e", listen)
+    eventually("301 sockets", 10, lambda: len(app.node.run("ls", "/srv/many")[1].split()) == 301)
+    for command in [["update", "--now"], ["rehearse"]]:
+        status, output, errors = app.node.run("cutover", *command)
+        check(status == 2 and "300 sockets" in errors and 'network = "off"' in errors, f"{command}: {status}: {errors}")
+    app.node.call("systemctl", "stop", "many-sockets.service")
+    app.node.call("rm", "-r", "/srv/many")
     if app.node.kind == "ext4":
         # A copy takes real room there.
         app.node.write(MORE, '[store]\nreserve = "900MiB"\n')

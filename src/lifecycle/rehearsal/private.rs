@@ -82,6 +82,7 @@ impl Private<'_> {
     /// Says whether a rehearsal of the release can be had here. Starts and changes nothing.
     pub fn check(&self, version: &Version) -> Result<(), Error> {
         let plan = self.plan(version)?;
+        walls::check(self.store.layout.root())?;
         Ok(self.data.check_copies(&plan.copied)?)
     }
 

@@ -104,14 +104,30 @@ pub fn build(disk: &Disk, plan: &Plan<'_>) -> Result<Vec<String>, Error> {
         }
         lines.push(bind("BindPaths", place, path)?);
     }
-    let found = sockets::find(&fs::read_to_string("/proc/1/net/unix").unwrap_or_default());
-    for socket in reachable(found.map_err(Error::Socket)?)? {
-        if !can_be_said(&socket) {
-            return Err(Error::Name(socket));
-        }
-        lines.push(format!("InaccessiblePaths=-{}", word(&socket)));
-    }
+    lines.extend(to_hide()?.iter().map(|socket| format!("InaccessiblePaths=-{}", word(socket))));
     Ok(lines)
+}
+
+/// Whether walls can be built around this root, as far as that can be seen before anything is made for them.
+pub fn check(root: &Path) -> Result<(), Error> {
+    entries_of(root)?;
+    to_hide().map(|_| ())
+}
+
+/// The sockets of the node that a rehearsal would see.
+fn to_hide() -> Result<Vec<PathBuf>, Error> {
+    let found = sockets::find(&fs::read_to_string("/proc/1/net/unix").unwrap_or_default());
+    let sockets = reachable(found.map_err(Error::Socket)?)?;
+    match sockets.iter().find(|socket| !can_be_said(socket)) {
+        Some(socket) => Err(Error::Name(socket.clone())),
+        None => Ok(sockets),
+    }
+}
+
+fn entries_of(root: &Path) -> Result<Vec<fs::DirEntry>, Error> {
+    let entries: Vec<_> =
+        fs::read_dir(root).context("read", root)?.collect::<io::Result<_>>().context("read", root)?;
+    if entries.len() > MOUNTS_MAX { Err(Error::TooMany(root.to_owned())) } else { Ok(entries) }
 }
 
 fn bind(option: &str, from: &Path, to: &Path) -> Result<String, Error> {
@@ -191,12 +207,7 @@ fn build_root(
     let found = fs::metadata(root).context("look at", root)?;
     make(disk, &made, found.permissions().mode() & 0o7777, Some((found.uid(), found.gid())))?;
     lines.push(bind("BindPaths", &made, root)?);
-    let entries: Vec<_> =
-        fs::read_dir(root).context("read", root)?.collect::<io::Result<_>>().context("read", root)?;
-    if entries.len() > MOUNTS_MAX {
-        return Err(Error::TooMany(root.to_owned()));
-    }
-    for entry in entries {
+    for entry in entries_of(root)? {
         let (path, name) = (entry.path(), entry.file_name());
         let kind = entry.file_type().context("look at", &path)?;
         let is_ours = [".cutover", "current"].iter().any(|ours| name == *ours);
