@@ -10,7 +10,7 @@ export PROFILE
 # Where cargo builds; follows CARGO_TARGET_DIR.
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test check bench test-nodes test-fleet test-crashes test-storage model build man install install-boards uninstall deb test-deb test-guide test-recipes test-terminal test-alerts dist site clean
+.PHONY: help demo test check bench test-nodes test-fleet test-crashes test-storage model build man install install-boards uninstall deb test-deb test-guide test-recipes test-terminal test-alerts test-provision dist test-dist site clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -82,8 +82,15 @@ test-alerts: ## A real Prometheus, in each state of a node: rules and dashboard 
 	promtool test rules packaging/prometheus/cutover.test.yml
 	@python3 tests/alerts.py "$(TARGET)/debug/cutover"
 
+test-provision: deb ## The Ansible role and the cloud-init example, as they stand, on real systemd nodes (root)
+	$(CARGO) build --quiet --locked -p cutover
+	@tests/nodes/provision "$$(ls "$(TARGET)"/debian/cutover_*.deb)" "$(TARGET)/debug/cutover"
+
 dist: ## What is published, into $(TARGET)/dist: archive, packages, SHA256SUMS; the same bytes each time
 	@packaging/dist.sh "$(TARGET)" $(DIST_TARGET)
+
+test-dist: ## What make dist made: each piece verified, installed in a fresh root, used, removed (root, mmdebstrap)
+	@packaging/test-dist.sh "$(TARGET)/dist"
 
 site: ## A site of the documentation, into $(TARGET)/site (needs mdbook)
 	@packaging/site.sh "$(TARGET)/site"

@@ -46,7 +46,10 @@ END
 chmod 644 "$stage/usr/share/doc/cutover/copyright"
 
 depends='libc6, libgcc-s1'
-if command -v dpkg-shlibdeps >/dev/null; then
+# A static program needs nothing.
+if command -v readelf >/dev/null && ! readelf -d "$stage/usr/bin/cutover" | grep -q NEEDED; then
+    depends=
+elif command -v dpkg-shlibdeps >/dev/null; then
     mkdir -p "$out/debian"
     printf 'Source: cutover\n\nPackage: cutover\nArchitecture: any\n' >"$out/debian/control"
     found=$(cd "$out" && dpkg-shlibdeps -O stage/usr/bin/cutover 2>/dev/null | sed -n 's/^shlibs:Depends=//p')
@@ -61,8 +64,8 @@ Maintainer: $maintainer
 Section: admin
 Priority: optional
 Installed-Size: $(du -sk --exclude=DEBIAN "$stage" | cut -f1)
-Depends: $depends
-Recommends: tzdata, ca-certificates
+${depends:+Depends: $depends
+}Recommends: tzdata, ca-certificates
 Suggests: openssh-client
 Description: bring applications from release to release, and back
  cutover brings a node from one release of an application to the next, watches

@@ -26,6 +26,7 @@ cp -a "$root/." "%{buildroot}/"
 %files
 %defattr(-,root,root)
 $(cd "$root" && find . -type f | sed 's/^\.//' | sort)
+$(cd "$root" && find ./usr -type d -path '*/cutover*' | sed 's/^\./%dir /' | sort)
 %dir /etc/cutover
 %dir /etc/cutover/keys
 %post
