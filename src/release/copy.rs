@@ -2,7 +2,7 @@
 //!
 //! Of each release the archive comes first, then its manifest and signature: who finds a manifest finds all. The channel
 //! comes last, and only if it is there what it was when it was looked at. So a copy that was interrupted is begun again,
-//! and of two at once one is told. Nothing is signed and nobody is trusted here: nodes judge for themselves. But what is
+//! and of two at once one is told, before it has replaced anything. Nothing is signed and nobody is trusted here: nodes judge for themselves. But what is
 //! damaged, or does not fit together, is not copied.
 
 use std::fs::File;
@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
@@ -25,7 +25,9 @@ use super::trust::SIGNATURES_BYTES_MAX;
 use crate::types::progress::{Activity, Progress};
 use crate::types::{Digest, ReleaseId, Version};
 
-/// So often it is told how far bringing an archive is.
+/// So long a publisher may take from the first small file of a channel to the last; then it was killed.
+const FINISHING_TIME: Duration = Duration::from_secs(10);
+/// So often it is told how far bringing an archive is, and looked whether another publisher has finished.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What is copied, and from where to where.
@@ -89,7 +91,7 @@ pub fn copy(order: &CopyOrder<'_>, progress: &dyn Progress) -> Result<Copied, re
     let missing = || source::Error::Missing(format!("{}/{name}", order.from.place()));
     let new = Signed::read(order.from, of, &name, CHANNEL_BYTES_MAX)?.ok_or_else(missing)?;
     let channel = parse_channel(&new)?;
-    let old = Signed::read(order.there, of, &name, CHANNEL_BYTES_MAX)?;
+    let (next, old) = read_there(order, of, &name)?;
     let found = Before::of(old.as_ref().map(|old| Digest::of(&old.bytes)));
     let is_channel_new = old.as_ref().is_none_or(|old| !old.is_same(&new));
     let serial_there = old.as_ref().and_then(|old| parse_channel(old).ok()).map(|channel| channel.serial);
@@ -112,9 +114,33 @@ pub fn copy(order: &CopyOrder<'_>, progress: &dyn Progress) -> Result<Copied, re
         }
     }
     if is_channel_new && !order.is_dry {
-        put(order, of, &new, None, found)?;
+        put_channel(order, of, &new, old.as_ref(), next)?;
     }
     Ok(copied)
+}
+
+/// What comes next, by its digest, and the channel. Whoever has begun to replace it gets a moment to finish.
+fn read_there(
+    order: &CopyOrder<'_>,
+    of: Of<'_>,
+    name: &str,
+) -> Result<(Before, Option<Signed>), source::Error> {
+    let serial = |bytes: &[u8]| Channel::parse(bytes).ok().map(|channel| channel.serial);
+    let began = Instant::now();
+    loop {
+        // Read first: who comes in between has replaced it.
+        let next = match order.to.shows_at_once() {
+            true => None,
+            false => order.there.small(Item { of, name: &next_name(name) }, CHANNEL_BYTES_MAX)?,
+        };
+        let channel = Signed::read(order.there, of, name, CHANNEL_BYTES_MAX)?;
+        let is_begun =
+            next.as_deref().and_then(serial) > channel.as_ref().and_then(|channel| serial(&channel.bytes));
+        if !is_begun || order.is_dry || began.elapsed() >= FINISHING_TIME {
+            return Ok((Before::of(next.as_deref().map(Digest::of)), channel));
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
 }
 
 fn parse_channel(signed: &Signed) -> Result<Channel, Refused> {
@@ -149,9 +175,8 @@ fn copy_release(
     if !order.is_dry {
         let archive = whole_archive(order.from, of, &manifest, progress)?;
         progress.begin(Activity::Bring, Some(manifest.size), None);
-        let sent = counted(archive.as_ref(), progress, |archive| {
-            put(order, of, &new, Some((&manifest, archive)), Before::Any)
-        });
+        let sent =
+            counted(archive.as_ref(), progress, |archive| put_release(order, of, &new, &manifest, archive));
         progress.end();
         sent?;
     }
@@ -257,33 +282,50 @@ impl Read for CountedReader {
     }
 }
 
-/// Brings a small file, its signature, and what it describes. The last one shown is the one that others look for first:
-/// a channel; of a release its manifest, once the archive is there.
-fn put(
+fn upload<'a>(name: &'a str, content: &'a Vec<u8>, before: Before) -> Upload<'a> {
+    Upload { name, content, sha256: Digest::of(content), before }
+}
+
+/// Brings a release. Its manifest, which others look for first, is shown last.
+fn put_release(
     order: &CopyOrder<'_>,
     of: Of<'_>,
-    small: &Signed,
-    archive: Option<(&Manifest, &dyn Ranges)>,
-    before: Before,
+    new: &Signed,
+    manifest: &Manifest,
+    archive: &dyn Ranges,
 ) -> Result<(), source::Error> {
-    let signature_name = format!("{}.sig", small.name);
-    let (next, next_signature) = (next_name(&small.name), format!("{}.sig", next_name(&small.name)));
+    let name = format!("{}.sig", new.name);
+    let (sha256, before) = (manifest.sha256, Before::Any);
+    let mut files = vec![Upload { name: &manifest.archive, content: archive, sha256, before }];
+    files.extend(new.signature.iter().map(|signature| upload(&name, signature, before)));
+    files.push(upload(&new.name, &new.bytes, before));
+    order.to.put(of, &files)
+}
+
+/// Brings a channel. Where files are shown one by one, what comes next is replaced first, if it is what it was: of several
+/// publishers at once one goes on, and the others have touched nothing. While channel and signature do not fit, nodes
+/// read the pair that comes next.
+fn put_channel(
+    order: &CopyOrder<'_>,
+    of: Of<'_>,
+    new: &Signed,
+    old: Option<&Signed>,
+    next: Before,
+) -> Result<(), source::Error> {
+    let (next_name, name) = (next_name(&new.name), format!("{}.sig", new.name));
+    let next_signature = format!("{next_name}.sig");
+    let found =
+        |of: fn(&Signed) -> Option<&Vec<u8>>| Before::of(old.and_then(of).map(|bytes| Digest::of(bytes)));
     let mut files = Vec::new();
-    if let Some(signature) =
-        small.signature.as_ref().filter(|_| before != Before::Any && !order.to.shows_at_once())
-    {
-        // While channel and signature do not fit, nodes read the pair that comes next.
-        files.push(Upload { name: &next_signature, content: signature, sha256: Digest::of(signature) });
-        files.push(Upload { name: &next, content: &small.bytes, sha256: Digest::of(&small.bytes) });
+    if let Some(signature) = &new.signature {
+        if !order.to.shows_at_once() {
+            files.push(upload(&next_name, &new.bytes, next));
+            files.push(upload(&next_signature, signature, Before::Any));
+        }
+        files.push(upload(&name, signature, found(|old| old.signature.as_ref())));
     }
-    if let Some((manifest, archive)) = archive {
-        files.push(Upload { name: &manifest.archive, content: archive, sha256: manifest.sha256 });
-    }
-    if let Some(signature) = &small.signature {
-        files.push(Upload { name: &signature_name, content: signature, sha256: Digest::of(signature) });
-    }
-    files.push(Upload { name: &small.name, content: &small.bytes, sha256: Digest::of(&small.bytes) });
-    order.to.put(of, &files, before)
+    files.push(upload(&new.name, &new.bytes, found(|old| Some(&old.bytes))));
+    order.to.put(of, &files)
 }
 
 #[cfg(test)]

@@ -84,7 +84,7 @@ impl Source for Directory {
 }
 
 impl Sink for Directory {
-    fn put(&self, of: Of<'_>, files: &[Upload<'_>], before: Before) -> Result<(), Error> {
+    fn put(&self, of: Of<'_>, files: &[Upload<'_>]) -> Result<(), Error> {
         files.iter().try_for_each(|file| Item { of, name: file.name }.check())?;
         let disk = Disk::default();
         // Others may bring something here at the same time, under the same names.
@@ -92,12 +92,13 @@ impl Sink for Directory {
             exclusive::Error::Taken(path) => Error::Overtaken(escaped_path(&path)),
             exclusive::Error::Disk(error) => Error::Disk(error),
         })?;
-        for (number, file) in files.iter().enumerate() {
+        for file in files.iter().filter(|file| file.before != Before::Any) {
+            let there = self.small(Item { of, name: file.name }, REPLACED_BYTES_MAX)?;
+            file.before
+                .check(there.as_deref().map(Digest::of), || escaped_path(&self.path.join(file.name)))?;
+        }
+        for file in files {
             let path = self.path.join(file.name);
-            if number + 1 == files.len() && before != Before::Any {
-                let there = self.small(Item { of, name: file.name }, REPLACED_BYTES_MAX)?;
-                before.check(there.as_deref().map(Digest::of), || escaped_path(&path))?;
-            }
             let private = self.path.join(format!(".{}.part", file.name));
             if let Err(error) = write(file, &private) {
                 // What went wrong is the one to tell.

@@ -8,12 +8,13 @@ pub struct Upload<'a> {
     pub name: &'a str,
     pub content: &'a dyn Ranges,
     pub sha256: Digest,
+    pub before: Before,
 }
 
-/// What must be true of the last of the files before they are replaced.
+/// What must be there of a file before it is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Before {
-    /// Nothing: they are written once, and the same whoever writes them.
+    /// Whatever it is.
     Any,
     Absent,
     Content(Digest),
@@ -34,12 +35,12 @@ impl Before {
 /// A place that files are brought to.
 pub trait Sink: Send + Sync {
     /// Brings all files of one release, or of a channel. They are shown in this order, where a place shows them one by
-    /// one; each is whole when it is seen.
+    /// one; each is whole when it is seen. What must be there of each is looked at before the first is brought.
     ///
     /// # Errors
-    /// [`Error::Overtaken`] when somebody else was quicker; else what hindered it. Files may then be there already; the
-    /// last one is not.
-    fn put(&self, of: Of<'_>, files: &[Upload<'_>], before: Before) -> Result<(), Error>;
+    /// [`Error::Overtaken`] when somebody else was quicker; else what hindered it. Files may then be there already, none
+    /// after one that is not as it must be; the last one is not.
+    fn put(&self, of: Of<'_>, files: &[Upload<'_>]) -> Result<(), Error>;
 
     /// Whether all files that are brought at once are also seen at once.
     fn shows_at_once(&self) -> bool {

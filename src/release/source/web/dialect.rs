@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use ureq::http::{HeaderMap, Method, header};
 
-use super::super::{Before, Error, Item, Of, Settings, Upload};
+use super::super::{Error, Item, Of, Settings, Upload};
 use super::address::Address;
 use super::request::{Content, Header};
 use super::{Web, credentials};
@@ -40,8 +40,8 @@ pub trait Dialect: Send + Sync + Debug {
     }
 
     /// Brings files there: see [`super::super::Sink::put`].
-    fn put(&self, web: &Web, of: Of<'_>, files: &[Upload<'_>], before: Before) -> Result<(), Error> {
-        web.put_each(of, files, before)
+    fn put(&self, web: &Web, of: Of<'_>, files: &[Upload<'_>]) -> Result<(), Error> {
+        web.put_each(of, files)
     }
 
     /// See [`super::super::Source::is_replaced_in_place`].

@@ -42,7 +42,7 @@ use self::part::WebArchive;
 use self::registry::Registry;
 use self::retry::Attempts;
 use super::directory::read_bounded;
-use super::{Before, Error, Item, Of, Ranges, Settings, Sink, Source, Upload};
+use super::{Error, Item, Of, Ranges, Settings, Sink, Source, Upload};
 use crate::sys::tls;
 
 /// A transfer of so many bytes a second in the long run is fast enough; with [`GRACE`] it gives the time allowed.
@@ -206,9 +206,9 @@ impl Source for Web {
 }
 
 impl Sink for Web {
-    fn put(&self, of: Of<'_>, files: &[Upload<'_>], before: Before) -> Result<(), Error> {
+    fn put(&self, of: Of<'_>, files: &[Upload<'_>]) -> Result<(), Error> {
         files.iter().try_for_each(|file| Item { of, name: file.name }.check())?;
-        self.dialect.put(self, of, files, before)
+        self.dialect.put(self, of, files)
     }
 
     fn shows_at_once(&self) -> bool {

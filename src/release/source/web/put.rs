@@ -13,16 +13,23 @@ use crate::types::Digest;
 const REPLACED_BYTES_MAX: usize = 1 << 20;
 
 impl Web {
-    /// Puts one file after the other.
-    pub(super) fn put_each(&self, of: Of<'_>, files: &[Upload<'_>], before: Before) -> Result<(), Error> {
-        for (number, file) in files.iter().enumerate() {
-            let item = Item { of, name: file.name };
-            let Some(address) = self.locate(item)? else { continue };
-            let is_last = number + 1 == files.len();
-            let condition = if is_last { self.condition(&address, before)? } else { Vec::new() };
-            self.put_file(&Method::PUT, &address, &condition, file)?;
+    /// Puts one file after the other, after a look at what each replaces.
+    pub(super) fn put_each(&self, of: Of<'_>, files: &[Upload<'_>]) -> Result<(), Error> {
+        let mut all = Vec::new();
+        for file in files {
+            if let Some(address) = self.locate(Item { of, name: file.name })? {
+                all.push((self.condition(&address, file.before)?, address, file));
+            }
         }
-        Ok(())
+        all.iter().try_for_each(|(condition, address, file)| {
+            match self.put_file(&Method::PUT, address, condition, file) {
+                // What is there is this very file: it came, and the answer was lost.
+                Err(Error::Overtaken(_)) if self.condition(address, Before::Content(file.sha256)).is_ok() => {
+                    Ok(())
+                }
+                put => put,
+            }
+        })
     }
 
     /// The header by which a server replaces a file only if it is what it was. Not every server heeds it, so it is

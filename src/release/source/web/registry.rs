@@ -189,10 +189,10 @@ impl Dialect for Registry {
         Ok(is_news)
     }
 
-    fn put(&self, web: &Web, of: Of<'_>, files: &[Upload<'_>], before: Before) -> Result<(), Error> {
+    fn put(&self, web: &Web, of: Of<'_>, files: &[Upload<'_>]) -> Result<(), Error> {
         let Some(last) = files.last() else { return Ok(()) };
         let empty = b"{}".to_vec();
-        let config = Upload { name: "", content: &empty, sha256: Digest::of(&empty) };
+        let config = Upload { name: "", content: &empty, sha256: Digest::of(&empty), before: Before::Any };
         for file in files.iter().chain([&config]) {
             self.put_blob(web, file)?;
         }
@@ -201,10 +201,10 @@ impl Dialect for Registry {
         lock(&self.seen).clear();
         let there = self.artifact(web, &tag_of(item))?;
         let found = there.as_ref().and_then(|artifact| artifact.blob(last.name));
-        before.check(found.and_then(|blob| blob.digest.parse().ok()), || self.place.clone())?;
+        last.before.check(found.and_then(|blob| blob.digest.parse().ok()), || self.place.clone())?;
         let artifact = made_of(of, files, &config);
         let bytes = serde_json::to_vec(&artifact).unwrap_or_default();
-        let upload = Upload { name: "", sha256: Digest::of(&bytes), content: &bytes };
+        let upload = Upload { name: "", sha256: Digest::of(&bytes), content: &bytes, before: Before::Any };
         let kind = (header::CONTENT_TYPE, MANIFEST_KIND.to_owned());
         let put =
             web.put_file(&Method::PUT, &self.base.below(&["manifests", &tag_of(item)]), &[kind], &upload);
