@@ -179,7 +179,7 @@ impl Parts for Locally<'_> {
         self.application(settings, |application| match settings.fleet.mode {
             Mode::Independent => work(application, &mut Alone as &mut dyn Agreement),
             // The journal's update is gone on with whatever became of the keys: none are asked again.
-            Mode::Rolling | Mode::Synchronous => {
+            Mode::Rolling | Mode::Synchronous | Mode::Cells => {
                 let keys = super::fleet::keys(settings).unwrap_or_default();
                 match super::fleet::kept(self.store)? {
                     None => work(application, &mut Alone as &mut dyn Agreement),

@@ -101,7 +101,7 @@ impl Plan {
         lines.extend(rehearsal_line(node, locally, &self.offered.release.version));
         match settings.fleet.mode {
             Mode::Independent => {}
-            Mode::Rolling | Mode::Synchronous => {
+            Mode::Rolling | Mode::Synchronous | Mode::Cells => {
                 lines.push(
                     "  fleet    switches only in a rollout; `cutover fleet status` shows it".to_owned(),
                 );

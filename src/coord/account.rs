@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::facts::{ClockSeen, Fact, Yes};
 use super::look::Found;
-use super::name::NodeName;
+use super::name::{CellName, NodeName};
 use super::rolling::Rolling;
 use super::rules::Health;
 use super::rules::rolling::Ticket;
@@ -59,6 +59,9 @@ pub struct Entry {
     /// How long its service was away, in milliseconds.
     pub gap_ms: Option<u64>,
     pub wave: Option<u32>,
+    /// The cell that it switches with, in a rollout of cells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cell: Option<CellName>,
     /// Why, where that is to be said.
     pub note: String,
     /// Whether it has said its last word.
@@ -81,6 +84,7 @@ impl Entry {
             back: None,
             gap_ms: None,
             wave: None,
+            cell: None,
             note: String::new(),
             has_closed: false,
         }
@@ -178,6 +182,26 @@ impl Account {
             entry
         };
         Self::of(follow.rollout.proposal.members.iter().enumerate().map(one).collect(), now)
+    }
+
+    /// Of a rollout of cells, all of whose cells' facts were read. Two releases side by side are counted within a cell: others are
+    /// not to move with it.
+    pub fn of_cells(turns: &Rolling<'_>, now: Timestamp) -> Self {
+        let mut all = Self::default();
+        for (part, seen) in turns.cells.iter().zip(&turns.view.members) {
+            let mut one = Self::of_synchronous(part, now);
+            for entry in &mut one.members {
+                entry.cell.clone_from(&part.rollout.cell);
+                entry.wave = Some(seen.wave);
+            }
+            all.members.extend(one.members);
+            all.mixed_ms = all.mixed_ms.max(one.mixed_ms);
+            all.is_mixed |= one.is_mixed;
+            all.skew_ms = [all.skew_ms, one.skew_ms].into_iter().flatten().reduce(f64::max);
+            all.longest_away =
+                [all.longest_away, one.longest_away].into_iter().flatten().max_by_key(|away| away.gap_ms);
+        }
+        all
     }
 
     fn of(members: Vec<Entry>, now: Timestamp) -> Self {

@@ -5,11 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use super::board::{Board, Read};
 use super::facts::{FORMAT, format_of, names};
-use super::name::NodeName;
+use super::name::{CellName, NodeName};
 use crate::types::{Digest, ReleaseId, Version};
 
 /// The most releases that a heartbeat names.
 const RELEASES_MAX: usize = 100;
+
+/// To take part in a rollout of cells.
+pub const CELLS: &str = "cells";
 
 /// `nodes/<node>/alive`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +33,12 @@ pub struct Alive {
     /// What names the place where it runs, this boot: a copy of the node runs somewhere else.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub place: String,
+    /// What its cutover can, that an older one cannot: [`CELLS`].
+    #[serde(default)]
+    pub knows: Vec<String>,
+    /// The cell that it says it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cell: Option<CellName>,
     /// Why it does not take part yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_yet: Option<NotYet>,
@@ -58,7 +67,17 @@ impl Alive {
     /// There, at this moment; nothing more is known.
     pub fn at(at: Timestamp) -> Self {
         let (instance, place) = (String::new(), String::new());
-        Self { at, running: None, releases: Vec::new(), previous: None, instance, place, not_yet: None }
+        Self {
+            at,
+            running: None,
+            releases: Vec::new(),
+            previous: None,
+            instance,
+            place,
+            knows: vec![CELLS.into()],
+            cell: None,
+            not_yet: None,
+        }
     }
 
     pub fn text(mut self) -> String {

@@ -20,19 +20,48 @@ use super::synchronous::Synchronous;
 impl Operator<'_> {
     /// Stops a rollout: by the first gate that is still open. Says what it came to.
     pub fn abort(&mut self, rollout: &Rollout, why: &str, now: Timestamp) -> Result<&'static str, Error> {
-        let heard = |heard: Heard| match heard {
-            Heard::Yes => Ok(()),
-            Heard::Away(why) | Heard::Bad(why) => Err(Error::Unreachable(why)),
-        };
         if rollout.is_signed() {
             // What nobody believes would only damage the gate that it is put in.
             self.seal(&rollout.decisions().gate("void"), &self.void_of(rollout, why))?;
         }
         // Its proposer may have died between the proposal's directory and the proposal, or storage lost it.
         let _ = self.board.prepare(&rollout.decisions().directory());
-        if rollout.proposal.mode == Mode::Rolling {
-            return self.halt(rollout, why, now);
+        match rollout.proposal.mode {
+            Mode::Rolling => self.halt(rollout, why, now),
+            Mode::Cells => {
+                let halted = self.halt(rollout, why, now)?;
+                self.call_off_cells(rollout, why, now)?;
+                Ok(halted)
+            }
+            Mode::Synchronous | Mode::Independent => self.call_off(rollout, why, now),
         }
+    }
+
+    /// Brings the cells back that are at work: each as a whole. What a cell has kept stays.
+    fn call_off_cells(&mut self, rollout: &Rollout, why: &str, now: Timestamp) -> Result<(), Error> {
+        let Some(mut turns) = Rolling::new(rollout.clone(), usize::MAX, self.voice()) else { return Ok(()) };
+        for heard in [turns.read(self.board), turns.read_waivers(self.board)] {
+            if let Heard::Away(why) = heard {
+                return Err(Error::Unreachable(why));
+            }
+        }
+        let at_work: Vec<_> = turns.at_work().cloned().collect();
+        for cell in at_work {
+            match self.call_off(&rollout.of_cell(&cell), why, now) {
+                // It was decided meanwhile.
+                Ok(_) | Err(Error::Refused(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.end_without_the_waived(rollout, why, now)
+    }
+
+    /// Calls off what all switch at one instant, by the first gate that is still open.
+    fn call_off(&mut self, rollout: &Rollout, why: &str, now: Timestamp) -> Result<&'static str, Error> {
+        let heard = |heard: Heard| match heard {
+            Heard::Yes => Ok(()),
+            Heard::Away(why) | Heard::Bad(why) => Err(Error::Unreachable(why)),
+        };
         let mut follow = Synchronous::new(rollout.clone(), usize::MAX, self.voice());
         let at = now.as_millisecond() + rollout.times().back;
         let gates = [

@@ -14,6 +14,7 @@
 pub mod account;
 pub mod alive;
 pub mod board;
+mod cells;
 pub mod check;
 pub mod collect;
 pub mod facts;

@@ -14,6 +14,9 @@ pub const NODE_NAME_LENGTH_MAX: usize = 63;
 #[serde(try_from = "String", into = "String")]
 pub struct NodeName(String);
 
+/// The name of a cell: the same letters, for it stands in names of facts as well.
+pub type CellName = NodeName;
+
 /// A text that cannot name a node.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum NotANodeName {

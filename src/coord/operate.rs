@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::alive;
 use super::board::{Board, ClockRead, Done, Listed};
+use super::cells::turns;
 use super::facts::names::Decisions;
 use super::facts::{
     self, FORMAT, Fact, Fleet, Listed as Entry, Members, Proposal, ProposalTimes, Seconds, names,
@@ -14,7 +15,7 @@ use super::look::{Found, Look, Signer, Trust, found, look, look_signed, put, put
 use super::name::NodeName;
 use super::rollout::{Rollout, look_rollout, numbers};
 use super::rules::Times;
-use super::settings::{Facts as FactSeals, Mode, Settings, SkewCheck, WaveSetting};
+use super::settings::{Facts as FactSeals, Mode, OnHalt, Settings, SkewCheck};
 use super::standing::{self, Standing};
 use super::voice::Voice;
 use crate::types::{Digest, clock_words};
@@ -208,7 +209,7 @@ impl<'a> Operator<'a> {
             return refused(why);
         }
         if settings.mode == Mode::Independent {
-            return refused("`fleet.mode` is `independent`: set it to `synchronous` or `rolling`");
+            return refused("`fleet.mode` is `independent`: set it to `synchronous`, `rolling` or `cells`");
         }
         let fleet = fleet(self.board, &settings.name)?;
         self.ensure_clock(settings)?;
@@ -223,6 +224,10 @@ impl<'a> Operator<'a> {
         let is_member = |entry: &&Entry| !entry.instance.is_empty() && members.contains(&entry.node);
         let instance_of = |entry: &Entry| (entry.node.clone(), entry.instance.clone());
         let instances = list.members.iter().filter(is_member).map(instance_of).collect();
+        let cells = match settings.mode {
+            Mode::Cells => self.whole_cells(&list, &members)?,
+            Mode::Independent | Mode::Rolling | Mode::Synchronous => BTreeMap::new(),
+        };
         let proposal = Proposal {
             fleet: fleet.id.clone(),
             rollout: 0,
@@ -239,7 +244,8 @@ impl<'a> Operator<'a> {
             not_before: wish.not_before,
             overlap: settings.overlap,
             t: times(settings),
-            rolling: (settings.mode == Mode::Rolling).then(|| rolling(settings, &list)),
+            rolling: settings.mode.takes_turns().then(|| turns(settings, &list, &cells)),
+            cells,
         };
         if proposal.members.is_empty() {
             return refused(NOBODY);
@@ -402,7 +408,7 @@ const NOBODY: &str = "nobody would take part: `cutover fleet join` on each node,
 
 /// The entry of a list for a node that has joined.
 pub fn entry_of(id: facts::Id) -> Entry {
-    Entry { node: id.node, instance: id.instance, groups: id.groups, key: id.key }
+    Entry { node: id.node, instance: id.instance, groups: id.groups, cell: None, key: id.key }
 }
 
 /// The times of a proposal by these settings.
@@ -441,23 +447,6 @@ fn keys(
     members.iter().map(key_of).collect()
 }
 
-/// Groups become names, as of this list: all nodes must read the same.
-fn rolling(settings: &Settings, list: &Members) -> facts::Rolling {
-    let resolved = |wave: &WaveSetting| {
-        let in_groups = |entry: &&Entry| entry.groups.iter().any(|group| wave.groups.contains(group));
-        let grouped = list.members.iter().filter(in_groups).map(|entry| entry.node.clone());
-        let nodes = wave.nodes.iter().cloned().chain(grouped).collect();
-        WaveSetting { nodes, groups: Vec::new(), percent: wave.percent }
-    };
-    facts::Rolling {
-        at_once: settings.at_once,
-        waves: settings.waves.iter().map(resolved).collect(),
-        soak: Seconds::new(settings.soak.0),
-        max_failed: settings.max_failed,
-        on_halt: settings.on_halt,
-    }
-}
-
 /// Why the settings do not name one place for all who read them.
 pub fn misplaced(settings: &Settings) -> Option<String> {
     let is_one_place = settings.directory.starts_with("exec:") || settings.directory.starts_with('/');
@@ -490,6 +479,13 @@ pub fn unworkable(settings: &Settings) -> Option<String> {
     }
     if settings.skew.0.is_zero() && settings.skew_check != SkewCheck::Unchecked {
         return Some("`fleet.skew` must be longer than zero: no two clocks are the same".into());
+    }
+    if settings.mode == Mode::Cells && settings.on_halt == OnHalt::Rollback {
+        return Some(
+            "`fleet.on_halt = \"rollback\"` is for single nodes: a cell that has kept the release stays on it when others fail; \
+             `cutover fleet propose --rollback` brings all back"
+                .into(),
+        );
     }
     if settings.at_once == 0 || settings.max_failed == 0 {
         return Some("`fleet.at_once` and `fleet.max_failed` must be at least 1".into());

@@ -6,8 +6,10 @@ use super::board::{Board, Listed};
 use super::facts::names::Decisions;
 use super::facts::{Fact, MEMBERS_MAX, Proposal, names};
 use super::look::{Look, Trust, look_signed};
-use super::name::NodeName;
+use super::name::{CellName, NodeName};
+use super::rules::gate::Gate;
 use super::rules::{Ms, Times};
+use super::settings::Mode;
 use crate::types::Digest;
 
 /// What may have happened when a rollout that was read is gone, and what to do.
@@ -15,18 +17,76 @@ pub const WENT_BACK: &str =
     "the storage went back in time; `cutover fleet repair` puts back what this node has read";
 
 /// One release for many nodes, begun by a proposal.
+///
+/// In a rollout of cells each cell is a synchronous rollout of its own, among the nodes of that cell, with gates of its own
+/// ([`Rollout::of_cell`]); and all of them together are a rolling one, whose members are the cells ([`Rollout::of_turns`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rollout {
     pub number: u64,
     /// The digest of the proposal's file.
     pub digest: Digest,
+    /// What was proposed; of a cell's part with that cell's nodes as members, of the turns with the cells as members.
     pub proposal: Proposal,
     pub signer: Option<String>,
+    /// Whose part it is, where it is one cell's.
+    pub cell: Option<CellName>,
 }
 
 impl Rollout {
     pub fn decisions(&self) -> Decisions {
         Decisions { rollout: self.number, proposal: self.digest }
+    }
+
+    /// Its cells, in their order.
+    pub fn cells(&self) -> BTreeSet<CellName> {
+        self.proposal.cells.values().cloned().collect()
+    }
+
+    /// The synchronous part of one cell.
+    pub fn of_cell(&self, cell: &CellName) -> Self {
+        let mut part = self.clone();
+        part.proposal.members.retain(|node| self.proposal.cells.get(node) == Some(cell));
+        part.cell = Some(cell.clone());
+        part
+    }
+
+    /// The rolling part: whose members are the cells.
+    pub fn of_turns(&self) -> Self {
+        let mut turns = self.clone();
+        turns.proposal.members = self.cells().into_iter().collect();
+        turns
+    }
+
+    /// The part that a node has to agree with others on: its cell's, or all of it.
+    pub fn of_node(self, node: &NodeName) -> Self {
+        match self.proposal.cells.get(node) {
+            Some(cell) => self.of_cell(cell),
+            None => self,
+        }
+    }
+
+    /// The name of a gate's file within the rollout's directory: each cell has gates of its own.
+    pub fn gate_name(&self, gate: Gate) -> String {
+        match &self.cell {
+            Some(cell) => format!("{}.{cell}", gate.name()),
+            None => gate.name().to_owned(),
+        }
+    }
+
+    /// Where a gate stands.
+    pub fn gate(&self, gate: Gate) -> String {
+        self.decisions().gate(&self.gate_name(gate))
+    }
+
+    /// The keys of the member at `place`: of a cell those of all its nodes, each of which speaks for it.
+    pub fn keys_of(&self, place: usize) -> Vec<&String> {
+        let keys = &self.proposal.keys;
+        let Some(member) = self.proposal.members.get(place) else { return Vec::new() };
+        if self.cell.is_some() || self.proposal.mode != Mode::Cells {
+            return keys.get(member).into_iter().collect();
+        }
+        let nodes = self.proposal.cells.iter().filter(|(_, cell)| *cell == member);
+        nodes.filter_map(|(node, _)| keys.get(node)).collect()
     }
 
     /// Whether this machine may speak as the member `node`: where the proposal names machines, only the one it names.
@@ -54,8 +114,11 @@ impl Rollout {
         self.proposal.not_before.filter(|moment| now < *moment)
     }
 
-    /// When votes must be in.
+    /// When votes must be in. A cell's may come as long as nobody has taken its turn.
     pub fn vote_by(&self) -> Ms {
+        if self.cell.is_some() {
+            return Ms::MAX;
+        }
         let vote_by = self.proposal.created.as_millisecond() + self.times().vote;
         vote_by.min(self.proposal.expires.as_millisecond())
     }
@@ -89,9 +152,13 @@ pub fn look_rollout(board: &mut dyn Board, number: u64, fleet: &str, trust: Trus
     let Fact::Proposal(proposal) = found.fact else { return Look::Bad("it is no proposal".into()) };
     match why_not(&proposal, number, fleet) {
         Some(why) => Look::Bad(why.to_owned()),
-        None => {
-            Look::Found(Rollout { number, digest: found.digest, proposal: *proposal, signer: found.signer })
-        }
+        None => Look::Found(Rollout {
+            number,
+            digest: found.digest,
+            proposal: *proposal,
+            signer: found.signer,
+            cell: None,
+        }),
     }
 }
 
@@ -112,8 +179,12 @@ fn why_not(proposal: &Proposal, number: u64, fleet: &str) -> Option<&'static str
         Some("it names a member twice")
     } else if times.poll == 0 || times.lead < times.lead_min() {
         Some("its lead is too short for its poll and visibility")
-    } else if proposal.mode == super::settings::Mode::Independent {
+    } else if proposal.mode == Mode::Independent {
         Some("it has no mode")
+    } else if (proposal.mode == Mode::Cells) != !proposal.cells.is_empty()
+        || (proposal.mode == Mode::Cells && !members.iter().all(|node| proposal.cells.contains_key(*node)))
+    {
+        Some("it does not name the cells of its members")
     } else {
         None
     }

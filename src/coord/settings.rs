@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::name::NodeName;
+use super::name::{CellName, NodeName};
 use crate::types::Span;
 
 /// How the nodes of a fleet move.
@@ -16,6 +16,8 @@ pub enum Mode {
     Rolling,
     /// All at one instant, or none.
     Synchronous,
+    /// The nodes of a cell (a rack, a site, a pair) at one instant, or none of them; cells take turns.
+    Cells,
 }
 
 /// Whether old and new may serve at the same time, on different nodes.
@@ -99,6 +101,8 @@ pub struct Settings {
     pub node: String,
     /// Groups that this node asks to be in.
     pub groups: Vec<String>,
+    /// The cell that this node is in, where the list of members names no other: its nodes switch together.
+    pub cell: Option<CellName>,
     /// Files of keys that may sign proposals, lists and waivers (namespace `cutover-fleet`).
     pub keys: Vec<String>,
     /// The private key that `propose`, `members` and `waive` sign with; absent: the agent, or none.
@@ -139,7 +143,7 @@ pub struct Settings {
     pub skew_check: SkewCheck,
     /// Time limit of one access to storage.
     pub io: Span,
-    /// Rolling: how many nodes may be out of service at once.
+    /// Rolling: how many nodes may be out of service at once; cells: how many cells.
     pub at_once: u32,
     /// Rolling: which part goes first.
     pub waves: Vec<WaveSetting>,
@@ -151,6 +155,28 @@ pub struct Settings {
     pub on_halt: OnHalt,
 }
 
+impl Mode {
+    /// Whether a few take turns, by tickets: nodes or cells.
+    pub fn takes_turns(self) -> bool {
+        matches!(self, Self::Rolling | Self::Cells)
+    }
+
+    /// Whether nodes switch at one instant: all of them, or those of a cell.
+    pub fn agrees_on_an_instant(self) -> bool {
+        matches!(self, Self::Synchronous | Self::Cells)
+    }
+
+    /// In a word, as in the configuration.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Independent => "independent",
+            Self::Rolling => "rolling",
+            Self::Synchronous => "synchronous",
+            Self::Cells => "cells",
+        }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -159,6 +185,7 @@ impl Default for Settings {
             directory: String::new(),
             node: String::new(),
             groups: Vec::new(),
+            cell: None,
             keys: Vec::new(),
             signing_key: None,
             allow_unsigned: false,

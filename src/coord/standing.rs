@@ -91,7 +91,7 @@ pub fn standing(board: &mut dyn Board, rollout: &Rollout, voice: Voice<'_>) -> R
             heard(follow.read_gates(board))?;
             Ok(of_synchronous(&follow))
         }
-        Mode::Rolling => of_rolling(board, rollout, voice),
+        Mode::Rolling | Mode::Cells => of_rolling(board, rollout, voice),
     }
 }
 

@@ -58,10 +58,15 @@ impl Voice<'_> {
         if !rollout.is_signed() {
             return Ok(());
         }
-        let node = rollout.proposal.members.get(place).ok_or("it is no member's")?;
-        let key = rollout.proposal.keys.get(node).ok_or("its key is not known")?;
         let (covered, armored) = signature(found)?;
-        self.trust.keys.node(key, &covered, &armored)
+        let mut why = "its key is not known".to_owned();
+        for key in rollout.keys_of(place) {
+            match self.trust.keys.node(key, &covered, &armored) {
+                Ok(()) => return Ok(()),
+                Err(error) => why = error,
+            }
+        }
+        Err(why)
     }
 
     /// Whether a gate may count at all. Of one that says "yes" the facts are the proof, not the signature.

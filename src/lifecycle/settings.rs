@@ -123,7 +123,7 @@ impl Settings {
     pub fn fleet_patience(&self) -> Duration {
         match self.fleet.mode {
             Mode::Independent => Duration::ZERO,
-            Mode::Rolling | Mode::Synchronous => FLEET_PATIENCE,
+            Mode::Rolling | Mode::Synchronous | Mode::Cells => FLEET_PATIENCE,
         }
     }
 }

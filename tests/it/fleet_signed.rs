@@ -47,6 +47,7 @@ impl Fleet {
             node: node.parse().unwrap(),
             instance: String::new(),
             groups: vec![],
+            cell: None,
             key: Some(key(node)),
         };
         operator.write_members(&fleet, NODES.iter().map(listed).collect()).unwrap();

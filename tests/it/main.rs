@@ -30,6 +30,7 @@ mod errors;
 mod filesystems;
 mod first_minute;
 mod fleet;
+mod fleet_cells;
 mod fleet_edges;
 mod fleet_fire;
 mod fleet_known;

@@ -160,6 +160,7 @@ impl Fleet {
                     refused: false,
                     report: None,
                     returned: None,
+                    is_at_work: false,
                 });
             }
             Flaw::UndoesOnHalt if view.halt => view.end = Some(End::Halted),
@@ -364,6 +365,7 @@ impl Model for Fleet {
             refused: false,
             report: None,
             returned: None,
+            is_at_work: false,
         };
         let board = View {
             me: 0,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::coord::NodeName;
+use crate::coord::name::CellName;
 use crate::types::{Digest, Span, Version};
 
 /// What to do with a fleet.
@@ -69,6 +70,15 @@ pub struct MembersArgs {
     /// Write a list without this node, and free its name (repeat the option)
     #[arg(long, value_name = "NODE")]
     pub remove: Vec<NodeName>,
+    /// Write a list in which this node is in this cell, whatever it says itself (repeat the option)
+    #[arg(long, value_name = "NODE=CELL", value_parser = node_and_cell)]
+    pub cell: Vec<(NodeName, CellName)>,
+}
+
+fn node_and_cell(text: &str) -> Result<(NodeName, CellName), String> {
+    let (node, cell) = text.split_once('=').ok_or("a node and its cell are meant, such as `web-1=ams-2`")?;
+    let name = |text: &str| text.parse().map_err(|error: crate::coord::name::NotANodeName| error.to_string());
+    Ok((name(node)?, name(cell)?))
 }
 
 /// Of `fleet check`.

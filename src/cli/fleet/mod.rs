@@ -203,7 +203,7 @@ pub fn check_configured(context: &Context) -> Result<(), Error> {
         return Err(Problem::Contradiction { why }.into());
     }
     let (service, late) = (&context.settings().service, fleet.late.0 + fleet.stop.0);
-    if fleet.mode == Mode::Synchronous && !service.units.is_empty() && service.stop_timeout.0 > late {
+    if fleet.mode.agrees_on_an_instant() && !service.units.is_empty() && service.stop_timeout.0 > late {
         context.output.say(&format!(
             "warning: `service.stop_timeout` ({}) is longer than `fleet.late` and `fleet.stop` together ({}): where services \
              take that long to stop, every rollout goes back",
@@ -222,7 +222,7 @@ fn hopeless(settings: &Settings) -> Option<String> {
     let (fleet, health) = (&settings.fleet, &settings.health);
     let in_time = fleet.trial.0 + fleet.settle.0;
     let takes = health.min_healthy.0;
-    (fleet.mode == Mode::Synchronous && !health.check.is_empty() && takes > in_time).then(|| {
+    (fleet.mode.agrees_on_an_instant() && !health.check.is_empty() && takes > in_time).then(|| {
         format!(
             "`health.min_healthy` ({}) is longer than `fleet.trial` and `fleet.settle` together ({}): no report would come in \
              time, and every rollout would go back",

@@ -8,16 +8,17 @@ use serde_json::{Value, json};
 use super::heard;
 use super::report::{ALL, moment_from, of_rolling};
 use crate::cli::failure::Error;
+use crate::coord::NodeName;
 use crate::coord::account::Account;
 use crate::coord::facts::Fact;
 use crate::coord::look::{Look, found};
 use crate::coord::operate::Operator;
 use crate::coord::rolling::Rolling;
 use crate::coord::rollout::Rollout;
-use crate::coord::rules::Ms;
 use crate::coord::rules::gate as rules;
-use crate::coord::rules::rolling::Ticket;
+use crate::coord::rules::rolling::{Member as Turn, Ticket};
 use crate::coord::rules::synchronous::{Go, Member, Outcome, Plan};
+use crate::coord::rules::{Health, Ms};
 use crate::coord::settings::Mode;
 use crate::coord::synchronous::{Synchronous, timestamp};
 
@@ -28,6 +29,8 @@ pub(super) struct Page {
     pub waits: Waits,
     /// How far a rolling rollout has come.
     pub progress: Option<String>,
+    /// How each cell stands.
+    pub cells: Vec<CellLine>,
     pub remarks: Vec<String>,
     pub why: Vec<String>,
 }
@@ -41,6 +44,47 @@ pub(super) struct Gate {
     why: String,
     /// What follows from it, or when it will be decided.
     then: String,
+}
+
+/// How a cell stands, in a word, and why.
+pub(super) struct CellLine {
+    name: NodeName,
+    wave: u32,
+    state: &'static str,
+    why: String,
+}
+
+impl CellLine {
+    pub fn line(&self) -> String {
+        let why = if self.why.is_empty() { String::new() } else { format!(": {}", self.why) };
+        format!("  cell {:<12} wave {}  {}{why}", self.name, self.wave, self.state)
+    }
+
+    pub fn value(&self) -> Value {
+        json!({"cell": self.name, "wave": self.wave, "state": self.state, "why": self.why})
+    }
+}
+
+/// How a cell of a rollout stands: `seen` is what the turns say of it.
+fn cell_line(part: &Synchronous<'_>, seen: &Turn, name: &NodeName) -> CellLine {
+    let view = &part.view;
+    let missing: Vec<_> = part.who(|member| member.vote.is_none()).iter().map(ToString::to_string).collect();
+    let (state, why) = match (rules::ended(view), view.plan, view.go) {
+        _ if seen.waived => ("waived", String::new()),
+        (Some(rules::Ended::Kept), _, _) => ("has it", String::new()),
+        (Some(rules::Ended::RolledBack), _, _) if seen.report.is_none() => ("going back", words_of(part)),
+        (Some(rules::Ended::RolledBack), _, _) => ("went back", words_of(part)),
+        (Some(rules::Ended::Aborted | rules::Ended::Cancelled), _, _) => ("called off", words_of(part)),
+        (None, Some(_), Some(_)) => ("on trial", String::new()),
+        (None, Some(_), None) => ("arming", String::new()),
+        (None, None, _) if missing.is_empty() => ("ready", String::new()),
+        (None, None, _) => ("waits", format!("no vote of {} yet", missing.join(", "))),
+    };
+    CellLine { name: name.clone(), wave: seen.wave, state, why }
+}
+
+fn words_of(part: &Synchronous<'_>) -> String {
+    part.failure().or_else(|| part.why.clone()).unwrap_or_default()
 }
 
 impl Gate {
@@ -94,7 +138,7 @@ impl Page {
     /// When the storage is away.
     pub fn read(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -> Result<Self, Error> {
         match rollout.proposal.mode {
-            Mode::Rolling => rolling(operator, rollout, now),
+            Mode::Rolling | Mode::Cells => rolling(operator, rollout, now),
             Mode::Synchronous | Mode::Independent => synchronous(operator, rollout, now),
         }
     }
@@ -106,6 +150,7 @@ fn synchronous(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -
     heard(follow.scan_all(operator.board, &ALL))?;
     Ok(Page {
         gates: gates(&follow, now),
+        cells: Vec::new(),
         account: Account::of_synchronous(&follow, now),
         waits: waits(&follow, now),
         progress: None,
@@ -123,7 +168,7 @@ fn gates(follow: &Synchronous<'_>, now: Timestamp) -> Vec<Gate> {
     let clock = |ms: Ms| clock(now, ms);
     let gate = |gate: rules::Gate, says: &'static str, then: String| {
         let name = gate.name();
-        let place = follow.rollout.decisions().gate(name);
+        let place = follow.rollout.gate(gate);
         let said = follow.texts.get(&gate).map(|text| found(&place, text, None));
         let (by, made, why) = match said {
             Some(Look::Found(found)) => match found.fact {
@@ -207,7 +252,7 @@ fn waits(follow: &Synchronous<'_>, now: Timestamp) -> Waits {
     let made = |gate: rules::Gate| match follow
         .texts
         .get(&gate)
-        .map(|text| found(&follow.rollout.decisions().gate(gate.name()), text, None))
+        .map(|text| found(&follow.rollout.gate(gate), text, None))
     {
         Some(Look::Found(found)) => match found.fact {
             Fact::Plan(said) => said.made,
@@ -260,14 +305,16 @@ fn rolling(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -> Re
     };
     heard(follow.read(operator.board))?;
     heard(follow.read_waivers(operator.board))?;
-    let account = of_rolling(operator, &follow)?;
+    let account = of_rolling(operator, &mut follow)?;
     let out = follow.view.tickets.iter().filter(|ticket| !follow.view.has_finished(**ticket));
-    let nobody = rollout.proposal.members.len();
-    let name = |ticket: &Ticket| rollout.proposal.members.get(ticket.owner).map(ToString::to_string);
+    let (members, whose) =
+        (&follow.rollout.proposal.members, if follow.cells.is_empty() { "" } else { "cell " });
+    let nobody = members.len();
+    let name = |ticket: &Ticket| members.get(ticket.owner).map(|member| format!("{whose}{member}"));
     let mut who: Vec<String> = out.filter(|ticket| ticket.owner < nobody).filter_map(name).collect();
     let begins = rollout.begins_after(now).filter(|_| follow.view.tickets.is_empty());
     if who.is_empty() && !follow.view.halt && begins.is_none() {
-        who.extend(follow.awaited().map(ToString::to_string));
+        who.extend(follow.awaited().map(|member| format!("{whose}{member}")));
     }
     let (what, otherwise) = if follow.view.end.is_some() && !follow.is_settled() {
         ("going back on", "halted: members go back".into())
@@ -279,13 +326,17 @@ fn rolling(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -> Re
         ("the switch of", nobody_to_wait_for(&follow))
     };
     let progress = format!(
-        "  wave {} is open; {} of {} out of service; {} of {} have it",
+        "  wave {} is open; {} of {}{} out of service; {} of {}{} have it",
         follow.view.wave,
         follow.view.unfinished(),
         follow.terms.at_once,
-        account.members.iter().filter(|entry| entry.state == "good").count(),
-        account.members.len()
+        if follow.cells.is_empty() { "" } else { " cells" },
+        follow.view.members.iter().filter(|member| member.report == Some(Health::Good)).count(),
+        follow.view.members.len(),
+        if follow.cells.is_empty() { "" } else { " cells" },
     );
+    let cells = follow.cells.iter().zip(&follow.view.members).zip(members);
+    let cells = cells.map(|((part, seen), name)| cell_line(part, seen, name)).collect();
     let mut why = Vec::new();
     if !follow.is_settled() {
         why.push("a dead member keeps its place: `cutover fleet waive NODE` frees it".to_owned());
@@ -294,6 +345,7 @@ fn rolling(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -> Re
     why.extend(follow.refusing());
     Ok(Page {
         gates: Vec::new(),
+        cells,
         account,
         waits: Waits { what, who, since: None, otherwise },
         progress: Some(progress),
@@ -308,6 +360,11 @@ fn nobody_to_wait_for(follow: &Rolling<'_>) -> String {
     let spent: Vec<_> = follow.spent().map(ToString::to_string).collect();
     if let (false, Some(first)) = (view.are_good(view.wave + 1), spent.first()) {
         let names = spent.join(", ");
+        if !follow.cells.is_empty() {
+            return format!(
+                "cell {names} had a turn, and does not run it: `cutover fleet waive NODE` for each of its nodes lets the others go on"
+            );
+        }
         format!(
             "{names} had a turn, and does not run it: `cutover fleet waive {first}` lets the others go on"
         )

@@ -1,5 +1,7 @@
 //! Who is in the fleet: `init`, `join`, `members`, `resume`.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::args::{MembersArgs, ReplaceArgs};
@@ -74,7 +76,7 @@ pub fn join(context: &Context) -> Result<u8, Error> {
 /// `fleet members`
 pub fn members(context: &Context, args: &MembersArgs) -> Result<u8, Error> {
     let name = settings(context)?.name.clone();
-    let is_change = args.all || !args.add.is_empty() || !args.remove.is_empty();
+    let is_change = args.all || !args.add.is_empty() || !args.remove.is_empty() || !args.cell.is_empty();
     if is_change {
         ensure_signer(context)?;
     }
@@ -107,6 +109,16 @@ pub fn members(context: &Context, args: &MembersArgs) -> Result<u8, Error> {
             if let Some(stranger) = args.add.iter().find(|node| !is_listed(node)) {
                 return Err(operate::Error::Refused(format!("`{stranger}` has not joined the fleet")).into());
             }
+            for (node, cell) in &args.cell {
+                match entries.iter_mut().find(|entry| entry.node == *node) {
+                    Some(entry) => entry.cell = Some(cell.clone()),
+                    None => {
+                        return Err(
+                            operate::Error::Refused(format!("`{node}` is no member of the fleet")).into()
+                        );
+                    }
+                }
+            }
             entries.sort_by(|one, other| one.node.cmp(&other.node));
             let mut written = operator.write_members(&fleet, entries)?;
             // Where the storage went back in time, nobody believes a list older than one that was seen.
@@ -118,19 +130,22 @@ pub fn members(context: &Context, args: &MembersArgs) -> Result<u8, Error> {
                 say_who_waits(context, operator, &fleet, node);
             }
         }
+        let cells = match &list {
+            Some(list) => operator.cells(list),
+            None => BTreeMap::new(),
+        };
         let (number, entries) = list.map(|list| (list.list, list.members)).unwrap_or_default();
-        let mut rows = vec![vec!["NODE".into(), "STATE".into(), "GROUPS".into()]];
+        let mut rows = vec![vec!["NODE".into(), "STATE".into(), "GROUPS".into(), "CELL".into()]];
         let state = |entry: &Listed| match joined.iter().find(|id| id.node == entry.node) {
             _ if entry.instance.is_empty() => "member",
             Some(id) if id.instance == entry.instance => "member",
             Some(_) => "joined anew, not listed",
             None => "its name is free",
         };
-        rows.extend(
-            entries
-                .iter()
-                .map(|entry| vec![entry.node.to_string(), state(entry).into(), entry.groups.join(" ")]),
-        );
+        rows.extend(entries.iter().map(|entry| {
+            let cell = cells.get(&entry.node).map(ToString::to_string).unwrap_or_default();
+            vec![entry.node.to_string(), state(entry).into(), entry.groups.join(" "), cell]
+        }));
         let is_listed = |node: &NodeName| entries.iter().any(|entry| entry.node == *node);
         let waiting = joined.iter().filter(|id| !is_listed(&id.node));
         rows.extend(

@@ -62,7 +62,10 @@ pub fn propose(context: &Context, args: &ProposeArgs) -> Result<u8, Error> {
             let fleet = operate::fleet(operator.board, &fleet_settings.name)?;
             let (release, only) = match wanted {
                 Some(release) => (release, args.only.clone()),
-                None => way_back(operator, &fleet, &args.only)?,
+                None => {
+                    let (release, only) = way_back(operator, &fleet, &args.only)?;
+                    (release, with_their_cells(operator, &fleet, fleet_settings.mode, only)?)
+                }
             };
             ensure_nothing_was_lost(node, operator)?;
             if let Some(text) = unknown_in_waves(operator, &fleet, fleet_settings)? {
@@ -113,7 +116,7 @@ fn unknown_in_waves(
     fleet: &Fleet,
     settings: &Settings,
 ) -> Result<Option<String>, Error> {
-    let Some(list) = operator.members(fleet)?.filter(|_| settings.mode == Mode::Rolling) else {
+    let Some(list) = operator.members(fleet)?.filter(|_| settings.mode.takes_turns()) else {
         return Ok(None);
     };
     let nodes = settings.waves.iter().flat_map(|wave| &wave.nodes);
@@ -240,6 +243,19 @@ fn way_back(
             Err(refused(format!("no member has a release that ran here before {current}")))
         }
     }
+}
+
+/// A cell goes back as a whole: its nodes that run the release already go along.
+fn with_their_cells(
+    operator: &mut Operator<'_>,
+    fleet: &Fleet,
+    mode: Mode,
+    only: Vec<NodeName>,
+) -> Result<Vec<NodeName>, Error> {
+    let Some(list) = operator.members(fleet)?.filter(|_| mode == Mode::Cells) else { return Ok(only) };
+    let cells = operator.cells(&list);
+    let is_in_one = |node: &NodeName| only.iter().any(|one| cells.get(one) == cells.get(node));
+    Ok(list.members.into_iter().map(|entry| entry.node).filter(is_in_one).collect())
 }
 
 fn newest_kept(operator: &mut Operator<'_>, fleet: &Fleet) -> Result<Option<Rollout>, Error> {

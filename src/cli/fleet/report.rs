@@ -64,19 +64,26 @@ pub fn account(operator: &mut Operator<'_>, rollout: &Rollout) -> Result<Account
             heard(follow.scan_all(operator.board, &ALL))?;
             Ok(Account::of_synchronous(&follow, Timestamp::now()))
         }
-        Mode::Rolling => {
+        Mode::Rolling | Mode::Cells => {
             let Some(mut follow) = Rolling::new(rollout.clone(), usize::MAX, operator.voice()) else {
                 return Err(Error::Fleet("the proposal has no terms".into()));
             };
             heard(follow.read(operator.board))?;
             heard(follow.read_waivers(operator.board))?;
-            of_rolling(operator, &follow)
+            of_rolling(operator, &mut follow)
         }
     }
 }
 
 /// The same of a rolling rollout that was read already.
-pub fn of_rolling(operator: &mut Operator<'_>, follow: &Rolling<'_>) -> Result<Account, Error> {
+pub fn of_rolling(operator: &mut Operator<'_>, follow: &mut Rolling<'_>) -> Result<Account, Error> {
+    if !follow.cells.is_empty() {
+        for cell in &mut follow.cells {
+            heard(cell.read_gates(operator.board))?;
+            heard(cell.scan_all(operator.board, &ALL))?;
+        }
+        return Ok(Account::of_cells(follow, Timestamp::now()));
+    }
     let mut closed = Vec::new();
     for (place, node) in follow.rollout.proposal.members.iter().enumerate() {
         let name = names::own(node, follow.rollout.number, What::Closed.name());

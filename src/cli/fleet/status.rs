@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::args::FleetStatusArgs;
-use super::page::{Gate, Page};
+use super::page::{CellLine, Gate, Page};
 use super::propose::ended;
 use super::report::{moment, note, summary};
 use super::{kept, rollout, settings, shut_out, with_operator};
@@ -20,7 +20,6 @@ use crate::coord::board::Read;
 use crate::coord::facts::{ClockSeen, Fleet, names};
 use crate::coord::operate::{self, Operator};
 use crate::coord::rollout::{Rollout, WENT_BACK};
-use crate::coord::settings::Mode;
 use crate::coord::standing::{How, removed};
 use crate::lifecycle::fleet::{Kept, said_of};
 use crate::types::clock_words;
@@ -138,7 +137,7 @@ fn show(
     let now = Timestamp::now();
     let end = ended(operator, rollout).map_err(Error::Unreachable)?;
     let proposal = &rollout.proposal;
-    let mode = if proposal.mode == Mode::Rolling { "rolling" } else { "synchronous" };
+    let mode = proposal.mode.word();
     let mut page = Page::read(operator, rollout, now)?;
     note(context, rollout.number, &page.account);
     let beats = heartbeats(operator, rollout);
@@ -173,6 +172,7 @@ fn show(
     let mut lines = vec![head, outcome];
     lines.extend(page.gates.iter().map(Gate::line));
     lines.extend(page.progress.clone());
+    lines.extend(page.cells.iter().map(CellLine::line));
     lines.push(table(&rows(&page.account, &seen)));
     lines.extend(Some(summary(&page.account)).filter(|line| !line.is_empty()));
     lines.extend(page.remarks.iter().map(|remark| format!("note: {remark}")));
@@ -190,7 +190,7 @@ fn show(
             value
         })
         .collect();
-    let value = json!({
+    let mut value = json!({
         "api_version": 1, "fleet": fleet, "rollout": rollout.number, "mode": mode,
         "version": proposal.release.version, "digest": proposal.release.digest,
         "proposed": proposal.created, "by": proposal.by,
@@ -200,6 +200,9 @@ fn show(
         "members": members, "skew_ms": page.account.skew_ms, "mixed_ms": page.account.mixed_ms,
         "is_mixed": page.account.is_mixed, "longest_away": page.account.longest_away,
     });
+    if !page.cells.is_empty() {
+        value["cells"] = page.cells.iter().map(CellLine::value).collect();
+    }
     Ok(Shown { value, text: lines.join("\n"), has_ended: end.is_some() })
 }
 
@@ -265,6 +268,10 @@ fn rows(account: &Account, seen: &[Option<i64>]) -> Vec<Vec<String>> {
     if has_waves {
         head.insert(1, "WAVE");
     }
+    let has_cells = account.members.iter().any(|entry| entry.cell.is_some());
+    if has_cells {
+        head.insert(1, "CELL");
+    }
     let row = |(entry, seen): (&Entry, &Option<i64>)| {
         let mut row = vec![
             entry.node.to_string(),
@@ -279,6 +286,9 @@ fn rows(account: &Account, seen: &[Option<i64>]) -> Vec<Vec<String>> {
         ];
         if has_waves {
             row.insert(1, entry.wave.map(|wave| wave.to_string()).unwrap_or_default());
+        }
+        if has_cells {
+            row.insert(1, entry.cell.as_ref().map(ToString::to_string).unwrap_or_default());
         }
         row
     };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::super::name::NodeName;
+use super::super::name::{CellName, NodeName};
 use super::super::rules::{Ms, Times};
 use super::super::settings::{Mode, OnHalt, Overlap, WaveSetting};
 use super::Bad;
@@ -38,6 +38,9 @@ pub struct Listed {
     pub instance: String,
     #[serde(default)]
     pub groups: Vec<String>,
+    /// The cell that an operator has put it in; absent: the one that it names itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cell: Option<CellName>,
     /// Its public key, in OpenSSH's form, where nodes sign.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
@@ -108,6 +111,9 @@ pub struct Proposal {
     /// Their public keys, in OpenSSH's form, where nodes sign their facts: then of all of them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub keys: BTreeMap<NodeName, String>,
+    /// The cell of each member, in a rollout of cells.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cells: BTreeMap<NodeName, CellName>,
     pub created: Timestamp,
     /// After this nobody takes it up.
     pub expires: Timestamp,

@@ -1,5 +1,6 @@
 //! A rolling rollout on the board: what was read of it, and what is put there.
 
+mod cells;
 mod put;
 mod read;
 
@@ -8,11 +9,12 @@ use std::collections::BTreeMap;
 use super::facts::{Fact, Rolling as Terms};
 use super::heard::remark;
 use super::look::Found;
-use super::name::NodeName;
+use super::name::{CellName, NodeName};
 use super::rollout::Rollout;
 use super::rules::Health;
 use super::rules::rolling::{Limits, Member, View};
-use super::settings::OnHalt;
+use super::settings::{Mode, OnHalt};
+use super::synchronous::Synchronous;
 use super::voice::Voice;
 
 /// The most waves that a proposal may have.
@@ -45,17 +47,43 @@ pub struct Rolling<'a> {
     pub remarks: Vec<String>,
     /// The outcome is there, and could not be understood.
     pub unreadable: Option<String>,
+    /// In a rollout of cells, whose members are the cells: the part of each.
+    pub cells: Vec<Synchronous<'a>>,
 }
 
 impl<'a> Rolling<'a> {
-    /// Nothing read yet; `None` when the proposal does not say what a rolling rollout needs.
+    /// Nothing read yet; `None` when the proposal does not say what a rolling rollout needs. `me`: the place of this node among
+    /// the members, beyond them for an onlooker, as in any rollout of cells.
     pub fn new(rollout: Rollout, me: usize, voice: Voice<'a>) -> Option<Self> {
+        match rollout.proposal.mode {
+            Mode::Cells => Self::of_turns(&rollout, None, voice),
+            Mode::Independent | Mode::Rolling | Mode::Synchronous => Self::of(rollout, me, voice),
+        }
+    }
+
+    /// The turns of cells, as a node of `cell` sees them, or an onlooker.
+    pub fn of_turns(rollout: &Rollout, cell: Option<&CellName>, voice: Voice<'a>) -> Option<Self> {
+        let turns = rollout.of_turns();
+        let me = cell.and_then(|cell| turns.place_of(cell)).unwrap_or(usize::MAX);
+        let parts = turns.proposal.members.iter();
+        let cells = parts.map(|cell| Synchronous::new(rollout.of_cell(cell), usize::MAX, voice)).collect();
+        Some(Self { cells, ..Self::of(turns, me, voice)? })
+    }
+
+    fn of(rollout: Rollout, me: usize, voice: Voice<'a>) -> Option<Self> {
         let terms = rollout.proposal.rolling.clone()?;
         if terms.at_once == 0 || terms.max_failed == 0 || terms.waves.len() > WAVES_MAX {
             return None;
         }
         let waves = waves_of(&rollout, &terms);
-        let member = |wave| Member { wave, waived: false, refused: false, report: None, returned: None };
+        let member = |wave| Member {
+            wave,
+            waived: false,
+            refused: false,
+            report: None,
+            returned: None,
+            is_at_work: false,
+        };
         let members: Vec<_> = waves.into_iter().map(member).collect();
         let (reports, returns) = (vec![None; members.len()], vec![None; members.len()]);
         let rank = rollout.rank_at(me);
@@ -76,6 +104,7 @@ impl<'a> Rolling<'a> {
             rank,
             remarks,
             unreadable: None,
+            cells: Vec::new(),
         })
     }
 
@@ -96,6 +125,9 @@ impl<'a> Rolling<'a> {
 
     /// Who failed, and why, as it said.
     pub fn failure(&self) -> Option<String> {
+        if !self.cells.is_empty() {
+            return self.failure_of_a_cell();
+        }
         self.reports.iter().flatten().find_map(|found| match &found.fact {
             Fact::Report(said) if matches!(said.health, Health::Failed | Health::Broken) => {
                 Some(format!("{} failed: {}", said.node, said.why.clone().unwrap_or_default()))

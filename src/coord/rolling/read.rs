@@ -52,6 +52,12 @@ impl Rolling<'_> {
             {
                 return Heard::Away(why);
             }
+            if !self.cells.is_empty() {
+                if let Heard::Away(why) = self.heed_name_of_cells(board, &name) {
+                    return Heard::Away(why);
+                }
+                continue;
+            }
             let place_after = |prefix: &str| self.rollout.place_of(&name.strip_prefix(prefix)?.parse().ok()?);
             let heard = match (place_after("waive."), place_after("refused.")) {
                 (Some(place), _) => self.read_waiver(board, place),
@@ -264,6 +270,9 @@ impl Rolling<'_> {
     }
 
     fn read_reports(&mut self, board: &mut dyn Board) -> Heard {
+        if !self.cells.is_empty() {
+            return self.read_cells(board);
+        }
         for Ticket { owner: place, is_back, .. } in self.view.tickets.clone() {
             let Some(member) = self.view.members.get(place) else { continue };
             let is_known = if is_back { member.returned.is_some() } else { member.report.is_some() };

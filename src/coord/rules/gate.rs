@@ -40,7 +40,7 @@ impl Gate {
 }
 
 /// How a synchronous rollout ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ended {
     Kept,
     /// Nobody was told an instant.

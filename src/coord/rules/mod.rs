@@ -7,6 +7,7 @@
 //! - Clocks decide only when something negative may be done. A wrong clock costs a rollout, never an agreement.
 //! - What was read may be old: a fact may be there that the view does not show, but a fact that it shows is there.
 
+pub mod cells;
 pub mod gate;
 pub mod overlap;
 pub mod rolling;

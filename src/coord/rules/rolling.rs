@@ -60,6 +60,9 @@ pub struct Member {
     pub report: Option<Health>,
     /// How going back went there.
     pub returned: Option<Health>,
+    /// It is out of service whether or not its ticket shows: storage that went back in time may have lost that. Of cells only,
+    /// whose own decisions tell.
+    pub is_at_work: bool,
 }
 
 /// A ticket, as it was read.
@@ -227,9 +230,14 @@ impl View {
         }
     }
 
-    /// How many owners of tickets are out of service, as far as this view shows.
+    /// How many owners of tickets are out of service, as far as this view shows; with those who are so without one.
     pub fn unfinished(&self) -> usize {
-        self.tickets.iter().filter(|ticket| !self.has_finished(**ticket)).count()
+        let without = |place: &usize| {
+            let member = &self.members[*place];
+            member.is_at_work && !member.has_finished(false) && self.ticket_of(*place, false).is_none()
+        };
+        let with = self.tickets.iter().filter(|ticket| !self.has_finished(**ticket)).count();
+        with + (0..self.members.len()).filter(without).count()
     }
 
     /// Whether nobody waits for a member now: it was waived, or it refuses and has not begun.
@@ -319,7 +327,7 @@ fn returning(number: u32, view: &View) -> Act {
 }
 
 /// What any member may decide, whether it is done or not.
-fn decide(view: &View, local: Local, limits: Limits) -> Option<Decision> {
+pub(super) fn decide(view: &View, local: Local, limits: Limits) -> Option<Decision> {
     if view.end.is_some() {
         return None;
     }

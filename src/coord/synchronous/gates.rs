@@ -33,7 +33,7 @@ impl Synchronous<'_> {
             if !is_due {
                 continue;
             }
-            let looked = look(board, &self.rollout.decisions().gate(gate.name()));
+            let looked = look(board, &self.rollout.gate(gate));
             if let Heard::Away(why) = self.take_gate(board, gate, looked) {
                 return Heard::Away(why);
             }
@@ -188,7 +188,7 @@ impl Synchronous<'_> {
 
     /// Takes up what was written down about gates before: it holds even if the storage shows it no more.
     pub fn remember_gate(&mut self, gate: Gate, text: &str) {
-        let looked = found(&self.rollout.decisions().gate(gate.name()), text, None);
+        let looked = found(&self.rollout.gate(gate), text, None);
         let _ = self.heed_gate(gate, looked);
     }
 
@@ -196,8 +196,7 @@ impl Synchronous<'_> {
     /// ever, so where one is gone the storage went back in time, and may have lost what was decided after it, too: nobody
     /// decides anything until all have put back what they know. Another one in its place is a contradiction.
     pub fn look_for_losses(&mut self, board: &mut dyn Board) -> Result<(), String> {
-        let decisions = self.rollout.decisions();
-        let gates = self.texts.iter().map(|(gate, text)| (decisions.gate(gate.name()), text.clone()));
+        let gates = self.texts.iter().map(|(gate, text)| (self.rollout.gate(*gate), text.clone()));
         for (name, text) in gates.chain(self.told.clone()).collect::<Vec<_>>() {
             match board.read(&name) {
                 Read::Bytes(there) if there == text => {}
@@ -293,7 +292,7 @@ impl Synchronous<'_> {
         if let Err(why) = self.look_for_losses(board) {
             return Heard::Away(why);
         }
-        let name = self.rollout.decisions().gate(gate.name());
+        let name = self.rollout.gate(gate);
         match self.voice.put(board, &self.rollout, &name, fact) {
             Look::Absent => Heard::Away("it was made, and is not there".into()),
             looked => match self.take_gate(board, gate, looked) {

@@ -19,18 +19,18 @@ pub fn believe(
     facts: BTreeMap<String, String>,
     voice: Voice<'_>,
 ) -> Result<Carried, String> {
-    let rollout = rollout_of(part).ok_or("its proposal cannot be read")?;
+    let rollout = rollout_of(part).ok_or("its proposal cannot be read")?.of_node(node);
     let place = rollout.place_of(node).ok_or("this node is no member of it")?;
     let mut follow = Synchronous::new(rollout, usize::MAX, voice);
     for gate in Gate::ALL {
-        if let Some(text) = part.gates.get(gate.name()) {
+        if let Some(text) = part.gates.get(&follow.rollout.gate_name(gate)) {
             follow.remember_gate(gate, text);
         }
     }
     let mut board = CarriedBoard(facts);
     for gate in Gate::ALL {
-        let name = follow.rollout.decisions().gate(gate.name());
-        let (known, carried) = (part.gates.get(gate.name()), board.0.get(&name));
+        let name = follow.rollout.gate(gate);
+        let (known, carried) = (part.gates.get(&follow.rollout.gate_name(gate)), board.0.get(&name));
         if known.is_some() && carried.is_some() && known != carried {
             return Err(format!("its `{}` is not the one that this node has read", gate.name()));
         }
@@ -44,7 +44,8 @@ pub fn believe(
         (Heard::Away(why) | Heard::Bad(why), _, _) | (Heard::Yes, Some(why), _) => Err(why),
         (Heard::Yes, None, true) => Err(follow.remarks.join("; ")),
         (Heard::Yes, None, false) => {
-            let texts = follow.texts.into_iter().map(|(gate, text)| (gate.name().to_owned(), text));
+            let rollout = &follow.rollout;
+            let texts = follow.texts.into_iter().map(|(gate, text)| (rollout.gate_name(gate), text));
             let is_newer = |told: &(String, String)| match &part.told {
                 None => true,
                 Some(known) => known != told && told.0.ends_with(What::Report.name()),

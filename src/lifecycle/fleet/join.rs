@@ -221,7 +221,8 @@ impl Member<'_> {
     pub(super) fn beat_now(&mut self) {
         self.beaten = Some(self.clock.boot());
         let (instance, place) = (self.instance(), self.here.place.clone());
-        let alive = Alive { at: self.clock.wall(), instance, place, ..self.has.clone() };
+        let cell = self.settings.cell.clone();
+        let alive = Alive { at: self.clock.wall(), instance, place, cell, ..self.has.clone() };
         let _ = self.board.beat(&names::alive(&self.kept.own.node), &alive.text());
     }
 

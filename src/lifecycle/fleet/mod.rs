@@ -5,6 +5,7 @@
 
 mod along;
 mod carried;
+mod cells;
 mod deadlines;
 mod follows;
 mod join;
@@ -44,6 +45,7 @@ use crate::coord::rolling::Rolling;
 use crate::coord::rollout::{Rollout, Turns};
 use crate::coord::rules::gate::Gate;
 use crate::coord::rules::{Checks, Ms};
+use crate::coord::settings::Mode;
 use crate::coord::synchronous::Synchronous;
 use crate::coord::voice::Voice;
 use crate::coord::{NodeName, Settings};
@@ -66,11 +68,17 @@ pub struct Member<'a> {
     settings: &'a Settings,
     kept: Kept,
     following: Option<Following<'a>>,
+    /// The turns of cells, where the rollout under way is one of cells: what is followed is this node's cell's part.
+    cells: Option<Box<Rolling<'a>>>,
     turns: Turns,
     /// It only looks in, between updates: nobody is let go first, for the next run would begin to wait anew.
     looks_in: bool,
     /// By the clock of this boot, in milliseconds: when members' facts were read last.
     scanned: Option<Ms>,
+    /// By the same clock: when the names in a rolling rollout's directory were listed last.
+    listed: Option<Ms>,
+    /// When the turns of cells were looked at last.
+    turns_seen: Option<Ms>,
     beaten: Option<Duration>,
     /// When it was looked last, by the clock of the boot, whether storage still has the ticket that this node is out of service by.
     place_seen: Option<Duration>,
@@ -138,9 +146,12 @@ impl<'a> Member<'a> {
             settings,
             kept,
             following: None,
+            cells: None,
             turns: Turns::default(),
             looks_in: false,
             scanned: None,
+            listed: None,
+            turns_seen: None,
             beaten: None,
             place_seen: None,
             tickets_lost: None,
@@ -210,7 +221,18 @@ impl<'a> Member<'a> {
                 why: "its proposal cannot be read".into(),
             });
         };
-        let me = rollout.place_of(&self.kept.own.node).unwrap_or(usize::MAX);
+        let no_terms =
+            || Error::Record { path: "fleet.json".into(), why: "its proposal has no terms".into() };
+        let node = &self.kept.own.node;
+        self.cells = match rollout.proposal.mode {
+            Mode::Cells => {
+                let cell = rollout.proposal.cells.get(node);
+                Some(Box::new(Rolling::of_turns(&rollout, cell, self.voice()).ok_or_else(no_terms)?))
+            }
+            Mode::Independent | Mode::Rolling | Mode::Synchronous => None,
+        };
+        let rollout = rollout.of_node(node);
+        let me = rollout.place_of(node).unwrap_or(usize::MAX);
         self.following = Some(match part.stage {
             Stage::Synchronous(_) => {
                 let mut follow = Synchronous::new(rollout, me, self.voice());
@@ -218,9 +240,7 @@ impl<'a> Member<'a> {
                 Following::Synchronous(Box::new(follow))
             }
             Stage::Rolling(_) => {
-                Following::Rolling(Box::new(Rolling::new(rollout, me, self.voice()).ok_or_else(|| {
-                    Error::Record { path: "fleet.json".into(), why: "its proposal has no terms".into() }
-                })?))
+                Following::Rolling(Box::new(Rolling::new(rollout, me, self.voice()).ok_or_else(no_terms)?))
             }
         });
         Ok(())
@@ -353,7 +373,7 @@ fn rollout_of(part: &Part) -> Option<Rollout> {
 fn rollout_of_text(number: u64, proposal: &str) -> Option<Rollout> {
     match look::found(&names::proposal(number), proposal, None) {
         Look::Found(Found { fact: Fact::Proposal(proposal), digest, signer, .. }) => {
-            Some(Rollout { number, digest, proposal: *proposal, signer })
+            Some(Rollout { number, digest, proposal: *proposal, signer, cell: None })
         }
         _ => None,
     }
@@ -362,7 +382,7 @@ fn rollout_of_text(number: u64, proposal: &str) -> Option<Rollout> {
 /// Tells the rules what this node has written down.
 fn remember(follow: &mut Synchronous<'_>, part: &Part) {
     for gate in Gate::ALL {
-        if let Some(text) = part.gates.get(gate.name()) {
+        if let Some(text) = part.gates.get(&follow.rollout.gate_name(gate)) {
             follow.remember_gate(gate, text);
         }
     }

@@ -213,9 +213,15 @@ impl Part {
     }
 }
 
-/// Whether it is the name of a decision that is made once.
+/// Whether it is the name of a decision that is made once: by all, or by a cell.
 pub(super) fn is_gate(name: &str) -> bool {
-    Gate::ALL.iter().any(|gate| gate.name() == name)
+    gate_of(name).is_some()
+}
+
+/// Which gate a name in a rollout's directory is: `outcome` for all, `outcome.ams-2` for a cell.
+pub(super) fn gate_of(name: &str) -> Option<Gate> {
+    let (gate, _) = name.split_once('.').unwrap_or((name, ""));
+    Gate::ALL.into_iter().find(|known| known.name() == gate)
 }
 
 /// What was said of a rolling rollout beside its gates, and can be said again: a halt, waivers. Name and file.

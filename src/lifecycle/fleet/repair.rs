@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 
-use super::own::{Kept, is_gate};
+use super::own::{Kept, gate_of, is_gate};
 use super::rollout_of_text;
 use crate::coord::board::{Created, Done, Listed, Read};
 use crate::coord::facts::names::Decisions;
@@ -23,7 +23,6 @@ use crate::coord::look::{self, Found, Look};
 use crate::coord::operate::{self, Operator};
 use crate::coord::rollout::Rollout;
 use crate::coord::rules::gate::{self, Gate};
-use crate::coord::settings::Mode;
 use crate::coord::standing::{Ended, How, Standing};
 use crate::coord::synchronous::Synchronous;
 use crate::types::Digest;
@@ -85,8 +84,8 @@ pub fn repair(operator: &mut Operator<'_>, kept: &Kept, reopens: bool) -> Result
         let decisions = Decisions { rollout: number, proposal: Digest::of(proposal.as_bytes()) };
         let has_directory = matches!(operator.board.list(&decisions.directory()), Listed::Names(_));
         let rollout = rollout_of_text(number, proposal);
-        let is_rolling = rollout.as_ref().is_some_and(|rollout| rollout.proposal.mode == Mode::Rolling);
-        let may_be_open = is_rolling && !gates.contains_key("outcome");
+        let takes_turns = rollout.as_ref().is_some_and(|rollout| rollout.proposal.mode.takes_turns());
+        let may_be_open = takes_turns && !gates.contains_key("outcome");
         let is_under_way = kept.part().is_some_and(|part| part.rollout == number);
         if let Some(rollout) = &rollout
             && has_diverged(operator, &decisions, gates)?
@@ -151,7 +150,7 @@ pub fn has_read_keep(kept: &Kept, rollout: &Rollout) -> bool {
 
 /// How a rollout ended, by the gates that this node has read.
 fn end_of(rollout: &Rollout, gates: &Gates, operator: &Operator<'_>) -> Option<How> {
-    if rollout.proposal.mode == Mode::Rolling {
+    if rollout.proposal.mode.takes_turns() {
         let name = rollout.decisions().gate(Gate::Outcome.name());
         return match look::found(&name, gates.get(Gate::Outcome.name())?, None) {
             Look::Found(Found { fact: Fact::Outcome(said), .. }) => Some(said.decision.end().into()),
@@ -199,7 +198,7 @@ fn settle(
         (Some(How::Kept), _) => replace(operator, &rollout.decisions(), gates, repaired),
         // Both say that it was not kept, and what that undoes its members see to.
         (Some(_), Standing::Ended(_)) => Ok(()),
-        (Some(_), _) if rollout.proposal.mode == Mode::Rolling => Ok(()),
+        (Some(_), _) if rollout.proposal.mode.takes_turns() => Ok(()),
         (None, _) if !reopens => Err(Trouble::MayHaveEnded(number)),
         _ if !may_end(operator) => Err(Trouble::NoKey(number)),
         _ => {
@@ -219,9 +218,10 @@ fn replace(
     gates: &Gates,
     repaired: &mut Repaired,
 ) -> Result<(), Trouble> {
-    for gate in Gate::ALL.into_iter().rev() {
-        let Some(text) = gates.get(gate.name()) else { continue };
-        let name = decisions.gate(gate.name());
+    let mut all: Vec<_> = decided_once(gates).collect();
+    all.sort_by_key(|(name, _)| std::cmp::Reverse(gate_of(name)));
+    for (gate, text) in all {
+        let name = decisions.gate(gate);
         match operator.board.read(&name) {
             Read::Bytes(there) if there == *text => continue,
             Read::Unreachable(why) => return Err(unreachable(why)),

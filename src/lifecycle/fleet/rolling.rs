@@ -49,19 +49,21 @@ impl<'a> Member<'a> {
         })
     }
 
-    /// The rolling rollout under way.
-    fn rolling(&self) -> Option<&Rolling<'a>> {
+    /// The rolling rollout under way: of nodes, or of cells.
+    pub(super) fn rolling(&self) -> Option<&Rolling<'a>> {
         match &self.following {
             Some(Following::Rolling(follow)) => Some(follow),
-            Some(Following::Synchronous(_)) | None => None,
+            Some(Following::Synchronous(_)) => self.cells.as_deref(),
+            None => None,
         }
     }
 
     /// The same, and the board that it is on.
-    fn on_rolling(&mut self) -> Option<(&mut (dyn Board + 'a), &mut Rolling<'a>)> {
+    pub(super) fn on_rolling(&mut self) -> Option<(&mut (dyn Board + 'a), &mut Rolling<'a>)> {
         match &mut self.following {
             Some(Following::Rolling(follow)) => Some((self.board.as_mut(), follow)),
-            Some(Following::Synchronous(_)) | None => None,
+            Some(Following::Synchronous(_)) => Some((self.board.as_mut(), self.cells.as_deref_mut()?)),
+            None => None,
         }
     }
 
@@ -79,14 +81,8 @@ impl<'a> Member<'a> {
             if !self.refresh_rolling() {
                 return Ok(Next::Wait);
             }
-            let has_soaked = self.has_soaked()?;
-            let now = self.fair_now();
+            let local = self.local_rolling()?;
             let Some(follow) = self.rolling() else { return Ok(Next::Wait) };
-            let local = Local {
-                has_soaked,
-                is_early: follow.rollout.begins_after(now).is_some(),
-                is_expired: now > follow.rollout.proposal.expires,
-            };
             match act(stage, &follow.view, local, follow.limits()) {
                 Act::Wait => return Ok(if is_over(stage) { Next::Off } else { Next::Wait }),
                 Act::Enter(stage) => self.enter(AnyStage::Rolling(stage))?,
@@ -113,9 +109,21 @@ impl<'a> Member<'a> {
         Ok(Next::Wait)
     }
 
-    fn refresh_rolling(&mut self) -> bool {
+    /// What this node knows of itself, for the rules.
+    pub(super) fn local_rolling(&mut self) -> Result<Local, Error> {
+        let has_soaked = self.has_soaked()?;
+        let now = self.fair_now();
+        let rollout = self.rolling().map(|follow| &follow.rollout);
+        Ok(Local {
+            has_soaked,
+            is_early: rollout.is_some_and(|rollout| rollout.begins_after(now).is_some()),
+            is_expired: rollout.is_some_and(|rollout| now > rollout.proposal.expires),
+        })
+    }
+
+    pub(super) fn refresh_rolling(&mut self) -> bool {
         self.beat();
-        let (steady, scanned) = (self.steady(), self.scanned);
+        let (steady, listed) = (self.steady(), self.listed);
         let known = self.kept.part().map(said_of).unwrap_or_default();
         let Some((board, follow)) = self.on_rolling() else { return false };
         let mut heard = follow.read(board);
@@ -123,13 +131,13 @@ impl<'a> Member<'a> {
             heard = follow.put_back(board, &known);
         }
         let pause = follow.rollout.times().poll * 10;
-        let is_due = heard.is_yes() && scanned.is_none_or(|last| steady - last >= pause);
+        let is_due = heard.is_yes() && listed.is_none_or(|last| steady - last >= pause);
         if is_due {
             heard = follow.read_waivers(board);
         }
         let words = follow.words.clone();
         if is_due {
-            self.scanned = Some(steady);
+            self.listed = Some(steady);
         }
         self.heed(&heard);
         if words != known {
@@ -197,11 +205,11 @@ impl<'a> Member<'a> {
         Ok(())
     }
 
-    fn take(&mut self, number: u32, is_back: bool) -> bool {
+    pub(super) fn take(&mut self, number: u32, is_back: bool) -> bool {
         if self.must_wait_for_lost_tickets() {
             return false;
         }
-        let (node, instance) = (self.node(), self.instance());
+        let (node, instance) = self.who_takes();
         let Some((board, follow)) = self.on_rolling() else { return false };
         let heard = follow.take(board, number, is_back, &node, &instance);
         self.heed_write(&heard);
@@ -237,8 +245,15 @@ impl<'a> Member<'a> {
 
     /// Sees that the place of this node stays taken while it is out of service.
     pub(super) fn hold_place(&mut self) {
-        let (node, instance) = (self.node(), self.instance());
-        let Some(Stage::Taking { .. }) = self.rolling_stage() else { return };
+        let (node, instance) = self.who_takes();
+        let is_out = match self.kept.part().map(|part| part.stage) {
+            Some(AnyStage::Rolling(stage)) => matches!(stage, Stage::Taking { .. }),
+            Some(AnyStage::Synchronous(stage)) => !stage.is_final(),
+            None => false,
+        };
+        if !is_out {
+            return;
+        }
         let (now, last) = (self.clock.boot(), self.place_seen);
         let pause = self.poll() * PLACE_POLLS;
         if self.stranger.is_some() || last.is_some_and(|last| now.saturating_sub(last) < pause) {
@@ -277,7 +292,7 @@ impl<'a> Member<'a> {
         heard.is_yes()
     }
 
-    fn decide_rolling(&mut self, decision: Decision) -> bool {
+    pub(super) fn decide_rolling(&mut self, decision: Decision) -> bool {
         let node = self.node();
         let rank = self.rolling().map_or(0, |follow| follow.rank);
         let what = match decision {

@@ -75,6 +75,9 @@ impl<'a> Member<'a> {
             return Ok(Verdict::Watch(self.wait(self.waits_for())));
         }
         self.asked = Some((now, checks));
+        if self.cells.is_some() {
+            self.hold_place();
+        }
         Ok(match self.advance(checks)? {
             Next::Final(Stage::Kept) => Verdict::Keep,
             Next::GoBack(at) => {
@@ -144,7 +147,7 @@ impl<'a> Member<'a> {
                 return Ok(Next::Leave);
             }
             let Some(act) = self.next_act(stage, checks) else { return Ok(Next::Wait) };
-            match act {
+            match self.in_turn(stage, act)? {
                 Act::Wait => return Ok(Next::Wait),
                 Act::Enter(stage) => {
                     self.enter_synchronous(stage)?;
@@ -269,7 +272,7 @@ impl<'a> Member<'a> {
     /// Writes down the gates that were read: they hold even if the storage shows them no more, and it may have to get them back.
     pub(super) fn note_gates(&mut self) -> Result<(), Error> {
         let (Some(follow), Some(part)) = (self.synchronous(), self.kept.part()) else { return Ok(()) };
-        let read = follow.texts.iter().map(|(gate, text)| (gate.name().to_owned(), text.clone()));
+        let read = follow.texts.iter().map(|(gate, text)| (follow.rollout.gate_name(*gate), text.clone()));
         let new: Vec<_> = read.filter(|(gate, _)| !part.gates.contains_key(gate)).collect();
         if new.is_empty() {
             return Ok(());

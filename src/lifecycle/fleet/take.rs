@@ -10,6 +10,7 @@ use super::{Following, Member, Stage};
 use crate::coord::board::Read;
 use crate::coord::facts::names::Decisions;
 use crate::coord::facts::{self, Fact, names};
+use crate::coord::heard::Heard;
 use crate::coord::look::{Found, Look, look, look_signed};
 use crate::coord::operate;
 use crate::coord::rollout::{Rollout, WENT_BACK, look_rollout, numbers};
@@ -19,6 +20,7 @@ use crate::coord::rules::rolling::{End, Stage as Place};
 use crate::coord::rules::synchronous::{Outcome, Stage as Step};
 use crate::coord::settings::{Facts, Mode, Overlap};
 use crate::coord::standing::{How, Standing, removed, standing};
+use crate::coord::synchronous::Synchronous;
 use crate::types::{Digest, ReleaseId};
 
 /// How many proposals are looked at in one run; those that say nothing do not count.
@@ -237,7 +239,7 @@ impl Member<'_> {
             How::Kept => {}
             How::Partial | How::Halted => return self.keeps_part_of(rollout),
             // As above: nobody takes others out of service by ending it.
-            How::Void if rollout.proposal.mode == Mode::Rolling => return self.keeps_part_of(rollout),
+            How::Void if rollout.proposal.mode.takes_turns() => return self.keeps_part_of(rollout),
             How::Aborted | How::Cancelled | How::RolledBack | How::Void => return Ok(Meant::ForOthers),
         }
         let instance = self.instance();
@@ -269,6 +271,9 @@ impl Member<'_> {
     /// What a rolling rollout reached before it was stopped stays, where a halt undoes nothing.
     fn keeps_part_of(&mut self, rollout: &Rollout) -> Result<Meant, String> {
         let node = self.node();
+        if rollout.proposal.mode == Mode::Cells {
+            return self.keeps_part_of_cell(rollout);
+        }
         let said = |what| names::own(&node, rollout.number, what);
         let is_good = |looked: Look<Found>| match looked {
             Look::Found(Found { fact: Fact::Report(said), .. }) => {
@@ -280,6 +285,23 @@ impl Member<'_> {
         let has_it = is_good(look(self.board.as_mut(), &said("report")))?;
         let went_back = has_it && is_good(look(self.board.as_mut(), &said("returned")))?;
         Ok(if has_it && !went_back { Meant::ForMe } else { Meant::ForOthers })
+    }
+
+    /// What a cell has kept stays, whatever became of the others.
+    fn keeps_part_of_cell(&mut self, rollout: &Rollout) -> Result<Meant, String> {
+        let (node, voice) = (self.node(), self.voice());
+        if !rollout.is_of(&node, &self.instance()) {
+            return Ok(Meant::ForOthers);
+        }
+        let part = rollout.clone().of_node(&node);
+        if part.cell.is_none() {
+            return Ok(Meant::ForOthers);
+        }
+        let mut follow = Synchronous::new(part, usize::MAX, voice);
+        if let Heard::Away(why) = follow.read_gates(self.board.as_mut()) {
+            return Err(why);
+        }
+        Ok(if follow.view.outcome == Some(Outcome::Keep) { Meant::ForMe } else { Meant::ForOthers })
     }
 
     /// A list that was replaced does not come back: it may name a key that was taken out.
@@ -312,7 +334,7 @@ impl Member<'_> {
         };
         let stage = match rollout.proposal.mode {
             Mode::Rolling => Stage::Rolling(Place::Waiting),
-            Mode::Synchronous | Mode::Independent => Stage::Synchronous(Step::Idle),
+            Mode::Synchronous | Mode::Cells | Mode::Independent => Stage::Synchronous(Step::Idle),
         };
         let mut part = Part::new(&rollout, text, stage, running.map(|running| running.version.clone()));
         let release = part.release.clone();
@@ -393,7 +415,10 @@ impl Member<'_> {
             }
             (Stage::Synchronous(_), _) => {
                 self.see_off()?;
-                self.has_ended_synchronous()
+                match self.has_ended_for_all_cells()? {
+                    Some(has_ended) => has_ended,
+                    None => self.has_ended_synchronous(),
+                }
             }
             (Stage::Rolling(_), _) => false,
         };
@@ -402,7 +427,9 @@ impl Member<'_> {
         if !is_over || !is_closed {
             return Ok(waiting(self));
         }
-        let outcome = self.following.take().and_then(Following::outcome);
+        let turns = self.cells.take().map(|turns| Following::Rolling(turns));
+        let outcome = turns.or(self.following.take()).and_then(Following::outcome);
+        self.following = None;
         self.kept.change(|own| {
             if let Some(mut part) = own.part.take() {
                 if part.by_hand {
@@ -421,6 +448,9 @@ impl Member<'_> {
             Some(Stage::Synchronous(Step::Idle | Step::Voting)) if self.has_ended_synchronous() => {
                 Stage::Synchronous(if self.was_kept() { Step::Left } else { Step::GoneBack })
             }
+            Some(Stage::Synchronous(Step::Idle | Step::Voting)) if self.is_over_for_this_cell() => {
+                Stage::Synchronous(Step::GoneBack)
+            }
             Some(Stage::Rolling(Place::Waiting)) if self.is_off_rolling() => Stage::Rolling(Place::Over),
             _ => return Ok(()),
         };
@@ -435,7 +465,12 @@ impl Member<'_> {
         let Some(ended) = self.ensure_is_there(number, proposal)? else { return Ok(()) };
         let why = "its facts were removed since";
         match &mut self.following {
-            Some(Following::Synchronous(follow)) => follow.end(&ended, why),
+            Some(Following::Synchronous(follow)) => {
+                if let Some(turns) = &mut self.cells {
+                    turns.end_as(&ended, why);
+                }
+                follow.end(&ended, why);
+            }
             Some(Following::Rolling(follow)) => follow.end_as(&ended, why),
             None => {}
         }

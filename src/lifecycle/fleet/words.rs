@@ -31,6 +31,7 @@ impl Member<'_> {
             Decision::Outcome(Outcome::Keep) => format!("{counted} of {counted} are healthy"),
             Decision::Plan(Plan::Abort) => follow
                 .failure()
+                .or_else(|| self.cells.as_ref().and_then(|turns| turns.why.clone()))
                 .or_else(|| missing(follow.who(|member| member.vote.is_none()), "no vote in time"))
                 .unwrap_or_else(|| "not all voted in time".into()),
             Decision::Go(Go::Cancel) => match self.clock_seen.filter(|seen| self.is_off(*seen)) {
@@ -65,6 +66,9 @@ impl Member<'_> {
     /// What the fleet said last, for reasons.
     pub(super) fn said(&self) -> String {
         let Some(follow) = self.synchronous() else { return "the fleet".into() };
+        if let Some(said) = self.said_of_turns() {
+            return said;
+        }
         let number = follow.rollout.number;
         let verb = match gate::ended(&follow.view) {
             Some(how @ (Ended::RolledBack | Ended::Cancelled | Ended::Aborted)) => How::from(how).word(),
@@ -79,6 +83,9 @@ impl Member<'_> {
 
     pub(super) fn waits_for(&self) -> String {
         let Some(follow) = self.synchronous() else { return "the fleet".into() };
+        if let Some(waits) = self.waits_for_turn() {
+            return waits;
+        }
         let number = follow.rollout.number;
         match (follow.view.plan, follow.view.go) {
             (None, _) => format!("rollout {number}: the votes of the others"),

@@ -155,7 +155,7 @@ impl Fleet {
     /// The next gate that holds an instant is put with one that nobody may wait for.
     fn decide_far_ahead(&self) -> Result<(), operate::Error> {
         const YEARS: i64 = 10 * 365 * 86_400_000;
-        if self.settings.mode == Mode::Rolling {
+        if self.settings.mode.takes_turns() {
             return self.abort(YEARS);
         }
         self.with_rollout(|operator, rollout, now| {
@@ -253,6 +253,9 @@ impl Fleet {
         let node = self.nodes[number].name.parse().unwrap();
         let wanted: &[&str] = match self.settings.mode {
             Mode::Rolling => &["outcome", "halt", "t.0000", "t.0001", "t.0002", "report"],
+            Mode::Cells => {
+                &["outcome", "halt", "t.0000", "t.0001", "plan.c0", "go.c0", "outcome.c1", "vote", "report"]
+            }
             Mode::Synchronous | Mode::Independent => &["plan", "go", "outcome", "vote", "armed", "report"],
         };
         let what = *random.one_of(wanted);

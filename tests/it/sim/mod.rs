@@ -1,7 +1,7 @@
 //! Fleets in one thread: the program's own rules, moves and facts, on simulated time and storage that misbehaves.
 //!
 //! Each run has a seed, and the same seed is the same run: `CUTOVER_SIM_SEED=17 cargo nextest run -E 'test(one_seed)'`. For a
-//! seed of the long tests say `CUTOVER_SIM_SIZES=48` too, and for a rolling one `CUTOVER_SIM_ROLLING=1`.
+//! seed of the long tests say `CUTOVER_SIM_SIZES=48` too, and for another kind `CUTOVER_SIM_MODE=rolling` or `cells`.
 
 mod acts;
 mod board;
@@ -48,6 +48,8 @@ struct Fleet {
     storage: Arc<Mutex<Storage>>,
     nodes: Vec<SimNode>,
     settings: Arc<Settings>,
+    /// How many nodes a cell has, in a fleet of cells.
+    in_a_cell: usize,
     worst_out: usize,
     ever_out: bool,
     mixed: Option<bounds::Mixed>,
@@ -86,7 +88,7 @@ impl Fleet {
             vote: Span::seconds(240),
             soak: Span::seconds(5),
             at_once: 1 + u32::try_from(random.below(3)).unwrap(),
-            on_halt: if random.chance(2) { OnHalt::Rollback } else { OnHalt::Stop },
+            on_halt: if random.chance(2) && mode != Mode::Cells { OnHalt::Rollback } else { OnHalt::Stop },
             ..Settings::default()
         });
         let luck = random.below(3);
@@ -118,6 +120,7 @@ impl Fleet {
             storage,
             nodes,
             settings,
+            in_a_cell: if mode == Mode::Cells { 1 + usize::try_from(seed % 4).unwrap() } else { 0 },
             worst_out: 0,
             ever_out: false,
             mixed: None,
@@ -154,6 +157,7 @@ impl Fleet {
     fn found(&mut self) {
         let fleet = self.operate(|operator, _| operator.init("simulated", "id").unwrap());
         let mut entries = Vec::new();
+        let in_a_cell = self.in_a_cell;
         for node in &mut self.nodes {
             let name: NodeName = node.name.parse().unwrap();
             let mut board = NodeBoard { chaos: Chaos { until: 0, ..HARSH }, ..node.board() };
@@ -161,6 +165,7 @@ impl Fleet {
             let kept = join(&mut board, &node.disk(), &node.path, &self.settings, newcomer, TRUST).unwrap();
             let instance = kept.own.instance;
             entries.push(cutover::coord::facts::Listed {
+                cell: cell_of(&node.name, in_a_cell),
                 node: name,
                 instance,
                 groups: Vec::new(),
@@ -188,8 +193,9 @@ impl Fleet {
     fn list_all(&self) {
         let entry = |node: &SimNode| {
             let kept = Kept::load(&Disk::default(), &node.path).unwrap().unwrap();
+            let cell = cell_of(&node.name, self.in_a_cell);
             let (node, instance) = (kept.own.node, kept.own.instance);
-            cutover::coord::facts::Listed { node, instance, groups: Vec::new(), key: None }
+            cutover::coord::facts::Listed { node, instance, groups: Vec::new(), cell, key: None }
         };
         let entries: Vec<_> = self.nodes.iter().map(entry).collect();
         self.operate(|operator, _| {
@@ -222,6 +228,7 @@ impl Fleet {
                 node: node.parse().unwrap(),
                 instance: String::new(),
                 groups: Vec::new(),
+                cell: None,
                 key: None,
             };
             operator.write_members(&made, nodes.iter().map(entry).collect()).unwrap()
@@ -314,9 +321,15 @@ impl Fleet {
         if let Some(mixed) = &mut self.mixed {
             mixed.look(self.now.load(Ordering::Relaxed), &self.nodes);
         }
-        if self.settings.mode == Mode::Rolling && self.nodes[number].is_out {
+        if self.settings.mode.takes_turns() && self.nodes[number].is_out {
             let counted = self.nodes.iter().filter(|node| !node.is_waived);
-            let out = counted.filter(|node| node.is_out && !node.is_lost).count();
+            let out = counted.filter(|node| node.is_out && !node.is_lost);
+            let out = match self.settings.mode {
+                Mode::Cells => {
+                    out.map(|node| cell_of(&node.name, self.in_a_cell)).collect::<BTreeSet<_>>().len()
+                }
+                _ => out.count(),
+            };
             self.worst_out = self.worst_out.max(out);
             let (mut most, seed, happened) = (self.settings.at_once as usize, self.seed, self.happened);
             // Whoever has not read a ticket that storage lost takes its place, until its owner has put it back.
@@ -355,6 +368,19 @@ impl Fleet {
             all if all == counted.len() => Came::New,
             _ => Came::Mixed,
         }
+    }
+
+    /// A cell of which some nodes run the new release and some the old one.
+    fn mixed_cell(&self) -> Option<NodeName> {
+        let new = release("2");
+        let mut cells = BTreeMap::<NodeName, BTreeSet<bool>>::new();
+        let is_counted = |node: &&SimNode| !(node.is_lost || node.is_extra || node.is_waived);
+        for node in self.nodes.iter().filter(is_counted) {
+            if let Some(cell) = cell_of(&node.name, self.in_a_cell) {
+                cells.entry(cell).or_default().insert(node.pointer == new);
+            }
+        }
+        cells.into_iter().find(|(_, with)| with.len() > 1).map(|(cell, _)| cell)
     }
 
     fn why(&self) -> String {
@@ -452,6 +478,36 @@ fn rolling(seed: u64, sizes: i64) -> Came {
     came
 }
 
+/// One rollout of cells; what it came to. A halt leaves two releases, each cell on one of them.
+fn cells(seed: u64, sizes: i64) -> Came {
+    let mut random = Random::new(seed ^ 0x5e11);
+    let size = 3 + usize::try_from(random.below(sizes)).unwrap();
+    let mild = 1 << random.below(8);
+    let chaos = Chaos { cut_off: HARSH.cut_off * mild, silence: HARSH.silence * mild, ..HARSH };
+    let mut fleet = Fleet::new(seed, size, Mode::Cells, chaos);
+    for node in &mut fleet.nodes {
+        if random.chance(3 * mild) {
+            node.life.revive(1 + random.below(120));
+        }
+    }
+    let act = fleet.begin(&mut random, 300_000, sizes > SMALL);
+    fleet.run(ALL_ENDED);
+    assert!(fleet.has_outcome(), "seed {seed}: no outcome, {act:?}\n{}", fleet.why());
+    let is_ended = fleet.nodes.iter().all(|node| node.is_extra || node.journal.is_none());
+    assert!(is_ended, "seed {seed}: somebody is stuck, {act:?}\n{}", fleet.why());
+    let mixed = fleet.mixed_cell();
+    assert!(mixed.is_none(), "seed {seed}: cell {mixed:?} is mixed, {act:?}\n{}", fleet.why());
+    let of_nobody = fleet.nodes.iter().find(|node| node.is_extra && node.pointer != release("1"));
+    assert!(of_nobody.is_none(), "seed {seed}: a stranger has switched, {act:?}\n{}", fleet.why());
+    fleet.came()
+}
+
+/// In which cell a node is, by its number, where so many make one.
+fn cell_of(node: &str, in_a_cell: usize) -> Option<NodeName> {
+    let number: usize = node.strip_prefix('n')?.split('-').next()?.parse().ok()?;
+    number.checked_div(in_a_cell).map(|cell| format!("c{cell}").parse().unwrap())
+}
+
 /// The value of a variable that is a number.
 fn number_of(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap())
@@ -516,9 +572,24 @@ fn fleet_simulation_of_two_thousand_rolling_rollouts() {
 }
 
 #[test]
+fn fleets_of_cells_have_few_cells_out_of_service_and_none_mixed() {
+    many(40, SMALL, cells);
+}
+
+#[test]
+#[ignore = "minutes without optimisation: `make test-fleet`"]
+fn fleet_simulation_of_two_thousand_rollouts_of_cells() {
+    many(2_000, 48, cells);
+}
+
+#[test]
 fn one_seed() {
     let Some(seed) = number_of("CUTOVER_SIM_SEED") else { return };
     let sizes = number_of("CUTOVER_SIM_SIZES").map_or(SMALL, |sizes| i64::try_from(sizes).unwrap());
-    let run = if std::env::var_os("CUTOVER_SIM_ROLLING").is_some() { rolling } else { synchronous };
+    let run = match std::env::var("CUTOVER_SIM_MODE").as_deref() {
+        Ok("rolling") => rolling,
+        Ok("cells") => cells,
+        _ => synchronous,
+    };
     eprintln!("{:?}", run(seed, sizes));
 }

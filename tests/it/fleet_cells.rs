@@ -1,0 +1,138 @@
+//! Rollouts of cells, by real processes: the nodes of a cell switch together, and cells take turns.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::fleet::{Fleet, Nodes, calm};
+
+/// Four nodes in two cells: n0 and n1 are `east`, n2 and n3 `west`.
+fn two_cells(settings: &str) -> Fleet {
+    let fleet = Fleet::new(4, "cells", settings);
+    let mut words = vec!["fleet", "members"];
+    for cell in ["n0=east", "n1=east", "n2=west", "n3=west"] {
+        words.extend(["--cell", cell]);
+    }
+    let listed = fleet.run(0, &words);
+    assert_eq!(listed.status.code(), Some(0), "{listed:?}");
+    fleet
+}
+
+fn status(fleet: &Fleet) -> Value {
+    let said = fleet.run(0, &["fleet", "status", "--json"]);
+    serde_json::from_slice(&said.stdout).unwrap_or_else(|_| panic!("{said:?}"))
+}
+
+/// When the members of a cell switched, and reported that all is well, in milliseconds.
+fn moments(status: &Value, cell: &str, key: &str) -> Vec<i64> {
+    let members = status["members"].as_array().unwrap().iter().filter(|member| member["cell"] == cell);
+    let moment = |member: &Value| -> jiff::Timestamp { member[key].as_str().unwrap().parse().unwrap() };
+    members.map(|member| moment(member).as_millisecond()).collect()
+}
+
+#[test]
+fn cells_take_turns_and_each_switches_as_a_whole() {
+    let fleet = two_cells("");
+    fleet.propose("2");
+    let mut pairs = BTreeSet::new();
+    let outcome = fleet.live(|_: &mut Nodes| {
+        let all: Vec<String> = (0..4).map(|number| fleet.active(number)).collect();
+        pairs.insert(all);
+    });
+    assert_eq!(outcome, "kept", "{}", fleet.why());
+    assert_eq!(fleet.all_run(), ["2"]);
+    let status = status(&fleet);
+    let (east, west) = (moments(&status, "east", "switched"), moments(&status, "west", "switched"));
+    for cell in [&east, &west] {
+        assert!((cell[0] - cell[1]).abs() < 4000, "a cell did not switch together: {status:#}");
+    }
+    // One at once: the second began after all of the first were healthy.
+    let (first, second) = if east < west { ("east", &west) } else { ("west", &east) };
+    let healthy = moments(&status, first, "healthy").into_iter().max().unwrap();
+    assert!(second.iter().all(|switched| *switched >= healthy), "{status:#}");
+    let cells: Vec<_> = status["cells"].as_array().unwrap().iter().map(|cell| &cell["state"]).collect();
+    assert_eq!(cells, ["has it", "has it"], "{status:#}");
+}
+
+#[test]
+fn a_cell_that_fails_goes_back_as_a_whole_and_alone() {
+    // `east` is first, by one of its nodes.
+    let fleet = two_cells("waves = [{ nodes = [\"n1\"] }]");
+    for number in 0..4 {
+        fleet.stage(number, "3");
+    }
+    fleet.propose("3");
+    std::fs::write(fleet.path("sick-3"), "").unwrap();
+    assert_eq!(fleet.live(calm), "halted", "{}", fleet.why());
+    let all: Vec<String> = (0..4).map(|number| fleet.active(number)).collect();
+    assert_eq!(all, ["3", "3", "1", "1"], "{}", fleet.why());
+    assert!(fleet.reason().contains("cell west went back: n3 failed"), "{}", fleet.reason());
+    // What a cell has kept it keeps: nobody follows, and nobody goes back.
+    for number in 0..4 {
+        let done = fleet.run(number, &["update"]);
+        assert_eq!(done.status.code(), Some(0), "{done:?}");
+    }
+    let after: Vec<String> = (0..4).map(|number| fleet.active(number)).collect();
+    assert_eq!(after, all, "{}", fleet.why());
+}
+
+#[test]
+fn a_cell_begins_when_all_its_nodes_are_ready_and_nobody_waits_for_it_before() {
+    let fleet = two_cells("");
+    fleet.propose("2");
+    let mut has_waited = false;
+    let outcome = fleet.live(|nodes: &mut Nodes| {
+        let is_west_done = fleet.active(2) == "2" && fleet.active(3) == "2";
+        // n1 comes when the other cell is through.
+        if is_west_done {
+            nodes.off.clear();
+        } else {
+            nodes.off.insert(1);
+            if let Some(mut child) = nodes.running.remove(&1) {
+                child.kill().unwrap();
+                child.wait().unwrap();
+            }
+            has_waited |= fleet.active(0) == "1";
+            assert_eq!(fleet.active(0), "1", "half of a cell has moved: {}", fleet.why());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    });
+    assert_eq!((outcome.as_str(), has_waited), ("kept", true), "{}", fleet.why());
+    assert_eq!(fleet.all_run(), ["2"]);
+}
+
+#[test]
+fn an_operator_brings_the_cell_back_that_is_at_work_and_begins_no_other() {
+    let fleet = two_cells("waves = [{ nodes = [\"n0\"] }]");
+    fleet.propose("2");
+    let mut has_stopped = false;
+    let outcome = fleet.live(|_: &mut Nodes| {
+        if !has_stopped && fleet.active(0) == "2" && fleet.active(1) == "2" {
+            let stopped = fleet.run(0, &["fleet", "abort"]);
+            assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
+            has_stopped = true;
+        }
+    });
+    assert_eq!((outcome.as_str(), has_stopped), ("halted", true), "{}", fleet.why());
+    assert_eq!(fleet.all_run(), ["1"], "{}", fleet.why());
+}
+
+#[test]
+fn what_cannot_move_in_cells_is_said_before_anything_is_proposed() {
+    let fleet = Fleet::new(3, "cells", "");
+    let said = |words: &[&str]| {
+        let done = fleet.run(0, words);
+        (done.status.code(), String::from_utf8_lossy(&done.stderr).into_owned())
+    };
+    let (code, text) = said(&["fleet", "propose", "2"]);
+    assert!(code == Some(1) && text.contains("in no cell: n0, n1, n2"), "{code:?}: {text}");
+    let words = ["fleet", "members", "--cell", "n0=a", "--cell", "n1=a", "--cell", "n2=b"];
+    assert_eq!(said(&words).0, Some(0));
+    let (code, text) = said(&["fleet", "propose", "2", "--only", "n0"]);
+    assert!(code == Some(1) && text.contains("cell a moves as a whole") && text.contains("n1"), "{text}");
+    let (code, text) = said(&["fleet", "members", "--cell", "n9=a"]);
+    assert!(code == Some(1) && text.contains("`n9` is no member"), "{code:?}: {text}");
+    let (code, text) = said(&["fleet", "members", "--cell", "n0"]);
+    assert!(code == Some(2) && text.contains("web-1=ams-2"), "{code:?}: {text}");
+}
