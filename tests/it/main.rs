@@ -52,6 +52,7 @@ mod layers;
 mod lent_keys;
 mod look;
 mod lying;
+mod model_cells;
 mod model_overlap;
 mod model_rolling;
 mod model_synchronous;

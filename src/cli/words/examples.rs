@@ -363,6 +363,10 @@ pub const MORE: &[More] = &[
             ("cutover fleet members", "who is in the list, and who has joined"),
             ("cutover fleet members --all", "the next list is of all that have joined"),
             ("cutover fleet members --remove web-3", "the next list is without this node"),
+            (
+                "cutover fleet members --cell web-3=ams-2",
+                "in the next list this node switches with that cell",
+            ),
         ],
         exit: &[17],
         see: &["cutover-fleet(7)"],

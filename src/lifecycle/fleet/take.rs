@@ -236,6 +236,8 @@ impl Member<'_> {
     fn is_meant(&mut self, rollout: &Rollout, how: How) -> Result<Meant, String> {
         let node = self.node();
         match how {
+            // A cell that was left out moves as a whole, in another rollout, and not node by node.
+            How::Kept if rollout.proposal.cells.contains_key(&node) => return self.keeps_part_of(rollout),
             How::Kept => {}
             How::Partial | How::Halted => return self.keeps_part_of(rollout),
             // As above: nobody takes others out of service by ending it.

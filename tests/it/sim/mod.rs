@@ -325,8 +325,16 @@ impl Fleet {
             let counted = self.nodes.iter().filter(|node| !node.is_waived);
             let out = counted.filter(|node| node.is_out && !node.is_lost);
             let out = match self.settings.mode {
+                // Where a cell keeps the release all its nodes serve, also those that have not read so yet.
                 Mode::Cells => {
-                    out.map(|node| cell_of(&node.name, self.in_a_cell)).collect::<BTreeSet<_>>().len()
+                    let storage = self.storage.lock().unwrap();
+                    let cells: BTreeSet<_> =
+                        out.filter_map(|node| cell_of(&node.name, self.in_a_cell)).collect();
+                    let keeps = |cell: &NodeName| {
+                        let outcome = storage.decided(1, &format!("outcome.{cell}"));
+                        outcome.is_some_and(|text| text.contains("\"keep\""))
+                    };
+                    cells.iter().filter(|cell| !keeps(cell)).count()
                 }
                 _ => out.count(),
             };
