@@ -181,7 +181,7 @@ fn why_not(proposal: &Proposal, number: u64, fleet: &str) -> Option<&'static str
         Some("its lead is too short for its poll and visibility")
     } else if proposal.mode == Mode::Independent {
         Some("it has no mode")
-    } else if (proposal.mode == Mode::Cells) != !proposal.cells.is_empty()
+    } else if (proposal.mode == Mode::Cells) == proposal.cells.is_empty()
         || (proposal.mode == Mode::Cells && !members.iter().all(|node| proposal.cells.contains_key(*node)))
     {
         Some("it does not name the cells of its members")

@@ -5,6 +5,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use cutover::coord::facts::{self, Fact, names};
+use cutover::coord::look::{Signer, seal_signed};
+use cutover::lifecycle::fleet::KeyFile;
+use cutover::types::Digest;
+
 use super::fleet::{Fleet, Nodes, calm};
 
 /// Four nodes in two cells: n0 and n1 are `east`, n2 and n3 `west`.
@@ -135,4 +140,40 @@ fn what_cannot_move_in_cells_is_said_before_anything_is_proposed() {
     assert!(code == Some(1) && text.contains("`n9` is no member"), "{code:?}: {text}");
     let (code, text) = said(&["fleet", "members", "--cell", "n0"]);
     assert!(code == Some(2) && text.contains("web-1=ams-2"), "{code:?}: {text}");
+}
+
+#[test]
+fn a_signed_turn_is_taken_by_a_node_of_the_cell_and_by_nobody_else() {
+    let fleet = two_cells("facts = \"signed\"");
+    fleet.propose("2");
+    // A node of the other cell takes a turn for `east`, which would have it out of service for ever.
+    let proposal = std::fs::read(fleet.share().join(names::proposal(1))).unwrap();
+    let path = fleet.decision(1, "t.0000");
+    let ticket = Fact::Ticket(facts::Ticket {
+        rollout: 1,
+        proposal: Digest::of(&proposal),
+        ticket: 0,
+        node: "east".parse().unwrap(),
+        instance: String::new(),
+        back: false,
+        open: vec![],
+        failed: 0,
+        good: vec![0],
+    });
+    let name = path.strip_prefix(fleet.share()).unwrap().to_str().unwrap().to_owned();
+    let key = KeyFile(fleet.root(2).join(".cutover/fleet.key"));
+    std::fs::write(&path, seal_signed(&name, &ticket, Some(&key as &dyn Signer)).unwrap()).unwrap();
+    let mut looks = 0;
+    let outcome = fleet.live(|_: &mut Nodes| {
+        looks += 1;
+        // The place that it holds is nobody's, until an operator says so.
+        if looks < 30 {
+            assert_eq!(fleet.all_run(), ["1"], "{}", fleet.why());
+        } else if looks == 30 {
+            let waived = fleet.run(0, &["fleet", "waive", "--ticket", "0"]);
+            assert_eq!(waived.status.code(), Some(0), "{waived:?}");
+        }
+    });
+    assert_eq!(outcome, "kept", "{}", fleet.why());
+    assert_eq!(fleet.all_run(), ["2"]);
 }

@@ -14,6 +14,7 @@ use crate::coord::NodeName;
 use crate::coord::board::{Listed as Names, Read};
 use crate::coord::facts::{Fleet, Listed, names};
 use crate::coord::look::Trust;
+use crate::coord::name::CellName;
 use crate::coord::operate::{self, Operator};
 use crate::lifecycle::fleet::{KeyFile, Member, Newcomer, join as join_fleet, new_id, own_key};
 use crate::sys::clock::SystemClock;
@@ -73,6 +74,19 @@ pub fn join(context: &Context) -> Result<u8, Error> {
     Ok(0)
 }
 
+/// Puts members in cells, as an operator wants.
+fn put_in_cells(entries: &mut [Listed], cells: &[(NodeName, CellName)]) -> Result<(), Error> {
+    for (node, cell) in cells {
+        match entries.iter_mut().find(|entry| entry.node == *node) {
+            Some(entry) => entry.cell = Some(cell.clone()),
+            None => {
+                return Err(operate::Error::Refused(format!("`{node}` is no member of the fleet")).into());
+            }
+        }
+    }
+    Ok(())
+}
+
 /// `fleet members`
 pub fn members(context: &Context, args: &MembersArgs) -> Result<u8, Error> {
     let name = settings(context)?.name.clone();
@@ -109,16 +123,7 @@ pub fn members(context: &Context, args: &MembersArgs) -> Result<u8, Error> {
             if let Some(stranger) = args.add.iter().find(|node| !is_listed(node)) {
                 return Err(operate::Error::Refused(format!("`{stranger}` has not joined the fleet")).into());
             }
-            for (node, cell) in &args.cell {
-                match entries.iter_mut().find(|entry| entry.node == *node) {
-                    Some(entry) => entry.cell = Some(cell.clone()),
-                    None => {
-                        return Err(
-                            operate::Error::Refused(format!("`{node}` is no member of the fleet")).into()
-                        );
-                    }
-                }
-            }
+            put_in_cells(&mut entries, &args.cell)?;
             entries.sort_by(|one, other| one.node.cmp(&other.node));
             let mut written = operator.write_members(&fleet, entries)?;
             // Where the storage went back in time, nobody believes a list older than one that was seen.

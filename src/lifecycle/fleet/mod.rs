@@ -10,6 +10,7 @@ mod deadlines;
 mod follows;
 mod join;
 mod keys;
+mod meant;
 mod moved;
 mod own;
 mod promise;

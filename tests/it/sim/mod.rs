@@ -9,10 +9,11 @@ mod bounds;
 mod chaos;
 mod growth;
 mod node;
+mod runs;
 mod stories;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cutover::coord::facts::Wanted;
@@ -426,178 +427,8 @@ const HARSH: Chaos = Chaos {
     stale_ms: 4_000,
 };
 
-/// One synchronous rollout with everything that can happen; what it came to.
-fn synchronous(seed: u64, sizes: i64) -> Came {
-    let mut random = Random::new(seed ^ 0xabcd);
-    let size = 3 + usize::try_from(random.below(sizes)).unwrap();
-    // Some runs are harsh, some are nearly calm: else no rollout would ever be kept.
-    let mild = 1 << random.below(8);
-    let scale = |once_in: u64| once_in * mild;
-    let chaos = Chaos {
-        cut_off: scale(HARSH.cut_off),
-        silence: scale(HARSH.silence),
-        late_create: scale(HARSH.late_create),
-        full: scale(HARSH.full),
-        torn: scale(HARSH.torn),
-        ..HARSH
-    };
-    let mut fleet = Fleet::new(seed, size, Mode::Synchronous, chaos);
-    for node in &mut fleet.nodes {
-        if random.chance(3 * mild) {
-            node.life.revive(1 + random.below(120));
-        }
-    }
-    let act = fleet.begin(&mut random, 120_000, sizes > SMALL);
-    fleet.run(ALL_ENDED);
-    let came = fleet.came();
-    assert!(fleet.has_outcome(), "seed {seed}: no outcome\n{}", fleet.why());
-    let is_ended = fleet.nodes.iter().all(|node| node.is_extra || node.journal.is_none());
-    assert!(is_ended, "seed {seed}: somebody is stuck, {act:?}\n{}", fleet.why());
-    assert!(came != Came::Mixed, "seed {seed}: mixed, {act:?}\n{}", fleet.why());
-    let of_nobody = fleet.nodes.iter().find(|node| node.is_extra && node.pointer != release("1"));
-    assert!(of_nobody.is_none(), "seed {seed}: a stranger has switched, {act:?}\n{}", fleet.why());
-    came
-}
-
-/// One rolling rollout; what it came to. A halt leaves two releases, which is what a halt is for.
-fn rolling(seed: u64, sizes: i64) -> Came {
-    let mut random = Random::new(seed ^ 0x1234);
-    let size = 3 + usize::try_from(random.below(sizes)).unwrap();
-    let mild = 1 << random.below(8);
-    let chaos = Chaos { cut_off: HARSH.cut_off * mild, silence: HARSH.silence * mild, ..HARSH };
-    let mut fleet = Fleet::new(seed, size, Mode::Rolling, chaos);
-    for node in &mut fleet.nodes {
-        if random.chance(3 * mild) {
-            node.life.revive(1 + random.below(120));
-        }
-    }
-    let act = fleet.begin(&mut random, 300_000, sizes > SMALL);
-    fleet.run(ALL_ENDED);
-    assert!(fleet.has_outcome(), "seed {seed}: no outcome, {act:?}\n{}", fleet.why());
-    let is_ended = fleet.nodes.iter().all(|node| node.is_extra || node.journal.is_none());
-    assert!(is_ended, "seed {seed}: somebody is stuck, {act:?}\n{}", fleet.why());
-    let came = fleet.came();
-    let outcome = fleet.storage.lock().unwrap().decided(1, "outcome").unwrap_or_default();
-    // A person undoes it where storage, or who a node is, was lost on the way.
-    let is_let_go = matches!(act, Some(Act::Restore | Act::Rot | Act::Clone | Act::Replace));
-    if outcome.contains("\"halted\"") && !is_let_go && fleet.settings.on_halt == OnHalt::Rollback {
-        assert_eq!(came, Came::Old, "seed {seed}: halted, and not undone\n{}", fleet.why());
-    }
-    came
-}
-
-/// One rollout of cells; what it came to. A halt leaves two releases, each cell on one of them.
-fn cells(seed: u64, sizes: i64) -> Came {
-    let mut random = Random::new(seed ^ 0x5e11);
-    let size = 3 + usize::try_from(random.below(sizes)).unwrap();
-    let mild = 1 << random.below(8);
-    let chaos = Chaos { cut_off: HARSH.cut_off * mild, silence: HARSH.silence * mild, ..HARSH };
-    let mut fleet = Fleet::new(seed, size, Mode::Cells, chaos);
-    for node in &mut fleet.nodes {
-        if random.chance(3 * mild) {
-            node.life.revive(1 + random.below(120));
-        }
-    }
-    let act = fleet.begin(&mut random, 300_000, sizes > SMALL);
-    fleet.run(ALL_ENDED);
-    assert!(fleet.has_outcome(), "seed {seed}: no outcome, {act:?}\n{}", fleet.why());
-    let is_ended = fleet.nodes.iter().all(|node| node.is_extra || node.journal.is_none());
-    assert!(is_ended, "seed {seed}: somebody is stuck, {act:?}\n{}", fleet.why());
-    let mixed = fleet.mixed_cell();
-    assert!(mixed.is_none(), "seed {seed}: cell {mixed:?} is mixed, {act:?}\n{}", fleet.why());
-    let of_nobody = fleet.nodes.iter().find(|node| node.is_extra && node.pointer != release("1"));
-    assert!(of_nobody.is_none(), "seed {seed}: a stranger has switched, {act:?}\n{}", fleet.why());
-    fleet.came()
-}
-
 /// In which cell a node is, by its number, where so many make one.
 fn cell_of(node: &str, in_a_cell: usize) -> Option<NodeName> {
     let number: usize = node.strip_prefix('n')?.split('-').next()?.parse().ok()?;
     number.checked_div(in_a_cell).map(|cell| format!("c{cell}").parse().unwrap())
-}
-
-/// The value of a variable that is a number.
-fn number_of(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().unwrap())
-}
-
-/// So many rollouts, from the seed `CUTOVER_SIM_FIRST` on; `CUTOVER_SIM_COUNT` of them where it is set.
-fn many(count: u64, sizes: i64, run: fn(u64, i64) -> Came) {
-    let first = number_of("CUTOVER_SIM_FIRST").unwrap_or(1);
-    let count = number_of("CUTOVER_SIM_COUNT").filter(|_| sizes > SMALL).unwrap_or(count);
-    let (next, done) = (AtomicU64::new(first), AtomicU64::new(0));
-    let (came, failed) = (Mutex::new(BTreeMap::new()), Mutex::new(BTreeSet::new()));
-    let work = || {
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= first + count {
-                return;
-            }
-            // The others go on: where one seed fails, which ones do tells more.
-            match std::panic::catch_unwind(|| run(seed, sizes)) {
-                Ok(result) => *came.lock().unwrap().entry(result).or_insert(0) += 1,
-                Err(_) => drop(failed.lock().unwrap().insert(seed)),
-            }
-            if (done.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(500) {
-                eprintln!(
-                    "until seed {seed}: {:?}, failed {:?}",
-                    came.lock().unwrap(),
-                    failed.lock().unwrap()
-                );
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        scope.spawn(work);
-        scope.spawn(work);
-    });
-    let (came, failed) = (came.into_inner().unwrap(), failed.into_inner().unwrap());
-    eprintln!("{count} rollouts from seed {first}: {came:?}");
-    assert!(failed.is_empty(), "of {count} rollouts from seed {first} these seeds failed: {failed:?}");
-    assert!(came.len() > 1, "all came out the same: {came:?}");
-}
-
-#[test]
-fn synchronous_fleets_end_on_one_release() {
-    many(60, SMALL, synchronous);
-}
-
-#[test]
-#[ignore = "minutes without optimisation: `make test-fleet`"]
-fn fleet_simulation_of_ten_thousand_synchronous_rollouts() {
-    many(10_000, 48, synchronous);
-}
-
-#[test]
-fn rolling_fleets_have_few_out_of_service_and_end() {
-    many(40, SMALL, rolling);
-}
-
-#[test]
-#[ignore = "minutes without optimisation: `make test-fleet`"]
-fn fleet_simulation_of_two_thousand_rolling_rollouts() {
-    many(2_000, 48, rolling);
-}
-
-#[test]
-fn fleets_of_cells_have_few_cells_out_of_service_and_none_mixed() {
-    many(40, SMALL, cells);
-}
-
-#[test]
-#[ignore = "minutes without optimisation: `make test-fleet`"]
-fn fleet_simulation_of_two_thousand_rollouts_of_cells() {
-    many(2_000, 48, cells);
-}
-
-#[test]
-fn one_seed() {
-    let Some(seed) = number_of("CUTOVER_SIM_SEED") else { return };
-    let sizes = number_of("CUTOVER_SIM_SIZES").map_or(SMALL, |sizes| i64::try_from(sizes).unwrap());
-    let run = match std::env::var("CUTOVER_SIM_MODE").as_deref() {
-        Ok("rolling") => rolling,
-        Ok("cells") => cells,
-        _ => synchronous,
-    };
-    eprintln!("{:?}", run(seed, sizes));
 }
