@@ -179,17 +179,7 @@ fn show(
     if why {
         lines.extend(page.why.clone());
     }
-    let members: Vec<Value> = page
-        .account
-        .members
-        .iter()
-        .zip(&seen)
-        .map(|(entry, seen)| {
-            let mut value = serde_json::to_value(entry).unwrap_or_default();
-            value["seen_s"] = json!(seen);
-            value
-        })
-        .collect();
+    let members: Vec<Value> = page.account.members.iter().zip(&seen).map(member_value).collect();
     let mut value = json!({
         "api_version": 1, "fleet": fleet, "rollout": rollout.number, "mode": mode,
         "version": proposal.release.version, "digest": proposal.release.digest,
@@ -204,6 +194,13 @@ fn show(
         value["cells"] = page.cells.iter().map(CellLine::value).collect();
     }
     Ok(Shown { value, text: lines.join("\n"), has_ended: end.is_some() })
+}
+
+/// A member, and how many seconds ago it was heard of.
+fn member_value((entry, seen): (&Entry, &Option<i64>)) -> Value {
+    let mut value = serde_json::to_value(entry).unwrap_or_default();
+    value["seen_s"] = json!(seen);
+    value
 }
 
 /// What each member said last; nothing: never heard of.
