@@ -13,6 +13,7 @@ import time
 import traceback
 
 from fleet_app import Fleet
+from fleet_cells import keeps_failure_in_its_cell, moves_cell_by_cell
 from fleet_day import can_be_spoken_to
 from lab import Failed, Lab, eventually
 from pinger import Pinger
@@ -366,7 +367,8 @@ def started(node, version):
 SCENARIOS = [switches_together, goes_back_together, dies_before_it_holds, dies_before_the_switch, dies_after_the_switch,
              holds_while_storage_hangs, goes_back_by_hand_while_storage_hangs, learns_the_outcome_by_hand,
              takes_one_of_two_proposals, refuses_a_wrong_clock, never_overlaps, rolls_few_at_once, halts_after_failures,
-             rehearses_before_it_votes, rehearses_before_its_turn, can_be_spoken_to]
+             rehearses_before_it_votes, rehearses_before_its_turn, moves_cell_by_cell,
+             keeps_failure_in_its_cell, can_be_spoken_to]
 SHORT = [switches_together, goes_back_together, dies_before_it_holds]
 
 
