@@ -136,6 +136,12 @@ fn what_cannot_move_in_cells_is_said_before_anything_is_proposed() {
     assert_eq!(said(&words).0, Some(0));
     let (code, text) = said(&["fleet", "propose", "2", "--only", "n0"]);
     assert!(code == Some(1) && text.contains("cell a moves as a whole") && text.contains("n1"), "{text}");
+    // An older cutover would take the proposal for damaged, and its cell would never be ready.
+    let alive = fleet.share().join("nodes/n2/alive");
+    let text = std::fs::read_to_string(&alive).unwrap();
+    std::fs::write(&alive, text.replace("\"knows\":[\"cells\"]", "\"knows\":[]")).unwrap();
+    let (code, text) = said(&["fleet", "propose", "2"]);
+    assert!(code == Some(1) && text.contains("does not know `mode = \"cells\"`: n2"), "{code:?}: {text}");
     let (code, text) = said(&["fleet", "members", "--cell", "n9=a"]);
     assert!(code == Some(1) && text.contains("`n9` is no member"), "{code:?}: {text}");
     let (code, text) = said(&["fleet", "members", "--cell", "n0"]);
