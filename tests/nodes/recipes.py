@@ -9,8 +9,9 @@ import pathlib
 import re
 import shutil
 import sys
+import tempfile
 
-from lab import Failed, Lab, eventually
+from lab import Failed, Lab, call, eventually
 
 DOCS = pathlib.Path("docs")
 UNIT = """
@@ -30,6 +31,38 @@ page = open(__file__.replace("wsgi.py", "page.txt"), "rb").read()
 def application(environment, start):
     start("200 OK", [])
     return [page]
+"""
+SHOP_JAVA = """
+import com.sun.net.httpserver.HttpServer;
+import java.net.InetSocketAddress;
+public class Shop {
+    public static void main(String[] words) throws Exception {
+        byte[] page = Shop.class.getResourceAsStream("/page.txt").readAllBytes();
+        HttpServer server = HttpServer.create(new InetSocketAddress("127.0.0.1", 8080), 0);
+        server.createContext("/", exchange -> {
+            exchange.sendResponseHeaders(200, page.length);
+            exchange.getResponseBody().write(page);
+            exchange.close();
+        });
+        server.start();
+    }
+}
+"""
+SHOP_GO = """
+package main
+
+import (
+	_ "embed"
+	"net/http"
+)
+
+//go:embed page.txt
+var page []byte
+
+func main() {
+	http.HandleFunc("/", func(answer http.ResponseWriter, _ *http.Request) { answer.Write(page) })
+	http.ListenAndServe("127.0.0.1:8080", nil)
+}
 """
 NGINX = """
 user www-data;
@@ -181,6 +214,65 @@ def python(node):
     return None
 
 
+JAVA_AND_GO = "Java, Go and other programs in one file"
+
+
+def java(node):
+    """Java: a jar, started by the node's java; a small change of a large jar that is not compressed is a small fetch"""
+    found = shutil.which("java") and shutil.which("jar")
+    if not found:
+        return "SKIPPED: no JDK on this machine"
+    home = pathlib.Path(found).resolve().parent.parent
+    node.copy(home, home)
+    for settings in pathlib.Path("/etc").glob("java-*-openjdk"):
+        node.copy(settings, settings)
+    node.call("ln", "-sf", home / "bin/java", "/usr/bin/java")
+    recipe = Recipe(node, JAVA_AND_GO)
+    packed = re.search(r"`jar (--no-compress)`", recipe.text).group(1)
+    recipe.configure()
+    with tempfile.TemporaryDirectory() as name:
+        work = pathlib.Path(name)
+        (work / "Shop.java").write_text(SHOP_JAVA)
+        call("javac", "-d", work / "classes", work / "Shop.java")
+        (work / "classes/library").write_bytes(os.urandom(8 << 20))
+        for version in ["2.4.1", "2.4.2"]:
+            (work / "classes/page.txt").write_text(f"UP: this is {version}\n")
+            call("jar", "--create", packed, "--file", work / "shop.jar", "--main-class", "Shop", "-C", work / "classes", ".")
+            node.copy(work / "shop.jar", "/srv/source/build/shop.jar")
+            recipe.shell(version)
+            if version == "2.4.2":
+                told = recipe.type(f"cutover update shop-{version}.tar.zst --allow-unsigned --dry-run")
+                print(f"      {told.strip()}", flush=True)
+            recipe.update(version)
+            recipe.serves("http://127.0.0.1:8080/", f"UP: this is {version}")
+    node.call("systemctl", "disable", "-q", "--now", "shop.service")
+    return None
+
+
+def go(node):
+    """Go: one program that asks nothing of the node"""
+    if not shutil.which("go"):
+        return "SKIPPED: no Go on this machine"
+    recipe = Recipe(node, JAVA_AND_GO)
+    start = re.search(r"`ExecStart=(/srv/shop/current/[^`]*)`", recipe.text).group(1)
+    build = re.search(r"`(CGO_ENABLED=0 go build)`", recipe.text).group(1)
+    recipe.configure()
+    node.write("/etc/systemd/system/shop.service", UNIT.format(start=start))
+    node.call("systemctl", "daemon-reload")
+    with tempfile.TemporaryDirectory() as name:
+        work = pathlib.Path(name)
+        (work / "go.mod").write_text("module shop\n")
+        (work / "shop.go").write_text(SHOP_GO)
+        for version in ["2.4.1", "2.4.2"]:
+            (work / "page.txt").write_text(f"UP: this is {version}\n")
+            call("sh", "-c", f"cd {work} && GOCACHE={work}/cache GOFLAGS=-mod=mod {build} -o shop .")
+            node.copy(work / "shop", "/srv/source/build/shop")
+            recipe.shell(version)
+            recipe.update(version)
+            recipe.serves("http://127.0.0.1:8080/", f"UP: this is {version}")
+    node.call("systemctl", "disable", "-q", "--now", "shop.service")
+
+
 def static(node):
     """static files behind nginx: the pointer moves, nothing is restarted"""
     recipe = Recipe(node, "Static files behind nginx")
@@ -236,7 +328,7 @@ def migration(node):
         recipe.update(version)
 
 
-RECIPES = [node_js, leaving, python, static, php, migration]
+RECIPES = [node_js, leaving, python, java, go, static, php, migration]
 
 
 def main(image, name, cutover, *words):
