@@ -32,6 +32,12 @@ install -D -m 755 packaging/web-hook "$root/share/doc/cutover/examples/web-hook"
 for document in README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs/*.md docs/decisions/*.md docs/images/*; do
     install -D -m 644 "$document" "$root/share/doc/cutover/$document"
 done
+# Documents lead to these by their places in the tree.
+for file in examples/ci/*; do
+    mode=644
+    [ ! -x "$file" ] || mode=755
+    install -D -m "$mode" "$file" "$root/share/doc/cutover/$file"
+done
 for schema in status progress; do
     install -D -m 644 "docs/$schema.schema.json" "$root/share/cutover/$schema.schema.json"
 done

@@ -8,6 +8,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/src"
 cp -r docs "$work/src/docs"
+mkdir "$work/src/examples"
+cp -r examples/ci "$work/src/examples/"
 cp README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md "$work/src/"
 chapter() { printf -- '- [%s](%s)\n' "$(sed -n 's/^# //p' "$1" | head -n 1)" "$1"; }
 {
@@ -38,4 +40,5 @@ default-theme = "light"
 preferred-dark-theme = "navy"
 END
 mdbook build "$work"
+if command -v python3 >/dev/null; then python3 tests/site.py "$out"; fi
 echo "$out/index.html"

@@ -23,6 +23,16 @@ for unit in cutover@.service cutover@.timer cutover-recover@.service; do
     [ -e "$root/usr/lib/systemd/system/$unit" ] || fail "$unit is missing"
 done
 
+# Its documents lead to each other, not out of the package.
+find "$root/usr/share/doc/cutover" -name '*.md' | while read -r page; do
+    # Without blocks of code, and without addresses.
+    # shellcheck disable=SC2016  # these are backticks of Markdown
+    sed '/^```/,/^```/d' "$page" | grep -o ']([^):#]*[)#]' | sed 's/^](//; s/[)#]$//' | grep -v '^$' | while read -r link; do
+        [ -e "$(dirname "$page")/$link" ] || echo "$(basename "$page") leads to $link"
+    done
+done >"$work/dead"
+[ ! -s "$work/dead" ] || { cat "$work/dead" >&2; fail "links of the package's documents lead nowhere"; }
+
 # An application, installed from an archive by hand.
 mkdir -p "$root/srv/shop" "$root/tmp/build"
 echo 1.0.0 >"$root/tmp/build/VERSION"
