@@ -5,6 +5,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
+
 use super::{Error, Store};
 use crate::sys::disk::{self, Context, Disk};
 use crate::sys::{inode, open};
@@ -102,6 +105,9 @@ impl Store {
         if inode::of(&directory).context("look at", root)?.is_fixed {
             let why = "it is immutable or append-only: `chattr -i -a` lets `current` move again".to_owned();
             return Err(Error::Root { root: root.to_owned(), why });
+        }
+        if access(root, AccessFlags::W_OK) == Err(Errno::EROFS) {
+            return Err(disk::Error::new("write to", root, Errno::EROFS).into());
         }
         Ok(())
     }

@@ -294,3 +294,31 @@ fn a_repair_tells_who_still_runs_from_the_tree_that_was_replaced() {
     let who = format!("process {} still runs from the tree that was replaced", sleeper.id());
     assert!(told.contains(&who) && told.contains("restart"), "{told}");
 }
+
+#[test]
+fn what_would_happen_on_a_read_only_file_system_is_what_happens() {
+    let Some(place) = Place::new("what_would_happen_on_a_read_only_file_system_is_what_happens", "ext4")
+    else {
+        return;
+    };
+    for version in ["1", "2"] {
+        place.update(version, &[]);
+    }
+    let remount = |how: &str| {
+        let options = format!("remount,{how}");
+        let done = Command::new("mount").args(["-o", &options]).arg(place.mounted.path()).status();
+        assert!(done.unwrap().success());
+    };
+    remount("ro");
+    for words in [&["rollback", "--check"][..], &["rollback"], &["config", "check"]] {
+        let told = place.run(words);
+        let said = text(&told.stderr);
+        assert_eq!(told.status.code(), Some(1), "{words:?}: {said}");
+        assert!(
+            said.contains("Read-only") && said.contains("make the file system writable"),
+            "{words:?}: {said}"
+        );
+    }
+    remount("rw");
+    assert_eq!(place.run(&["rollback"]).status.code(), Some(0));
+}
