@@ -454,12 +454,24 @@ fn tool(program: &str, arguments: impl IntoIterator<Item = OsString>, limit: Dur
     process::run(&command)
 }
 
+/// What a tool said of its failure.
+fn answer_of(outcome: &Outcome) -> String {
+    reason(&outcome.text()).unwrap_or_else(|| outcome.summary())
+}
+
+/// Of what systemctl says when a job fails, the sentence with the cause: the last one only tells where to read more, and that is
+/// quoted beside it.
+fn reason(text: &str) -> Option<String> {
+    let line = text.lines().find(|line| line.starts_with("Job for ") && line.contains(" failed"))?;
+    Some(line.trim_end_matches('.').to_owned())
+}
+
 fn done(action: &'static str, subject: &str, outcome: &Outcome) -> Result<String, Error> {
     match outcome.end {
         End::Exited(0) => Ok(outcome.text()),
         End::TimedOut(limit) => Err(Error::TimedOut { action, subject: subject.to_owned(), limit }),
         End::Exited(_) | End::Signalled(_) | End::Stopped | End::CannotStart(_) => {
-            Err(Error::Refused { action, subject: subject.to_owned(), answer: outcome.summary() })
+            Err(Error::Refused { action, subject: subject.to_owned(), answer: answer_of(outcome) })
         }
     }
 }
@@ -526,5 +538,14 @@ mod tests {
             assert_eq!(message_of(&line(field), &["bb".into()]).as_deref(), Some("bye"));
         }
         assert_eq!(message_of(r#"{"MESSAGE":[1,2]}"#, &[]), None);
+    }
+
+    #[test]
+    fn of_a_failed_job_the_cause_is_told_and_not_where_to_read() {
+        let said = "Job for a.service failed because the control process exited with error code.\n\
+                    See \"systemctl status a.service\" and \"journalctl -xeu a.service\" for details.\n";
+        let cause = "Job for a.service failed because the control process exited with error code";
+        assert_eq!(reason(said).as_deref(), Some(cause));
+        assert_eq!(reason("Failed to stop a.service: Unit a.service not loaded.\n"), None);
     }
 }
