@@ -121,13 +121,18 @@ fn look(unit: &str) -> Result<Found, String> {
     let mut pids = pids_of(properties.get("ControlGroup"));
     pids.extend(properties.get("MainPID").parse().ok().filter(|pid: &u32| *pid > 0));
     let listens = listening(&pids);
+    let directory = directory_of(&properties, &pids);
+    let mut state: Vec<_> =
+        properties.words("StateDirectory").map(|name| Path::new("/var/lib").join(name)).collect();
+    let named = data_of(&words_of(properties.get("ExecStart")), directory.as_deref(), Path::is_dir);
+    state.extend(named.into_iter().filter(|path| !state.contains(path)).collect::<Vec<_>>());
     let sockets = properties.words("TriggeredBy").filter(|unit| unit.ends_with(".socket")).map(str::to_owned);
     Ok(Found {
         unit: unit.to_owned(),
         is_active: properties.get("ActiveState") == "active",
         user: Some(properties.get("User")).filter(|user| !user.is_empty()).map(str::to_owned),
-        directory: directory_of(&properties, &pids),
-        state: properties.words("StateDirectory").map(|name| Path::new("/var/lib").join(name)).collect(),
+        directory,
+        state,
         page: listens.iter().find_map(|address| page_of(*address)),
         listens,
         can_reload: !properties.get("ExecReload").is_empty(),
@@ -148,6 +153,17 @@ fn directory_of(properties: &Properties, pids: &[u32]) -> Option<PathBuf> {
 /// Paths in `{ path=/srv/shop/current/bin/shop ; argv[]=/srv/shop/current/bin/shop --port 80 ; … }`.
 fn words_of(command: &str) -> Vec<&str> {
     command.split([' ', ';', '=']).filter(|word| word.starts_with('/')).collect()
+}
+
+/// Directories that a command line names beside the application's own tree: `--data /srv/shop/data`.
+fn data_of(words: &[&str], tree: Option<&Path>, is_directory: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
+    let is_beside = |path: &Path| tree.is_none_or(|tree| !path.starts_with(tree) && !tree.starts_with(path));
+    let may_hold_data = |path: &Path| is_own(path) || path.starts_with("/var/lib/");
+    let paths = words.iter().map(Path::new);
+    paths
+        .filter(|path| may_hold_data(path) && is_beside(path) && is_directory(path))
+        .map(Path::to_owned)
+        .collect()
 }
 
 fn is_own(path: &Path) -> bool {
@@ -221,7 +237,7 @@ fn missing(found: &Found) -> Vec<String> {
     }
     if found.state.is_empty() {
         missing
-            .push("a directory of data (`StateDirectory=`): if it writes any, see docs/data.md".to_owned());
+            .push("a directory of data (`StateDirectory=`, or on its command line): if it writes any, see docs/data.md".to_owned());
     }
     missing.push("where releases come from, and who signs them: `[source]`".to_owned());
     missing
@@ -356,6 +372,12 @@ mod tests {
             "{ path=/usr/bin/node ; argv[]=/usr/bin/node /opt/shop/server.js --port=80 ; ignore_errors=no }";
         let own: Vec<_> = words_of(command).into_iter().filter(|word| is_own(Path::new(word))).collect();
         assert_eq!(own, ["/opt/shop/server.js"]);
+        let command = "{ argv[]=/srv/shop/current/bin/shop --data=/srv/shop/data --tree /srv/shop/current/x --log /var/log/shop \
+                       --db /var/lib/shop /srv/shop }";
+        let tree = Some(Path::new("/srv/shop/current"));
+        let data = ["/srv/shop/data", "/var/lib/shop"].map(PathBuf::from);
+        assert_eq!(data_of(&words_of(command), tree, |_| true), data);
+        assert!(data_of(&words_of(command), tree, |_| false).is_empty(), "what is not there is no directory");
         assert!(
             !is_own(Path::new("/usr/bin/node"))
                 && !is_own(Path::new("/srv"))
