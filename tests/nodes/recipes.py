@@ -100,7 +100,8 @@ class Recipe:
     def __init__(self, node, heading):
         self.node = node
         self.text, self.blocks = section("recipes.md", heading)
-        for place in ["/srv/shop", "/srv/site", "/srv/source", "/etc/cutover/shop.toml", "/etc/cutover/site.toml"]:
+        for place in ["/srv/shop", "/srv/site", "/srv/source", "/etc/cutover/shop.toml", "/etc/cutover/site.toml",
+                      "/etc/cutover/shop.toml.d", "/etc/cutover/site.toml.d"]:
             node.call("rm", "-rf", place)
         node.call("mkdir", "-p", "/srv/shop", "/srv/site", "/srv/source", "/etc/cutover")
 
@@ -121,6 +122,8 @@ class Recipe:
     def configure(self, app="shop"):
         settings = self.block("toml")
         self.node.write(f"/etc/cutover/{app}.toml", settings)
+        # How long a trial lasts is no part of a recipe.
+        self.node.write(f"/etc/cutover/{app}.toml.d/quick.toml", '[health]\nmin_healthy = "2s"\n')
         start = re.search(r"ExecStart=(.*)", self.text)
         if start and "[Service]" not in self.text:
             self.node.write("/etc/systemd/system/shop.service", UNIT.format(start=start.group(1).strip()))
