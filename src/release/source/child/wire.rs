@@ -224,11 +224,16 @@ impl<R: Read> Until<R> {
 
 impl<R: Read> Read for Until<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let late =
+            || io::Error::new(io::ErrorKind::TimedOut, "the process that reads the source takes too long");
         if Instant::now() >= self.until {
-            let text = "the process that reads the source takes too long";
-            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+            return Err(late());
         }
-        self.from.read(buffer)
+        // A socket's own limit is told as if it were asked not to wait.
+        self.from.read(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => late(),
+            _ => error,
+        })
     }
 }
 
@@ -295,6 +300,11 @@ mod tests {
         };
         assert_eq!(read(Duration::from_secs(60)), Ok(20));
         assert_eq!(read(Duration::ZERO), Err(io::ErrorKind::TimedOut));
+        // It stands still.
+        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let error = Until::new(ours, Duration::from_secs(60)).read(&mut [0]).unwrap_err();
+        assert!(error.to_string().contains("takes too long"), "{error}");
     }
 
     #[test]
