@@ -300,9 +300,7 @@ fn resume(context: &Context, node: &Node<'_>, locally: &Locally<'_>) -> Result<O
     let lock = node.lock()?;
     match node.recover(lock, locally)? {
         None => Ok(None),
-        Some(Ended::Finished(record))
-            if end_of(&record).is_some_and(|end| end.exit_code == 0 || end.is_undone()) =>
-        {
+        Some(Ended::Finished(record)) if end_of(&record).is_some_and(|end| end.leaves_more_to_do()) => {
             Ok(None)
         }
         Some(ended) => conclude(context, node, Ok(ended)).map(Some),

@@ -124,8 +124,12 @@ soak = "0s"
 
     /// A decision about the rollout of this number, whether it is there or not.
     pub fn decision(&self, number: u64, gate: &str) -> PathBuf {
-        let proposal = std::fs::read(self.share().join(names::proposal(number))).unwrap_or_default();
-        self.share().join(names::Decisions { rollout: number, proposal: Digest::of(&proposal) }.gate(gate))
+        let path = self.share().join(names::proposal(number));
+        let proposal = Digest::of(&std::fs::read(&path).unwrap_or_default());
+        let decisions = names::Decisions { rollout: number, proposal };
+        // In a directory of the format before, decisions stand beside the proposal.
+        let is_flat = path.exists() && !self.share().join(decisions.directory()).exists();
+        if is_flat { path.with_extension(gate) } else { self.share().join(decisions.gate(gate)) }
     }
 
     /// Each node reaches the shared directory over a link of its own, so that it can be cut off alone.

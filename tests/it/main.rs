@@ -33,6 +33,7 @@ mod fleet;
 mod fleet_cells;
 mod fleet_edges;
 mod fleet_fire;
+mod fleet_follow;
 mod fleet_known;
 mod fleet_losses;
 mod fleet_member;

@@ -35,6 +35,13 @@ impl End {
     pub fn is_undone(&self) -> bool {
         self.blame == Some(Blame::Nobody) && matches!(self.outcome, Outcome::Failed | Outcome::CalledOff)
     }
+
+    /// Whether a run that has finished what another one left goes on to what is wanted now. In a fleet that may be another
+    /// rollout, whose votes are due before the next run.
+    pub fn leaves_more_to_do(&self) -> bool {
+        let is_of_fleet = self.outcome == Outcome::CalledOff && self.blame == Some(Blame::Fleet);
+        self.exit_code == 0 || self.is_undone() || is_of_fleet
+    }
 }
 
 /// How this record ended, if it has.

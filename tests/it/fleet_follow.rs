@@ -1,0 +1,156 @@
+//! What the fleet runs reaches each of its nodes: one that was away, one that is listed late, one that runs it already, and one
+//! that finds files that say nothing; also where facts that are no longer needed were removed.
+
+use std::process::{Child, Output};
+use std::time::{Duration, Instant};
+
+use cutover::coord::facts::names;
+
+use crate::fleet::{Fleet, calm};
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn well(fleet: &Fleet, number: usize, words: &[&str]) {
+    let done = fleet.run(number, words);
+    assert_eq!(code(&done), 0, "n{number} {words:?}: {done:?}");
+}
+
+fn wait_until(fleet: &Fleet, what: &str, holds: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(60), "never: {what}: {}", fleet.why());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn end(mut child: Child) {
+    drop((child.kill(), child.wait()));
+}
+
+/// Some nodes' timers fire until none of them has anything left to do.
+fn let_run(fleet: &Fleet, numbers: &[usize], is_over: impl Fn() -> bool) {
+    let began = Instant::now();
+    loop {
+        let all: Vec<Child> = numbers.iter().map(|number| fleet.begin(*number)).collect();
+        for mut child in all {
+            drop(child.wait());
+        }
+        if is_over() {
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "never over: {}", fleet.why());
+    }
+}
+
+/// Removes what may go.
+fn collect(fleet: &Fleet) {
+    let gone = fleet.run(0, &["fleet", "gc", "--older", "0s", "--keep", "1"]);
+    assert_eq!(code(&gone), 0, "{gone:?}");
+}
+
+#[test]
+fn who_vouched_and_was_away_ends_where_the_fleet_is_whatever_was_removed_meanwhile() {
+    let fleet = Fleet::new(3, "synchronous", "");
+    (0..3).for_each(|number| fleet.stage(number, "3"));
+    let config = std::fs::read_to_string(fleet.config(0)).unwrap();
+    std::fs::write(fleet.config(0), config.replace("\"300ms\"", "\"4s\"")).unwrap();
+    fleet.propose("2");
+    let mut others = [fleet.begin(0), fleet.begin(1)];
+    let away = fleet.begin(2);
+    wait_until(&fleet, "n2 vouches", || fleet.share().join("nodes/n2/000001.report").exists());
+    fleet.unplug(2);
+    others.iter_mut().for_each(|child| drop(child.wait()));
+    end(away);
+    assert_eq!((fleet.active(0), fleet.active(1)), ("2".into(), "2".into()), "{}", fleet.why());
+    std::fs::write(fleet.config(0), config).unwrap();
+    fleet.propose("3");
+    well(&fleet, 0, &["fleet", "waive", "n2"]);
+    let has_closed = |number: usize| {
+        let own = std::fs::read_to_string(fleet.root(number).join(".cutover/fleet.json")).unwrap();
+        fleet.active(number) == "3" && own.contains("\"part\":null")
+    };
+    let_run(&fleet, &[0, 1], || has_closed(0) && has_closed(1));
+    collect(&fleet);
+    fleet.plug(2);
+    fleet.live(calm);
+    assert_eq!(fleet.all_run(), ["3"], "{}", fleet.why());
+    // Nobody has decided anything under the name that was freed.
+    let history = std::fs::read_to_string(fleet.root(2).join(".cutover/history.jsonl")).unwrap();
+    assert!(!history.contains("rolled_back"), "{history}");
+}
+
+#[test]
+fn what_the_fleet_runs_is_never_removed_and_who_is_listed_later_has_it() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    well(&fleet, 0, &["fleet", "members", "--remove", "n1"]);
+    fleet.stage(0, "3");
+    fleet.propose("2");
+    let_run(&fleet, &[0], || fleet.active(0) == "2");
+    for _ in 0..2 {
+        fleet.propose("3");
+        well(&fleet, 0, &["fleet", "abort"]);
+        for _ in 0..2 {
+            fleet.run(0, &["update"]);
+        }
+    }
+    collect(&fleet);
+    assert!(fleet.share().join(names::proposal(1)).exists(), "what was kept is gone");
+    well(&fleet, 1, &["fleet", "join"]);
+    well(&fleet, 0, &["fleet", "members", "--add", "n1"]);
+    well(&fleet, 1, &["update"]);
+    assert_eq!(fleet.all_run(), ["2"], "{}", fleet.why());
+}
+
+#[test]
+fn who_was_away_follows_although_the_next_rollout_was_open_when_it_came_and_was_stopped_then() {
+    let fleet = Fleet::new(2, "synchronous", "vote = \"60s\"");
+    (0..2).for_each(|number| fleet.stage(number, "3"));
+    fleet.propose("2");
+    well(&fleet, 0, &["fleet", "waive", "n1"]);
+    let_run(&fleet, &[0], || fleet.active(0) == "2");
+    fleet.propose("3");
+    fleet.run(1, &["update", "--no-wait"]);
+    well(&fleet, 0, &["fleet", "abort"]);
+    for _ in 0..3 {
+        fleet.run(1, &["update"]);
+    }
+    assert_eq!(fleet.active(1), "2", "{}", fleet.why());
+}
+
+#[test]
+fn who_runs_the_release_already_is_no_reason_against_it() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    well(&fleet, 1, &["switch", "2"]);
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    assert_eq!(fleet.all_run(), ["2"]);
+}
+
+#[test]
+fn proposals_that_say_nothing_hide_none_that_comes_after_them() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    // More than are looked at in one run.
+    for number in 1..=1100 {
+        std::fs::write(fleet.share().join(names::proposal(number)), "").unwrap();
+    }
+    fleet.propose("2");
+    for mut member in [fleet.begin(0), fleet.begin(1)] {
+        drop(member.wait());
+    }
+    assert_eq!(fleet.all_run(), ["2"], "{}", fleet.why());
+}
+
+/// Its run that ends what came to nothing is the one in which it takes up the next.
+#[test]
+fn who_ends_its_part_of_an_old_rollout_votes_in_the_same_run() {
+    let fleet = Fleet::new(2, "synchronous", "vote = \"60s\"");
+    (0..2).for_each(|number| fleet.stage(number, "3"));
+    fleet.propose("2");
+    fleet.run(1, &["update", "--no-wait"]);
+    well(&fleet, 0, &["fleet", "abort"]);
+    fleet.propose("3");
+    fleet.run(1, &["update", "--no-wait"]);
+    assert!(fleet.share().join("nodes/n1/000002.vote").exists(), "{}", fleet.why());
+}
