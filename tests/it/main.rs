@@ -31,6 +31,7 @@ mod filesystems;
 mod first_minute;
 mod fleet;
 mod fleet_cells;
+mod fleet_clocks;
 mod fleet_edges;
 mod fleet_fire;
 mod fleet_follow;
