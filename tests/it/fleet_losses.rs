@@ -178,6 +178,38 @@ fn a_member_without_its_key_says_so_at_once_and_what_helps() {
 }
 
 #[test]
+fn a_member_whose_key_is_gone_in_its_trial_goes_back_with_the_others() {
+    let fleet = Fleet::new(2, "synchronous", "facts = \"signed\"");
+    for number in 0..2 {
+        let config = std::fs::read_to_string(fleet.config(number)).unwrap();
+        std::fs::write(
+            fleet.config(number),
+            config.replace("min_healthy = \"300ms\"", "min_healthy = \"5s\""),
+        )
+        .unwrap();
+    }
+    fleet.propose("2");
+    let begin = |number| {
+        let mut update = fleet.command(number, &["update"]);
+        update.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let members = [begin(0), begin(1)];
+    let said = |node: &str, what| fleet.share().join(names::own(&node.parse().unwrap(), 1, what)).exists();
+    while !(said("n0", "switched") && said("n1", "switched")) {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    std::fs::remove_file(fleet.root(1).join(".cutover/fleet.key")).unwrap();
+    assert!(!said("n1", "report"), "{}", fleet.why());
+    let ended = members.map(|member| member.wait_with_output().unwrap());
+    assert_eq!(ended.each_ref().map(code), [13, 13], "{ended:?}");
+    assert!(told(&ended[0]).contains("no report in time: n1"), "{ended:?}");
+    assert!(told(&ended[1]).contains("fleet.key"), "{ended:?}");
+    assert_eq!(fleet.all_run(), ["1"]);
+    let next = fleet.run(1, &["update"]);
+    assert!(code(&next) == 14 && told(&next).contains("cutover fleet replace n1"), "{next:?}");
+}
+
+#[test]
 fn whose_report_storage_refuses_goes_back_while_it_does() {
     for is_full in [false, true] {
         let fleet = Fleet::new(2, "synchronous", "");
