@@ -35,6 +35,7 @@ mod fleet_clocks;
 mod fleet_edges;
 mod fleet_fire;
 mod fleet_follow;
+mod fleet_forged;
 mod fleet_known;
 mod fleet_losses;
 mod fleet_member;
