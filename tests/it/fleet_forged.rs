@@ -110,6 +110,78 @@ fn sealed_as(there: &Path, name: &str, line: &str) -> String {
     format!("{line}\nsum sha256 {}\n", Digest::of(covered.as_bytes()).hex())
 }
 
+#[test]
+fn nobody_keeps_a_release_for_a_word_that_comes_before_its_own_report() {
+    let fleet = Fleet::new(2, "synchronous", "trial = \"60s\"");
+    for number in 0..2 {
+        set(&fleet.config(number), "min_healthy = \"300ms\"", "min_healthy = \"8s\"");
+    }
+    fleet.propose("2");
+    let both = Running(vec![fleet.begin(0), fleet.begin(1)]);
+    let said = |node: &str, what: &str| fleet.share().join(format!("nodes/{node}/000001.{what}")).exists();
+    wait_until(&fleet, "all have switched", || ["n0", "n1"].iter().all(|node| said(node, "switched")));
+    let (go, outcome) = (fleet.decision(1, "go"), fleet.decision(1, "outcome"));
+    let line = std::fs::read_to_string(&go).unwrap().lines().next().unwrap().to_owned();
+    let mut fact: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let plan = Digest::of(&std::fs::read(fleet.decision(1, "plan")).unwrap());
+    let members = fact.as_object_mut().unwrap();
+    members.remove("plan");
+    for (key, value) in [("kind", "outcome"), ("decision", "keep"), ("answers", &plan.to_string())] {
+        members.insert(key.into(), value.into());
+    }
+    members.insert("at".into(), serde_json::Value::Null);
+    let name = outcome.strip_prefix(fleet.share()).unwrap().to_str().unwrap().to_owned();
+    assert!(!said("n0", "report") && !said("n1", "report"), "too late to be first: {}", fleet.why());
+    std::fs::write(&outcome, sealed_as(&go, &name, &fact.to_string())).unwrap();
+    let has_committed = |number: usize| {
+        let root = fleet.root(number);
+        history(&root).iter().any(|entry| entry["to"] == "2" && entry["outcome"] == "committed")
+    };
+    // For them there is no outcome yet, or it is what they go by.
+    let waits = |number: usize| {
+        let log = std::fs::read_to_string(fleet.path(&format!("n{number}.log"))).unwrap();
+        log.contains("waiting: rollout 1: its outcome")
+    };
+    let is_over = || (waits(0) && waits(1)) || has_committed(0) || has_committed(1);
+    wait_until(&fleet, "they have seen it", is_over);
+    for number in [0, 1].into_iter().filter(|number| has_committed(*number)) {
+        assert!(said(&format!("n{number}"), "report"), "n{number} keeps it for what nobody has said");
+    }
+    drop(both);
+}
+
+#[test]
+fn an_instant_that_lies_far_ahead_blocks_nobody() {
+    let fleet = Fleet::new(2, "synchronous", "decider_step = \"1h\"");
+    fleet.propose("2");
+    // n1 is the first who may decide, and has only n0's word missing when it votes.
+    for number in [1, 0] {
+        fleet.run(number, &["update", "--no-wait"]);
+    }
+    let fleets = fleet.share().join(names::FLEET);
+    let text = std::fs::read_to_string(&fleets).unwrap();
+    let fact: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    let proposal = Digest::of(&std::fs::read(fleet.share().join(names::proposal(1))).unwrap());
+    let now = jiff::Timestamp::now();
+    let line = serde_json::json!({
+        "format": fact["format"], "kind": "plan", "rollout": 1, "proposal": proposal, "decision": "commit",
+        "at": now + jiff::SignedDuration::from_hours(1), "made": now, "by": "n1", "why": "2 of 2 are ready", "seen": {},
+    });
+    let plan = fleet.decision(1, "plan");
+    assert!(!plan.exists(), "{}", fleet.why());
+    let name = plan.strip_prefix(fleet.share()).unwrap().to_str().unwrap().to_owned();
+    std::fs::write(&plan, sealed_as(&fleets, &name, &line.to_string())).unwrap();
+    let mut both = Running(vec![fleet.begin(0), fleet.begin(1)]);
+    let began = Instant::now();
+    for child in &mut both.0 {
+        while child.try_wait().unwrap().is_none() {
+            assert!(began.elapsed() < Duration::from_secs(60), "it waits for an hour: {}", fleet.why());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    assert_eq!(fleet.all_run(), ["1"], "{}", fleet.why());
+}
+
 /// A bind mount that is gone with this.
 struct Bound(PathBuf);
 

@@ -37,21 +37,18 @@ fn end(child: &mut Child) {
 
 #[test]
 fn what_is_said_after_the_vote_counts_until_the_switch() {
-    for (words, outcome) in [(&["hold"][..], "cancelled"), (&["mark-bad", "2"], "aborted")] {
+    let ended = [&["hold"][..], &["mark-bad", "2"]].map(|words| {
         let fleet = Fleet::new(2, "synchronous", "vote = \"60s\"");
         fleet.propose("2");
         let voted = fleet.run(1, &["update", "--no-wait"]);
         let vote = fleet.share().join(names::own(&"n1".parse().unwrap(), 1, "vote"));
         assert!(vote.exists(), "{words:?}: {voted:?}");
         assert_eq!(code(&fleet.run(1, words)), 0, "{words:?}");
-        let ended = fleet.live(calm);
-        assert_eq!(
-            (ended.as_str(), fleet.all_run()),
-            (outcome, vec!["1".to_owned()]),
-            "{words:?}: {}",
-            fleet.why()
-        );
-    }
+        (fleet.live(calm), fleet.all_run(), fleet.why())
+    });
+    let wanted = ["cancelled", "aborted"].map(|outcome| (outcome.to_owned(), vec!["1".to_owned()]));
+    let came = ended.each_ref().map(|(outcome, runs, _)| (outcome.clone(), runs.clone()));
+    assert_eq!(came, wanted, "{ended:?}");
 }
 
 /// The processes that one has started.
