@@ -223,12 +223,11 @@ fn a_bucket_is_published_to_and_installed_from() {
     lives_there(&desk, &url, Some("key:secret"));
 }
 
-#[test]
-fn a_container_of_azure_is_published_to_and_installed_from() {
-    // The key that every azurite has.
-    const KEY: &str =
-        "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
-    let desk = Desk::new();
+/// The key that every azurite has, as an account's credentials.
+pub const AZURITE: &str = "devstoreaccount1:Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
+/// A server as Azure's is, with the container `box`.
+pub fn container(test: &str, desk: &Desk) -> Option<(Daemon, u16)> {
     let port = free_port();
     fs::create_dir(desk.path("azure")).unwrap();
     let mut command = Command::new("azurite-blob");
@@ -241,23 +240,32 @@ fn a_container_of_azure_is_published_to_and_installed_from() {
         "--location",
     ]);
     command.arg(desk.path("azure"));
-    let test = "a_container_of_azure_is_published_to_and_installed_from";
-    let Some(_daemon) = daemon(test, port, &mut command) else { return };
+    let daemon = daemon(test, port, &mut command)?;
+    let key = AZURITE.split_once(':').unwrap().1;
     let account = format!("http://127.0.0.1:{port}/devstoreaccount1");
     let script = format!(
         "set -e
         date=$(date -u +'%a, %d %b %Y %H:%M:%S GMT')
         text=$(printf 'PUT\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:%s\nx-ms-version:2021-08-06\n\
 /devstoreaccount1/devstoreaccount1/box\nrestype:container' \"$date\")
-        key=$(printf %s '{KEY}' | base64 -d | od -An -vtx1 | tr -d ' \n')
+        key=$(printf %s '{key}' | base64 -d | od -An -vtx1 | tr -d ' \n')
         sign=$(printf %s \"$text\" | openssl dgst -sha256 -mac HMAC -macopt hexkey:$key -binary | base64)
         curl -fsS -X PUT -H \"x-ms-date: $date\" -H 'x-ms-version: 2021-08-06' -H 'Content-Length: 0' \
             -H \"Authorization: SharedKey devstoreaccount1:$sign\" '{account}/box?restype=container'"
     );
     let made = Command::new("sh").args(["-c", &script]).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let url = format!("az://box/releases?account=devstoreaccount1&endpoint={account}");
-    lives_there(&desk, &url, Some(&format!("devstoreaccount1:{KEY}")));
+    Some((daemon, port))
+}
+
+#[test]
+fn a_container_of_azure_is_published_to_and_installed_from() {
+    let desk = Desk::new();
+    let test = "a_container_of_azure_is_published_to_and_installed_from";
+    let Some((_daemon, port)) = container(test, &desk) else { return };
+    let account = "devstoreaccount1";
+    let url = format!("az://box/releases?account={account}&endpoint=http://127.0.0.1:{port}/{account}");
+    lives_there(&desk, &url, Some(AZURITE));
 }
 
 /// Makes a bucket.

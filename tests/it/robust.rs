@@ -12,7 +12,7 @@ use std::thread;
 
 use cutover::types::Digest;
 
-use crate::places::{Daemon, bucket, daemon, follow, free_port, registry};
+use crate::places::{AZURITE, Daemon, bucket, container, daemon, follow, free_port, registry};
 use crate::plan::noise;
 use crate::refusals::Desk;
 use crate::web::{Server, file, status};
@@ -270,6 +270,15 @@ fn in_bucket(test: &str) -> Option<(Place, Daemon)> {
     Some((Place::new(Desk::new(), line, url.clone(), url, Some("key:secret")), daemon))
 }
 
+fn in_container(test: &str) -> Option<(Place, Daemon)> {
+    let desk = Desk::new();
+    let (daemon, port) = container(test, &desk)?;
+    let (line, account) = (Line::to(port), "devstoreaccount1");
+    let url =
+        format!("az://box/releases?account={account}&endpoint=http://127.0.0.1:{}/{account}", line.port);
+    Some((Place::new(desk, line, url.clone(), url, Some(AZURITE)), daemon))
+}
+
 /// A directory that a web server shows.
 fn behind_nginx(test: &str) -> Option<(Place, Daemon)> {
     let desk = Desk::new();
@@ -362,6 +371,13 @@ fn a_registry_behind_a_poor_line() {
 }
 
 #[test]
+fn a_container_of_azure_behind_a_poor_line() {
+    let test = "a_container_of_azure_behind_a_poor_line";
+    let Some((place, _daemon)) = in_container(test) else { return };
+    holds_there(&place, 2);
+}
+
+#[test]
 fn a_web_server_behind_a_poor_line() {
     let Some((place, _daemon)) = behind_nginx("a_web_server_behind_a_poor_line") else { return };
     holds_there(&place, 2);
@@ -371,7 +387,8 @@ fn a_web_server_behind_a_poor_line() {
 #[ignore = "a hundred cuts at each place: minutes; `make test-crashes`"]
 fn a_hundred_cuts_at_each_place_by_any_method() {
     let test = "a_hundred_cuts_at_each_place_by_any_method";
-    for (place, _daemon) in [in_registry(test), in_bucket(test), behind_nginx(test)].into_iter().flatten() {
+    let places = [in_registry(test), in_bucket(test), in_container(test), behind_nginx(test)];
+    for (place, _daemon) in places.into_iter().flatten() {
         holds_there(&place, 100);
     }
     holds_there(&at_a_forge().0, 100);
