@@ -33,6 +33,10 @@ pub struct Alive {
     /// What names the place where it runs, this boot: a copy of the node runs somewhere else.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub place: String,
+    /// Where another machine runs that writes this heartbeat, too: it is told here as well, for storage that is full takes no new
+    /// file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub twin: Option<String>,
     /// What its cutover can, that an older one cannot: [`CELLS`].
     #[serde(default)]
     pub knows: Vec<String>,
@@ -74,6 +78,7 @@ impl Alive {
             previous: None,
             instance,
             place,
+            twin: None,
             knows: vec![CELLS.into()],
             cell: None,
             not_yet: None,

@@ -56,7 +56,43 @@ impl Member<'_> {
         if !self.may_be_copy() {
             return Ok(None);
         }
-        self.beat();
+        self.wait_for_silence()
+    }
+
+    /// Waits until whoever runs where this node ran before would have noticed its heartbeat: which takes storage that answers, and
+    /// holds the heartbeat, all the time. `None`: nobody has.
+    fn wait_for_silence(&mut self) -> Result<Option<Taken>, Error> {
+        match self.look_where() {
+            Ok(None) => {}
+            // It has renewed its heartbeat, and has yet to see this one.
+            Ok(Some(_)) => {
+                self.silent_since = None;
+                self.beat_now();
+            }
+            Err(Who::Away(why)) => {
+                self.silent_since = None;
+                return Ok(Some(Taken::Unreachable(why)));
+            }
+            Err(Who::Stranger(why)) => {
+                self.stranger = Some(why.clone());
+                return Ok(Some(Taken::Stranger(why)));
+            }
+        }
+        if self.is_shown {
+            self.beat();
+        } else {
+            self.beat_now();
+        }
+        if !self.is_shown {
+            self.silent_since = None;
+            let why = "this node's heartbeat cannot be written, and so nobody can notice it";
+            return Ok(Some(Taken::Unreachable(why.into())));
+        }
+        let now = self.clock.boot();
+        if now.saturating_sub(*self.silent_since.get_or_insert(now)) >= NOTICED {
+            self.kept.change(|own| own.arrived_ms = None)?;
+            return Ok(None);
+        }
         Ok(Some(Taken::Nothing(Some(
             "this node was just at work from another place: it takes part when that one stays silent".into(),
         ))))
@@ -109,11 +145,7 @@ impl Member<'_> {
     /// Whether this node has a part in a rollout, in which a copy would hold the same ticket or instant, and whoever runs where
     /// it ran just before has not had time yet to notice it.
     pub(super) fn may_be_copy(&self) -> bool {
-        if self.kept.part().is_none() {
-            return false;
-        }
-        let arrived = self.kept.own.arrived_ms.map(Duration::from_millis);
-        arrived.is_some_and(|at| self.clock.boot().saturating_sub(at) < NOTICED)
+        self.kept.part().is_some() && self.kept.own.arrived_ms.is_some()
     }
 
     fn look_who(&mut self) -> Result<(), Who> {
@@ -185,6 +217,9 @@ impl Member<'_> {
             let was_elsewhere = self.kept.own.places.last().is_some_and(|last| *last != here);
             return Ok(was_elsewhere.then_some(Duration::ZERO));
         };
+        if said.twin.as_deref() == Some(here.as_str()) {
+            return Err(Who::Stranger(two(&node)));
+        }
         if said.place.is_empty() || said.place == here {
             return Ok(None);
         }
@@ -192,8 +227,9 @@ impl Member<'_> {
             self.accuse(&said.place);
             return Err(Who::Stranger(two(&node)));
         }
+        // With a part in a rollout the age says nothing: where the storage was away, nobody could renew the heartbeat.
         let ago = self.clock.wall().duration_since(said.at).unsigned_abs();
-        Ok((ago < FRESH).then_some(ago))
+        Ok((ago < FRESH || self.kept.part().is_some()).then_some(ago))
     }
 
     /// Shows on storage that this node is there. Decides nothing.
@@ -223,7 +259,7 @@ impl Member<'_> {
         let (instance, place) = (self.instance(), self.here.place.clone());
         let cell = self.settings.cell.clone();
         let alive = Alive { at: self.clock.wall(), instance, place, cell, ..self.has.clone() };
-        let _ = self.board.beat(&names::alive(&self.kept.own.node), &alive.text());
+        self.is_shown = self.board.beat(&names::alive(&self.kept.own.node), &alive.text()) == Done::Done;
     }
 
     /// Before each heartbeat: whether somebody else has written it since.
@@ -240,6 +276,9 @@ impl Member<'_> {
         let (node, seen_from) = (self.node(), self.here.place.clone());
         let fact = Fact::Twin(facts::Twin { node: node.clone(), place: place.to_owned(), seen_from });
         let _ = look::put(self.board.as_mut(), &names::twin(&node, place), &fact);
+        self.has.twin = Some(place.to_owned());
+        self.beat_now();
+        self.has.twin = None;
     }
 }
 

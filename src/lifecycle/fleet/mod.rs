@@ -109,6 +109,11 @@ pub struct Member<'a> {
     pub obstacle: Option<Obstacle<'a>>,
     /// Whether storage was seen to take this node for the one that it is.
     is_identified: bool,
+    /// Since when, by the clock of the boot, storage has answered all the time and nobody has noticed this node, while it may be
+    /// a copy.
+    silent_since: Option<Duration>,
+    /// Whether storage took the heartbeat that was written last.
+    is_shown: bool,
     /// Why it is not the node that it was taken for: another machine goes by this name, or the name was freed.
     stranger: Option<String>,
 }
@@ -165,6 +170,8 @@ impl<'a> Member<'a> {
             here: Here::default(),
             obstacle: None,
             is_identified: false,
+            silent_since: None,
+            is_shown: false,
             stranger: None,
             clock_seen: None,
             measured: None,
