@@ -7,6 +7,7 @@ mod acts;
 mod board;
 mod bounds;
 mod chaos;
+mod copies;
 mod growth;
 mod node;
 mod runs;

@@ -487,65 +487,6 @@ fn a_copy_of_a_node_is_noticed_and_one_of_both_has_no_part() {
     assert!(fleet.nodes.iter().filter(|node| node.pointer == release("2")).count() <= 3, "{}", fleet.why());
 }
 
-/// A rolling rollout in which a copy was made of the disk of a node that had its ticket, and had not switched yet.
-fn copied_with_its_ticket() -> (Fleet, usize) {
-    let mut fleet = calm(Mode::Rolling, 6);
-    pass(&mut fleet, MINUTE);
-    fleet.propose("2");
-    let takes = |node: &SimNode| {
-        let own = std::fs::read_to_string(&node.path).unwrap_or_default();
-        own.contains("\"taking\"") && !node.is_out
-    };
-    let number = loop {
-        if let Some(number) = fleet.nodes.iter().position(takes) {
-            break number;
-        }
-        assert!(fleet.time() < 10 * MINUTE, "{}", fleet.why());
-        pass(&mut fleet, 1);
-    };
-    fleet.clone_disk(number);
-    assert_eq!(fleet.nodes.len(), 7, "{}", fleet.why());
-    (fleet, number)
-}
-
-/// While a rollout is under way the copy, which is the last one, has no part.
-fn copy_has_no_part(fleet: &mut Fleet, copy: SimNode) {
-    fleet.nodes.push(copy);
-    while !fleet.has_outcome() {
-        pass(fleet, 200);
-        let copy = fleet.nodes.last().unwrap();
-        assert!(!copy.is_out, "the copy switches: {}", fleet.why());
-        assert!(fleet.time() < 120 * MINUTE, "{}", fleet.why());
-    }
-}
-
-#[test]
-fn a_copy_of_a_node_in_trial_is_noticed() {
-    let (mut fleet, number) = copied_with_its_ticket();
-    let mut copy = fleet.nodes.pop().unwrap();
-    while !fleet.nodes[number].is_out {
-        pass(&mut fleet, 50);
-    }
-    pass(&mut fleet, 100);
-    copy.wake = fleet.time();
-    copy_has_no_part(&mut fleet, copy);
-}
-
-#[test]
-fn a_ticket_that_has_been_reported_on_is_used_up() {
-    let (mut fleet, number) = copied_with_its_ticket();
-    let mut copy = fleet.nodes.pop().unwrap();
-    let report = names::own(&fleet.nodes[number].name.parse().unwrap(), 1, "report");
-    while !fleet.storage.lock().unwrap().names.contains_key(&report) {
-        pass(&mut fleet, 200);
-    }
-    // The copy goes on in its place, from before the update.
-    fleet.nodes[number].lose();
-    copy.journal = None;
-    copy.wake = fleet.time();
-    copy_has_no_part(&mut fleet, copy);
-}
-
 #[test]
 fn a_place_that_storage_has_lost_stays_taken() {
     let mut fleet = calm(Mode::Rolling, 5);
