@@ -76,8 +76,9 @@ fn copy_stays_out(fleet: &mut Fleet, copy: SimNode) {
     }
 }
 
-/// A rolling rollout in which one node is at work and the last waits for its place; and a copy of that last one, not begun.
-fn copied_while_it_waits() -> (Fleet, SimNode) {
+/// A rolling rollout in which one node is at work and the last waits for its place; the place of that
+/// one, and a copy of it, not begun.
+fn copied_while_it_waits() -> (Fleet, usize, SimNode) {
     let mut fleet = calm(Mode::Rolling, 2);
     pass(&mut fleet, MINUTE);
     fleet.propose("2");
@@ -94,16 +95,18 @@ fn copied_while_it_waits() -> (Fleet, SimNode) {
     };
     fleet.clone_disk(number);
     let copy = fleet.nodes.pop().unwrap();
-    (fleet, copy)
+    (fleet, number, copy)
 }
 
 #[test]
 fn a_copy_takes_no_outage_for_silence() {
-    let (mut fleet, mut copy) = copied_while_it_waits();
+    let (mut fleet, number, mut copy) = copied_while_it_waits();
+    // The original looks for others when the outage is over, and not before.
+    fleet.nodes[number].wake = fleet.time() + MINUTE + 20_000;
     copy.wake = fleet.time();
     fleet.nodes.push(copy);
-    // It has said that it is there; then nobody can say anything.
-    pass(&mut fleet, 500);
+    // The copy has said that it is there; then nobody can say anything.
+    pass(&mut fleet, 3_000);
     fleet.storage.lock().unwrap().silent_until = fleet.time() + MINUTE;
     let copy = fleet.nodes.pop().unwrap();
     copy_stays_out(&mut fleet, copy);
@@ -111,7 +114,7 @@ fn a_copy_takes_no_outage_for_silence() {
 
 #[test]
 fn a_copy_believes_no_heartbeat_that_could_not_be_renewed() {
-    let (mut fleet, mut copy) = copied_while_it_waits();
+    let (mut fleet, _, mut copy) = copied_while_it_waits();
     fleet.storage.lock().unwrap().silent_until = fleet.time() + 2 * MINUTE;
     copy.wake = fleet.time() + 2 * MINUTE;
     copy_stays_out(&mut fleet, copy);
@@ -119,7 +122,7 @@ fn a_copy_believes_no_heartbeat_that_could_not_be_renewed() {
 
 #[test]
 fn a_copy_hears_of_itself_where_no_file_can_be_made() {
-    let (mut fleet, mut copy) = copied_while_it_waits();
+    let (mut fleet, _, mut copy) = copied_while_it_waits();
     copy.wake = fleet.time();
     fleet.storage.lock().unwrap().full_until = fleet.time() + 2 * MINUTE;
     copy_stays_out(&mut fleet, copy);
