@@ -10,6 +10,9 @@ use super::facts::{Fact, GoDecision, OutcomeDecision, PlanDecision, StartDecisio
 use super::look::{Found, Look, NotMade, Signer, Trust, look, pin_text, seal_signed, seal_summed};
 use super::rollout::Rollout;
 
+/// How the word on a fact begins that was not made for want of a key: the storage has no part in it.
+pub const CANNOT_SIGN: &str = "cannot sign";
+
 /// Whom one believes, and what one signs with.
 #[derive(Clone, Copy)]
 pub struct Voice<'a> {
@@ -36,7 +39,7 @@ impl Voice<'_> {
             None => seal_summed(name, fact),
             Some(signer) => match seal_signed(name, fact, Some(signer)) {
                 Ok(text) => text,
-                Err(why) => return Err(NotMade(format!("cannot sign: {why}"))),
+                Err(why) => return Err(NotMade(format!("{CANNOT_SIGN}: {why}"))),
             },
         };
         pin_text(board, name, &text)

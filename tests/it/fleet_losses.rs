@@ -204,6 +204,9 @@ fn a_member_whose_key_is_gone_in_its_trial_goes_back_with_the_others() {
     assert_eq!(ended.each_ref().map(code), [13, 13], "{ended:?}");
     assert!(told(&ended[0]).contains("no report in time: n1"), "{ended:?}");
     assert!(told(&ended[1]).contains("fleet.key"), "{ended:?}");
+    // The storage has no part in it.
+    assert!(told(&ended[1]).contains("this node cannot sign"), "{ended:?}");
+    assert!(!told(&ended[1]).contains("shared storage"), "{ended:?}");
     assert_eq!(fleet.all_run(), ["1"]);
     let next = fleet.run(1, &["update"]);
     assert!(code(&next) == 14 && told(&next).contains("cutover fleet replace n1"), "{next:?}");

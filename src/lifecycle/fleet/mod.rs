@@ -48,7 +48,7 @@ use crate::coord::rules::gate::Gate;
 use crate::coord::rules::{Checks, Ms};
 use crate::coord::settings::Mode;
 use crate::coord::synchronous::Synchronous;
-use crate::coord::voice::Voice;
+use crate::coord::voice::{CANNOT_SIGN, Voice};
 use crate::coord::{NodeName, Settings};
 use crate::sys::clock::Clock;
 use crate::types::record::{Cause, Phase, Reason, Record};
@@ -301,9 +301,13 @@ impl<'a> Member<'a> {
 
     /// What storage does not do, for people.
     fn storage_trouble(&self) -> Option<String> {
-        let unread = self.trouble.as_ref().map(|why| format!("shared storage: {why}"));
+        let told = |what: &str, why: &String| match why.starts_with(CANNOT_SIGN) {
+            true => format!("this node {why}"),
+            false => format!("{what}: {why}"),
+        };
+        let unread = self.trouble.as_ref().map(|why| told("shared storage", why));
         let unwritten = self.unwritten.as_ref();
-        unread.or_else(|| unwritten.map(|why| format!("shared storage can be read, and not written: {why}")))
+        unread.or_else(|| unwritten.map(|why| told("shared storage can be read, and not written", why)))
     }
 
     /// Remembers where this node stands.
