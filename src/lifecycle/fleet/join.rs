@@ -66,11 +66,11 @@ impl Member<'_> {
             Ok(None) => {}
             // It has renewed its heartbeat, and has yet to see this one.
             Ok(Some(_)) => {
-                self.silent_since = None;
+                self.break_silence()?;
                 self.beat_now();
             }
             Err(Who::Away(why)) => {
-                self.silent_since = None;
+                self.break_silence()?;
                 return Ok(Some(Taken::Unreachable(why)));
             }
             Err(Who::Stranger(why)) => {
@@ -84,18 +84,35 @@ impl Member<'_> {
             self.beat_now();
         }
         if !self.is_shown {
-            self.silent_since = None;
+            self.break_silence()?;
             let why = "this node's heartbeat cannot be written, and so nobody can notice it";
             return Ok(Some(Taken::Unreachable(why.into())));
         }
-        let now = self.clock.boot();
-        if now.saturating_sub(*self.silent_since.get_or_insert(now)) >= NOTICED {
-            self.kept.change(|own| own.arrived_ms = None)?;
+        if self.is_silence_broken {
+            self.note_arrival()?;
+            self.is_silence_broken = false;
+        }
+        if !self.may_be_copy() {
             return Ok(None);
         }
         Ok(Some(Taken::Nothing(Some(
             "this node was just at work from another place: it takes part when that one stays silent".into(),
         ))))
+    }
+
+    /// Nobody could have noticed this node until now: the time begins anew. Written down, for the next look may be that of another
+    /// process.
+    fn break_silence(&mut self) -> Result<(), Error> {
+        if !self.is_silence_broken {
+            self.note_arrival()?;
+        }
+        self.is_silence_broken = true;
+        Ok(())
+    }
+
+    fn note_arrival(&mut self) -> Result<(), Error> {
+        let now = u64::try_from(self.clock.boot().as_millis()).ok();
+        self.kept.change(|own| own.arrived_ms = now)
     }
 
     /// Why nobody would believe this node, where it signs what it says.
@@ -145,7 +162,10 @@ impl Member<'_> {
     /// Whether this node has a part in a rollout, in which a copy would hold the same ticket or instant, and whoever runs where
     /// it ran just before has not had time yet to notice it.
     pub(super) fn may_be_copy(&self) -> bool {
-        self.kept.part().is_some() && self.kept.own.arrived_ms.is_some()
+        let arrived = self.kept.own.arrived_ms.map(Duration::from_millis);
+        self.kept.part().is_some()
+            && arrived
+                .is_some_and(|at| self.is_silence_broken || self.clock.boot().saturating_sub(at) < NOTICED)
     }
 
     fn look_who(&mut self) -> Result<(), Who> {

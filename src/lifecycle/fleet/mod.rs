@@ -109,9 +109,8 @@ pub struct Member<'a> {
     pub obstacle: Option<Obstacle<'a>>,
     /// Whether storage was seen to take this node for the one that it is.
     is_identified: bool,
-    /// Since when, by the clock of the boot, storage has answered all the time and nobody has noticed this node, while it may be
-    /// a copy.
-    silent_since: Option<Duration>,
+    /// While it may be a copy: storage did not answer, or did not take its heartbeat, when it was asked last.
+    is_silence_broken: bool,
     /// Whether storage took the heartbeat that was written last.
     is_shown: bool,
     /// Why it is not the node that it was taken for: another machine goes by this name, or the name was freed.
@@ -170,7 +169,7 @@ impl<'a> Member<'a> {
             here: Here::default(),
             obstacle: None,
             is_identified: false,
-            silent_since: None,
+            is_silence_broken: false,
             is_shown: false,
             stranger: None,
             clock_seen: None,

@@ -127,3 +127,19 @@ fn a_copy_hears_of_itself_where_no_file_can_be_made() {
     fleet.storage.lock().unwrap().full_until = fleet.time() + 2 * MINUTE;
     copy_stays_out(&mut fleet, copy);
 }
+
+#[test]
+fn a_node_that_has_booted_anew_takes_part_however_short_its_runs_are() {
+    let mut fleet = calm(Mode::Rolling, 2);
+    pass(&mut fleet, MINUTE);
+    fleet.propose("2");
+    pass(&mut fleet, 2_000);
+    let number = fleet.nodes.iter().position(|node| !node.is_out).unwrap();
+    fleet.nodes[number].here.place = "the next boot".into();
+    // Each run is a process of its own, and remembers what it has written down.
+    while !fleet.has_outcome() {
+        fleet.nodes[number].forget();
+        pass(&mut fleet, 1_000);
+        assert!(fleet.time() < 10 * MINUTE, "{}", fleet.why());
+    }
+}
