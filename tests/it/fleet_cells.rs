@@ -11,6 +11,7 @@ use cutover::lifecycle::fleet::KeyFile;
 use cutover::types::Digest;
 
 use super::fleet::{Fleet, Nodes, calm};
+use super::fleet_tools::{set, wait_until};
 
 /// Four nodes in two cells: n0 and n1 are `east`, n2 and n3 `west`.
 fn two_cells(settings: &str) -> Fleet {
@@ -181,5 +182,28 @@ fn a_signed_turn_is_taken_by_a_node_of_the_cell_and_by_nobody_else() {
         }
     });
     assert_eq!(outcome, "kept", "{}", fleet.why());
+    assert_eq!(fleet.all_run(), ["2"]);
+}
+
+#[test]
+fn the_outcome_of_a_cell_is_carried_to_its_node_that_is_cut_off() {
+    let fleet = two_cells("waves = [{ nodes = [\"n0\"] }]");
+    set(&fleet, 0, "min_healthy = \"300ms\"", "min_healthy = \"4s\"");
+    fleet.propose("2");
+    let mut all: Vec<_> = (0..4).map(|number| fleet.begin(number)).collect();
+    let report = fleet.share().join("nodes/n1/000001.report");
+    wait_until(&fleet, "n1 has vouched", || report.exists());
+    fleet.unplug(1);
+    wait_until(&fleet, "its cell keeps it", || fleet.decision(1, "outcome.east").exists());
+    let file = fleet.path("carried");
+    std::fs::write(&file, fleet.run(0, &["fleet", "export"]).stdout).unwrap();
+    let imported = fleet.run(1, &["fleet", "import", file.to_str().unwrap()]);
+    assert_eq!(imported.status.code(), Some(0), "{imported:?}");
+    all.remove(1).wait().unwrap();
+    let history = std::fs::read_to_string(fleet.root(1).join(".cutover/history.jsonl")).unwrap();
+    assert!(history.lines().last().unwrap().contains("\"committed\""), "{history}");
+    fleet.plug(1);
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    all.iter_mut().for_each(|child| drop(child.wait()));
     assert_eq!(fleet.all_run(), ["2"]);
 }

@@ -1,6 +1,6 @@
 //! Clocks that are wrong, or step in the middle of a rollout: one machine's clock is never the trouble of the others.
 
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -8,31 +8,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::fleet::{Fleet, calm};
+use crate::fleet_tools::{code, set, told, wait_until};
 
 /// Whoever obeys a clock that is an hour off is much later.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn code(output: &Output) -> i32 {
-    output.status.code().unwrap()
-}
-
-fn told(output: &Output) -> String {
-    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
-}
-
-fn set(fleet: &Fleet, number: usize, from: &str, to: &str) {
-    let text = std::fs::read_to_string(fleet.config(number)).unwrap();
-    assert!(text.contains(from), "{text}");
-    std::fs::write(fleet.config(number), text.replace(from, to)).unwrap();
-}
-
-fn wait_until(fleet: &Fleet, what: &str, holds: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < PATIENCE, "never: {what}: {}", fleet.why());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 /// Updaters that are gone with the test, whatever it says.
 struct Running(Vec<Child>);

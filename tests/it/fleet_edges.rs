@@ -1,20 +1,11 @@
 //! The edges of a fleet, with real processes: who a node is, what everybody may write, and files that say nothing.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::process::Output;
 
 use cutover::coord::facts::names;
 
 use crate::fleet::{Fleet, calm};
-
-fn told(output: &Output) -> String {
-    let text = [&output.stdout[..], &output.stderr[..]].concat();
-    String::from_utf8_lossy(&text).into_owned()
-}
-
-fn code(output: &Output) -> i32 {
-    output.status.code().unwrap()
-}
+use crate::fleet_tools::{code, told};
 
 #[test]
 fn whoever_is_refused_keeps_nothing_and_a_freed_name_is_another_machines() {

@@ -1,28 +1,17 @@
 //! What the fleet runs reaches each of its nodes: one that was away, one that is listed late, one that runs it already, and one
 //! that finds files that say nothing; also where facts that are no longer needed were removed.
 
-use std::process::{Child, Output};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use cutover::coord::facts::names;
 
 use crate::fleet::{Fleet, calm};
-
-fn code(output: &Output) -> i32 {
-    output.status.code().unwrap()
-}
+use crate::fleet_tools::{code, wait_until};
 
 fn well(fleet: &Fleet, number: usize, words: &[&str]) {
     let done = fleet.run(number, words);
     assert_eq!(code(&done), 0, "n{number} {words:?}: {done:?}");
-}
-
-fn wait_until(fleet: &Fleet, what: &str, holds: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(60), "never: {what}: {}", fleet.why());
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn end(mut child: Child) {

@@ -9,14 +9,7 @@ use cutover::coord::facts::names;
 use cutover::types::Digest;
 
 use crate::fleet::{Fleet, calm};
-
-fn wait_until(fleet: &Fleet, what: &str, holds: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(60), "never: {what}: {}", fleet.why());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
+use crate::fleet_tools::wait_until;
 
 fn set(path: &Path, from: &str, to: &str) {
     let text = std::fs::read_to_string(path).unwrap();

@@ -1,14 +1,7 @@
 //! What a node knows counts for more than what storage shows: torn ends, lost keys, releases that run already.
 
 use crate::fleet::{Fleet, calm};
-
-fn code(output: &std::process::Output) -> i32 {
-    output.status.code().unwrap_or(-1)
-}
-
-fn told(output: &std::process::Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
+use crate::fleet_tools::{code, told};
 
 #[test]
 fn an_end_that_was_torn_is_put_back_by_who_has_read_it_and_ended_in_no_other_way() {

@@ -7,14 +7,7 @@ use cutover::lifecycle::fleet::own_key;
 use cutover::sys::disk::Disk;
 
 use crate::fleet::{Fleet, calm};
-
-fn told(output: &Output) -> String {
-    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
-}
-
-fn code(output: &Output) -> i32 {
-    output.status.code().unwrap()
-}
+use crate::fleet_tools::{code, told};
 
 fn status(fleet: &Fleet) -> serde_json::Value {
     let shown = fleet.run(0, &["fleet", "status", "--why", "--json"]);

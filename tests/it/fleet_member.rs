@@ -2,7 +2,7 @@
 //! else suffers for it.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cutover::coord::facts::names;
@@ -11,24 +11,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::fleet::{Fleet, calm};
-
-fn code(output: &Output) -> i32 {
-    output.status.code().unwrap()
-}
-
-fn wait_until(fleet: &Fleet, what: &str, holds: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(60), "never: {what}: {}", fleet.why());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn set(fleet: &Fleet, number: usize, from: &str, to: &str) {
-    let text = std::fs::read_to_string(fleet.config(number)).unwrap();
-    assert!(text.contains(from), "{text}");
-    std::fs::write(fleet.config(number), text.replace(from, to)).unwrap();
-}
+use crate::fleet_tools::{code, set, wait_until};
 
 fn end(child: &mut Child) {
     child.kill().unwrap();

@@ -1,33 +1,11 @@
 //! Whoever does not take part says why, and what cannot work is told: to the fleet, to who asks, and in what is left of it.
 
-use std::process::{Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
 
 use cutover::coord::facts::names;
 
 use crate::fleet::{Fleet, calm};
-
-fn code(output: &Output) -> i32 {
-    output.status.code().unwrap()
-}
-
-fn told(output: &Output) -> String {
-    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
-}
-
-fn set(fleet: &Fleet, number: usize, from: &str, to: &str) {
-    let text = std::fs::read_to_string(fleet.config(number)).unwrap();
-    assert!(text.contains(from), "{text}");
-    std::fs::write(fleet.config(number), text.replace(from, to)).unwrap();
-}
-
-fn wait_until(fleet: &Fleet, what: &str, holds: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(60), "never: {what}: {}", fleet.why());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
+use crate::fleet_tools::{code, set, told, wait_until};
 
 /// What the fleet's status says of why it goes on or not.
 fn why(fleet: &Fleet) -> String {

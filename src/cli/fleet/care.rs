@@ -15,6 +15,7 @@ use crate::coord::collect::Terms;
 use crate::coord::facts::{Fact, Fleet, names};
 use crate::coord::look::{Found, Look, Trust, look, put};
 use crate::coord::operate;
+use crate::coord::rules::gate::Gate;
 use crate::coord::voice::Voice;
 use crate::lifecycle::fleet::{self, Kept, Stage, Trouble, believe};
 use crate::lifecycle::node;
@@ -44,6 +45,8 @@ pub fn export(context: &Context, args: &RolloutArgs) -> Result<u8, Error> {
         let mut wanted = vec![names::proposal(number)];
         let decisions = rollout.decisions();
         wanted.extend(["plan", "go", "start", "outcome", "halt", "void"].map(|gate| decisions.gate(gate)));
+        let cells: Vec<_> = rollout.cells().iter().map(|cell| rollout.of_cell(cell)).collect();
+        wanted.extend(cells.iter().flat_map(|cell| Gate::ALL.map(|gate| cell.gate(gate))));
         // Each node's own word, by which it obeys a gate; with signatures that of all is the proof of what the gates say.
         let facts: &[&str] =
             if rollout.is_signed() { &["vote", "armed", "stopped", "report"] } else { &["armed", "report"] };

@@ -1,6 +1,6 @@
 //! A fleet's page from its facts. Reads the board and changes nothing; what cannot be read is left out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -79,19 +79,31 @@ struct Gates {
     is_void: bool,
 }
 
+impl Gates {
+    /// Reads them: those of all, or of the cell whose name they end with.
+    fn read(board: &mut dyn Board, decisions: Decisions, of: &str) -> Self {
+        let mut gate = |what: &str| read(board, &decisions.gate(what));
+        Self {
+            plan: gate(&format!("plan{of}"))
+                .and_then(|fact| if let Fact::Plan(plan) = fact { Some(plan) } else { None }),
+            go: gate(&format!("go{of}"))
+                .and_then(|fact| if let Fact::Go(go) = fact { Some(go) } else { None }),
+            outcome: gate(&format!("outcome{of}"))
+                .and_then(|fact| if let Fact::Outcome(outcome) = fact { Some(outcome) } else { None }),
+            is_halted: gate("halt").is_some(),
+            is_void: gate("void").is_some(),
+        }
+    }
+}
+
 fn rollout(board: &mut dyn Board, number: u64) -> Option<Gathered> {
     let Some(Fact::Proposal(proposal)) = read(board, &names::proposal(number)) else { return None };
     let Read::Bytes(text) = board.read(&names::proposal(number)) else { return None };
     let decisions = Decisions { rollout: number, proposal: Digest::of(text.as_bytes()) };
-    let mut gate = |what: &str| read(board, &decisions.gate(what));
-    let gates = Gates {
-        plan: gate("plan").and_then(|fact| if let Fact::Plan(plan) = fact { Some(plan) } else { None }),
-        go: gate("go").and_then(|fact| if let Fact::Go(go) = fact { Some(go) } else { None }),
-        outcome: gate("outcome")
-            .and_then(|fact| if let Fact::Outcome(outcome) = fact { Some(outcome) } else { None }),
-        is_halted: gate("halt").is_some(),
-        is_void: gate("void").is_some(),
-    };
+    let gates = Gates::read(board, decisions, "");
+    let cells: BTreeSet<_> = proposal.cells.values().collect();
+    let of_cells: BTreeMap<_, _> =
+        cells.into_iter().map(|cell| (cell, Gates::read(board, decisions, &format!(".{cell}")))).collect();
     let (state, tone) = stands(&gates);
     let mut nodes = Vec::new();
     let mut members = Vec::new();
@@ -103,7 +115,7 @@ fn rollout(board: &mut dyn Board, number: u64) -> Option<Gathered> {
             state: state.to_owned(),
             tone,
             reason: own.reason(),
-            times: own.times(&gates),
+            times: own.times(proposal.cells.get(name).and_then(|cell| of_cells.get(cell)).unwrap_or(&gates)),
         });
         members.push(Member { name: name.clone(), running: own.running() });
     }

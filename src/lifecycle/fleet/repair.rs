@@ -277,7 +277,7 @@ fn put_back_gates(
     }
     // How it ended comes first: who finds the others must find that, too.
     let mut all: Vec<_> = decided_once(gates).collect();
-    all.sort_by_key(|(gate, _)| *gate != Gate::Outcome.name());
+    all.sort_by_key(|(gate, _)| gate_of(gate) != Some(Gate::Outcome));
     // Where somebody has said it again, that counts as well.
     for (name, text) in gates.iter().filter(|(name, _)| !is_gate(name)) {
         if operator.board.read(&decisions.gate(name)) == Read::Absent {
