@@ -94,7 +94,7 @@ impl<'s> Index<'s> {
             return Err(malformed("the footer of the index", "it names another root"));
         }
         let root = wall::behind(None, || Root::read(&verified.decompress(footer.plain.into())?))?;
-        let pages_end = root.pages.last().map_or(root.compressed + 8, |page| page.offset + page.size);
+        let pages_end = root.pages_end();
         if root.compressed != footer.frames || pages_end != footer.offset {
             return Err(malformed(INDEX, "frames, pages and root do not follow each other"));
         }

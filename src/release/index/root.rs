@@ -8,7 +8,7 @@
 //! footer  ident[8], root offset u64, root compressed u32, root plain u32, sha256[32] of the compressed root,
 //!         bytes of all frames u64, zeros to 96
 //! ```
-//! Offsets count from the start of the archive. Pages follow each other and the frames without a gap.
+//! Offsets count from the start of the archive. In it pages follow the frames and each other without a gap, in any order.
 
 use super::codec::{Cursor, put, put_bytes};
 use super::error::{Error, malformed};
@@ -60,7 +60,7 @@ pub struct Page {
     pub digest: Digest,
 }
 
-/// Totals of a release, and all its pages: those of metadata first, then frames, then locations.
+/// Totals of a release, and all its pages: those of metadata first, in path order, then frames, then locations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Root {
     pub entries: u64,
@@ -138,14 +138,16 @@ impl Root {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let mut offset = self.compressed.checked_add(8).ok_or(malformed(PART, "its sums are too large"))?;
-        let mut last = PageKind::Meta;
-        for page in &self.pages {
-            if page.kind < last || page.offset != offset {
-                return Err(malformed(PART, "its pages are not in order, or have gaps"));
+        let too_large = || malformed(PART, "its sums are too large");
+        let mut offset = self.compressed.checked_add(8).ok_or_else(too_large)?;
+        for page in self.pages_as_they_lie() {
+            if page.offset != offset {
+                return Err(malformed(PART, "its pages have gaps, or overlap"));
             }
-            last = page.kind;
-            offset = offset.checked_add(page.size).ok_or(malformed(PART, "its sums are too large"))?;
+            offset = offset.checked_add(page.size).ok_or_else(too_large)?;
+        }
+        if !self.pages.is_sorted_by_key(|page| page.kind) {
+            return Err(malformed(PART, "its pages are not in order"));
         }
         let sum = |kind, count: fn(&Page) -> u64| -> u64 {
             self.of_kind(kind).iter().map(count).fold(0, u64::saturating_add)
@@ -157,7 +159,20 @@ impl Root {
         if is_right { Ok(()) } else { Err(malformed(PART, "its sums and its pages differ")) }
     }
 
-    /// The pages of one kind, which follow each other.
+    /// All pages, in the order in which they lie in the archive.
+    pub fn pages_as_they_lie(&self) -> Vec<&Page> {
+        let mut pages: Vec<&Page> = self.pages.iter().collect();
+        pages.sort_by_key(|page| page.offset);
+        pages
+    }
+
+    /// Where the last page ends in the archive.
+    pub fn pages_end(&self) -> u64 {
+        let ends = self.pages.iter().map(|page| page.offset.saturating_add(page.size));
+        ends.max().unwrap_or(self.compressed.saturating_add(8))
+    }
+
+    /// The pages of one kind, which follow each other in the root.
     pub fn of_kind(&self, kind: PageKind) -> &[Page] {
         let start = self.pages.partition_point(|page| page.kind < kind);
         let end = self.pages.partition_point(|page| page.kind <= kind);
@@ -283,6 +298,17 @@ mod tests {
         for length in 0..bytes.len() {
             assert!(read(&bytes[..length]).is_err(), "cut at {length}");
         }
+    }
+
+    #[test]
+    fn pages_may_lie_in_any_order_without_gaps() {
+        let mut moved = root();
+        (moved.pages[0].offset, moved.pages[1].offset) = (108 + 60, 108);
+        assert_eq!(read(&moved.write()).unwrap(), moved);
+        let sizes: Vec<u64> = moved.pages_as_they_lie().iter().map(|page| page.size).collect();
+        assert_eq!((sizes, moved.pages_end()), (vec![60, 50, 9], 227));
+        moved.pages[0].offset = 108;
+        assert!(read(&moved.write()).is_err(), "two lie at one place");
     }
 
     #[test]

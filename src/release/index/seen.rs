@@ -109,13 +109,13 @@ impl Seen {
     }
 }
 
-/// Pages of an index that are read at once: those that `is_here` does not have, with what lies in small gaps between
-/// them, since a further request costs more.
-pub fn page_runs(pages: &[Page], is_here: impl Fn(&Page) -> bool) -> Vec<Range<usize>> {
+/// Pages of an index that are read at once: of `pages` as they lie in the archive those that `is_here` does not have, with
+/// what lies in small gaps between them, since a further request costs more.
+pub fn page_runs(pages: &[&Page], is_here: impl Fn(&Page) -> bool) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
     for (at, page) in pages.iter().enumerate().filter(|(_, page)| !is_here(page)) {
         match runs.last_mut() {
-            Some(run) if page.offset <= end_of(&pages[run.end - 1]).saturating_add(GAP) => run.end = at + 1,
+            Some(run) if page.offset <= end_of(pages[run.end - 1]).saturating_add(GAP) => run.end = at + 1,
             _ => runs.push(at..at + 1),
         }
     }
@@ -138,12 +138,12 @@ pub fn keep_index(
         base.iter().flat_map(|base| base.index.root().pages.iter()).map(|page| (page.digest, page)).collect();
     let created = File::create(path).context("write", path)?;
     let mut file = std::io::BufWriter::with_capacity(256 << 10, created);
-    let pages = &index.root().pages;
-    let mut runs = page_runs(pages, |page| here.contains_key(&page.digest)).into_iter().peekable();
+    let pages = index.root().pages_as_they_lie();
+    let mut runs = page_runs(&pages, |page| here.contains_key(&page.digest)).into_iter().peekable();
     let (mut fetched, mut at) = (0, 0);
     while let Some(page) = pages.get(at) {
         if let Some(run) = runs.next_if(|run| run.start == at) {
-            let length = end_of(&pages[run.end - 1]) - page.offset;
+            let length = end_of(pages[run.end - 1]) - page.offset;
             let mut reader = index.source().read_range(page.offset, length)?;
             for page in &pages[run.clone()] {
                 let mut bytes = vec![0; usize::try_from(page.size).unwrap_or(0)];
@@ -185,6 +185,7 @@ mod tests {
             digest: Digest::of(&at.to_le_bytes()),
         };
         let pages: Vec<Page> = (0..12).map(page).collect();
+        let pages: Vec<&Page> = pages.iter().collect();
         let runs = |missing: &[u64]| {
             let missing: Vec<Digest> = missing.iter().map(|at| page(*at).digest).collect();
             page_runs(&pages, |page| !missing.contains(&page.digest))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Error;
 use crate::release::index::meta::parent_of;
-use crate::release::index::{self, Index, Record};
+use crate::release::index::{self, Index, Record, Root};
 use crate::release::source::LocalFile;
 use crate::sys::disk::Context as _;
 use crate::types::Digest;
@@ -26,6 +26,10 @@ impl Base {
         let source = LocalFile::new(file, path).map_err(index::Error::from)?;
         let index = Index::open(Arc::new(source), None)?;
         Ok(Self { index: index.ok_or_else(|| Error::BaseWithoutIndex(path.to_owned()))? })
+    }
+
+    pub fn root(&self) -> &Root {
+        self.index.root()
     }
 
     /// Gives each entry the time that it had in the base, if it is the same, and each file the generation of its

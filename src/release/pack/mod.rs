@@ -238,7 +238,7 @@ fn write(order: &PackOrder, private: &Path, disk: &Disk, progress: &dyn Progress
     pages.add_entries(&records)?;
     pages.add_frames(&frames)?;
     pages.add_locations(&locations)?;
-    let index = pages.finish(totals, &frames, &mut output)?;
+    let index = pages.finish(totals, &frames, base.as_ref().map(Base::root), &mut output)?;
     let (size, sha256) = output.finish()?;
     Ok(Packed { size, sha256, index, tree, unpacked, entries, left_out })
 }

@@ -1,4 +1,9 @@
 //! Makes the pages of the index, and writes index and seek table behind the frames.
+//!
+//! In the archive come first the pages that the base has, too, in its order, then those that are new. So whatever any of the
+//! releases before lacks lies together, beside the root, as its files do in the frames: a node reads it in one piece.
+
+use std::collections::HashMap;
 
 use super::Error;
 use super::output::Output;
@@ -24,11 +29,13 @@ const FRAMES_A_PAGE: usize = 1024;
 /// Locations of a page are at least so many, but for the last page.
 const LOCATIONS_MIN: usize = 4096;
 
-/// The pages as they are made, in the order in which they are written.
+/// The pages as they are made, in the order in which the root has them.
 #[derive(Default)]
 pub struct Pages {
+    /// Their offsets are not known yet.
     pages: Vec<Page>,
-    bytes: Vec<u8>,
+    /// What each of them is in the archive.
+    bytes: Vec<Vec<u8>>,
 }
 
 impl Pages {
@@ -46,12 +53,12 @@ impl Pages {
             items,
             files,
             first: first.to_vec(),
-            offset: self.bytes.len() as u64,
+            offset: 0,
             size: bytes.len() as u64,
             plain: plain.len() as u64,
             digest: Digest::of(&bytes),
         });
-        self.bytes.extend(bytes);
+        self.bytes.push(bytes);
         Ok(())
     }
 
@@ -106,26 +113,45 @@ impl Pages {
         Ok(())
     }
 
-    /// Writes the index and the seek table; gives the digest of the root.
-    pub fn finish(mut self, totals: Totals, frames: &[Frame], output: &mut Output) -> Result<Digest, Error> {
-        let start = output.written();
-        for page in &mut self.pages {
-            page.offset += start + 8;
+    /// Gives each page its place, from `start` on; gives their order there, and where the last one ends.
+    fn place(&mut self, start: u64, base: Option<&Root>) -> (Vec<usize>, u64) {
+        let old: HashMap<Digest, u64> =
+            base.iter().flat_map(|base| &base.pages).map(|page| (page.digest, page.offset)).collect();
+        let mut order: Vec<usize> = (0..self.pages.len()).collect();
+        order.sort_by_key(|at| old.get(&self.pages[*at].digest).copied().unwrap_or(u64::MAX));
+        let mut end = start;
+        for at in &order {
+            let page = &mut self.pages[*at];
+            page.offset = end;
+            end += page.size;
         }
+        (order, end)
+    }
+
+    /// Writes the index and the seek table; gives the digest of the root. `base` is the root of the release before.
+    pub fn finish(
+        mut self,
+        totals: Totals,
+        frames: &[Frame],
+        base: Option<&Root>,
+        output: &mut Output,
+    ) -> Result<Digest, Error> {
+        let start = output.written();
+        let (order, end) = self.place(start + 8, base);
         let root = totals.root(frames, self.pages);
         let plain = root.write();
         let bytes = zstd::bulk::compress(&plain, LEVEL).map_err(Error::Compress)?;
-        let narrow = |length: usize| u32::try_from(length).map_err(|_| Error::TooLarge);
+        let narrow = |length: u64| u32::try_from(length).map_err(|_| Error::TooLarge);
         let footer = Footer {
-            offset: start + 8 + self.bytes.len() as u64,
-            size: narrow(bytes.len())?,
-            plain: narrow(plain.len())?,
+            offset: end,
+            size: narrow(bytes.len() as u64)?,
+            plain: narrow(plain.len() as u64)?,
             digest: Digest::of(&bytes),
             frames: start,
         };
-        let length = narrow(self.bytes.len() + bytes.len() + FOOTER_BYTES)?;
+        let length = narrow(end - (start + 8) + (bytes.len() + FOOTER_BYTES) as u64)?;
         output.write(&seek::head(length))?;
-        output.write(&self.bytes)?;
+        order.iter().try_for_each(|at| output.write(&self.bytes[*at]))?;
         output.write(&bytes)?;
         output.write(&footer.write())?;
         output.write(&seek::table(frames, length).ok_or(Error::TooLarge)?)?;
@@ -212,5 +238,30 @@ mod tests {
         assert!(before.len() > 10, "{}", before.len());
         let same = after.iter().filter(|page| before.iter().any(|old| old.digest == page.digest)).count();
         assert!(same + 2 >= after.len(), "{same} of {}", after.len());
+    }
+
+    #[test]
+    fn what_any_release_before_lacks_lies_together_at_the_end() {
+        // Each release changes other files, far from each other.
+        let records = |release: usize| -> Vec<Record> {
+            let changed = |number: usize| (1..=release).rfind(|by| number % 4000 == by * 1000).unwrap_or(0);
+            let content = |number| format!("{number}, of {}", changed(number)).into_bytes();
+            (0..20_000).map(|number| file_for_test(&format!("{number:06}"), &content(number))).collect()
+        };
+        let mut roots: Vec<Root> = Vec::new();
+        for release in 0..4 {
+            let records = records(release);
+            let mut pages = Pages::default();
+            pages.add_entries(&records).unwrap();
+            pages.place(8, roots.last());
+            roots.push(Totals::of(&records, Digest::of(b"tree")).root(&[], pages.pages));
+        }
+        let last = roots[3].pages_as_they_lie();
+        for (release, before) in roots[..3].iter().enumerate() {
+            let is_new: Vec<bool> =
+                last.iter().map(|page| before.pages.iter().all(|old| old.digest != page.digest)).collect();
+            assert!(is_new.is_sorted(), "{release}: {is_new:?}");
+            assert_eq!(is_new.iter().filter(|is_new| **is_new).count(), 5 * (3 - release), "{release}");
+        }
     }
 }

@@ -70,7 +70,7 @@ def read_index(data):
     check(sha256(compressed) == footer[24:56], "digest of the root")
     root = decompress(compressed)
     check(len(root) == plain, "length of the root")
-    return length, root, frames
+    return length, root, offset, frames
 
 
 def read_page(data, cursor):
@@ -81,7 +81,7 @@ def read_page(data, cursor):
     check(sha256(data[offset:offset + size]) == digest, "digest of a page")
     page = decompress(data[offset:offset + size])
     check(len(page) == plain, "length of a page")
-    return kind, items, files, first, page
+    return (kind, items, files, first, page), (offset, offset + size)
 
 
 def read_entries(page):
@@ -124,13 +124,15 @@ def tree_digest(entries):
 
 def main():
     data = open(sys.argv[1], "rb").read()
-    length, root, seekable = read_index(data)
+    length, root, root_offset, seekable = read_index(data)
     cursor = Cursor(root)
     check((cursor.number(), cursor.number()) == (1, 1), "format")
     count, files, plain, compressed, largest, frame_count, newest = (cursor.number() for _ in range(7))
     tree = cursor.take(32)
-    pages = [read_page(data, cursor) for _ in range(cursor.number())]
+    pages, places = zip(*(read_page(data, cursor) for _ in range(cursor.number())))
     check(not cursor.more() and compressed == length, "the root")
+    starts, ends = zip(*sorted(places))
+    check(starts + (root_offset,) == (length + 8,) + ends, "pages follow each other")
     entries, frames, locations = [], [], []
     for kind, items, page_files, first, page in pages:
         if kind == 1:

@@ -121,9 +121,12 @@ fn frames_of(plan: &Plan) -> impl Iterator<Item = Range<u64>> {
 fn pages_of<'a>(index: &'a Index<'_>, old: Option<&Index<'_>>) -> impl Iterator<Item = Range<u64>> + 'a {
     let here: HashSet<Digest> =
         old.iter().flat_map(|old| &old.root().pages).map(|page| page.digest).collect();
-    let pages = &index.root().pages;
-    let runs = page_runs(pages, |page| here.contains(&page.digest)).into_iter();
-    let read = runs.map(|run| pages[run.start].offset..pages[run.end - 1].offset + pages[run.end - 1].size);
+    let pages = index.root().pages_as_they_lie();
+    let runs = page_runs(&pages, |page| here.contains(&page.digest)).into_iter();
+    let read = runs.map(move |run| {
+        let last = pages[run.end - 1];
+        pages[run.start].offset..last.offset + last.size
+    });
     let size = index.source().size();
     read.chain(std::iter::once(index.tail_start()..size))
 }
