@@ -61,6 +61,7 @@ mod model_cells;
 mod model_overlap;
 mod model_rolling;
 mod model_synchronous;
+mod model_turns;
 mod monitoring;
 mod node;
 mod owners;

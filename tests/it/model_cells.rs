@@ -9,6 +9,8 @@ use cutover::coord::rules::gate::Ended;
 use cutover::coord::rules::rolling::{Decision, End, Limits, Local, Member, Ticket, View};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
+use crate::model_turns::{decide, untouched};
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flaw {
     None,
@@ -204,9 +206,7 @@ impl Fleet {
                     world.board.tickets.push(Ticket { owner: cell, is_back: false, is_waived: false });
                 }
             }
-            Act::Decide(Decision::Halt) => world.board.halt = true,
-            Act::Decide(Decision::Wave(wave)) => world.board.wave = world.board.wave.max(wave),
-            Act::Decide(Decision::End(end)) => drop(world.board.end.get_or_insert(end)),
+            Act::Decide(decision) => decide(&mut world.board, decision),
         }
         if is_heard {
             world.nodes[number].view = self.view(world, cell);
@@ -308,23 +308,7 @@ impl Model for Fleet {
     type Action = Event;
 
     fn init_states(&self) -> Vec<World> {
-        let member = |cell: usize| Member {
-            wave: u32::from(self.waves && cell > 0),
-            waived: false,
-            refused: false,
-            report: None,
-            returned: None,
-            is_at_work: false,
-        };
-        let board = View {
-            me: 0,
-            members: self.places().map(member).collect(),
-            tickets: Vec::new(),
-            wave: 0,
-            halt: false,
-            end: None,
-            contradiction: false,
-        };
+        let board = untouched(self.cells.len(), self.waves);
         let node = |cell: usize| Node {
             stage: Stage::Waiting,
             view: View { me: cell, ..board.clone() },

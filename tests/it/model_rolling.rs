@@ -4,8 +4,10 @@
 //! fail, and die. A [`Flaw`] changes the world around the rules, never the rules.
 
 use cutover::coord::rules::Health;
-use cutover::coord::rules::rolling::{Act, Decision, End, Limits, Local, Member, Stage, Ticket, View, act};
+use cutover::coord::rules::rolling::{Act, End, Limits, Local, Member, Stage, Ticket, View, act};
 use stateright::{Checker, HasDiscoveries, Model, Property};
+
+use crate::model_turns::{decide, silent, untouched};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flaw {
@@ -154,14 +156,7 @@ impl Fleet {
                 for ticket in view.tickets.iter_mut().filter(|ticket| ticket.owner == me) {
                     ticket.owner = stranger;
                 }
-                view.members.push(Member {
-                    wave: 0,
-                    waived: true,
-                    refused: false,
-                    report: None,
-                    returned: None,
-                    is_at_work: false,
-                });
+                view.members.push(Member { waived: true, ..silent(0) });
             }
             Flaw::UndoesOnHalt if view.halt => view.end = Some(End::Halted),
             Flaw::RefusalWaitedFor => forget_refusals(&mut view),
@@ -216,13 +211,7 @@ impl Fleet {
                 }
             }
             Act::Decide(decision) => {
-                match decision {
-                    Decision::Halt => board.halt = true,
-                    Decision::Wave(wave) => board.wave = board.wave.max(wave),
-                    Decision::End(end) => {
-                        board.end.get_or_insert(end);
-                    }
-                }
+                decide(board, decision);
                 if is_heard {
                     node.view = view_of(board, number);
                 }
@@ -359,23 +348,7 @@ impl Model for Fleet {
     type Action = Event;
 
     fn init_states(&self) -> Vec<World> {
-        let member = |number: usize| Member {
-            wave: u32::from(self.waves && number > 0),
-            waived: false,
-            refused: false,
-            report: None,
-            returned: None,
-            is_at_work: false,
-        };
-        let board = View {
-            me: 0,
-            members: (0..self.nodes).map(member).collect(),
-            tickets: Vec::new(),
-            wave: 0,
-            halt: false,
-            end: None,
-            contradiction: false,
-        };
+        let board = untouched(self.nodes, self.waves);
         let node = |me| Node {
             stage: Stage::Waiting,
             view: view_of(&board, me),
