@@ -9,7 +9,7 @@ use cutover::coord::facts::names;
 use cutover::types::Digest;
 
 use crate::fleet::{Fleet, calm};
-use crate::fleet_tools::wait_until;
+use crate::fleet_tools::{code, wait_until};
 
 fn set(path: &Path, from: &str, to: &str) {
     let text = std::fs::read_to_string(path).unwrap();
@@ -224,4 +224,77 @@ fn who_vouched_decides_nothing_in_what_stands_below_the_mount() {
     let _bound = mount();
     assert_eq!(fleet.live(calm), "rolled back", "{}", fleet.why());
     assert_eq!(fleet.all_run(), ["1"]);
+}
+
+/// Gives what a member has signed of one thing the name of another: whoever can write to the directory can do that.
+fn copy_signed(fleet: &Fleet, node: &str, from: &str, to: &str) -> PathBuf {
+    let named = |what| fleet.share().join(names::own(&node.parse().unwrap(), 1, what));
+    std::fs::copy(named(from), named(to)).unwrap();
+    named(to)
+}
+
+#[test]
+fn a_report_in_the_place_of_another_brings_no_two_back_at_once() {
+    let starts = "command = { start = 'while test -e ../../stuck; do sleep 0.1; done', stop = 'true' }";
+    let terms = "at_once = 1\nfacts = \"signed\"\non_halt = \"rollback\"\ndecider_step = \"0s\"";
+    let fleet = Fleet::new(3, "rolling", &format!("{terms}\n[service]\n{starts}"));
+    (0..3).for_each(|number| fleet.stage(number, "3"));
+    fleet.propose("3");
+    for number in 0..2 {
+        let done = fleet.run(number, &["update"]);
+        assert_eq!((code(&done), fleet.active(number).as_str()), (0, "3"), "{done:?}");
+    }
+    let stuck = fleet.root(0).join("stuck");
+    std::fs::write(&stuck, "").unwrap();
+    // The third one is sick, and that halts it.
+    std::fs::write(fleet.path("sick-2"), "").unwrap();
+    let failed = fleet.run(2, &["update"]);
+    assert_eq!(code(&failed), 10, "{failed:?}");
+    let mut back = Running(vec![fleet.begin(0)]);
+    wait_until(&fleet, "n0 goes back", || fleet.active(0) == "1");
+    let copied = copy_signed(&fleet, "n0", "report", "returned");
+    let other = fleet.run(1, &["update", "--no-wait"]);
+    assert_eq!(fleet.active(1), "3", "two go back at once, and `at_once` is 1: {other:?}");
+    assert!(back.0[0].try_wait().unwrap().is_none(), "n0 had gone back already: {}", fleet.why());
+    std::fs::remove_file(copied).unwrap();
+    std::fs::remove_file(stuck).unwrap();
+    back.0[0].wait().unwrap();
+    assert_eq!(fleet.live(calm), "halted", "{}", fleet.why());
+    assert_eq!(fleet.all_run(), ["1"]);
+}
+
+#[test]
+fn a_word_in_the_place_of_another_starts_no_old_release_beside_a_new_one() {
+    let says = |what: &str| format!("echo \"n@ {what} $(cat app)\" >> ../../../events");
+    let (starts, stops) = (says("starts"), says("stopped"));
+    let waits = "while test -e ../../stuck; do sleep 0.1; done";
+    let service = format!("[service]\ncommand = {{ start = '{starts}', stop = '{waits}; {stops}' }}");
+    let terms = "overlap = \"none\"\nfacts = \"signed\"\ntrial = \"30s\"\nstop = \"60s\"";
+    let fleet = Fleet::new(2, "synchronous", &format!("{terms}\n{service}"));
+    for number in 0..2 {
+        set(&fleet.config(number), "min_healthy = \"300ms\"", "min_healthy = \"8s\"");
+    }
+    (0..2).for_each(|number| fleet.stage(number, "3"));
+    fleet.propose("3");
+    let mut both = Running(vec![fleet.begin(0), fleet.begin(1)]);
+    let said = |node: &str, what| fleet.share().join(names::own(&node.parse().unwrap(), 1, what)).exists();
+    wait_until(&fleet, "all have switched", || said("n0", "switched") && said("n1", "switched"));
+    let stuck = fleet.root(1).join("stuck");
+    std::fs::write(&stuck, "").unwrap();
+    std::fs::write(fleet.path("sick-1"), "").unwrap();
+    wait_until(&fleet, "n0 has stopped the new release", || said("n0", "cleared"));
+    let copied = copy_signed(&fleet, "n1", "stopped", "cleared");
+    let events = || std::fs::read_to_string(fleet.path("events")).unwrap();
+    let last = |event: &str| events().lines().collect::<Vec<_>>().iter().rposition(|line| *line == event);
+    // Many looks of n0 at what is there.
+    let began = Instant::now();
+    while last("n0 starts 1") < last("n0 stopped 3") && began.elapsed() < Duration::from_secs(3) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::fs::remove_file(copied).unwrap();
+    std::fs::remove_file(stuck).unwrap();
+    both.0.iter_mut().for_each(|child| drop(child.wait()));
+    let (started, stopped) = (last("n0 starts 1"), last("n1 stopped 3"));
+    assert!(stopped.is_some() && started > stopped, "old and new serve at once: {}{}", events(), fleet.why());
+    assert_eq!(fleet.all_run(), ["1"], "{}", fleet.why());
 }
