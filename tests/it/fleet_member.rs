@@ -184,3 +184,25 @@ fn what_a_member_remembers_of_its_fleet_is_read_with_the_lock_that_it_is_changed
     }
     assert!(overtaken > 0, "nobody was overtaken");
 }
+
+/// Where a run is cut short each time, by a timer's limit or a power cut, none of them lasts as long as the member may wait.
+#[test]
+fn a_member_in_doubt_counts_how_long_it_waits_over_all_its_runs() {
+    let fleet =
+        Fleet::new(2, "synchronous", "trial = \"90s\"\nisolated = \"rollback\"\nisolated_after = \"5s\"");
+    set(&fleet, 0, "min_healthy = \"300ms\"", "min_healthy = \"60s\"");
+    fleet.propose("2");
+    let mut both = [fleet.begin(0), fleet.begin(1)];
+    let report = fleet.share().join(names::own(&"n1".parse().unwrap(), 1, "report"));
+    wait_until(&fleet, "n1 has vouched", || report.exists());
+    fleet.unplug(1);
+    end(&mut both[1]);
+    for _ in 0..10 {
+        let mut run = fleet.begin(1);
+        std::thread::sleep(Duration::from_secs(2));
+        end(&mut run);
+    }
+    let active = fleet.active(1);
+    end(&mut both[0]);
+    assert_eq!(active, "1", "it waits for ever: {}", fleet.why());
+}
