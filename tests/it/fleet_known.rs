@@ -1,10 +1,14 @@
 //! What a node knows counts for more than what storage shows: torn ends, lost keys, releases that run already.
 
+use std::process::Command;
+
+use cutover::coord::facts::names;
+
 use crate::fleet::{Fleet, calm};
 use crate::fleet_tools::{code, told};
 
 #[test]
-fn an_end_that_was_torn_is_put_back_by_who_has_read_it_and_ended_in_no_other_way() {
+fn an_end_that_was_torn_is_put_back_by_who_has_read_it() {
     for mode in ["synchronous", "rolling"] {
         let fleet = Fleet::new(2, mode, "");
         fleet.propose("2");
@@ -12,6 +16,20 @@ fn an_end_that_was_torn_is_put_back_by_who_has_read_it_and_ended_in_no_other_way
         let outcome = fleet.decision(1, "outcome");
         let before = std::fs::read(&outcome).unwrap();
         std::fs::write(&outcome, "").unwrap();
+        let repaired = fleet.run(1, &["fleet", "repair"]);
+        assert!(code(&repaired) == 0 && told(&repaired).contains("outcome"), "{mode}: {repaired:?}");
+        assert_eq!(std::fs::read(&outcome).unwrap(), before, "{mode}");
+        assert_eq!(fleet.live(calm), "kept", "{mode}: {}", fleet.why());
+    }
+}
+
+#[test]
+fn an_end_that_was_torn_is_ended_in_no_other_way() {
+    for mode in ["synchronous", "rolling"] {
+        let fleet = Fleet::new(2, mode, "");
+        fleet.propose("2");
+        assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+        std::fs::write(fleet.decision(1, "outcome"), "").unwrap();
         for words in [["fleet", "abort"], ["fleet", "void"]] {
             let refused = fleet.run(0, &words);
             assert!(
@@ -22,11 +40,32 @@ fn an_end_that_was_torn_is_put_back_by_who_has_read_it_and_ended_in_no_other_way
         // What is carried to a node without storage is what this one has read.
         let carried = fleet.run(1, &["fleet", "export"]);
         assert!(told(&carried).contains("outcome"), "{mode}: {carried:?}");
-        let repaired = fleet.run(1, &["fleet", "repair"]);
-        assert!(code(&repaired) == 0 && told(&repaired).contains("outcome"), "{mode}: {repaired:?}");
-        assert_eq!(std::fs::read(&outcome).unwrap(), before, "{mode}");
-        assert_eq!(fleet.live(calm), "kept", "{mode}: {}", fleet.why());
     }
+}
+
+#[test]
+fn a_list_of_members_that_was_replaced_does_not_come_back_unnoticed() {
+    let fleet = Fleet::new(3, "synchronous", "facts = \"signed\"");
+    let proposed = fleet.run(0, &["fleet", "propose", "2", "--only", "n0"]);
+    assert_eq!(code(&proposed), 0, "{proposed:?}");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    let before = fleet.path("before");
+    let copy = |from: &std::path::Path, to: &std::path::Path| {
+        assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+    };
+    let lists = fleet.share().join(names::MEMBERS);
+    copy(&lists, &before);
+    assert_eq!(code(&fleet.run(0, &["fleet", "members", "--remove", "n2"])), 0);
+    let looks = fleet.run(1, &["update"]);
+    assert_eq!(code(&looks), 0, "{looks:?}");
+    // In the list of before stands the key that was taken out.
+    std::fs::remove_dir_all(&lists).unwrap();
+    copy(&before, &lists);
+    let noticed = fleet.run(1, &["update"]);
+    assert!(code(&noticed) == 17 && told(&noticed).contains("list of members"), "{noticed:?}");
+    assert_eq!(code(&fleet.run(1, &["fleet", "members", "--remove", "n2"])), 0);
+    let again = fleet.run(1, &["update"]);
+    assert_eq!(code(&again), 0, "{again:?}");
 }
 
 #[test]
@@ -101,7 +140,7 @@ fn what_not_even_its_author_believes_is_not_written() {
     let lists = || std::fs::read_dir(fleet.share().join("members")).unwrap().count();
     let before = lists();
     let key = fleet.path("stranger");
-    let mut keygen = std::process::Command::new("ssh-keygen");
+    let mut keygen = Command::new("ssh-keygen");
     assert!(keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status().unwrap().success());
     let config = std::fs::read_to_string(fleet.config(0)).unwrap();
     let strict = format!("signing_key = \"{}\"\npoll", key.display());
