@@ -105,9 +105,11 @@ pub fn format(board: &mut dyn Board, node: &NodeName) -> Option<u32> {
     format_of(text.lines().next()?)
 }
 
-/// The release that all of these could go back to from `current`: the first that is on all of them, as the first node
-/// orders them. Else what most of them have, and who lacks it. `kept`: what the fleet has kept before. What was only staged
-/// is no way back: it is what the fleet has kept, or what ran on one of them before.
+/// The release that all of these could go back to from `current`: the newest that the fleet has kept and that is on all of
+/// them; else one that ran on one of them before, as the first node orders them. Else what most of them have, and who lacks
+/// it. `kept`: what the fleet has kept before, the newest first. What was only staged is no way back.
+///
+/// What a node had before goes second: one that somebody moved by hand has another one before it than the fleet.
 pub fn common_way_back(
     nodes: &[(NodeName, Alive)],
     current: &Version,
@@ -123,6 +125,8 @@ pub fn common_way_back(
             known.push(release);
         }
     }
+    let age = |release: &ReleaseId| kept.iter().position(|digest| *digest == release.digest);
+    known.sort_by_key(|release| age(release).unwrap_or(kept.len()));
     let has = |alive: &Alive, release: &ReleaseId| {
         alive.releases.contains(release) || alive.running.as_ref() == Some(&release.version)
     };
@@ -163,7 +167,7 @@ mod tests {
     #[test]
     fn all_go_back_to_what_all_have_or_it_is_said_who_lacks_it() {
         let current: Version = "3".parse().unwrap();
-        let kept = ["1", "2"].map(|version| Digest::of(version.as_bytes()));
+        let kept = ["2", "1"].map(|version| Digest::of(version.as_bytes()));
         let found = |nodes: &[(NodeName, Alive)]| common_way_back(nodes, &current, &kept);
         let all = [node("a", &["2", "1", "3"]), node("b", &["2", "1"]), node("c", &["1", "2"])];
         assert_eq!(found(&all).unwrap().version.as_str(), "2");
@@ -183,6 +187,18 @@ mod tests {
         assert!(common_way_back(&all, &current, &[]).unwrap_err().nearest.is_none());
         all[1].1.previous = Some(all[1].1.releases[1].clone());
         assert_eq!(common_way_back(&all, &current, &[]).unwrap().version.as_str(), "2");
+    }
+
+    #[test]
+    fn who_was_moved_by_hand_does_not_say_where_all_go_back_to() {
+        let kept = ["3", "2"].map(|version| Digest::of(version.as_bytes()));
+        let mut all = [node("a", &["1", "3", "2"]), node("b", &["2", "3", "1"])];
+        all[0].1.running = Some("2".parse().unwrap());
+        for (_, alive) in &mut all {
+            alive.previous = Some(alive.releases[0].clone());
+        }
+        let back = common_way_back(&all, &"3".parse().unwrap(), &kept);
+        assert_eq!(back.unwrap().version.as_str(), "2");
     }
 
     #[test]

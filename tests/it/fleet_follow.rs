@@ -71,6 +71,29 @@ fn who_vouched_and_was_away_ends_where_the_fleet_is_whatever_was_removed_meanwhi
 }
 
 #[test]
+fn who_was_away_does_not_come_later_to_what_all_have_gone_back_from() {
+    let fleet = Fleet::new(3, "synchronous", "");
+    // Their heartbeats say what they run.
+    (0..3).for_each(|number| well(&fleet, number, &["update"]));
+    fleet.unplug(2);
+    let roll_out = |words: &[&str], version: &str| {
+        well(&fleet, 0, &[&["fleet", "propose"], words].concat());
+        drop(fleet.run(0, &["fleet", "waive", "n2"]));
+        let is_at = |number: usize| {
+            let own = std::fs::read_to_string(fleet.root(number).join(".cutover/fleet.json")).unwrap();
+            fleet.active(number) == version && own.contains("\"part\":null")
+        };
+        let_run(&fleet, &[0, 1], || is_at(0) && is_at(1));
+    };
+    (0..3).for_each(|number| fleet.stage(number, "2"));
+    roll_out(&["2"], "2");
+    roll_out(&["--rollback"], "1");
+    fleet.plug(2);
+    fleet.live(calm);
+    assert_eq!(fleet.all_run(), ["1"], "{}", fleet.why());
+}
+
+#[test]
 fn what_the_fleet_runs_is_never_removed_and_who_is_listed_later_has_it() {
     let fleet = Fleet::new(2, "synchronous", "");
     well(&fleet, 0, &["fleet", "members", "--remove", "n1"]);

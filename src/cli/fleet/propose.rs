@@ -13,7 +13,7 @@ use crate::cli::context::Context;
 use crate::cli::failure::{Error, code};
 use crate::config::Problem;
 use crate::coord::account::Account;
-use crate::coord::alive::{self, Alive, NoWayBack};
+use crate::coord::alive::{self, NoWayBack};
 use crate::coord::board::Read;
 use crate::coord::facts::{Fleet, Wanted, names};
 use crate::coord::operate::{self, Operator, Wish};
@@ -60,12 +60,9 @@ pub fn propose(context: &Context, args: &ProposeArgs) -> Result<u8, Error> {
         let name = context.app.clone();
         with_operator(context, |operator| {
             let fleet = operate::fleet(operator.board, &fleet_settings.name)?;
-            let (release, only) = match wanted {
-                Some(release) => (release, args.only.clone()),
-                None => {
-                    let (release, only) = way_back(operator, &fleet, &args.only)?;
-                    (release, with_their_cells(operator, &fleet, fleet_settings.mode, only)?)
-                }
+            let release = match wanted {
+                Some(release) => release,
+                None => way_back(operator, &fleet, &args.only)?,
             };
             ensure_nothing_was_lost(node, operator)?;
             if let Some(text) = unknown_in_waves(operator, &fleet, fleet_settings)? {
@@ -74,7 +71,7 @@ pub fn propose(context: &Context, args: &ProposeArgs) -> Result<u8, Error> {
             let newest = operator.newest(&fleet)?;
             let wish = Wish {
                 release: Wanted { name, version: release.version.clone(), digest: release.digest },
-                only,
+                only: args.only.clone(),
                 not_before,
                 valid: SignedDuration::try_from(args.valid.0).unwrap_or(SignedDuration::MAX),
                 now,
@@ -203,12 +200,9 @@ fn unknown(version: &Version) -> Error {
     Error::Usage { what, hint: Some(hint.into()) }
 }
 
-/// The release that all could go back to, and who does not run it already.
-fn way_back(
-    operator: &mut Operator<'_>,
-    fleet: &Fleet,
-    only: &[NodeName],
-) -> Result<(ReleaseId, Vec<NodeName>), Error> {
+/// The release that all could go back to. Also who says that it runs it already goes along, and switches nothing: it may be on
+/// its way to what the others leave, or be away and come to that later, where the newest that was kept for it is the one before.
+fn way_back(operator: &mut Operator<'_>, fleet: &Fleet, only: &[NodeName]) -> Result<ReleaseId, Error> {
     let refused = |text: String| Error::Operate(operate::Error::Refused(text));
     let Some(list) = operator.members(fleet)? else { return Err(refused("there are no members yet".into())) };
     let mut nodes = Vec::new();
@@ -223,39 +217,17 @@ fn way_back(
     let all = numbers(operator.board).map_err(Error::Unreachable)?.0;
     let before: Vec<Digest> =
         operator.all_kept(fleet, &all)?.into_iter().map(|rollout| rollout.proposal.release.digest).collect();
-    match alive::common_way_back(&nodes, &current, &before) {
-        Ok(release) => {
-            let runs_other = |(node, said): (NodeName, Alive)| {
-                (said.running.as_ref() != Some(&release.version)).then_some(node)
-            };
-            let only = nodes.into_iter().filter_map(runs_other).collect();
-            Ok((release, only))
-        }
-        Err(NoWayBack { nearest: Some(release), lack }) => {
-            let names: Vec<String> = lack.iter().map(ToString::to_string).collect();
-            Err(refused(format!(
+    alive::common_way_back(&nodes, &current, &before).map_err(|NoWayBack { nearest, lack }| {
+        let names: Vec<String> = lack.iter().map(ToString::to_string).collect();
+        refused(match nearest {
+            Some(release) => format!(
                 "there is no release before {current} that all have: {} is missing on {}",
                 release.version,
                 names.join(", ")
-            )))
-        }
-        Err(NoWayBack { nearest: None, .. }) => {
-            Err(refused(format!("no member has a release that ran here before {current}")))
-        }
-    }
-}
-
-/// A cell goes back as a whole: its nodes that run the release already go along.
-fn with_their_cells(
-    operator: &mut Operator<'_>,
-    fleet: &Fleet,
-    mode: Mode,
-    only: Vec<NodeName>,
-) -> Result<Vec<NodeName>, Error> {
-    let Some(list) = operator.members(fleet)?.filter(|_| mode == Mode::Cells) else { return Ok(only) };
-    let cells = operator.cells(&list);
-    let is_in_one = |node: &NodeName| only.iter().any(|one| cells.get(one) == cells.get(node));
-    Ok(list.members.into_iter().map(|entry| entry.node).filter(is_in_one).collect())
+            ),
+            None => format!("no member has a release that ran here before {current}"),
+        })
+    })
 }
 
 fn newest_kept(operator: &mut Operator<'_>, fleet: &Fleet) -> Result<Option<Rollout>, Error> {
