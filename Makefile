@@ -86,7 +86,7 @@ test-provision: deb ## The Ansible role and the cloud-init example, as they stan
 	$(CARGO) build --quiet --locked -p cutover
 	@tests/nodes/provision "$$(ls "$(TARGET)"/debian/cutover_*.deb)" "$(TARGET)/debug/cutover"
 
-dist: ## What is published, into $(TARGET)/dist: archive, packages, SHA256SUMS; the same bytes each time
+dist: ## What is published, into $(TARGET)/dist: archive, packages, SHA256SUMS; the same bytes each time (DIST_TARGET: another machine's)
 	@packaging/dist.sh "$(TARGET)" $(DIST_TARGET)
 
 test-dist: ## What make dist made: each piece verified, installed in a fresh root, used, removed (root, mmdebstrap)

@@ -1,10 +1,11 @@
 #!/bin/sh
-# deb.sh TARGET: a Debian package in TARGET/debian. Needs dpkg-deb; dpkg-shlibdeps is used where it is there.
+# deb.sh TARGET: a Debian package in TARGET/debian. Needs dpkg-deb; dpkg-shlibdeps is used where it is there. ARCHITECTURE names
+# another one than this machine's.
 set -eu
 cd "$(dirname "$0")/.."
 target=$1
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-architecture=$(dpkg --print-architecture)
+architecture=${ARCHITECTURE:-$(dpkg --print-architecture)}
 out=$target/debian
 stage=$out/stage
 # Whoever gives the package to others names himself.
@@ -15,8 +16,11 @@ rm -rf "$stage"
 mkdir -p "$stage/DEBIAN"
 
 packaging/install.sh "$target" "$stage" /usr
-# As Debian's packages are; a program built for tests is small enough to pack then, too.
-command -v strip >/dev/null && strip --strip-unneeded "$stage/usr/bin/cutover"
+# As Debian's packages are; a program built for tests is small enough to pack then, too. One that was built for another
+# machine is stripped already.
+if [ "$architecture" = "$(dpkg --print-architecture)" ] && command -v strip >/dev/null; then
+    strip --strip-unneeded "$stage/usr/bin/cutover"
+fi
 
 # What Debian wants of its packages: compressed manuals, a changelog of the package, a copyright.
 find "$stage/usr/share/man" -type f -exec gzip -9n {} +

@@ -3,7 +3,8 @@
 # Debian package, an RPM where rpmbuild is there, and SHA256SUMS. The same source gives the same bytes: no paths, no times.
 #
 # A static program (…-linux-musl) runs on every Linux; without that target of Rust's the one of this machine is used, and
-# said so: its program wants a C library that is as new as this machine's.
+# said so: its program wants a C library that is as new as this machine's. For another kind of machine
+# (`make dist DIST_TARGET=aarch64-unknown-linux-musl`) that target and its compiler are needed (Debian: gcc-aarch64-linux-gnu).
 set -eu
 cd "$(dirname "$0")/.."
 target=$1
@@ -23,7 +24,15 @@ mkdir -p "$out"
 # Where it was built must not show in what was built.
 RUSTFLAGS="${RUSTFLAGS:-} --remap-path-prefix=$PWD=/cutover --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
 export RUSTFLAGS
-case $wanted in *-musl) export CC="${CC:-musl-gcc}" ;; esac
+machine=${wanted%%-*}
+if [ "$machine" != "$(uname -m)" ]; then
+    compiler=$machine-linux-gnu-gcc
+    command -v "$compiler" >/dev/null || { echo "dist: no $compiler here to build for $wanted" >&2; exit 1; }
+    name=$(echo "$wanted" | tr - _)
+    export "CC_$name=$compiler" "CARGO_TARGET_$(echo "$name" | tr '[:lower:]' '[:upper:]')_LINKER=$compiler"
+else
+    case $wanted in *-musl) export CC="${CC:-musl-gcc}" ;; esac
+fi
 cargo build --release --locked -p cutover --target "$wanted"
 unset RUSTFLAGS CC
 packaging/generate.sh "$target/generated"
@@ -40,13 +49,14 @@ archive() { tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURC
 archive "$stage" "$name" | gzip -9n >"$out/$name.tar.gz"
 
 if command -v dpkg-deb >/dev/null; then
-    PROFILE=release packaging/deb.sh "$stage/target" >/dev/null
+    case $machine in x86_64) architecture=amd64 ;; aarch64) architecture=arm64 ;; *) architecture= ;; esac
+    PROFILE=release ARCHITECTURE=$architecture packaging/deb.sh "$stage/target" >/dev/null
     mv "$stage"/target/debian/*.deb "$out/"
 else
     echo "dist: no dpkg-deb here: no Debian package" >&2
 fi
 if command -v rpmbuild >/dev/null; then
-    packaging/rpm.sh "$stage/$name" "$version" "$out"
+    packaging/rpm.sh "$stage/$name" "$version" "$out" "$machine"
 else
     echo "dist: no rpmbuild here: no RPM" >&2
 fi

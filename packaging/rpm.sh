@@ -1,7 +1,7 @@
 #!/bin/sh
-# rpm.sh ROOT VERSION OUT: an RPM of what install.sh put below ROOT, into OUT. Needs rpmbuild.
+# rpm.sh ROOT VERSION OUT MACHINE: an RPM of what install.sh put below ROOT, for this kind of machine, into OUT. Needs rpmbuild.
 set -eu
-root=$(realpath "$1") version=$2 out=$(realpath "$3")
+root=$(realpath "$1") version=$2 out=$(realpath "$3") machine=$4
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # A dash has a meaning of its own in an RPM's version.
@@ -34,5 +34,5 @@ if [ -d /run/systemd/system ]; then systemctl daemon-reload || :; journalctl --u
 %postun
 if [ -d /run/systemd/system ]; then systemctl daemon-reload || :; fi
 END
-rpmbuild -bb --quiet --define "_topdir $work" --define "_rpmdir $out" --define "_rpmfilename %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm" \
-    "$work/cutover.spec"
+rpmbuild -bb --quiet --target "$machine-linux" --define "_topdir $work" --define "_rpmdir $out" --define "_rpmfilename %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm" \
+    "$work/cutover.spec" >/dev/null
