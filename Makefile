@@ -10,7 +10,7 @@ export PROFILE
 # Where cargo builds; follows CARGO_TARGET_DIR.
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo test check bench test-nodes test-fleet test-crashes test-storage model build man install install-boards uninstall deb test-deb test-guide test-recipes test-terminal test-alerts test-provision dist test-dist site clean
+.PHONY: help demo test check bench test-nodes test-fleet test-crashes test-storage model build man install install-boards uninstall deb test-deb test-guide test-recipes test-pages test-terminal test-alerts test-provision dist test-dist site clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -72,6 +72,10 @@ test-guide: deb ## README's ten-minute guide, word by word, on a real systemd no
 test-recipes: ## The recipes of docs/recipes.md, word by word, on a real systemd node (root; nginx, PHP, Python, Node.js)
 	$(CARGO) build --quiet --locked -p cutover
 	@tests/nodes/recipes "$(TARGET)/debug/cutover"
+
+test-pages: ## docs/publishing.md and docs/fleet.md, word by word, on real systemd nodes (root; docker-registry, openssl)
+	$(CARGO) build --quiet --locked -p cutover
+	@tests/nodes/pages "$(TARGET)/debug/cutover"
 
 test-terminal: ## What a person sees and types, in a real terminal (tmux, python3; zsh and fish where they are there)
 	@tests/terminal/run
