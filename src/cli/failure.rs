@@ -68,7 +68,7 @@ pub enum Error {
     #[error("there is no release `{what}` here")]
     NoSuchRelease { what: String, nearest: Option<String> },
     /// A tree is not what it must be.
-    #[error("the tree of release {version} is not what it must be{}", if .what.is_empty() { String::new() } else { format!(": {what}") })]
+    #[error("the tree of release {version} is damaged{}", if .what.is_empty() { String::new() } else { format!(": {what}") })]
     Differs {
         version: crate::types::Version,
         /// Which files differ, where that is known.
@@ -94,7 +94,7 @@ pub enum Error {
     #[error("{0}")]
     Fleet(String),
     /// This node is not the one that goes by its name.
-    #[error("this node has no part in its fleet: {0}")]
+    #[error("this node cannot take part in its fleet: {0}")]
     Stranger(String),
     /// The fleet's directory did not answer.
     #[error("cannot reach the fleet's directory: {0}")]

@@ -45,7 +45,7 @@ fn moment_in(text: &str, now: Timestamp, is_ahead: bool, zone: &TimeZone) -> Res
     let judged = |moment: Timestamp| {
         if is_ahead && moment <= now {
             let hint = Some(format!("it is {} now", now.strftime("%Y-%m-%dT%H:%M:%SZ")));
-            return Err(Error::Usage { what: format!("`{escaped}` is not ahead"), hint });
+            return Err(Error::Usage { what: format!("`{escaped}` is in the past"), hint });
         }
         Ok(moment)
     };
@@ -243,7 +243,7 @@ fn doubtful_keys(node: &Node<'_>) -> Result<Option<String>, Error> {
     let wanted = usize::try_from(source.threshold).unwrap_or(usize::MAX).max(1);
     Ok((trusted.len() < wanted).then(|| {
         format!(
-            "{} trusted here, and `[source] threshold` asks for {wanted}: no release of this source can be believed",
+            "{} trusted here, and `[source] threshold` asks for {wanted}: no release of this source can be trusted",
             match trusted.len() {
                 0 => "no key is".to_owned(),
                 1 => "one key is".to_owned(),
@@ -257,7 +257,7 @@ fn doubtful_keys(node: &Node<'_>) -> Result<Option<String>, Error> {
 fn doubtful_paths(settings: &Settings) -> Vec<String> {
     let gone = settings.source.keys.iter().filter(|path| !Path::new(path).exists());
     let mut warnings: Vec<_> = gone
-        .map(|path| format!("`{path}` of `[source] keys` is not there: no release can be believed"))
+        .map(|path| format!("`{path}` of `[source] keys` is not there: no release can be trusted"))
         .collect();
     if let Some(path) = settings.metrics.textfile.as_deref().filter(|path| path.is_relative()) {
         let path = path.display();
@@ -358,7 +358,7 @@ pub fn state_line(global: &Global) -> Option<String> {
         Pointer::Absent => "no release is active".to_owned(),
         Pointer::Release(version) => format!("release {version} is active"),
         Pointer::Foreign(why) => format!("`current` was not made by cutover: {why}"),
-        Pointer::Strange(why) => format!("the pointer is strange: {why}"),
+        Pointer::Strange(why) => format!("`current` cannot be trusted: {why}"),
     };
     let under_way = match store.journal() {
         Ok(Kept::Whole(record)) => match record.phase {

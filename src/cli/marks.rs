@@ -78,7 +78,10 @@ pub fn mark_bad(context: &Context, args: &MarkBadArgs) -> Result<u8, Error> {
         // Said once more, it is another ban than the one that an update under way may overrule.
         state.bad.retain(|bad| bad.release.digest != release.digest);
         ban(state, &release, &reason, Timestamp::now());
-        Ok(format!("release {} is never switched to ({})", release.version, release.digest))
+        Ok(format!(
+            "release {} is banned: only `cutover mark-good` lets it be switched to again ({})",
+            release.version, release.digest
+        ))
     })
 }
 

@@ -85,7 +85,7 @@ pub fn note(context: &Context, done: &Result<u8, Error>) -> bool {
         None => disk.remove_file(&path(app)),
     };
     if let Err(error) = &written {
-        tracing::debug!(%error, "the refusal is not noted");
+        tracing::debug!(%error, "cannot record the refusal");
     }
     written.is_ok()
 }

@@ -18,6 +18,7 @@ use crate::lifecycle::node::touched::in_words;
 use crate::lifecycle::report::running::running;
 use crate::lifecycle::report::status::status as look;
 use crate::lifecycle::report::view::{DiskView, Doing, Last, Status, UnitView, UpdateView};
+use crate::lifecycle::update::finish;
 use crate::sys::disk;
 use crate::types::record::Intent;
 use crate::types::state::Outcome;
@@ -306,7 +307,9 @@ fn check_line(check: &serde_json::Value) -> String {
 fn what_was(view: &Status, now: Timestamp) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     if let Some(last) = &view.last {
-        let reason = last.reason.as_deref().map(|reason| format!(": {}", escaped(reason.as_bytes())));
+        // A person who went back and gave no reason: who it was says it.
+        let reason = last.reason.as_deref().filter(|reason| *reason != finish::BY_HAND);
+        let reason = reason.map(|reason| format!(": {}", escaped(reason.as_bytes())));
         let by =
             if last.by.is_empty() { String::new() } else { format!(", by {}", escaped(last.by.as_bytes())) };
         let (what, when, reason) = (last_words(last), when(last.at, now), reason.unwrap_or_default());
@@ -448,13 +451,13 @@ fn at_rest(view: &Status, runs: &str) -> String {
     // By its source, or by its fleet.
     let refused = view.blocked.iter().find(|blocked| blocked.exit_code.is_some());
     match &view.channel {
-        _ if view.unadopted => "`current` was installed by hand, and is not taken over yet".to_owned(),
+        _ if view.unadopted => "`current` was installed by hand, and is not adopted yet".to_owned(),
         _ if view.active.is_none() => "nothing is installed".to_owned(),
         _ if held => format!("{runs}; automatic switching is on hold"),
         _ if is_expired => format!("{runs}; its channel has expired, so nothing newer is taken"),
         _ if refused.is_some() => {
             let whose = refused.map_or("source", |refused| &refused.policy);
-            format!("{runs}; the last look at its {whose} came to nothing")
+            format!("{runs}; the last look at its {whose} failed")
         }
         Some(channel) if channel.newer && channel.banned => {
             format!("{runs}; release {} is offered, and banned here", channel.version)

@@ -118,7 +118,7 @@ pub fn verify(context: &Context, args: &VerifyArgs) -> Result<u8, Error> {
             "still_in_the_old_tree": still_there,
         });
         let mut text = format!(
-            "release {version} is what it must be{}: {} entries, {}",
+            "release {version} is intact{}: {} entries, {}",
             if is_whole { "" } else { " again" },
             sealed.entries,
             Size(sealed.bytes)

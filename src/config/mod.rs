@@ -296,7 +296,7 @@ pub fn check(settings: &Settings) -> Result<(), Problem> {
         ));
     }
     if settings.hooks.timeout.0.is_zero() {
-        return contradiction("`hooks.timeout` must be longer than nothing: no hook ends in no time".into());
+        return contradiction("`hooks.timeout` must be longer than zero".into());
     }
     if let Err(error) = settings.health.validate() {
         return contradiction(error.to_string());

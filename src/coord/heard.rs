@@ -60,7 +60,7 @@ pub fn is_waived(
             return Ok(true);
         }
         Look::Found(_) => remark(remarks, format!("the waiver of {node} is another one's")),
-        Look::Bad(why) => remark(remarks, format!("the waiver of {node} says nothing: {why}")),
+        Look::Bad(why) => remark(remarks, format!("the waiver of {node} is not valid: {why}")),
         Look::Absent => {}
         Look::Unreachable(why) => return Err(why),
     }

@@ -68,7 +68,7 @@ pub(super) fn refused<T>(text: impl Into<String>) -> Result<T, Error> {
 }
 
 fn bad(what: &str, why: &str) -> Error {
-    Error::Refused(format!("{what} says nothing: {why}"))
+    Error::Refused(format!("{what} is not valid: {why}"))
 }
 
 /// The fleet that a directory belongs to.
@@ -80,7 +80,7 @@ pub fn fleet(board: &mut dyn Board, name: &str) -> Result<Fleet, Error> {
         Look::Found(Found { fact: Fact::Fleet(fleet), .. }) => {
             refused(format!("the directory belongs to fleet `{}`, not `{name}`", fleet.fleet))
         }
-        Look::Found(_) => refused("`FLEET` is something else"),
+        Look::Found(_) => refused("`FLEET` does not describe a fleet"),
         Look::Absent => refused("no fleet was made in the directory"),
         Look::Bad(why) => Err(bad("`FLEET`", &why)),
         Look::Unreachable(why) => Err(Error::Unreachable(why)),
@@ -284,7 +284,7 @@ impl<'a> Operator<'a> {
     pub(super) fn seal(&self, name: &str, fact: &Fact) -> Result<String, Error> {
         let text = seal_signed(name, fact, self.signer).map_err(Error::Refused)?;
         match found(name, &text, Some(self.trust)) {
-            Look::Bad(why) => refused(format!("nobody would believe what this key signs: {why}")),
+            Look::Bad(why) => refused(format!("no node would trust what this key signs: {why}")),
             Look::Found(_) | Look::Absent | Look::Unreachable(_) => Ok(text),
         }
     }

@@ -63,7 +63,7 @@ impl std::fmt::Display for Observation {
         let Self { name, detail, .. } = self;
         match self.ok {
             Answer::Healthy => write!(formatter, "check `{name}` passes"),
-            Answer::NotYet => write!(formatter, "check `{name}` does not pass yet: {detail}"),
+            Answer::NotYet => write!(formatter, "check `{name}` does not pass: {detail}"),
             Answer::Sick => write!(formatter, "check `{name}` fails: {detail}"),
             Answer::CannotRun => write!(formatter, "check `{name}` cannot be run: {detail}"),
         }

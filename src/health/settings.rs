@@ -313,12 +313,12 @@ pub enum Invalid {
     Address { name: String, address: String },
     #[error("check `{name}`: `{unit}` is not the name of a unit")]
     Unit { name: String, unit: String },
-    #[error("`{0}` must be longer than nothing")]
+    #[error("`{0}` must be longer than zero")]
     Zero(&'static str),
     #[error("`fail_threshold` must be at least 1")]
     Threshold,
     /// No check passes in no time.
-    #[error("`timeout` of check `{0}` must be longer than nothing")]
+    #[error("`timeout` of check `{0}` must be longer than zero")]
     Timeout(String),
     /// A check that is asked once at most.
     #[error("`interval` must be shorter than `deadline` ({0}), also that of a check")]

@@ -187,7 +187,7 @@ fn why_not_started(command: &Command, error: &io::Error) -> String {
     let has_directory = command.directory.as_ref().is_none_or(|directory| directory.is_dir());
     match error.raw_os_error() {
         Some(libc::ENOENT) if program.is_absolute() && program.is_file() && has_directory => {
-            "it is there, and the interpreter that it names is not (a first line `#!` with an end of Windows' kind?)".into()
+            "it is there, and the interpreter that it names is not (a first line `#!` with a Windows line ending?)".into()
         }
         Some(libc::ENOEXEC) => format!("{error}: a script begins with `#!` and its interpreter"),
         _ => error.to_string(),

@@ -36,7 +36,7 @@ pub fn in_words(error: io::Error) -> io::Error {
         match found.downcast_ref::<Error>() {
             Some(Error::InvalidMessage(_)) => break "the server does not speak TLS there",
             Some(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::Other(_))) => {
-                break "its certificate is signed by nobody whom this machine believes; `SSL_CERT_FILE` can name a file of \
+                break "its certificate is signed by no authority that this machine trusts; `SSL_CERT_FILE` can name a file of \
                        certificates";
             }
             // An error of the machine hides the one that it wraps.

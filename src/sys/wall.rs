@@ -30,7 +30,7 @@ pub fn behind<T: Send>(directory: Option<&(dyn AsFd + Sync)>, work: impl FnOnce(
 /// Puts the calling thread behind the wall for the rest of its life: see [`behind`].
 pub fn enter(directory: Option<&(dyn AsFd + Sync)>) {
     if let Err(error) = restrict(directory) {
-        tracing::debug!(%error, "no wall: this kernel has no Landlock, or an old one");
+        tracing::debug!(%error, "no sandbox: this kernel has no Landlock, or an old one");
     }
 }
 

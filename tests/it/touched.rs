@@ -284,7 +284,7 @@ fn a_repair_tells_who_still_runs_from_the_tree_that_was_replaced() {
     let repair = ["verify", "1", "--repair", "--allow-unsigned", "--from", archive.to_str().unwrap()];
     rewrite(&place.path("root/current/lib/a"));
     let told = text(&place.run(&repair).stdout);
-    assert!(told.contains("what it must be again") && !told.contains("still run"), "{told}");
+    assert!(told.contains("intact again") && !told.contains("still run"), "{told}");
     rewrite(&place.path("root/current/lib/a"));
     let tree = place.path("root/releases/1");
     let mut sleeper = std::process::Command::new("sleep").arg("60").current_dir(tree).spawn().unwrap();

@@ -89,7 +89,7 @@ pub(super) fn of_upstream(error: &upstream::Error) -> Failure {
             let hint = match refused {
                 // Whoever changed a channel wants just this: to be taken without a signature.
                 Refused::Untrusted { what, .. } if what.ends_with(".channel") => {
-                    "nothing newer is taken, and what runs is untouched; look who wrote that file, and let `cutover publish` sign it anew"
+                    "nothing newer is taken, and what runs is untouched; look who wrote that file: where the publisher has another key now, trust it (`[source] keys`), else let `cutover publish` sign it anew"
                 }
                 Refused::Untrusted { refusal: Refusal::Unsigned | Refusal::NoKeys(_), .. } => {
                     "sign it with a key of this node's (`cutover sign`), or take an archive as it is with `--allow-unsigned`"

@@ -233,7 +233,7 @@ fn put_back_fleet_file(context: &Context, kept: &Kept) -> Result<bool, Error> {
     });
     if !is_mine {
         return Err(Error::Fleet(
-            "`FLEET` is gone or says nothing, and this node has no entry beside it: whose directory is it?"
+            "`FLEET` is gone or not valid, and this node has no entry beside it: whose directory is it?"
                 .into(),
         ));
     }

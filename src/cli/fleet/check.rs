@@ -100,10 +100,10 @@ fn lacks(report: &Report, settings: &FleetSettings) -> Vec<String> {
     let mut cannot = Vec::new();
     let names = report.names;
     if report.wrong > 0 {
-        cannot.push(format!("of {names} names {} had not exactly one who was first", report.wrong));
+        cannot.push(format!("of {names} names, {} were not given to exactly one node", report.wrong));
     }
     if report.torn > 0 {
-        cannot.push(format!("{} reads showed what nobody wrote", report.torn));
+        cannot.push(format!("{} reads returned what no node had written", report.torn));
     }
     if report.unknown > 0 {
         let why = report.why.clone().unwrap_or_else(|| "no reason was given".into());
@@ -125,7 +125,7 @@ fn lacks(report: &Report, settings: &FleetSettings) -> Vec<String> {
                 clock_words(clock.offset_ms)
             )),
             Some(clock) if clock.error_ms > skew_ms => cannot.push(format!(
-                "it tells times no better than by {:.0} ms: {label} needs a clock that the kernel calls synchronised",
+                "its time stamps are exact to {:.0} ms only: {label} needs a clock that the kernel calls synchronised",
                 clock.error_ms
             )),
             Some(_) => {}
@@ -162,7 +162,7 @@ fn text_of(report: &Report, racers: usize, cannot: &[String]) -> String {
     let mut lines = vec![
         format!("{} races of {racers}: exactly one first in each ({})", report.names, won.join(", ")),
         format!(
-            "{} reads meanwhile, none of a half; slowest create {:.0} ms",
+            "{} reads meanwhile, each of a whole file; slowest create {:.0} ms",
             report.reads, report.slowest_ms
         ),
     ];

@@ -267,7 +267,7 @@ fn waits(follow: &Synchronous<'_>, now: Timestamp) -> Waits {
             missing("the vote of", since, |member| member.vote.is_none())
         }
         (Some(Plan::Commit { .. }), None) => {
-            missing("an instant held by", made(rules::Gate::Plan), |member| !member.armed)
+            missing("the arming of", made(rules::Gate::Plan), |member| !member.armed)
         }
         (Some(Plan::Commit { at }), Some(Go::Go)) => {
             missing("the report of", timestamp(at), |member| member.report.is_none())
@@ -281,14 +281,21 @@ fn why(follow: &Synchronous<'_>, now: Timestamp) -> Vec<String> {
     let mut lines = Vec::new();
     match (follow.view.plan, follow.view.go, follow.view.outcome) {
         (None, _, _) => {
-            lines.push(format!("without all votes by {} nobody switches", clock(follow.rollout.vote_by())));
+            lines.push(format!(
+                "if a vote is missing at {}, nobody switches",
+                clock(follow.rollout.vote_by())
+            ));
         }
         (Some(Plan::Commit { at }), None, _) => {
-            lines.push(format!("without all holding it by {} nobody switches", clock(at - times.window())));
+            lines.push(format!("if a node is not armed by {}, nobody switches", clock(at - times.window())));
         }
         (Some(Plan::Commit { at }), Some(Go::Go), None) => {
-            lines.push(format!("who has not switched by {} brings all back", clock(times.switched_by(at))));
-            lines.push(format!("without all reports good by {} all go back", clock(times.reported_by(at))));
+            lines
+                .push(format!("if a node has not switched by {}, all go back", clock(times.switched_by(at))));
+            lines.push(format!(
+                "if a good report is missing at {}, all go back",
+                clock(times.reported_by(at))
+            ));
         }
         _ => {}
     }

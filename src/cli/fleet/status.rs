@@ -92,7 +92,7 @@ fn remarks(context: &Context, operator: &mut Operator<'_>, fleet: &Fleet) -> Res
         .into_iter()
         .map(|(number, why)| {
             format!(
-                "the proposal of rollout {number} says nothing: {why}; `cutover fleet repair` puts it back on a node that has read \
+                "the proposal of rollout {number} is not valid: {why}; `cutover fleet repair` puts it back on a node that has read \
                  it, else `cutover fleet propose` goes on with the next number"
             )
         })

@@ -41,7 +41,7 @@ pub fn update(
             let version = active.map(|active| active.version);
             context.output.result(
                 &json!({"outcome": "nothing_to_do", "version": version}),
-                "the fleet wants nothing of this node",
+                "the fleet has nothing to do for this node",
             );
             Ok(0)
         }

@@ -113,7 +113,7 @@ pub fn note_look(app: &str) {
     let disk = Disk::default();
     let noted = make_folders(&disk, &path).and_then(|()| disk.replace(&path, b"", 0o644));
     if let Err(error) = noted {
-        tracing::debug!(%error, "the look is not noted");
+        tracing::debug!(%error, "cannot record the look at the source");
     }
 }
 
@@ -129,7 +129,7 @@ pub fn note_rollout(app: &str, rollout: &Rollout) {
     let disk = Disk::default();
     let Ok(text) = serde_json::to_vec(rollout) else { return };
     if let Err(error) = make_folders(&disk, &path).and_then(|()| disk.replace(&path, &text, 0o644)) {
-        tracing::debug!(%error, "the rollout is not noted");
+        tracing::debug!(%error, "cannot record the rollout");
     }
 }
 

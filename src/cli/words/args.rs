@@ -186,7 +186,7 @@ pub enum Command {
     /// Show and drop the data that rollbacks have set aside
     #[command(subcommand)]
     Data(DataCommand),
-    /// Compare the tree of a release with what it must be
+    /// Compare the files of a release with its manifest
     ///
     /// Hashes every file. Exit code 12 when it differs; `--repair` puts a whole tree in its place.
     Verify(VerifyArgs),

@@ -15,7 +15,7 @@ pub struct VerifyArgs {
     /// The release; absent: the active one
     #[arg(value_name = "VERSION", value_parser = version_not_file)]
     pub version: Option<Version>,
-    /// Make the tree what it must be again; only what differs is fetched
+    /// Repair the tree; only what differs is fetched
     #[arg(long)]
     pub repair: bool,
     /// Take what differs from this archive, not from the source

@@ -181,7 +181,7 @@ impl Drop for HelperBoard {
     }
 }
 
-const ODD: &str = "its helper answered something else";
+const ODD: &str = "its helper gave an answer that is not understood";
 
 impl Board for HelperBoard {
     fn create(&mut self, name: &str, text: &str) -> Created {

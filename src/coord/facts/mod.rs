@@ -105,11 +105,11 @@ impl Fact {
 
     pub fn parse(line: &str) -> Result<Self, Bad> {
         let format: Format =
-            serde_json::from_str(line).map_err(|error| Bad::new(format!("it is no fact: {error}")))?;
+            serde_json::from_str(line).map_err(|error| Bad::new(format!("it cannot be parsed: {error}")))?;
         if format.format != FORMAT {
             return Err(other_format(format.format));
         }
-        serde_json::from_str(line).map_err(|error| Bad::new(format!("it is no fact: {error}")))
+        serde_json::from_str(line).map_err(|error| Bad::new(format!("it cannot be parsed: {error}")))
     }
 }
 

@@ -87,9 +87,9 @@ impl Rolling<'_> {
             Look::Found(Found { fact: Fact::Void(said), .. }) if said.proposal == self.rollout.digest => {
                 self.end(End::Void, &said.why);
             }
-            Look::Found(_) => self.remark("`void` answers something else".into()),
+            Look::Found(_) => self.remark("`void` belongs to another proposal".into()),
             Look::Absent => {}
-            Look::Bad(why) => self.remark(format!("`void` says nothing: {why}")),
+            Look::Bad(why) => self.remark(format!("`void` is not valid: {why}")),
             Look::Unreachable(why) => return Heard::Away(why),
         }
         Heard::Yes
@@ -132,7 +132,7 @@ impl Rolling<'_> {
                 self.words.insert(format!("waive.t.{number:04}"), text);
             }
             Look::Found(_) | Look::Bad(_) => {
-                self.remark(format!("the waiver of ticket {number} says nothing"))
+                self.remark(format!("the waiver of ticket {number} is not valid"))
             }
             Look::Absent => {}
             Look::Unreachable(why) => return Heard::Away(why),
@@ -163,7 +163,7 @@ impl Rolling<'_> {
                     self.view.wave += 1;
                 }
                 Look::Found(_) => {
-                    self.contradict("a wave answers something else");
+                    self.contradict("a wave belongs to another proposal");
                     break;
                 }
                 Look::Absent | Look::Bad(_) => break,
@@ -177,7 +177,7 @@ impl Rolling<'_> {
         let digest = self.rollout.digest;
         match self.voice.admit(&self.rollout, looked) {
             Look::Found(found) if self.rollout.is_signed() && !self.rests_on_facts(&found.fact) => {
-                self.remark(format!("`{gate}` rests on facts that cannot be seen"));
+                self.remark(format!("`{gate}` was decided by facts that are not here"));
             }
             Look::Found(Found { fact: Fact::Outcome(said), text, .. }) if said.answers == digest => {
                 self.view.end = Some(said.decision.end());
@@ -192,10 +192,10 @@ impl Rolling<'_> {
             Look::Found(Found { fact: Fact::Wave(said), .. }) if said.proposal == digest => {
                 self.view.wave = self.view.wave.max(said.wave);
             }
-            Look::Found(_) => self.contradict(&format!("`{gate}` answers something else")),
+            Look::Found(_) => self.contradict(&format!("`{gate}` belongs to another proposal")),
             Look::Absent => {}
             Look::Bad(why) => {
-                let text = format!("`{gate}` says nothing: {why}");
+                let text = format!("`{gate}` is not valid: {why}");
                 self.unreadable = Some(text.clone());
                 self.remark(text);
             }
@@ -242,7 +242,7 @@ impl Rolling<'_> {
         let ticket = match looked {
             Look::Found(found) => self.owner_of(number, found),
             Look::Bad(why) => {
-                self.remark(format!("ticket {number} says nothing: {why}"));
+                self.remark(format!("ticket {number} is not valid: {why}"));
                 Ticket { owner: self.view.members.len(), is_back: false, is_waived: false }
             }
             Look::Absent => return Ok(false),
@@ -263,7 +263,7 @@ impl Rolling<'_> {
                 Ticket { owner: if is_theirs { owner } else { nobody }, is_back: said.back, is_waived }
             }
             _ => {
-                self.contradict(&format!("ticket {number} answers something else"));
+                self.contradict(&format!("ticket {number} belongs to another proposal"));
                 Ticket { owner: nobody, is_back: false, is_waived }
             }
         }
@@ -313,14 +313,14 @@ impl Rolling<'_> {
                 }
                 _ => {
                     let node = &self.rollout.proposal.members[place];
-                    self.contradict(&format!("{node}'s report answers something else"));
+                    self.contradict(&format!("{node}'s report belongs to another proposal"));
                 }
             },
             Look::Absent => {}
             Look::Bad(why) => {
                 let node = &self.rollout.proposal.members[place];
                 self.remark(format!(
-                    "{node}'s report says nothing: {why}; `cutover fleet waive {node}` goes on without it"
+                    "{node}'s report is not valid: {why}; `cutover fleet waive {node}` goes on without it"
                 ));
             }
             Look::Unreachable(why) => return Heard::Away(why),
@@ -364,7 +364,7 @@ impl Rolling<'_> {
                 self.view.members[place].refused = true;
                 self.refusals.insert(place, said.why);
             }
-            Look::Found(_) | Look::Bad(_) => self.remark(format!("{node}'s refusal says nothing")),
+            Look::Found(_) | Look::Bad(_) => self.remark(format!("{node}'s refusal is not valid")),
             Look::Absent => {}
             Look::Unreachable(why) => return Heard::Away(why),
         }

@@ -52,9 +52,9 @@ impl Synchronous<'_> {
             Look::Found(Found { fact: Fact::Void(said), .. }) if said.proposal == self.rollout.digest => {
                 self.end("void", &said.why);
             }
-            Look::Found(_) => self.remark("`void` answers something else".into()),
+            Look::Found(_) => self.remark("`void` belongs to another proposal".into()),
             Look::Absent => {}
-            Look::Bad(why) => self.remark(format!("`void` says nothing: {why}")),
+            Look::Bad(why) => self.remark(format!("`void` is not valid: {why}")),
             Look::Unreachable(why) => return Heard::Away(why),
         }
         Heard::Yes
@@ -100,7 +100,7 @@ impl Synchronous<'_> {
                 return Heard::Away(why);
             }
             if !self.has_all(what) {
-                let text = format!("gate `{}` rests on facts that cannot be seen", gate.name());
+                let text = format!("gate `{}` was decided by facts that are not here", gate.name());
                 self.unreadable = Some(text.clone());
                 self.remark(text);
                 return Heard::Yes;
@@ -129,12 +129,14 @@ impl Synchronous<'_> {
                 match (is_known, self.gates.insert(gate, digest)) {
                     (true, before) if before.is_none_or(|before| before == digest) => {}
                     (true, _) => self.contradict(&format!("gate `{}` has changed", gate.name())),
-                    (false, _) => self.contradict(&format!("gate `{}` answers something else", gate.name())),
+                    (false, _) => {
+                        self.contradict(&format!("gate `{}` belongs to another proposal", gate.name()))
+                    }
                 }
             }
             Look::Absent => {}
             Look::Bad(why) => {
-                let text = format!("gate `{}` says nothing: {why}", gate.name());
+                let text = format!("gate `{}` is not valid: {why}", gate.name());
                 self.unreadable = Some(text.clone());
                 self.remark(text);
             }

@@ -160,7 +160,7 @@ impl<'a> Synchronous<'a> {
             Look::Found(found) => Ok(self.accept(what, place, found)),
             Look::Absent => Ok(false),
             Look::Bad(why) => {
-                self.remark(format!("{node}'s {} says nothing: {why}", what.name()));
+                self.remark(format!("{node}'s {} is not valid: {why}", what.name()));
                 Ok(false)
             }
             Look::Unreachable(why) => Err(why),
@@ -192,7 +192,7 @@ impl<'a> Synchronous<'a> {
         match about {
             Some((kind, by, rollout, answers)) if kind == what && *by == node && rollout == number => {
                 if !answers {
-                    self.contradict(&format!("{node}'s {} answers something else", what.name()));
+                    self.contradict(&format!("{node}'s {} belongs to another proposal", what.name()));
                     return false;
                 }
             }
@@ -298,7 +298,7 @@ impl<'a> Synchronous<'a> {
                 Heard::Yes
             }
             Look::Absent => Heard::Away("it was made, and is not there".into()),
-            Look::Bad(why) => Heard::Bad(format!("{node}'s {} says nothing: {why}", what.name())),
+            Look::Bad(why) => Heard::Bad(format!("{node}'s {} is not valid: {why}", what.name())),
             Look::Unreachable(why) => Heard::Away(why),
         })
     }

@@ -57,7 +57,7 @@ impl Member<'_> {
         let torn = says_nothing.iter().find(|(number, _)| begun.contains(number));
         Ok(torn.map(|(number, why)| {
             format!(
-                "the proposal of rollout {number} says nothing ({why}), and may be what the fleet runs: `cutover fleet repair` puts \
+                "the proposal of rollout {number} is not valid ({why}), and may be what the fleet runs: `cutover fleet repair` puts \
                  it back on a node that has read it; else `cutover fleet propose` goes on with the next number"
             )
         }))

@@ -173,9 +173,9 @@ impl Member<'_> {
         let board = self.board.as_mut();
         let fleet = match look(board, names::FLEET) {
             Look::Found(Found { fact: Fact::Fleet(fleet), .. }) => fleet,
-            Look::Found(_) => return Err(Who::Away("`FLEET` is something else".into())),
+            Look::Found(_) => return Err(Who::Away("`FLEET` does not describe a fleet".into())),
             Look::Absent => return Err(Who::Away("there is no fleet in the directory".into())),
-            Look::Bad(why) => return Err(Who::Away(format!("`FLEET` says nothing: {why}"))),
+            Look::Bad(why) => return Err(Who::Away(format!("`FLEET` is not valid: {why}"))),
             Look::Unreachable(why) => return Err(Who::Away(why)),
         };
         if fleet.id != self.kept.own.fleet {
@@ -215,7 +215,7 @@ impl Member<'_> {
             Look::Absent => Err(Who::Stranger(format!(
                 "the name `{node}` was freed by an operator, or storage has lost it: `cutover fleet join` takes it again"
             ))),
-            Look::Bad(why) => Err(Who::Stranger(format!("the entry of `{node}` says nothing: {why}"))),
+            Look::Bad(why) => Err(Who::Stranger(format!("the entry of `{node}` is not valid: {why}"))),
             Look::Unreachable(why) => Err(Who::Away(why)),
         }
     }
@@ -359,8 +359,8 @@ pub fn join(
             ensure_is_same(&id, known.as_ref(), &machine, key.as_deref(), node)?;
             id.instance
         }
-        Look::Found(_) => return Err(format!("`{name}` is something else")),
-        Look::Bad(why) => return Err(format!("`{name}` says nothing: {why}; {}", free(node))),
+        Look::Found(_) => return Err(format!("`{name}` is not the entry of a node")),
+        Look::Bad(why) => return Err(format!("`{name}` is not valid: {why}; {}", free(node))),
         Look::Unreachable(why) => return Err(why),
         Look::Absent => known
             .as_ref()
@@ -429,13 +429,13 @@ fn fleet_to_join(
         Look::Found(Found { fact: Fact::Fleet(fleet), .. }) => {
             Err(format!("the directory belongs to fleet `{}`", fleet.fleet))
         }
-        Look::Found(_) => Err("`FLEET` is something else".into()),
+        Look::Found(_) => Err("`FLEET` does not describe a fleet".into()),
         // Another fleet made on a bare mount point would part this node from its own.
         Look::Absent if has_joined => {
             Err("this node has joined a fleet, and its directory is not there: mount it".into())
         }
         Look::Absent => Err("no fleet was made there: `cutover fleet init` makes one".into()),
-        Look::Bad(why) => Err(format!("`FLEET` says nothing: {why}")),
+        Look::Bad(why) => Err(format!("`FLEET` is not valid: {why}")),
         Look::Unreachable(why) => Err(why),
     }
 }
@@ -466,7 +466,7 @@ fn enter(board: &mut dyn Board, node: &NodeName, name: &str, entry: facts::Id) -
         Look::Found(Found { fact: Fact::Id(found), .. }) if found.instance == instance => Ok(()),
         Look::Found(_) => Err(format!("the name `{node}` is in use by another machine: {}", free(node))),
         Look::Absent => Err("the entry was made, and is not there".into()),
-        Look::Bad(why) => Err(format!("the entry says nothing: {why}")),
+        Look::Bad(why) => Err(format!("the entry is not valid: {why}")),
         Look::Unreachable(why) => Err(why),
     }
 }

@@ -164,7 +164,7 @@ impl Member<'_> {
             }
         }
         if let Some((rollout, why)) = says_nothing.first() {
-            tracing::warn!(rollout, %why, count = says_nothing.len(), "proposals say nothing");
+            tracing::warn!(rollout, %why, count = says_nothing.len(), "proposals are not valid");
         }
         survey.torn = self.torn_of(&says_nothing)?;
         Ok(survey)

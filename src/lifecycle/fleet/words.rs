@@ -27,7 +27,7 @@ impl Member<'_> {
         };
         match decision {
             Decision::Plan(Plan::Commit { .. }) => format!("{counted} of {counted} are ready"),
-            Decision::Go(Go::Go) => format!("{counted} of {counted} hold the instant"),
+            Decision::Go(Go::Go) => format!("{counted} of {counted} are armed"),
             Decision::Outcome(Outcome::Keep) => format!("{counted} of {counted} are healthy"),
             Decision::Plan(Plan::Abort) => follow
                 .failure()
@@ -91,7 +91,7 @@ impl Member<'_> {
             (None, _) => format!("rollout {number}: the votes of the others"),
             (Some(_), None) => match follow.rollout.begins_after(self.clock.wall()) {
                 Some(moment) => format!("rollout {number}: its moment, {moment:.0}"),
-                None => format!("rollout {number}: all to hold the instant"),
+                None => format!("rollout {number}: all to be armed"),
             },
             (Some(_), Some(_)) => format!("rollout {number}: its outcome"),
         }

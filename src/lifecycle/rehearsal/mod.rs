@@ -76,7 +76,7 @@ pub enum Error {
         hint: &'static str,
     },
     /// The walls cannot be built.
-    #[error("cannot build the walls of a rehearsal: {0}")]
+    #[error("cannot shut a rehearsal off from the node: {0}")]
     Walls(#[from] walls::Error),
     /// The data cannot be copied.
     #[error("cannot copy data for a rehearsal: {0}")]

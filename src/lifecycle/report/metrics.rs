@@ -106,7 +106,7 @@ fn blocked(text: &mut Text<'_>, blocked: &[BlockedView]) {
     text.about(
         "cutover_blocked_since_timestamp_seconds",
         "gauge",
-        "Since when that policy keeps it from it.",
+        "Since when that policy keeps this node from switching.",
     );
     for (policy, since) in blocked.iter().filter_map(|blocked| Some((&blocked.policy, blocked.since?))) {
         text.line("cutover_blocked_since_timestamp_seconds", &[("policy", policy)], moment(since));
@@ -122,11 +122,7 @@ fn blocked(text: &mut Text<'_>, blocked: &[BlockedView]) {
 
 fn channel(text: &mut Text<'_>, channel: &ChannelView) {
     let labels = [("channel", channel.name.as_str())];
-    text.about(
-        "cutover_channel_expires_timestamp_seconds",
-        "gauge",
-        "From when on the channel says nothing any more.",
-    );
+    text.about("cutover_channel_expires_timestamp_seconds", "gauge", "When the channel expires.");
     text.line("cutover_channel_expires_timestamp_seconds", &labels, moment(channel.expires));
     text.about("cutover_channel_serial", "gauge", "The highest serial accepted.");
     text.line("cutover_channel_serial", &labels, number(channel.serial));
@@ -155,7 +151,7 @@ fn running(text: &mut Text<'_>, facts: &Facts<'_>) {
     text.about(
         "cutover_unit_ok",
         "gauge",
-        "1 for each unit of the application that did its work when it was looked at.",
+        "1 when a unit of the application was at work at the last look, else 0.",
     );
     for unit in facts.units {
         text.line("cutover_unit_ok", &[("unit", &unit.unit)], flag(unit.ok));
@@ -194,7 +190,7 @@ fn outcomes(text: &mut Text<'_>, history: &[HistoryEntry]) {
     ];
     text.about("cutover_last_outcome", "gauge", "How the last update ended; always 1.");
     text.line("cutover_last_outcome", &labels, 1.0);
-    text.about("cutover_last_exit_code", "gauge", "The exit code that told it.");
+    text.about("cutover_last_exit_code", "gauge", "The exit code of the last update.");
     text.line("cutover_last_exit_code", &[], f64::from(last.exit_code));
     text.about("cutover_last_outcome_timestamp_seconds", "gauge", "When the last update ended.");
     text.line("cutover_last_outcome_timestamp_seconds", &[], moment(last.at));

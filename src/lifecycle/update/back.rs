@@ -85,7 +85,7 @@ impl Driver<'_> {
                 && let Err(error) = self.store.keep_going_back(record)
             {
                 // It is for a second fault, and in the way of nothing.
-                tracing::warn!(%error, "the journal is kept once only");
+                tracing::warn!(%error, "cannot keep a second copy of the journal");
             }
             let restored = self.application.restore(record).map_err(|reason| Error::Data(reason.text))?;
             for text in restored.done.iter().chain(&restored.warnings) {

@@ -164,7 +164,7 @@ impl Seeing<'_> {
                 Verdict::Healthy | Verdict::Watching => {}
                 Verdict::Failed(why) => return Err(refusal(rehearsal, &why)),
                 Verdict::Unproven(why) => {
-                    return Err(Reason::new(Cause::NotNow, format!("the rehearsal shows nothing: {why}")));
+                    return Err(Reason::new(Cause::NotNow, format!("the rehearsal had no result: {why}")));
                 }
             }
             if at >= health.deadline.0 {
@@ -184,7 +184,7 @@ impl Seeing<'_> {
 fn refusal(rehearsal: &dyn Rehearsal, why: &str) -> Reason {
     let words = rehearsal.last_words();
     let words =
-        if words.is_empty() { String::new() } else { format!("; its last words: {}", words.join(" | ")) };
+        if words.is_empty() { String::new() } else { format!("; its last lines: {}", words.join(" | ")) };
     match rehearsal.doubt() {
         None => Reason::new(Cause::Rehearsal, format!("the rehearsal failed: {why}{words}")),
         Some(doubt) => Reason::new(Cause::NotNow, format!("the rehearsal failed: {why}; but {doubt}{words}")),

@@ -438,7 +438,7 @@ fn a_rehearsal_that_fails_touches_nothing_and_bans_the_release() {
     let port = "it listens on TCP port 1".to_owned();
     for (rehearsal, word) in [
         (FakeRehearsal { answer: Answer::Sick, ..well() }, "check `well` fails: as rehearsed"),
-        (FakeRehearsal { answer: Answer::NotYet, ..well() }, "check `well` does not pass yet"),
+        (FakeRehearsal { answer: Answer::NotYet, ..well() }, "check `well` does not pass"),
         (FakeRehearsal { objections: vec![port.clone()], ..well() }, port.as_str()),
     ] {
         let (record, done, bad) = rehearsed(rehearsal);

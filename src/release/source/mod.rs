@@ -239,7 +239,7 @@ pub enum Error {
     Status {
         what: String,
         status: u16,
-        /// How long it wants to be left alone.
+        /// How long it asks to wait.
         retry_after: Option<Duration>,
     },
     /// The server's answer is none to what it was asked.
@@ -365,7 +365,7 @@ impl Error {
 
 fn wait_text(retry_after: Option<Duration>) -> String {
     match retry_after.map(|pause| pause.as_secs()) {
-        Some(seconds @ 1..) => format!(", and wants to be left alone for {seconds} s"),
+        Some(seconds @ 1..) => format!(", and asks to wait for {seconds} s"),
         Some(0) | None => String::new(),
     }
 }

@@ -83,7 +83,7 @@ pub enum Invalid {
     UnitsAndCommand,
     #[error("the command `{0}` is empty")]
     Empty(&'static str),
-    #[error("`{0}` must be longer than nothing")]
+    #[error("`{0}` must be longer than zero")]
     Zero(&'static str),
 }
 

@@ -93,7 +93,7 @@ pub fn give_up() -> io::Result<()> {
     let named = ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().filter_map(std::env::var_os);
     let readable = READABLE.into_iter().map(Into::into).chain(named);
     if let Err(error) = wall::leave_only(readable) {
-        tracing::debug!(%error, "no wall: this kernel has no Landlock, or an old one");
+        tracing::debug!(%error, "no sandbox: this kernel has no Landlock, or an old one");
     }
     if let Err(error) = ioctl::forbid_calls() {
         tracing::debug!(%error, "no filter of calls: this kernel has none");

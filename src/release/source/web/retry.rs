@@ -66,7 +66,7 @@ fn random() -> u32 {
     getrandom::u32().unwrap_or(u32::MAX)
 }
 
-/// How long the server wants to be left alone: seconds, or until a time.
+/// How long the server asks to wait: seconds, or until a time.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = text_of(headers, header::RETRY_AFTER)?;
     if let Ok(seconds) = text.trim().parse() {
