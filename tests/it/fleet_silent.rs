@@ -99,6 +99,22 @@ fn whatever_stands_at_a_gate_an_operator_ends_the_rollout() {
     assert_eq!(codes, [0, 0]);
 }
 
+/// Whatever came of stopping it.
+#[test]
+fn what_stands_beside_an_empty_gate_is_not_kept_for_ever() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    for version in ["2", "3"] {
+        (0..2).for_each(|number| fleet.stage(number, version));
+        fleet.propose(version);
+        assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    }
+    std::fs::write(fleet.decision(1, "plan"), "").unwrap();
+    let stopped = fleet.run(0, &["fleet", "abort", "1"]);
+    let gone = fleet.run(0, &["fleet", "gc", "--older", "0s", "--keep", "1", "--json"]);
+    let value: serde_json::Value = serde_json::from_slice(&gone.stdout).unwrap();
+    assert_eq!(value["rollouts"], serde_json::json!([1]), "{stopped:?}: {gone:?}");
+}
+
 /// The end has nothing of it, since nobody could write it down: each that went back says why.
 #[test]
 fn why_all_went_back_is_told_where_storage_takes_no_word_of_it() {
