@@ -121,3 +121,22 @@ fn chunks_that_a_file_here_has_are_not_read_again() {
     let (read, whole) = update(&desk, &server, "2.3");
     assert!(read * 2 > whole, "what cannot be believed is read: {read} of {whole}");
 }
+
+#[test]
+fn of_a_release_whose_record_is_broken_nothing_is_taken_and_of_the_next_one_all() {
+    let desk = Desk::new();
+    fs::write(desk.path("app/large"), noise(3, 4 * MIB)).unwrap();
+    fs::write(desk.path("app/moved"), noise(4, 1000)).unwrap();
+    let server = served(&desk);
+    let (read, whole) = update(&desk, &server, "2.0");
+    assert!(read * 10 > whole * 9, "all is new: {read} of {whole}");
+    update(&desk, &server, "2.1");
+    // The last byte of the inode numbers, before what says where they are.
+    let record = desk.path("root/.cutover/manifests/2.1.index");
+    let mut bytes = fs::read(&record).unwrap();
+    let last = bytes.len() - 57;
+    bytes[last] ^= 1;
+    fs::write(&record, bytes).unwrap();
+    let (read, whole) = update(&desk, &server, "2.2");
+    assert!(read * 20 <= whole, "2.0 has the same files: {read} of {whole}");
+}

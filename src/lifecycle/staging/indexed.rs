@@ -7,7 +7,9 @@ use super::links;
 use super::{Error, allowed, compare};
 use crate::lifecycle::node::Node;
 use crate::release::archive::Limits;
-use crate::release::index::{self, Base, Index, Installed, Method, Parts, StageOrder, Staged, Trust};
+use crate::release::index::{
+    self, Base, Index, Installed, KeptIndex, Method, Parts, StageOrder, Staged, Trust,
+};
 use crate::release::resolve::Candidate;
 use crate::release::source::Ranges;
 use crate::release::trust::Signer;
@@ -272,16 +274,19 @@ impl Node<'_> {
         versions.sort_by_key(|(is_active, staged, _)| Reverse((*is_active, *staged)));
         let mut bases = Vec::new();
         for (_, _, version) in versions.into_iter().take(BASES_MAX) {
-            if let Some(installed) = Installed::open(&self.store.layout.index(&version)) {
-                bases.push((version, installed));
+            if let Some(kept) = KeptIndex::open(&self.store.layout.index(&version)) {
+                bases.push((version, kept));
             }
         }
-        let Some(closest) = index::closest(index, bases.iter().map(|(_, base)| base)) else {
-            return Ok(None);
-        };
-        let (version, installed) = bases.swap_remove(closest);
-        let tree = self.store.tree(&version)?;
-        Ok(Some((version, Base { tree, installed })))
+        // One whose inode numbers are broken is no base: the next one is.
+        while let Some(closest) = index::closest(index, bases.iter().map(|(_, kept)| &kept.index)) {
+            let (version, kept) = bases.remove(closest);
+            if let Some(installed) = kept.with_inodes() {
+                let tree = self.store.tree(&version)?;
+                return Ok(Some((version, Base { tree, installed })));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether all that may be in a tree may be in a new one: a snapshot brings it without a look.

@@ -28,7 +28,7 @@ pub use meta::Record;
 pub use parts::{Parts, Trust};
 pub use reader::Index;
 pub use root::{Page, PageKind, Root};
-pub use seen::Installed;
+pub use seen::{Installed, KeptIndex};
 pub use staging::{
     Base, Forecast, Method, Prepared, StageOrder, Staged, check, closest, forecast, prepare, stage,
 };

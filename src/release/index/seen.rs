@@ -50,28 +50,68 @@ pub struct Installed {
 impl Installed {
     /// Reads the record at `path`; `None` when there is none that can be used.
     pub fn open(path: &Path) -> Option<Self> {
-        Self::read(path).inspect_err(|error| tracing::debug!(%error, "no record of this release")).ok()
+        KeptIndex::open(path)?.with_inodes()
+    }
+}
+
+/// The index in the record of a release; the inode numbers are not read yet, since few records are looked at for them.
+pub struct KeptIndex {
+    pub index: Index<'static>,
+    /// The inode numbers as they are in the record.
+    inodes: Inodes,
+}
+
+/// Where the inode numbers are, and what they must be.
+struct Inodes {
+    file: Arc<LocalFile>,
+    start: u64,
+    compressed: u64,
+    plain: u64,
+    digest: Digest,
+}
+
+impl KeptIndex {
+    /// Reads the record at `path`; `None` when there is none that can be used.
+    pub fn open(path: &Path) -> Option<Self> {
+        usable(Self::read(path))
+    }
+
+    /// Reads the inode numbers, too; `None` when they cannot be used.
+    pub fn with_inodes(self) -> Option<Installed> {
+        let Self { index, inodes } = self;
+        usable(inodes.read(index.root().files)).map(|seen| Installed { index, seen })
     }
 
     fn read(path: &Path) -> Result<Self, Error> {
-        let file = LocalFile::new(File::open(path).context("open", path)?, path)?;
+        let file = Arc::new(LocalFile::new(File::open(path).context("open", path)?, path)?);
         let size = file.size();
-        let trailer = read_exactly(&file, size.saturating_sub(TRAILER), TRAILER.min(size))?;
+        let trailer = read_exactly(&*file, size.saturating_sub(TRAILER), TRAILER.min(size))?;
         let mut cursor = Cursor::new(PART, &trailer);
         let digest = cursor.digest()?;
         let compressed = cursor.little64()?;
         let plain = cursor.little64()?;
-        let end = (cursor.take(8)? == IDENT).then(|| size.checked_sub(TRAILER + compressed)).flatten();
-        let end = end.filter(|_| plain <= SEEN_MAX).ok_or(super::error::malformed(PART, "it is none"))?;
-        let bytes = Verified::compare(PART, read_exactly(&file, end, compressed)?, digest)?;
-        let seen = Seen::read(&bytes.decompress(plain)?)?;
-        let index = Index::open_kept(Arc::new(file), end)?;
-        if index.root().files == seen.inodes.len() as u64 {
-            Ok(Self { index, seen })
-        } else {
-            Err(super::error::malformed(PART, "it has another number of files than the index"))
+        let start = (cursor.take(8)? == IDENT).then(|| size.checked_sub(TRAILER)?.checked_sub(compressed));
+        let start = start.flatten().filter(|_| plain <= SEEN_MAX);
+        let start = start.ok_or(super::error::malformed(PART, "it is none"))?;
+        let index = Index::open_kept(Arc::clone(&file) as Arc<dyn Ranges>, start)?;
+        Ok(Self { index, inodes: Inodes { file, start, compressed, plain, digest } })
+    }
+}
+
+impl Inodes {
+    fn read(&self, files: u64) -> Result<Seen, Error> {
+        let bytes = read_exactly(&*self.file, self.start, self.compressed)?;
+        let bytes = Verified::compare(PART, bytes, self.digest)?;
+        let seen = Seen::read(&bytes.decompress(self.plain)?)?;
+        match seen.inodes.len() as u64 == files {
+            true => Ok(seen),
+            false => Err(super::error::malformed(PART, "it has another number of files than the index")),
         }
     }
+}
+
+fn usable<T>(read: Result<T, Error>) -> Option<T> {
+    read.inspect_err(|error| tracing::debug!(%error, "no record of this release")).ok()
 }
 
 impl Seen {

@@ -239,13 +239,13 @@ fn name_of(path: &[u8]) -> &[u8] {
 /// The base that shares most with a release: by pages of metadata, then the first. `None` when there is none.
 pub fn closest<'a>(
     index: &super::super::Index<'_>,
-    bases: impl IntoIterator<Item = &'a Installed>,
+    bases: impl IntoIterator<Item = &'a super::super::Index<'static>>,
 ) -> Option<usize> {
     use super::super::PageKind;
     let wanted: std::collections::HashSet<Digest> =
         index.root().of_kind(PageKind::Meta).iter().map(|page| page.digest).collect();
-    let shared = |base: &Installed| -> u64 {
-        let pages = base.index.root().of_kind(PageKind::Meta);
+    let shared = |base: &super::super::Index<'_>| -> u64 {
+        let pages = base.root().of_kind(PageKind::Meta);
         pages.iter().filter(|page| wanted.contains(&page.digest)).map(|page| page.items).sum()
     };
     let counted = bases.into_iter().map(shared).enumerate();
