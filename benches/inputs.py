@@ -73,7 +73,8 @@ def generated(files, out, changed):
             if number < 997:
                 os.makedirs(directory, exist_ok=True)
             with open(f"{directory}/{number}.js", "w") as file:
-                file.write(content(-number - 1 if number in picked else number, words))
+                # Nobody else's content: `Random` takes -n for n.
+                file.write(content(number + files if number in picked else number, words))
         stamp(f"{out}/{name}")
 
 
