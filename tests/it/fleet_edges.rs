@@ -124,6 +124,8 @@ fn whoever_waives_beside_an_empty_plan_is_not_told_that_it_goes_on() {
     let fleet = Fleet::new(2, "synchronous", "");
     fleet.propose("2");
     std::fs::write(fleet.decision(1, "plan"), "").unwrap();
+    let waived = told(&fleet.run(0, &["fleet", "waive", "n1"]));
+    assert!(waived.contains("cutover fleet abort 1") && !waived.contains("goes on without"), "{waived}");
     fleet.run(1, &["fleet", "abort"]);
     let waived = fleet.run(0, &["fleet", "waive", "n1", "1"]);
     assert!(code(&waived) != 0 && told(&waived).contains("has ended already"), "{waived:?}");

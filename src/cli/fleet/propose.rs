@@ -391,7 +391,13 @@ pub fn waive(context: &Context, args: &WaiveArgs) -> Result<u8, Error> {
         let is_over =
             rollout.proposal.mode == Mode::Synchronous && rollout.proposal.members.iter().all(is_waived);
         let then = if is_over { format!(": {NOBODY_IS_LEFT}") } else { String::new() };
-        context.output.result(&value, &format!("rollout {number} goes on without {who}{then}"));
+        let text = match operator.standing(&rollout)? {
+            Standing::Bad(why) => format!(
+                "nobody waits for {who} any more, and rollout {number} does not go on: {why}; `cutover fleet abort {number}` ends it"
+            ),
+            Standing::Open | Standing::Ended(_) => format!("rollout {number} goes on without {who}{then}"),
+        };
+        context.output.result(&value, &text);
         Ok(0)
     })
 }
