@@ -181,13 +181,14 @@ impl<'a> Operator<'a> {
         members(self.board, &fleet.id, self.trust)
     }
 
-    /// Writes the next member list.
-    pub fn write_members(&mut self, fleet: &Fleet, members: Vec<Entry>) -> Result<Members, Error> {
+    /// Writes the next member list. `seen`: the highest number that this machine knows; where the storage went back in time, the
+    /// list that had it was another one.
+    pub fn write_members(&mut self, fleet: &Fleet, members: Vec<Entry>, seen: u32) -> Result<Members, Error> {
         let list = match self.board.list(names::MEMBERS) {
             Listed::Names(lists) => lists.iter().filter_map(|name| name.parse::<u32>().ok()).max(),
             Listed::Unreachable(why) => return Err(Error::Unreachable(why)),
         };
-        let list = list.unwrap_or(0) + 1;
+        let list = list.unwrap_or(0).max(seen).saturating_add(1);
         let wanted = Members { fleet: fleet.id.clone(), list, members, by: self.by.clone() };
         let name = names::members(list);
         let text = self.seal(&name, &Fact::Members(wanted.clone()))?;
@@ -298,7 +299,7 @@ impl<'a> Operator<'a> {
         if joined.is_empty() {
             return refused(NOBODY);
         }
-        self.write_members(fleet, joined)
+        self.write_members(fleet, joined, 0)
     }
 
     /// Whoever writes instants and deadlines must have a clock that the members can follow.

@@ -1,6 +1,7 @@
 //! What a node knows counts for more than what storage shows: torn ends, lost keys, releases that run already.
 
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use cutover::coord::facts::names;
 
@@ -43,6 +44,10 @@ fn an_end_that_was_torn_is_ended_in_no_other_way() {
     }
 }
 
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+}
+
 #[test]
 fn a_list_of_members_that_was_replaced_does_not_come_back_unnoticed() {
     let fleet = Fleet::new(3, "synchronous", "facts = \"signed\"");
@@ -50,9 +55,6 @@ fn a_list_of_members_that_was_replaced_does_not_come_back_unnoticed() {
     assert_eq!(code(&proposed), 0, "{proposed:?}");
     assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
     let before = fleet.path("before");
-    let copy = |from: &std::path::Path, to: &std::path::Path| {
-        assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
-    };
     let lists = fleet.share().join(names::MEMBERS);
     copy(&lists, &before);
     assert_eq!(code(&fleet.run(0, &["fleet", "members", "--remove", "n2"])), 0);
@@ -66,6 +68,43 @@ fn a_list_of_members_that_was_replaced_does_not_come_back_unnoticed() {
     assert_eq!(code(&fleet.run(1, &["fleet", "members", "--remove", "n2"])), 0);
     let again = fleet.run(1, &["update"]);
     assert_eq!(code(&again), 0, "{again:?}");
+}
+
+/// Who was taken out has its key back by an old list, and votes again: whoever remembers the newer one begins nothing by it.
+#[test]
+fn an_old_list_of_members_brings_no_removed_key_back() {
+    let fleet = Fleet::new(3, "synchronous", "facts = \"signed\"");
+    let (lists, before) = (fleet.share().join(names::MEMBERS), fleet.path("before"));
+    copy(&lists, &before);
+    assert_eq!(code(&fleet.run(0, &["fleet", "members", "--remove", "n2"])), 0);
+    for number in 0..2 {
+        let looks = fleet.run(number, &["update"]);
+        assert_eq!(code(&looks), 0, "{looks:?}");
+    }
+    std::fs::remove_dir_all(&lists).unwrap();
+    copy(&before, &lists);
+    let says = |output: &Output| told(output).contains("this node has seen list of members 2");
+    let refused = fleet.run(0, &["fleet", "propose", "2"]);
+    assert!(code(&refused) == 17 && says(&refused), "{refused:?}");
+    for words in [["fleet", "status"], ["fleet", "repair"]] {
+        let warns = fleet.run(0, &words);
+        assert!(code(&warns) == 0 && says(&warns), "{warns:?}");
+    }
+    // It has not seen the newer list.
+    assert_eq!(code(&fleet.run(2, &["fleet", "propose", "2"])), 0);
+    let vote = |number: u64| fleet.share().join(format!("nodes/n1/{number:06}.vote"));
+    let looks = fleet.run(1, &["update", "--no-wait"]);
+    assert!(code(&looks) == 17 && says(&looks) && !vote(1).exists(), "{looks:?}");
+    let why = fleet.run(2, &["fleet", "status", "--why"]);
+    assert!(told(&why).contains("n1 does not take part yet: the storage went back") && says(&why), "{why:?}");
+    assert_eq!(code(&fleet.run(0, &["fleet", "abort"])), 0);
+    // Another list has had the number 2.
+    let written = fleet.run(0, &["fleet", "members", "--remove", "n2"]);
+    assert!(code(&written) == 0 && told(&written).contains("list 3"), "{written:?}");
+    let proposed = fleet.run(0, &["fleet", "propose", "2"]);
+    assert!(code(&proposed) == 0 && told(&proposed).contains("2 members"), "{proposed:?}");
+    let looks = fleet.run(1, &["update", "--no-wait"]);
+    assert!(vote(2).exists(), "{looks:?}");
 }
 
 #[test]

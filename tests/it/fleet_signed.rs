@@ -50,7 +50,7 @@ impl Fleet {
             cell: None,
             key: Some(key(node)),
         };
-        operator.write_members(&fleet, NODES.iter().map(listed).collect()).unwrap();
+        operator.write_members(&fleet, NODES.iter().map(listed).collect(), 0).unwrap();
         for node in NODES {
             operator.board.prepare(&names::node(&node.parse().unwrap()));
         }

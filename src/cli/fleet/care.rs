@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::args::{GcArgs, ImportArgs, RepairArgs, RolloutArgs};
+use super::propose::lost_list;
 use super::{ensure_signer, kept, keys, remembered, rollout, settings, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::Error;
@@ -172,6 +173,15 @@ pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8, Error> {
         return Err(Error::Fleet("this node has not joined a fleet".into()));
     };
     let fleet_file = put_back_fleet_file(context, &kept)?;
+    let name = settings(context)?.name.clone();
+    // Of a list a node keeps the number only.
+    let lost_list = with_operator(context, |operator| {
+        let fleet = operate::fleet(operator.board, &name)?;
+        lost_list(operator, &fleet, &kept)
+    })?;
+    if let Some(why) = &lost_list {
+        context.output.say(&format!("warning: {why}"));
+    }
     if kept.own.last.is_none() && kept.part().is_none() {
         if args.accept {
             kept.change(|own| own.followed = None)?;
@@ -204,7 +214,9 @@ pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8, Error> {
             "warning: rollout {number} was under way, and its tickets are lost: `cutover fleet void {number}` ends it"
         ));
     }
-    let text = if repaired.put_back.is_empty() {
+    let text = if repaired.put_back.is_empty() && lost_list.is_some() {
+        "the storage has everything else that this node has read".to_owned()
+    } else if repaired.put_back.is_empty() {
         "the storage has everything that this node has read".to_owned()
     } else {
         format!("put back: {}", repaired.put_back.join(", "))

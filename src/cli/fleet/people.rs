@@ -125,12 +125,7 @@ pub fn members(context: &Context, args: &MembersArgs) -> Result<u8, Error> {
             }
             put_in_cells(&mut entries, &args.cell)?;
             entries.sort_by(|one, other| one.node.cmp(&other.node));
-            let mut written = operator.write_members(&fleet, entries)?;
-            // Where the storage went back in time, nobody believes a list older than one that was seen.
-            while written.list < seen {
-                written = operator.write_members(&fleet, written.members)?;
-            }
-            list = Some(written);
+            list = Some(operator.write_members(&fleet, entries, seen)?);
             for node in &args.remove {
                 say_who_waits(context, operator, &fleet, node);
             }

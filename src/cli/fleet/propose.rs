@@ -60,11 +60,11 @@ pub fn propose(context: &Context, args: &ProposeArgs) -> Result<u8, Error> {
         let name = context.app.clone();
         with_operator(context, |operator| {
             let fleet = operate::fleet(operator.board, &fleet_settings.name)?;
+            ensure_nothing_was_lost(node, operator, &fleet)?;
             let release = match wanted {
                 Some(release) => release,
                 None => way_back(operator, &fleet, &args.only)?,
             };
-            ensure_nothing_was_lost(node, operator)?;
             if let Some(text) = unknown_in_waves(operator, &fleet, fleet_settings)? {
                 context.output.say(&format!("warning: {text}"));
             }
@@ -148,9 +148,13 @@ fn in_the_way(operator: &mut Operator<'_>, open: &Rollout) -> Result<String, Err
     Ok(format!("rollout {number} has not ended: `cutover fleet abort` stops it, `--supersede` does both"))
 }
 
-/// A proposal would take the number of a rollout that this node remembers, and the storage does not.
-fn ensure_nothing_was_lost(node: &Node<'_>, operator: &mut Operator<'_>) -> Result<(), Error> {
+/// A proposal would take the number of a rollout that this node remembers, and the storage does not; or name members by a list
+/// that was replaced.
+fn ensure_nothing_was_lost(node: &Node<'_>, operator: &mut Operator<'_>, fleet: &Fleet) -> Result<(), Error> {
     let Some(kept) = kept(node.store)? else { return Ok(()) };
+    if let Some(why) = lost_list(operator, fleet, &kept)? {
+        return Err(Error::Unreachable(why));
+    }
     let last = kept.own.last.as_ref().map(|last| (last.rollout, Digest::of(last.proposal.as_bytes())));
     let open = kept.part().map(|part| part.rollout).zip(kept.proposal_digest());
     let followed = kept.own.followed.as_ref().map(|followed| (followed.rollout, followed.proposal));
@@ -172,6 +176,15 @@ fn ensure_nothing_was_lost(node: &Node<'_>, operator: &mut Operator<'_>) -> Resu
         }
     }
     Ok(())
+}
+
+/// What to do where this node, of this fleet, has seen a newer list of members than the storage has.
+pub fn lost_list(operator: &mut Operator<'_>, fleet: &Fleet, kept: &Kept) -> Result<Option<String>, Error> {
+    if kept.own.fleet != fleet.id {
+        return Ok(None);
+    }
+    let newest = operator.members(fleet)?.map_or(0, |list| list.list);
+    Ok(kept.own.ensure_list_is_newest(newest).err())
 }
 
 /// The release of this version, by the digest that was given or that this machine knows it by.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::args::FleetStatusArgs;
 use super::page::{CellLine, Gate, Page};
-use super::propose::ended;
+use super::propose::{ended, lost_list};
 use super::report::{moment, note, summary};
 use super::{kept, rollout, settings, shut_out, with_operator};
 use crate::cli::context::Context;
@@ -100,6 +100,7 @@ fn remarks(context: &Context, operator: &mut Operator<'_>, fleet: &Fleet) -> Res
     let Some(kept) = kept(&context.store()?)?.filter(|kept| kept.own.fleet == fleet.id) else {
         return Ok(remarks);
     };
+    remarks.extend(lost_list(operator, fleet, &kept)?);
     for (name, number) in said_by_operators(&kept) {
         if operator.board.read(&name) == Read::Absent {
             remarks.push(format!(

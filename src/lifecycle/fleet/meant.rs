@@ -4,7 +4,6 @@ use super::Member;
 use crate::coord::facts::{self, Fact, names};
 use crate::coord::heard::Heard;
 use crate::coord::look::{Found, Look, look, look_signed};
-use crate::coord::operate;
 use crate::coord::rollout::Rollout;
 use crate::coord::rules::Health;
 use crate::coord::rules::synchronous::Outcome;
@@ -22,8 +21,14 @@ pub(super) enum Meant {
 
 impl Member<'_> {
     /// Whom a rollout that has ended is for. One that was kept: its members, also those that were away, and who was listed
-    /// later, in a fleet that had moved as a whole. Of one that ended half way: whoever has it, and keeps it.
-    pub(super) fn is_meant(&mut self, rollout: &Rollout, how: How) -> Result<Meant, String> {
+    /// later, in a fleet that had moved as a whole. Of one that ended half way: whoever has it, and keeps it. `now`: the list of
+    /// members that counts.
+    pub(super) fn is_meant(
+        &mut self,
+        rollout: &Rollout,
+        how: How,
+        now: Option<&facts::Members>,
+    ) -> Result<Meant, String> {
         let node = self.node();
         match how {
             // A cell that was left out moves as a whole, in another rollout, and not node by node.
@@ -44,9 +49,7 @@ impl Member<'_> {
             entry.node == node && (entry.instance.is_empty() || entry.instance == instance)
         };
         let is_listed = |list: &[facts::Listed]| list.iter().any(is_mine);
-        let now = operate::members(self.board.as_mut(), &fleet, trust).map_err(|error| error.to_string())?;
         let Some(now) = now else { return Ok(Meant::ForOthers) };
-        self.ensure_list_is_newest(now.list)?;
         if !is_listed(&now.members) {
             return Ok(Meant::Unlisted);
         }

@@ -52,6 +52,25 @@ pub struct Own {
     pub last: Option<Last>,
 }
 
+impl Own {
+    /// A list that was replaced does not come back: it may name a key that was taken out. `newest`: that of the storage; 0
+    /// where it has none.
+    pub fn ensure_list_is_newest(&self, newest: u32) -> Result<(), String> {
+        let known = self.list;
+        if newest >= known {
+            return Ok(());
+        }
+        let found =
+            if newest == 0 { "none is valid there".into() } else { format!("the newest there is {newest}") };
+        Err(format!(
+            "the storage went back in time: this node has seen list of members {known}, and {found}; bring back `members/` as it \
+             was, or write the list anew on this node: `cutover fleet members` shows who is in it, and with `--remove` (of all who \
+             were removed before), `--add` or `--all` it writes list {}",
+            known.saturating_add(1)
+        ))
+    }
+}
+
 /// A rollout that was kept, and by which this node runs its release.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -9,9 +9,10 @@ use super::own::{Last, Part};
 use super::rolling::Next;
 use super::{Following, Member, Stage};
 use crate::coord::board::Read;
-use crate::coord::facts::names;
 use crate::coord::facts::names::Decisions;
+use crate::coord::facts::{Members, names};
 use crate::coord::look::{Found, Look, look_signed};
+use crate::coord::operate;
 use crate::coord::rollout::{Rollout, WENT_BACK, look_rollout, numbers};
 use crate::coord::rules::gate::{self, Gate};
 use crate::coord::rules::rolling::{End, Stage as Place};
@@ -80,7 +81,18 @@ impl Member<'_> {
         if let Err(why) = self.ensure_last_is_there() {
             return Ok(Taken::Unreachable(why));
         }
-        let survey = match self.survey() {
+        let list = match self.look_at_members() {
+            Ok(list) => list,
+            Err(why) => return Ok(Taken::Unreachable(why)),
+        };
+        let newest = list.as_ref().map_or(0, |list| list.list);
+        if let Err(why) = self.kept.own.ensure_list_is_newest(newest) {
+            // Whoever waits for this node's vote cannot know it.
+            self.say_not_yet(&why, None);
+            return Ok(Taken::Unreachable(why));
+        }
+        self.kept.change(|own| own.list = newest)?;
+        let survey = match self.survey(list.as_ref()) {
             Ok(survey) => survey,
             Err(why) => return Ok(Taken::Unreachable(why)),
         };
@@ -118,8 +130,13 @@ impl Member<'_> {
         }
     }
 
-    /// Looks at the rollouts, the newest first, until one says what the fleet runs.
-    fn survey(&mut self) -> Result<Survey, String> {
+    fn look_at_members(&mut self) -> Result<Option<Members>, String> {
+        let (fleet, trust) = (self.kept.own.fleet.clone(), self.trust());
+        operate::members(self.board.as_mut(), &fleet, trust).map_err(|error| error.to_string())
+    }
+
+    /// Looks at the rollouts, the newest first, until one says what the fleet runs. `list`: of members, the newest.
+    fn survey(&mut self, list: Option<&Members>) -> Result<Survey, String> {
         let mut survey = Survey::default();
         let (numbers, _) = numbers(self.board.as_mut())?;
         let (mut left, mut says_nothing) = (PROPOSALS_MAX, Vec::new());
@@ -153,7 +170,7 @@ impl Member<'_> {
                     let text = format!("rollout {number}: {why}; `cutover fleet abort` ends it");
                     survey.bad.get_or_insert(text);
                 }
-                Standing::Ended(ended) => match self.is_meant(&rollout, ended.how)? {
+                Standing::Ended(ended) => match self.is_meant(&rollout, ended.how, list)? {
                     Meant::ForMe => {
                         survey.runs = Some(rollout);
                         break;
@@ -220,18 +237,6 @@ impl Member<'_> {
         }
     }
 
-    /// A list that was replaced does not come back: it may name a key that was taken out.
-    pub(super) fn ensure_list_is_newest(&mut self, list: u32) -> Result<(), String> {
-        let known = self.kept.own.list;
-        if list < known {
-            return Err(format!(
-                "the newest list of members is {list}, and this node has seen {known}: the storage went back in time; \
-                 `cutover fleet members --all` here writes a newer one"
-            ));
-        }
-        self.kept.change(|own| own.list = list).map_err(|error| error.to_string())
-    }
-
     /// Takes part: from now on the node remembers it.
     fn begin(&mut self, rollout: Rollout, running: Option<&ReleaseId>) -> Result<Taken, Error> {
         let number = rollout.number;
@@ -239,9 +244,6 @@ impl Member<'_> {
         // Its "no" would not count either: all would wait for it.
         if let Some(why) = self.without_key(rollout.is_signed()) {
             return Ok(Taken::Stranger(why));
-        }
-        if let Err(why) = self.ensure_list_is_newest(rollout.proposal.members_list.max(self.kept.own.list)) {
-            return Ok(Taken::Unreachable(why));
         }
         let text = match look_signed(self.board.as_mut(), &names::proposal(number), trust) {
             Look::Found(Found { digest, text, .. }) if digest == rollout.digest => text,

@@ -176,7 +176,7 @@ impl Fleet {
             node.life.revive(i64::MAX);
             node.show();
         }
-        self.operate(|operator, _| operator.write_members(&fleet, entries).unwrap());
+        self.operate(|operator, _| operator.write_members(&fleet, entries, 0).unwrap());
     }
 
     /// Lets a node join, as it stands.
@@ -202,7 +202,7 @@ impl Fleet {
         let entries: Vec<_> = self.nodes.iter().map(entry).collect();
         self.operate(|operator, _| {
             let made = cutover::coord::operate::fleet(operator.board, "simulated").unwrap();
-            operator.write_members(&made, entries).unwrap()
+            operator.write_members(&made, entries, 0).unwrap()
         });
     }
 
@@ -233,7 +233,7 @@ impl Fleet {
                 cell: None,
                 key: None,
             };
-            operator.write_members(&made, nodes.iter().map(entry).collect()).unwrap()
+            operator.write_members(&made, nodes.iter().map(entry).collect(), 0).unwrap()
         });
     }
 
