@@ -8,9 +8,8 @@ use super::look::Found;
 use super::name::{CellName, NodeName};
 use super::rolling::Rolling;
 use super::rules::Health;
-use super::rules::rolling::Ticket;
 use super::rules::synchronous::Member;
-use super::synchronous::{Synchronous, What, health_word};
+use super::synchronous::{Synchronous, What};
 use crate::types::Version;
 
 /// What a rollout did, as far as its members have said.
@@ -151,14 +150,13 @@ impl Account {
     pub fn of_rolling(follow: &Rolling<'_>, closed: &[Option<Found>], now: Timestamp) -> Self {
         let one = |(place, node): (usize, &NodeName)| {
             let member = follow.view.members[place];
-            let is_theirs = |ticket: &Ticket, is_back| ticket.owner == place && ticket.is_back == is_back;
-            let has = |is_back| follow.view.tickets.iter().any(|ticket| is_theirs(ticket, is_back));
+            let has = |is_back| follow.view.ticket_of(place, is_back).is_some();
             let state = match (member.returned, member.report) {
                 _ if member.waived => "waived",
                 (Some(Health::Broken), _) => "broken",
                 (Some(_), _) => "gone back",
                 (None, _) if has(true) => "going back",
-                (None, Some(health)) => health_word(health),
+                (None, Some(health)) => health.word(),
                 (None, None) if has(false) => "switching",
                 (None, None) if member.refused => "refuses",
                 (None, None) => "-",
@@ -253,7 +251,7 @@ fn state(member: &Member) -> &'static str {
     match member {
         _ if member.waived => "waived",
         Member { closed: true, .. } => "closed",
-        Member { report: Some(health), .. } => health_word(*health),
+        Member { report: Some(health), .. } => health.word(),
         Member { switched: true, .. } => "switched",
         Member { stopped: true, .. } => "stopped",
         Member { armed: true, .. } => "armed",

@@ -14,6 +14,9 @@ const RELEASES_MAX: usize = 100;
 /// To take part in a rollout of cells.
 pub const CELLS: &str = "cells";
 
+/// To take part in a rolling rollout whose slots are handed on.
+pub const SLOTS: &str = "slots";
+
 /// `nodes/<node>/alive`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Alive {
@@ -37,7 +40,7 @@ pub struct Alive {
     /// file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub twin: Option<String>,
-    /// What its cutover can, that an older one cannot: [`CELLS`].
+    /// What its cutover can, that an older one cannot: [`CELLS`], [`SLOTS`].
     #[serde(default)]
     pub knows: Vec<String>,
     /// The cell that it says it is in.
@@ -79,7 +82,7 @@ impl Alive {
             instance,
             place,
             twin: None,
-            knows: vec![CELLS.into()],
+            knows: vec![CELLS.into(), SLOTS.into()],
             cell: None,
             not_yet: None,
         }

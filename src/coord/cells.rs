@@ -37,7 +37,7 @@ impl Operator<'_> {
             ));
         }
         let old: Vec<_> =
-            members.iter().filter(|node| !self.knows_cells(node)).map(ToString::to_string).collect();
+            members.iter().filter(|node| !self.knows(node, alive::CELLS)).map(ToString::to_string).collect();
         if !old.is_empty() {
             return refused(format!(
                 "the cutover of these members does not know `mode = \"cells\"`: {}; bring cutover itself up to date there first",
@@ -59,9 +59,9 @@ impl Operator<'_> {
         Ok(all.into_iter().filter(|(node, _)| members.contains(node)).collect())
     }
 
-    /// Whether the cutover of a member knows what a cell is; one that has not been heard of may.
-    fn knows_cells(&mut self, node: &NodeName) -> bool {
-        alive::read(self.board, node).is_none_or(|said| said.knows.iter().any(|what| what == alive::CELLS))
+    /// Whether the cutover of a member knows such a thing; one that has not been heard of may.
+    pub(super) fn knows(&mut self, node: &NodeName, what: &str) -> bool {
+        alive::read(self.board, node).is_none_or(|said| said.knows.iter().any(|known| known == what))
     }
 }
 
@@ -86,6 +86,7 @@ pub(super) fn turns(
     };
     facts::Rolling {
         at_once: settings.at_once,
+        slots: 0,
         waves: settings.waves.iter().map(resolved).collect(),
         soak: Seconds::new(settings.soak.0),
         max_failed: settings.max_failed,

@@ -11,7 +11,7 @@ use super::operate::{Error, Operator, refused, replaced};
 use super::rolling::Rolling;
 use super::rollout::Rollout;
 use super::rules::gate;
-use super::rules::rolling::{Decision as RollingDecision, End};
+use super::rules::rolling::{At, Decision as RollingDecision, End};
 use super::rules::synchronous::{Decision, Go, Outcome, Plan};
 use super::settings::Mode;
 use super::standing::{Ended, How, Standing};
@@ -177,14 +177,15 @@ impl Operator<'_> {
     pub fn waive_ticket(
         &mut self,
         rollout: &Rollout,
-        ticket: u32,
+        at: At,
         why: &str,
         now: Timestamp,
     ) -> Result<(), Error> {
         self.ensure_open(rollout)?;
         let (number, proposal, by) = (rollout.number, rollout.digest, self.by.clone());
-        let fact = facts::WaiveTicket { rollout: number, proposal, ticket, by, why: why.to_owned() };
-        self.put_own(&rollout.decisions().waive_ticket(ticket), &Fact::WaiveTicket(fact))?;
+        let (row, ticket) = (at.row, at.number);
+        let fact = facts::WaiveTicket { rollout: number, proposal, row, ticket, by, why: why.to_owned() };
+        self.put_own(&rollout.waive_ticket(at), &Fact::WaiveTicket(fact))?;
         self.end_without_the_waived(rollout, why, now)
     }
 

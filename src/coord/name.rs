@@ -60,7 +60,8 @@ impl FromStr for NodeName {
 
 /// Whether a text is the name of a ticket, with however many digits.
 fn is_ticket(text: &str) -> bool {
-    text.strip_prefix("t.").is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+    text.strip_prefix("t.")
+        .is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'))
 }
 
 impl TryFrom<String> for NodeName {
@@ -100,7 +101,7 @@ mod tests {
         {
             assert!(good.parse::<NodeName>().is_ok(), "{good}");
         }
-        for bad in ["t.0001", "t.1", "t.", "t.4294967295"] {
+        for bad in ["t.0001", "t.1", "t.", "t.4294967295", "t.0001.0003"] {
             assert!(matches!(bad.parse::<NodeName>(), Err(NotANodeName::Ticket(_))), "{bad}");
         }
         for bad in ["", ".", "..", ".a", "-a", "A", "a/b", "a\n", "é", &"9".repeat(64)] {

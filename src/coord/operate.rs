@@ -248,10 +248,24 @@ impl<'a> Operator<'a> {
             rolling: settings.mode.takes_turns().then(|| turns(settings, &list, &cells)),
             cells,
         };
+        let proposal = self.with_slots(proposal);
         if proposal.members.is_empty() {
             return refused(NOBODY);
         }
         Ok((fleet, proposal))
+    }
+
+    /// Gives each of those who may be out of service at once a slot of its own, that is handed on. Not to cells; nor where an
+    /// older cutover takes part, which knows one row of tickets; nor where facts are signed: there each member reads them all,
+    /// for it believes nobody what it has not seen.
+    fn with_slots(&mut self, mut proposal: Proposal) -> Proposal {
+        let is_for_slots = proposal.mode == Mode::Rolling
+            && proposal.keys.is_empty()
+            && proposal.members.iter().all(|node| self.knows(node, alive::SLOTS));
+        if let Some(terms) = proposal.rolling.as_mut().filter(|_| is_for_slots) {
+            (terms.at_once, terms.slots) = (0, terms.at_once);
+        }
+        proposal
     }
 
     /// Proposes a rollout. Of two who do at once, one is told that the other was first.

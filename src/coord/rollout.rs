@@ -8,6 +8,7 @@ use super::facts::{Fact, MEMBERS_MAX, Proposal, names};
 use super::look::{Look, Trust, look_signed};
 use super::name::{CellName, NodeName};
 use super::rules::gate::Gate;
+use super::rules::rolling::At;
 use super::rules::{Ms, Times};
 use super::settings::Mode;
 use crate::types::Digest;
@@ -76,6 +77,26 @@ impl Rollout {
     /// Where a gate stands.
     pub fn gate(&self, gate: Gate) -> String {
         self.decisions().gate(&self.gate_name(gate))
+    }
+
+    /// The file of a ticket.
+    pub fn ticket(&self, at: At) -> String {
+        self.decisions().ticket(self.row(at), at.number)
+    }
+
+    /// The file that says that nobody waits for the owner of a ticket.
+    pub fn waive_ticket(&self, at: At) -> String {
+        self.decisions().waive_ticket(self.row(at), at.number)
+    }
+
+    /// The row in a ticket's name: where there are slots.
+    fn row(&self, at: At) -> Option<u32> {
+        self.has_slots().then_some(at.row)
+    }
+
+    /// Whether each of those who may be out of service at once has a slot, that is handed on.
+    pub fn has_slots(&self) -> bool {
+        self.proposal.rolling.as_ref().is_some_and(|terms| terms.slots > 0)
     }
 
     /// The keys of the member at `place`: of a cell those of all its nodes, each of which speaks for it.

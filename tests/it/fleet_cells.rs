@@ -163,9 +163,8 @@ fn a_signed_turn_is_taken_by_a_node_of_the_cell_and_by_nobody_else() {
         node: "east".parse().unwrap(),
         instance: String::new(),
         back: false,
-        open: vec![],
-        failed: 0,
-        good: vec![0],
+        row: 0,
+        before: vec![],
     });
     let name = path.strip_prefix(fleet.share()).unwrap().to_str().unwrap().to_owned();
     let key = KeyFile(fleet.root(2).join(".cutover/fleet.key"));

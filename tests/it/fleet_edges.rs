@@ -135,7 +135,7 @@ fn whoever_waives_beside_an_empty_plan_is_not_told_that_it_goes_on() {
 fn an_empty_ticket_is_waived_by_its_number() {
     let fleet = Fleet::new(2, "rolling", "at_once = 1");
     fleet.propose("2");
-    std::fs::write(fleet.decision(1, "t.0000"), "").unwrap();
+    std::fs::write(fleet.decision(1, "t.0000.0000"), "").unwrap();
     let waits = fleet.run(0, &["update", "--no-wait"]);
     assert_ne!(code(&waits), 0, "{waits:?}");
     let waived = fleet.run(0, &["fleet", "waive", "--ticket", "0"]);

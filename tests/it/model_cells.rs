@@ -116,7 +116,7 @@ struct Fleet {
     flaw: Flaw,
 }
 
-const NOW: Local = Local { has_soaked: true, is_early: false, is_expired: false };
+const NOW: Local = Local { is_next: true, has_soaked: true, is_early: false, is_expired: false };
 
 impl Fleet {
     fn places(&self) -> std::ops::Range<usize> {
@@ -143,7 +143,7 @@ impl Fleet {
             member.waived = Self::counted(world, cell).next().is_none();
             member.is_at_work = gates.plan == Some(true) && self.flaw != Flaw::LostTicketUnnoticed;
             member.report = said.report();
-            let has_ticket = world.board.tickets.iter().any(|ticket| ticket.owner == cell);
+            let has_ticket = world.board.ticket_of(cell, false).is_some();
             if gates.plan == Some(false) && !has_ticket {
                 (member.refused, member.report) = (true, None);
             }
@@ -177,7 +177,7 @@ impl Fleet {
         let mut view = node.view.clone();
         if self.flaw == Flaw::TicketTakenTwice {
             let stranger = self.cells.len();
-            view.tickets.iter_mut().filter(|ticket| ticket.owner == cell).for_each(|t| t.owner = stranger);
+            view.rows[0].iter_mut().filter(|ticket| ticket.owner == cell).for_each(|t| t.owner = stranger);
             view.members.push(Member { waived: true, ..view.members[0] });
         }
         let is_ready = Self::is_ready(world, cell);
@@ -201,9 +201,9 @@ impl Fleet {
             Act::Over => world.nodes[number].stage = Stage::Over,
             Act::Begin => drop(world.gates[cell].plan.get_or_insert(true)),
             Act::CallOff => drop(world.gates[cell].plan.get_or_insert(false)),
-            Act::Take { number } => {
-                if world.board.tickets.len() == number as usize {
-                    world.board.tickets.push(Ticket { owner: cell, is_back: false, is_waived: false });
+            Act::Take(at) => {
+                if world.board.rows[0].len() == at.number as usize {
+                    world.board.rows[0].push(Ticket { owner: cell, is_back: false, is_waived: false });
                 }
             }
             Act::Decide(decision) => decide(&mut world.board, decision),
@@ -308,7 +308,7 @@ impl Model for Fleet {
     type Action = Event;
 
     fn init_states(&self) -> Vec<World> {
-        let board = untouched(self.cells.len(), self.waves);
+        let board = untouched(self.cells.len(), self.waves, 1);
         let node = |cell: usize| Node {
             stage: Stage::Waiting,
             view: View { me: cell, ..board.clone() },
@@ -337,7 +337,7 @@ impl Model for Fleet {
             events.push(Event::IsHalted);
         }
         // Storage goes back to before the newest ticket; the cell's own gates its nodes put back.
-        let newest = world.board.tickets.last().map(|ticket| ticket.owner);
+        let newest = world.board.rows[0].last().map(|ticket| ticket.owner);
         if world.losses > 0 && newest.is_some_and(|cell| world.gates[cell].plan == Some(true)) {
             events.push(Event::TicketIsLost);
         }
@@ -354,7 +354,7 @@ impl Model for Fleet {
             let decided = self.after(world, number, NOW).map(Act::Decide);
             for act in self.turns(world, number).into_iter().chain(decided) {
                 events.push(Event::Turn { node: number, act, is_heard: true });
-                if matches!(act, Act::Take { .. }) {
+                if matches!(act, Act::Take(_)) {
                     events.push(Event::Turn { node: number, act, is_heard: false });
                 }
             }
@@ -409,7 +409,7 @@ impl Model for Fleet {
             }
             Event::TicketIsLost => {
                 world.losses -= 1;
-                world.board.tickets.pop();
+                world.board.rows[0].pop();
                 // Nobody who had read it goes on with what it knew: whoever waits begins anew.
                 for number in 0..world.nodes.len() {
                     world.nodes[number].view = self.view(&world, world.nodes[number].view.me);
@@ -426,7 +426,7 @@ impl Model for Fleet {
                     <= fleet.limits.at_once as usize
             }),
             Property::always("a cell has one ticket", |fleet: &Fleet, world: &World| {
-                let tickets = &world.board.tickets;
+                let tickets = &world.board.rows[0];
                 fleet.places().all(|cell| tickets.iter().filter(|ticket| ticket.owner == cell).count() <= 1)
             }),
             Property::always("no cell ends mixed", |fleet: &Fleet, world: &World| {

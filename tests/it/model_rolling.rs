@@ -4,7 +4,7 @@
 //! fail, and die. A [`Flaw`] changes the world around the rules, never the rules.
 
 use cutover::coord::rules::Health;
-use cutover::coord::rules::rolling::{Act, End, Limits, Local, Member, Stage, Ticket, View, act};
+use cutover::coord::rules::rolling::{Act, At, End, Limits, Local, Member, Stage, Ticket, View, act};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use crate::model_turns::{decide, silent, untouched};
@@ -36,6 +36,10 @@ enum Flaw {
     BanIgnored,
     /// Nobody looks whether the moment has come before which nobody switches.
     MomentIgnored,
+    /// A slot is taken for free although the last of its owners has not finished.
+    LastOwnerLeftOut,
+    /// A slot has a place too many.
+    PlaceTooMany,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -105,6 +109,8 @@ enum Event {
         act: Act,
     },
     Reads(usize),
+    /// It reads one slot alone, and takes its ticket there from then on.
+    ReadsRow(usize, u32),
     Crashes(usize),
     Dies(usize),
     Ends {
@@ -118,6 +124,8 @@ struct Fleet {
     nodes: usize,
     limits: Limits,
     waves: bool,
+    /// Each of those who may be out of service at once has a row of tickets of its own.
+    slots: bool,
     crashes: u8,
     deaths: u8,
     /// How often an operator may stop it.
@@ -145,21 +153,27 @@ impl Fleet {
         match self.flaw {
             Flaw::TakesOverAfterTime => {
                 let me = view.me;
-                let owners = view.tickets.clone();
-                for ticket in owners.into_iter().filter(|ticket| ticket.owner != me) {
-                    view.members[ticket.owner].waived = true;
+                let owners: Vec<_> = view.tickets().map(|(_, ticket)| ticket.owner).collect();
+                for owner in owners.into_iter().filter(|owner| *owner != me) {
+                    view.members[owner].waived = true;
                 }
             }
             Flaw::ForgetsOwnTicket if node.stage == Stage::Waiting => {
                 let me = view.me;
                 let stranger = view.members.len();
-                for ticket in view.tickets.iter_mut().filter(|ticket| ticket.owner == me) {
+                for ticket in view.rows.iter_mut().flatten().filter(|ticket| ticket.owner == me) {
                     ticket.owner = stranger;
                 }
                 view.members.push(Member { waived: true, ..silent(0) });
             }
             Flaw::UndoesOnHalt if view.halt => view.end = Some(End::Halted),
             Flaw::RefusalWaitedFor => forget_refusals(&mut view),
+            Flaw::LastOwnerLeftOut => {
+                let last = view.rows[view.row as usize].last().map(|ticket| ticket.owner);
+                if let Some(last) = last.filter(|last| *last != view.me) {
+                    view.members[last].waived = true;
+                }
+            }
             Flaw::OwnReportIgnored if matches!(node.stage, Stage::Taking { .. }) => {
                 view.members[view.me].report = None;
             }
@@ -167,8 +181,10 @@ impl Fleet {
         }
         for (has_soaked, is_expired) in [(false, false), (true, false), (true, true)] {
             let is_early = is_early && self.flaw != Flaw::MomentIgnored;
-            let local = Local { has_soaked, is_early, is_expired };
-            let act = act(node.stage, &view, local, self.limits);
+            let local = Local { is_next: true, has_soaked, is_early, is_expired };
+            let more = if self.flaw == Flaw::PlaceTooMany { self.limits.at_once } else { 0 };
+            let limits = Limits { at_once: self.limits.at_once + more, ..self.limits };
+            let act = act(node.stage, &view, local, limits);
             if act != Act::Wait && !acts.contains(&act) {
                 acts.push(act);
             }
@@ -189,13 +205,13 @@ impl Fleet {
             }
             Act::Enter(stage) => node.stage = stage,
             Act::Switch | Act::GoBack => node.is_out = true,
-            Act::Take { number: ticket, is_back } => {
-                let is_free = board.tickets.len() == ticket as usize;
-                if is_free || self.flaw == Flaw::ChecksThenTakes {
-                    board.tickets.push(Ticket { owner: number, is_back, is_waived: false });
+            Act::Take { at: At { row, number: ticket }, is_back } => {
+                let there = &mut board.rows[row as usize];
+                if there.len() == ticket as usize || self.flaw == Flaw::ChecksThenTakes {
+                    there.push(Ticket { owner: number, is_back, is_waived: false });
                 }
                 if is_heard {
-                    node.view.tickets.clone_from(&board.tickets);
+                    node.view.rows[row as usize].clone_from(there);
                 }
             }
             Act::Report(health) => {
@@ -224,7 +240,8 @@ impl Fleet {
         let mut world = world.clone();
         if self.flaw != Flaw::BadForEver {
             let nobody = self.nodes;
-            world.board.tickets.iter_mut().for_each(|ticket| ticket.is_waived |= ticket.owner == nobody);
+            let all = world.board.rows.iter_mut().flatten();
+            all.for_each(|ticket| ticket.is_waived |= ticket.owner == nobody);
         }
         for _ in 0..200 {
             let before = world.clone();
@@ -235,11 +252,12 @@ impl Fleet {
                 if world.nodes[number].is_out {
                     finish(&mut world.nodes[number], Health::Good);
                 }
-                world.nodes[number].view = view_of(&world.board, number);
+                let row = free_row(&world.board).unwrap_or(world.nodes[number].view.row);
+                world.nodes[number].view = View { row, ..view_of(&world.board, number) };
                 if self.flaw == Flaw::RefusalWaitedFor {
                     forget_refusals(&mut world.nodes[number].view);
                 }
-                let local = Local { has_soaked: true, is_early: false, is_expired };
+                let local = Local { is_next: true, has_soaked: true, is_early: false, is_expired };
                 let node = &world.nodes[number];
                 let act = refuse(node).unwrap_or_else(|| act(node.stage, &node.view, local, self.limits));
                 self.perform(&mut world, number, act, true);
@@ -255,11 +273,11 @@ impl Fleet {
     /// Whether one that cannot takes part is all that keeps the others: then they need not wait for the time to be over.
     fn is_up_to_others(&self, world: &World) -> bool {
         let said = &world.board.members;
-        let is_spoilt = world.board.tickets.iter().any(|ticket| ticket.owner == self.nodes);
+        let is_spoilt = world.board.tickets().any(|(_, ticket)| ticket.owner == self.nodes);
         let left = said.iter().any(|member| member.report == Some(Health::Left))
             || world.nodes.iter().any(|node| node.stage == Stage::Done { health: Health::Left });
         // Of whom refuses alone in the first wave nobody learns whether the release is good.
-        let has_place = world.board.tickets.iter().any(|ticket| ticket.owner == 0);
+        let has_place = world.board.ticket_of(0, false).is_some();
         said[0].refused && !has_place && !self.waves && !is_spoilt && !left
     }
 
@@ -270,7 +288,7 @@ impl Fleet {
             Mishap::Rot => {
                 let nobody = self.nodes;
                 // Its owner has read it back, or will never know that it was theirs.
-                if let Some(ticket) = board.tickets.last_mut() {
+                if let Some(ticket) = board.rows[0].last_mut() {
                     ticket.owner = nobody;
                 }
             }
@@ -279,8 +297,7 @@ impl Fleet {
             }
             Mishap::Copy => nodes.push(nodes[0].clone()),
             Mishap::PutBack => {
-                let number = board.tickets.iter().position(|ticket| ticket.owner == 0);
-                let stage = number.map(|number| Stage::Taking { number: u32::try_from(number).unwrap() });
+                let stage = board.ticket_of(0, false).map(Stage::Taking);
                 // A process reads before it does anything.
                 nodes[0].view = view_of(board, 0);
                 nodes[0].stage = stage.unwrap_or(Stage::Waiting);
@@ -301,9 +318,9 @@ impl Fleet {
             Mishap::Nothing => false,
             // Before its owner has begun: what it has begun it has written down.
             Mishap::Rot => {
-                let last = world.board.tickets.last().map(|ticket| ticket.owner);
+                let last = world.board.rows[0].last().map(|ticket| ticket.owner);
                 last.is_some_and(|owner| {
-                    world.nodes.get(owner).is_some_and(|node| !node.is_out && node.view.tickets.is_empty())
+                    world.nodes.get(owner).is_some_and(|node| !node.is_out && node.view.rows[0].is_empty())
                 })
             }
             Mishap::Void | Mishap::MomentComes => true,
@@ -324,8 +341,28 @@ fn refuse(node: &Node) -> Option<Act> {
     if !node.bans || node.is_out || !matches!(node.stage, Stage::Waiting | Stage::Taking { .. }) {
         return None;
     }
-    let has_ticket = node.view.tickets.iter().any(|ticket| ticket.owner == node.view.me);
+    let has_ticket = node.view.ticket_of(node.view.me, false).is_some();
     Some(if has_ticket { Act::Enter(Stage::Done { health: Health::Left }) } else { Act::Wait })
+}
+
+/// The first slot that is free.
+fn free_row(board: &View) -> Option<u32> {
+    let is_free = |row: &Vec<Ticket>| row.iter().all(|ticket| board.has_finished(*ticket));
+    board.rows.iter().position(is_free).and_then(|row| u32::try_from(row).ok())
+}
+
+/// What a node knows that reads one slot alone, and what was decided.
+fn row_of(board: &View, node: &View, row: u32) -> View {
+    let mut view = View { row, is_whole: board.rows.len() == 1, ..node.clone() };
+    let tickets = &board.rows[row as usize];
+    view.rows[row as usize].clone_from(tickets);
+    for ticket in tickets {
+        let Some(member) = board.members.get(ticket.owner) else { continue };
+        view.members[ticket.owner].report = member.report;
+        view.members[ticket.owner].returned = member.returned;
+    }
+    (view.wave, view.halt, view.end) = (board.wave, board.halt, board.end);
+    view
 }
 
 fn forget_refusals(view: &mut View) {
@@ -348,7 +385,8 @@ impl Model for Fleet {
     type Action = Event;
 
     fn init_states(&self) -> Vec<World> {
-        let board = untouched(self.nodes, self.waves);
+        let rows = if self.slots { self.limits.at_once as usize } else { 1 };
+        let board = untouched(self.nodes, self.waves, rows);
         let node = |me| Node {
             stage: Stage::Waiting,
             view: view_of(&board, me),
@@ -369,7 +407,7 @@ impl Model for Fleet {
         if self.may_happen(world) {
             events.push(Event::Happens);
         }
-        for (number, ticket) in world.board.tickets.iter().enumerate() {
+        for (number, ticket) in world.board.rows[0].iter().enumerate() {
             if ticket.owner == self.nodes && !ticket.is_waived && self.flaw != Flaw::BadForEver {
                 events.push(Event::IsTicketWaived(number));
             }
@@ -389,9 +427,18 @@ impl Model for Fleet {
             if node.bans {
                 events.push(Event::AllowsAgain(number));
             }
-            if view_of(&world.board, node.view.me) != node.view {
+            let row = node.view.row;
+            if (View { row, ..view_of(&world.board, node.view.me) }) != node.view {
                 events.push(Event::Reads(number));
             }
+            let rows = u32::try_from(world.board.rows.len()).unwrap();
+            let looks_at = |row: u32| match node.stage {
+                Stage::Taking(at) | Stage::Returning(at) => rows > 1 && at.row == row,
+                Stage::Waiting | Stage::Done { .. } | Stage::Returned { .. } | Stage::Over => rows > 1,
+            };
+            let others =
+                (0..rows).filter(|row| looks_at(*row) && row_of(&world.board, &node.view, *row) != node.view);
+            events.extend(others.map(|row| Event::ReadsRow(number, row)));
             if world.crashes > 0 {
                 events.push(Event::Crashes(number));
             }
@@ -409,21 +456,25 @@ impl Model for Fleet {
                 world.board.halt = true;
             }
             Event::Happens => self.happen(&mut world),
-            Event::IsTicketWaived(number) => world.board.tickets[number].is_waived = true,
+            Event::IsTicketWaived(number) => world.board.rows[0][number].is_waived = true,
             Event::AllowsAgain(number) => world.nodes[number].bans = false,
             Event::Does { node, act } => self.perform(&mut world, node, act, true),
             Event::DoesUnheard { node, act } => self.perform(&mut world, node, act, false),
             Event::Reads(number) => {
-                let me = world.nodes[number].view.me;
-                world.nodes[number].view = view_of(&world.board, me);
+                let View { me, row, .. } = world.nodes[number].view;
+                world.nodes[number].view = View { row, ..view_of(&world.board, me) };
+            }
+            Event::ReadsRow(number, row) => {
+                world.nodes[number].view = row_of(&world.board, &world.nodes[number].view, row);
             }
             Event::Crashes(number) => {
                 world.crashes -= 1;
                 let World { board, nodes, .. } = &mut world;
                 let node = &mut nodes[number];
                 // Everything that was read is forgotten; what is out of service stays so until it is gone on with.
+                let rows = vec![Vec::new(); board.rows.len()];
                 let forgotten =
-                    View { tickets: Vec::new(), wave: 0, halt: false, end: None, ..board.clone() };
+                    View { rows, is_whole: false, wave: 0, halt: false, end: None, ..board.clone() };
                 node.view = view_of(&forgotten, node.view.me);
                 for member in &mut node.view.members {
                     member.report = None;
@@ -449,8 +500,8 @@ impl Model for Fleet {
                 out <= fleet.limits.at_once as usize
             }),
             Property::always("a node has one ticket", |_, world: &World| {
-                let all = &world.board.tickets;
-                all.iter().all(|ticket| all.iter().filter(|other| *other == ticket).count() <= 1)
+                let all = || world.board.tickets().map(|(_, ticket)| ticket);
+                all().all(|ticket| all().filter(|other| *other == ticket).count() <= 1)
             }),
             Property::always(
                 "what was kept is not undone, and what was halted is",
@@ -510,6 +561,7 @@ const SOUND: Fleet = Fleet {
     nodes: 2,
     limits: ONE_AT_ONCE,
     waves: false,
+    slots: false,
     crashes: 1,
     deaths: 0,
     halts: 0,
@@ -553,11 +605,18 @@ fn two_nodes_are_never_out_of_service_together() {
 }
 
 #[test]
+fn of_two_slots_each_has_one_owner_out_of_service() {
+    let limits = Limits { at_once: 2, max_failed: 2, undoes: false };
+    check(&Fleet { limits, slots: true, ..SOUND });
+}
+
+#[test]
 #[ignore = "minutes without optimisation: `make model`"]
 fn model_rolling_has_at_most_so_many_out_of_service() {
     check(&Fleet { nodes: 3, ..SOUND });
     let limits = Limits { at_once: 2, ..ONE_AT_ONCE };
     check(&Fleet { nodes: 3, limits, crashes: 0, deaths: 1, ..SOUND });
+    check(&Fleet { nodes: 3, limits, slots: true, crashes: 0, ..SOUND });
     check(&Fleet { nodes: 3, limits: UNDONE, crashes: 0, halts: 1, ..SOUND });
     check(&Fleet { nodes: 3, limits: UNDONE, ..SOUND });
 }
@@ -597,10 +656,13 @@ fn every_flaw_of_a_rolling_rollout_is_found_out() {
         (Flaw::ForgetsOwnTicket, ONE_AT_ONCE),
         (Flaw::UndoesOnHalt, Limits { max_failed: 2, ..UNDONE }),
         (Flaw::ReturnsWithoutTicket, Limits { max_failed: 1, ..UNDONE }),
+        (Flaw::LastOwnerLeftOut, ONE_AT_ONCE),
+        (Flaw::PlaceTooMany, ONE_AT_ONCE),
     ] {
         let nodes = if limits.undoes { 3 } else { 2 };
         let halts = u8::from(limits.undoes);
-        let fleet = Fleet { flaw, limits, nodes, halts, crashes: u8::from(!limits.undoes), ..SOUND };
+        let slots = matches!(flaw, Flaw::LastOwnerLeftOut | Flaw::PlaceTooMany);
+        let fleet = Fleet { flaw, limits, slots, nodes, halts, crashes: u8::from(!limits.undoes), ..SOUND };
         is_found_out(&fleet, &["at most", "a node has", "what was kept"]);
     }
 }

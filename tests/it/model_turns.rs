@@ -7,13 +7,15 @@ pub fn silent(wave: u32) -> Member {
     Member { wave, waived: false, refused: false, report: None, returned: None, is_at_work: false }
 }
 
-/// The board of so many who take turns; with waves, the first of them goes ahead.
-pub fn untouched(members: usize, has_waves: bool) -> View {
+/// The board of so many who take turns, with so many rows of tickets; with waves, the first of them goes ahead.
+pub fn untouched(members: usize, has_waves: bool, rows: usize) -> View {
     let member = |number| silent(u32::from(has_waves && number > 0));
     View {
         me: 0,
         members: (0..members).map(member).collect(),
-        tickets: Vec::new(),
+        rows: vec![Vec::new(); rows],
+        row: 0,
+        is_whole: true,
         wave: 0,
         halt: false,
         end: None,

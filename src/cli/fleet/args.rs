@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use crate::coord::NodeName;
 use crate::coord::name::CellName;
+use crate::coord::rules::rolling::At;
 use crate::types::{Digest, Span, Version};
 
 /// What to do with a fleet.
@@ -165,7 +166,7 @@ pub struct WaiveArgs {
     pub node: Option<NodeName>,
     /// Without whoever holds this ticket of a rolling rollout: for one that was damaged
     #[arg(long, value_name = "NUMBER", conflicts_with = "node")]
-    pub ticket: Option<u32>,
+    pub ticket: Option<At>,
     /// Of which rollout; absent: the newest that has not ended
     #[arg(value_name = "ROLLOUT")]
     pub rollout: Option<u64>,

@@ -313,13 +313,14 @@ fn rolling(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -> Re
     heard(follow.read(operator.board))?;
     heard(follow.read_waivers(operator.board))?;
     let account = of_rolling(operator, &mut follow)?;
-    let out = follow.view.tickets.iter().filter(|ticket| !follow.view.has_finished(**ticket));
+    let out =
+        follow.view.tickets().map(|(_, ticket)| ticket).filter(|ticket| !follow.view.has_finished(*ticket));
     let (members, whose) =
         (&follow.rollout.proposal.members, if follow.cells.is_empty() { "" } else { "cell " });
     let nobody = members.len();
-    let name = |ticket: &Ticket| members.get(ticket.owner).map(|member| format!("{whose}{member}"));
+    let name = |ticket: Ticket| members.get(ticket.owner).map(|member| format!("{whose}{member}"));
     let mut who: Vec<String> = out.filter(|ticket| ticket.owner < nobody).filter_map(name).collect();
-    let begins = rollout.begins_after(now).filter(|_| follow.view.tickets.is_empty());
+    let begins = rollout.begins_after(now).filter(|_| follow.view.tickets().next().is_none());
     if who.is_empty() && !follow.view.halt && begins.is_none() {
         who.extend(follow.awaited().map(|member| format!("{whose}{member}")));
     }
@@ -336,7 +337,7 @@ fn rolling(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -> Re
         "  wave {} is open; {} of {}{} out of service; {} of {}{} have it",
         follow.view.wave,
         follow.view.unfinished(),
-        follow.terms.at_once,
+        follow.terms.at_once(),
         if follow.cells.is_empty() { "" } else { " cells" },
         follow.view.members.iter().filter(|member| member.report == Some(Health::Good)).count(),
         follow.view.members.len(),

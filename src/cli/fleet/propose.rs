@@ -19,6 +19,7 @@ use crate::coord::facts::{Fleet, Wanted, names};
 use crate::coord::operate::{self, Operator, Wish};
 use crate::coord::rolling::Rolling;
 use crate::coord::rollout::{Rollout, names_of, numbers};
+use crate::coord::rules::rolling::At;
 use crate::coord::settings::Mode;
 use crate::coord::standing::{self, How, Standing};
 use crate::coord::{NodeName, Settings};
@@ -136,7 +137,11 @@ fn in_the_way(operator: &mut Operator<'_>, open: &Rollout) -> Result<String, Err
         && let Some(mut follow) = Rolling::new(open.clone(), usize::MAX, operator.voice())
     {
         super::heard(follow.read(operator.board))?;
-        let out = follow.view.tickets.iter().filter(|ticket| !follow.view.has_finished(**ticket));
+        let out = follow
+            .view
+            .tickets()
+            .map(|(_, ticket)| ticket)
+            .filter(|ticket| !follow.view.has_finished(*ticket));
         let names: Vec<_> = out.filter_map(|ticket| open.proposal.members.get(ticket.owner)).collect();
         if let (true, Some(first)) = (follow.view.halt, names.first()) {
             return Ok(format!(
@@ -394,9 +399,13 @@ pub fn waive(context: &Context, args: &WaiveArgs) -> Result<u8, Error> {
                 (json!({"rollout": number, "waived": node}), node.to_string())
             }
             (None, ticket) => {
-                let ticket = ticket.unwrap_or_default();
-                operator.waive_ticket(&rollout, ticket, &args.reason, Timestamp::now())?;
-                (json!({"rollout": number, "waived_ticket": ticket}), format!("the owner of ticket {ticket}"))
+                let at = ticket.unwrap_or(At { row: 0, number: 0 });
+                operator.waive_ticket(&rollout, at, &args.reason, Timestamp::now())?;
+                let mut said = json!({"rollout": number, "waived_ticket": at.number});
+                if rollout.has_slots() {
+                    said["row"] = json!(at.row);
+                }
+                (said, format!("the owner of ticket {at}"))
             }
         };
         let names = names_of(operator.board, &rollout).map_err(Error::Unreachable)?;

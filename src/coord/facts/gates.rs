@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::super::name::NodeName;
+use super::super::rules::Health;
 use super::super::rules::rolling::End;
 use super::Wanted;
 use crate::types::Digest;
@@ -124,6 +125,10 @@ impl OutcomeDecision {
 pub struct Ticket {
     pub rollout: u64,
     pub proposal: Digest,
+    /// In which row, where there are several.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub row: u32,
+    /// The how many'th in it.
     pub ticket: u32,
     pub node: NodeName,
     /// Which machine of this name.
@@ -131,16 +136,71 @@ pub struct Ticket {
     /// It is for going back: the rollout was halted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub back: bool,
-    /// The tickets before it whose owners it did not see finished: with its own at most so many as may be out at once.
-    /// What is in no such list any more is finished for ever.
-    #[serde(default)]
-    pub open: Vec<u32>,
-    /// How many of those that had finished then had failed.
-    #[serde(default)]
-    pub failed: u32,
-    /// How many of those that had finished then were good, by wave.
-    #[serde(default)]
-    pub good: Vec<u32>,
+    /// What its owner had seen of those before it in the row, in their order: whoever reads this one need not read those.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<Before>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// A ticket as the owner of a later one in the row had seen it: `12 good`, `7 back`, `- waived`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Before {
+    /// The place of its owner among the members; nothing: it says nothing.
+    pub owner: Option<u32>,
+    /// It is for going back.
+    pub is_back: bool,
+    /// How its owner came back into service; nothing: it had not.
+    pub end: Option<Finished>,
+}
+
+/// Why nobody waits for the owner of a ticket any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finished {
+    Reported(Health),
+    Waived,
+}
+
+impl From<Before> for String {
+    fn from(before: Before) -> Self {
+        let mut text = before.owner.map_or_else(|| "-".to_owned(), |owner| owner.to_string());
+        if before.is_back {
+            text.push_str(" back");
+        }
+        match before.end {
+            None => {}
+            Some(Finished::Reported(health)) => {
+                text.push(' ');
+                text.push_str(health.word());
+            }
+            Some(Finished::Waived) => text.push_str(" waived"),
+        }
+        text
+    }
+}
+
+impl TryFrom<String> for Before {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let bad = || format!("{text:?} says nothing of a ticket");
+        let mut words = text.split(' ').peekable();
+        let owner = match words.next() {
+            Some("-") => None,
+            owner => Some(owner.and_then(|owner| owner.parse().ok()).ok_or_else(bad)?),
+        };
+        let is_back = words.next_if_eq(&"back").is_some();
+        let end = match words.next() {
+            None => None,
+            Some("waived") => Some(Finished::Waived),
+            Some(word) => Some(Finished::Reported(Health::of_word(word).ok_or_else(bad)?)),
+        };
+        words.next().map_or(Ok(Self { owner, is_back, end }), |_| Err(bad()))
+    }
 }
 
 /// A member of a rolling rollout cannot take part now: nobody waits for it, until it takes a ticket after all.
@@ -159,6 +219,8 @@ pub struct Refused {
 pub struct WaiveTicket {
     pub rollout: u64,
     pub proposal: Digest,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub row: u32,
     pub ticket: u32,
     pub by: String,
     #[serde(default)]

@@ -13,8 +13,8 @@ pub mod seal;
 use serde::{Deserialize, Serialize};
 
 pub use gates::{
-    Go, GoDecision, Gone, Halt, Outcome, OutcomeDecision, Plan, PlanDecision, Refused, SeenFacts, Start,
-    StartDecision, Ticket, Void, WaiveTicket, Wave,
+    Before, Finished, Go, GoDecision, Gone, Halt, Outcome, OutcomeDecision, Plan, PlanDecision, Refused,
+    SeenFacts, Start, StartDecision, Ticket, Void, WaiveTicket, Wave,
 };
 pub use own::{Armed, Beside, ClockSeen, Closed, Moments, Report, Step, Vote, Yes};
 pub use proposal::{
@@ -134,9 +134,10 @@ mod tests {
             node: "edge-01".parse().unwrap(),
             instance: "i".into(),
             back: false,
-            open: vec![2, 3],
-            failed: 1,
-            good: vec![1],
+            row: 1,
+            before: ["12 good", "7 back left", "- waived", "3"]
+                .map(|text| text.to_owned().try_into().unwrap())
+                .into(),
         });
         let line = fact.line();
         assert!(line.starts_with("{\"format\":2,\"kind\":\"ticket\",\"rollout\":17,"), "{line}");

@@ -70,18 +70,36 @@ impl Decisions {
         format!("{}/refused.{node}", self.directory())
     }
 
-    pub fn ticket(&self, number: u32) -> String {
-        format!("{}/t.{number:04}", self.directory())
+    /// A ticket; `row`: where there are several rows, in which.
+    pub fn ticket(&self, row: Option<u32>, number: u32) -> String {
+        format!("{}/{}", self.directory(), ticket(row, number))
     }
 
     /// Says that nobody waits for the owner of a ticket, whoever it is.
-    pub fn waive_ticket(&self, number: u32) -> String {
-        format!("{}/waive.t.{number:04}", self.directory())
+    pub fn waive_ticket(&self, row: Option<u32>, number: u32) -> String {
+        format!("{}/waive.{}", self.directory(), ticket(row, number))
     }
 
     /// The opening of a wave.
     pub fn wave(&self, number: u32) -> String {
         format!("{}/wave.{number}", self.directory())
+    }
+}
+
+/// The name of a ticket in the directory of its rollout.
+pub fn ticket(row: Option<u32>, number: u32) -> String {
+    match row {
+        Some(row) => format!("t.{row:04}.{number:04}"),
+        None => format!("t.{number:04}"),
+    }
+}
+
+/// The row, where it names one, and the number of a ticket, from its name.
+pub fn ticket_of(name: &str) -> Option<(Option<u32>, u32)> {
+    let name = name.strip_prefix("t.")?;
+    match name.split_once('.') {
+        Some((row, number)) => Some((Some(row.parse().ok()?), number.parse().ok()?)),
+        None => Some((None, name.parse().ok()?)),
     }
 }
 
@@ -154,13 +172,20 @@ mod tests {
     fn names_cannot_leave_the_directory() {
         let edge: NodeName = "edge-01".parse().unwrap();
         let rollout = Decisions { rollout: 17, proposal: Digest::of(b"p") };
-        let within = [rollout.waive(&edge), rollout.ticket(4), rollout.waive_ticket(4), rollout.gate("plan")];
+        let within = [
+            rollout.waive(&edge),
+            rollout.ticket(None, 4),
+            rollout.waive_ticket(Some(2), 4),
+            rollout.gate("plan"),
+        ];
         for name in within.iter().chain([&own(&edge, 17, "vote"), &members(3), &replace(&edge, 1)]) {
             assert!(is_name(name), "{name}");
         }
-        let ticket = rollout.waive_ticket(4);
-        let clash = ticket.rsplit_once("/waive.").unwrap().1;
-        assert!(clash.parse::<NodeName>().is_err(), "a node's waiver would be a ticket's: {clash}");
+        for row in [None, Some(2)] {
+            let clash = ticket(row, 4);
+            assert!(clash.parse::<NodeName>().is_err(), "a node's waiver would be a ticket's: {clash}");
+            assert_eq!(ticket_of(&clash), Some((row, 4)));
+        }
         assert_eq!(replaced_of("replace.edge-01.2"), Some((edge, 2)));
         assert_eq!(replaced_of("000002"), None);
         for name in ["", "/", "/a", "a/", "../a", "a/../b", "a//b", ".a", "a/b/c/d", "a b", "a\0"] {

@@ -131,8 +131,12 @@ pub struct Proposal {
 /// What a rolling rollout holds to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rolling {
-    /// How many may be out of service at once.
+    /// How many may be out of service at once, in one row of tickets. 0 where there are slots: a cutover that does not know
+    /// them takes no part then.
     pub at_once: u32,
+    /// How many slots are handed on, each in a row of tickets of its own.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub slots: u32,
     pub waves: Vec<WaveSetting>,
     /// How long each wave runs before the next.
     pub soak: Seconds,
@@ -141,6 +145,23 @@ pub struct Rolling {
     /// What becomes of the nodes that have the new release then.
     #[serde(default)]
     pub on_halt: OnHalt,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl Rolling {
+    /// How many may be out of service at once.
+    pub fn at_once(&self) -> u32 {
+        self.at_once.max(self.slots)
+    }
+
+    /// How many rows of tickets there are.
+    pub fn rows(&self) -> u32 {
+        self.slots.max(1)
+    }
 }
 
 /// The times of a proposal, in seconds, and the allowed error of clocks.

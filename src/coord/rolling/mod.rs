@@ -3,8 +3,9 @@
 mod cells;
 mod put;
 mod read;
+mod slots;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::facts::{Fact, Rolling as Terms};
 use super::heard::remark;
@@ -16,6 +17,7 @@ use super::rules::rolling::{Limits, Member, View};
 use super::settings::{Mode, OnHalt};
 use super::synchronous::Synchronous;
 use super::voice::Voice;
+use slots::Order;
 
 /// The most waves that a proposal may have.
 pub const WAVES_MAX: usize = 100;
@@ -43,6 +45,8 @@ pub struct Rolling<'a> {
     pub returns: Vec<Option<Found>>,
     /// This node's place in the order of those who decide.
     pub rank: usize,
+    /// The order in which members take their tickets, where there are slots.
+    order: Order,
     /// Files that say nothing, or contradict each other.
     pub remarks: Vec<String>,
     /// The outcome is there, and could not be understood.
@@ -72,7 +76,7 @@ impl<'a> Rolling<'a> {
 
     fn of(rollout: Rollout, me: usize, voice: Voice<'a>) -> Option<Self> {
         let terms = rollout.proposal.rolling.clone()?;
-        if terms.at_once == 0 || terms.max_failed == 0 || terms.waves.len() > WAVES_MAX {
+        if terms.at_once() == 0 || terms.max_failed == 0 || terms.waves.len() > WAVES_MAX {
             return None;
         }
         let waves = waves_of(&rollout, &terms);
@@ -87,10 +91,20 @@ impl<'a> Rolling<'a> {
         let members: Vec<_> = waves.into_iter().map(member).collect();
         let (reports, returns) = (vec![None; members.len()], vec![None; members.len()]);
         let rank = rollout.rank_at(me);
-        let view =
-            View { me, members, tickets: Vec::new(), wave: 0, halt: false, end: None, contradiction: false };
+        let order = Order::of(&rollout, &members);
+        let view = View {
+            me,
+            members,
+            rows: vec![Vec::new(); terms.rows() as usize],
+            row: 0,
+            is_whole: false,
+            wave: 0,
+            halt: false,
+            end: None,
+            contradiction: false,
+        };
         let remarks = Vec::new();
-        Some(Self {
+        let mut this = Self {
             voice,
             rollout,
             terms,
@@ -102,15 +116,18 @@ impl<'a> Rolling<'a> {
             reports,
             returns,
             rank,
+            order,
             remarks,
             unreadable: None,
             cells: Vec::new(),
-        })
+        };
+        this.take_own_row();
+        Some(this)
     }
 
     pub fn limits(&self) -> Limits {
         let undoes = self.terms.on_halt == OnHalt::Rollback;
-        Limits { at_once: self.terms.at_once, max_failed: self.terms.max_failed, undoes }
+        Limits { at_once: self.terms.at_once(), max_failed: self.terms.max_failed, undoes }
     }
 
     /// Whether nothing more is to come.
@@ -120,7 +137,7 @@ impl<'a> Rolling<'a> {
 
     /// How many members have not begun.
     pub fn waiting(&self) -> usize {
-        self.view.members.len().saturating_sub(self.view.tickets.len())
+        self.view.members.len().saturating_sub(self.view.rows.iter().map(Vec::len).sum())
     }
 
     /// Who failed, and why, as it said.
@@ -138,11 +155,12 @@ impl<'a> Rolling<'a> {
 
     /// The members of open waves that may begin, and have not.
     pub fn awaited(&self) -> impl Iterator<Item = &NodeName> {
-        let has_ticket = |place| self.view.tickets.iter().any(|ticket| ticket.owner == place);
+        let owners: BTreeSet<usize> = self.view.tickets().map(|(_, ticket)| ticket.owner).collect();
+        let has_ticket = move |place: &usize| owners.contains(place);
         let members = self.rollout.proposal.members.iter().enumerate().zip(&self.view.members);
         members
             .filter(move |((place, _), seen)| {
-                seen.wave <= self.view.wave && !self.view.is_left_out(*place) && !has_ticket(*place)
+                seen.wave <= self.view.wave && !self.view.is_left_out(*place) && !has_ticket(place)
             })
             .map(|((_, node), _)| node)
     }

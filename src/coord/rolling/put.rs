@@ -9,8 +9,8 @@ use super::super::facts::{self, Fact, names};
 use super::super::heard::Heard;
 use super::super::look::{Found, Look, put_text};
 use super::super::name::NodeName;
-use super::super::rules::Health;
-use super::super::rules::rolling::{Decision, End, Member};
+use super::super::rules::rolling::{At, Decision, End};
+use super::read::ticket_at;
 use super::{Rolling, report_name};
 
 impl Rolling<'_> {
@@ -32,11 +32,11 @@ impl Rolling<'_> {
         }
     }
 
-    /// Takes the ticket of this number, if nobody has.
+    /// Takes this ticket, if nobody has.
     pub fn take(
         &mut self,
         board: &mut dyn Board,
-        number: u32,
+        at: At,
         is_back: bool,
         node: &NodeName,
         instance: &str,
@@ -53,17 +53,14 @@ impl Rolling<'_> {
         let fact = Fact::Ticket(facts::Ticket {
             rollout: self.rollout.number,
             proposal: self.rollout.digest,
-            ticket: number,
+            row: at.row,
+            ticket: at.number,
             node: node.clone(),
             instance: instance.to_owned(),
             back: is_back,
-            open: self.open_before(number),
-            failed: self.finished_before(number, |member| {
-                matches!(member.report, Some(Health::Failed | Health::Broken))
-            }),
-            good: self.good_before(number),
+            before: self.before(at),
         });
-        let name = self.rollout.decisions().ticket(number);
+        let name = self.rollout.ticket(at);
         let looked = self.voice.put(board, &self.rollout, &name, &fact);
         if let Look::Found(Found { fact: Fact::Ticket(said), .. }) = &looked
             && said.node == *node
@@ -71,43 +68,54 @@ impl Rolling<'_> {
         {
             self.contradict(&format!("the name {node} is in use by another machine"));
         }
-        if self.view.tickets.len() != number as usize {
+        if self.view.rows.get(at.row as usize).is_none_or(|row| row.len() != at.number as usize) {
             return Heard::Yes;
         }
-        match self.heed_ticket(number, looked) {
+        match self.heed_ticket(at, looked) {
             Ok(_) => Heard::Yes,
             Err(why) => Heard::Away(why),
         }
     }
 
-    /// Whether storage has lost the newest ticket that was read. Those before it were made earlier, so one look tells.
+    /// Whether storage has lost the newest ticket that was read in this node's row. Those before it were made earlier, so one look
+    /// tells.
     pub fn has_lost_tickets(&self, board: &mut dyn Board) -> bool {
-        let newest = self.view.tickets.len().checked_sub(1).and_then(|number| u32::try_from(number).ok());
-        newest.is_some_and(|number| {
-            matches!(board.read(&self.rollout.decisions().ticket(number)), Read::Absent)
-        })
+        let newest = self
+            .view
+            .next(self.view.row)
+            .and_then(|At { row, number }| Some(At { row, number: number.checked_sub(1)? }));
+        newest.is_some_and(|newest| matches!(board.read(&self.rollout.ticket(newest)), Read::Absent))
     }
 
     /// Forgets the tickets that were read: storage that has lost some counts anew.
     pub fn forget_tickets(&mut self) {
-        self.view.tickets.clear();
+        self.view.rows.iter_mut().for_each(Vec::clear);
     }
 
     /// Takes a ticket once more where storage has lost that of this node, which is out of service by it: else another one takes
-    /// its place.
-    pub fn hold_place(&mut self, board: &mut dyn Board, node: &NodeName, instance: &str) -> Heard {
-        if let Some(number) = self.view.ticket_of(self.view.me, false) {
-            match board.read(&self.rollout.decisions().ticket(number)) {
+    /// its place. `held`: the ticket, where this node has written it down.
+    pub fn hold_place(
+        &mut self,
+        board: &mut dyn Board,
+        held: Option<At>,
+        node: &NodeName,
+        instance: &str,
+    ) -> Heard {
+        if let Some(at) = held {
+            self.view.row = at.row;
+        }
+        if let Some(at) = self.view.ticket_of(self.view.me, false) {
+            match board.read(&self.rollout.ticket(at)) {
                 Read::Absent => self.forget_tickets(),
                 Read::Bytes(_) | Read::Bad(_) => return Heard::Yes,
                 Read::Unreachable(why) => return Heard::Away(why),
             }
         }
-        if let Heard::Away(why) = self.read(board) {
+        if let Heard::Away(why) = self.read_row(board) {
             return Heard::Away(why);
         }
-        match (self.view.ticket_of(self.view.me, false), u32::try_from(self.view.tickets.len())) {
-            (None, Ok(number)) => self.take(board, number, false, node, instance),
+        match (self.view.ticket_of(self.view.me, false), self.view.next(self.view.row)) {
+            (None, Some(at)) => self.take(board, at, false, node, instance),
             _ => Heard::Yes,
         }
     }
@@ -124,11 +132,11 @@ impl Rolling<'_> {
             }
             let looked = put_text(board, &self.rollout.decisions().gate(name), text);
             self.words.insert(name.clone(), text.clone());
-            let ticket = name.strip_prefix("waive.t.").and_then(|number| number.parse().ok());
+            let ticket = name.strip_prefix("waive.").and_then(ticket_at);
             let node =
                 name.strip_prefix("waive.").and_then(|node| self.rollout.place_of(&node.parse().ok()?));
             let heard = match (ticket, node) {
-                (Some(number), _) => self.read_ticket_waiver(board, number),
+                (Some(at), _) => self.read_ticket_waiver(board, at),
                 (None, Some(place)) => self.read_waiver(board, place),
                 (None, None) => self.heed(name, looked),
             };
@@ -137,28 +145,6 @@ impl Rolling<'_> {
             }
         }
         Heard::Yes
-    }
-
-    /// The tickets before this one whose owners were not seen finished.
-    fn open_before(&self, number: u32) -> Vec<u32> {
-        let before = (0..number).zip(&self.view.tickets);
-        before.filter(|(_, ticket)| !self.view.has_finished(**ticket)).map(|(number, _)| number).collect()
-    }
-
-    /// How many owners of tickets before this one were seen finished so.
-    fn finished_before(&self, number: u32, is_so: impl Fn(&Member) -> bool) -> u32 {
-        let before = (0..number).zip(&self.view.tickets).map(|(_, ticket)| *ticket);
-        let finished = before.filter(|ticket| !ticket.is_back && self.view.has_finished(*ticket));
-        let counted =
-            finished.filter_map(|ticket| self.view.members.get(ticket.owner)).filter(|member| is_so(member));
-        u32::try_from(counted.count()).unwrap_or(u32::MAX)
-    }
-
-    fn good_before(&self, number: u32) -> Vec<u32> {
-        let last = self.view.members.iter().map(|member| member.wave).max().unwrap_or(0);
-        let is_good =
-            |wave: u32| move |member: &Member| member.wave == wave && member.report == Some(Health::Good);
-        (0..=last).map(|wave| self.finished_before(number, is_good(wave))).collect()
     }
 
     /// Tells how it went on a member, forward or back.

@@ -5,14 +5,63 @@ use super::super::facts::{Fact, names};
 use super::super::heard::{Heard, is_waived};
 use super::super::look::{Found, Look, look, look_signed};
 use super::super::rollout;
-use super::super::rules::rolling::{End, Ticket};
+use super::super::rules::rolling::{At, End, Ticket};
 use super::super::standing::removed_end;
 use super::super::voice::says_yes;
 use super::{Rolling, report_name};
 
 impl Rolling<'_> {
-    /// Reads what may have come since.
+    /// Reads what may have come since, of all rows.
     pub fn read(&mut self, board: &mut dyn Board) -> Heard {
+        self.read_as(board, true)
+    }
+
+    /// Reads how many tickets this node's row has, and what was decided.
+    pub fn read_length(&mut self, board: &mut dyn Board) -> Heard {
+        self.view.is_whole = false;
+        match self.read_gates(board) {
+            Heard::Yes => self.read_tickets(board),
+            heard => heard,
+        }
+    }
+
+    /// Reads how it ended, and what this node has said.
+    pub fn read_own(&mut self, board: &mut dyn Board) -> Heard {
+        self.view.is_whole = false;
+        if let Heard::Away(why) = self.read_end(board) {
+            return Heard::Away(why);
+        }
+        // Who goes back needs a place again.
+        if self.view.must_undo(self.limits()) {
+            return self.read_row(board);
+        }
+        for is_back in [false, true] {
+            let Some(mine) = self.view.members.get(self.view.me) else { break };
+            let is_due = if is_back {
+                self.view.end.is_some() && mine.returned.is_none()
+            } else {
+                mine.report.is_none()
+            };
+            if is_due && let Heard::Away(why) = self.read_report(board, self.view.me, is_back) {
+                return Heard::Away(why);
+            }
+        }
+        Heard::Yes
+    }
+
+    /// Reads what may have come since in this node's row, and what was decided.
+    pub fn read_row(&mut self, board: &mut dyn Board) -> Heard {
+        self.read_as(board, self.view.rows.len() == 1)
+    }
+
+    fn read_as(&mut self, board: &mut dyn Board, is_whole: bool) -> Heard {
+        self.view.is_whole = is_whole;
+        let heard = self.read_steps(board);
+        self.view.is_whole &= heard.is_yes();
+        heard
+    }
+
+    fn read_steps(&mut self, board: &mut dyn Board) -> Heard {
         // What says "yes" under signed facts is believed after the facts that it rests on.
         let steps: &[fn(&mut Self, &mut dyn Board) -> Heard] = if self.rollout.is_signed() {
             &[Self::read_tickets, Self::read_reports, Self::read_waivers, Self::read_gates]
@@ -47,8 +96,8 @@ impl Rolling<'_> {
             {
                 return Heard::Away(why);
             }
-            if let Some(number) = name.strip_prefix("waive.t.").and_then(|number| number.parse().ok())
-                && let Heard::Away(why) = self.read_ticket_waiver(board, number)
+            if let Some(at) = name.strip_prefix("waive.").and_then(ticket_at)
+                && let Heard::Away(why) = self.read_ticket_waiver(board, at)
             {
                 return Heard::Away(why);
             }
@@ -119,21 +168,23 @@ impl Rolling<'_> {
         self.heed("outcome", looked)
     }
 
-    pub(super) fn read_ticket_waiver(&mut self, board: &mut dyn Board, number: u32) -> Heard {
-        let Some(ticket) = self.view.tickets.get_mut(number as usize).filter(|ticket| !ticket.is_waived)
+    pub(super) fn read_ticket_waiver(&mut self, board: &mut dyn Board, at: At) -> Heard {
+        let row = self.view.rows.get_mut(at.row as usize);
+        let Some(ticket) =
+            row.and_then(|row| row.get_mut(at.number as usize)).filter(|ticket| !ticket.is_waived)
         else {
             return Heard::Yes;
         };
-        match look_signed(board, &self.rollout.decisions().waive_ticket(number), self.voice.trust) {
+        match look_signed(board, &self.rollout.waive_ticket(at), self.voice.trust) {
             Look::Found(Found { fact: Fact::WaiveTicket(said), text, .. })
-                if said.ticket == number && said.proposal == self.rollout.digest =>
+                if (said.row, said.ticket) == (at.row, at.number) && said.proposal == self.rollout.digest =>
             {
                 ticket.is_waived = true;
-                self.words.insert(format!("waive.t.{number:04}"), text);
+                let name = self.rollout.waive_ticket(at);
+                let name = name.rsplit_once('/').map_or(name.as_str(), |(_, name)| name);
+                self.words.insert(name.to_owned(), text);
             }
-            Look::Found(_) | Look::Bad(_) => {
-                self.remark(format!("the waiver of ticket {number} is not valid"))
-            }
+            Look::Found(_) | Look::Bad(_) => self.remark(format!("the waiver of ticket {at} is not valid")),
             Look::Absent => {}
             Look::Unreachable(why) => return Heard::Away(why),
         }
@@ -213,22 +264,47 @@ impl Rolling<'_> {
     }
 
     fn read_tickets(&mut self, board: &mut dyn Board) -> Heard {
-        // One that said nothing may have been read badly.
-        let nobody = self.view.members.len();
-        for place in 0..self.view.tickets.len() {
-            let Ok(number) = u32::try_from(place) else { break };
-            if self.view.tickets[place].owner != nobody {
-                continue;
-            }
-            if let Look::Found(found) = look(board, &self.rollout.decisions().ticket(number)) {
-                self.view.tickets[place] = self.owner_of(number, found);
+        let rows = u32::try_from(self.view.rows.len()).unwrap_or(0);
+        let rows = if self.view.is_whole { 0..rows } else { self.view.row..self.view.row + 1 };
+        // All rows are about as long as the one that this node knows.
+        let mut guess = if self.view.is_whole { self.row_length() } else { 0 };
+        for row in rows {
+            self.read_spoilt(board, row);
+            let heard = if self.rollout.has_slots() {
+                self.gallop(board, row, guess)
+            } else {
+                self.read_each(board, row)
+            };
+            guess = self.view.rows[row as usize].len();
+            if let Heard::Away(why) = heard {
+                return Heard::Away(why);
             }
         }
+        Heard::Yes
+    }
+
+    /// Reads tickets once more that said nothing: they may have been read badly.
+    fn read_spoilt(&mut self, board: &mut dyn Board, row: u32) {
+        let nobody = self.view.members.len();
+        for place in 0..self.view.rows[row as usize].len() {
+            let Ok(number) = u32::try_from(place) else { break };
+            if self.view.rows[row as usize][place].owner != nobody {
+                continue;
+            }
+            let at = At { row, number };
+            if let Look::Found(found) = look(board, &self.rollout.ticket(at)) {
+                self.view.rows[row as usize][place] = self.owner_of(at, found);
+            }
+        }
+    }
+
+    fn read_each(&mut self, board: &mut dyn Board, row: u32) -> Heard {
         // A member has two tickets at the most; a few more may be spoilt.
-        while self.view.tickets.len() < 3 * self.view.members.len() {
-            let Ok(number) = u32::try_from(self.view.tickets.len()) else { break };
-            let looked = look(board, &self.rollout.decisions().ticket(number));
-            match self.heed_ticket(number, looked) {
+        while self.view.rows[row as usize].len() < 3 * self.view.members.len() {
+            let Ok(number) = u32::try_from(self.view.rows[row as usize].len()) else { break };
+            let at = At { row, number };
+            let looked = look(board, &self.rollout.ticket(at));
+            match self.heed_ticket(at, looked) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(why) => return Heard::Away(why),
@@ -238,32 +314,34 @@ impl Rolling<'_> {
     }
 
     /// Whether there is a ticket. One that says nothing is nobody's, and its place stays taken.
-    pub(super) fn heed_ticket(&mut self, number: u32, looked: Look<Found>) -> Result<bool, String> {
+    pub(super) fn heed_ticket(&mut self, at: At, looked: Look<Found>) -> Result<bool, String> {
         let ticket = match looked {
-            Look::Found(found) => self.owner_of(number, found),
+            Look::Found(found) => self.owner_of(at, found),
             Look::Bad(why) => {
-                self.remark(format!("ticket {number} is not valid: {why}"));
+                self.remark(format!("ticket {at} is not valid: {why}"));
                 Ticket { owner: self.view.members.len(), is_back: false, is_waived: false }
             }
             Look::Absent => return Ok(false),
             Look::Unreachable(why) => return Err(why),
         };
-        self.view.tickets.push(ticket);
+        self.view.rows[at.row as usize].push(ticket);
         Ok(true)
     }
 
-    fn owner_of(&mut self, number: u32, found: Found) -> Ticket {
+    fn owner_of(&mut self, at: At, found: Found) -> Ticket {
         let nobody = self.view.members.len();
-        let is_waived = self.view.tickets.get(number as usize).is_some_and(|ticket| ticket.is_waived);
+        let is_waived = self.view.ticket(at).is_some_and(|ticket| ticket.is_waived);
         match &found.fact {
-            Fact::Ticket(said) if said.ticket == number && said.proposal == self.rollout.digest => {
+            Fact::Ticket(said)
+                if (said.row, said.ticket) == (at.row, at.number) && said.proposal == self.rollout.digest =>
+            {
                 let owner = self.rollout.place_of(&said.node).unwrap_or(nobody);
                 let is_theirs = self.voice.is_by(&self.rollout, owner, &found).is_ok()
                     && self.rollout.is_of(&said.node, &said.instance);
                 Ticket { owner: if is_theirs { owner } else { nobody }, is_back: said.back, is_waived }
             }
             _ => {
-                self.contradict(&format!("ticket {number} belongs to another proposal"));
+                self.contradict(&format!("ticket {at} belongs to another proposal"));
                 Ticket { owner: nobody, is_back: false, is_waived }
             }
         }
@@ -273,16 +351,18 @@ impl Rolling<'_> {
         if !self.cells.is_empty() {
             return self.read_cells(board);
         }
-        for Ticket { owner: place, is_back, .. } in self.view.tickets.clone() {
+        // An onlooker wants to know what was reported, too, not only how it ended.
+        let is_onlooker = self.view.me >= self.view.members.len();
+        let tickets: Vec<Ticket> = self.view.tickets().map(|(_, ticket)| ticket).collect();
+        for Ticket { owner: place, is_back, .. } in tickets {
             let Some(member) = self.view.members.get(place) else { continue };
-            let is_known = if is_back { member.returned.is_some() } else { member.report.is_some() };
-            if is_known || member.waived {
+            let found = if is_back { &self.returns[place] } else { &self.reports[place] };
+            let is_known = if is_back { member.returned.is_some() } else { member.report.is_some() }
+                && (found.is_some() || !is_onlooker);
+            if is_known || (member.waived && !is_onlooker) {
                 continue;
             }
-            let Some(node) = self.rollout.proposal.members.get(place).cloned() else { continue };
-            let name = names::own(&node, self.rollout.number, report_name(is_back));
-            let looked = self.voice.look_at(board, &self.rollout, place, &name);
-            if let Heard::Away(why) = self.heed_report(place, is_back, looked) {
+            if let Heard::Away(why) = self.read_report(board, place, is_back) {
                 return Heard::Away(why);
             }
             let member = self.view.members[place];
@@ -293,6 +373,14 @@ impl Rolling<'_> {
             }
         }
         Heard::Yes
+    }
+
+    /// Reads what one member reports.
+    pub(super) fn read_report(&mut self, board: &mut dyn Board, place: usize, is_back: bool) -> Heard {
+        let Some(node) = self.rollout.proposal.members.get(place).cloned() else { return Heard::Yes };
+        let name = names::own(&node, self.rollout.number, report_name(is_back));
+        let looked = self.voice.look_at(board, &self.rollout, place, &name);
+        self.heed_report(place, is_back, looked)
     }
 
     pub(super) fn heed_report(&mut self, place: usize, is_back: bool, looked: Look<Found>) -> Heard {
@@ -370,4 +458,9 @@ impl Rolling<'_> {
         }
         Heard::Yes
     }
+}
+
+/// The ticket of this name in the rollout's directory.
+pub(super) fn ticket_at(name: &str) -> Option<At> {
+    names::ticket_of(name).map(|(row, number)| At { row: row.unwrap_or(0), number })
 }

@@ -5,7 +5,7 @@
 //! A cell is out of service from its ticket on until its own gates say that nobody has left, or that all keep; or, when it goes
 //! back, until all its nodes have said what they run in the end. All of these are for ever, as the proof of tickets needs it.
 
-use super::rolling::{Decision, Limits, Local, View, decide};
+use super::rolling::{At, Decision, Limits, Local, View, decide};
 use super::{Health, gate};
 
 /// What is known of a cell whose gates were read.
@@ -37,10 +37,8 @@ impl Cell {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Act {
     Wait,
-    /// Make the ticket of this number for the cell; whose it is shows when it was read back.
-    Take {
-        number: u32,
-    },
+    /// Make this ticket for the cell; whose it is shows when it was read back.
+    Take(At),
     /// Make this decision, if nobody has.
     Decide(Decision),
     /// It is the cell's turn: its nodes agree on an instant.
@@ -54,8 +52,8 @@ pub enum Act {
 /// What a node does whose cell has not begun. `view` has the cells as members; `is_ready`: all nodes of this cell have voted yes.
 pub fn act(view: &View, is_ready: bool, local: Local, limits: Limits) -> Act {
     let is_off = view.end.is_some() || view.halt || view.contradiction;
-    if let Some(number) = view.ticket_of(view.me, false) {
-        let is_waived = view.tickets.get(number as usize).is_none_or(|ticket| ticket.is_waived);
+    if let Some(at) = view.ticket_of(view.me, false) {
+        let is_waived = view.ticket(at).is_none_or(|ticket| ticket.is_waived);
         return match is_ready {
             _ if is_off || is_waived => Act::CallOff,
             true => Act::Begin,
@@ -69,12 +67,9 @@ pub fn act(view: &View, is_ready: bool, local: Local, limits: Limits) -> Act {
         return Act::Decide(decision);
     }
     let Some(mine) = view.members.get(view.me).filter(|cell| !cell.waived) else { return Act::Wait };
-    let has_place = view.unfinished() < limits.at_once as usize;
     let is_time = !local.is_early && !local.is_expired;
-    match u32::try_from(view.tickets.len()) {
-        Ok(number) if is_ready && has_place && mine.wave <= view.wave && is_time && !mine.is_at_work => {
-            Act::Take { number }
-        }
+    match view.place(limits) {
+        Some(at) if is_ready && mine.wave <= view.wave && is_time && !mine.is_at_work => Act::Take(at),
         _ => Act::Wait,
     }
 }

@@ -75,6 +75,23 @@ pub enum Health {
     Broken,
 }
 
+impl Health {
+    /// As it stands in facts and tables.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Failed => "failed",
+            Self::Left => "left",
+            Self::Broken => "broken",
+        }
+    }
+
+    /// What has this word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        [Self::Good, Self::Failed, Self::Left, Self::Broken].into_iter().find(|health| health.word() == word)
+    }
+}
+
 /// What the checks of this node say now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Checks {

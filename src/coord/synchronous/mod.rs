@@ -326,7 +326,7 @@ impl<'a> Synchronous<'a> {
             Fact::Report(said) if said.health != Health::Good => {
                 let node = self.rollout.proposal.members.get(*place)?;
                 let why = said.why.clone().unwrap_or_default();
-                Some(format!("{node} {}: {why}", health_word(said.health)))
+                Some(format!("{node} {}: {why}", said.health.word()))
             }
             Fact::Vote(said) if said.vote == Yes::No => {
                 let why = said.why.clone().unwrap_or_default();
@@ -343,16 +343,6 @@ impl<'a> Synchronous<'a> {
     fn contradict(&mut self, text: &str) {
         self.view.contradiction = true;
         self.remark(format!("the storage is inconsistent: {text}"));
-    }
-}
-
-/// A health as a word.
-pub fn health_word(health: Health) -> &'static str {
-    match health {
-        Health::Good => "good",
-        Health::Failed => "failed",
-        Health::Left => "left",
-        Health::Broken => "broken",
     }
 }
 

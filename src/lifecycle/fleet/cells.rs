@@ -36,7 +36,7 @@ impl Member<'_> {
                 Turn::Begin => return Ok(act),
                 Turn::CallOff => return Ok(Act::Decide(Decision::Plan(Plan::Abort))),
                 Turn::Over => return Ok(Act::Enter(Stage::GoneBack)),
-                Turn::Take { number } => self.take(number, false),
+                Turn::Take(at) => self.take(at, false),
                 Turn::Decide(decision) => self.decide_rolling(decision),
             };
             if !has_done {
@@ -127,7 +127,7 @@ impl Member<'_> {
         let missing: Vec<_> =
             part.who(|member| member.vote.is_none()).iter().map(ToString::to_string).collect();
         Some(if missing.is_empty() {
-            let at_once = turns.terms.at_once;
+            let at_once = turns.terms.at_once();
             format!("rollout {number}: a turn for cell {cell} ({} of {at_once} are taken)", view.unfinished())
         } else {
             format!("rollout {number}: the other nodes of cell {cell} to be ready")

@@ -16,6 +16,7 @@ mod own;
 mod promise;
 mod repair;
 mod rolling;
+mod slots;
 mod starting;
 mod synchronous;
 mod take;
@@ -78,6 +79,8 @@ pub struct Member<'a> {
     scanned: Option<Ms>,
     /// By the same clock: when the names in a rolling rollout's directory were listed last.
     listed: Option<Ms>,
+    /// The slot that it waits for, in a rolling rollout.
+    queue: slots::Queue,
     /// When the turns of cells were looked at last.
     turns_seen: Option<Ms>,
     beaten: Option<Duration>,
@@ -156,6 +159,7 @@ impl<'a> Member<'a> {
             looks_in: false,
             scanned: None,
             listed: None,
+            queue: slots::Queue::default(),
             turns_seen: None,
             beaten: None,
             place_seen: None,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::agreement::{Clearance, Error};
 use super::join::FRESH;
 use super::own::{Soaking, said_of};
+use super::slots::{Extent, FEW};
 use super::words::without_this_node;
 use super::{Following, Member, STEPS_MAX, Stage as AnyStage, by_fleet};
 use crate::coord::board::Board;
@@ -12,7 +13,7 @@ use crate::coord::facts;
 use crate::coord::heard::Heard;
 use crate::coord::rolling::Rolling;
 use crate::coord::rules::Health;
-use crate::coord::rules::rolling::{Act, Decision, End, Local, Stage, act};
+use crate::coord::rules::rolling::{Act, At, Decision, End, Local, Stage, act};
 use crate::types::record::{Blame, Cause, Deadline, Phase, Reason, Record};
 
 /// So many members may wait before each of them looks less often,
@@ -67,7 +68,7 @@ impl<'a> Member<'a> {
         }
     }
 
-    fn rolling_stage(&self) -> Option<Stage> {
+    pub(super) fn rolling_stage(&self) -> Option<Stage> {
         match self.kept.part()?.stage {
             AnyStage::Rolling(stage) => Some(stage),
             AnyStage::Synchronous(_) => None,
@@ -76,20 +77,26 @@ impl<'a> Member<'a> {
 
     /// Takes steps until something is waited for, or the lifecycle has to act.
     pub(super) fn advance_rolling(&mut self) -> Result<Next, Error> {
+        // What this node has written down itself, or told, is no reason to ask storage anew.
+        let mut is_read = false;
         for _ in 0..STEPS_MAX {
             let Some(stage) = self.rolling_stage() else { return Ok(Next::Wait) };
-            if !self.refresh_rolling() {
+            if !is_read && !self.refresh_rolling() {
                 return Ok(Next::Wait);
             }
+            is_read = false;
             let local = self.local_rolling()?;
             let Some(follow) = self.rolling() else { return Ok(Next::Wait) };
             match act(stage, &follow.view, local, follow.limits()) {
                 Act::Wait => return Ok(if is_over(stage) { Next::Off } else { Next::Wait }),
-                Act::Enter(stage) => self.enter(AnyStage::Rolling(stage))?,
+                Act::Enter(stage) => {
+                    is_read = matches!(stage, Stage::Taking(_));
+                    self.enter(AnyStage::Rolling(stage))?;
+                }
                 Act::Switch => return Ok(Next::Switch),
                 Act::GoBack => return Ok(Next::GoBack),
-                Act::Take { number, is_back } => {
-                    if !self.take(number, is_back) {
+                Act::Take { at, is_back } => {
+                    if !self.take(at, is_back) {
                         return Ok(Next::Wait);
                     }
                 }
@@ -98,6 +105,7 @@ impl<'a> Member<'a> {
                     if !self.report_rolling(health, is_back) {
                         return Ok(Next::Wait);
                     }
+                    is_read = true;
                 }
                 Act::Decide(decision) => {
                     if !self.decide_rolling(decision) {
@@ -115,6 +123,7 @@ impl<'a> Member<'a> {
         let now = self.fair_now();
         let rollout = self.rolling().map(|follow| &follow.rollout);
         Ok(Local {
+            is_next: self.is_next(),
             has_soaked,
             is_early: rollout.is_some_and(|rollout| rollout.begins_after(now).is_some()),
             is_expired: rollout.is_some_and(|rollout| now > rollout.proposal.expires),
@@ -125,13 +134,23 @@ impl<'a> Member<'a> {
         self.beat();
         let (steady, listed) = (self.steady(), self.listed);
         let known = self.kept.part().map(said_of).unwrap_or_default();
+        let (extent, stage) = (self.extent(), self.rolling_stage());
         let Some((board, follow)) = self.on_rolling() else { return false };
-        let mut heard = follow.read(board);
+        if let Some(Stage::Taking(at) | Stage::Returning(at)) = stage {
+            follow.view.row = at.row;
+        }
+        let mut heard = match extent {
+            Extent::Whole => follow.read(board),
+            Extent::Slot => follow.read_row(board),
+            Extent::Length => follow.read_length(board),
+            Extent::Own => follow.read_own(board),
+        };
         if heard.is_yes() {
             heard = follow.put_back(board, &known);
         }
         let pause = follow.rollout.times().poll * 10;
-        let is_due = heard.is_yes() && listed.is_none_or(|last| steady - last >= pause);
+        let is_due =
+            heard.is_yes() && extent == Extent::Whole && listed.is_none_or(|last| steady - last >= pause);
         if is_due {
             heard = follow.read_waivers(board);
         }
@@ -140,6 +159,7 @@ impl<'a> Member<'a> {
             self.listed = Some(steady);
         }
         self.heed(&heard);
+        self.watch_slot(extent);
         if words != known {
             let noted = self.change_part(|part| part.gates.extend(words));
             super::logged("remember what was said of the rollout", noted);
@@ -178,6 +198,9 @@ impl<'a> Member<'a> {
     /// The more wait, the less often each looks: somebody looks often enough.
     pub(super) fn pause_rolling(&self) -> Duration {
         let Some(follow) = self.rolling() else { return self.poll() };
+        if follow.rollout.has_slots() && follow.view.members.len() > FEW {
+            return self.pause_in_slot();
+        }
         let times = (follow.waiting() / CROWD).clamp(1, PAUSE_MAX);
         self.poll() * u32::try_from(times).unwrap_or(1)
     }
@@ -195,7 +218,7 @@ impl<'a> Member<'a> {
         let (node, instance) = (self.node(), self.instance());
         let Some((board, follow)) = self.on_rolling() else { return Ok(()) };
         let view = &follow.view;
-        if view.tickets.iter().any(|ticket| ticket.owner == view.me && !ticket.is_back) {
+        if view.ticket_of(view.me, false).is_some() {
             self.enter(AnyStage::Rolling(Stage::Done { health: Health::Left }))?;
             self.advance_rolling()?;
             return self.close();
@@ -205,13 +228,13 @@ impl<'a> Member<'a> {
         Ok(())
     }
 
-    pub(super) fn take(&mut self, number: u32, is_back: bool) -> bool {
+    pub(super) fn take(&mut self, at: At, is_back: bool) -> bool {
         if self.must_wait_for_lost_tickets() {
             return false;
         }
         let (node, instance) = self.who_takes();
         let Some((board, follow)) = self.on_rolling() else { return false };
-        let heard = follow.take(board, number, is_back, &node, &instance);
+        let heard = follow.take(board, at, is_back, &node, &instance);
         self.heed_write(&heard);
         heard.is_yes()
     }
@@ -246,10 +269,10 @@ impl<'a> Member<'a> {
     /// Sees that the place of this node stays taken while it is out of service.
     pub(super) fn hold_place(&mut self) {
         let (node, instance) = self.who_takes();
-        let is_out = match self.kept.part().map(|part| part.stage) {
-            Some(AnyStage::Rolling(stage)) => matches!(stage, Stage::Taking { .. }),
-            Some(AnyStage::Synchronous(stage)) => !stage.is_final(),
-            None => false,
+        let (is_out, held) = match self.kept.part().map(|part| part.stage) {
+            Some(AnyStage::Rolling(Stage::Taking(at))) => (true, Some(at)),
+            Some(AnyStage::Synchronous(stage)) => (!stage.is_final(), None),
+            Some(AnyStage::Rolling(_)) | None => (false, None),
         };
         if !is_out {
             return;
@@ -261,7 +284,7 @@ impl<'a> Member<'a> {
         }
         self.place_seen = Some(now);
         let Some((board, follow)) = self.on_rolling() else { return };
-        if let Heard::Away(why) = follow.hold_place(board, &node, &instance) {
+        if let Heard::Away(why) = follow.hold_place(board, held, &node, &instance) {
             tracing::debug!(why, "the place in the rollout cannot be looked at");
         }
     }
@@ -332,7 +355,7 @@ impl<'a> Member<'a> {
         if mine > follow.view.wave {
             return format!("rollout {number}: wave {mine}, which is not open yet");
         }
-        let at_once = follow.terms.at_once;
+        let at_once = follow.terms.at_once();
         format!("rollout {number}: a place ({} of {at_once} are taken)", follow.view.unfinished())
     }
 
@@ -467,8 +490,8 @@ impl<'a> Member<'a> {
         self.refresh_rolling()
             && self.rolling().is_some_and(|follow| {
                 let view = &follow.view;
-                (view.end.is_some() || view.halt)
-                    && !view.tickets.iter().any(|ticket| ticket.owner == view.me)
+                let has_ticket = [false, true].iter().any(|back| view.ticket_of(view.me, *back).is_some());
+                (view.end.is_some() || view.halt) && !has_ticket
             })
     }
 

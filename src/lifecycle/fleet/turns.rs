@@ -7,7 +7,7 @@ use crate::coord::rules::Ms;
 
 /// How many members look at the facts of all others: the rest go by the gates. When these have decided nothing, the next
 /// so many take over. So the fleet reads its facts a few times, however large it is.
-const ON_DUTY: usize = 5;
+pub(super) const ON_DUTY: usize = 5;
 
 impl Member<'_> {
     /// Whether it is this node's turn, and time, to read the facts of members.

@@ -3,6 +3,7 @@
 use cutover::coord::facts::names;
 use cutover::coord::operate::{self, Operator};
 use cutover::coord::rollout::Rollout;
+use cutover::coord::rules::rolling::At;
 use cutover::coord::rules::synchronous::{Decision, Outcome, Plan};
 use cutover::coord::settings::Mode;
 use cutover::coord::synchronous::Synchronous;
@@ -189,12 +190,20 @@ impl Fleet {
                 self.waive(number)?;
             }
         }
-        for ticket in 0..3 {
-            if self.storage.lock().unwrap().decided(1, &format!("t.{ticket:04}")) == Some(String::new()) {
-                self.with_rollout(|operator, rollout, now| {
-                    operator.waive_ticket(&rollout, ticket, "it says nothing", now)
-                })?;
-            }
+        let spoilt = |name: &String| {
+            let name = name.rsplit_once('/').filter(|(above, _)| above.contains("/000001."))?.1;
+            let (row, number) = names::ticket_of(name)?;
+            Some(At { row: row.unwrap_or(0), number })
+        };
+        let tickets: Vec<At> = {
+            let storage = self.storage.lock().unwrap();
+            let empty = storage.names.iter().filter(|(_, (text, _))| text.is_empty());
+            empty.filter_map(|(name, _)| spoilt(name)).collect()
+        };
+        for at in tickets {
+            self.with_rollout(|operator, rollout, now| {
+                operator.waive_ticket(&rollout, at, "it says nothing", now)
+            })?;
         }
         Ok(())
     }
@@ -252,7 +261,7 @@ impl Fleet {
         let mut storage = self.storage.lock().unwrap();
         let node = self.nodes[number].name.parse().unwrap();
         let wanted: &[&str] = match self.settings.mode {
-            Mode::Rolling => &["outcome", "halt", "t.0000", "t.0001", "t.0002", "report"],
+            Mode::Rolling => &["outcome", "halt", "t.0000.0000", "t.0000.0001", "t.0001.0000", "report"],
             Mode::Cells => {
                 &["outcome", "halt", "t.0000", "t.0001", "plan.c0", "go.c0", "outcome.c1", "vote", "report"]
             }

@@ -42,6 +42,7 @@ fn sized(mode: Mode, overlap: Overlap, size: usize) -> Fleet {
     let mut fleet = calm(mode, size);
     for (number, node) in (0..).zip(&mut fleet.nodes) {
         node.wake = number * 131 % 30_000;
+        node.timer = 300_000;
     }
     let settings = (*fleet.settings).clone();
     let at_once = u32::try_from(size.div_ceil(20)).unwrap();

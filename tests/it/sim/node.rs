@@ -64,6 +64,8 @@ pub struct SimNode {
     pub unplugged_after: Arc<Mutex<Option<&'static str>>>,
     /// When it does something next.
     pub wake: i64,
+    /// How long its timer waits between two runs that find nothing to do.
+    pub timer: i64,
     /// Gone for good: somebody must waive it.
     pub is_lost: bool,
     /// A copy, or another machine under the name of one that is counted.
@@ -119,6 +121,7 @@ impl SimNode {
             is_unplugged: Arc::default(),
             unplugged_after: Arc::default(),
             wake: 0,
+            timer: 30_000,
             is_lost: false,
             is_extra: false,
             is_waived: false,
@@ -344,7 +347,7 @@ impl SimNode {
             Ok(Taken::Nothing(why)) => {
                 self.last_trouble = why.unwrap_or_default();
                 // Timers fire once a minute; at first they all look, so that the rollout begins.
-                if self.life.now() < 60_000 { 5_000 } else { 30_000 }
+                if self.life.now() < 60_000 { 5_000 } else { self.timer }
             }
             Err(_) => 5_000,
         }

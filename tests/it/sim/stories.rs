@@ -506,7 +506,7 @@ fn a_place_that_storage_has_lost_stays_taken() {
         pass(&mut fleet, 100);
         assert!(is_out(&fleet) <= 1, "{}", fleet.why());
     }
-    let ticket = fleet.storage.lock().unwrap().decided(1, "t.0000").unwrap();
+    let ticket = fleet.storage.lock().unwrap().decided(1, "t.0000.0000").unwrap();
     assert!(ticket.contains(&format!("\"{}\"", fleet.nodes[first].name)), "{ticket}");
     pass(&mut fleet, 10 * MINUTE);
     assert!((0..5).all(|node| runs(&fleet, node) == "2"), "{}", fleet.why());

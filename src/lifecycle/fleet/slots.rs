@@ -1,0 +1,178 @@
+//! A member of a large rolling rollout: how much of it it reads, how often it looks, and when its turn has come.
+//!
+//! Nothing here decides who may be out of service: that is [`crate::coord::rules::rolling`]. What is here keeps a thousand
+//! members from asking storage for the same things all the time.
+
+use std::time::Duration;
+
+use super::Member;
+use super::turns::ON_DUTY;
+use crate::coord::rules::Health;
+use crate::coord::rules::Ms;
+use crate::coord::rules::rolling::Stage;
+use crate::types::record::Deadline;
+
+/// Of so few members each reads everything.
+pub(super) const FEW: usize = 20;
+
+/// So many polls each member has to take the ticket that is its own by the order, while the slot is free.
+const PATIENCE: Ms = 3;
+
+/// A slot whose owner takes so many times as long as a turn should is left alone: this node looks at another one.
+const TURNS_STUCK: Ms = 3;
+
+/// The longest pause between two looks, in milliseconds.
+const PAUSE_MAX: Ms = 300_000;
+
+/// How much of a rollout is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// All slots.
+    Whole,
+    /// The slot that this node waits for, or holds.
+    Slot,
+    /// The same, but not how its last owner does: others are to come before this node.
+    Length,
+    /// How it ended, and what this node has said.
+    Own,
+}
+
+/// What this process has seen of the slot that it waits for, by the clock of this boot.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Queue {
+    row: u32,
+    length: usize,
+    /// When it was looked at first, and how long it was then.
+    first: Option<(Ms, usize)>,
+    /// When it was seen to be as long as it is.
+    since: Ms,
+    /// It was longer at the last look than at the one before.
+    has_grown: bool,
+    /// Since when its last owner was seen back in service.
+    free_since: Option<Ms>,
+    /// When all slots were read last.
+    whole_at: Option<Ms>,
+    /// This process has had its turn since.
+    had_turn: bool,
+}
+
+impl Queue {
+    /// A look at a slot has shown so many tickets, and whether the last owner is back in service.
+    fn look(&mut self, row: u32, length: usize, is_free: bool, now: Ms) {
+        if self.row != row {
+            (self.row, self.first) = (row, None);
+        }
+        self.has_grown = self.first.is_none() || self.length != length;
+        if self.has_grown {
+            (self.length, self.since, self.free_since) = (length, now, None);
+        }
+        self.first.get_or_insert((now, length));
+        self.free_since = is_free.then(|| self.free_since.unwrap_or(now));
+    }
+
+    /// How long a turn takes here, as far as was seen: no turn was shorter than `least`.
+    fn turn(&self, now: Ms, least: Ms) -> Ms {
+        let (began, length) = self.first.unwrap_or((now, self.length));
+        let turns = Ms::try_from(self.length.saturating_sub(length)).unwrap_or(0) + 1;
+        ((now - began) / turns).max(least)
+    }
+}
+
+impl Member<'_> {
+    /// What this look is at. A few members read all slots, in turns: for them all, they open waves, stop it and end it.
+    pub(super) fn extent(&mut self) -> Extent {
+        let (now, wall) = (self.steady(), self.clock.wall().as_millisecond());
+        let shift = (self.decider_step() * ON_DUTY as Ms).max(1);
+        let stage = self.rolling_stage();
+        let has_soaked = self.soaks_until().is_some_and(|until| self.is_over(&until));
+        let queue = self.queue;
+        let Some(follow) = self.rolling() else { return Extent::Whole };
+        let members = follow.view.members.len();
+        if !follow.rollout.has_slots() || members <= FEW {
+            return Extent::Whole;
+        }
+        let is_news = match stage {
+            // It may be the one too many.
+            Some(Stage::Done { health: Health::Failed | Health::Broken }) => true,
+            // After the last of a wave the next one opens, or all is done.
+            Some(Stage::Done { .. }) => queue.had_turn && follow.is_row_through(),
+            // Before one more tries what has failed elsewhere, all failures are counted.
+            Some(Stage::Waiting) => follow.view.knows_of_failure() && self.is_next(),
+            Some(Stage::Taking(_) | Stage::Returning(_) | Stage::Returned { .. } | Stage::Over) | None => {
+                false
+            }
+        };
+        let groups = members.div_ceil(ON_DUTY);
+        let is_on_duty = usize::try_from(wall / shift).unwrap_or(0) % groups == follow.rank / ON_DUTY;
+        let is_due = queue.whole_at.is_none_or(|last| now - last >= shift / 2);
+        let extent = match stage {
+            _ if is_due && (is_news || is_on_duty || has_soaked) => Extent::Whole,
+            Some(Stage::Done { .. } | Stage::Returned { .. } | Stage::Over) => Extent::Own,
+            Some(Stage::Waiting) if follow.ahead() > 1 && (queue.has_grown || queue.first.is_none()) => {
+                Extent::Length
+            }
+            Some(Stage::Waiting | Stage::Taking(_) | Stage::Returning(_)) | None => Extent::Slot,
+        };
+        self.queue.had_turn |= matches!(stage, Some(Stage::Taking(_)));
+        if extent == Extent::Whole {
+            (self.queue.whole_at, self.queue.had_turn) = (Some(now), false);
+        }
+        extent
+    }
+
+    fn soaks_until(&self) -> Option<Deadline> {
+        self.kept.part()?.soaking.as_ref().map(|soaking| soaking.until.clone())
+    }
+
+    fn is_over(&self, until: &Deadline) -> bool {
+        until.remaining(&self.clock.boot_id(), self.clock.boot(), self.clock.wall()).is_zero()
+    }
+
+    /// Takes up what a look has shown of the slot, and turns to another one where this one does not come free.
+    pub(super) fn watch_slot(&mut self, extent: Extent) {
+        let now = self.steady();
+        let may_turn = matches!(self.rolling_stage(), Some(Stage::Waiting | Stage::Done { .. }));
+        let mut queue = self.queue;
+        let Some((_, follow)) = self.on_rolling() else { return };
+        if !follow.rollout.has_slots() || extent == Extent::Own {
+            return;
+        }
+        queue.look(follow.view.row, follow.row_length(), follow.is_row_free(), now);
+        if may_turn && queue.free_since.is_none() {
+            let times = follow.rollout.times();
+            let is_stuck = now - queue.since >= TURNS_STUCK * (times.trial + times.poll);
+            if extent == Extent::Whole && follow.take_free_row() {
+                queue.look(follow.view.row, follow.row_length(), true, now);
+            } else if is_stuck {
+                follow.take_next_row();
+            }
+        }
+        self.queue = queue;
+    }
+
+    /// Whether those who are to come before this node have come, or had their time.
+    pub(super) fn is_next(&self) -> bool {
+        let Some(follow) = self.rolling().filter(|follow| follow.rollout.has_slots()) else { return true };
+        let patience =
+            follow.rollout.times().poll * PATIENCE * Ms::try_from(follow.ahead()).unwrap_or(Ms::MAX);
+        patience == 0 || self.queue.free_since.is_some_and(|since| self.steady() - since >= patience)
+    }
+
+    /// When to look next: most of the time that is left until this node's turn, about.
+    pub(super) fn pause_in_slot(&self) -> Duration {
+        let Some(follow) = self.rolling() else { return self.poll() };
+        let (now, queue) = (self.steady(), self.queue);
+        let poll = follow.rollout.times().poll;
+        let ahead = Ms::try_from(follow.ahead()).unwrap_or(Ms::MAX);
+        let turn = queue.turn(now, PATIENCE * poll);
+        let mine = follow.view.members.get(follow.view.me).map_or(0, |member| member.wave);
+        let left = match queue.free_since {
+            // Nobody can say how long a wave takes: the longer it has, the longer it will.
+            _ if mine > follow.view.wave => (now - queue.since) / 3,
+            Some(since) => ahead * PATIENCE * poll - (now - since),
+            None => (ahead + 1).saturating_mul(turn) - (now - queue.since),
+        };
+        let pause = (left.saturating_mul(3) / 4).clamp(poll, PAUSE_MAX.max(poll));
+        Duration::from_millis(u64::try_from(pause).unwrap_or(0))
+    }
+}
