@@ -139,6 +139,7 @@ impl Fleet {
             why: None,
             cause: None,
             gap_ms: None,
+            took_ms: None,
         });
         (names::own(&name, 1, "report"), fact)
     }

@@ -41,6 +41,7 @@ mod fleet_losses;
 mod fleet_member;
 mod fleet_signed;
 mod fleet_silent;
+mod fleet_slots;
 mod fleet_tools;
 mod fleet_words;
 mod format;

@@ -164,7 +164,7 @@ pub struct WaiveArgs {
     /// Without whom
     #[arg(value_name = "NODE", required_unless_present = "ticket")]
     pub node: Option<NodeName>,
-    /// Without whoever holds this ticket of a rolling rollout: for one that was damaged
+    /// Without whoever holds this ticket of a rolling rollout, for one that was damaged: `3`, or `1.3` in slot 1
     #[arg(long, value_name = "NUMBER", conflicts_with = "node")]
     pub ticket: Option<At>,
     /// Of which rollout; absent: the newest that has not ended

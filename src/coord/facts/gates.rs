@@ -126,7 +126,7 @@ pub struct Ticket {
     pub rollout: u64,
     pub proposal: Digest,
     /// In which row, where there are several.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::coord::rules::is_zero")]
     pub row: u32,
     /// The how many'th in it.
     pub ticket: u32,
@@ -136,14 +136,12 @@ pub struct Ticket {
     /// It is for going back: the rollout was halted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub back: bool,
+    /// How long the turn before it took: those who wait look as often as that asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn_ms: Option<u64>,
     /// What its owner had seen of those before it in the row, in their order: whoever reads this one need not read those.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub before: Vec<Before>,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
-fn is_zero(number: &u32) -> bool {
-    *number == 0
 }
 
 /// A ticket as the owner of a later one in the row had seen it: `12 good`, `7 back`, `- waived`.
@@ -219,7 +217,7 @@ pub struct Refused {
 pub struct WaiveTicket {
     pub rollout: u64,
     pub proposal: Digest,
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::coord::rules::is_zero")]
     pub row: u32,
     pub ticket: u32,
     pub by: String,

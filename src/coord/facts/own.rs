@@ -106,6 +106,9 @@ pub struct Report {
     /// How long its service was away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gap_ms: Option<u64>,
+    /// Rolling: how long it had its ticket, where one run of it has seen all of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<u64>,
 }
 
 /// What a node runs in the end.

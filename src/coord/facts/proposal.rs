@@ -135,7 +135,7 @@ pub struct Rolling {
     /// them takes no part then.
     pub at_once: u32,
     /// How many slots are handed on, each in a row of tickets of its own.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::coord::rules::is_zero")]
     pub slots: u32,
     pub waves: Vec<WaveSetting>,
     /// How long each wave runs before the next.
@@ -145,11 +145,6 @@ pub struct Rolling {
     /// What becomes of the nodes that have the new release then.
     #[serde(default)]
     pub on_halt: OnHalt,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
-fn is_zero(number: &u32) -> bool {
-    *number == 0
 }
 
 impl Rolling {

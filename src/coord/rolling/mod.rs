@@ -12,8 +12,8 @@ use super::heard::remark;
 use super::look::Found;
 use super::name::{CellName, NodeName};
 use super::rollout::Rollout;
-use super::rules::Health;
 use super::rules::rolling::{Limits, Member, View};
+use super::rules::{Health, Ms};
 use super::settings::{Mode, OnHalt};
 use super::synchronous::Synchronous;
 use super::voice::Voice;
@@ -47,6 +47,8 @@ pub struct Rolling<'a> {
     pub rank: usize,
     /// The order in which members take their tickets, where there are slots.
     order: Order,
+    /// How long the turn took that ended last in this node's row, as far as that was told.
+    pub turn: Option<Ms>,
     /// Files that say nothing, or contradict each other.
     pub remarks: Vec<String>,
     /// The outcome is there, and could not be understood.
@@ -117,6 +119,7 @@ impl<'a> Rolling<'a> {
             returns,
             rank,
             order,
+            turn: None,
             remarks,
             unreadable: None,
             cells: Vec::new(),

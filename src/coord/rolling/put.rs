@@ -58,6 +58,7 @@ impl Rolling<'_> {
             node: node.clone(),
             instance: instance.to_owned(),
             back: is_back,
+            turn_ms: self.turn.and_then(|turn| u64::try_from(turn).ok()),
             before: self.before(at),
         });
         let name = self.rollout.ticket(at);

@@ -28,8 +28,10 @@ impl Rolling<'_> {
     /// Reads how it ended, and what this node has said.
     pub fn read_own(&mut self, board: &mut dyn Board) -> Heard {
         self.view.is_whole = false;
-        if let Heard::Away(why) = self.read_end(board) {
-            return Heard::Away(why);
+        for heard in [self.read_end(board), self.read_void(board)] {
+            if let Heard::Away(why) = heard {
+                return Heard::Away(why);
+            }
         }
         // Who goes back needs a place again.
         if self.view.must_undo(self.limits()) {
@@ -269,17 +271,44 @@ impl Rolling<'_> {
         // All rows are about as long as the one that this node knows.
         let mut guess = if self.view.is_whole { self.row_length() } else { 0 };
         for row in rows {
-            self.read_spoilt(board, row);
-            let heard = if self.rollout.has_slots() {
-                self.gallop(board, row, guess)
-            } else {
-                self.read_each(board, row)
-            };
-            guess = self.view.rows[row as usize].len();
-            if let Heard::Away(why) = heard {
+            if let Heard::Away(why) = self.read_tickets_of(board, row, guess) {
                 return Heard::Away(why);
             }
+            guess = self.view.rows[row as usize].len();
         }
+        Heard::Yes
+    }
+
+    fn read_tickets_of(&mut self, board: &mut dyn Board, row: u32, guess: usize) -> Heard {
+        self.read_spoilt(board, row);
+        match self.rollout.has_slots() {
+            true => self.gallop(board, row, guess),
+            false => self.read_each(board, row),
+        }
+    }
+
+    /// Reads all rows, as long as none is found in which another node is out of service: then nothing has come to its end.
+    pub fn read_unless_at_work(&mut self, board: &mut dyn Board) -> Heard {
+        self.view.is_whole = false;
+        if let Heard::Away(why) = self.read_gates(board) {
+            return Heard::Away(why);
+        }
+        let mut guess = self.row_length();
+        for row in 0..u32::try_from(self.view.rows.len()).unwrap_or(0) {
+            for heard in [self.read_tickets_of(board, row, guess), self.read_reports_of(board, row)] {
+                if let Heard::Away(why) = heard {
+                    return Heard::Away(why);
+                }
+            }
+            // This node is done, and is about to say so.
+            let is_at_work =
+                |ticket: &Ticket| ticket.owner != self.view.me && !self.view.has_finished(*ticket);
+            if self.view.rows[row as usize].iter().any(is_at_work) {
+                return Heard::Yes;
+            }
+            guess = self.view.rows[row as usize].len();
+        }
+        self.view.is_whole = true;
         Heard::Yes
     }
 
@@ -335,6 +364,9 @@ impl Rolling<'_> {
             Fact::Ticket(said)
                 if (said.row, said.ticket) == (at.row, at.number) && said.proposal == self.rollout.digest =>
             {
+                if at.row == self.view.row {
+                    self.turn = said.turn_ms.and_then(|ms| ms.try_into().ok()).or(self.turn);
+                }
                 let owner = self.rollout.place_of(&said.node).unwrap_or(nobody);
                 let is_theirs = self.voice.is_by(&self.rollout, owner, &found).is_ok()
                     && self.rollout.is_of(&said.node, &said.instance);
@@ -351,10 +383,18 @@ impl Rolling<'_> {
         if !self.cells.is_empty() {
             return self.read_cells(board);
         }
+        for row in 0..u32::try_from(self.view.rows.len()).unwrap_or(0) {
+            if let Heard::Away(why) = self.read_reports_of(board, row) {
+                return Heard::Away(why);
+            }
+        }
+        Heard::Yes
+    }
+
+    fn read_reports_of(&mut self, board: &mut dyn Board, row: u32) -> Heard {
         // An onlooker wants to know what was reported, too, not only how it ended.
         let is_onlooker = self.view.me >= self.view.members.len();
-        let tickets: Vec<Ticket> = self.view.tickets().map(|(_, ticket)| ticket).collect();
-        for Ticket { owner: place, is_back, .. } in tickets {
+        for Ticket { owner: place, is_back, .. } in self.view.rows[row as usize].clone() {
             let Some(member) = self.view.members.get(place) else { continue };
             let found = if is_back { &self.returns[place] } else { &self.reports[place] };
             let is_known = if is_back { member.returned.is_some() } else { member.report.is_some() }
@@ -395,6 +435,7 @@ impl Rolling<'_> {
                         self.view.members[place].returned = Some(said.health);
                         self.returns[place] = Some(found);
                     } else {
+                        self.turn = said.took_ms.and_then(|ms| ms.try_into().ok()).or(self.turn);
                         self.view.members[place].report = Some(said.health);
                         self.reports[place] = Some(found);
                     }

@@ -11,12 +11,8 @@ use super::super::rollout::Rollout;
 use super::super::rules::rolling::{At, Member, Ticket};
 use super::Rolling;
 
-/// In what order members take their tickets, as long as all of them come: by waves, within one by hash.
-pub(super) struct Order {
-    places: Vec<usize>,
-    /// Of each member, where it stands in that.
-    turns: Vec<usize>,
-}
+/// Of each member, where it stands in the order of tickets, as long as all come: by waves, within one by hash.
+pub(super) struct Order(Vec<usize>);
 
 impl Order {
     pub(super) fn of(rollout: &Rollout, members: &[Member]) -> Self {
@@ -24,15 +20,15 @@ impl Order {
         let mut places: Vec<usize> = (0..members.len()).collect();
         places.sort_by_cached_key(|place| (members[*place].wave, rollout.order_of(&nodes[*place])));
         let mut turns = vec![0; members.len()];
-        for (turn, place) in places.iter().enumerate() {
-            turns[*place] = turn;
+        for (turn, place) in places.into_iter().enumerate() {
+            turns[place] = turn;
         }
-        Self { places, turns }
+        Self(turns)
     }
 
     /// The row in which a member of this place takes its ticket, and the how many'th it is there. An onlooker has none.
     fn turn_of(&self, place: usize, rows: usize) -> Option<(usize, usize)> {
-        self.turns.get(place).map(|turn| (turn % rows, turn / rows))
+        self.0.get(place).map(|turn| (turn % rows, turn / rows))
     }
 }
 
@@ -59,25 +55,21 @@ impl Rolling<'_> {
         if row == own { ahead } else { ahead.max(1) }
     }
 
-    /// Whether as many have taken a ticket in this node's row as there are in it by the order, up to this member's wave.
-    pub fn is_row_through(&self) -> bool {
-        let Some(mine) = self.view.members.get(self.view.me) else { return false };
-        let (row, rows) = (self.view.row as usize, self.view.rows.len());
-        let own = self.order.places.iter().skip(row).step_by(rows);
-        own.filter(|place| self.view.members[**place].wave <= mine.wave).count() <= self.row_length()
-    }
-
     /// Takes those of a row that is free, if there is one. `false`: there is none.
     pub fn take_free_row(&mut self) -> bool {
-        let is_free = |row: &Vec<Ticket>| row.iter().all(|ticket| self.view.has_finished(*ticket));
-        let free = self.view.rows.iter().position(is_free).and_then(|row| u32::try_from(row).ok());
+        let rows = u32::try_from(self.view.rows.len()).unwrap_or(0);
+        let free = (0..rows).find(|row| self.is_free(*row));
         self.view.row = free.unwrap_or(self.view.row);
         free.is_some()
     }
 
     /// Whether the last owner in this node's row is back in service, or nobody has taken a ticket there.
     pub fn is_row_free(&self) -> bool {
-        let row = self.view.rows.get(self.view.row as usize);
+        self.is_free(self.view.row)
+    }
+
+    pub(super) fn is_free(&self, row: u32) -> bool {
+        let row = self.view.rows.get(row as usize);
         row.is_some_and(|row| row.iter().all(|ticket| self.view.has_finished(*ticket)))
     }
 

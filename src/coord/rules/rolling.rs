@@ -16,10 +16,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Health;
 
-/// Where a ticket stands: in which row, and the how many'th in it, both from 0.
+/// Where a ticket stands: in which row, and the how many'th in it, both from 0. What older programs wrote down names no row:
+/// they know one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct At {
-    #[serde(default, skip_serializing_if = "is_first")]
+    #[serde(default, skip_serializing_if = "super::is_zero")]
     pub row: u32,
     pub number: u32,
 }
@@ -41,12 +42,6 @@ impl std::str::FromStr for At {
         let (row, number) = text.split_once('.').unwrap_or(("0", text));
         Ok(Self { row: row.parse()?, number: number.parse()? })
     }
-}
-
-/// What older programs wrote down names no row: they know one.
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
-fn is_first(row: &u32) -> bool {
-    *row == 0
 }
 
 /// Where this node stands, as it has written down.

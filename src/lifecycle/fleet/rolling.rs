@@ -135,13 +135,19 @@ impl<'a> Member<'a> {
         let (steady, listed) = (self.steady(), self.listed);
         let known = self.kept.part().map(said_of).unwrap_or_default();
         let (extent, stage) = (self.extent(), self.rolling_stage());
+        let is_still = !self.queue.has_grown;
         let Some((board, follow)) = self.on_rolling() else { return false };
         if let Some(Stage::Taking(at) | Stage::Returning(at)) = stage {
             follow.view.row = at.row;
         }
         let mut heard = match extent {
             Extent::Whole => follow.read(board),
-            Extent::Slot => follow.read_row(board),
+            Extent::Ends => follow.read_unless_at_work(board),
+            Extent::Slot => match follow.read_row(board) {
+                // What stands still may have been ended by an operator, whose word stands beside.
+                Heard::Yes if is_still => follow.read_void(board),
+                heard => heard,
+            },
             Extent::Length => follow.read_length(board),
             Extent::Own => follow.read_own(board),
         };
@@ -150,7 +156,7 @@ impl<'a> Member<'a> {
         }
         let pause = follow.rollout.times().poll * 10;
         let is_due =
-            heard.is_yes() && extent == Extent::Whole && listed.is_none_or(|last| steady - last >= pause);
+            heard.is_yes() && follow.view.is_whole && listed.is_none_or(|last| steady - last >= pause);
         if is_due {
             heard = follow.read_waivers(board);
         }
@@ -296,6 +302,7 @@ impl<'a> Member<'a> {
         let moments = part.map(|part| part.moments.into()).unwrap_or_default();
         let cause = part.and_then(|part| part.cause.clone()).filter(|_| health != Health::Good);
         let at = Some(self.clock.wall());
+        let took_ms = self.turn_took().and_then(|took| u64::try_from(took).ok());
         let Some((board, follow)) = self.on_rolling() else { return false };
         let report = facts::Report {
             rollout: follow.rollout.number,
@@ -308,6 +315,7 @@ impl<'a> Member<'a> {
             why: why.filter(|_| health != Health::Good),
             cause,
             gap_ms,
+            took_ms,
         };
         let me = follow.view.me;
         let heard = follow.report(board, me, is_back, report);
@@ -354,6 +362,13 @@ impl<'a> Member<'a> {
         }
         if mine > follow.view.wave {
             return format!("rollout {number}: wave {mine}, which is not open yet");
+        }
+        if !follow.view.is_whole {
+            return match follow.ahead() {
+                0 => format!("rollout {number}: its turn, the next one in its slot"),
+                1 => format!("rollout {number}: its turn, after one other in its slot"),
+                ahead => format!("rollout {number}: its turn, after {ahead} others in its slot"),
+            };
         }
         let at_once = follow.terms.at_once();
         format!("rollout {number}: a place ({} of {at_once} are taken)", follow.view.unfinished())

@@ -29,6 +29,8 @@ const PAUSE_MAX: Ms = 300_000;
 pub(super) enum Extent {
     /// All slots.
     Whole,
+    /// All slots, as long as none is found that is in use.
+    Ends,
     /// The slot that this node waits for, or holds.
     Slot,
     /// The same, but not how its last owner does: others are to come before this node.
@@ -42,39 +44,37 @@ pub(super) enum Extent {
 pub(super) struct Queue {
     row: u32,
     length: usize,
-    /// When it was looked at first, and how long it was then.
-    first: Option<(Ms, usize)>,
-    /// When it was seen to be as long as it is.
+    /// When it was seen to be as long as it is,
     since: Ms,
+    /// and when it was seen last to be shorter, or not seen at all.
+    shorter_at: Ms,
+    /// When it was looked at last.
+    seen_at: Option<Ms>,
     /// It was longer at the last look than at the one before.
-    has_grown: bool,
+    pub(super) has_grown: bool,
     /// Since when its last owner was seen back in service.
     free_since: Option<Ms>,
     /// When all slots were read last.
     whole_at: Option<Ms>,
     /// This process has had its turn since.
     had_turn: bool,
+    /// When that began.
+    turn_began: Option<Ms>,
 }
 
 impl Queue {
     /// A look at a slot has shown so many tickets, and whether the last owner is back in service.
     fn look(&mut self, row: u32, length: usize, is_free: bool, now: Ms) {
         if self.row != row {
-            (self.row, self.first) = (row, None);
+            (self.row, self.seen_at) = (row, None);
         }
-        self.has_grown = self.first.is_none() || self.length != length;
+        self.has_grown = self.seen_at.is_none() || self.length != length;
         if self.has_grown {
             (self.length, self.since, self.free_since) = (length, now, None);
+            self.shorter_at = self.seen_at.unwrap_or(now);
         }
-        self.first.get_or_insert((now, length));
+        self.seen_at = Some(now);
         self.free_since = is_free.then(|| self.free_since.unwrap_or(now));
-    }
-
-    /// How long a turn takes here, as far as was seen: no turn was shorter than `least`.
-    fn turn(&self, now: Ms, least: Ms) -> Ms {
-        let (began, length) = self.first.unwrap_or((now, self.length));
-        let turns = Ms::try_from(self.length.saturating_sub(length)).unwrap_or(0) + 1;
-        ((now - began) / turns).max(least)
     }
 }
 
@@ -94,28 +94,36 @@ impl Member<'_> {
         let is_news = match stage {
             // It may be the one too many.
             Some(Stage::Done { health: Health::Failed | Health::Broken }) => true,
-            // After the last of a wave the next one opens, or all is done.
-            Some(Stage::Done { .. }) => queue.had_turn && follow.is_row_through(),
             // Before one more tries what has failed elsewhere, all failures are counted.
             Some(Stage::Waiting) => follow.view.knows_of_failure() && self.is_next(),
-            Some(Stage::Taking(_) | Stage::Returning(_) | Stage::Returned { .. } | Stage::Over) | None => {
-                false
-            }
+            _ => false,
         };
         let groups = members.div_ceil(ON_DUTY);
         let is_on_duty = usize::try_from(wall / shift).unwrap_or(0) % groups == follow.rank / ON_DUTY;
         let is_due = queue.whole_at.is_none_or(|last| now - last >= shift / 2);
         let extent = match stage {
-            _ if is_due && (is_news || is_on_duty || has_soaked) => Extent::Whole,
+            _ if is_due && (is_news || is_on_duty) => Extent::Whole,
+            // After the last of a wave the next one opens, or all is done.
+            Some(Stage::Done { .. }) if queue.had_turn || has_soaked => Extent::Ends,
             Some(Stage::Done { .. } | Stage::Returned { .. } | Stage::Over) => Extent::Own,
-            Some(Stage::Waiting) if follow.ahead() > 1 && (queue.has_grown || queue.first.is_none()) => {
+            Some(Stage::Waiting) if follow.ahead() > 1 && (queue.has_grown || queue.seen_at.is_none()) => {
                 Extent::Length
             }
             Some(Stage::Waiting | Stage::Taking(_) | Stage::Returning(_)) | None => Extent::Slot,
         };
-        self.queue.had_turn |= matches!(stage, Some(Stage::Taking(_)));
+        self.queue.had_turn = match extent {
+            Extent::Whole | Extent::Ends => false,
+            Extent::Slot | Extent::Length | Extent::Own => {
+                queue.had_turn || matches!(stage, Some(Stage::Taking(_)))
+            }
+        };
         if extent == Extent::Whole {
-            (self.queue.whole_at, self.queue.had_turn) = (Some(now), false);
+            self.queue.whole_at = Some(now);
+        }
+        match stage {
+            Some(Stage::Taking(_)) => _ = self.queue.turn_began.get_or_insert(now),
+            Some(Stage::Waiting) => self.queue.turn_began = None,
+            _ => {}
         }
         extent
     }
@@ -141,13 +149,20 @@ impl Member<'_> {
         if may_turn && queue.free_since.is_none() {
             let times = follow.rollout.times();
             let is_stuck = now - queue.since >= TURNS_STUCK * (times.trial + times.poll);
-            if extent == Extent::Whole && follow.take_free_row() {
+            // Of many, one that comes free has somebody who waits for it.
+            let is_few = follow.view.members.len() <= FEW;
+            if is_few && extent == Extent::Whole && follow.take_free_row() {
                 queue.look(follow.view.row, follow.row_length(), true, now);
             } else if is_stuck {
                 follow.take_next_row();
             }
         }
         self.queue = queue;
+    }
+
+    /// How long this node's turn took, as far as this process has seen all of it.
+    pub(super) fn turn_took(&self) -> Option<Ms> {
+        Some(self.steady() - self.queue.turn_began?)
     }
 
     /// Whether those who are to come before this node have come, or had their time.
@@ -158,21 +173,26 @@ impl Member<'_> {
         patience == 0 || self.queue.free_since.is_some_and(|since| self.steady() - since >= patience)
     }
 
-    /// When to look next: most of the time that is left until this node's turn, about.
+    /// When to look next: not after this node's turn may have come, as long as turns take what they took.
     pub(super) fn pause_in_slot(&self) -> Duration {
         let Some(follow) = self.rolling() else { return self.poll() };
         let (now, queue) = (self.steady(), self.queue);
         let poll = follow.rollout.times().poll;
         let ahead = Ms::try_from(follow.ahead()).unwrap_or(Ms::MAX);
-        let turn = queue.turn(now, PATIENCE * poll);
         let mine = follow.view.members.get(follow.view.me).map_or(0, |member| member.wave);
-        let left = match queue.free_since {
+        // The newest ticket has been there for so long at the most.
+        let passed = now - queue.shorter_at;
+        let pause = match (queue.free_since, follow.turn) {
             // Nobody can say how long a wave takes: the longer it has, the longer it will.
-            _ if mine > follow.view.wave => (now - queue.since) / 3,
-            Some(since) => ahead * PATIENCE * poll - (now - since),
-            None => (ahead + 1).saturating_mul(turn) - (now - queue.since),
+            _ if mine > follow.view.wave => passed / 3,
+            (Some(since), _) => (ahead * PATIENCE * poll - (now - since)) * 3 / 4,
+            // Nor how long a turn takes, before the first.
+            (None, None) => (ahead * PATIENCE * poll).max(passed / 2),
+            (None, Some(turn)) => {
+                let often = (ahead + 1).saturating_mul(turn / 8).min(turn);
+                (ahead.max(1).saturating_mul(turn) - passed).max(often)
+            }
         };
-        let pause = (left.saturating_mul(3) / 4).clamp(poll, PAUSE_MAX.max(poll));
-        Duration::from_millis(u64::try_from(pause).unwrap_or(0))
+        Duration::from_millis(u64::try_from(pause.clamp(poll, PAUSE_MAX.max(poll))).unwrap_or(0))
     }
 }

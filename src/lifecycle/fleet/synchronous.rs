@@ -370,6 +370,7 @@ impl<'a> Member<'a> {
                     why,
                     cause,
                     gap_ms,
+                    took_ms: None,
                 };
                 (What::Report, Fact::Report(report))
             }

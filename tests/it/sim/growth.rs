@@ -43,10 +43,11 @@ fn sized(mode: Mode, overlap: Overlap, size: usize) -> Fleet {
     for (number, node) in (0..).zip(&mut fleet.nodes) {
         node.wake = number * 131 % 30_000;
         node.timer = 300_000;
+        node.healthy_after = 20_000;
     }
     let settings = (*fleet.settings).clone();
     let at_once = u32::try_from(size.div_ceil(20)).unwrap();
-    fleet.change(Settings { overlap, at_once, trial: Span::seconds(20), ..settings });
+    fleet.change(Settings { overlap, at_once, trial: Span::seconds(60), ..settings });
     fleet
 }
 
@@ -60,6 +61,13 @@ fn a_node_of_a_large_fleet_asks_hardly_more_than_one_of_a_small_one() {
             "overlap {overlap:?}: {small} operations a node with 10 nodes, {large} with 80"
         );
     }
+}
+
+#[test]
+fn a_member_of_a_large_rolling_fleet_asks_hardly_more_than_one_of_a_small_one() {
+    let of = |size| count(&mut sized(Mode::Rolling, Overlap::Brief, size));
+    let (small, large) = (of(40), of(200));
+    assert!(large <= 1.5 * small, "{small} operations a node with 40 nodes, {large} with 200");
 }
 
 #[test]

@@ -64,6 +64,8 @@ pub struct SimNode {
     pub unplugged_after: Arc<Mutex<Option<&'static str>>>,
     /// When it does something next.
     pub wake: i64,
+    /// How long it takes until it is healthy, where the trial is three times as long.
+    pub healthy_after: i64,
     /// How long its timer waits between two runs that find nothing to do.
     pub timer: i64,
     /// Gone for good: somebody must waive it.
@@ -93,8 +95,6 @@ fn lend<T>(value: Arc<T>) -> &'static T {
     Box::leak(Box::new(value))
 }
 
-const NO_ROLLBACK_AFTER: i64 = 2000;
-
 impl SimNode {
     #[allow(clippy::too_many_arguments, reason = "it is made in one place")]
     pub fn new(
@@ -121,6 +121,7 @@ impl SimNode {
             is_unplugged: Arc::default(),
             unplugged_after: Arc::default(),
             wake: 0,
+            healthy_after: 2000,
             timer: 30_000,
             is_lost: false,
             is_extra: false,
@@ -425,8 +426,8 @@ impl SimNode {
     fn trial(&mut self, record: &Record) -> i64 {
         let now = self.life.now();
         let began = *self.trial_began.get_or_insert(now);
-        let healthy_after =
-            NO_ROLLBACK_AFTER.min(i64::try_from(self.settings.trial.0.as_millis()).unwrap() / 3);
+        let trial = i64::try_from(self.settings.trial.0.as_millis()).unwrap();
+        let healthy_after = self.healthy_after.min(trial / 3);
         let own = match self.luck {
             Luck::SickAfter(ms) if now - began >= ms => {
                 Own::Failed(Reason::new(Cause::Unhealthy, "it is sick"))

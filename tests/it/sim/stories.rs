@@ -54,7 +54,8 @@ fn a_waived_node_that_returns_catches_up_and_tries_until_it_has() {
     for mode in [Mode::Synchronous, Mode::Rolling] {
         let mut fleet = calm(mode, 3);
         fleet.propose("2");
-        pass(&mut fleet, 1500);
+        // Where all vote, it has; where they take turns, its own has not come.
+        pass(&mut fleet, if mode == Mode::Synchronous { 1500 } else { 0 });
         fleet.nodes[2].lose();
         waive(&fleet, 1, "n2");
         pass(&mut fleet, 10 * MINUTE);
@@ -871,4 +872,25 @@ fn another_machine_under_a_members_name_follows_when_it_is_listed_and_not_before
     fleet.list_all();
     pass(&mut fleet, 10 * MINUTE);
     assert_eq!(runs(&fleet, 2), "2", "{}", fleet.why());
+}
+
+#[test]
+fn who_waits_for_a_slot_whose_owner_is_gone_turns_to_another_one() {
+    let mut fleet = calm(Mode::Rolling, 30);
+    let settings = (*fleet.settings).clone();
+    fleet.change(cutover::coord::Settings { at_once: 3, ..settings });
+    fleet.propose("2");
+    while !fleet.nodes.iter().any(|node| node.is_out) {
+        pass(&mut fleet, 100);
+    }
+    let gone = fleet.nodes.iter().position(|node| node.is_out).unwrap();
+    fleet.nodes[gone].lose();
+    pass(&mut fleet, 60 * MINUTE);
+    let others = (0..30).filter(|number| *number != gone);
+    let behind: Vec<_> = others.filter(|number| runs(&fleet, *number) != "2").collect();
+    assert!(behind.is_empty(), "{behind:?} wait for n{gone}\n{}", fleet.why());
+    assert!(!fleet.has_outcome(), "its owner is out of service");
+    waive(&fleet, 1, &format!("n{gone}"));
+    pass(&mut fleet, 10 * MINUTE);
+    assert!(fleet.has_outcome(), "{}", fleet.why());
 }

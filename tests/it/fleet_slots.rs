@@ -1,0 +1,53 @@
+//! Rolling rollouts whose slots are handed on, with whole processes; and what becomes of them where an older program takes part.
+
+use crate::fleet::{Fleet, calm};
+
+/// What a proposal says of its tickets.
+fn terms(fleet: &Fleet, number: u32) -> serde_json::Value {
+    let text = std::fs::read_to_string(fleet.share().join(format!("rollouts/{number:06}"))).unwrap();
+    let line = text.lines().next().unwrap();
+    serde_json::from_str::<serde_json::Value>(line).unwrap()["rolling"].clone()
+}
+
+/// The names of a rollout's tickets, in their order.
+fn tickets(fleet: &Fleet, number: u32) -> Vec<String> {
+    let outcome = fleet.decision(number.into(), "outcome");
+    let names = std::fs::read_dir(outcome.parent().unwrap()).unwrap();
+    let mut names: Vec<_> = names
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("t."))
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn each_slot_is_handed_on_and_a_ticket_says_how_those_before_it_came_back() {
+    let fleet = Fleet::new(3, "rolling", "at_once = 1");
+    fleet.propose("2");
+    assert_eq!((&terms(&fleet, 1)["slots"], &terms(&fleet, 1)["at_once"]), (&1.into(), &0.into()));
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    assert_eq!(tickets(&fleet, 1), ["t.0000.0000", "t.0000.0001", "t.0000.0002"]);
+    let last = std::fs::read_to_string(fleet.decision(1, "t.0000.0002")).unwrap();
+    let said: serde_json::Value = serde_json::from_str(last.lines().next().unwrap()).unwrap();
+    let before: Vec<_> = said["before"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
+    assert_eq!(before.len(), 2);
+    assert!(before.iter().all(|one| one.ends_with(" good")), "{before:?}");
+}
+
+#[test]
+fn where_an_older_cutover_takes_part_there_is_one_row_of_tickets_for_all() {
+    let fleet = Fleet::new(3, "rolling", "at_once = 2");
+    let alive = fleet.share().join("nodes/n2/alive");
+    let text = std::fs::read_to_string(&alive).unwrap();
+    assert!(text.contains("\"slots\""), "{text}");
+    std::fs::write(&alive, text.replace("\"slots\"", "\"something\"")).unwrap();
+    fleet.propose("2");
+    assert_eq!(
+        (&terms(&fleet, 1)["slots"], &terms(&fleet, 1)["at_once"]),
+        (&serde_json::Value::Null, &2.into())
+    );
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    assert_eq!(tickets(&fleet, 1), ["t.0000", "t.0001", "t.0002"]);
+    assert_eq!(fleet.all_run(), ["2"]);
+}
