@@ -119,8 +119,11 @@ pub fn common_way_back(
     kept: &[Digest],
 ) -> Result<ReleaseId, NoWayBack> {
     let ran = |release: &ReleaseId| {
-        kept.contains(&release.digest)
-            || nodes.iter().any(|(_, alive)| alive.previous.as_ref() == Some(release))
+        // Right after a rollout a heartbeat says what the node ran before it: its next one says otherwise.
+        let before = |alive: &Alive| {
+            alive.previous.as_ref() == Some(release) || alive.running.as_ref() == Some(&release.version)
+        };
+        kept.contains(&release.digest) || nodes.iter().any(|(_, alive)| before(alive))
     };
     let mut known: Vec<&ReleaseId> = Vec::new();
     for release in nodes.iter().flat_map(|(_, alive)| &alive.releases) {

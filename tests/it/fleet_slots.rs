@@ -36,6 +36,43 @@ fn each_slot_is_handed_on_and_a_ticket_says_how_those_before_it_came_back() {
 }
 
 #[test]
+fn who_is_the_last_to_finish_says_that_all_have_it_before_its_run_ends() {
+    let fleet = Fleet::new(3, "rolling", "at_once = 3");
+    for (number, release) in (1..).zip(["2", "3"]) {
+        (0..3).for_each(|node| fleet.stage(node, release));
+        fleet.propose(release);
+        let fleet = &fleet;
+        std::thread::scope(|scope| {
+            let runs: Vec<_> = (0..3).map(|node| scope.spawn(move || fleet.run(node, &["update"]))).collect();
+            for run in runs {
+                let done = run.join().unwrap();
+                assert_eq!(done.status.code(), Some(0), "{done:?}");
+            }
+        });
+        assert!(fleet.decision(number, "outcome").exists(), "nobody has said so\n{}", fleet.why());
+    }
+}
+
+#[test]
+fn the_first_rollout_is_undone_at_once_before_anybody_has_run_again() {
+    let fleet = Fleet::new(2, "rolling", "at_once = 2");
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    // As the heartbeats are that were written before the switch.
+    for node in ["n0", "n1"] {
+        let alive = fleet.share().join(format!("nodes/{node}/alive"));
+        let text = std::fs::read_to_string(&alive).unwrap();
+        let mut said: serde_json::Value = serde_json::from_str(&text).unwrap();
+        said["running"] = "1".into();
+        said.as_object_mut().unwrap().remove("previous");
+        std::fs::write(&alive, format!("{said}\n")).unwrap();
+    }
+    let back = fleet.run(0, &["fleet", "propose", "--rollback"]);
+    assert_eq!(back.status.code(), Some(0), "{back:?}");
+    assert!(String::from_utf8_lossy(&back.stdout).contains("release 1"), "{back:?}");
+}
+
+#[test]
 fn where_an_older_cutover_takes_part_there_is_one_row_of_tickets_for_all() {
     let fleet = Fleet::new(3, "rolling", "at_once = 2");
     let alive = fleet.share().join("nodes/n2/alive");

@@ -287,7 +287,7 @@ impl Rolling<'_> {
         }
     }
 
-    /// Reads all rows, as long as none is found in which another node is out of service: then nothing has come to its end.
+    /// Reads all rows, as long as none is found in which somebody is out of service: then nothing has come to its end.
     pub fn read_unless_at_work(&mut self, board: &mut dyn Board) -> Heard {
         self.view.is_whole = false;
         if let Heard::Away(why) = self.read_gates(board) {
@@ -300,10 +300,7 @@ impl Rolling<'_> {
                     return Heard::Away(why);
                 }
             }
-            // This node is done, and is about to say so.
-            let is_at_work =
-                |ticket: &Ticket| ticket.owner != self.view.me && !self.view.has_finished(*ticket);
-            if self.view.rows[row as usize].iter().any(is_at_work) {
+            if !self.is_free(row) {
                 return Heard::Yes;
             }
             guess = self.view.rows[row as usize].len();

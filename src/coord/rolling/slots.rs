@@ -55,6 +55,11 @@ impl Rolling<'_> {
         if row == own { ahead } else { ahead.max(1) }
     }
 
+    /// Whether storage was seen to hold what this node reports.
+    pub fn has_reported(&self) -> bool {
+        self.view.members.get(self.view.me).is_some_and(|mine| mine.report.is_some())
+    }
+
     /// Takes those of a row that is free, if there is one. `false`: there is none.
     pub fn take_free_row(&mut self) -> bool {
         let rows = u32::try_from(self.view.rows.len()).unwrap_or(0);

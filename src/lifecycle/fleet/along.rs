@@ -145,7 +145,7 @@ impl Member<'_> {
             RollingNext::Switch => {
                 let health = if checks == Checks::Failed { Health::Failed } else { Health::Good };
                 self.enter(Stage::Rolling(Place::Done { health }))?;
-                self.advance_rolling()?;
+                self.look_in_rolling()?;
                 self.close()?;
                 Ok(Along::Ended((health != Health::Good).then(|| "it is not healthy here".into())))
             }

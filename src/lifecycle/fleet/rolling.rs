@@ -77,7 +77,7 @@ impl<'a> Member<'a> {
 
     /// Takes steps until something is waited for, or the lifecycle has to act.
     pub(super) fn advance_rolling(&mut self) -> Result<Next, Error> {
-        // What this node has written down itself, or told, is no reason to ask storage anew.
+        // What this node has only written down is no reason to ask storage anew.
         let mut is_read = false;
         for _ in 0..STEPS_MAX {
             let Some(stage) = self.rolling_stage() else { return Ok(Next::Wait) };
@@ -105,7 +105,6 @@ impl<'a> Member<'a> {
                     if !self.report_rolling(health, is_back) {
                         return Ok(Next::Wait);
                     }
-                    is_read = true;
                 }
                 Act::Decide(decision) => {
                     if !self.decide_rolling(decision) {
@@ -456,7 +455,7 @@ impl<'a> Member<'a> {
         if health != Health::Good && self.may_be_copy() {
             return Ok(());
         }
-        self.advance_rolling()?;
+        self.look_in_rolling()?;
         self.close()
     }
 
@@ -480,7 +479,7 @@ impl<'a> Member<'a> {
             part.back_at = Some(now);
         })?;
         self.enter(AnyStage::Rolling(Stage::Returned { health: Health::Good }))?;
-        self.advance_rolling()?;
+        self.look_in_rolling()?;
         self.close()
     }
 
@@ -496,7 +495,7 @@ impl<'a> Member<'a> {
         };
         self.change_part(|part| part.why = Some(why.to_owned()))?;
         self.enter(AnyStage::Rolling(stage))?;
-        self.advance_rolling()?;
+        self.look_in_rolling()?;
         Ok(())
     }
 

@@ -104,7 +104,9 @@ impl Member<'_> {
         let extent = match stage {
             _ if is_due && (is_news || is_on_duty) => Extent::Whole,
             // After the last of a wave the next one opens, or all is done.
-            Some(Stage::Done { .. }) if queue.had_turn || has_soaked => Extent::Ends,
+            Some(Stage::Done { .. }) if (queue.had_turn || has_soaked) && follow.has_reported() => {
+                Extent::Ends
+            }
             Some(Stage::Done { .. } | Stage::Returned { .. } | Stage::Over) => Extent::Own,
             Some(Stage::Waiting) if follow.ahead() > 1 && (queue.has_grown || queue.seen_at.is_none()) => {
                 Extent::Length

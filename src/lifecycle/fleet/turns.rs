@@ -29,7 +29,8 @@ impl Member<'_> {
         is_due
     }
 
-    /// Takes the steps of a rolling rollout that are due between updates: nobody is let go first in them.
+    /// Takes the steps of a rolling rollout that are due between updates, or as this run's last: nobody is let go first in them,
+    /// for whoever would be may have run already.
     pub(super) fn look_in_rolling(&mut self) -> Result<Next, Error> {
         self.looks_in = true;
         let next = self.advance_rolling();
