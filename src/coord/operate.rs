@@ -262,8 +262,9 @@ impl<'a> Operator<'a> {
         let is_for_slots = proposal.mode == Mode::Rolling
             && proposal.keys.is_empty()
             && proposal.members.iter().all(|node| self.knows(node, alive::SLOTS));
+        let members = u32::try_from(proposal.members.len()).unwrap_or(u32::MAX);
         if let Some(terms) = proposal.rolling.as_mut().filter(|_| is_for_slots) {
-            (terms.at_once, terms.slots) = (0, terms.at_once);
+            (terms.at_once, terms.slots) = (0, terms.at_once.min(members));
         }
         proposal
     }

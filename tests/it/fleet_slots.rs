@@ -3,15 +3,15 @@
 use crate::fleet::{Fleet, calm};
 
 /// What a proposal says of its tickets.
-fn terms(fleet: &Fleet, number: u32) -> serde_json::Value {
+fn terms(fleet: &Fleet, number: u64) -> serde_json::Value {
     let text = std::fs::read_to_string(fleet.share().join(format!("rollouts/{number:06}"))).unwrap();
     let line = text.lines().next().unwrap();
     serde_json::from_str::<serde_json::Value>(line).unwrap()["rolling"].clone()
 }
 
 /// The names of a rollout's tickets, in their order.
-fn tickets(fleet: &Fleet, number: u32) -> Vec<String> {
-    let outcome = fleet.decision(number.into(), "outcome");
+fn tickets(fleet: &Fleet, number: u64) -> Vec<String> {
+    let outcome = fleet.decision(number, "outcome");
     let names = std::fs::read_dir(outcome.parent().unwrap()).unwrap();
     let mut names: Vec<_> = names
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -37,10 +37,11 @@ fn each_slot_is_handed_on_and_a_ticket_says_how_those_before_it_came_back() {
 
 #[test]
 fn who_is_the_last_to_finish_says_that_all_have_it_before_its_run_ends() {
-    let fleet = Fleet::new(3, "rolling", "at_once = 3");
+    let fleet = Fleet::new(3, "rolling", "at_once = 1000");
     for (number, release) in (1..).zip(["2", "3"]) {
         (0..3).for_each(|node| fleet.stage(node, release));
         fleet.propose(release);
+        assert_eq!(terms(&fleet, number)["slots"], 3, "nobody needs more than one each");
         let fleet = &fleet;
         std::thread::scope(|scope| {
             let runs: Vec<_> = (0..3).map(|node| scope.spawn(move || fleet.run(node, &["update"]))).collect();

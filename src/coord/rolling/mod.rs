@@ -81,6 +81,10 @@ impl<'a> Rolling<'a> {
         if terms.at_once() == 0 || terms.max_failed == 0 || terms.waves.len() > WAVES_MAX {
             return None;
         }
+        // A slot that no member could take would only be looked at.
+        if terms.slots as usize > rollout.proposal.members.len() {
+            return None;
+        }
         let waves = waves_of(&rollout, &terms);
         let member = |wave| Member {
             wave,
