@@ -11,6 +11,7 @@ STORAGE = "tests/storage/etcd.sh", "tests/storage/object.sh"
 ELSEWHERE = {
     "cutover fleet import FILE": "as `cutover fleet import outcome`",
     "cutover fleet check NODE…": "as `cutover fleet check web-1 web-2`",
+    "cutover fleet members --remove NODE": "tests/it/fleet_known.rs: --remove",
     "cutover rollback --now": "tests/nodes/day.py: --now",
     "--nodes=50": "tests/nodes/fleet.py: --nodes=",
     "--endpoint": f"{STORAGE[0]}: --endpoint",
@@ -293,8 +294,8 @@ def rolling(pair):
     pair.operator.call("cutover", "fleet", "propose", "2.9.0")
     number = pair.status()["rollout"]
     directory = next(pair.board.glob(f"rollouts/{number:06}.????????????????"))
-    (directory / "t.0000").write_text("")
-    pair.type("cutover fleet waive --ticket 3", **{"3": "0"})
+    (directory / "t.0000.0000").write_text("")
+    pair.type("cutover fleet waive --ticket 1.3", **{"1.3": "0.0"})
     for node in pair.nodes:
         node.call("systemctl", "start", "cutover@shop.timer")
     pair.runs("2.9.0")
