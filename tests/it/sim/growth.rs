@@ -43,11 +43,13 @@ fn sized(mode: Mode, overlap: Overlap, size: usize) -> Fleet {
     for (number, node) in (0..).zip(&mut fleet.nodes) {
         node.wake = number * 131 % 30_000;
         node.timer = 300_000;
-        node.healthy_after = 20_000;
+        // A turn takes that long; where all go at once nobody waits for a turn.
+        node.healthy_after = if mode == Mode::Rolling { 20_000 } else { node.healthy_after };
     }
     let settings = (*fleet.settings).clone();
+    let trial = Span::seconds(if mode == Mode::Rolling { 60 } else { 20 });
     let at_once = u32::try_from(size.div_ceil(20)).unwrap();
-    fleet.change(Settings { overlap, at_once, trial: Span::seconds(60), ..settings });
+    fleet.change(Settings { overlap, at_once, trial, ..settings });
     fleet
 }
 
