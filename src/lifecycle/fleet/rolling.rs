@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::agreement::{Clearance, Error};
 use super::join::FRESH;
 use super::own::{Soaking, said_of};
-use super::slots::{Extent, FEW};
+use super::slots::Extent;
 use super::words::without_this_node;
 use super::{Following, Member, STEPS_MAX, Stage as AnyStage, by_fleet};
 use crate::coord::board::Board;
@@ -203,7 +203,7 @@ impl<'a> Member<'a> {
     /// The more wait, the less often each looks: somebody looks often enough.
     pub(super) fn pause_rolling(&self) -> Duration {
         let Some(follow) = self.rolling() else { return self.poll() };
-        if follow.rollout.has_slots() && follow.view.members.len() > FEW {
+        if follow.rollout.has_slots() {
             return self.pause_in_slot();
         }
         let times = (follow.waiting() / CROWD).clamp(1, PAUSE_MAX);

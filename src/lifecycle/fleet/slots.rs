@@ -13,7 +13,7 @@ use crate::coord::rules::rolling::Stage;
 use crate::types::record::Deadline;
 
 /// Of so few members each reads everything.
-pub(super) const FEW: usize = 20;
+const FEW: usize = 20;
 
 /// So many polls each member has to take the ticket that is its own by the order, while the slot is free.
 const PATIENCE: Ms = 3;
@@ -189,9 +189,9 @@ impl Member<'_> {
             _ if mine > follow.view.wave => passed / 3,
             (Some(since), _) => (ahead * PATIENCE * poll - (now - since)) * 3 / 4,
             // Nor how long a turn takes, before the first.
-            (None, None) => (ahead * PATIENCE * poll).max(passed / 2),
+            (None, None) => (ahead * PATIENCE * poll).max(passed / if ahead == 0 { 8 } else { 2 }),
             (None, Some(turn)) => {
-                let often = (ahead + 1).saturating_mul(turn / 8).min(turn);
+                let often = (ahead + 1).saturating_mul(turn / 16).min(turn);
                 (ahead.max(1).saturating_mul(turn) - passed).max(often)
             }
         };

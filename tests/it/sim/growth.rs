@@ -68,7 +68,8 @@ fn a_node_of_a_large_fleet_asks_hardly_more_than_one_of_a_small_one() {
 #[test]
 fn a_member_of_a_large_rolling_fleet_asks_hardly_more_than_one_of_a_small_one() {
     let of = |size| count(&mut sized(Mode::Rolling, Overlap::Brief, size));
-    let (small, large) = (of(40), of(200));
+    let (few, small, large) = (of(10), of(40), of(200));
+    assert!(few <= 2.0 * small, "{few} operations a node with 10 nodes, {small} with 40");
     assert!(large <= 1.5 * small, "{small} operations a node with 40 nodes, {large} with 200");
 }
 
