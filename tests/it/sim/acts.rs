@@ -93,7 +93,13 @@ impl Fleet {
     /// Faults have ended: holds are over, clocks are set, copies are switched off, and an operator ends what nobody else can.
     pub fn mend(&mut self, act: Act, number: usize) {
         match act {
-            Act::Abort | Act::Void | Act::Waive | Act::Replace => {}
+            Act::Abort | Act::Void | Act::Waive => {}
+            // As `fleet replace` says: the rollout may wait for the machine that was there.
+            Act::Replace if self.settings.mode == Mode::Rolling && !self.has_outcome() => {
+                self.nodes[number].is_waived = true;
+                let _ = self.waive(number);
+            }
+            Act::Replace => {}
             Act::FarInstant => self.insist(|fleet| fleet.abort(0)),
             Act::Rot => {
                 self.insist(|fleet| fleet.abort(0));
