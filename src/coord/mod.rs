@@ -14,7 +14,6 @@
 pub mod account;
 pub mod alive;
 pub mod board;
-mod cells;
 pub mod check;
 pub mod collect;
 pub mod facts;
@@ -29,6 +28,7 @@ pub mod rules;
 pub mod settings;
 pub mod standing;
 pub mod synchronous;
+mod turns;
 pub mod voice;
 
 pub use name::NodeName;

@@ -6,7 +6,6 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::alive;
 use super::board::{Board, ClockRead, Done, Listed};
-use super::cells::turns;
 use super::facts::names::Decisions;
 use super::facts::{
     self, FORMAT, Fact, Fleet, Listed as Entry, Members, Proposal, ProposalTimes, Seconds, names,
@@ -17,6 +16,7 @@ use super::rollout::{Rollout, look_rollout, numbers};
 use super::rules::Times;
 use super::settings::{Facts as FactSeals, Mode, OnHalt, Settings, SkewCheck};
 use super::standing::{self, Standing};
+use super::turns::turns;
 use super::voice::Voice;
 use crate::types::{Digest, clock_words};
 
@@ -253,20 +253,6 @@ impl<'a> Operator<'a> {
             return refused(NOBODY);
         }
         Ok((fleet, proposal))
-    }
-
-    /// Gives each of those who may be out of service at once a slot of its own, that is handed on. Not to cells; nor where an
-    /// older cutover takes part, which knows one row of tickets; nor where facts are signed: there each member reads them all,
-    /// for it believes nobody what it has not seen.
-    fn with_slots(&mut self, mut proposal: Proposal) -> Proposal {
-        let is_for_slots = proposal.mode == Mode::Rolling
-            && proposal.keys.is_empty()
-            && proposal.members.iter().all(|node| self.knows(node, alive::SLOTS));
-        let members = u32::try_from(proposal.members.len()).unwrap_or(u32::MAX);
-        if let Some(terms) = proposal.rolling.as_mut().filter(|_| is_for_slots) {
-            (terms.at_once, terms.slots) = (0, terms.at_once.min(members));
-        }
-        proposal
     }
 
     /// Proposes a rollout. Of two who do at once, one is told that the other was first.

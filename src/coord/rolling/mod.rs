@@ -3,6 +3,7 @@
 mod cells;
 mod put;
 mod read;
+mod said;
 mod slots;
 
 use std::collections::{BTreeMap, BTreeSet};

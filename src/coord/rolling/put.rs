@@ -10,7 +10,7 @@ use super::super::heard::Heard;
 use super::super::look::{Found, Look, put_text};
 use super::super::name::NodeName;
 use super::super::rules::rolling::{At, Decision, End};
-use super::read::ticket_at;
+use super::said::ticket_at;
 use super::{Rolling, report_name};
 
 impl Rolling<'_> {

@@ -105,7 +105,7 @@ impl Rolling<'_> {
                         return Heard::Away(why);
                     }
                 }
-                // One that says nothing tells nothing of those before it, either: it is come to when they are known.
+                // A ticket that is not valid does not tell of those before it: it is read again when they are known.
                 Look::Absent | Look::Found(_) | Look::Bad(_) => end = number,
                 Look::Unreachable(why) => return Heard::Away(why),
             }

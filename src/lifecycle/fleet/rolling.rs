@@ -141,7 +141,7 @@ impl<'a> Member<'a> {
         }
         let mut heard = match extent {
             Extent::Whole => follow.read(board),
-            Extent::Ends => follow.read_unless_at_work(board),
+            Extent::WhileIdle => follow.read_while_idle(board),
             Extent::Slot => match follow.read_row(board) {
                 // What stands still may have been ended by an operator, whose word stands beside.
                 Heard::Yes if is_still => follow.read_void(board),

@@ -22,7 +22,7 @@ const PATIENCE: Ms = 3;
 const TURNS_STUCK: Ms = 3;
 
 /// The longest pause between two looks, in milliseconds.
-const PAUSE_MAX: Ms = 300_000;
+const LONGEST_PAUSE: Ms = 300_000;
 
 /// How much of a rollout is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub(super) enum Extent {
     /// All slots.
     Whole,
     /// All slots, as long as none is found that is in use.
-    Ends,
+    WhileIdle,
     /// The slot that this node waits for, or holds.
     Slot,
     /// The same, but not how its last owner does: others are to come before this node.
@@ -105,7 +105,7 @@ impl Member<'_> {
             _ if is_due && (is_news || is_on_duty) => Extent::Whole,
             // After the last of a wave the next one opens, or all is done.
             Some(Stage::Done { .. }) if (queue.had_turn || has_soaked) && follow.has_reported() => {
-                Extent::Ends
+                Extent::WhileIdle
             }
             Some(Stage::Done { .. } | Stage::Returned { .. } | Stage::Over) => Extent::Own,
             Some(Stage::Waiting) if follow.ahead() > 1 && (queue.has_grown || queue.seen_at.is_none()) => {
@@ -114,7 +114,7 @@ impl Member<'_> {
             Some(Stage::Waiting | Stage::Taking(_) | Stage::Returning(_)) | None => Extent::Slot,
         };
         self.queue.had_turn = match extent {
-            Extent::Whole | Extent::Ends => false,
+            Extent::Whole | Extent::WhileIdle => false,
             Extent::Slot | Extent::Length | Extent::Own => {
                 queue.had_turn || matches!(stage, Some(Stage::Taking(_)))
             }
@@ -195,6 +195,6 @@ impl Member<'_> {
                 (ahead.max(1).saturating_mul(turn) - passed).max(often)
             }
         };
-        Duration::from_millis(u64::try_from(pause.clamp(poll, PAUSE_MAX.max(poll))).unwrap_or(0))
+        Duration::from_millis(u64::try_from(pause.clamp(poll, LONGEST_PAUSE.max(poll))).unwrap_or(0))
     }
 }

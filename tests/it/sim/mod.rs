@@ -11,6 +11,7 @@ mod copies;
 mod growth;
 mod node;
 mod runs;
+mod slots;
 mod stories;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,9 +1,9 @@
-//! Which node is in which cell, when a rollout of cells is proposed.
+//! Who takes turns in a rollout that is proposed: in which cell each node is, in which wave, and how many slots there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::alive;
-use super::facts::{self, Listed as Entry, Members, Seconds};
+use super::facts::{self, Listed as Entry, Members, Proposal, Seconds};
 use super::name::{CellName, NodeName};
 use super::operate::{Error, Operator, refused};
 use super::settings::{Mode, Settings, WaveSetting};
@@ -59,8 +59,22 @@ impl Operator<'_> {
         Ok(all.into_iter().filter(|(node, _)| members.contains(node)).collect())
     }
 
+    /// Gives each of those who may be out of service at once a slot of its own, that is handed on. Not to cells; nor where an
+    /// older cutover takes part, which knows one row of tickets; nor where facts are signed: there each member reads them all,
+    /// for it believes nobody what it has not seen.
+    pub(super) fn with_slots(&mut self, mut proposal: Proposal) -> Proposal {
+        let is_for_slots = proposal.mode == Mode::Rolling
+            && proposal.keys.is_empty()
+            && proposal.members.iter().all(|node| self.knows(node, alive::SLOTS));
+        let members = u32::try_from(proposal.members.len()).unwrap_or(u32::MAX);
+        if let Some(terms) = proposal.rolling.as_mut().filter(|_| is_for_slots) {
+            (terms.at_once, terms.slots) = (0, terms.at_once.min(members));
+        }
+        proposal
+    }
+
     /// Whether the cutover of a member knows such a thing; one that has not been heard of may.
-    pub(super) fn knows(&mut self, node: &NodeName, what: &str) -> bool {
+    fn knows(&mut self, node: &NodeName, what: &str) -> bool {
         alive::read(self.board, node).is_none_or(|said| said.knows.iter().any(|known| known == what))
     }
 }
