@@ -52,10 +52,6 @@ pub struct Checks {
     processes: Processes,
 }
 
-pub fn run_checks(settings: &Settings, context: &Context) -> Vec<Observation> {
-    Checks::new(settings.clone(), context.clone()).observe(Duration::ZERO)
-}
-
 impl Checks {
     /// Checks that have not been asked yet.
     pub fn new(settings: Settings, context: Context) -> Self {
@@ -108,11 +104,6 @@ impl Checks {
             }
         }
         observations
-    }
-
-    /// The processes of the declared units, as they were at the last look.
-    pub fn processes(&self) -> &Processes {
-        &self.processes
     }
 
     fn take_due(&mut self, at: Duration) -> Vec<Check> {

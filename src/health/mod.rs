@@ -14,7 +14,7 @@ mod settings;
 mod trial;
 mod web;
 
-pub use checks::{Checks, Context, run_checks};
+pub use checks::{Checks, Context};
 pub use probes::program_in;
 pub use processes::{
     Began, Group, OldProcess, Processes, in_use, of_groups, pids_of, tree_of, units_in, users_of,

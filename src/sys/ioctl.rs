@@ -21,7 +21,6 @@ use nix::unistd::{Gid, Uid};
 use super::open;
 
 const BTRFS_SUPER_MAGIC: u64 = 0x9123_683e;
-const XFS_SUPER_MAGIC: u64 = 0x5846_5342;
 const EXT4_SUPER_MAGIC: u64 = 0xef53;
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
@@ -102,7 +101,6 @@ mod raw {
     nix::ioctl_write_ptr!(subvolume_create, 0x94, 24, VolumeArguments);
     nix::ioctl_write_ptr!(snapshot_create, 0x94, 23, VolumeArguments);
     nix::ioctl_write_ptr!(subvolume_delete, 0x94, 63, VolumeArguments);
-    nix::ioctl_read!(get_flags, 0x94, 25, u64);
     nix::ioctl_read!(get_information, 0x94, 60, SubvolumeInformation);
     nix::ioctl_write_ptr!(set_flags, 0x94, 26, u64);
     // linux/fs.h: FS_IOC_GETFLAGS and FS_IOC_SETFLAGS; the kernel reads and writes an int, whatever the header says.
@@ -233,11 +231,6 @@ pub fn is_btrfs(path: &Path) -> io::Result<bool> {
     Ok(file_system_kind(&nix::sys::statfs::statfs(path)?) == BTRFS_SUPER_MAGIC)
 }
 
-/// Whether `path` lies on xfs.
-pub fn is_xfs(path: &Path) -> io::Result<bool> {
-    Ok(file_system_kind(&nix::sys::statfs::statfs(path)?) == XFS_SUPER_MAGIC)
-}
-
 /// Whether `path` lies on an overlay, as the root of a container does.
 pub fn is_overlay(path: &Path) -> io::Result<bool> {
     Ok(file_system_kind(&nix::sys::statfs::statfs(path)?) == OVERLAYFS_SUPER_MAGIC)
@@ -281,15 +274,6 @@ pub fn delete_subvolume(path: &Path) -> io::Result<()> {
     // SAFETY: as above; with flags 0 the kernel reads the name only.
     unsafe { raw::subvolume_delete(parent.as_raw_fd(), &raw const *arguments) }?;
     Ok(())
-}
-
-/// Whether the subvolume at `path` refuses writes.
-pub fn is_read_only(path: &Path) -> io::Result<bool> {
-    let subvolume = open::directory(path)?;
-    let mut flags = 0;
-    // SAFETY: the kernel writes one u64 to where the pointer shows.
-    unsafe { raw::get_flags(subvolume.as_raw_fd(), &raw mut flags) }?;
-    Ok(flags & READ_ONLY != 0)
 }
 
 /// Whether `path` is a read-only snapshot that nobody has written to since it was taken, also not meanwhile.

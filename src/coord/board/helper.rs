@@ -33,7 +33,6 @@ pub struct HelperBoard {
     dying: Vec<Child>,
     failures: u32,
     not_before: Option<Instant>,
-    requests: u64,
 }
 
 struct Running {
@@ -44,16 +43,10 @@ struct Running {
 impl HelperBoard {
     /// A board behind `program` (with its arguments), each access to which may take `limit`.
     pub fn new(program: Vec<String>, limit: Duration) -> Self {
-        Self { program, limit, running: None, dying: Vec::new(), failures: 0, not_before: None, requests: 0 }
-    }
-
-    /// How many requests were made so far.
-    pub fn requests(&self) -> u64 {
-        self.requests
+        Self { program, limit, running: None, dying: Vec::new(), failures: 0, not_before: None }
     }
 
     fn ask(&mut self, request: &Request) -> Result<Answer, String> {
-        self.requests += 1;
         self.dying.retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_))));
         let mut running = match self.running.take() {
             Some(running) => running,

@@ -12,9 +12,6 @@ use crate::types::Digest;
 /// The longest fact in bytes, trailer included.
 pub const FACT_BYTES_MAX: usize = 256 << 10;
 
-/// The namespace of signatures over facts.
-pub const NAMESPACE: &str = "cutover-fleet";
-
 const SUM: &str = "sum sha256 ";
 const SIGNATURE: &str = "sig ";
 const ARMOR_BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";

@@ -1,6 +1,6 @@
 //! The gates of a synchronous rollout, and how it ended by what they say.
 
-use super::synchronous::{Decision, Go, Outcome, Plan, View};
+use super::synchronous::{Go, Outcome, Plan, View};
 
 /// A decision that is made once, by any member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,15 +26,6 @@ impl Gate {
             Self::Go => "go",
             Self::Start => "start",
             Self::Outcome => "outcome",
-        }
-    }
-
-    /// Where a decision is put.
-    pub fn of(decision: Decision) -> Self {
-        match decision {
-            Decision::Plan(_) => Self::Plan,
-            Decision::Go(_) => Self::Go,
-            Decision::Outcome(_) => Self::Outcome,
         }
     }
 }

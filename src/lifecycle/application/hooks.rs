@@ -95,13 +95,8 @@ impl Hooks {
     }
 
     /// Runs all hooks of a moment, the first that does not end with 0 ends it. `tree` is the release whose hooks run too:
-    /// only one that was verified. `env` has `CUTOVER_*`.
-    pub fn run(&self, moment: Moment, tree: Option<&Path>, env: &[(String, OsString)]) -> Result<(), Error> {
-        self.run_unless(moment, tree, env, &|| false)
-    }
-
-    /// The same; a hook is ended as soon as nobody wants it any more.
-    pub fn run_unless(
+    /// only one that was verified. `env` has `CUTOVER_*`. A hook is ended as soon as nobody wants it any more.
+    pub fn run(
         &self,
         moment: Moment,
         tree: Option<&Path>,
@@ -260,7 +255,7 @@ mod tests {
         fn run(&self) -> Result<String, Error> {
             let tree = self.directory.path().join("tree");
             let env = [("CUTOVER_APP".to_owned(), OsString::from("shop"))];
-            self.hooks.run(Moment::PreSwitch, Some(&tree), &env)?;
+            self.hooks.run(Moment::PreSwitch, Some(&tree), &env, &|| false)?;
             Ok(fs::read_to_string(self.directory.path().join("out")).unwrap_or_default())
         }
     }

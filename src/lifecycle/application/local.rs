@@ -148,7 +148,7 @@ impl Application for Local<'_> {
         };
         let tree = self.store.layout.tree(&tree.version);
         let env = self.environment(moment.name(), Some(record));
-        let run = hooks.run_unless(moment, Some(&tree), &env, &|| self.is_unwanted(moment, record));
+        let run = hooks.run(moment, Some(&tree), &env, &|| self.is_unwanted(moment, record));
         run.map_err(|error| Reason::new(cause_of_hook(&error, &hooks), chain(&error)))
     }
 

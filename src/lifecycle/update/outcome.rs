@@ -25,11 +25,6 @@ pub struct End {
 }
 
 impl End {
-    /// Whether the release is not to be tried again.
-    pub fn bans_release(&self) -> bool {
-        self.blame == Some(Blame::Release)
-    }
-
     /// Whether an update that was cut short has been undone, and nothing is wrong with anybody's work: whoever goes on
     /// with it has done all there was to do, and may begin anew.
     pub fn is_undone(&self) -> bool {

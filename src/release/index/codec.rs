@@ -35,10 +35,6 @@ impl<'a> Cursor<'a> {
         Self { bytes, part }
     }
 
-    pub fn part(&self) -> &'static str {
-        self.part
-    }
-
     /// Whether all has been read.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()

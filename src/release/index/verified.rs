@@ -44,11 +44,6 @@ impl<B: AsRef<[u8]>> Verified<B> {
         let got = decompressor.decompress_to_buffer(self.bytes.as_ref(), plain).map_err(refused)?;
         if got == length { Ok(()) } else { Err(malformed(self.part, "it is shorter than its index says")) }
     }
-
-    /// Which part of the archive they are.
-    pub fn part(&self) -> &'static str {
-        self.part
-    }
 }
 
 impl<B: AsRef<[u8]>> AsRef<[u8]> for Verified<B> {
