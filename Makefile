@@ -69,7 +69,7 @@ test-deb: deb ## Install, upgrade and purge the package in a fresh Debian root (
 test-guide: deb ## README's ten-minute guide, word by word, on a real systemd node (root)
 	@tests/nodes/guide "$$(ls "$(TARGET)"/debian/cutover_*.deb)"
 
-test-recipes: ## The recipes of docs/recipes.md, word by word, on a real systemd node (root; nginx, PHP, Python, Node.js)
+test-recipes: ## The recipes of docs/recipes.md, word by word, on a real systemd node (root; nginx, PHP, Python, Node.js, podman)
 	$(CARGO) build --quiet --locked -p cutover
 	@tests/nodes/recipes "$(TARGET)/debug/cutover"
 

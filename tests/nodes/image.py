@@ -26,7 +26,10 @@ class CannotRun(Exception):
 
 
 def suite():
-    """Debian's own release where the machine is a Debian, so that programs built here run there."""
+    """The machine's own release of Debian, so that programs built here run there; a newer one runs them, too, and is asked
+    for by CUTOVER_NODES_SUITE."""
+    if "CUTOVER_NODES_SUITE" in os.environ:
+        return os.environ["CUTOVER_NODES_SUITE"]
     facts = dict(line.rstrip().split("=", 1) for line in open("/etc/os-release") if "=" in line)
     if facts.get("ID") == "debian" and "VERSION_CODENAME" in facts:
         return facts["VERSION_CODENAME"].strip('"')

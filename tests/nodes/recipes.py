@@ -79,6 +79,20 @@ location ~ \\.php$ {
 }
 """
 
+CONTAINERFILE = """
+FROM scratch
+COPY busybox library /bin/
+COPY up /www/
+STOPSIGNAL KILL
+CMD {command}
+"""
+# A node is a container itself: it has no controllers of groups, may keep no keys, and its root is an overlay.
+PODMAN = {
+    "/etc/containers/containers.conf": "[containers]\npids_limit = 0\nkeyring = false\n",
+    "/etc/containers/storage.conf":
+        '[storage]\ndriver = "overlay"\ngraphroot = "/srv/containers"\nrunroot = "/run/containers/storage"\n',
+}
+
 
 def section(document, heading):
     """The blocks of a section: (language, text)."""
@@ -331,7 +345,54 @@ def migration(node):
         recipe.update(version)
 
 
+def quadlet(node):
+    """a container by podman's quadlet: the image in the release; a sick one goes back, also when its image was pruned"""
+    found = node.run("podman", "--version")[1].split()
+    if not found:
+        return "SKIPPED: no podman on this node"
+    if tuple(map(int, found[-1].split(".")[:2])) < (4, 4):
+        return f"SKIPPED: podman {found[-1]} has no quadlet (4.4 or later)"
+    recipe = Recipe(node, "A container by podman's quadlet")
+    commands, hook = (text for language, text in recipe.blocks if language == "sh")
+    for path, text in PODMAN.items():
+        node.write(path, text)
+    node.write("/etc/containers/systemd/shop.container", recipe.block("ini"))
+    node.call("cp", "/usr/bin/busybox", "/srv/source/busybox")
+    node.write("/srv/source/load-image", hook)
+    node.path("/srv/source/library").write_bytes(os.urandom(32 << 20))
+    node.call("mkdir", "-p", "/srv/shop")
+    recipe.configure()
+    serve = '["/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/www"]'
+    for version, command in [("2.4.1", serve), ("2.4.2", serve), ("2.4.3", '["/bin/busybox", "false"]')]:
+        node.write("/srv/source/Containerfile", CONTAINERFILE.format(command=command))
+        node.write("/srv/source/up", f"this is {version}\n")
+        for line in commands.splitlines():
+            recipe.type(line.replace("2.4.1", version))
+        node.call("podman", "rmi", f"localhost/shop:{version}")
+        archive = f"/srv/source/shop-{version}.tar.zst"
+        if version == "2.4.2":
+            print(f"      {recipe.type(f'cutover update {archive} --allow-unsigned --dry-run').strip()}", flush=True)
+        # As the timer starts it: within the walls of its unit.
+        node.write("/etc/systemd/system/cutover@shop.service.d/file.conf",
+                   f"[Service]\nExecStart=\nExecStart=/usr/bin/cutover --app shop update {archive} --allow-unsigned\n")
+        node.call("systemctl", "daemon-reload")
+        code = node.run("systemctl", "start", "cutover@shop.service")[0]
+        stays = version if command == serve else "2.4.2"
+        check((code == 0) == (stays == version), f"the update to {version} ended with {code}: {node.call('cutover', 'log')}")
+        recipe.serves("http://127.0.0.1:8080/up", f"this is {stays}")
+    last = node.call("cutover", "log").splitlines()[0]
+    check("rolled back" in last and "shop.service" in last, f"the sick release: {last}")
+    recipe.type("podman image prune --all --force")
+    recipe.type("cutover rollback --no-hold --reason 'a test'")
+    recipe.serves("http://127.0.0.1:8080/up", "this is 2.4.1")
+    node.reboot()
+    recipe.serves("http://127.0.0.1:8080/up", "this is 2.4.1")
+    return None
+
+
 RECIPES = [node_js, leaving, python, java, go, static, php, migration]
+# Runs when it is named: it wants a node of a newer Debian.
+ON_NEWER = [quadlet]
 
 
 def main(image, name, cutover, *words):
@@ -343,9 +404,7 @@ def main(image, name, cutover, *words):
         for unit in sorted(pathlib.Path("systemd").iterdir()):
             node.copy(unit, f"/usr/lib/systemd/system/{unit.name}")
         node.boot()
-        for recipe in RECIPES:
-            if words and recipe.__name__ not in words:
-                continue
+        for recipe in [found for found in RECIPES + ON_NEWER if found.__name__ in words] if words else RECIPES:
             try:
                 note = recipe(node)
                 print(f"ok   {recipe.__doc__}{f' ({note})' if note else ''}", flush=True)
