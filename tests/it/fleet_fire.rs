@@ -126,8 +126,8 @@ impl<'a> Fire<'a> {
             }
         }
         if self.has_begun && (is_over || now >= until) {
-            self.act = None;
-            self.end(act, number);
+            let is_ended = self.end(act, number);
+            self.act = self.act.filter(|_| !is_ended);
         }
     }
 
@@ -162,7 +162,8 @@ impl<'a> Fire<'a> {
         true
     }
 
-    fn end(&mut self, act: Act, number: usize) {
+    /// Whether it has come to its end; else it is tried again.
+    fn end(&mut self, act: Act, number: usize) -> bool {
         let fleet = self.fleet;
         match act {
             Act::Cloned => {
@@ -174,14 +175,15 @@ impl<'a> Fire<'a> {
             }
             Act::Renamed => fleet.rename(number, &format!("n{number}")),
             Act::ClockStepped => drop(std::fs::remove_file(fleet.clock(number))),
-            // A person has a look.
-            Act::Torn => drop(fleet.run(0, &["fleet", "abort"])),
+            // A person has a look, and another one where the storage is away just then.
+            Act::Torn => return fleet.run(0, &["fleet", "abort"]).status.code() != Some(17),
             Act::ReadOnly | Act::Full => {
                 if let Some(disk) = self.disk {
                     disk.mend();
                 }
             }
         }
+        true
     }
 
     /// A person has switched the copy off. Nothing is under way on the other one, or it ends that first.
