@@ -19,7 +19,6 @@ const BATCHES: usize = 4;
 /// Threads that read at least: what is not in memory is waited for, and disks answer many at once sooner than one by one.
 const READERS_MIN: usize = 8;
 
-/// What a tree is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     pub digest: Digest,

@@ -69,6 +69,25 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// What can be said of any archive. Nothing limits the unpacking, and the release is for all nodes.
+    pub fn plain(product: String, version: Version, archive: String, size: u64, sha256: Digest) -> Self {
+        Self {
+            product,
+            version,
+            archive,
+            size,
+            sha256,
+            unpacked: None,
+            entries: None,
+            index: None,
+            tree: None,
+            compatible: Vec::new(),
+            data_read: Vec::new(),
+            data_write: None,
+            extras: Vec::new(),
+        }
+    }
+
     /// Reads a manifest. Verify the signature over the same bytes first.
     ///
     /// # Errors

@@ -3,12 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sha2::{Digest as _, Sha256};
 
 use super::channel::{CHANNEL_BYTES_MAX, Channel, next_name};
 use super::judge::{self, Accepted, Refused, Wants, Warning};
@@ -356,21 +354,8 @@ impl LocalArchive<'_> {
             return Err(Refused::Untrusted { what, refusal: Refusal::Unsigned }.into());
         }
         let digest = hash(archive, self.file)?;
-        let manifest = Manifest {
-            product,
-            version,
-            archive: self.file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            size: archive.size(),
-            sha256: digest,
-            unpacked: None,
-            entries: None,
-            index: None,
-            tree: None,
-            compatible: Vec::new(),
-            data_read: Vec::new(),
-            data_write: None,
-            extras: Vec::new(),
-        };
+        let name = self.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let manifest = Manifest::plain(product, version, name, archive.size(), digest);
         Ok((manifest, digest, Vec::new()))
     }
 }
@@ -389,14 +374,7 @@ fn open(path: &Path) -> Result<File, disk::Error> {
 
 fn hash(archive: &LocalFile, path: &Path) -> Result<Digest, Error> {
     let mut reader = archive.read_range(0, archive.size())?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match reader.read(&mut buffer).context("read", path)? {
-            0 => return Ok(hasher.into()),
-            read => hasher.update(&buffer[..read]),
-        }
-    }
+    Ok(Digest::of_reader(&mut reader).context("read", path)?.1)
 }
 
 #[cfg(test)]

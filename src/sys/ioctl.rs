@@ -365,7 +365,6 @@ pub struct Prompt {
     slack: libc::c_int,
 }
 
-/// See [`Prompt`].
 pub fn be_prompt() -> Prompt {
     // SAFETY: each call takes numbers, or a structure that is read or written whole before it returns. That structure has
     // numbers only, so zeros are a value of it; which numbers, C libraries differ in.

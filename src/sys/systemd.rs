@@ -3,13 +3,16 @@
 //! A call that runs into its time limit has told systemd what is wanted all the same: the job goes on there. Whoever
 //! calls decides what that means (see `lifecycle::service`).
 
+mod dead_mans_switch;
+mod journal;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::disk::{self, Disk};
+pub use self::dead_mans_switch::DeadMansSwitch;
+pub use self::journal::{journal_tail, journal_tail_of_others, journal_tail_since};
 use super::process::{self, Command, End, Outcome};
 
 /// How long systemd may take for an answer that needs no job.
@@ -207,148 +210,6 @@ pub fn daemon_reload() -> Result<(), Error> {
     done("reload", "systemd", &tool("systemctl", ["daemon-reload".into()], RELOAD)).map(|_| ())
 }
 
-/// The last lines that a unit's processes wrote, for messages. Empty when there are none.
-pub fn journal_tail(unit: &str, lines: u32) -> Vec<String> {
-    journal_of(unit, &[format!("--lines={lines}"), "--output=cat".into()]).lines().map(shown).collect()
-}
-
-/// The same, of what was written since this moment of the wall clock, in microseconds.
-pub fn journal_tail_since(unit: &str, lines: u32, since_us: i64) -> Vec<String> {
-    journal_tail_of_others(unit, lines, since_us, &[])
-}
-
-/// The same, without what earlier runs of the unit wrote, which are known by their `InvocationID`.
-pub fn journal_tail_of_others(unit: &str, lines: u32, since_us: i64, earlier: &[String]) -> Vec<String> {
-    let (seconds, rest) = (since_us.div_euclid(1_000_000), since_us.rem_euclid(1_000_000));
-    // Of `--since` and `--lines` together journalctl(1) shows the first lines, not the last.
-    let options = [
-        format!("--since=@{seconds}.{rest:06}"),
-        "--output=json".into(),
-        "--output-fields=MESSAGE,_SYSTEMD_INVOCATION_ID,INVOCATION_ID".into(),
-    ];
-    let text = journal_of(unit, &options);
-    let mut all: Vec<_> = text.lines().filter_map(|line| message_of(line, earlier)).collect();
-    let last = all.len().saturating_sub(usize::try_from(lines).unwrap_or(usize::MAX));
-    all.split_off(last)
-}
-
-/// The text of one entry of the journal; `None` when one of these runs wrote it, or it is no text.
-fn message_of(line: &str, earlier: &[String]) -> Option<String> {
-    let entry: serde_json::Value = serde_json::from_str(line).ok()?;
-    let is_earlier = ["_SYSTEMD_INVOCATION_ID", "INVOCATION_ID"]
-        .iter()
-        .any(|field| entry[field].as_str().is_some_and(|run| earlier.iter().any(|other| other == run)));
-    if is_earlier { None } else { entry["MESSAGE"].as_str().map(shown) }
-}
-
-fn journal_of(unit: &str, options: &[String]) -> String {
-    let arguments = ["--unit", unit, "--no-pager", "--quiet"].map(OsString::from).into_iter();
-    let outcome =
-        tool("journalctl", arguments.chain(options.iter().map(OsString::from)), Duration::from_secs(5));
-    if outcome.is_success() { outcome.text() } else { String::new() }
-}
-
-fn shown(line: &str) -> String {
-    crate::types::escaped(line.as_bytes())
-}
-
-/// A command that systemd runs again and again, whatever becomes of this process, until somebody takes it down: the
-/// dead man's switch of an update.
-///
-/// Timer and service are unit files of ours in [`RUNTIME_UNITS`]. Their content depends on the command alone, so that
-/// arming again, also from within the service itself, is to start a timer that runs already.
-#[derive(Clone)]
-pub struct DeadMansSwitch<'a> {
-    pub disk: &'a Disk,
-    /// The application; names the units.
-    pub app: &'a str,
-    /// The program, for example `/usr/bin/cutover`.
-    pub program: PathBuf,
-    pub arguments: Vec<OsString>,
-}
-
-impl DeadMansSwitch<'_> {
-    /// Makes sure that the timer runs. It does not survive a reboot.
-    pub fn arm(&self) -> Result<(), Error> {
-        let service = self.ensure_file("service", &self.service())?;
-        let timer = self.ensure_file("timer", &self.timer())?;
-        if service || timer {
-            daemon_reload()?;
-        }
-        match self.start("timer", &["start"]) {
-            // Old systemds look for new files only when they are told to.
-            Err(Error::Refused { .. }) if !service && !timer => {
-                daemon_reload()?;
-                self.start("timer", &["start"])
-            }
-            started => started,
-        }
-    }
-
-    /// Has systemd run the command now, or as soon as the node has booted.
-    pub fn run_soon(&self) -> Result<(), Error> {
-        self.start("service", &["start", "--no-block"])
-    }
-
-    /// Stops the timer. The command, if it runs already, goes on.
-    pub fn disarm(&self) -> Result<(), Error> {
-        match self.start("timer", &["stop"]) {
-            // "Unit … not loaded": there is none.
-            Err(Error::Refused { answer, .. }) if answer.contains("not loaded") => Ok(()),
-            stopped => stopped,
-        }
-    }
-
-    fn start(&self, kind: &str, words: &[&str]) -> Result<(), Error> {
-        let action = if words.contains(&"stop") { "stop" } else { "arm" };
-        act(action, &[self.unit(kind)], words, ANSWER)
-    }
-
-    fn unit(&self, kind: &str) -> String {
-        format!("cutover-deadline-{}.{kind}", self.app)
-    }
-
-    /// Whether there was another file of that name.
-    fn ensure_file(&self, kind: &str, text: &str) -> Result<bool, Error> {
-        let path = Path::new(RUNTIME_UNITS).join(self.unit(kind));
-        let there = fs::read(&path).ok();
-        if there.as_deref() == Some(text.as_bytes()) {
-            return Ok(false);
-        }
-        let refused = |error: disk::Error| {
-            let answer = format!("{error}: {}", error.source);
-            Error::Refused { action: "arm", subject: self.unit(kind), answer }
-        };
-        self.disk.replace(&path, text.as_bytes(), 0o644).map_err(refused)?;
-        Ok(there.is_some())
-    }
-
-    fn service(&self) -> String {
-        let words: Vec<_> = std::iter::once(self.program.as_os_str())
-            .chain(self.arguments.iter().map(OsString::as_os_str))
-            .map(|word| quoted(&word.to_string_lossy()))
-            .collect();
-        // While the node boots it waits for services that have had their turn; and the boot does not wait for its end.
-        // What it begins outlives it: the next run watches that, too.
-        format!(
-            "[Unit]\nDescription=Ends the update of {} should nobody else\nAfter=multi-user.target\n\
-             StartLimitIntervalSec=0\n[Service]\nType=simple\nExecStart={}\nKillMode=process\n\
-             RuntimeMaxSec=5min\nOOMScoreAdjust=-500\n",
-            self.app,
-            words.join(" ")
-        )
-    }
-
-    fn timer(&self) -> String {
-        // Without dependencies: it is armed early in the boot, and waited for then.
-        format!(
-            "[Unit]\nDescription=Looks after the update of {}\nDefaultDependencies=no\n[Timer]\n\
-             OnActiveSec=30s\nOnUnitInactiveSec=10s\nAccuracySec=1s\n",
-            self.app
-        )
-    }
-}
-
 /// Names of units as a property that is a list: a backslash, which stands in escaped names, would be lost there.
 fn word_list(units: &[String]) -> String {
     units.join(" ").replace('\\', r"\\")
@@ -528,16 +389,6 @@ mod tests {
         assert_eq!(properties.get("ExecStart"), "x=y");
         assert_eq!(properties.words("TriggeredBy").collect::<Vec<_>>(), ["a.socket", "b.path"]);
         assert_eq!(properties.get("NRestarts"), "");
-    }
-
-    #[test]
-    fn lines_of_an_earlier_run_are_left_out() {
-        let line = |field: &str| format!(r#"{{"MESSAGE":"bye","{field}":"aa"}}"#);
-        for field in ["_SYSTEMD_INVOCATION_ID", "INVOCATION_ID"] {
-            assert_eq!(message_of(&line(field), &["aa".into()]), None);
-            assert_eq!(message_of(&line(field), &["bb".into()]).as_deref(), Some("bye"));
-        }
-        assert_eq!(message_of(r#"{"MESSAGE":[1,2]}"#, &[]), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! SHA-256 digests, written `sha256:<64 hex digits>` wherever people or files see them.
 
 use std::fmt;
+use std::io::{self, Read};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -17,9 +18,25 @@ pub struct Digest(pub [u8; 32]);
 pub struct NotADigest(String);
 
 impl Digest {
-    /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
+    }
+
+    /// How many bytes there are to read, and their digest.
+    pub fn of_reader(reader: &mut dyn Read) -> io::Result<(u64, Self)> {
+        let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 256 << 10]);
+        let mut size = 0;
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok((size, hasher.into())),
+                Ok(read) => {
+                    size += read as u64;
+                    hasher.update(&buffer[..read]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// The 64 lower-case hex digits, without the prefix.

@@ -165,6 +165,20 @@ impl Phase {
             Self::Committed | Self::RolledBack { .. } | Self::Cancelled { .. } => Stands::After,
         }
     }
+
+    /// When the trial must have ended, in a trial.
+    pub fn trial_until(&self) -> Option<&Deadline> {
+        match self {
+            Self::Trial { until } => Some(until),
+            Self::Staged
+            | Self::Warming
+            | Self::Switching
+            | Self::RollingBack { .. }
+            | Self::Committed
+            | Self::RolledBack { .. }
+            | Self::Cancelled { .. } => None,
+        }
+    }
 }
 
 /// A moment that survives a reboot and a wrong clock: whichever clock can be trusted decides.

@@ -9,8 +9,6 @@ pub mod upstream;
 use std::io::Read;
 use std::path::Path;
 
-use sha2::{Digest as _, Sha256};
-
 use super::node::Node;
 use super::update::finish;
 use crate::release::archive;
@@ -254,15 +252,5 @@ fn whole(archive: &dyn Ranges) -> Result<Box<dyn Read + Send>, source::Error> {
 }
 
 fn hash(archive: &dyn Ranges) -> Result<Digest, Error> {
-    const CHUNK_BYTES: usize = 256 << 10;
-    let mut reader = whole(archive)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; CHUNK_BYTES];
-    loop {
-        let length = reader.read(&mut buffer).context("read", Path::new("the archive"))?;
-        if length == 0 {
-            return Ok(hasher.into());
-        }
-        hasher.update(&buffer[..length]);
-    }
+    Ok(Digest::of_reader(&mut *whole(archive)?).context("read", Path::new("the archive"))?.1)
 }

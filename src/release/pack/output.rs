@@ -32,7 +32,6 @@ impl Output {
         Ok(Self { file, path: path.to_owned(), hasher: Sha256::new(), written: 0 })
     }
 
-    /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.file.write_all(bytes).context("write", &self.path)?;
         self.hasher.update(bytes);

@@ -1,10 +1,7 @@
 //! The release that a call names: its manifest as it was read once, and its archive compared with it.
 
 use std::fs;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-
-use sha2::{Digest as _, Sha256};
 
 use super::{Error, PublishOrder};
 use crate::release::channel::Channel;
@@ -193,40 +190,13 @@ fn made(directory: &Path, product: &str, version: &Version) -> Result<Vec<u8>, E
         return Err(Error::NoRelease { directory: directory.to_owned(), version: version.clone() });
     };
     let (size, sha256) = size_and_digest(&directory.join(archive))?;
-    let manifest = Manifest {
-        product: product.to_owned(),
-        version: version.clone(),
-        archive: archive.clone(),
-        size,
-        sha256,
-        unpacked: None,
-        entries: None,
-        index: None,
-        tree: None,
-        compatible: Vec::new(),
-        data_read: Vec::new(),
-        data_write: None,
-        extras: Vec::new(),
-    };
+    let manifest = Manifest::plain(product.to_owned(), version.clone(), archive.clone(), size, sha256);
     Ok(manifest.to_text().into_bytes())
 }
 
 fn size_and_digest(path: &Path) -> Result<(u64, Digest), disk::Error> {
     let mut file = open_regular(path).context("open", path)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 256 << 10];
-    let mut size = 0;
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok((size, hasher.into())),
-            Ok(read) => {
-                size += read as u64;
-                hasher.update(&buffer[..read]);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(disk::Error::new("read", path, error)),
-        }
-    }
+    Digest::of_reader(&mut file).context("read", path)
 }
 
 /// The regular files of a directory, by name.

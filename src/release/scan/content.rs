@@ -86,7 +86,6 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// Of the tree `root`.
     pub fn open(root: &Path) -> Result<Self, Error> {
         Ok(Self { root: Root::open(root, &Disk::default())?, parent: None, buffer: vec![0; BUFFER] })
     }

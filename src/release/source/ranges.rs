@@ -90,7 +90,6 @@ impl<R: Ranges + ?Sized> Ranges for &R {
     }
 }
 
-/// Bytes in memory.
 impl Ranges for Vec<u8> {
     fn size(&self) -> u64 {
         self.len() as u64

@@ -7,16 +7,12 @@
 //! A tree is built in a directory that only its owner may enter; files have their final mode from the beginning, and
 //! directories get theirs, and their times, at the end: [`TreeWriter::finish_directory`], deepest first.
 
-mod file;
 mod flush;
-mod remove;
 mod root;
 mod times;
 mod writer;
 
-pub use file::NewFile;
 pub use flush::flush_behind;
-pub use remove::empty;
-pub use root::Root;
+pub use root::{Root, empty};
 pub use times::{Times, can_become};
-pub use writer::{Meta, TreeWriter};
+pub use writer::{Meta, NewFile, TreeWriter};

@@ -11,6 +11,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Gid, Uid, getegid, geteuid};
 
+use crate::sys::deep::{self, Fixed};
 use crate::sys::disk::{Context, Disk, Error};
 
 /// An open directory, and what must be known to write beneath it.
@@ -79,6 +80,14 @@ impl Root {
     pub fn open_beneath(&self, path: &[u8], flags: OFlag) -> Result<OwnedFd, Errno> {
         open_beneath(&self.descriptor, path, flags)
     }
+}
+
+/// Removes all that is in a directory. No link is followed, and the depth of the tree costs neither stack nor
+/// descriptors.
+pub fn empty(root: &Root, disk: &Disk) -> Result<(), Error> {
+    disk.ask("remove", root.path())?;
+    deep::empty(root, Fixed::Stays)
+        .map_err(|failure| Error::new("remove", &root.path().join(failure.path), failure.source))
 }
 
 /// Opens a directory beneath another one.

@@ -5,6 +5,8 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -12,10 +14,10 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, UtimensatFlags, fchmod, fstat, futimens, mkdirat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
-use xattr::FileExt;
+use xattr::FileExt as _;
 
+use super::Root;
 use super::root::open_directory;
-use super::{NewFile, Root};
 use crate::sys::deep::{self, Fixed};
 use crate::sys::disk::{Context, Error};
 
@@ -237,6 +239,48 @@ impl TreeWriter {
     }
 }
 
+/// A new file; without [`NewFile::finish`] it has neither its time nor, perhaps, its owner and mode.
+pub struct NewFile {
+    file: File,
+    path: PathBuf,
+    set_owner: bool,
+    set_mode: bool,
+    /// The end of what has been written.
+    end: u64,
+}
+
+impl NewFile {
+    fn new(file: File, path: PathBuf, set_owner: bool, set_mode: bool) -> Self {
+        Self { file, path, set_owner, set_mode, end: 0 }
+    }
+
+    /// Where it is, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes all these bytes at an offset; what no call wrote is a hole.
+    pub fn write(&mut self, bytes: &[u8], offset: u64) -> Result<(), Error> {
+        self.file.write_all_at(bytes, offset).context("write", &self.path)?;
+        self.end = self.end.max(offset + bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Gives the file its size, metadata and time.
+    pub fn finish(self, size: u64, meta: &Meta<'_>) -> Result<(), Error> {
+        if self.end < size {
+            self.file.set_len(size).context("write", &self.path)?;
+        }
+        finish(&self.file, meta, self.set_owner, self.set_mode).context("finish", &self.path)
+    }
+}
+
+impl AsFd for NewFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
 /// What is left of a path below a directory, if it is there.
 fn below<'a>(directory: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
     path.strip_prefix(directory)?.strip_prefix(b"/").filter(|_| !directory.is_empty())
@@ -251,12 +295,7 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// Sets what creation did not: owner, attributes, mode, times, in this order.
-pub(super) fn finish(
-    file: &File,
-    meta: &Meta<'_>,
-    set_owner: bool,
-    set_mode: bool,
-) -> Result<(), std::io::Error> {
+fn finish(file: &File, meta: &Meta<'_>, set_owner: bool, set_mode: bool) -> Result<(), std::io::Error> {
     if set_owner {
         fchown(file, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))?;
     }

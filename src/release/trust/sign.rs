@@ -38,10 +38,8 @@ pub enum Error {
     /// There are no random numbers.
     #[error("cannot make a key: the machine gives no random numbers")]
     Random,
-    /// `ssh-keygen` can't be run.
     #[error("cannot run `ssh-keygen` to sign with `{}`", escaped_path(.path))]
     Run { path: PathBuf, source: io::Error },
-    /// `ssh-keygen` did not sign.
     #[error("`ssh-keygen` did not sign with `{}`: see above why", escaped_path(.0))]
     Refused(PathBuf),
 }
@@ -55,7 +53,6 @@ pub struct KeyPair {
 }
 
 impl KeyPair {
-    /// Makes an ed25519 pair.
     pub fn generate(comment: &str) -> Result<Self, Error> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|_| Error::Random)?;
