@@ -14,13 +14,13 @@ use crate::cli::output::narrator::Told;
 use crate::cli::words::args::Global;
 use crate::config::{self, Loaded, Places};
 use crate::coord::settings::Mode;
-use crate::lifecycle::agreement::{Agreement, Alone};
+use crate::lifecycle::agreement::Alone;
 use crate::lifecycle::application::Application;
 use crate::lifecycle::application::local::Local;
 use crate::lifecycle::fleet::{KeyFile, Member};
-use crate::lifecycle::node::{Node, Parts, Work};
+use crate::lifecycle::node::{Collaborators, Node, Work};
 use crate::lifecycle::settings::Settings;
-use crate::lifecycle::update::driver;
+use crate::lifecycle::update::driver::{self, Ended};
 use crate::store::{Layout, Store};
 use crate::sys::clock::SystemClock;
 use crate::sys::disk::Disk;
@@ -114,75 +114,60 @@ impl Context {
     pub fn with_node<T>(
         &self,
         command: &str,
-        work: impl FnOnce(&Node<'_>, &Locally<'_>) -> Result<T, Error>,
+        work: impl FnOnce(&Node<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let store = self.store()?;
         let told = Told::new(self, &store);
+        let collaborators = Configured { context: self, store: &store };
         let node = Node {
             app: &self.app,
             name: &self.node,
             settings: self.settings(),
             store: &store,
             clock: &SystemClock,
-            by: who(),
+            by: name_of_caller(),
             command: command.to_owned(),
             interrupted: &self.interrupted,
             narrator: &told,
+            collaborators: &collaborators,
             is_dry: false,
         };
-        work(&node, &Locally { context: self, store: &store })
+        work(&node)
     }
-}
 
-/// The application and the agreement of a real node.
-pub struct Locally<'a> {
-    context: &'a Context,
-    store: &'a Store,
-}
-
-impl Locally<'_> {
-    /// The application as `settings` describe it.
-    pub fn application<T>(&self, settings: &Settings, work: impl FnOnce(&dyn Application) -> T) -> T {
-        let context = self.context;
-        work(&Local::new(
-            &context.app,
-            &context.node,
-            settings,
-            self.store,
-            &context.interrupted,
-            context.arguments(),
-        ))
+    /// The application on this machine as `settings` describe it.
+    fn local<'a>(&'a self, settings: &'a Settings, store: &'a Store) -> Local<'a> {
+        Local::new(&self.app, &self.node, settings, store, &self.interrupted, self.arguments())
     }
-}
 
-impl Locally<'_> {
     /// Refuses units that systemd does not know, or that cannot be started again.
-    pub fn check_units(&self, settings: &Settings) -> Result<(), Error> {
-        let context = self.context;
-        let local = Local::new(
-            &context.app,
-            &context.node,
-            settings,
-            self.store,
-            &context.interrupted,
-            context.arguments(),
-        );
-        match local.check_units() {
+    pub fn check_units(&self, node: &Node<'_>) -> Result<(), Error> {
+        match self.local(node.settings, node.store).check_units() {
             None => Ok(()),
             Some(why) => Err(config::Problem::Contradiction { why }.into()),
         }
     }
 }
 
-impl Parts for Locally<'_> {
-    fn with(&self, settings: &Settings, work: &mut Work<'_>) -> Result<driver::Ended, driver::Error> {
-        self.application(settings, |application| match settings.fleet.mode {
-            Mode::Independent => work(application, &mut Alone as &mut dyn Agreement),
+/// The application on this machine, and the board that the configuration names.
+struct Configured<'a> {
+    context: &'a Context,
+    store: &'a Store,
+}
+
+impl Collaborators for Configured<'_> {
+    fn application<'s>(&'s self, settings: &'s Settings) -> Box<dyn Application + 's> {
+        Box::new(self.context.local(settings, self.store))
+    }
+
+    fn with_agreement(&self, settings: &Settings, work: &mut Work<'_>) -> Result<Ended, driver::Error> {
+        match settings.fleet.mode {
+            Mode::Independent => work(&mut Alone),
             // The journal's update is gone on with whatever became of the keys: none are asked again.
             Mode::Rolling | Mode::Synchronous | Mode::Cells => {
                 let keys = super::fleet::keys(settings).unwrap_or_default();
                 match super::fleet::kept(self.store)? {
-                    None => work(application, &mut Alone as &mut dyn Agreement),
+                    None => work(&mut Alone),
                     Some(kept) => {
                         let board = super::fleet::board(&settings.fleet, kept.own.node.as_str(), Some(&kept));
                         let (signer, fleet) = (KeyFile(self.store.layout.fleet_key()), &settings.fleet);
@@ -191,11 +176,11 @@ impl Parts for Locally<'_> {
                         member.has = super::fleet::has(self.store);
                         member.here = super::fleet::here(self.store);
                         member.obstacle = Some(super::fleet::obstacle(self.store));
-                        work(application, &mut member)
+                        work(&mut member)
                     }
                 }
             }
-        })
+        }
     }
 }
 
@@ -235,7 +220,7 @@ fn host_name() -> String {
 }
 
 /// Who asks: the person behind sudo, or the user; `timer` when systemd started this and nobody is behind it.
-pub fn who() -> String {
+pub fn name_of_caller() -> String {
     if let Ok(user) = std::env::var("SUDO_USER") {
         return crate::types::escaped(user.as_bytes());
     }

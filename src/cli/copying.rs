@@ -24,7 +24,6 @@ pub struct Target {
     channel: String,
 }
 
-/// `copy`
 pub fn copy(global: &Global, args: &CopyArgs) -> Result<u8, Error> {
     let from = source::open(&settings(&args.from, args.from_credentials.as_deref()))
         .map_err(upstream::Error::Source)?;

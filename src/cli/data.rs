@@ -15,7 +15,7 @@ pub fn data(context: &Context, command: &DataCommand) -> Result<u8, Error> {
     let data = Data::kept(&store);
     match command {
         DataCommand::List => list(context, &data),
-        DataCommand::Drop(args) => context.with_node("data drop", |node, _| {
+        DataCommand::Drop(args) => context.with_node("data drop", |node| {
             // A rollback under way may be about to add to it.
             let _lock = node.lock()?;
             if !data.drop_aside(&args.id)? {

@@ -11,7 +11,7 @@ use crate::config::Problem;
 use crate::coord::operate;
 use crate::lifecycle::rehearsal;
 use crate::lifecycle::update::driver;
-use crate::lifecycle::{agreement, application::data, node, node::adopting, staging, staging::upstream};
+use crate::lifecycle::{agreement, application::data, node, node::adopt, staging, staging::upstream};
 use crate::release::trust::SignError;
 use crate::release::{pack, publish};
 use crate::store::{self, Damage};
@@ -55,7 +55,7 @@ pub enum Error {
     #[error(transparent)]
     Staging(#[from] staging::Error),
     #[error(transparent)]
-    Adopting(#[from] adopting::Error),
+    Adopting(#[from] adopt::Error),
     #[error(transparent)]
     Store(#[from] store::Error),
     #[error(transparent)]
@@ -131,13 +131,11 @@ pub fn failure(error: &Error) -> Failure {
         Error::Config(problem) => of_config(problem),
         Error::Node(error) => of_node(error),
         Error::Data(error) => of_data(error),
-        Error::Staging(error) | Error::Adopting(adopting::Error::Staging(error)) => of_staging(error),
-        Error::Adopting(adopting::Error::Refused { hint, .. } | adopting::Error::NotUndone { hint, .. }) => {
+        Error::Staging(error) | Error::Adopting(adopt::Error::Staging(error)) => of_staging(error),
+        Error::Adopting(adopt::Error::Refused { hint, .. } | adopt::Error::NotUndone { hint, .. }) => {
             Failure::new(code::FAILED, error, Some(hint))
         }
-        Error::Adopting(adopting::Error::Unfit { hint, .. }) => {
-            Failure::new(code::REFUSED, error, Some(hint))
-        }
+        Error::Adopting(adopt::Error::Unfit { hint, .. }) => Failure::new(code::REFUSED, error, Some(hint)),
         Error::Store(error) => of_store(error, code::FAILED),
         Error::Disk(error) => of_disk(error, code::FAILED),
         Error::Usage { hint, .. } => Failure::new(code::USAGE, error, hint.as_deref()),

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::context::{Context, Locally};
+use super::context::Context;
 use super::failure::{Error, code};
-use super::update::{conclude, no_such, tidy};
+use super::update::{conclude, no_such_release, prune_after_commit};
 use super::watching::lock_even_if_hung;
 use crate::cli::words::args::{RecoverArgs, RollbackArgs};
 use crate::lifecycle::node::requests::Turn;
@@ -18,16 +18,15 @@ use crate::types::Version;
 use crate::types::record::{Cause, Intent, Phase, Record, Stands};
 use crate::types::state::{HistoryEntry, Hold, Outcome};
 
-/// `commit`
 pub fn commit(context: &Context) -> Result<u8, Error> {
-    context.with_node("commit", |node, locally| match node.commit(locally)? {
+    context.with_node("commit", |node| match node.commit()? {
         Ok(ended) => conclude(context, node, Ok(ended)),
-        Err(entry) => Ok(tell(context, &entry)),
+        Err(entry) => Ok(tell_end(context, &entry)),
     })
 }
 
 /// Tells how the update ended that another process was in the middle of.
-fn tell(context: &Context, entry: &HistoryEntry) -> u8 {
+fn tell_end(context: &Context, entry: &HistoryEntry) -> u8 {
     let why = entry.reason.as_deref().unwrap_or("see the log");
     let text = match (entry.outcome, &entry.from) {
         (Outcome::Committed, _) => format!("release {} is committed", entry.to),
@@ -42,13 +41,12 @@ fn tell(context: &Context, entry: &HistoryEntry) -> u8 {
     entry.exit_code
 }
 
-/// `rollback`
 pub fn rollback(context: &Context, args: &RollbackArgs) -> Result<u8, Error> {
-    context.with_node("rollback", |node, locally| {
+    context.with_node("rollback", |node| {
         if let Some(version) = &args.version
             && node.store.tree(version).is_err()
         {
-            return Err(no_such(node, version.as_str()));
+            return Err(no_such_release(node, version.as_str()));
         }
         if args.check {
             return super::plan::rollback_check(context, node, args);
@@ -77,33 +75,27 @@ pub fn rollback(context: &Context, args: &RollbackArgs) -> Result<u8, Error> {
             node.judge_data(&route, &way)?;
         }
         match node.turn_to_go_back(&way)? {
-            Turn::Ours { lock, asked } => act(context, node, locally, lock, &WayBack { asked, ..way }),
+            Turn::Ours { lock, asked } => go_back(context, node, lock, &WayBack { asked, ..way }),
             Turn::Told(entry) if entry.outcome == Outcome::RolledBack => {
                 let is_there = |version: &Version| entry.from.as_ref() == Some(version);
                 if way.version.as_ref().is_none_or(is_there) {
-                    tell(context, &entry);
+                    tell_end(context, &entry);
                     return held(context, node, &way);
                 }
-                act(context, node, locally, node.lock()?, &way)
+                go_back(context, node, node.lock()?, &way)
             }
             // It had been decided a moment before: the way back is the usual one now.
             Turn::Told(entry) if entry.outcome == Outcome::Committed => {
-                act(context, node, locally, node.lock()?, &way)
+                go_back(context, node, node.lock()?, &way)
             }
-            Turn::Told(entry) => Ok(tell(context, &entry)),
+            Turn::Told(entry) => Ok(tell_end(context, &entry)),
         }
     })
 }
 
 /// Goes back in this process.
-fn act(
-    context: &Context,
-    node: &Node<'_>,
-    locally: &Locally<'_>,
-    lock: Lock,
-    way: &WayBack,
-) -> Result<u8, Error> {
-    let ended = node.roll_back(lock, way, locally);
+fn go_back(context: &Context, node: &Node<'_>, lock: Lock, way: &WayBack) -> Result<u8, Error> {
+    let ended = node.roll_back(lock, way);
     let is_done = match &ended {
         Ok(Ended::Finished(record)) => match &record.phase {
             // There is nothing to go back to, and the update that waited is called off: that is what was wanted.
@@ -157,16 +149,15 @@ pub(super) fn warn_of_changes_in(context: &Context, node: &Node<'_>, version: &V
     }
 }
 
-/// `recover`
 pub fn recover(context: &Context, args: &RecoverArgs) -> Result<u8, Error> {
-    context.with_node("recover", |node, locally| {
+    context.with_node("recover", |node| {
         if args.watch {
-            return super::watching::watch(context, node, locally);
+            return super::watching::watch(context, node);
         }
         // The usual case at boot, in a few milliseconds: nothing is written, and no lock is taken.
         if node.store.journal()? == Kept::Missing {
             if node.has_rehearsal_left() {
-                super::rehearse::sweep(node, locally)?;
+                super::rehearse::sweep_rehearsal(node)?;
             }
             let value = json!({"outcome": "nothing_to_do"});
             context.output.result(&value, "nothing was interrupted");
@@ -174,9 +165,9 @@ pub fn recover(context: &Context, args: &RecoverArgs) -> Result<u8, Error> {
         }
         let lock = lock_even_if_hung(node)?;
         if args.boot {
-            return at_boot(context, node, locally, &lock);
+            return at_boot(context, node, &lock);
         }
-        match node.recover(lock, locally) {
+        match node.recover(lock) {
             Ok(None) => Ok(0),
             Ok(Some(ended)) => {
                 let is_undone =
@@ -184,7 +175,7 @@ pub fn recover(context: &Context, args: &RecoverArgs) -> Result<u8, Error> {
                 let is_update = matches!(&ended, Ended::Finished(record) if record.intent == Intent::Update);
                 let code = conclude(context, node, Ok(ended))?;
                 if code == 0 && is_update {
-                    tidy(context, node);
+                    prune_after_commit(context, node);
                 }
                 Ok(if is_undone { 0 } else { code })
             }
@@ -197,8 +188,8 @@ fn needs_person(node: &Node<'_>) -> Result<Option<String>, Error> {
     Ok(node.store.trusted_state()?.needs_person.map(|needs| needs.reason))
 }
 
-fn at_boot(context: &Context, node: &Node<'_>, locally: &Locally<'_>, lock: &Lock) -> Result<u8, Error> {
-    let settled = node.settle_at_boot(lock, locally)?;
+fn at_boot(context: &Context, node: &Node<'_>, lock: &Lock) -> Result<u8, Error> {
+    let settled = node.settle_at_boot(lock)?;
     let active = node.store.active()?;
     let text =
         if settled.is_some() { "data and pointer fit together; the rest follows after the boot" } else { "" };

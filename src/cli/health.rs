@@ -9,9 +9,8 @@ use super::failure::{Error, code};
 use crate::cli::words::args::HealthArgs;
 use crate::health::Observation;
 
-/// `health`
 pub fn health(context: &Context, args: &HealthArgs) -> Result<u8, Error> {
-    context.with_node("health", |node, locally| {
+    context.with_node("health", |node| {
         let Some(version) = node.store.active()? else {
             return Err(Error::NoSuchRelease { what: "current".into(), nearest: None });
         };
@@ -20,9 +19,7 @@ pub fn health(context: &Context, args: &HealthArgs) -> Result<u8, Error> {
         let is_required = |name: &str| health.check.iter().all(|check| check.name != name || check.required);
         let began = node.clock.boot();
         let (seen, is_healthy) = loop {
-            let seen = locally.application(node.settings, |application| {
-                application.watch(&version, &tree, None).observe(Duration::ZERO)
-            });
+            let seen = node.application().watch(&version, &tree, None).observe(Duration::ZERO);
             let is_healthy = seen.iter().all(|seen| seen.ok.is_healthy() || !is_required(&seen.name));
             let is_over = node.clock.boot().saturating_sub(began) >= health.deadline.0;
             if is_healthy || !args.wait || is_over {

@@ -84,7 +84,6 @@ fn moment_in(text: &str, now: Timestamp, is_ahead: bool, zone: &TimeZone) -> Res
 /// How often `log --follow` looks.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
-/// `log`
 pub fn log(context: &Context, args: &LogArgs) -> Result<u8, Error> {
     let now = Timestamp::now();
     let since = args.since.as_deref().map(|text| moment(text, now, false)).transpose()?;
@@ -182,12 +181,12 @@ pub fn config(context: &Context, command: &ConfigCommand) -> Result<u8, Error> {
             config::check_root(&Places::default(), &context.app, &settings.root)?;
             config::check_data(&Places::default(), &context.app, settings)?;
             super::fleet::check_configured(context)?;
-            let warnings = context.with_node("config check", |node, locally| {
+            let warnings = context.with_node("config check", |node| {
                 check_owners(node)?;
                 check_data(node)?;
                 // Before rehearsals, whose trouble with a unit that is not there says less.
-                locally.check_units(node.settings)?;
-                super::rehearse::check_configured(node, locally)?;
+                context.check_units(node)?;
+                super::rehearse::check_configured(node)?;
                 let mut warnings = unadopted(node)?;
                 let unknown = Hooks::of(&context.app, &node.settings.hooks).unknown();
                 warnings.extend(unknown.iter().map(|path| {
@@ -300,7 +299,7 @@ fn check_data(node: &Node<'_>) -> Result<(), Error> {
 fn bounds(context: &Context) -> Bounds {
     let settings = context.settings();
     let copied = context
-        .with_node("config show", |node, _| {
+        .with_node("config show", |node| {
             Ok(node.data().bytes_to_copy(&settings.data, Probing::Guessed).unwrap_or(0))
         })
         .unwrap_or(0);

@@ -59,7 +59,6 @@ struct Found {
     sockets: Vec<String>,
 }
 
-/// `init`
 pub fn init(args: &InitArgs, global: &Global, disk: &Disk) -> Result<u8, Error> {
     let unit = if args.unit.contains('.') { args.unit.clone() } else { format!("{}.service", args.unit) };
     let usage = |what: String, hint: &str| Error::Usage { what, hint: Some(hint.to_owned()) };

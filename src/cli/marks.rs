@@ -6,7 +6,7 @@ use serde_json::json;
 use super::context::Context;
 use super::failure::Error;
 use super::info::moment;
-use super::update::no_such;
+use super::update::no_such_release;
 use crate::cli::words::args::{HoldArgs, MarkBadArgs};
 use crate::lifecycle::node::Node;
 use crate::lifecycle::policy::short;
@@ -20,7 +20,7 @@ fn remember(
     command: &str,
     change: impl FnOnce(&Node<'_>, &mut State) -> Result<String, Error>,
 ) -> Result<u8, Error> {
-    context.with_node(command, |node, _| {
+    context.with_node(command, |node| {
         node.store.prepare()?;
         let mut memory = node.store.memory()?;
         let text = change(node, &mut memory)?;
@@ -31,7 +31,6 @@ fn remember(
     })
 }
 
-/// `hold`
 pub fn hold(context: &Context, args: &HoldArgs) -> Result<u8, Error> {
     remember(context, "hold", |node, state| {
         let now = node.clock.wall();
@@ -43,7 +42,6 @@ pub fn hold(context: &Context, args: &HoldArgs) -> Result<u8, Error> {
     })
 }
 
-/// `unhold`
 pub fn unhold(context: &Context) -> Result<u8, Error> {
     remember(context, "unhold", |_, state| {
         Ok(match state.hold.take() {
@@ -57,7 +55,7 @@ pub fn unhold(context: &Context) -> Result<u8, Error> {
 pub fn pin(context: &Context, version: &Version, is_pinned: bool) -> Result<u8, Error> {
     remember(context, if is_pinned { "pin" } else { "unpin" }, |node, state| {
         if is_pinned && node.store.tree(version).is_err() {
-            return Err(no_such(node, version.as_str()));
+            return Err(no_such_release(node, version.as_str()));
         }
         let was_pinned = state.pins.contains(version);
         state.pins.retain(|pin| pin != version);
@@ -70,7 +68,6 @@ pub fn pin(context: &Context, version: &Version, is_pinned: bool) -> Result<u8, 
     })
 }
 
-/// `mark-bad`
 pub fn mark_bad(context: &Context, args: &MarkBadArgs) -> Result<u8, Error> {
     remember(context, "mark-bad", |node, state| {
         let release = known(node, state, &args.version)?;
@@ -85,7 +82,6 @@ pub fn mark_bad(context: &Context, args: &MarkBadArgs) -> Result<u8, Error> {
     })
 }
 
-/// `mark-good`
 pub fn mark_good(context: &Context, version: &Version) -> Result<u8, Error> {
     remember(context, "mark-good", |node, state| {
         let before = state.bad.len();
@@ -108,5 +104,5 @@ fn known(node: &Node<'_>, state: &State, version: &Version) -> Result<ReleaseId,
     let offered = state.channels.values().filter_map(|seen| seen.offer.as_ref()).map(|offer| &offer.release);
     let remembered = remembered.map(|kept| &kept.release).chain(offered);
     let remembered = remembered.into_iter().find(|release| release.version == *version);
-    remembered.cloned().ok_or_else(|| no_such(node, version.as_str()))
+    remembered.cloned().ok_or_else(|| no_such_release(node, version.as_str()))
 }

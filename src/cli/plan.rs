@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::context::{Context, Locally};
+use super::context::Context;
 use super::failure::{Error, code, failure};
-use super::rehearse::possible;
-use super::update::{Named, blocked, named, nothing_newer};
+use super::rehearse::can_rehearse;
+use super::update::{Named, judge_policies, nothing_newer, parse_named};
 use crate::cli::words::args::{RollbackArgs, UpdateArgs};
 use crate::coord::settings::Mode;
 use crate::lifecycle::application::data::{Decision, Probing};
@@ -50,7 +50,7 @@ impl Plan {
         if from.as_ref().is_none_or(|from| from.digest != offered.release.digest) {
             node.data().check(&node.settings.data, Probing::Guessed)?;
         }
-        let in_the_way = blocked(node, &offered, is_urgent)?;
+        let in_the_way = judge_policies(node, &offered, is_urgent)?;
         Ok(Self { offered, from, staging, in_the_way })
     }
 
@@ -58,7 +58,7 @@ impl Plan {
         self.from.as_ref().is_none_or(|from| from.digest != self.offered.release.digest)
     }
 
-    fn value(&self, node: &Node<'_>, locally: &Locally<'_>) -> Value {
+    fn value(&self, node: &Node<'_>) -> Value {
         let settings = node.settings;
         let ranges: Vec<_> = self
             .staging
@@ -76,13 +76,13 @@ impl Plan {
             "units": settings.service.units, "action": action(settings),
             "data": copies.iter().map(|copy| copy.path.display().to_string()).collect::<Vec<_>>(),
             "data_copies": copies.iter().map(|copy| json!({"path": copy.path, "how": copy.how})).collect::<Vec<_>>(),
-            "rehearsal": rehearsal_value(node, locally, &self.offered.release.version),
+            "rehearsal": rehearsal_value(node, &self.offered.release.version),
             "blocked": as_json(&self.in_the_way),
         })
     }
 
     /// For people, one line for each thing that it takes.
-    fn lines(&self, context: &Context, node: &Node<'_>, locally: &Locally<'_>) -> Vec<String> {
+    fn lines(&self, context: &Context, node: &Node<'_>) -> Vec<String> {
         let settings = node.settings;
         let mut lines = vec![format!("  fetch    {}", self.fetch())];
         if context.global.verbose > 0 {
@@ -98,7 +98,7 @@ impl Plan {
         });
         lines.push(format!("  service  {}", service_line(settings)));
         lines.extend(data_lines(settings));
-        lines.extend(rehearsal_line(node, locally, &self.offered.release.version));
+        lines.extend(rehearsal_line(node, &self.offered.release.version));
         match settings.fleet.mode {
             Mode::Independent => {}
             Mode::Rolling | Mode::Synchronous | Mode::Cells => {
@@ -124,14 +124,14 @@ impl Plan {
 }
 
 /// Whether the release would be rehearsed, and what stands against it, if anything does.
-fn rehearsal_value(node: &Node<'_>, locally: &Locally<'_>, version: &Version) -> Value {
+fn rehearsal_value(node: &Node<'_>, version: &Version) -> Value {
     let network = node.settings.rehearsal.network;
-    let against = possible(locally, node.settings, version).err().map(|error| error.to_string());
+    let against = can_rehearse(node, version).err().map(|error| error.to_string());
     json!({"network": network, "impossible": against})
 }
 
-fn rehearsal_line(node: &Node<'_>, locally: &Locally<'_>, version: &Version) -> Option<String> {
-    let text = match (node.settings.rehearsal.network, possible(locally, node.settings, version)) {
+fn rehearsal_line(node: &Node<'_>, version: &Version) -> Option<String> {
+    let text = match (node.settings.rehearsal.network, can_rehearse(node, version)) {
         (rehearsal::Network::Off, _) => return None,
         (_, Err(error)) => format!("impossible: {error}"),
         (rehearsal::Network::Private, Ok(())) => "first, in a network of its own".to_owned(),
@@ -176,9 +176,8 @@ fn is_banned(node: &Node<'_>, digest: Digest) -> Result<Option<crate::types::sta
     Ok(state.bad.into_iter().find(|bad| bad.release.digest == digest))
 }
 
-/// `check`
 pub fn check(context: &Context) -> Result<u8, Error> {
-    context.with_node("check", |node, locally| {
+    context.with_node("check", |node| {
         // To look is not to accept: nothing is remembered.
         let node = &Node { is_dry: true, ..node.with_settings(node.settings) };
         let (offered, candidate) = node.look(None)?;
@@ -188,7 +187,7 @@ pub fn check(context: &Context) -> Result<u8, Error> {
         let is_current = active.as_ref().is_some_and(|active| active.digest == release.digest);
         let plan = Plan::of(node, offered, (!is_current).then_some((&candidate, false)), false)?;
         let banned = is_banned(node, release.digest)?;
-        let mut value = plan.value(node, locally);
+        let mut value = plan.value(node);
         value["newer"] = json!(plan.is_newer());
         value["active"] = json!(plan.from.as_ref().map(|from| &from.version));
         value["banned"] = json!(banned.is_some());
@@ -198,7 +197,7 @@ pub fn check(context: &Context) -> Result<u8, Error> {
                 "release {version} is offered, and banned here; `cutover mark-good {version}` lifts that"
             ),
             (None, true) => {
-                let lines = plan.lines(context, node, locally).join("\n");
+                let lines = plan.lines(context, node).join("\n");
                 format!("release {version} may be installed with `cutover update`\n{lines}")
             }
         };
@@ -208,29 +207,25 @@ pub fn check(context: &Context) -> Result<u8, Error> {
 }
 
 /// `update --dry-run`: the ends of `update`, without its deeds.
-pub fn dry_run(
-    context: &Context,
-    node: &Node<'_>,
-    locally: &Locally<'_>,
-    args: &UpdateArgs,
-) -> Result<u8, Error> {
+pub fn dry_run(context: &Context, node: &Node<'_>, args: &UpdateArgs) -> Result<u8, Error> {
     if let Some(needs) = node.store.trusted_state()?.needs_person {
         return Err(node::Error::NeedsPerson(needs).into());
     }
     let under_way = node.under_way()?;
     let is_named = args.what.is_some();
-    let (offered, candidate) = match args.what.as_deref().map(|what| named(what, &args.file)).transpose()? {
-        Some(Named::File(path)) => {
-            let candidate =
-                node.candidate_of_file(&path, args.file.version.as_ref(), args.file.allow_unsigned)?;
-            (Offered::candidate(&candidate), Some((candidate, true)))
-        }
-        Some(Named::Version(version)) => match node.store.release(&version) {
-            Ok(sealed) => (Offered::staged(&sealed), None),
-            Err(_) => node.look(Some(&version)).map(|(offered, it)| (offered, Some((it, false))))?,
-        },
-        None => node.look(None).map(|(offered, it)| (offered, Some((it, false))))?,
-    };
+    let (offered, candidate) =
+        match args.what.as_deref().map(|what| parse_named(what, &args.file)).transpose()? {
+            Some(Named::File(path)) => {
+                let candidate =
+                    node.candidate_of_file(&path, args.file.version.as_ref(), args.file.allow_unsigned)?;
+                (Offered::candidate(&candidate), Some((candidate, true)))
+            }
+            Some(Named::Version(version)) => match node.store.release(&version) {
+                Ok(sealed) => (Offered::staged(&sealed), None),
+                Err(_) => node.look(Some(&version)).map(|(offered, it)| (offered, Some((it, false))))?,
+            },
+            None => node.look(None).map(|(offered, it)| (offered, Some((it, false))))?,
+        };
     let version = offered.release.version.clone();
     let active = node.active_release(&node.store.trusted_state()?)?;
     if active.is_some_and(|active| active == offered.release) {
@@ -246,7 +241,7 @@ pub fn dry_run(
     }
     let candidate = candidate.as_ref().map(|(candidate, is_file)| (candidate, *is_file));
     let plan = Plan::of(node, offered, candidate, args.now || is_named)?;
-    let mut value = plan.value(node, locally);
+    let mut value = plan.value(node);
     value["resumes"] = json!(under_way.as_ref().map(|record| &record.to.version));
     let mut lines = Vec::new();
     if let Some(record) = &under_way {
@@ -256,7 +251,7 @@ pub fn dry_run(
     let from =
         plan.from.as_ref().map_or_else(|| "nothing".to_owned(), |from| format!("release {}", from.version));
     lines.push(format!("would switch from {from} to release {version}"));
-    lines.extend(plan.lines(context, node, locally));
+    lines.extend(plan.lines(context, node));
     context.output.result(&value, &lines.join("\n"));
     Ok(if plan.in_the_way.is_empty() { 0 } else { code::NOT_NOW })
 }

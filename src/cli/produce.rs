@@ -14,7 +14,6 @@ use crate::release::source::local;
 use crate::sys::disk::Disk;
 use crate::types::{Digest, Size, escaped};
 
-/// `pack`
 pub fn pack(global: &Global, args: &PackArgs, disk: &Disk) -> Result<u8, Error> {
     let output = Output::new(global);
     let usage = |what: &str, hint: &str| Error::Usage { what: what.to_owned(), hint: Some(hint.to_owned()) };

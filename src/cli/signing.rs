@@ -30,7 +30,6 @@ fn usage(what: impl Into<String>, hint: &str) -> Error {
     Error::Usage { what: what.into(), hint: Some(hint.to_owned()) }
 }
 
-/// `keygen`
 pub fn keygen(global: &Global, args: &KeygenArgs, disk: &Disk) -> Result<u8, Error> {
     let mut public_file = args.file.as_os_str().to_owned();
     public_file.push(".pub");
@@ -62,7 +61,6 @@ pub fn keygen(global: &Global, args: &KeygenArgs, disk: &Disk) -> Result<u8, Err
     Ok(0)
 }
 
-/// `sign`
 pub fn sign(global: &Global, args: &SignArgs, disk: &Disk) -> Result<u8, Error> {
     let mut written = Vec::new();
     for file in &args.files {
@@ -86,7 +84,6 @@ fn namespace(file: &Path, role: Option<Role>) -> Result<Namespace, Error> {
     })
 }
 
-/// `verify-signature`
 pub fn verify_signature(global: &Global, args: &VerifySignatureArgs) -> Result<u8, Error> {
     let namespace = namespace(&args.file, args.role)?;
     let keyring = Keyring::load(&args.keys, &args.revoked).map_err(upstream::Error::Trust)?;
@@ -110,7 +107,6 @@ pub fn verify_signature(global: &Global, args: &VerifySignatureArgs) -> Result<u
     Ok(0)
 }
 
-/// `publish`
 pub fn publish(global: &Global, args: &PublishArgs, disk: &Disk) -> Result<u8, Error> {
     let now = Timestamp::now();
     let (directory, version) = place(args)?;
@@ -278,7 +274,6 @@ fn place(args: &PublishArgs) -> Result<(PathBuf, Option<crate::types::Version>),
     Ok((directory.unwrap_or(Path::new(".")).to_owned(), Some(version)))
 }
 
-/// `trust`
 pub fn trust(context: &Context, command: &TrustCommand) -> Result<u8, Error> {
     match command {
         TrustCommand::Show => show(context),
@@ -287,7 +282,7 @@ pub fn trust(context: &Context, command: &TrustCommand) -> Result<u8, Error> {
 }
 
 fn show(context: &Context) -> Result<u8, Error> {
-    context.with_node("trust", |node, _| {
+    context.with_node("trust", |node| {
         let keyring = node.keyring()?;
         let now = node.clock.wall();
         let standing = |key: &TrustedKey| match (keyring.is_revoked(key), key.is_valid_at(now)) {
@@ -335,7 +330,7 @@ fn show(context: &Context) -> Result<u8, Error> {
 }
 
 fn forget(context: &Context, name: &str) -> Result<u8, Error> {
-    context.with_node("trust", |node, _| {
+    context.with_node("trust", |node| {
         node.store.prepare()?;
         let mut memory = node.store.memory()?;
         let forgotten = judge::forget(&mut memory.channels, name);

@@ -8,21 +8,20 @@ use serde_json::json;
 use super::context::Context;
 use super::failure::{Error, code};
 use super::output::table;
-use super::update::no_such;
+use super::update::no_such_release;
 use crate::cli::output::progress;
 use crate::cli::words::args::{AdoptArgs, DiffArgs, ListArgs, PruneArgs, VerifyArgs};
 use crate::health;
 use crate::lifecycle::node::Node;
-use crate::lifecycle::node::adopting::{self, Origin};
+use crate::lifecycle::node::adopt::{self, Origin};
 use crate::lifecycle::node::touched::in_words;
 use crate::release::scan;
 use crate::store::{Kept, Sealed};
 use crate::types::entry::{Entry, Kind};
 use crate::types::{Size, Version, escaped, escaped_path};
 
-/// `list`
 pub fn list(context: &Context, args: &ListArgs) -> Result<u8, Error> {
-    context.with_node("list", |node, _| {
+    context.with_node("list", |node| {
         let state = node.store.trusted_state().unwrap_or_default();
         let active = node.store.active().ok().flatten();
         let in_use = health::in_use(&node.store.layout.releases());
@@ -91,9 +90,8 @@ pub fn list(context: &Context, args: &ListArgs) -> Result<u8, Error> {
     })
 }
 
-/// `verify`
 pub fn verify(context: &Context, args: &VerifyArgs) -> Result<u8, Error> {
-    context.with_node("verify", |node, _| {
+    context.with_node("verify", |node| {
         let version = match &args.version {
             Some(version) => version.clone(),
             None => node
@@ -102,7 +100,7 @@ pub fn verify(context: &Context, args: &VerifyArgs) -> Result<u8, Error> {
                 .ok_or_else(|| Error::NoSuchRelease { what: "current".into(), nearest: None })?,
         };
         if node.store.tree(&version).is_err() {
-            return Err(no_such(node, version.as_str()));
+            return Err(no_such_release(node, version.as_str()));
         }
         let sealed = node.store.release(&version)?;
         let is_whole = node.verify(&sealed, progress::shown(&context.global).as_ref())?;
@@ -170,12 +168,11 @@ fn repair(context: &Context, node: &Node<'_>, args: &VerifyArgs, sealed: &Sealed
     Ok(users.unwrap_or_default().into_iter().filter(is_there).collect())
 }
 
-/// `diff`
 pub fn diff(context: &Context, args: &DiffArgs) -> Result<u8, Error> {
-    context.with_node("diff", |node, _| {
+    context.with_node("diff", |node| {
         // Fifos and devices, which no release has, are no entries.
         let read = |version: &Version| -> Result<BTreeMap<Vec<u8>, Option<Entry>>, Error> {
-            let tree = node.store.tree(version).map_err(|_| no_such(node, version.as_str()))?;
+            let tree = node.store.tree(version).map_err(|_| no_such_release(node, version.as_str()))?;
             let mut entries = BTreeMap::new();
             let mut walk = scan::walk(&tree)?;
             for entry in walk.by_ref() {
@@ -226,12 +223,11 @@ fn size_of(entry: &Option<Entry>) -> Option<u64> {
     }
 }
 
-/// `prune`
 pub fn prune(context: &Context, args: &PruneArgs) -> Result<u8, Error> {
-    context.with_node("prune", |node, locally| {
+    context.with_node("prune", |node| {
         let locks = if args.dry_run { None } else { Some((node.lock_staging()?, node.lock()?)) };
         if locks.is_some() && node.has_rehearsal_left() {
-            super::rehearse::sweep(node, locally)?;
+            super::rehearse::sweep_rehearsal(node)?;
         }
         let pruned = node.prune(args.dry_run)?;
         let would = if args.dry_run { "would remove" } else { "removed" };
@@ -261,15 +257,14 @@ pub fn prune(context: &Context, args: &PruneArgs) -> Result<u8, Error> {
     })
 }
 
-/// `adopt`
 pub fn adopt(context: &Context, args: &AdoptArgs) -> Result<u8, Error> {
-    context.with_node("adopt", |node, _| {
+    context.with_node("adopt", |node| {
         let _staging = node.lock_staging()?;
         let _lock = node.lock()?;
         node.ensure_at_rest()?;
         let Some(path) = &args.path else { return undo_adoption(context, node) };
         let progress = progress::shown(&context.global);
-        let (sealed, adopted) = adopting::adopt(node, path, args.version.as_ref(), progress.as_ref())?;
+        let (sealed, adopted) = adopt::adopt(node, path, args.version.as_ref(), progress.as_ref())?;
         let version = &sealed.release.version;
         let tree = escaped_path(&node.store.layout.tree(version));
         let mut lines = Vec::new();
@@ -299,7 +294,7 @@ pub fn adopt(context: &Context, args: &AdoptArgs) -> Result<u8, Error> {
 }
 
 fn undo_adoption(context: &Context, node: &Node<'_>) -> Result<u8, Error> {
-    let adopted = adopting::undo(node)?;
+    let adopted = adopt::undo(node)?;
     let text = match &adopted.origin {
         Origin::Moved(to) => format!("`{}` is back where it was", escaped_path(to)),
         Origin::Copied(from) => format!("the copy is removed; `{}` is as it was", escaped_path(from)),

@@ -8,10 +8,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::context::{Context, Locally};
+use super::context::Context;
 use super::failure::{Error, code};
 use super::plan::{as_json, dry_run};
-use super::rehearse::{ensure_possible, sweep};
+use super::rehearse::{ensure_rehearsable, sweep_rehearsal};
 use super::stop::{self, EndAtOnce};
 use crate::cli::output::progress;
 use crate::cli::words::args::{FileArgs, StageArgs, SwitchArgs, TrialArgs, UpdateArgs};
@@ -36,10 +36,9 @@ pub(super) fn nothing_newer(version: &Version) -> String {
     format!("release {version} is active; there is nothing newer")
 }
 
-/// `stage`
 pub fn stage(context: &Context, args: &StageArgs) -> Result<u8, Error> {
-    context.with_node("stage", |node, locally| {
-        let staged = bring(context, node, locally, args.what.as_deref(), &args.file)?;
+    context.with_node("stage", |node| {
+        let staged = stage_wanted(context, node, args.what.as_deref(), &args.file)?;
         let version = &staged.sealed.release.version;
         let text = if staged.was_here {
             format!("release {version} is staged already; `cutover switch {version}` switches to it")
@@ -57,15 +56,14 @@ pub fn stage(context: &Context, args: &StageArgs) -> Result<u8, Error> {
 }
 
 /// Stages what is named: a file, a version, or the channel's release.
-pub(super) fn bring(
+pub(super) fn stage_wanted(
     context: &Context,
     node: &Node<'_>,
-    locally: &Locally<'_>,
     what: Option<&str>,
     file: &FileArgs,
 ) -> Result<Staged, Error> {
     let _lock = node.lock_staging()?;
-    let named = what.map(|what| named(what, file)).transpose()?;
+    let named = what.map(|what| parse_named(what, file)).transpose()?;
     let (candidate, is_named) = match named {
         Some(Named::File(path)) => {
             (node.candidate_of_file(&path, file.version.as_ref(), file.allow_unsigned)?, true)
@@ -74,15 +72,15 @@ pub(super) fn bring(
             Ok(sealed) => return Ok(Staged { sealed, was_here: true }),
             Err(_) => (node.look(Some(&version))?.1, false),
         },
-        None => (looked(context, node.look(None))?.1, false),
+        None => (note_answer(context, node.look(None))?.1, false),
     };
     let record = node.staging_record(&candidate.release);
-    hooks(node, locally, Moment::PreStage, &record)?;
+    run_hooks(node, Moment::PreStage, &record)?;
     let ends_at_once = end_at_once(context);
     let staged = node.stage(&candidate, is_named, progress::shown(&context.global).as_ref())?;
     drop(ends_at_once);
     if !staged.was_here {
-        hooks(node, locally, Moment::PostStage, &record)?;
+        run_hooks(node, Moment::PostStage, &record)?;
     }
     Ok(staged)
 }
@@ -100,8 +98,8 @@ fn end_at_once(context: &Context) -> EndAtOnce {
 }
 
 /// Runs the hooks around staging.
-fn hooks(node: &Node<'_>, locally: &Locally<'_>, moment: Moment, record: &Record) -> Result<(), Error> {
-    let done = locally.application(node.settings, |application| application.hooks(moment, record));
+fn run_hooks(node: &Node<'_>, moment: Moment, record: &Record) -> Result<(), Error> {
+    let done = node.application().hooks(moment, record);
     done.map_err(|reason| {
         if reason.kind == Cause::NotNow { Error::NotNow(reason.text) } else { Error::Hook(reason.text) }
     })
@@ -115,7 +113,7 @@ pub(super) enum Named {
 }
 
 /// A word with a slash, or that names a file, is a file; else it must be a version.
-pub(super) fn named(what: &str, file: &FileArgs) -> Result<Named, Error> {
+pub(super) fn parse_named(what: &str, file: &FileArgs) -> Result<Named, Error> {
     let is_archive = local::stem(Path::new(what)).is_some();
     if what.contains('/') || is_archive || Path::new(what).is_file() {
         return Ok(Named::File(what.into()));
@@ -134,7 +132,7 @@ pub(super) fn named(what: &str, file: &FileArgs) -> Result<Named, Error> {
 }
 
 /// What keeps this node from switching to the offer.
-pub(super) fn blocked(
+pub(super) fn judge_policies(
     node: &Node<'_>,
     offered: &Offered,
     is_urgent: bool,
@@ -144,7 +142,7 @@ pub(super) fn blocked(
 }
 
 /// The settings with what the command line says of the trial.
-fn with_trial(settings: &Settings, trial: &TrialArgs, now: bool) -> Settings {
+fn settings_for_trial(settings: &Settings, trial: &TrialArgs, now: bool) -> Settings {
     let mut settings = settings.clone();
     if let Some(Span(length)) = trial.trial {
         let health = &mut settings.health;
@@ -162,18 +160,19 @@ fn with_trial(settings: &Settings, trial: &TrialArgs, now: bool) -> Settings {
     settings
 }
 
-pub(super) fn wish(context: &Context, trial: &TrialArgs, even_if_bad: bool, may_wait: bool) -> Wish {
+pub(super) fn make_wish(context: &Context, trial: &TrialArgs, even_if_bad: bool, may_wait: bool) -> Wish {
     let confirm = trial.confirm || context.settings().policy.confirm;
     Wish { confirm, no_rollback: trial.no_rollback, even_if_bad, may_wait, rollout: None, policies: None }
 }
 
-/// `switch`
 pub fn switch(context: &Context, args: &SwitchArgs) -> Result<u8, Error> {
-    let settings = with_trial(context.settings(), &args.trial, args.now);
-    context.with_node("switch", |node, locally| {
+    let settings = settings_for_trial(context.settings(), &args.trial, args.now);
+    context.with_node("switch", |node| {
         let node = &node.with_settings(&settings);
         let sealed = match node.store.release(&args.version) {
-            Err(crate::store::Error::NoSuchTree(version)) => return Err(no_such(node, version.as_str())),
+            Err(crate::store::Error::NoSuchTree(version)) => {
+                return Err(no_such_release(node, version.as_str()));
+            }
             sealed => sealed?,
         };
         if let Some(at) = &args.at {
@@ -185,15 +184,15 @@ pub fn switch(context: &Context, args: &SwitchArgs) -> Result<u8, Error> {
         }
         let lock = node.lock()?;
         ensure_switchable(node)?;
-        ensure_possible(locally, &settings, &sealed.release.version)?;
+        ensure_rehearsable(node, &sealed.release.version)?;
         super::going_back::warn_of_changes_in(context, node, &args.version);
-        let ended = node.switch(lock, &sealed, &wish(context, &args.trial, args.now, true), locally);
+        let ended = node.switch(lock, &sealed, &make_wish(context, &args.trial, args.now, true));
         conclude(context, node, ended)
     })
 }
 
 /// A version that is not here, with the nearest that is.
-pub fn no_such(node: &Node<'_>, what: &str) -> Error {
+pub fn no_such_release(node: &Node<'_>, what: &str) -> Error {
     let here = node.store.releases().unwrap_or_default();
     let nearest = crate::config::nearest(what, here.iter().map(Version::as_str));
     Error::NoSuchRelease { what: what.to_owned(), nearest }
@@ -207,7 +206,6 @@ pub(super) fn ensure_switchable(node: &Node<'_>) -> Result<(), Error> {
 /// How often somebody who waits for another cutover looks whether it has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// `update`
 pub fn update(context: &Context, args: &UpdateArgs) -> Result<u8, Error> {
     let until = args.wait.map(|Span(patience)| SystemClock.boot() + patience);
     let mut is_told = false;
@@ -226,7 +224,7 @@ pub fn update(context: &Context, args: &UpdateArgs) -> Result<u8, Error> {
                 let is_asked = args.what.is_none() && !args.dry_run;
                 if is_asked && super::refused::note(context, &done) {
                     // For monitoring. What cannot be told is told by the run itself.
-                    let _ = context.with_node("update", |node, _| {
+                    let _ = context.with_node("update", |node| {
                         node.narrator.ended();
                         Ok(())
                     });
@@ -243,22 +241,22 @@ fn is_busy(error: &Error) -> bool {
 }
 
 fn update_once(context: &Context, args: &UpdateArgs) -> Result<u8, Error> {
-    let settings = with_trial(context.settings(), &args.trial, args.now);
-    context.with_node("update", |node, locally| {
+    let settings = settings_for_trial(context.settings(), &args.trial, args.now);
+    context.with_node("update", |node| {
         let node = &Node { is_dry: args.dry_run, ..node.with_settings(&settings) };
         if args.dry_run {
-            return dry_run(context, node, locally, args);
+            return dry_run(context, node, args);
         }
-        if let Some(code) = resume(context, node, locally)? {
+        if let Some(code) = finish_interrupted(context, node)? {
             return Ok(code);
         }
         if args.what.is_none() && node.settings.fleet.mode != Mode::Independent {
-            return super::fleet::update(context, node, locally, args);
+            return super::fleet::update(context, node, args);
         }
         if args.what.is_none() && super::fleet::has_joined(node.store) {
             context.output.say(super::fleet::ALONE);
         }
-        let idle = if args.what.is_none() { looked(context, node.idle())? } else { None };
+        let idle = if args.what.is_none() { note_answer(context, node.idle())? } else { None };
         match idle {
             Some(Idle::Current(version)) => {
                 if node.settings.metrics.textfile.is_some() {
@@ -274,12 +272,12 @@ fn update_once(context: &Context, args: &UpdateArgs) -> Result<u8, Error> {
             }
             None => {}
         }
-        forward(context, node, locally, args)
+        stage_and_switch(context, node, args)
     })
 }
 
 /// Notes that the source has answered, if it has.
-fn looked<T>(context: &Context, answer: Result<T, upstream::Error>) -> Result<T, upstream::Error> {
+fn note_answer<T>(context: &Context, answer: Result<T, upstream::Error>) -> Result<T, upstream::Error> {
     if answer.is_ok() {
         crate::cli::output::narrator::note_look(&context.app);
     }
@@ -287,18 +285,18 @@ fn looked<T>(context: &Context, answer: Result<T, upstream::Error>) -> Result<T,
 }
 
 /// Finishes what an interrupted run has left. Says its exit code when nothing more is to be done now.
-fn resume(context: &Context, node: &Node<'_>, locally: &Locally<'_>) -> Result<Option<u8>, Error> {
+fn finish_interrupted(context: &Context, node: &Node<'_>) -> Result<Option<u8>, Error> {
     if let Some(needs) = node.store.trusted_state()?.needs_person {
         return Err(node::Error::NeedsPerson(needs).into());
     }
     if node.store.journal()? == Kept::Missing {
         if node.has_rehearsal_left() {
-            sweep(node, locally)?;
+            sweep_rehearsal(node)?;
         }
         return Ok(None);
     }
     let lock = node.lock()?;
-    match node.recover(lock, locally)? {
+    match node.recover(lock)? {
         None => Ok(None),
         Some(Ended::Finished(record)) if end_of(&record).is_some_and(|end| end.leaves_more_to_do()) => {
             Ok(None)
@@ -307,13 +305,8 @@ fn resume(context: &Context, node: &Node<'_>, locally: &Locally<'_>) -> Result<O
     }
 }
 
-fn forward(
-    context: &Context,
-    node: &Node<'_>,
-    locally: &Locally<'_>,
-    args: &UpdateArgs,
-) -> Result<u8, Error> {
-    let staged = bring(context, node, locally, args.what.as_deref(), &args.file)?;
+fn stage_and_switch(context: &Context, node: &Node<'_>, args: &UpdateArgs) -> Result<u8, Error> {
+    let staged = stage_wanted(context, node, args.what.as_deref(), &args.file)?;
     let version = staged.sealed.release.version.clone();
     let state = node.store.trusted_state()?;
     if node.active_release(&state)?.is_some_and(|active| active == staged.sealed.release) {
@@ -345,13 +338,13 @@ fn forward(
     }
     let lock = node.lock()?;
     ensure_switchable(node)?;
-    ensure_possible(locally, node.settings, &version)?;
-    let mut wish = wish(context, &args.trial, false, !args.no_wait);
+    ensure_rehearsable(node, &version)?;
+    let mut wish = make_wish(context, &args.trial, false, !args.no_wait);
     wish.policies = Some(policies);
-    let ended = node.switch(lock, &staged.sealed, &wish, locally);
+    let ended = node.switch(lock, &staged.sealed, &wish);
     let code = conclude(context, node, ended)?;
     if code == 0 {
-        tidy(context, node);
+        prune_after_commit(context, node);
     }
     Ok(code)
 }
@@ -370,7 +363,7 @@ pub(super) fn not_now(
 }
 
 /// After a commit, old releases go. What cannot go is told, and changes nothing of the outcome.
-pub(super) fn tidy(context: &Context, node: &Node<'_>) {
+pub(super) fn prune_after_commit(context: &Context, node: &Node<'_>) {
     let Ok(_staging) = node.lock_staging() else { return };
     let Ok(_lock) = node.lock() else { return };
     match node.prune(false) {

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::context::{Context, Locally};
+use super::context::Context;
 use super::failure::{Error, code};
 use crate::lifecycle::node::{self, Node};
 use crate::lifecycle::update::deadline;
 use crate::store::Kept;
 use crate::sys::lock::{self, Holder, Lock};
 use crate::sys::{orphans, process};
-use crate::types::record::{Deadline, Phase, Record, Stands};
+use crate::types::record::Stands;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long it stays: less than its unit may take to start.
@@ -33,20 +33,19 @@ const TAKES_UP: Duration = Duration::from_secs(30);
 /// How long the kernel may take to let go of a killed process's lock.
 const LET_GO: Duration = Duration::from_secs(5);
 
-/// `recover --watch`
-pub fn watch(context: &Context, node: &Node<'_>, locally: &Locally<'_>) -> Result<u8, Error> {
+pub fn watch(context: &Context, node: &Node<'_>) -> Result<u8, Error> {
     let began = Instant::now();
     let mut pause = LOOK_EVERY;
     while began.elapsed() < STAYS {
         if node.store.journal()? == Kept::Missing && !node.has_rehearsal_left() {
-            take_down(node, locally);
+            take_down(node);
             return Ok(0);
         }
         match worker(node) {
             Some(holder) if is_hung(node) => drop(end_hung(node, holder)?),
             Some(_) => std::thread::sleep(LOOK_EVERY),
             None if node.store.journal()? == Kept::Missing => {
-                super::rehearse::sweep(node, locally)?;
+                super::rehearse::sweep_rehearsal(node)?;
             }
             None => {
                 if recover(context)? == Some(code::NEEDS_PERSON) {
@@ -63,10 +62,10 @@ pub fn watch(context: &Context, node: &Node<'_>, locally: &Locally<'_>) -> Resul
 }
 
 /// Stops the timer of an update that ended, and whose cutover died before it had done so itself. Whoever is at work does.
-fn take_down(node: &Node<'_>, locally: &Locally<'_>) {
+fn take_down(node: &Node<'_>) {
     let Ok(_locks) = node.lock_update().and_then(|update| Ok((update, node.lock()?))) else { return };
     if matches!(node.store.journal(), Ok(Kept::Missing)) {
-        locally.application(node.settings, |application| application.disarm());
+        node.application().disarm();
     }
 }
 
@@ -83,8 +82,7 @@ fn recover(context: &Context) -> Result<Option<u8>, Error> {
             return Ok(status.code().and_then(|code| u8::try_from(code).ok()));
         }
         std::thread::sleep(LOOK_EVERY / 10);
-        let is_late =
-            began.elapsed() > TAKES_UP && context.with_node("recover", |node, _| Ok(is_hung(node)))?;
+        let is_late = began.elapsed() > TAKES_UP && context.with_node("recover", |node| Ok(is_hung(node)))?;
         if is_late {
             tracing::warn!("the recovery (pid {}) is past its deadline and is killed", child.id());
             kill(child.id());
@@ -144,31 +142,17 @@ fn kill(pid: u32) {
 /// Whether whoever carries out the update is past the deadline of its phase.
 fn is_hung(node: &Node<'_>) -> bool {
     let Ok(Kept::Whole(record)) = node.store.journal() else { return false };
-    deadline_of(record).is_some_and(|deadline| {
+    record.deadline.as_ref().or(record.phase.trial_until()).is_some_and(|deadline| {
         let clock = node.clock;
         let boot = clock.boot().saturating_sub(HUNG_AFTER);
         let is_of_this_boot = deadline.boot_id == clock.boot_id();
         let left = if is_of_this_boot {
             deadline.remaining(&clock.boot_id(), boot, clock.wall())
         } else {
-            deadline::remaining(clock, &deadline)
+            deadline::remaining(clock, deadline)
         };
         left.is_zero()
     })
-}
-
-fn deadline_of(record: Record) -> Option<Deadline> {
-    let until = match record.phase {
-        Phase::Trial { until } => Some(until),
-        Phase::Staged
-        | Phase::Warming
-        | Phase::Switching
-        | Phase::RollingBack { .. }
-        | Phase::Committed
-        | Phase::RolledBack { .. }
-        | Phase::Cancelled { .. } => None,
-    };
-    record.deadline.or(until)
 }
 
 /// Whether the process is one of this program: the number may belong to another by now.

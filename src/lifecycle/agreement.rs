@@ -10,7 +10,7 @@
 //! ```
 //! What always holds:
 //! - The answers to an own failure are answers: in `Trial` the driver passes every wish to go back (a sick check, a
-//!   passed deadline, too many resumes) through [`Agreement::outcome`] as [`Own::Failed`] and does what it says. After its
+//!   passed deadline, too many resumes) through [`Agreement::outcome`] as [`OwnChecks::Failed`] and does what it says. After its
 //!   promise to a fleet a node stays on the new release until it has read the outcome.
 //! - An operator's hand asks nobody: `cutover rollback` records `RollingBack` and tells by [`Agreement::moved`] only.
 //! - No call takes longer than the time limit of one access to storage, and none needs storage to let a node go back.
@@ -93,7 +93,7 @@ impl Wait {
 
 /// How the trial goes on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Own {
+pub enum OwnChecks {
     /// The checks have not yet passed for as long as they must.
     Watching,
     /// They have, and still do.
@@ -132,7 +132,7 @@ pub trait Agreement {
     fn may_start(&mut self, record: &Record) -> Result<Start, Error>;
 
     /// How does the trial end? Asked after every round of checks, in `Trial` only.
-    fn outcome(&mut self, record: &Record, own: &Own) -> Result<Verdict, Error>;
+    fn outcome(&mut self, record: &Record, own: &OwnChecks) -> Result<Verdict, Error>;
 
     /// A node boots in the middle: is it known, or can storage say at once, that all go back? Then the new release is
     /// not started once more. Never waits for storage longer than a boot may.
@@ -166,11 +166,11 @@ impl Agreement for Alone {
         Ok(Start::Now)
     }
 
-    fn outcome(&mut self, _: &Record, own: &Own) -> Result<Verdict, Error> {
+    fn outcome(&mut self, _: &Record, own: &OwnChecks) -> Result<Verdict, Error> {
         Ok(match own {
-            Own::Watching => Verdict::Watch(Wait::new(WATCH, "the checks")),
-            Own::Healthy => Verdict::Keep,
-            Own::Failed(reason) => Verdict::RollBack { reason: reason.clone(), at: None },
+            OwnChecks::Watching => Verdict::Watch(Wait::new(WATCH, "the checks")),
+            OwnChecks::Healthy => Verdict::Keep,
+            OwnChecks::Failed(reason) => Verdict::RollBack { reason: reason.clone(), at: None },
         })
     }
 

@@ -4,7 +4,7 @@
 use std::fs;
 
 use cutover::cli::output::Output;
-use cutover::cli::status::screen;
+use cutover::cli::output::screen::screen;
 use cutover::lifecycle::report::status::status;
 use cutover::lifecycle::report::view::{Doing, Status, TrialView, UnitView};
 use cutover::lifecycle::settings::{Data, Settings};

@@ -33,7 +33,6 @@ struct Exported {
     text: String,
 }
 
-/// `fleet export`
 pub fn export(context: &Context, args: &RolloutArgs) -> Result<u8, Error> {
     let name = settings(context)?.name.clone();
     let kept = remembered(context);
@@ -69,7 +68,6 @@ pub fn export(context: &Context, args: &RolloutArgs) -> Result<u8, Error> {
     })
 }
 
-/// `fleet import`
 pub fn import(context: &Context, args: &ImportArgs) -> Result<u8, Error> {
     settings(context)?;
     let missing = || Error::Usage { what: format!("there is no file `{}`", args.file.display()), hint: None };
@@ -78,7 +76,7 @@ pub fn import(context: &Context, args: &ImportArgs) -> Result<u8, Error> {
     let exported: Result<Vec<Exported>, _> = text.lines().map(serde_json::from_str).collect();
     let exported =
         exported.map_err(|error| Error::Fleet(format!("`{}` is damaged: {error}", args.file.display())))?;
-    context.with_node("fleet import", |node, _| {
+    context.with_node("fleet import", |node| {
         let lock = match node.lock_update() {
             Ok(lock) => Some(lock),
             // It waits for this very outcome, most likely.
@@ -133,7 +131,6 @@ pub fn import(context: &Context, args: &ImportArgs) -> Result<u8, Error> {
     })
 }
 
-/// `fleet gc`
 pub fn gc(context: &Context, args: &GcArgs) -> Result<u8, Error> {
     let name = settings(context)?.name.clone();
     if !args.dry_run {
@@ -166,7 +163,6 @@ pub fn gc(context: &Context, args: &GcArgs) -> Result<u8, Error> {
     })
 }
 
-/// `fleet repair`
 pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8, Error> {
     let store = context.store()?;
     let Some(mut kept) = kept(&store)? else {

@@ -18,7 +18,6 @@ const RACERS: usize = 4;
 /// How often each pair of nodes measures how long a new name stays hidden.
 const VIEWS: usize = 3;
 
-/// `fleet check`
 pub fn check(context: &Context, args: &CheckArgs) -> Result<u8, Error> {
     let settings = settings(context)?;
     let node = node_name(context)?;

@@ -45,7 +45,6 @@ use crate::types::{Digest, ReleaseId, Span, Version};
 
 pub use update::update;
 
-/// Every command of `fleet`.
 pub fn run(context: &Context, command: &FleetCommand) -> Result<u8, Error> {
     match command {
         FleetCommand::Init => people::init(context),
@@ -321,7 +320,7 @@ fn with_operator<T>(
         board: &mut board,
         trust: Trust { keys: &keys, allow_unsigned: settings.allow_unsigned },
         signer: key_file.as_ref().map(|file| file as &dyn Signer),
-        by: super::context::who(),
+        by: super::context::name_of_caller(),
     };
     work(&mut operator)
 }

@@ -20,7 +20,6 @@ use crate::lifecycle::fleet::{KeyFile, Member, Newcomer, join as join_fleet, new
 use crate::sys::clock::SystemClock;
 use crate::types::chain;
 
-/// `fleet init`
 pub fn init(context: &Context) -> Result<u8, Error> {
     let name = settings(context)?.name.clone();
     let made = with_operator(context, |operator| Ok(operator.init(&name, &new_id())?))?;
@@ -38,7 +37,6 @@ pub fn node_name(context: &Context) -> Result<NodeName, Error> {
         .map_err(|error| Error::Usage { what: format!("{error}"), hint: Some("set `fleet.node`".into()) })
 }
 
-/// `fleet join`
 pub fn join(context: &Context) -> Result<u8, Error> {
     let settings = settings(context)?;
     let node = node_name(context)?;
@@ -87,7 +85,6 @@ fn put_in_cells(entries: &mut [Listed], cells: &[(NodeName, CellName)]) -> Resul
     Ok(())
 }
 
-/// `fleet members`
 pub fn members(context: &Context, args: &MembersArgs) -> Result<u8, Error> {
     let name = settings(context)?.name.clone();
     let is_change = args.all || !args.add.is_empty() || !args.remove.is_empty() || !args.cell.is_empty();
@@ -176,7 +173,6 @@ fn ensure_known(operator: &mut Operator<'_>, listed: &[Listed], nodes: &[NodeNam
     }
 }
 
-/// `fleet replace`
 pub fn replace(context: &Context, args: &ReplaceArgs) -> Result<u8, Error> {
     let name = settings(context)?.name.clone();
     ensure_signer(context)?;
@@ -207,10 +203,9 @@ fn say_who_waits(context: &Context, operator: &mut Operator<'_>, fleet: &Fleet, 
     }
 }
 
-/// `fleet resume`
 pub fn resume(context: &Context) -> Result<u8, Error> {
     let fleet = settings(context)?;
-    context.with_node("fleet resume", |node, _| {
+    context.with_node("fleet resume", |node| {
         let _update = node.lock_update()?;
         node.store.prepare()?;
         let mut memory = node.store.memory()?;

@@ -37,7 +37,6 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How long `--wait` bears storage that does not answer.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// `fleet propose`
 pub fn propose(context: &Context, args: &ProposeArgs) -> Result<u8, Error> {
     let fleet_settings = settings(context)?;
     if let Some(why) = operate::unworkable(fleet_settings) {
@@ -53,7 +52,7 @@ pub fn propose(context: &Context, args: &ProposeArgs) -> Result<u8, Error> {
         Some(text) => Some(crate::cli::info::moment(text, now, true)?),
         None => None,
     };
-    context.with_node("fleet propose", |node, _| {
+    context.with_node("fleet propose", |node| {
         let wanted = match &args.version {
             Some(version) => Some(release_of(node, version, args.digest)?),
             None => None,
@@ -347,7 +346,6 @@ fn ensure_was_not_kept(kept: Option<&Kept>, rollout: &Rollout) -> Result<(), Err
     }
 }
 
-/// `fleet abort`
 pub fn abort(context: &Context, args: &AbortArgs) -> Result<u8, Error> {
     let name = settings(context)?.name.clone();
     let kept = remembered(context);
@@ -366,7 +364,6 @@ pub fn abort(context: &Context, args: &AbortArgs) -> Result<u8, Error> {
     })
 }
 
-/// `fleet void`
 pub fn void(context: &Context, args: &AbortArgs) -> Result<u8, Error> {
     let name = settings(context)?.name.clone();
     ensure_signer(context)?;
@@ -382,7 +379,6 @@ pub fn void(context: &Context, args: &AbortArgs) -> Result<u8, Error> {
     })
 }
 
-/// `fleet waive`
 pub fn waive(context: &Context, args: &WaiveArgs) -> Result<u8, Error> {
     let name = settings(context)?.name.clone();
     ensure_signer(context)?;

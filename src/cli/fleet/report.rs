@@ -27,7 +27,6 @@ use crate::lifecycle::report::metrics;
 pub const ALL: [What; 7] =
     [What::Vote, What::Armed, What::Stopped, What::Switched, What::Report, What::Cleared, What::Closed];
 
-/// `fleet report`
 pub fn report(context: &Context, args: &RolloutArgs) -> Result<u8, Error> {
     let name = settings(context)?.name.clone();
     with_operator(context, |operator| {

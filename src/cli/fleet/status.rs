@@ -31,7 +31,6 @@ struct Shown {
     has_ended: bool,
 }
 
-/// `fleet status`
 pub fn status(context: &Context, args: &FleetStatusArgs) -> Result<u8, Error> {
     with_operator(context, |operator| {
         loop {

@@ -4,10 +4,10 @@ use serde_json::json;
 
 use super::report::note_newest;
 use super::{board, has, here, kept, keys, settings};
-use crate::cli::context::{Context, Locally};
+use crate::cli::context::Context;
 use crate::cli::failure::{Error, code, failure};
-use crate::cli::rehearse::ensure_possible;
-use crate::cli::update::{bring, conclude, ensure_switchable, not_now, tidy, wish};
+use crate::cli::rehearse::ensure_rehearsable;
+use crate::cli::update::{conclude, ensure_switchable, make_wish, not_now, prune_after_commit, stage_wanted};
 use crate::cli::words::args::UpdateArgs;
 use crate::coord::rules::Checks;
 use crate::health::{Trial, Verdict};
@@ -22,12 +22,7 @@ use crate::types::record::DataPolicy;
 use crate::types::state::Bad;
 
 /// Finishes what is left of the last rollout, and takes part in the next: stages, votes, and waits for the fleet.
-pub fn update(
-    context: &Context,
-    node: &Node<'_>,
-    locally: &Locally<'_>,
-    args: &UpdateArgs,
-) -> Result<u8, Error> {
+pub fn update(context: &Context, node: &Node<'_>, args: &UpdateArgs) -> Result<u8, Error> {
     settings(context)?;
     let state = node.store.trusted_state()?;
     let active = node.active_release(&state)?;
@@ -57,19 +52,19 @@ pub fn update(
                 rollout: Some(number),
                 asked: None,
             };
-            let ended = node.roll_back(lock, &way, locally);
+            let ended = node.roll_back(lock, &way);
             conclude(context, node, ended)
         }
         Taken::Unreachable(why) => Err(Error::Unreachable(why)),
         Taken::Stranger(why) => Err(Error::Stranger(why)),
         Taken::CatchUp { number, release } => {
             context.output.say(&format!("the fleet runs release {} since rollout {number}", release.version));
-            let done = follow(context, node, locally, args, &release, None);
+            let done = follow(context, node, args, &release, None);
             tell_why_not(context, node, &done);
             done
         }
         Taken::Rollout { number, release, .. } if active.as_ref() == Some(&release) => {
-            go_along(context, node, locally, args, number, &release)
+            go_along(context, node, args, number, &release)
         }
         Taken::Rollout { number, release, must_rehearse } => {
             if must_rehearse && !node.settings.rehearsal.is_on() {
@@ -77,7 +72,7 @@ pub fn update(
                 with_member(context, node, |member| Ok(member.refuse(&why)?))?;
                 return Err(Error::Fleet(why));
             }
-            let done = follow(context, node, locally, args, &release, Some(number));
+            let done = follow(context, node, args, &release, Some(number));
             if let Err(error) = &done
                 && is_refusal(error)
             {
@@ -145,7 +140,6 @@ fn tell_why_not(context: &Context, node: &Node<'_>, done: &Result<u8, Error>) {
 fn go_along(
     context: &Context,
     node: &Node<'_>,
-    locally: &Locally<'_>,
     args: &UpdateArgs,
     number: u64,
     release: &ReleaseId,
@@ -155,38 +149,35 @@ fn go_along(
     let began = node.clock.boot();
     let mut trial = Trial::new(&node.settings.health, &[]);
     let mut told = String::new();
-    let ended = locally.application(node.settings, |application| {
-        let mut watch = application.watch(version, &tree, None);
-        with_member(context, node, |member| {
-            loop {
-                let at = node.clock.boot().saturating_sub(began);
-                let checks = match trial.observe(at, &watch.observe(at)) {
-                    Verdict::Watching => Checks::Watching,
-                    Verdict::Healthy => Checks::Good,
-                    Verdict::Failed(_) | Verdict::Unproven(_) => Checks::Failed,
-                };
-                // Somebody may put it elsewhere meanwhile: then its word is that it failed, and what it says it runs is true.
-                let runs = node.store.active()?;
-                let is_here = runs.as_ref() == Some(version);
-                let checks = if is_here { checks } else { Checks::Failed };
-                match member.go_along(runs.as_ref().unwrap_or(version), checks)? {
-                    Along::Ended(how) => return Ok(how),
-                    Along::Wait(_, why) if args.no_wait => return Err(Error::NotNow(why)),
-                    Along::Wait(pause, why) => {
-                        if context.is_interrupted() {
-                            return Err(Error::NotNow(format!(
-                                "rollout {number} goes on without this command"
-                            )));
-                        }
-                        if why != told {
-                            context.output.say(&why);
-                            told = why;
-                        }
-                        node.clock.sleep(pause.min(GLANCE));
+    let application = node.application();
+    let mut watch = application.watch(version, &tree, None);
+    let ended = with_member(context, node, |member| {
+        loop {
+            let at = node.clock.boot().saturating_sub(began);
+            let checks = match trial.observe(at, &watch.observe(at)) {
+                Verdict::Watching => Checks::Watching,
+                Verdict::Healthy => Checks::Good,
+                Verdict::Failed(_) | Verdict::Unproven(_) => Checks::Failed,
+            };
+            // Somebody may put it elsewhere meanwhile: then its word is that it failed, and what it says it runs is true.
+            let runs = node.store.active()?;
+            let is_here = runs.as_ref() == Some(version);
+            let checks = if is_here { checks } else { Checks::Failed };
+            match member.go_along(runs.as_ref().unwrap_or(version), checks)? {
+                Along::Ended(how) => return Ok(how),
+                Along::Wait(_, why) if args.no_wait => return Err(Error::NotNow(why)),
+                Along::Wait(pause, why) => {
+                    if context.is_interrupted() {
+                        return Err(Error::NotNow(format!("rollout {number} goes on without this command")));
                     }
+                    if why != told {
+                        context.output.say(&why);
+                        told = why;
+                    }
+                    node.clock.sleep(pause.min(GLANCE));
                 }
             }
-        })
+        }
     })?;
     let mut text = format!("release {version} of rollout {number} runs here already");
     let mut value = json!({"outcome": "nothing_to_do", "version": version});
@@ -205,7 +196,6 @@ const GLANCE: std::time::Duration = std::time::Duration::from_millis(200);
 fn follow(
     context: &Context,
     node: &Node<'_>,
-    locally: &Locally<'_>,
     args: &UpdateArgs,
     release: &ReleaseId,
     rollout: Option<u64>,
@@ -214,7 +204,7 @@ fn follow(
     if let Some(bad) = state.bad.iter().find(|bad| bad.release.digest == release.digest) {
         return not_taken(context, node, bad, rollout);
     }
-    let sealed = stage(context, node, locally, args, release)?;
+    let sealed = stage(context, node, args, release)?;
     let policies = Policies { offered: Offered::staged(&sealed), is_urgent: args.now };
     let in_the_way = policies.blocked(node, &node.store.trusted_state()?);
     if !in_the_way.is_empty() {
@@ -225,14 +215,14 @@ fn follow(
     }
     let lock = node.lock()?;
     ensure_switchable(node)?;
-    ensure_possible(locally, node.settings, &release.version)?;
-    let mut wish = wish(context, &args.trial, false, !args.no_wait);
+    ensure_rehearsable(node, &release.version)?;
+    let mut wish = make_wish(context, &args.trial, false, !args.no_wait);
     wish.rollout = rollout;
     wish.policies = Some(policies);
-    let ended = node.switch(lock, &sealed, &wish, locally);
+    let ended = node.switch(lock, &sealed, &wish);
     let code = conclude(context, node, ended)?;
     if code == 0 {
-        tidy(context, node);
+        prune_after_commit(context, node);
     }
     Ok(code)
 }
@@ -251,11 +241,10 @@ fn not_taken(context: &Context, node: &Node<'_>, bad: &Bad, rollout: Option<u64>
 fn stage(
     context: &Context,
     node: &Node<'_>,
-    locally: &Locally<'_>,
     args: &UpdateArgs,
     release: &ReleaseId,
 ) -> Result<Sealed, Error> {
-    let staged = bring(context, node, locally, Some(release.version.as_str()), &args.file)?;
+    let staged = stage_wanted(context, node, Some(release.version.as_str()), &args.file)?;
     if staged.sealed.release == *release {
         return Ok(staged.sealed);
     }

@@ -5,6 +5,7 @@ pub mod monitoring;
 pub mod narrator;
 pub mod progress;
 pub mod published;
+pub mod screen;
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -116,17 +116,7 @@ pub fn write_metrics(context: &Context, store: &Store, view: &Status) {
 
 /// When the update must have ended: that of its timer, else that of its trial.
 fn deadline(record: &Record) -> Option<Timestamp> {
-    let trial = match &record.phase {
-        Phase::Trial { until } => Some(until.wall),
-        Phase::Staged
-        | Phase::Warming
-        | Phase::Switching
-        | Phase::RollingBack { .. }
-        | Phase::Committed
-        | Phase::RolledBack { .. }
-        | Phase::Cancelled { .. } => None,
-    };
-    record.deadline.as_ref().map(|deadline| deadline.wall).or(trial)
+    record.deadline.as_ref().or(record.phase.trial_until()).map(|deadline| deadline.wall)
 }
 
 /// Bytes that rollbacks have set aside, of all paths. What cannot be read counts as nothing.

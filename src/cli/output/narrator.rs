@@ -10,13 +10,12 @@ use super::say;
 use crate::cli::context::Context;
 use crate::cli::{output::logging, output::monitoring, refused};
 use crate::health;
-use crate::lifecycle::agreement::Own;
+use crate::lifecycle::agreement::OwnChecks;
 use crate::lifecycle::node::phase_name;
-use crate::lifecycle::rehearsal::RehearsalView;
 use crate::lifecycle::report::metrics::Rollout;
 use crate::lifecycle::report::running::running;
 use crate::lifecycle::report::status;
-use crate::lifecycle::report::view::{Doing, Status, TrialView, UnitView};
+use crate::lifecycle::report::view::{Doing, RehearsalView, Status, TrialView, UnitView};
 use crate::lifecycle::update::driver::Narrator;
 use crate::store::Store;
 use crate::sys::clock::{Clock, SystemClock};
@@ -180,11 +179,11 @@ impl Narrator for Told<'_> {
         });
     }
 
-    fn watched(&self, record: &Record, trial: &health::Trial, own: &Own) {
+    fn watched(&self, record: &Record, trial: &health::Trial, own: &OwnChecks) {
         let reports = trial.reports();
         let sick: Vec<_> =
             reports.iter().filter(|report| !report.ok).map(|report| report.name.as_str()).collect();
-        if !sick.is_empty() && *own == Own::Watching {
+        if !sick.is_empty() && *own == OwnChecks::Watching {
             tracing::debug!(checks = sick.join(" "), "not healthy yet");
         }
         let Phase::Trial { until } = &record.phase else { return };

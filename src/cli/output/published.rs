@@ -4,8 +4,8 @@ use jiff::Timestamp;
 
 use super::Output;
 use super::narrator::status_path;
+use super::screen::{ago, screen};
 use crate::cli::failure::Error;
-use crate::cli::status::{ago, screen};
 use crate::cli::words::args::Global;
 use crate::lifecycle::report::view::Status;
 use crate::sys::disk;

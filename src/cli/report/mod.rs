@@ -23,7 +23,6 @@ use crate::coord::board::directory::DirectoryBoard;
 use crate::store::{Kept, Pointer, read_history};
 use crate::sys::disk::Disk;
 
-/// `report`
 pub fn report(
     args: &ReportArgs,
     global: &Global,

@@ -346,7 +346,7 @@ impl Application for Local<'_> {
 
     fn rehearse(&self, record: &Record) -> Result<Box<dyn Rehearsal>, Reason> {
         let version = &record.to.version;
-        let cannot = |error| crate::lifecycle::update::rehearsing::cannot(&error);
+        let cannot = |error| crate::lifecycle::update::warming::cannot(&error);
         Ok(match self.settings.rehearsal.network {
             Network::Off | Network::Private => {
                 Box::new(self.private(version).begin(&record.transaction, version).map_err(cannot)?)
@@ -359,7 +359,7 @@ impl Application for Local<'_> {
 
     fn end_rehearsal(&self) -> Result<(), Reason> {
         let swept = Names::new(self.app).sweep(&self.store.disk, &self.data());
-        swept.map(|_| ()).map_err(|error| crate::lifecycle::update::rehearsing::cannot(&error))
+        swept.map(|_| ()).map_err(|error| crate::lifecycle::update::warming::cannot(&error))
     }
 
     fn last_words(&self) -> Vec<String> {

@@ -37,7 +37,7 @@ pub use take::Taken;
 
 use promise::Promise;
 
-use super::agreement::{Agreement, Clearance, Error, Own as OwnChecks, Start, Verdict, Wait};
+use super::agreement::{Agreement, Clearance, Error, OwnChecks, Start, Verdict, Wait};
 use crate::coord::alive::{Alive, NotYet};
 use crate::coord::board::Board;
 use crate::coord::facts::{self, Fact, names};

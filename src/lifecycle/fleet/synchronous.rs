@@ -1,6 +1,6 @@
 //! A member's part in a synchronous rollout.
 
-use super::super::agreement::{Clearance, Error, Instant, Own as OwnChecks, Verdict};
+use super::super::agreement::{Clearance, Error, Instant, OwnChecks, Verdict};
 use super::promise::Promise;
 use super::{Following, Member, Stage as AnyStage, by_fleet, remember};
 use crate::coord::board::{Board, ClockRead};

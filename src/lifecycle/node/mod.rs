@@ -1,9 +1,9 @@
 //! One application on one node: its locks, what is under way, and what a new update begins with.
 
-pub mod adopting;
+pub mod adopt;
 pub mod copies;
 pub mod plan;
-pub mod pruning;
+pub mod prune;
 pub mod requests;
 pub mod touched;
 
@@ -53,18 +53,22 @@ pub struct Node<'a> {
     /// Set when somebody wants this run to end.
     pub interrupted: &'a AtomicBool,
     pub narrator: &'a dyn Narrator,
+    pub collaborators: &'a dyn Collaborators,
     /// Whether nothing may be changed, not even what is remembered.
     pub is_dry: bool,
 }
 
-/// What is done with an application and an agreement.
-pub type Work<'a> = dyn FnMut(&dyn Application, &mut dyn Agreement) -> Result<Ended, driver::Error> + 'a;
+/// What an update is carried out with, as settings describe it: those of the node, or those that an update under way began
+/// with.
+pub trait Collaborators {
+    fn application<'s>(&'s self, settings: &'s Settings) -> Box<dyn Application + 's>;
 
-/// What a driver is made of besides the node; built anew when an update has settings of its own.
-pub trait Parts {
-    /// Calls `work` with application and agreement as these settings describe them.
-    fn with(&self, settings: &Settings, work: &mut Work<'_>) -> Result<Ended, driver::Error>;
+    /// Calls `work` with those who must agree.
+    fn with_agreement(&self, settings: &Settings, work: &mut Work<'_>) -> Result<Ended, driver::Error>;
 }
+
+/// What is done with an agreement.
+pub type Work<'a> = dyn FnMut(&mut dyn Agreement) -> Result<Ended, driver::Error> + 'a;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -226,6 +230,11 @@ impl<'a> Node<'a> {
 }
 
 impl Node<'_> {
+    /// The application as the settings in force describe it.
+    pub fn application(&self) -> Box<dyn Application + '_> {
+        self.collaborators.application(self.settings)
+    }
+
     /// Takes the lock of the switch.
     pub fn lock(&self) -> Result<Lock, Error> {
         self.take(&self.store.layout.lock())

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Error, Node, Parts, WayBack};
+use super::{Error, Node, WayBack};
 use crate::lifecycle::update::driver::Ended;
 use crate::store::{Kept, Request};
 use crate::sys::lock::Lock;
@@ -30,14 +30,14 @@ pub enum Turn {
 
 impl Node<'_> {
     /// Keeps the release on trial now: by telling whoever watches it, or by ending the trial that nobody watches.
-    pub fn commit(&self, parts: &dyn Parts) -> Result<Result<Ended, HistoryEntry>, Error> {
+    pub fn commit(&self) -> Result<Result<Ended, HistoryEntry>, Error> {
         let record = self.on_trial()?;
         let request = |record: &Record| Request { commit: true, ..self.request(record, self.by.clone()) };
         // Whoever takes over finds the wish beside the journal.
         self.store.keep_request(&request(&record))?;
         match self.turn(&request)? {
             Turn::Told(entry) => Ok(Err(*entry)),
-            Turn::Ours { lock, .. } => match self.recover(lock, parts)? {
+            Turn::Ours { lock, .. } => match self.recover(lock)? {
                 Some(ended) => Ok(Ok(ended)),
                 None => match self.end_of_transaction(&record.transaction)? {
                     Some(entry) => Ok(Err(entry)),
@@ -102,16 +102,7 @@ impl Node<'_> {
 
     /// How long the update may take by what it says itself.
     fn left(&self, record: &Record) -> Duration {
-        let until = match &record.phase {
-            Phase::Trial { until } => Some(until),
-            Phase::Staged
-            | Phase::Warming
-            | Phase::Switching
-            | Phase::RollingBack { .. }
-            | Phase::Committed
-            | Phase::RolledBack { .. }
-            | Phase::Cancelled { .. } => record.deadline.as_ref(),
-        };
+        let until = record.phase.trial_until().or(record.deadline.as_ref());
         until.map_or(Duration::ZERO, |until| {
             until.remaining(&self.clock.boot_id(), self.clock.boot(), self.clock.wall())
         })
@@ -119,7 +110,7 @@ impl Node<'_> {
 
     fn on_trial(&self) -> Result<Record, Error> {
         let record = self.under_way()?;
-        record.filter(|record| matches!(record.phase, Phase::Trial { .. })).ok_or(Error::NoTrial)
+        record.filter(|record| record.phase.trial_until().is_some()).ok_or(Error::NoTrial)
     }
 
     /// How an update ended, as the history has it.

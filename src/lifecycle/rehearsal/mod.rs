@@ -21,7 +21,6 @@ pub mod settings;
 mod sockets;
 mod text;
 mod unit;
-mod view;
 mod walls;
 
 pub use host::Host;
@@ -29,7 +28,6 @@ pub use names::Names;
 pub use private::Private;
 pub use settings::{Network, Settings};
 pub use unit::Unfit;
-pub use view::RehearsalView;
 pub use walls::Error as WallsError;
 
 use std::fs;

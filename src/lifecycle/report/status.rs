@@ -7,8 +7,8 @@ use jiff::Timestamp;
 
 use super::offer;
 use super::view::{
-    API_VERSION, Active, BlockedView, DataView, DiskView, Doing, Last, Previous, Ready, RestorableView,
-    RollbackView, SourceView, Status, StoreView, TrialView, UnitView, UpdateView,
+    API_VERSION, Active, BlockedView, DataView, DiskView, Doing, Last, Previous, Ready, RehearsalView,
+    RestorableView, RollbackView, SourceView, Status, StoreView, TrialView, UnitView, UpdateView,
 };
 use crate::coord::settings::{Facts, Mode};
 use crate::lifecycle::application::data::{Data, Decision, SnapshotSet};
@@ -16,7 +16,6 @@ use crate::lifecycle::fleet;
 use crate::lifecycle::node::copies::{DataCopies, age_s, is_older};
 use crate::lifecycle::node::plan::DataBack;
 use crate::lifecycle::node::{Error, phase_name};
-use crate::lifecycle::rehearsal::RehearsalView;
 use crate::lifecycle::settings::Settings;
 use crate::store::{self, Damage, Kept, Layout, Pointer, Sealed, Store};
 use crate::sys::disk::Disk;
@@ -412,7 +411,7 @@ fn last(entry: crate::types::state::HistoryEntry) -> Last {
 
 fn disk_view(store: &Store, settings: &Settings, state: &State) -> Result<DiskView, Error> {
     // What cannot be told, since something is broken, is nothing.
-    let reclaimable = crate::lifecycle::node::pruning::plan(store, settings, state, None)
+    let reclaimable = crate::lifecycle::node::prune::plan(store, settings, state, None)
         .unwrap_or_default()
         .iter()
         .filter_map(|version| store.sealed(version).ok().and_then(whole))

@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::offer::ChannelView;
 use crate::lifecycle::policy;
-use crate::lifecycle::rehearsal::RehearsalView;
-use crate::types::record::Intent;
+use crate::types::record::{Intent, Phase, Record};
 use crate::types::state::{Bad, Hold, NeedsPerson, Outcome};
 use crate::types::{Digest, Version};
 
@@ -38,7 +37,6 @@ pub enum Doing {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
-    /// See [`API_VERSION`].
     pub api_version: u32,
     pub app: String,
     pub node: String,
@@ -309,4 +307,30 @@ pub struct SourceView {
     pub url: Option<String>,
     /// Releases and channels without signatures are taken.
     pub allow_unsigned: bool,
+}
+
+/// A rehearsal that is under way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RehearsalView {
+    /// The release that is rehearsed.
+    pub version: Version,
+    pub since: Timestamp,
+    /// How long all has been well without a break, in seconds.
+    pub healthy_for_s: u64,
+    /// How long it must be, in seconds.
+    pub need_s: u64,
+    pub checks: Vec<serde_json::Value>,
+}
+
+impl RehearsalView {
+    /// Whether the record's release is being rehearsed.
+    pub fn is_under_way(record: &Record) -> bool {
+        record.phase == Phase::Warming && record.rehearsed.is_none()
+    }
+
+    /// A rehearsal of which nothing was seen yet.
+    pub fn begun(record: &Record) -> Self {
+        let (version, since) = (record.to.version.clone(), record.started);
+        Self { version, since, healthy_for_s: 0, need_s: 0, checks: Vec::new() }
+    }
 }

@@ -3,8 +3,8 @@
 //! The rest (the trial of a release that had just been switched to, the look at one that was brought back) needs services
 //! that run. It is left to the timer, which is armed to fire when the boot has finished.
 
-use super::back::Services;
 use super::driver::{Driver, Ended, Error, RESUMES_MAX};
+use super::rollback::Services;
 use crate::types::often;
 use crate::types::record::{Cause, Event, Phase, Reason, Record};
 

@@ -1,15 +1,16 @@
 //! The loop: reads the journal, does the work of its phase, records the next. Starting, going on and recovering after
 //! a crash are this same loop, so work may be done twice, and is never skipped.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::answering::Answering;
 use super::deadline;
-use super::forward::GLANCE;
 use super::machine::{self, Illegal};
+use super::unanswered::Measuring;
 use crate::health;
 use crate::lifecycle::agreement::{self, Agreement, Instant};
 use crate::lifecycle::application::{Application, Direction, Watch};
+use crate::lifecycle::node::Node;
 use crate::lifecycle::settings::Settings;
 use crate::store::{self, Damage, Kept, Store};
 use crate::sys::clock::Clock;
@@ -17,6 +18,8 @@ use crate::sys::lock::{Attempt, Holder, Lock};
 use crate::types::record::{BootMoment, Cause, Event, Phase, Reason, Record, Stands};
 use crate::types::{Version, chain};
 
+/// The longest sleep while something is waited for, so that requests and signals are noticed.
+pub(super) const GLANCE: Duration = Duration::from_millis(200);
 /// How often the trial may be begun again after an interruption.
 pub const RESUMES_MAX: u32 = 2;
 /// How long to wait for the end when the machine goes down, before looking again.
@@ -84,7 +87,7 @@ pub trait Narrator {
     fn moved(&self, record: &Record);
     /// A round of checks of a rehearsal.
     fn rehearsed(&self, record: &Record, trial: &health::Trial);
-    fn watched(&self, record: &Record, trial: &health::Trial, own: &agreement::Own);
+    fn watched(&self, record: &Record, trial: &health::Trial, own: &agreement::OwnChecks);
     fn waits(&self, record: &Record, why: &str);
     /// Something went wrong that changes nothing, or something worth knowing.
     fn remarks(&self, record: &Record, text: &str);
@@ -130,8 +133,8 @@ pub struct Driver<'a> {
     /// The settings that the update was begun with.
     pub settings: &'a Settings,
     pub narrator: &'a dyn Narrator,
-    /// Whether somebody wants this run to end (Ctrl-C).
-    pub is_interrupted: &'a dyn Fn() -> bool,
+    /// Set when somebody wants this run to end (Ctrl-C).
+    pub interrupted: &'a AtomicBool,
     /// Whether to wait for others.
     pub may_wait: bool,
     /// The lock, where it is let go of while the update waits; else the caller holds it all along.
@@ -143,7 +146,7 @@ pub struct Driver<'a> {
     /// The trial under way, if this process began to watch it.
     pub(super) watching: Option<Watching>,
     /// How long nobody is answered, since the switch or the way back began.
-    pub(super) answering: Option<Answering>,
+    pub(super) measuring: Option<Measuring>,
     /// The instant that was agreed on for the switch or the way back.
     pub(super) instant: Option<Instant>,
     /// After which, by the boot clock, the switch must not be made any more.
@@ -151,35 +154,35 @@ pub struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
-    /// A driver that asks others.
-    #[expect(clippy::too_many_arguments, reason = "each is one thing that a driver may touch")]
-    pub fn new(
-        store: &'a Store,
-        clock: &'a dyn Clock,
+    /// The driver of an update of this node that began with these settings.
+    pub(super) fn new(
+        node: &Node<'a>,
+        settings: &'a Settings,
         application: &'a dyn Application,
         agreement: &'a mut dyn Agreement,
-        settings: &'a Settings,
-        narrator: &'a dyn Narrator,
-        is_interrupted: &'a dyn Fn() -> bool,
         may_wait: bool,
     ) -> Self {
         Self {
-            store,
-            clock,
+            store: node.store,
+            clock: node.clock,
             application,
             agreement,
             settings,
-            narrator,
-            is_interrupted,
+            narrator: node.narrator,
+            interrupted: node.interrupted,
             may_wait,
             changing: None,
             in_the_way: None,
             is_armed: false,
             watching: None,
-            answering: None,
+            measuring: None,
             instant: None,
             latest: None,
         }
+    }
+
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
     }
 
     /// Goes on with what the journal says until it has ended.
@@ -187,10 +190,8 @@ impl<'a> Driver<'a> {
         let record = self.record()?;
         self.let_go_while_waiting(&record);
         self.agreement.moved(&record);
-        if record.phase.stands() == Stands::Within
-            && let Err(reason) = self.ensure_armed()
-        {
-            self.narrator.remarks(&record, &reason.text);
+        if record.phase.stands() == Stands::Within {
+            self.arm_if_possible(&record);
         }
         match self.go_on() {
             Err(Error::Overtaken(why)) => Ok(Ended::Overtaken(Box::new(record), why)),
@@ -209,6 +210,13 @@ impl<'a> Driver<'a> {
             self.is_armed = true;
         }
         Ok(())
+    }
+
+    /// The same, where the update goes on without the timer, too.
+    pub(super) fn arm_if_possible(&mut self, record: &Record) {
+        if let Err(reason) = self.ensure_armed() {
+            self.narrator.remarks(record, &reason.text);
+        }
     }
 
     /// The disk does not even take the record of what failed: what is recorded is gone on with when it works again.
@@ -338,7 +346,7 @@ impl<'a> Driver<'a> {
                 return self.clock.sleep(left);
             }
             self.clock.sleep(GLANCE);
-            if (self.is_interrupted)() || !self.is_still(record) {
+            if self.is_interrupted() || !self.is_still(record) {
                 return;
             }
         }
@@ -404,7 +412,7 @@ impl<'a> Driver<'a> {
     /// Writes the record down. A disk that refuses once is asked again: to stop between stop and start helps nobody.
     pub(super) fn keep(&self, record: &mut Record) -> Result<(), Error> {
         record.boot_id = self.clock.boot_id();
-        self.keep_answers(record);
+        self.keep_unanswered(record);
         let mut kept = self.store.keep_journal(record);
         for _ in 0..TRIES_BACK {
             if kept.is_ok() {

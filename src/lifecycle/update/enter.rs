@@ -1,12 +1,11 @@
 //! The ways into the loop: switch, and recover. Each writes or finds a record, and lets the driver go on from there.
 
 use std::cell::Cell;
-use std::sync::atomic::Ordering;
 
 use super::deadline::{self, Bounds};
 use super::driver::{Changing, Driver, Ended, InTheWay};
 use crate::lifecycle::application::{hooks, service};
-use crate::lifecycle::node::{Error, Node, Parts, Wish};
+use crate::lifecycle::node::{Error, Node, Wish};
 use crate::lifecycle::settings::Settings;
 use crate::store::Sealed;
 use crate::sys::lock::Lock;
@@ -15,13 +14,7 @@ use crate::types::state::Bad;
 
 impl Node<'_> {
     /// Switches to a staged release and sees the trial through. The lock is let go of while the update waits.
-    pub fn switch(
-        &self,
-        lock: Lock,
-        sealed: &Sealed,
-        wish: &Wish,
-        parts: &dyn Parts,
-    ) -> Result<Ended, Error> {
+    pub fn switch(&self, lock: Lock, sealed: &Sealed, wish: &Wish) -> Result<Ended, Error> {
         let _update = self.lock_update()?;
         self.ensure_at_rest()?;
         let state = self.store.trusted_state()?;
@@ -52,22 +45,21 @@ impl Node<'_> {
         }
         let in_the_way = |record: &Record| self.in_the_way(record, wish);
         let transaction = record.transaction.clone();
-        let ended =
-            self.drive_judged(Some(lock), self.settings, wish.may_wait, parts, &in_the_way, Some(record));
+        let ended = self.drive_judged(Some(lock), self.settings, wish.may_wait, &in_the_way, Some(record));
         if matches!(&ended, Err(error) if error.is_no_space()) {
             // The first error is the one to tell.
-            drop(self.end_what_waits(&transaction, parts));
+            drop(self.end_what_waits(&transaction));
         }
         ended
     }
 
     /// There is no room to go on, and nothing of the update shows: nothing of it stays.
-    fn end_what_waits(&self, transaction: &str, parts: &dyn Parts) -> Result<(), Error> {
+    fn end_what_waits(&self, transaction: &str) -> Result<(), Error> {
         let is_ours = |now: &Record| {
             now.transaction == transaction && now.phase.stands() == Stands::Before && now.rollout.is_none()
         };
         match self.under_way()?.filter(is_ours) {
-            Some(now) => self.end_interrupted(self.lock()?, now, self.settings, parts).map(drop),
+            Some(now) => self.end_interrupted(self.lock()?, now, self.settings).map(drop),
             None => Ok(()),
         }
     }
@@ -85,7 +77,7 @@ impl Node<'_> {
     }
 
     /// Finishes or undoes what the journal says. `Ok(None)`: there is nothing.
-    pub fn recover(&self, lock: Lock, parts: &dyn Parts) -> Result<Option<Ended>, Error> {
+    pub fn recover(&self, lock: Lock) -> Result<Option<Ended>, Error> {
         let Some(record) = self.under_way()? else { return Ok(None) };
         // Without what is remembered nothing can be ended, whatever the phase.
         self.store.trusted_state()?;
@@ -98,13 +90,13 @@ impl Node<'_> {
         self.end_orphans(&record, &settings);
         if record.phase.stands() == Stands::Before && record.rollout.is_none() {
             // Nothing was changed: the next update begins again, with what is staged.
-            return self.end_interrupted(lock, record, &settings, parts).map(Some);
+            return self.end_interrupted(lock, record, &settings).map(Some);
         }
         let mut memory = self.store.memory()?;
         memory.needs_person = None;
         memory.keep()?;
         self.take_up(record, &settings)?;
-        self.drive(Some(lock), &settings, true, parts).map(Some)
+        self.drive(Some(lock), &settings, true).map(Some)
     }
 
     /// Ends hooks and commands of an update whose process is dead.
@@ -120,15 +112,13 @@ impl Node<'_> {
 
     /// Brings the disk in order before the services of a booting node start; the timer goes on with the rest.
     /// `Ok(None)`: there is nothing.
-    pub fn settle_at_boot(&self, _lock: &Lock, parts: &dyn Parts) -> Result<Option<Ended>, Error> {
+    pub fn settle_at_boot(&self, _lock: &Lock) -> Result<Option<Ended>, Error> {
         let Some(record) = self.under_way()? else { return Ok(None) };
         let settings = self.settings_of(&record)?;
         self.count_boot(record)?;
-        let is_interrupted = || false;
-        let settled = parts.with(&settings, &mut |application, agreement| {
-            let (store, clock, narrator) = (self.store, self.clock, self.narrator);
-            Driver::new(store, clock, application, agreement, &settings, narrator, &is_interrupted, false)
-                .settle_at_boot()
+        let application = self.collaborators.application(&settings);
+        let settled = self.collaborators.with_agreement(&settings, &mut |agreement| {
+            Driver::new(self, &settings, application.as_ref(), agreement, false).settle_at_boot()
         });
         Ok(Some(settled?))
     }
@@ -171,41 +161,24 @@ impl Node<'_> {
         Ok(self.store.keep_journal(&record)?)
     }
 
-    fn end_interrupted(
-        &self,
-        lock: Lock,
-        mut record: Record,
-        settings: &Settings,
-        parts: &dyn Parts,
-    ) -> Result<Ended, Error> {
+    fn end_interrupted(&self, lock: Lock, mut record: Record, settings: &Settings) -> Result<Ended, Error> {
         let reason = Reason::new(Cause::NotNow, "interrupted before anything was changed");
         record.phase = Phase::Cancelled { reason };
         record.deadline = self.deadline_of(&record, settings);
         self.store.keep_journal(&record)?;
-        self.drive(Some(lock), settings, true, parts)
+        self.drive(Some(lock), settings, true)
     }
 
     /// Goes on with the journal's update. With the `lock` it is let go of while the update waits, and taken again for each
     /// change; without, the caller holds it all along.
-    pub fn drive(
-        &self,
-        lock: Option<Lock>,
-        settings: &Settings,
-        may_wait: bool,
-        parts: &dyn Parts,
-    ) -> Result<Ended, Error> {
-        self.drive_judged(lock, settings, may_wait, parts, &|record| self.banned_or_held(record), None)
+    pub fn drive(&self, lock: Option<Lock>, settings: &Settings, may_wait: bool) -> Result<Ended, Error> {
+        self.drive_judged(lock, settings, may_wait, &|record| self.banned_or_held(record), None)
     }
 
     /// The same for a rollback by hand, which begins here.
-    pub(super) fn drive_back(
-        &self,
-        lock: Option<Lock>,
-        record: Record,
-        parts: &dyn Parts,
-    ) -> Result<Ended, Error> {
+    pub(super) fn drive_back(&self, lock: Option<Lock>, record: Record) -> Result<Ended, Error> {
         let in_the_way = |record: &Record| self.banned_or_held(record);
-        self.drive_judged(lock, self.settings, true, parts, &in_the_way, Some(record))
+        self.drive_judged(lock, self.settings, true, &in_the_way, Some(record))
     }
 
     /// The same, with what must be so right before the switch, and with the record of an update that begins here. What has
@@ -215,31 +188,18 @@ impl Node<'_> {
         lock: Option<Lock>,
         settings: &Settings,
         may_wait: bool,
-        parts: &dyn Parts,
         in_the_way: &InTheWay<'_>,
         begins: Option<Record>,
     ) -> Result<Ended, Error> {
-        let is_interrupted = || self.interrupted.load(Ordering::Relaxed);
         let take = || self.attempt(&self.store.layout.lock());
         let (held, begins) = (Cell::new(lock), Cell::new(begins));
-        let ended = parts.with(settings, &mut |application, agreement| {
-            let (store, clock, narrator) = (self.store, self.clock, self.narrator);
-            let driver = Driver::new(
-                store,
-                clock,
-                application,
-                agreement,
-                settings,
-                narrator,
-                &is_interrupted,
-                may_wait,
-            );
+        let application = self.collaborators.application(settings);
+        let ended = self.collaborators.with_agreement(settings, &mut |agreement| {
+            let driver = Driver::new(self, settings, application.as_ref(), agreement, may_wait);
             let mut driver = Driver { in_the_way: Some(in_the_way), ..driver };
             if let Some(record) = begins.take() {
-                if record.deadline.is_some()
-                    && let Err(reason) = driver.ensure_armed()
-                {
-                    narrator.remarks(&record, &reason.text);
+                if record.deadline.is_some() {
+                    driver.arm_if_possible(&record);
                 }
                 self.begin(record)?;
             }

@@ -90,7 +90,8 @@ fn rolled_back(cause: Cause, intent: Intent, has_way_back: bool) -> (Outcome, u8
     }
 }
 
-fn called_off(cause: Cause) -> (Outcome, u8) {
+/// Nothing had been changed yet.
+pub fn called_off(cause: Cause) -> (Outcome, u8) {
     match cause {
         Cause::NotNow | Cause::Baseline | Cause::Units => (Outcome::CalledOff, 15),
         Cause::Fleet => (Outcome::CalledOff, 13),

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,9 +12,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::deadline::Bounds;
 use super::driver::{self, Ended, Narrator};
 use crate::health::{Answer, Check, Exec, Observation, Trial};
-use crate::lifecycle::agreement::{self, Agreement, Alone, Clearance, Own, Start, Verdict, Wait};
+use crate::lifecycle::agreement::{self, Agreement, Alone, Clearance, OwnChecks, Start, Verdict, Wait};
 use crate::lifecycle::application::{Application, Direction, Moment, Restored, Watch};
-use crate::lifecycle::node::{Node, Parts, Wish, Work};
+use crate::lifecycle::node::{Collaborators, Node, Wish, Work};
 use crate::lifecycle::rehearsal::{Cost, Network, Rehearsal};
 use crate::lifecycle::settings::Settings;
 use crate::store::{Kept, Layout, Method, Sealed, Store};
@@ -78,17 +79,36 @@ impl Clock for ManualClock {
 }
 
 /// An application whose versions are well or not, and which notes what is done to it.
+#[derive(Clone)]
 struct FakeApplication<'a> {
     sick: &'a [&'a str],
     broken: &'a [&'a str],
     /// Where rehearsals are wanted: how they go.
     rehearsal: Option<FakeRehearsal>,
-    done: RefCell<Vec<String>>,
-    running: Cell<bool>,
+    done: Rc<RefCell<Vec<String>>>,
+    running: Rc<Cell<bool>>,
     store: &'a Store,
+    /// Whether others are waited for in vain.
+    is_undecided: bool,
 }
 
-impl FakeApplication<'_> {
+impl<'a> FakeApplication<'a> {
+    fn new(store: &'a Store) -> Self {
+        Self {
+            sick: &[],
+            broken: &[],
+            rehearsal: None,
+            done: Rc::default(),
+            running: Rc::new(Cell::new(true)),
+            store,
+            is_undecided: false,
+        }
+    }
+
+    fn done(&self) -> Vec<String> {
+        self.done.borrow().clone()
+    }
+
     fn note(&self, what: impl Into<String>) {
         self.done.borrow_mut().push(what.into());
     }
@@ -186,11 +206,13 @@ impl Rehearsal for FakeRehearsal {
     }
 }
 
-struct FakeParts<'a>(&'a FakeApplication<'a>);
+impl Collaborators for FakeApplication<'_> {
+    fn application<'s>(&'s self, _: &'s Settings) -> Box<dyn Application + 's> {
+        Box::new(self.clone())
+    }
 
-impl Parts for FakeParts<'_> {
-    fn with(&self, _: &Settings, work: &mut Work<'_>) -> Result<Ended, driver::Error> {
-        work(self.0, &mut Alone as &mut dyn Agreement)
+    fn with_agreement(&self, _: &Settings, work: &mut Work<'_>) -> Result<Ended, driver::Error> {
+        if self.is_undecided { work(&mut Undecided) } else { work(&mut Alone) }
     }
 }
 
@@ -199,7 +221,7 @@ struct Deaf;
 impl Narrator for Deaf {
     fn moved(&self, _: &Record) {}
     fn rehearsed(&self, _: &Record, _: &Trial) {}
-    fn watched(&self, _: &Record, _: &Trial, _: &Own) {}
+    fn watched(&self, _: &Record, _: &Trial, _: &OwnChecks) {}
     fn waits(&self, _: &Record, _: &str) {}
     fn remarks(&self, _: &Record, _: &str) {}
     fn ended(&self) {}
@@ -269,14 +291,13 @@ fn update_in(
     rehearsal: Option<FakeRehearsal>,
     settings: &Settings,
 ) -> (Ended, Duration, Vec<String>) {
-    let done = RefCell::default();
-    let application = FakeApplication { sick, broken, rehearsal, done, running: Cell::new(true), store };
-    let node = node_of(store, clock, settings, &Deaf);
+    let application = FakeApplication { sick, broken, rehearsal, ..FakeApplication::new(store) };
+    let node = node_of(&application, clock, settings, &Deaf);
     let lock = node.lock().unwrap();
     let began = clock.boot();
-    let ended = node.switch(lock, &sealed("2"), &Wish::default(), &FakeParts(&application)).unwrap();
+    let ended = node.switch(lock, &sealed("2"), &Wish::default()).unwrap();
     assert!(application.running.get() || !broken.is_empty(), "nothing runs at the end");
-    (ended, clock.boot() - began, application.done.into_inner())
+    (ended, clock.boot() - began, application.done())
 }
 
 struct Undecided;
@@ -288,7 +309,7 @@ impl Agreement for Undecided {
     fn may_start(&mut self, record: &Record) -> Result<Start, agreement::Error> {
         Alone.may_start(record)
     }
-    fn outcome(&mut self, record: &Record, own: &Own) -> Result<Verdict, agreement::Error> {
+    fn outcome(&mut self, record: &Record, own: &OwnChecks) -> Result<Verdict, agreement::Error> {
         Alone.outcome(record, own)
     }
     fn recalled(&mut self, record: &Record) -> Result<Option<Reason>, agreement::Error> {
@@ -303,7 +324,7 @@ struct CallsOff<'a>(&'a Store);
 impl Narrator for CallsOff<'_> {
     fn moved(&self, _: &Record) {}
     fn rehearsed(&self, _: &Record, _: &Trial) {}
-    fn watched(&self, _: &Record, _: &Trial, _: &Own) {}
+    fn watched(&self, _: &Record, _: &Trial, _: &OwnChecks) {}
     fn waits(&self, record: &Record, _: &str) {
         let reason = Reason::new(Cause::Operator, "not this one");
         let called_off = Record { phase: Phase::Cancelled { reason }, ..record.clone() };
@@ -317,28 +338,19 @@ impl Narrator for CallsOff<'_> {
 fn who_waits_leaves_the_end_to_whoever_has_called_the_update_off() {
     let (place, clock, settings) = (tempfile::tempdir().unwrap(), ManualClock::jumping(None), settings());
     let store = &store(place.path());
-    let (done, running) = (RefCell::default(), Cell::new(true));
-    let application = FakeApplication { sick: &[], broken: &[], rehearsal: None, done, running, store };
+    let application = FakeApplication { is_undecided: true, ..FakeApplication::new(store) };
     let narrator = &CallsOff(store);
-    let node = node_of(store, &clock, &settings, narrator);
+    let node = node_of(&application, &clock, &settings, narrator);
     let lock = node.lock().unwrap();
     let wish = Wish { may_wait: true, ..Wish::default() };
-    let ended = node.switch(lock, &sealed("2"), &wish, &Undecidedly(&application)).unwrap();
+    let ended = node.switch(lock, &sealed("2"), &wish).unwrap();
     assert!(matches!(ended, Ended::Overtaken(..)), "{ended:?}");
     let left = store.journal().unwrap();
     assert!(matches!(left, Kept::Whole(Record { phase: Phase::Cancelled { .. }, .. })), "{left:?}");
 }
 
-struct Undecidedly<'a>(&'a FakeApplication<'a>);
-
-impl Parts for Undecidedly<'_> {
-    fn with(&self, _: &Settings, work: &mut Work<'_>) -> Result<Ended, driver::Error> {
-        work(self.0, &mut Undecided as &mut dyn Agreement)
-    }
-}
-
 fn node_of<'a>(
-    store: &'a Store,
+    application: &'a FakeApplication<'a>,
     clock: &'a ManualClock,
     settings: &'a Settings,
     narrator: &'a dyn Narrator,
@@ -348,12 +360,13 @@ fn node_of<'a>(
         app: "app",
         name: "node",
         settings,
-        store,
+        store: application.store,
         clock,
         by: "test".into(),
         command: "test".into(),
         interrupted: &INTERRUPTED,
         narrator,
+        collaborators: application,
         is_dry: false,
     }
 }
@@ -471,34 +484,17 @@ fn an_interrupted_rehearsal_is_cleared_away_and_called_off() {
     let place = tempfile::tempdir().unwrap();
     let store = store(place.path());
     let clock = ManualClock::jumping(None);
-    let application = FakeApplication {
-        sick: &[],
-        broken: &[],
-        rehearsal: Some(well()),
-        done: RefCell::default(),
-        running: Cell::new(true),
-        store: &store,
-    };
-    let node = Node {
-        app: "app",
-        name: "node",
-        settings: &settings(),
-        store: &store,
-        clock: &clock,
-        by: "test".into(),
-        command: "test".into(),
-        interrupted: &AtomicBool::new(false),
-        narrator: &Deaf,
-        is_dry: false,
-    };
+    let application = FakeApplication { rehearsal: Some(well()), ..FakeApplication::new(&store) };
+    let settings = settings();
+    let node = node_of(&application, &clock, &settings, &Deaf);
     let lock = node.lock().unwrap();
     let record = node.rehearsal_record(&sealed("2").release);
     store.keep_journal(&record).unwrap();
-    let ended = node.recover(lock, &FakeParts(&application)).unwrap().unwrap();
+    let ended = node.recover(lock).unwrap().unwrap();
     assert!(
         matches!(phase(&ended), Phase::Cancelled { reason } if reason.kind == Cause::NotNow),
         "{ended:?}"
     );
-    assert_eq!(application.done.into_inner(), ["end rehearsal", "disarm"]);
+    assert_eq!(application.done(), ["end rehearsal", "disarm"]);
     assert!(store.trusted_state().unwrap().bad.is_empty());
 }

@@ -7,7 +7,7 @@ use super::driver::Ended;
 use crate::lifecycle::application::data::SnapshotSet;
 use crate::lifecycle::node::copies::{DataCopies, is_older};
 use crate::lifecycle::node::plan::DataBack;
-use crate::lifecycle::node::{Error, Node, Parts};
+use crate::lifecycle::node::{Error, Node};
 use crate::sys::lock::Lock;
 use crate::types::record::{Cause, DataPolicy, DataSnapshot, Intent, Phase, Reason, Record, Stands};
 use crate::types::state::State;
@@ -115,12 +115,12 @@ impl Node<'_> {
 
     /// Goes back by hand. The caller holds the lock, so nobody is in the middle: an update that waits is called off, one that
     /// was interrupted is rolled back itself.
-    pub fn roll_back(&self, lock: Lock, way: &WayBack, parts: &dyn Parts) -> Result<Ended, Error> {
+    pub fn roll_back(&self, lock: Lock, way: &WayBack) -> Result<Ended, Error> {
         let mut lock = Some(lock);
         if let Some(record) = self.under_way()? {
             let has_ended = record.phase.stands() == Stands::After;
             if record.phase.stands() == Stands::Within {
-                return self.roll_back_update(lock.take(), record, way, parts);
+                return self.roll_back_update(lock.take(), record, way);
             }
             let transaction = record.transaction.clone();
             let was_rolled_back = matches!(record.phase, Phase::RolledBack { .. });
@@ -129,7 +129,7 @@ impl Node<'_> {
             if let Some(route) = &route {
                 self.judge_data(route, way)?;
             }
-            let called_off = self.call_off(record, way, parts)?;
+            let called_off = self.call_off(record, way)?;
             let is_asked = way.asked.as_ref() == Some(&transaction);
             if (!has_ended && route.is_none()) || (is_asked && was_rolled_back) {
                 return Ok(called_off);
@@ -147,7 +147,7 @@ impl Node<'_> {
         record.data_policy = Some(way.data);
         record.data = data;
         record.deadline = self.deadline_of(&record, self.settings);
-        self.drive_back(lock.take(), record, parts)
+        self.drive_back(lock.take(), record)
     }
 
     /// Ends an update in which something was changed already.
@@ -156,7 +156,6 @@ impl Node<'_> {
         lock: Option<Lock>,
         mut record: Record,
         way: &WayBack,
-        parts: &dyn Parts,
     ) -> Result<Ended, Error> {
         let settings = self.settings_of(&record)?;
         if let Some(version) = &way.version {
@@ -175,11 +174,11 @@ impl Node<'_> {
         record.deadline = self.deadline_of(&record, &settings);
         self.store.keep_journal(&record)?;
         self.end_orphans(&record, &settings);
-        self.drive(lock, &settings, true, parts)
+        self.drive(lock, &settings, true)
     }
 
     /// Ends a record of which nothing shows yet; one that has ended is only finished.
-    fn call_off(&self, mut record: Record, way: &WayBack, parts: &dyn Parts) -> Result<Ended, Error> {
+    fn call_off(&self, mut record: Record, way: &WayBack) -> Result<Ended, Error> {
         let settings = self.settings_of(&record)?;
         if record.phase.stands() != Stands::After {
             record.phase = Phase::Cancelled { reason: Reason::new(Cause::Operator, way.why()) };
@@ -191,7 +190,7 @@ impl Node<'_> {
                 self.end_orphans(&record, &settings);
             }
         }
-        self.drive(None, &settings, true, parts)
+        self.drive(None, &settings, true)
     }
 }
 

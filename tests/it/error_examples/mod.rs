@@ -14,7 +14,7 @@ use cutover::lifecycle::application::hooks::Error as HookError;
 use cutover::lifecycle::application::service::{Error as ServiceError, Invalid as ServiceInvalid};
 use cutover::lifecycle::application::units::Error as UnitsError;
 use cutover::lifecycle::node::Error as NodeError;
-use cutover::lifecycle::node::adopting::Error as AdoptingError;
+use cutover::lifecycle::node::adopt::Error as AdoptingError;
 use cutover::lifecycle::policy::NotAWindow;
 use cutover::lifecycle::rehearsal::settings::Invalid as RehearsalInvalid;
 use cutover::lifecycle::rehearsal::{Error as RehearsalError, Unfit, WallsError};

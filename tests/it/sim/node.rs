@@ -10,7 +10,7 @@ use cutover::coord::Settings;
 use cutover::coord::alive::NotYet;
 use cutover::coord::look::Keys;
 use cutover::coord::rules::Checks;
-use cutover::lifecycle::agreement::{Agreement, Clearance, Own, Start, Verdict};
+use cutover::lifecycle::agreement::{Agreement, Clearance, OwnChecks, Start, Verdict};
 use cutover::lifecycle::fleet::{Along, Here, Kept, Member, Taken};
 use cutover::lifecycle::update::machine;
 use cutover::sys::clock::Clock as _;
@@ -430,10 +430,10 @@ impl SimNode {
         let healthy_after = self.healthy_after.min(trial / 3);
         let own = match self.luck {
             Luck::SickAfter(ms) if now - began >= ms => {
-                Own::Failed(Reason::new(Cause::Unhealthy, "it is sick"))
+                OwnChecks::Failed(Reason::new(Cause::Unhealthy, "it is sick"))
             }
-            _ if now - began >= healthy_after => Own::Healthy,
-            _ => Own::Watching,
+            _ if now - began >= healthy_after => OwnChecks::Healthy,
+            _ => OwnChecks::Watching,
         };
         let Some(member) = self.member() else { return 1000 };
         match member.outcome(record, &own) {

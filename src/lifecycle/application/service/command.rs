@@ -12,7 +12,6 @@ use crate::types::escaped;
 /// How many lines of the service's output are shown.
 const LAST_WORDS: usize = 10;
 
-/// See [`Commands`].
 #[derive(Clone, Debug)]
 pub struct CommandServices {
     settings: Settings,

@@ -25,7 +25,6 @@ const GLANCE: Duration = Duration::from_millis(50);
 /// How many lines of the journal are shown.
 const LAST_WORDS: u32 = 10;
 
-/// See [`Settings::units`].
 #[derive(Debug)]
 pub struct UnitServices {
     settings: Settings,

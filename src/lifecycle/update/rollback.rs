@@ -21,7 +21,7 @@ pub(super) enum Services {
 impl Driver<'_> {
     /// `RollingBack`: old data, old pointer, old services, and a look whether all is well again.
     pub(super) fn restore(&mut self, record: &mut Record, reason: &Reason) -> Result<Did, Error> {
-        self.begin_answering(record);
+        self.begin_measuring(record);
         // Whoever does not want to wait for the instant goes back at once.
         self.await_instant(record)?;
         if let Err(hook) = self.application.hooks(Moment::PreRollback, record) {

@@ -7,14 +7,14 @@ use crate::health::{Gaps, Pulse, Trial};
 use crate::types::record::{Phase, Record, Unanswered};
 
 /// Who measures: checks that are asked many times a second where there are such, else those of the trial.
-pub(super) enum Answering {
+pub(super) enum Measuring {
     /// A thread of its own.
     Pulse(Pulse),
     /// The looks of the trial.
     Looks(Gaps),
 }
 
-impl Answering {
+impl Measuring {
     fn gaps(&self) -> Gaps {
         match self {
             Self::Pulse(pulse) => pulse.gaps(),
@@ -25,8 +25,8 @@ impl Answering {
 
 impl Driver<'_> {
     /// Begins to measure, before anything stops. A first installation takes nothing away from anybody.
-    pub(super) fn begin_answering(&mut self, record: &Record) {
-        if self.answering.is_some() || record.from.is_none() {
+    pub(super) fn begin_measuring(&mut self, record: &Record) {
+        if self.measuring.is_some() || record.from.is_none() {
             return;
         }
         let now = self.clock.boot();
@@ -39,8 +39,8 @@ impl Driver<'_> {
             }
             None => Gaps::default(),
         };
-        self.answering = Some(match self.application.pulse(&record.ignored_checks, gaps.clone()) {
-            Some(pulse) => Answering::Pulse(pulse),
+        self.measuring = Some(match self.application.pulse(&record.ignored_checks, gaps.clone()) {
+            Some(pulse) => Measuring::Pulse(pulse),
             None => {
                 let mut gaps = gaps;
                 if record.unanswered.is_none() {
@@ -48,7 +48,7 @@ impl Driver<'_> {
                     gaps.good(now, Duration::MAX);
                     gaps.bad();
                 }
-                Answering::Looks(gaps)
+                Measuring::Looks(gaps)
             }
         });
     }
@@ -56,7 +56,7 @@ impl Driver<'_> {
     /// A look of the trial, of either release.
     pub(super) fn note_answers(&mut self, trial: &Trial) {
         let now = self.clock.boot();
-        if let Some(Answering::Looks(gaps)) = &mut self.answering {
+        if let Some(Measuring::Looks(gaps)) = &mut self.measuring {
             if trial.is_answering() {
                 gaps.good(now, Duration::MAX);
             } else {
@@ -67,12 +67,12 @@ impl Driver<'_> {
 
     /// Puts what was measured so far into the record. Where services are about to stop, whoever goes on after a crash counts
     /// from the last good answer; else from there only if nobody was answered since.
-    pub(super) fn keep_answers(&self, record: &mut Record) {
+    pub(super) fn keep_unanswered(&self, record: &mut Record) {
         let is_stopping = matches!(record.phase, Phase::Switching | Phase::RollingBack { .. });
-        if let Some(Answering::Pulse(pulse)) = &self.answering {
+        if let Some(Measuring::Pulse(pulse)) = &self.measuring {
             pulse.watch_closely(is_stopping);
         }
-        let Some(gaps) = self.answering.as_ref().map(Answering::gaps) else {
+        let Some(gaps) = self.measuring.as_ref().map(Measuring::gaps) else {
             if is_stopping && record.from.is_some() && record.unanswered.is_none() {
                 // The old release was found well just now.
                 record.unanswered = Some(Unanswered { total_ms: 0, since: Some(self.clock.wall()) });

@@ -1,11 +1,11 @@
 //! `Warming`: the new release shows beside the old one that it can, before anybody is asked and anything is stopped.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::clearance::{INTERRUPTED, judge_baseline};
 use super::deadline;
-use super::driver::{Did, Driver, Error, Narrator, RESUMES_MAX};
-use super::forward::{GLANCE, judge_baseline};
+use super::driver::{Did, Driver, Error, GLANCE, Narrator, RESUMES_MAX};
 use crate::health::{Trial, Verdict};
 use crate::lifecycle::application::Application;
 use crate::lifecycle::node::{self, Node};
@@ -33,15 +33,15 @@ impl Driver<'_> {
             if let Err(reason) = self.ensure_armed() {
                 return Ok(Did::Event(Event::CalledOff(reason)));
             }
-            let seeing = Seeing {
+            let watch = RehearsalWatch {
                 application: self.application,
                 clock: self.clock,
                 settings: self.settings,
                 narrator: self.narrator,
-                is_interrupted: self.is_interrupted,
+                interrupted: self.interrupted,
                 is_for_a_switch: true,
             };
-            let seen = seeing.rehearse(record);
+            let seen = watch.rehearse(record);
             match seen {
                 Ok(rehearsed) => record.rehearsed = Some(rehearsed),
                 Err(reason) => return Ok(Did::Event(Event::Failed(reason))),
@@ -49,8 +49,8 @@ impl Driver<'_> {
             record.deadline = None;
             self.note(record)?;
         }
-        if (self.is_interrupted)() {
-            let reason = Reason::new(Cause::Operator, "interrupted before anything was changed");
+        if self.is_interrupted() {
+            let reason = Reason::new(Cause::Operator, INTERRUPTED);
             return Ok(Did::Event(Event::CalledOff(reason)));
         }
         Ok(self.clear(record)?.unwrap_or(Did::Event(Event::Ready)))
@@ -64,12 +64,12 @@ impl Node<'_> {
         &self,
         _lock: &Lock,
         release: &ReleaseId,
-        application: &dyn Application,
     ) -> Result<Result<Rehearsed, Reason>, node::Error> {
         self.ensure_at_rest()?;
         let mut record = self.rehearsal_record(release);
-        let is_interrupted = || self.interrupted.load(Ordering::Relaxed);
-        let (store, is_unwanted) = (self.store, |_: &Record| is_interrupted());
+        let application = self.application();
+        let application = application.as_ref();
+        let (store, is_unwanted) = (self.store, |_: &Record| self.interrupted.load(Ordering::Relaxed));
         if let Err(reason) =
             judge_baseline(application, store, self.settings, self.narrator, &mut record, &is_unwanted)
         {
@@ -81,15 +81,15 @@ impl Node<'_> {
             return Ok(Err(reason));
         }
         let (clock, settings, narrator) = (self.clock, self.settings, self.narrator);
-        let seeing = Seeing {
+        let watch = RehearsalWatch {
             application,
             clock,
             settings,
             narrator,
-            is_interrupted: &is_interrupted,
+            interrupted: self.interrupted,
             is_for_a_switch: false,
         };
-        let seen = seeing.rehearse(&record);
+        let seen = watch.rehearse(&record);
         application.disarm();
         if let Err(reason) = &seen
             && reason.kind.blame() == Blame::Release
@@ -111,17 +111,17 @@ impl Node<'_> {
     }
 }
 
-/// Who looks at a rehearsal.
-pub(super) struct Seeing<'a> {
+/// What a rehearsal is carried out and watched with.
+pub(super) struct RehearsalWatch<'a> {
     pub(super) application: &'a dyn Application,
     pub(super) clock: &'a dyn Clock,
     pub(super) settings: &'a Settings,
     pub(super) narrator: &'a dyn Narrator,
-    pub(super) is_interrupted: &'a dyn Fn() -> bool,
+    pub(super) interrupted: &'a AtomicBool,
     pub(super) is_for_a_switch: bool,
 }
 
-impl Seeing<'_> {
+impl RehearsalWatch<'_> {
     /// Rehearses, and leaves nothing behind whatever came of it.
     pub(super) fn rehearse(&self, record: &Record) -> Result<Rehearsed, Reason> {
         let began = self.clock.boot();
@@ -152,8 +152,8 @@ impl Seeing<'_> {
         let mut trial = Trial::new(&health, &record.ignored_checks);
         let began = self.clock.boot();
         loop {
-            if (self.is_interrupted)() {
-                return Err(Reason::new(Cause::Operator, "interrupted before anything was changed"));
+            if self.interrupted.load(Ordering::Relaxed) {
+                return Err(Reason::new(Cause::Operator, INTERRUPTED));
             }
             let at = self.clock.boot().saturating_sub(began);
             let verdict = trial.observe(at, &rehearsal.observe(at));

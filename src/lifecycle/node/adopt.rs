@@ -21,7 +21,6 @@ use crate::types::{ReleaseId, Version, escaped_path};
 /// Why a release was not taken over, or not given back.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nothing was moved.
     #[error("cannot adopt `{}`: {why}", escaped_path(.path))]
     Refused {
         path: PathBuf,

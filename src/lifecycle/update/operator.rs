@@ -1,13 +1,13 @@
 //! What people say to an update that is in the middle: a request in a file, Ctrl-C, a ban.
 
 use super::driver::{Driver, Error};
-use crate::lifecycle::agreement::Own;
+use crate::lifecycle::agreement::OwnChecks;
 use crate::types::record::{Cause, Reason, Record};
 
 impl Driver<'_> {
     /// Why somebody wants the old release back, if anybody does. How it is wanted goes into the record.
     pub(super) fn wants_back(&self, record: &mut Record) -> Result<Option<Reason>, Error> {
-        if (self.is_interrupted)() {
+        if self.is_interrupted() {
             return Ok(Some(Reason::new(Cause::Operator, "interrupted by the operator")));
         }
         let request = self.store.request()?.filter(|request| request.transaction == record.transaction);
@@ -36,21 +36,21 @@ impl Driver<'_> {
             let state = self.store.trusted_state();
             state.is_ok_and(|state| state.bad.iter().any(|bad| record.is_banned_by(bad)))
         };
-        (self.is_interrupted)() || is_asked() || is_banned()
+        self.is_interrupted() || is_asked() || is_banned()
     }
 
     /// What an operator says goes before what the checks say.
-    pub(super) fn hear_operator(&self, record: &mut Record, own: Own) -> Result<Own, Error> {
+    pub(super) fn hear_operator(&self, record: &mut Record, own: OwnChecks) -> Result<OwnChecks, Error> {
         if let Some(reason) = self.wants_back(record)? {
-            return Ok(Own::Failed(reason));
+            return Ok(OwnChecks::Failed(reason));
         }
         let request = self.store.request()?.filter(|request| request.transaction == record.transaction);
         Ok(match request {
             Some(request) => {
                 record.ended_by = request.by;
-                Own::Healthy
+                OwnChecks::Healthy
             }
-            None if record.confirm && own == Own::Healthy => Own::Watching,
+            None if record.confirm && own == OwnChecks::Healthy => OwnChecks::Watching,
             None => own,
         })
     }
