@@ -16,7 +16,7 @@ fn may_use(layer: &str, other: &str) -> bool {
     layer == other || rank(layer) < rank(other)
 }
 
-fn source_files(directory: &Path, found: &mut Vec<PathBuf>) {
+pub fn source_files(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
         let path = entry.path();
         if path.is_dir() {

@@ -94,3 +94,4 @@ mod way_back;
 mod web;
 mod web_faults;
 mod web_hook;
+mod words;
