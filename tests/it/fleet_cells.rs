@@ -164,6 +164,7 @@ fn a_signed_turn_is_taken_by_a_node_of_the_cell_and_by_nobody_else() {
         instance: String::new(),
         back: false,
         row: 0,
+        at: None,
         turn_ms: None,
         before: vec![],
     });

@@ -136,7 +136,10 @@ pub struct Ticket {
     /// It is for going back: the rollout was halted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub back: bool,
-    /// How long the turn before it took: those who wait look as often as that asks for.
+    /// When it was taken, by its owner's clock,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+    /// and how long the turn before it took: those who wait look as often as that asks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turn_ms: Option<u64>,
     /// What its owner had seen of those before it in the row, in their order: whoever reads this one need not read those.

@@ -135,6 +135,7 @@ mod tests {
             instance: "i".into(),
             back: false,
             row: 1,
+            at: None,
             turn_ms: Some(21_000),
             before: ["12 good", "7 back left", "- waived", "3"]
                 .map(|text| text.to_owned().try_into().unwrap())

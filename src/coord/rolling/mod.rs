@@ -8,6 +8,8 @@ mod slots;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
+
 use super::facts::{Fact, Rolling as Terms};
 use super::heard::remark;
 use super::look::Found;
@@ -48,6 +50,12 @@ pub struct Rolling<'a> {
     pub rank: usize,
     /// The order in which members take their tickets, where there are slots.
     order: Order,
+    /// Whether a look for a report that is not there looks for a waiver, too. Else the listing tells of them.
+    pub asks_for_waivers: bool,
+    /// About how many tickets this node's row has by now: where to look first.
+    pub expected: usize,
+    /// When the newest ticket of this node's row was taken, as its owner's clock had it.
+    pub taken_at: Option<Timestamp>,
     /// How long the turn took that ended last in this node's row, as far as that was told.
     pub turn: Option<Ms>,
     /// Files that say nothing, or contradict each other.
@@ -124,6 +132,9 @@ impl<'a> Rolling<'a> {
             returns,
             rank,
             order,
+            asks_for_waivers: true,
+            expected: 0,
+            taken_at: None,
             turn: None,
             remarks,
             unreadable: None,

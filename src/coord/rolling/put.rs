@@ -38,6 +38,7 @@ impl Rolling<'_> {
         board: &mut dyn Board,
         at: At,
         is_back: bool,
+        now: Timestamp,
         node: &NodeName,
         instance: &str,
     ) -> Heard {
@@ -58,6 +59,7 @@ impl Rolling<'_> {
             node: node.clone(),
             instance: instance.to_owned(),
             back: is_back,
+            at: self.rollout.has_slots().then_some(now),
             turn_ms: self.turn.and_then(|turn| u64::try_from(turn).ok()),
             before: self.before(at),
         });
@@ -99,6 +101,7 @@ impl Rolling<'_> {
         &mut self,
         board: &mut dyn Board,
         held: Option<At>,
+        now: Timestamp,
         node: &NodeName,
         instance: &str,
     ) -> Heard {
@@ -116,7 +119,7 @@ impl Rolling<'_> {
             return Heard::Away(why);
         }
         match (self.view.ticket_of(self.view.me, false), self.view.next(self.view.row)) {
-            (None, Some(at)) => self.take(board, at, false, node, instance),
+            (None, Some(at)) => self.take(board, at, false, now, node, instance),
             _ => Heard::Yes,
         }
     }

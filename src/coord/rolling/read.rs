@@ -14,18 +14,53 @@ impl Rolling<'_> {
         self.read_as(board, true)
     }
 
-    /// Reads how many tickets this node's row has, and what was decided.
+    /// Reads how many tickets this node's row has; and what was decided only where its wave is not known to be open. As long as
+    /// tickets come nothing was.
     pub fn read_length(&mut self, board: &mut dyn Board) -> Heard {
         self.view.is_whole = false;
-        match self.read_gates(board) {
+        let is_open = self.view.members.get(self.view.me).is_none_or(|mine| mine.wave <= self.view.wave);
+        match if is_open { Heard::Yes } else { self.read_gates(board) } {
             Heard::Yes => self.read_tickets(board),
             heard => heard,
         }
     }
 
-    /// Reads how it ended, and what this node has said.
-    pub fn read_own(&mut self, board: &mut dyn Board) -> Heard {
+    /// Reads what may have come since in this node's slot. While somebody else has it nothing that was decided matters here, and no
+    /// member is waived for taking its time: both are asked for when the slot is free, or overdue, or this node's own.
+    pub fn read_slot(&mut self, board: &mut dyn Board, is_waiting: bool) -> Heard {
+        if !is_waiting || !self.rollout.has_slots() {
+            return self.read_row(board);
+        }
         self.view.is_whole = false;
+        if let Heard::Away(why) = self.read_reports_of(board, self.view.row) {
+            return Heard::Away(why);
+        }
+        // Before its owner is back nobody takes the next ticket.
+        if !self.is_row_free() {
+            return Heard::Yes;
+        }
+        for heard in [self.read_tickets(board), self.read_reports_of(board, self.view.row)] {
+            if let Heard::Away(why) = heard {
+                return Heard::Away(why);
+            }
+        }
+        if self.is_row_free() { self.read_gates(board) } else { Heard::Yes }
+    }
+
+    /// Reads how it ended, and what this node has said. `must_report`: that comes first, and as long as it is not there nothing else
+    /// matters.
+    pub fn read_own(&mut self, board: &mut dyn Board, must_report: bool) -> Heard {
+        self.view.is_whole = false;
+        if must_report {
+            // Storage that went back in time may have lost it since.
+            if let Some(mine) = self.view.members.get_mut(self.view.me) {
+                mine.report = None;
+            }
+            match self.read_report(board, self.view.me, false) {
+                Heard::Yes if self.has_reported() => {}
+                heard => return heard,
+            }
+        }
         for heard in [self.read_end(board), self.read_void(board)] {
             if let Heard::Away(why) = heard {
                 return Heard::Away(why);
@@ -159,7 +194,7 @@ impl Rolling<'_> {
         let rows = u32::try_from(self.view.rows.len()).unwrap_or(0);
         let rows = if self.view.is_whole { 0..rows } else { self.view.row..self.view.row + 1 };
         // All rows are about as long as the one that this node knows.
-        let mut guess = if self.view.is_whole { self.row_length() } else { 0 };
+        let mut guess = self.expected.max(self.row_length());
         for row in rows {
             if let Heard::Away(why) = self.read_tickets_of(board, row, guess) {
                 return Heard::Away(why);
@@ -180,11 +215,11 @@ impl Rolling<'_> {
     /// Reads all rows, as long as none is found in which somebody is out of service: then nothing has come to its end.
     pub fn read_while_idle(&mut self, board: &mut dyn Board) -> Heard {
         self.view.is_whole = false;
-        if let Heard::Away(why) = self.read_gates(board) {
-            return Heard::Away(why);
-        }
-        let mut guess = self.row_length();
-        for row in 0..u32::try_from(self.view.rows.len()).unwrap_or(0) {
+        let (own, rows) = (self.view.row, u32::try_from(self.view.rows.len()).unwrap_or(0));
+        // In its own row the next one has hardly had the time.
+        let others = (1..=rows).map(|step| (own + step) % rows);
+        let mut guess = self.expected.max(self.row_length());
+        for row in others {
             for heard in [self.read_tickets_of(board, row, guess), self.read_reports_of(board, row)] {
                 if let Heard::Away(why) = heard {
                     return Heard::Away(why);
@@ -196,7 +231,7 @@ impl Rolling<'_> {
             guess = self.view.rows[row as usize].len();
         }
         self.view.is_whole = true;
-        Heard::Yes
+        self.read_gates(board)
     }
 
     /// Reads tickets once more that said nothing: they may have been read badly.
@@ -252,6 +287,7 @@ impl Rolling<'_> {
                 if (said.row, said.ticket) == (at.row, at.number) && said.proposal == self.rollout.digest =>
             {
                 if at.row == self.view.row {
+                    self.taken_at = said.at;
                     self.turn = said.turn_ms.and_then(|ms| ms.try_into().ok()).or(self.turn);
                 }
                 let owner = self.rollout.place_of(&said.node).unwrap_or(nobody);
@@ -293,7 +329,8 @@ impl Rolling<'_> {
                 return Heard::Away(why);
             }
             let member = self.view.members[place];
-            if (if is_back { member.returned } else { member.report }).is_none()
+            if self.asks_for_waivers
+                && (if is_back { member.returned } else { member.report }).is_none()
                 && let Heard::Away(why) = self.read_waiver(board, place)
             {
                 return Heard::Away(why);

@@ -11,8 +11,13 @@ use super::super::rollout::Rollout;
 use super::super::rules::rolling::{At, Member, Ticket};
 use super::Rolling;
 
-/// Of each member, where it stands in the order of tickets, as long as all come: by waves, within one by hash.
-pub(super) struct Order(Vec<usize>);
+/// The order of tickets, as long as all come: by waves, within one by hash.
+pub(super) struct Order {
+    /// The members, by their places, as they come.
+    places: Vec<usize>,
+    /// Of each member, the how many'th it is.
+    turns: Vec<usize>,
+}
 
 impl Order {
     pub(super) fn of(rollout: &Rollout, members: &[Member]) -> Self {
@@ -20,15 +25,15 @@ impl Order {
         let mut places: Vec<usize> = (0..members.len()).collect();
         places.sort_by_cached_key(|place| (members[*place].wave, rollout.order_of(&nodes[*place])));
         let mut turns = vec![0; members.len()];
-        for (turn, place) in places.into_iter().enumerate() {
-            turns[place] = turn;
+        for (turn, place) in places.iter().enumerate() {
+            turns[*place] = turn;
         }
-        Self(turns)
+        Self { places, turns }
     }
 
     /// The row in which a member of this place takes its ticket, and the how many'th it is there. An onlooker has none.
     fn turn_of(&self, place: usize, rows: usize) -> Option<(usize, usize)> {
-        self.0.get(place).map(|turn| (turn % rows, turn / rows))
+        self.turns.get(place).map(|turn| (turn % rows, turn / rows))
     }
 }
 
@@ -53,6 +58,18 @@ impl Rolling<'_> {
         let row = self.view.row as usize;
         let ahead = turn.saturating_sub(self.view.rows.get(row).map_or(0, Vec::len));
         if row == own { ahead } else { ahead.max(1) }
+    }
+
+    /// Whether somebody of the same wave is to come after this node in its row: then the wave does not end with this one.
+    pub fn is_followed(&self) -> bool {
+        let members = &self.view.members;
+        let Some((mine, turn)) = members.get(self.view.me).zip(self.order.turns.get(self.view.me)) else {
+            return false;
+        };
+        let later = self.order.places.iter().skip(*turn).step_by(self.view.rows.len().max(1)).skip(1);
+        later
+            .take_while(|place| members[**place].wave == mine.wave)
+            .any(|place| !self.view.is_left_out(*place) && members[*place].report.is_none())
     }
 
     /// Whether storage was seen to hold what this node reports.
@@ -87,11 +104,15 @@ impl Rolling<'_> {
     pub(super) fn gallop(&mut self, board: &mut dyn Board, row: u32, guess: usize) -> Heard {
         let length = |this: &Self| this.view.rows[row as usize].len();
         let most = 3 * self.view.members.len();
-        // Beyond what was found it looks ever further, until nothing is found there; then half way to that.
+        // Beyond what was found it looks ever further, until nothing is found there; then ever further back, at most half way.
         let (mut step, mut next, mut end) = (guess.saturating_sub(length(self)).max(1), 1, most);
+        let mut back = 1;
         while length(self) < end {
             let known = length(self);
-            let number = if end == most { (known + step - 1).min(most - 1) } else { (known + end) / 2 };
+            let number = match end == most {
+                true => (known + step - 1).min(most - 1),
+                false => ((known + end) / 2).max(end.saturating_sub(back)),
+            };
             let Ok(at) = u32::try_from(number).map(|number| At { row, number }) else { break };
             match look(board, &self.rollout.ticket(at)) {
                 Look::Found(found) if self.adopt(at, &found) || number == known => {
@@ -106,7 +127,7 @@ impl Rolling<'_> {
                     }
                 }
                 // A ticket that is not valid does not tell of those before it: it is read again when they are known.
-                Look::Absent | Look::Found(_) | Look::Bad(_) => end = number,
+                Look::Absent | Look::Found(_) | Look::Bad(_) => (end, back) = (number, 2 * back),
                 Look::Unreachable(why) => return Heard::Away(why),
             }
         }

@@ -20,8 +20,10 @@ use crate::sys::disk::Disk;
 
 /// So many places where it ran are remembered.
 const PLACES_MAX: usize = 16;
-/// How often the heartbeat is renewed.
-const BEAT: Duration = Duration::from_secs(10);
+/// How often the heartbeat is renewed by a node that may hold a place, or will soon,
+const BEAT: Duration = Duration::from_secs(15);
+/// and by one that only waits: before it takes a place, it looks as often as the others.
+const BEAT_AT_REST: Duration = Duration::from_secs(300);
 /// A heartbeat that is not older comes from a machine that runs.
 pub(super) const FRESH: Duration = Duration::from_secs(90);
 /// Within this time a machine at work sees the heartbeat of another one: it looks before each of its own.
@@ -62,6 +64,7 @@ impl Member<'_> {
     /// Waits until whoever runs where this node ran before would have noticed its heartbeat: which takes storage that answers, and
     /// holds the heartbeat, all the time. `None`: nobody has.
     fn wait_for_silence(&mut self) -> Result<Option<Taken>, Error> {
+        self.twin_read = None;
         match self.look_where() {
             Ok(None) => {}
             // It has renewed its heartbeat, and has yet to see this one.
@@ -227,11 +230,18 @@ impl Member<'_> {
             return Ok(None);
         }
         let node = self.node();
-        match self.board.read(&names::twin(&node, &here)) {
-            Read::Absent => {}
+        let now = self.clock.boot();
+        // Whoever accuses this node says it in the heartbeat, too, which the node's own next one may overwrite. So the file is read
+        // less often: within the time in which a machine at work sees another one.
+        let is_read = self.twin_read.is_some_and(|last| now.saturating_sub(last) < NOTICED);
+        let accused = if is_read { Read::Absent } else { self.board.read(&names::twin(&node, &here)) };
+        match accused {
+            Read::Absent if is_read => {}
+            Read::Absent => self.twin_read = Some(now),
             Read::Bytes(_) | Read::Bad(_) => return Err(Who::Stranger(two(&node))),
             Read::Unreachable(why) => return Err(Who::Away(why)),
         }
+        self.looked = Some(now);
         let Some(said) = alive::read(self.board.as_mut(), &node) else {
             // A node that ran elsewhere has said so, and where that cannot be read somebody may be at work there.
             let was_elsewhere = self.kept.own.places.last().is_some_and(|last| *last != here);
@@ -254,11 +264,22 @@ impl Member<'_> {
 
     /// Shows on storage that this node is there. Decides nothing.
     pub(super) fn beat(&mut self) {
+        self.beat_each(BEAT);
+    }
+
+    /// The same, where nothing rests on it.
+    pub(super) fn beat_at_rest(&mut self) {
+        self.beat_each(BEAT_AT_REST);
+    }
+
+    fn beat_each(&mut self, pause: Duration) {
         let now = self.clock.boot();
-        if self.cut_off.is_some() || self.beaten.is_some_and(|last| now.saturating_sub(last) < BEAT) {
+        if self.cut_off.is_some() || self.beaten.is_some_and(|last| now.saturating_sub(last) < pause) {
             return;
         }
-        self.look_for_twin();
+        if self.looked.is_none_or(|last| now.saturating_sub(last) >= BEAT) {
+            self.look_for_twin();
+        }
         if self.stranger.is_none() {
             self.beat_now();
         }

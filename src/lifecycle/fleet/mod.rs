@@ -84,6 +84,10 @@ pub struct Member<'a> {
     /// When the turns of cells were looked at last.
     turns_seen: Option<Ms>,
     beaten: Option<Duration>,
+    /// When the heartbeat that is there was looked at last.
+    looked: Option<Duration>,
+    /// When it was looked last whether another machine has accused this one of being a copy.
+    twin_read: Option<Duration>,
     /// When it was looked last, by the clock of the boot, whether storage still has the ticket that this node is out of service by.
     place_seen: Option<Duration>,
     /// Since when storage is known to have lost tickets.
@@ -162,6 +166,8 @@ impl<'a> Member<'a> {
             queue: slots::Queue::default(),
             turns_seen: None,
             beaten: None,
+            looked: None,
+            twin_read: None,
             place_seen: None,
             tickets_lost: None,
             has_assured: false,

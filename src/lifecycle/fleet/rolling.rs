@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::super::agreement::{Clearance, Error};
 use super::join::FRESH;
 use super::own::{Soaking, said_of};
-use super::slots::Extent;
 use super::words::without_this_node;
 use super::{Following, Member, STEPS_MAX, Stage as AnyStage, by_fleet};
 use crate::coord::board::Board;
@@ -22,7 +21,7 @@ const CROWD: usize = 10;
 const PAUSE_MAX: usize = 30;
 
 /// Who is out of service looks whether its place is still taken once in so many polls.
-const PLACE_POLLS: u32 = 3;
+const PLACE_POLLS: u32 = 4;
 
 /// What the lifecycle is to do next.
 pub(super) enum Next {
@@ -99,6 +98,12 @@ impl<'a> Member<'a> {
                     if !self.take(at, is_back) {
                         return Ok(Next::Wait);
                     }
+                    if let Stage::Taking(_) = stage {
+                        // What stands there was read along, and all else right before.
+                        is_read = true;
+                        self.place_seen = Some(self.clock.boot());
+                        self.begin_turn();
+                    }
                 }
                 Act::Report(health) | Act::ReportReturn(health) => {
                     let is_back = matches!(stage, Stage::Returned { .. });
@@ -130,26 +135,20 @@ impl<'a> Member<'a> {
     }
 
     pub(super) fn refresh_rolling(&mut self) -> bool {
-        self.beat();
+        let (extent, stage) = (self.extent(), self.rolling_stage());
+        if Self::is_at_rest(extent) {
+            self.beat_at_rest();
+        } else {
+            self.beat();
+        }
         let (steady, listed) = (self.steady(), self.listed);
         let known = self.kept.part().map(said_of).unwrap_or_default();
-        let (extent, stage) = (self.extent(), self.rolling_stage());
-        let is_still = !self.queue.has_grown;
-        let Some((board, follow)) = self.on_rolling() else { return false };
+        let Some((_, follow)) = self.on_rolling() else { return false };
         if let Some(Stage::Taking(at) | Stage::Returning(at)) = stage {
             follow.view.row = at.row;
         }
-        let mut heard = match extent {
-            Extent::Whole => follow.read(board),
-            Extent::WhileIdle => follow.read_while_idle(board),
-            Extent::Slot => match follow.read_row(board) {
-                // What stands still may have been ended by an operator, whose word stands beside.
-                Heard::Yes if is_still => follow.read_void(board),
-                heard => heard,
-            },
-            Extent::Length => follow.read_length(board),
-            Extent::Own => follow.read_own(board),
-        };
+        let mut heard = self.read_extent(extent);
+        let Some((board, follow)) = self.on_rolling() else { return false };
         if heard.is_yes() {
             heard = follow.put_back(board, &known);
         }
@@ -237,9 +236,9 @@ impl<'a> Member<'a> {
         if self.must_wait_for_lost_tickets() {
             return false;
         }
-        let (node, instance) = self.who_takes();
+        let (now, (node, instance)) = (self.clock.wall(), self.who_takes());
         let Some((board, follow)) = self.on_rolling() else { return false };
-        let heard = follow.take(board, at, is_back, &node, &instance);
+        let heard = follow.take(board, at, is_back, now, &node, &instance);
         self.heed_write(&heard);
         heard.is_yes()
     }
@@ -288,8 +287,9 @@ impl<'a> Member<'a> {
             return;
         }
         self.place_seen = Some(now);
+        let now = self.clock.wall();
         let Some((board, follow)) = self.on_rolling() else { return };
-        if let Heard::Away(why) = follow.hold_place(board, held, &node, &instance) {
+        if let Heard::Away(why) = follow.hold_place(board, held, now, &node, &instance) {
             tracing::debug!(why, "the place in the rollout cannot be looked at");
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Member;
 use super::turns::ON_DUTY;
+use crate::coord::heard::Heard;
 use crate::coord::rules::Health;
 use crate::coord::rules::Ms;
 use crate::coord::rules::rolling::Stage;
@@ -20,6 +21,10 @@ const PATIENCE: Ms = 3;
 
 /// A slot whose owner takes so many times as long as a turn should is left alone: this node looks at another one.
 const TURNS_STUCK: Ms = 3;
+
+/// For so many times as long as deciders wait for each other the same few read everything, each once: whoever ends a wave or the
+/// rollout looks by itself, and these are for what nobody else sees.
+const SHIFT_STEPS: Ms = 4;
 
 /// The longest pause between two looks, in milliseconds.
 const LONGEST_PAUSE: Ms = 300_000;
@@ -37,6 +42,8 @@ pub(super) enum Extent {
     Length,
     /// How it ended, and what this node has said.
     Own,
+    /// This node has just had its turn, and others are to come: nothing concerns it before its next run.
+    Nothing,
 }
 
 /// What this process has seen of the slot that it waits for, by the clock of this boot.
@@ -82,7 +89,8 @@ impl Member<'_> {
     /// What this look is at. A few members read all slots, in turns: for them all, they open waves, stop it and end it.
     pub(super) fn extent(&mut self) -> Extent {
         let (now, wall) = (self.steady(), self.clock.wall().as_millisecond());
-        let shift = (self.decider_step() * ON_DUTY as Ms).max(1);
+        let step = (self.decider_step() * ON_DUTY as Ms).max(1);
+        let shift = step * SHIFT_STEPS;
         let stage = self.rolling_stage();
         let has_soaked = self.soaks_until().is_some_and(|until| self.is_over(&until));
         let queue = self.queue;
@@ -100,12 +108,16 @@ impl Member<'_> {
         };
         let groups = members.div_ceil(ON_DUTY);
         let is_on_duty = usize::try_from(wall / shift).unwrap_or(0) % groups == follow.rank / ON_DUTY;
-        let is_due = queue.whole_at.is_none_or(|last| now - last >= shift / 2);
+        let is_due = |pause| queue.whole_at.is_none_or(|last| now - last >= pause);
         let extent = match stage {
-            _ if is_due && (is_news || is_on_duty) => Extent::Whole,
+            _ if (is_news && is_due(step / 2)) || (is_on_duty && is_due(shift)) => Extent::Whole,
             // After the last of a wave the next one opens, or all is done.
-            Some(Stage::Done { .. }) if (queue.had_turn || has_soaked) && follow.has_reported() => {
-                Extent::WhileIdle
+            Some(Stage::Done { .. }) if follow.has_reported() && (has_soaked || queue.had_turn) => {
+                if has_soaked || !follow.is_followed() {
+                    Extent::WhileIdle
+                } else {
+                    Extent::Nothing
+                }
             }
             Some(Stage::Done { .. } | Stage::Returned { .. } | Stage::Over) => Extent::Own,
             Some(Stage::Waiting) if follow.ahead() > 1 && (queue.has_grown || queue.seen_at.is_none()) => {
@@ -113,21 +125,19 @@ impl Member<'_> {
             }
             Some(Stage::Waiting | Stage::Taking(_) | Stage::Returning(_)) | None => Extent::Slot,
         };
-        self.queue.had_turn = match extent {
-            Extent::Whole | Extent::WhileIdle => false,
-            Extent::Slot | Extent::Length | Extent::Own => {
-                queue.had_turn || matches!(stage, Some(Stage::Taking(_)))
-            }
-        };
+        if matches!(extent, Extent::Whole | Extent::WhileIdle | Extent::Nothing) {
+            self.queue.had_turn = false;
+        }
         if extent == Extent::Whole {
             self.queue.whole_at = Some(now);
         }
-        match stage {
-            Some(Stage::Taking(_)) => _ = self.queue.turn_began.get_or_insert(now),
-            Some(Stage::Waiting) => self.queue.turn_began = None,
-            _ => {}
-        }
         extent
+    }
+
+    /// This node has its turn.
+    pub(super) fn begin_turn(&mut self) {
+        self.queue.had_turn = true;
+        self.queue.turn_began = Some(self.steady());
     }
 
     fn soaks_until(&self) -> Option<Deadline> {
@@ -138,13 +148,60 @@ impl Member<'_> {
         until.remaining(&self.clock.boot_id(), self.clock.boot(), self.clock.wall()).is_zero()
     }
 
+    /// Whether the slot that this node waits for has stood still for longer than a turn should take: then somebody may have said
+    /// a word on it, or on all.
+    fn is_overdue(&self) -> bool {
+        let Some(follow) = self.rolling() else { return true };
+        let is_few = follow.view.members.len() <= FEW;
+        let trial = follow.rollout.times().trial;
+        is_few || self.queue.seen_at.is_none() || self.steady() - self.queue.since >= trial
+    }
+
+    /// Reads as much as this look is at.
+    pub(super) fn read_extent(&mut self, extent: Extent) -> Heard {
+        let is_overdue = self.is_overdue();
+        let stage = self.rolling_stage();
+        let is_waiting = matches!(stage, Some(Stage::Waiting));
+        let is_done = matches!(stage, Some(Stage::Done { .. }));
+        let (queue, passed) = (self.queue, self.turn_runs_for());
+        let Some((board, follow)) = self.on_rolling() else { return Heard::Yes };
+        follow.expected = match follow.turn {
+            Some(turn) if queue.seen_at.is_some() && queue.row == follow.view.row => {
+                let ended = passed / turn.max(1);
+                follow.row_length() + usize::try_from(ended).unwrap_or(0)
+            }
+            _ => 0,
+        };
+        follow.asks_for_waivers = !follow.rollout.has_slots() || is_overdue || extent == Extent::WhileIdle;
+        match extent {
+            Extent::Whole => follow.read(board),
+            Extent::WhileIdle => follow.read_while_idle(board),
+            Extent::Slot => match follow.read_slot(board, is_waiting && !is_overdue) {
+                // What stands still may have been ended by an operator, whose word stands beside.
+                Heard::Yes if is_overdue => follow.read_void(board),
+                heard => heard,
+            },
+            Extent::Length => follow.read_length(board),
+            Extent::Own => follow.read_own(board, is_done),
+            Extent::Nothing => {
+                follow.view.is_whole = false;
+                Heard::Yes
+            }
+        }
+    }
+
+    /// Whether nobody waits for this node yet: others come before it, or it has had its turn.
+    pub(super) fn is_at_rest(extent: Extent) -> bool {
+        matches!(extent, Extent::Length | Extent::Own | Extent::Nothing)
+    }
+
     /// Takes up what a look has shown of the slot, and turns to another one where this one does not come free.
     pub(super) fn watch_slot(&mut self, extent: Extent) {
         let now = self.steady();
         let may_turn = matches!(self.rolling_stage(), Some(Stage::Waiting | Stage::Done { .. }));
         let mut queue = self.queue;
         let Some((_, follow)) = self.on_rolling() else { return };
-        if !follow.rollout.has_slots() || extent == Extent::Own {
+        if !follow.rollout.has_slots() || matches!(extent, Extent::Own | Extent::Nothing) {
             return;
         }
         queue.look(follow.view.row, follow.row_length(), follow.is_row_free(), now);
@@ -175,15 +232,14 @@ impl Member<'_> {
         patience == 0 || self.queue.free_since.is_some_and(|since| self.steady() - since >= patience)
     }
 
-    /// When to look next: not after this node's turn may have come, as long as turns take what they took.
+    /// When to look next: about when this node's turn comes, as long as turns take what they took.
     pub(super) fn pause_in_slot(&self) -> Duration {
         let Some(follow) = self.rolling() else { return self.poll() };
         let (now, queue) = (self.steady(), self.queue);
         let poll = follow.rollout.times().poll;
         let ahead = Ms::try_from(follow.ahead()).unwrap_or(Ms::MAX);
         let mine = follow.view.members.get(follow.view.me).map_or(0, |member| member.wave);
-        // The newest ticket has been there for so long at the most.
-        let passed = now - queue.shorter_at;
+        let passed = self.turn_runs_for();
         let pause = match (queue.free_since, follow.turn) {
             // Nobody can say how long a wave takes: the longer it has, the longer it will.
             _ if mine > follow.view.wave => passed / 3,
@@ -196,5 +252,13 @@ impl Member<'_> {
             }
         };
         Duration::from_millis(u64::try_from(pause.clamp(poll, LONGEST_PAUSE.max(poll))).unwrap_or(0))
+    }
+
+    /// For how long the newest ticket of the slot has been there: as its owner's clock had it, and within what this node saw.
+    fn turn_runs_for(&self) -> Ms {
+        let (now, wall, queue) = (self.steady(), self.clock.wall().as_millisecond(), self.queue);
+        let taken = self.rolling().and_then(|follow| follow.taken_at);
+        let (least, most) = (now - queue.since, now - queue.shorter_at);
+        taken.map_or(most, |taken| wall.saturating_sub(taken.as_millisecond())).clamp(least, most.max(least))
     }
 }

@@ -2,6 +2,7 @@
 
 use super::super::agreement::{Clearance, Error, Instant, OwnChecks, Verdict};
 use super::promise::Promise;
+use super::turns::ON_DUTY;
 use super::{Following, Member, Stage as AnyStage, by_fleet, remember};
 use crate::coord::board::{Board, ClockRead};
 use crate::coord::facts::{self, Fact, Yes, names};
@@ -50,9 +51,23 @@ impl<'a> Member<'a> {
                 let until = self.instant(at + late).map(|instant| instant.boot);
                 Clearance::Go { at: self.instant(at), until }
             }
-            Next::Wait => Clearance::Wait(self.wait(self.waits_for())),
+            Next::Wait => {
+                let mut wait = self.wait(self.waits_for());
+                wait.within = self.pause_for_plan().unwrap_or(wait.within);
+                Clearance::Wait(wait)
+            }
             Next::Final(_) | Next::GoBack(_) | Next::Leave => Clearance::CalledOff(by_fleet(self.said())),
         })
+    }
+
+    /// Who has voted, and is not of the few who count votes, need not hear of the plan at once: half of what its lead is longer
+    /// than it must be is to spare.
+    fn pause_for_plan(&self) -> Option<std::time::Duration> {
+        let follow = self.synchronous()?;
+        let is_waiting = self.stage() == Some(Stage::Voting) && follow.view.plan.is_none();
+        let times = follow.rollout.times();
+        let spare = u64::try_from((times.lead - times.lead_min()) / 2).ok()?;
+        (is_waiting && follow.rank >= ON_DUTY).then(|| self.poll() + std::time::Duration::from_millis(spare))
     }
 
     pub(super) fn outcome_synchronous(&mut self, own: &OwnChecks) -> Result<Verdict, Error> {

@@ -43,6 +43,7 @@ fn sized(mode: Mode, overlap: Overlap, size: usize) -> Fleet {
     for (number, node) in (0..).zip(&mut fleet.nodes) {
         node.wake = number * 131 % 30_000;
         node.timer = 300_000;
+        node.ends_with_update = true;
         // A turn takes that long; where all go at once nobody waits for a turn.
         node.healthy_after = if mode == Mode::Rolling { 20_000 } else { node.healthy_after };
     }

@@ -68,6 +68,8 @@ pub struct SimNode {
     pub healthy_after: i64,
     /// How long its timer waits between two runs that find nothing to do.
     pub timer: i64,
+    /// Its process ends with the update, as the real one does; else it looks once more at once.
+    pub ends_with_update: bool,
     /// Gone for good: somebody must waive it.
     pub is_lost: bool,
     /// A copy, or another machine under the name of one that is counted.
@@ -123,6 +125,7 @@ impl SimNode {
             wake: 0,
             healthy_after: 2000,
             timer: 30_000,
+            ends_with_update: false,
             is_lost: false,
             is_extra: false,
             is_waived: false,
@@ -292,7 +295,7 @@ impl SimNode {
             Phase::Committed | Phase::RolledBack { .. } | Phase::Cancelled { .. } => {
                 self.is_out = false;
                 self.journal = None;
-                0
+                if self.ends_with_update { self.timer } else { 0 }
             }
             Phase::Warming => unreachable!("nobody rehearses here"),
         }
