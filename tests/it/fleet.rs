@@ -279,7 +279,7 @@ soak = "0s"
         value[key].as_str().map(ToOwned::to_owned)
     }
 
-    fn outcome(&self) -> Option<String> {
+    pub fn outcome(&self) -> Option<String> {
         self.status("outcome")
     }
 
@@ -317,7 +317,7 @@ soak = "0s"
         self.outcome().unwrap()
     }
 
-    fn is_at_rest(&self) -> bool {
+    pub fn is_at_rest(&self) -> bool {
         (0..self.size).all(|number| {
             let root = self.root(number).join(".cutover");
             let own = std::fs::read_to_string(root.join("fleet.json")).unwrap();

@@ -16,10 +16,10 @@ const TROUBLE: Duration = Duration::from_secs(10);
 const QUICK: &str = "lead = \"3s\"\nlate = \"2s\"\nstop = \"0s\"\ntrial = \"5s\"\nsettle = \"2s\"";
 
 /// xorshift: tests need no better chance.
-struct Chance(u64);
+pub struct Chance(pub u64);
 
 impl Chance {
-    fn below(&mut self, bound: usize) -> usize {
+    pub fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -30,7 +30,7 @@ impl Chance {
         self.below(bound) == 0
     }
 
-    fn milliseconds(&mut self, from: usize, to: usize) -> Duration {
+    pub fn milliseconds(&mut self, from: usize, to: usize) -> Duration {
         Duration::from_millis(u64::try_from(from + self.below(to - from)).unwrap())
     }
 }

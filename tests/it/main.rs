@@ -38,6 +38,7 @@ mod fleet_follow;
 mod fleet_forged;
 mod fleet_known;
 mod fleet_losses;
+mod fleet_many;
 mod fleet_member;
 mod fleet_signed;
 mod fleet_silent;
