@@ -102,6 +102,9 @@ fn nobody_waits_beside_an_empty_plan_without_a_word_of_what_ends_it() {
         let waits = fleet.run(number, &["update", "--no-wait"]);
         assert!(code(&waits) == 15 && told(&waits).contains("cutover fleet abort"), "{waits:?}");
     }
+    let said = told(&fleet.run(0, &["fleet", "status", "--why"]));
+    assert!(said.contains("waits for a person") && said.contains("`cutover fleet abort` ends"), "{said}");
+    assert!(!said.contains("dead member") && !said.contains("waits for the vote"), "{said}");
 }
 
 #[test]

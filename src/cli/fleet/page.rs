@@ -231,8 +231,16 @@ fn gates(follow: &Synchronous<'_>, now: Timestamp) -> Vec<Gate> {
 /// What becomes of a synchronous rollout in which nobody has a part any more.
 pub const NOBODY_IS_LEFT: &str = "nobody is left to decide, and `cutover fleet abort` ends it";
 
+/// What is to be done where a gate cannot be read.
+const MENDS_A_GATE: &str = "`cutover fleet repair` puts it back on a node that has read it; where none has, `cutover fleet abort` ends the \
+                            rollout";
+
 fn waits(follow: &Synchronous<'_>, now: Timestamp) -> Waits {
     let view = &follow.view;
+    if let Some(why) = &follow.unreadable {
+        // Nobody decides beside a gate that nobody can read, and nobody is missing.
+        return Waits { otherwise: format!("waits for a person: {why}"), ..Waits::default() };
+    }
     if let (Some(Plan::Commit { at }), None) = (view.plan, view.go)
         && follow.rollout.begins_after(now).is_some()
     {
@@ -276,6 +284,9 @@ fn waits(follow: &Synchronous<'_>, now: Timestamp) -> Waits {
 }
 
 fn why(follow: &Synchronous<'_>, now: Timestamp) -> Vec<String> {
+    if follow.unreadable.is_some() {
+        return vec![MENDS_A_GATE.into()];
+    }
     let times = follow.rollout.times();
     let clock = |ms| clock(now, ms);
     let mut lines = Vec::new();
