@@ -15,6 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use nix::NixPath as _;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
 
@@ -124,6 +125,24 @@ pub fn socket_file(pid: i32, descriptor: i32) -> io::Result<OwnedFd> {
         let socket = owned(libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), descriptor, 0))?;
         owned(libc::ioctl(socket.as_raw_fd(), SOCKET_FILE as _).into())
     }
+}
+
+/// linux/unistd.h: `listxattrat`, since Linux 6.13, with one number on all machines.
+const LIST_ATTRIBUTES: libc::c_long = 465;
+
+/// The names of the extended attributes of a file, each with a zero behind it. No link is followed.
+///
+/// # Errors
+/// Also when the kernel is older than 6.13, or the names are longer than the buffer.
+pub fn attribute_names<'a>(directory: impl AsFd, name: &[u8], buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+    let (directory, flags) = (directory.as_fd().as_raw_fd(), libc::AT_SYMLINK_NOFOLLOW);
+    let (list, size) = (buffer.as_mut_ptr(), buffer.len());
+    // SAFETY: the name ends with a zero, the kernel writes at most `size` bytes, and both live until the call returns.
+    let length = name.with_nix_path(|name| unsafe {
+        libc::syscall(LIST_ATTRIBUTES, directory, name.as_ptr(), flags, list, size)
+    })?;
+    let length = usize::try_from(Errno::result(length)?).map_err(io::Error::other)?;
+    Ok(buffer.get(..length).unwrap_or_default())
 }
 
 /// What the kernel says of `name` in an open directory, or with an empty name of what is open itself. No link is followed,
@@ -499,6 +518,32 @@ mod tests {
     fn the_arguments_have_the_kernels_size() {
         assert_eq!(size_of::<VolumeArguments>(), 4096);
         assert_eq!(size_of::<SubvolumeInformation>(), 504);
+    }
+
+    #[test]
+    fn names_of_attributes_are_found_in_a_directory_and_no_link_is_followed() {
+        use xattr::FileExt as _;
+        let place = tempfile::tempdir().unwrap();
+        let file = File::create(place.path().join("file")).unwrap();
+        nix::unistd::symlinkat("file", nix::fcntl::AT_FDCWD, &place.path().join("link")).unwrap();
+        let directory = open::directory(place.path()).unwrap();
+        let names = |name: &str, length: usize| {
+            let mut buffer = vec![0; length];
+            attribute_names(&directory, name.as_bytes(), &mut buffer).map(<[u8]>::to_vec)
+        };
+        let marked = file.set_xattr("user.mark", b"1");
+        match names("file", 100) {
+            // An older kernel, or a container that lets no new calls through.
+            Err(error) if [Some(libc::ENOSYS), Some(libc::EPERM)].contains(&error.raw_os_error()) => {}
+            found => {
+                let is_marked =
+                    |names: &[u8]| names.split(|byte| *byte == 0).any(|name| name == b"user.mark");
+                assert_eq!(is_marked(&found.unwrap()), marked.is_ok());
+                assert!(!is_marked(&names("link", 100).unwrap()));
+                assert!(marked.is_err() || names("file", 3).is_err());
+                assert!(names("other", 100).is_err());
+            }
+        }
     }
 
     #[test]
