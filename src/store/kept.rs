@@ -59,15 +59,23 @@ struct Reading<'a> {
     body: &'a RawValue,
 }
 
+/// Who may read and write a file of ours.
+pub const MODE: u32 = 0o600;
+
 /// Replaces the file by this value.
 pub fn save<T: Serialize>(disk: &Disk, path: &Path, value: &T) -> Result<(), Error> {
+    disk.replace(path, &bytes(path, value)?, MODE)
+}
+
+/// What a file with this value has in it.
+pub fn bytes<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, Error> {
     let text = || -> serde_json::Result<String> {
         let body = serde_json::value::to_raw_value(value)?;
         let sum = Digest::of(body.get().as_bytes());
         serde_json::to_string(&Writing { format: FORMAT, sum, body: &body })
     };
     let text = text().map_err(|error| Error::new("write", path, error))?;
-    disk.replace(path, (text + "\n").as_bytes(), 0o600)
+    Ok((text + "\n").into_bytes())
 }
 
 /// Reads the file.

@@ -74,6 +74,13 @@ impl Store {
         Ok(kept::save(&self.disk, &self.layout.sealed(&sealed.release.version), sealed)?)
     }
 
+    /// The same for a tree that is not shown before the file system was synced.
+    pub(super) fn keep_sealed_unsynced(&self, sealed: &Sealed) -> Result<(), Error> {
+        let path = self.layout.sealed(&sealed.release.version);
+        self.disk.write_unsynced(&path, &kept::bytes(&path, sealed)?, kept::MODE)?;
+        Ok(self.disk.show_written(&path)?)
+    }
+
     /// The release of that name on this node: its tree must be there, and what it must be must be known.
     pub fn release(&self, version: &Version) -> Result<Sealed, Error> {
         self.tree(version)?;

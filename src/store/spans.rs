@@ -37,9 +37,25 @@ impl Store {
 
     /// The span that began then is over.
     pub(super) fn end_span(&self, began: i64) -> Result<(), Error> {
+        Ok(kept::save(&self.disk, &self.layout.spans(), &self.spans_with(began)?)?)
+    }
+
+    /// The same, written where [`Store::show_span`] finds it once the file system was synced.
+    pub(super) fn prepare_span(&self, began: i64) -> Result<(), Error> {
+        let path = self.layout.spans();
+        let bytes = kept::bytes(&path, &self.spans_with(began)?)?;
+        Ok(self.disk.write_unsynced(&path, &bytes, kept::MODE)?)
+    }
+
+    /// Not durable before the names in the directory are.
+    pub(super) fn show_span(&self) -> Result<(), Error> {
+        Ok(self.disk.show_written(&self.layout.spans())?)
+    }
+
+    fn spans_with(&self, began: i64) -> Result<Spans, Error> {
         let mut spans = self.spans()?;
         spans.add(began, self.now_on_disk()?);
-        Ok(kept::save(&self.disk, &self.layout.spans(), &spans)?)
+        Ok(spans)
     }
 
     /// The change time that a file of the store would get now.

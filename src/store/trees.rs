@@ -130,7 +130,7 @@ impl Store {
         let staging = self.begin(version)?;
         let path = &staging.path;
         if !self.makes_subvolumes(method)? || self.disk.make_subvolume(path, None).is_err() {
-            self.disk.make_directory(path, 0o755)?;
+            self.disk.make_directory_unsynced(path, 0o755)?;
         }
         // What its parents hand on to all that is made in them is no part of any release.
         access_list::remove(&open::directory(path).context("open", path)?)
@@ -189,29 +189,37 @@ impl Store {
         })
     }
 
-    /// Shows a complete tree: makes it durable, keeps what it must be, and brings it into `releases/` by one rename, or
-    /// by one read-only snapshot.
+    /// Shows a complete tree: makes it durable with what is kept of it, and brings it into `releases/` by one rename, or by
+    /// one read-only snapshot.
     ///
     /// # Errors
     /// Whatever the disk refuses. An error of the sync means that the tree is lost: it is removed and never shown.
     pub fn publish(&self, staging: Staging, sealed: &Sealed) -> Result<(), Error> {
+        let version = &staging.version;
+        // One sync for all. Nobody asks for what is kept of a release before its tree is there.
+        if staging.index.exists() {
+            self.disk.rename_unsynced(&staging.index, &self.layout.index(version))?;
+        } else {
+            self.disk.remove_file(&self.layout.index(version))?;
+        }
+        self.keep_sealed_unsynced(sealed)?;
+        // From here on files of other trees that were linked have other change times than their own staging saw.
+        self.prepare_span(staging.began)?;
         let synced = self.disk.sync_filesystem(&staging.filesystem, &staging.path);
         if let Err(error) = synced {
+            self.disk.forget_written(&self.layout.spans());
             self.clear(&staging.path)?;
+            self.forget_kept(version)?;
             return Err(error.into());
         }
-        // From here on files of other trees that were linked have other change times than their own staging saw.
-        self.end_span(staging.began)?;
-        self.disk.remove_file(&self.layout.index(&staging.version))?;
-        if staging.index.exists() {
-            self.disk.rename(&staging.index, &self.layout.index(&staging.version))?;
-        }
-        self.keep_sealed(sealed)?;
-        let tree = self.layout.tree(&staging.version);
+        self.show_span()?;
+        let tree = self.layout.tree(version);
         if ioctl::is_subvolume(&staging.path).context("look at", &staging.path)? {
+            // A snapshot makes all that came before it durable.
             self.disk.publish_subvolume(&staging.path, &tree)?;
             return self.clear(&staging.path);
         }
+        self.disk.sync_names(&self.layout.spans())?;
         Ok(self.disk.rename(&staging.path, &tree)?)
     }
 
@@ -219,10 +227,12 @@ impl Store {
     pub fn forget_archive(&self, version: &Version) -> Result<(), Error> {
         let parts = self.layout.parts(version);
         let map = parts.with_extension("parts.map");
-        for path in [self.layout.archive(version), parts, map] {
-            self.disk.remove_file(&path)?;
-        }
-        Ok(())
+        Ok(self.disk.remove_files(&[self.layout.archive(version), parts, map])?)
+    }
+
+    /// Removes what is kept of a release whose tree is not there.
+    fn forget_kept(&self, version: &Version) -> Result<(), Error> {
+        Ok(self.disk.remove_files(&[self.layout.index(version), self.layout.sealed(version)])?)
     }
 
     /// Puts a tree in place of the one of the same release: whoever opens the path finds one or the other, whole.
@@ -262,8 +272,7 @@ impl Store {
         self.clear(&self.layout.staging().join(version))?;
         self.disk.remove_file(&self.layout.staged_index(version))?;
         if self.tree(version).is_err() {
-            self.disk.remove_file(&self.layout.index(version))?;
-            self.disk.remove_file(&self.layout.sealed(version))?;
+            self.forget_kept(version)?;
         }
         self.forget_archive(version)
     }
@@ -275,8 +284,7 @@ impl Store {
         let began = self.begin_span()?;
         self.clear(&tree)?;
         self.end_span(began)?;
-        self.disk.remove_file(&self.layout.index(version))?;
-        Ok(self.disk.remove_file(&self.layout.sealed(version))?)
+        self.forget_kept(version)
     }
 
     /// Takes a directory out of sight by one rename, then removes it.

@@ -4,9 +4,9 @@
 //! is not). The order is the one that ext4, xfs and btrfs all keep: write a private file, fsync it, rename it over the
 //! name, fsync the directory. An error of a sync is final: it is reported once by the kernel, so it is never retried.
 
+mod replace;
 mod reserve;
 
-use std::ffi::OsString;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsFd;
@@ -122,29 +122,6 @@ impl Disk {
         }
     }
 
-    /// Replaces the file `path` by one with these bytes: it has the old content or the new one, never a part.
-    pub fn replace(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
-        self.spending_reserve(|| self.try_replace(path, bytes, mode))
-    }
-
-    fn try_replace(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
-        self.ask("write", path)?;
-        let private = beside(path, "new");
-        let written = (|| {
-            remove_if_there(&private)?;
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(mode)
-                .custom_flags(libc::O_NOFOLLOW)
-                .open(&private)?;
-            file.write_all(bytes)?;
-            file.sync_all()
-        })();
-        written.context("write", path).inspect_err(|_| drop(remove_if_there(&private)))?;
-        self.rename(&private, path).inspect_err(|_| drop(remove_if_there(&private)))
-    }
-
     /// Appends one line, durably. Readers must expect a broken last line after a power cut.
     pub fn append(&self, path: &Path, line: &[u8], mode: u32) -> Result<(), Error> {
         self.spending_reserve(|| {
@@ -208,16 +185,19 @@ impl Disk {
 
     /// Renames, replacing what is there, and makes both directories durable. A directory may grow by it.
     pub fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
-        let is_renamed = std::cell::Cell::new(false);
+        self.rename_unsynced(from, to)?;
         self.spending_reserve(|| {
-            if !is_renamed.get() {
-                self.ask("rename", to)?;
-                #[expect(clippy::disallowed_methods, reason = "this is where renames are made")]
-                fs::rename(from, to).context("rename", to)?;
-                is_renamed.set(true);
-            }
             self.sync_names(to)?;
             if from.parent() == to.parent() { Ok(()) } else { self.sync_names(from) }
+        })
+    }
+
+    /// Renames, replacing what is there. Not durable: it is so with the file system, or with the names in both directories.
+    pub fn rename_unsynced(&self, from: &Path, to: &Path) -> Result<(), Error> {
+        self.spending_reserve(|| {
+            self.ask("rename", to)?;
+            #[expect(clippy::disallowed_methods, reason = "this is where renames are made")]
+            fs::rename(from, to).context("rename", to)
         })
     }
 
@@ -227,13 +207,22 @@ impl Disk {
             return Ok(());
         }
         self.spending_reserve(|| {
-            self.ask("make the directory", path)?;
-            match DirBuilder::new().mode(mode).create(path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-                made => made.context("make the directory", path),
-            }?;
+            self.try_make_directory(path, mode)?;
             self.sync_names(path)
         })
+    }
+
+    /// The same, but not durable: it is so with the file system.
+    pub fn make_directory_unsynced(&self, path: &Path, mode: u32) -> Result<(), Error> {
+        self.spending_reserve(|| self.try_make_directory(path, mode))
+    }
+
+    fn try_make_directory(&self, path: &Path, mode: u32) -> Result<(), Error> {
+        self.ask("make the directory", path)?;
+        match DirBuilder::new().mode(mode).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            made => made.context("make the directory", path),
+        }
     }
 
     /// Removes a file or link, durably. One that is not there is no error.
@@ -442,43 +431,9 @@ fn sync_directory_of(path: &Path) -> io::Result<()> {
     open::directory(parent)?.sync_all()
 }
 
-/// `<path>.<suffix>`, in the same directory.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name: OsString = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(suffix);
-    name.into()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
-
-    #[test]
-    fn a_refused_change_leaves_the_old_content() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("file");
-        Disk::default().replace(&path, b"old", 0o600).unwrap();
-        for stop_before in 0..3 {
-            let asked = AtomicUsize::new(0);
-            let disk = Disk::with_probe(Arc::new(move |_: Change<'_>| {
-                if asked.fetch_add(1, Ordering::SeqCst) == stop_before {
-                    return Err(Errno::EIO.into());
-                }
-                Ok(())
-            }));
-            let error = disk.replace(&path, b"new", 0o600).unwrap_err();
-            assert!(error.to_string().starts_with("cannot "), "{error}");
-            let wanted: &[u8] = if stop_before < 2 { b"old" } else { b"new" };
-            assert_eq!(
-                read_small(&path, 100).unwrap().unwrap(),
-                wanted,
-                "stopped before change {stop_before}"
-            );
-        }
-    }
 
     #[test]
     fn every_name_that_changes_is_synced_before_it_is_told() {

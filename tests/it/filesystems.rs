@@ -4,12 +4,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use cutover::release::index::{Base, Installed, Method, StageOrder, Staged, stage};
 use cutover::release::pack::Packed;
 use cutover::release::scan;
-use cutover::store::{self, Layout, Sealed, Store};
-use cutover::sys::disk::Disk;
+use cutover::store::{self, Kept, Layout, Sealed, Store};
+use cutover::sys::disk::{Change, Disk};
 use cutover::sys::ioctl;
 use cutover::types::progress::Silent;
 use cutover::types::{Digest, ReleaseId, Spans, Version};
@@ -168,22 +169,9 @@ impl Node {
             threads: 2,
         };
         let staged = stage(&open(archive), &order, &Disk::default(), &Silent).unwrap();
-        let sealed = Sealed {
-            release: ReleaseId { version, digest: packed.sha256 },
-            product: None,
-            serial: None,
-            tree: staged.tree,
-            entries: staged.entries,
-            bytes: staged.bytes,
-            staged: jiff::Timestamp::UNIX_EPOCH,
-            signers: Vec::new(),
-            keys: Vec::new(),
-            allowed: Vec::new(),
-            data_read: Vec::new(),
-            data_write: None,
-            links: Vec::new(),
-            replaced: Vec::new(),
-        };
+        let release = ReleaseId { version, digest: packed.sha256 };
+        let (entries, bytes) = (staged.entries, staged.bytes);
+        let sealed = Sealed { entries, bytes, ..sealed(release, staged.tree) };
         self.store.publish(staging, &sealed).unwrap();
         staged
     }
@@ -194,6 +182,26 @@ impl Node {
 
     fn digest(&self, version: &str) -> Digest {
         scan::digest(&self.tree(version)).unwrap()
+    }
+}
+
+/// What is kept of an unsigned release.
+fn sealed(release: ReleaseId, tree: Digest) -> Sealed {
+    Sealed {
+        release,
+        product: None,
+        serial: None,
+        tree,
+        entries: 0,
+        bytes: 0,
+        staged: jiff::Timestamp::UNIX_EPOCH,
+        signers: Vec::new(),
+        keys: Vec::new(),
+        allowed: Vec::new(),
+        data_read: Vec::new(),
+        data_write: None,
+        links: Vec::new(),
+        replaced: Vec::new(),
     }
 }
 
@@ -241,6 +249,49 @@ fn any_release_is_staged_on_any_other_on_each_file_system() {
                 assert_eq!(node.digest("3"), third.tree, "{what}: back again");
             }
         }
+    }
+}
+
+/// What belongs to a tree needs no syncs of its own: one of the file system makes all of it durable, before it is shown.
+#[test]
+fn a_tree_that_is_shown_is_durable_with_all_that_is_kept_of_it_after_few_syncs() {
+    const TEST: &str = "a_tree_that_is_shown_is_durable_with_all_that_is_kept_of_it_after_few_syncs";
+    let version: Version = "1".parse().unwrap();
+    let cases = [("ext4", "auto", 4), ("xfs", "auto", 4), ("btrfs", "auto", 3), ("btrfs", "reflink", 4)];
+    for (kind, method, syncs) in cases {
+        let Some(mounted) = Mounted::new(TEST, kind) else { continue };
+        let method = if method == "auto" { store::Method::Auto } else { store::Method::Reflink };
+        let root = mounted.path().join("root");
+        fs::create_dir(&root).unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&asked);
+        let disk = Disk::with_probe(Arc::new(move |change: Change<'_>| {
+            told.lock().unwrap().push(change.action);
+            Ok(())
+        }));
+        let store = Store::open(Layout::new(&root), disk).unwrap();
+        store.prepare().unwrap();
+        mounted.sync();
+        asked.lock().unwrap().clear();
+        let staging = store.stage(&version, method).unwrap();
+        fs::write(staging.path.join("file"), "content").unwrap();
+        fs::write(&staging.index, "index").unwrap();
+        let sealed =
+            sealed(ReleaseId { version: version.clone(), digest: Digest::of(b"1") }, Digest::of(b"tree"));
+        store.publish(staging, &sealed).unwrap();
+        let asked = asked.lock().unwrap().clone();
+        assert_eq!(asked.iter().filter(|what| what.starts_with("sync")).count(), syncs, "{kind}: {asked:?}");
+        let spans = store.spans().unwrap();
+        mounted.cut_power();
+        assert_eq!(
+            fs::read_to_string(store.tree(&version).unwrap().join("file")).unwrap(),
+            "content",
+            "{kind}"
+        );
+        assert_eq!(fs::read_to_string(store.layout.index(&version)).unwrap(), "index", "{kind}");
+        assert_eq!(store.sealed(&version).unwrap(), Kept::Whole(sealed), "{kind}");
+        assert_eq!(store.spans().unwrap(), spans, "{kind}");
+        assert_ne!(spans, Spans::default(), "{kind}");
     }
 }
 
