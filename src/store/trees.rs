@@ -415,13 +415,14 @@ impl Store {
         Ok(kept::load(&self.layout.settings())?)
     }
 
-    /// Keeps the settings of an update, and says their digest.
-    pub fn keep_settings<T: Serialize>(&self, settings: &T) -> Result<Digest, Error> {
-        let path = self.layout.settings();
+    /// Keeps the settings of an update that begins, and the record of it, which names their digest: never without them.
+    pub fn begin_journal<T: Serialize>(&self, settings: &T, record: &mut Record) -> Result<(), Error> {
+        let (path, journal) = (self.layout.settings(), self.layout.journal());
         let text =
             serde_json::to_string(settings).map_err(|error| disk::Error::new("write", &path, error))?;
-        kept::save(&self.disk, &path, settings)?;
-        Ok(Digest::of(text.as_bytes()))
+        record.settings = Some(Digest::of(text.as_bytes()));
+        let (kept, began) = (kept::bytes(&path, settings)?, kept::bytes(&journal, record)?);
+        Ok(self.disk.replace_all(&[(&path, &kept), (&journal, &began)], kept::MODE)?)
     }
 }
 

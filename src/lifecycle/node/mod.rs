@@ -338,9 +338,8 @@ impl Node<'_> {
 
     /// Writes down settings and record of a new update.
     pub(super) fn begin(&self, mut record: Record) -> Result<(), crate::store::Error> {
-        record.settings = Some(self.store.keep_settings(self.settings)?);
         self.store.end_request()?;
-        self.store.keep_journal(&record)?;
+        self.store.begin_journal(self.settings, &mut record)?;
         self.narrator.moved(&record);
         Ok(())
     }
