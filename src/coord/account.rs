@@ -1,5 +1,7 @@
 //! What a rollout did: when each member stopped, switched, was healthy and went back; and what that comes to.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -148,9 +150,14 @@ impl Account {
 
     /// Of a rolling rollout, all of whose facts were read; `closed` are the last facts of the members.
     pub fn of_rolling(follow: &Rolling<'_>, closed: &[Option<Found>], now: Timestamp) -> Self {
+        let owners = |is_back| {
+            let tickets = follow.view.tickets().filter(move |(_, ticket)| ticket.is_back == is_back);
+            tickets.map(|(_, ticket)| ticket.owner).collect::<BTreeSet<usize>>()
+        };
+        let (forth, back) = (owners(false), owners(true));
         let one = |(place, node): (usize, &NodeName)| {
             let member = follow.view.members[place];
-            let has = |is_back| follow.view.ticket_of(place, is_back).is_some();
+            let has = |is_back: bool| (if is_back { &back } else { &forth }).contains(&place);
             let state = match (member.returned, member.report) {
                 _ if member.waived => "waived",
                 (Some(Health::Broken), _) => "broken",

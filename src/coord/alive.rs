@@ -11,11 +11,17 @@ use crate::types::{Digest, ReleaseId, Version};
 /// The most releases that a heartbeat names.
 const RELEASES_MAX: usize = 100;
 
+/// The most letters of a reason that is one of many.
+const WHY_MAX: usize = 1000;
+
 /// To take part in a rollout of cells.
 pub const CELLS: &str = "cells";
 
 /// To take part in a rolling rollout whose slots are handed on.
 pub const SLOTS: &str = "slots";
+
+/// To read lists of members that have pages.
+pub const PAGES: &str = "pages";
 
 /// `nodes/<node>/alive`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,7 +46,7 @@ pub struct Alive {
     /// file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub twin: Option<String>,
-    /// What its cutover can, that an older one cannot: [`CELLS`], [`SLOTS`].
+    /// What its cutover can, that an older one cannot: [`CELLS`], [`SLOTS`], [`PAGES`].
     #[serde(default)]
     pub knows: Vec<String>,
     /// The cell that it says it is in.
@@ -62,6 +68,9 @@ pub struct NotYet {
     pub until: Option<Timestamp>,
 }
 
+/// What a node said last, if it did; or the format that it reads and writes, where that is another one.
+pub type Spoken = Result<Option<Alive>, u32>;
+
 #[derive(Serialize, Deserialize)]
 struct Line {
     format: u32,
@@ -82,9 +91,22 @@ impl Alive {
             instance,
             place,
             twin: None,
-            knows: vec![CELLS.into(), SLOTS.into()],
+            knows: vec![CELLS.into(), SLOTS.into(), PAGES.into()],
             cell: None,
             not_yet: None,
+        }
+    }
+
+    /// What is wanted of many: without what could be long.
+    pub fn brief(self) -> Self {
+        let is_known = |what: &String| [CELLS, SLOTS, PAGES].contains(&what.as_str());
+        let short = |not_yet: NotYet| NotYet { why: not_yet.why.chars().take(WHY_MAX).collect(), ..not_yet };
+        Self {
+            running: self.running,
+            knows: self.knows.into_iter().filter(is_known).take(3).collect(),
+            cell: self.cell,
+            not_yet: self.not_yet.map(short),
+            ..Self::at(self.at)
         }
     }
 
@@ -97,15 +119,28 @@ impl Alive {
 
 /// What a node said last; nothing when it has said nothing that can be read.
 pub fn read(board: &mut dyn Board, node: &NodeName) -> Option<Alive> {
-    let Read::Bytes(text) = board.read(&names::alive(node)) else { return None };
-    let line: Line = serde_json::from_str(&text).ok()?;
-    (line.format == FORMAT && line.kind == "alive").then_some(line.alive)
+    said_by(board.read(&names::alive(node))).ok().flatten()
 }
 
-/// The format that a node reads and writes, by its heartbeat; nothing when it has said nothing yet.
-pub fn format(board: &mut dyn Board, node: &NodeName) -> Option<u32> {
-    let Read::Bytes(text) = board.read(&names::alive(node)) else { return None };
-    format_of(text.lines().next()?)
+/// What each of these nodes said last, in this order.
+pub fn read_each(board: &mut dyn Board, nodes: &[NodeName], take: &mut dyn FnMut(&NodeName, Spoken)) {
+    let names: Vec<String> = nodes.iter().map(names::alive).collect();
+    board.read_each(&names, &mut |place, read| take(&nodes[place], said_by(read)));
+}
+
+/// What a node said in what was read.
+///
+/// # Errors
+/// The format that it reads and writes, where that is another one.
+pub fn said_by(read: Read) -> Spoken {
+    let Read::Bytes(text) = read else { return Ok(None) };
+    match serde_json::from_str::<Line>(&text) {
+        Ok(line) if line.format == FORMAT && line.kind == "alive" => Ok(Some(line.alive)),
+        Ok(_) | Err(_) => match text.lines().next().and_then(format_of) {
+            Some(format) if format != FORMAT => Err(format),
+            Some(_) | None => Ok(None),
+        },
+    }
 }
 
 /// The release that all of these could go back to from `current`: the newest that the fleet has kept and that is on all of

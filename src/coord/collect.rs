@@ -12,9 +12,10 @@ use jiff::Timestamp;
 
 use super::board::{Done, Listed};
 use super::facts::{self, Fact, Fleet, names};
+use super::lists::replaced;
 use super::look::{Found, Look, look};
 use super::name::NodeName;
-use super::operate::{Error, Operator, replaced};
+use super::operate::{Error, Operator};
 use super::rollout::{Rollout, numbers};
 use super::settings::Mode;
 use super::standing::{How, Standing};

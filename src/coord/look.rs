@@ -52,7 +52,12 @@ pub struct Trust<'a> {
 
 /// Looks at a fact of a node, or a gate.
 pub fn look(board: &mut dyn Board, name: &str) -> Look<Found> {
-    match board.read(name) {
+    looked(name, board.read(name))
+}
+
+/// The same, of what was read.
+pub fn looked(name: &str, read: Read) -> Look<Found> {
+    match read {
         Read::Absent => Look::Absent,
         Read::Bad(why) => Look::Bad(why),
         Read::Unreachable(why) => Look::Unreachable(why),

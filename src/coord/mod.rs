@@ -7,6 +7,8 @@
 //! heard     what one look brought: an answer or none, remarks, waivers
 //! standing  how a rollout ended, for whoever has no part in it
 //! account   what a rollout did, for people
+//! lists     who is in the fleet
+//! pages     lists of members that do not fit into one fact
 //! board     where it is written: create once, read, list; behind a helper that can be killed
 //! ```
 //! The process that switches and rolls back never touches shared storage itself.
@@ -19,9 +21,11 @@ pub mod collect;
 pub mod facts;
 pub mod heard;
 mod intervene;
+pub mod lists;
 pub mod look;
 pub mod name;
 pub mod operate;
+pub mod pages;
 pub mod rolling;
 pub mod rollout;
 pub mod rules;

@@ -1,24 +1,35 @@
 //! What operators do on a board: make a fleet, list its members, propose, stop, waive.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::alive;
-use super::board::{Board, ClockRead, Done, Listed};
+use super::board::{Board, ClockRead, Done};
 use super::facts::names::Decisions;
 use super::facts::{
-    self, FORMAT, Fact, Fleet, Listed as Entry, Members, Proposal, ProposalTimes, Seconds, names,
+    self, FACT_BYTES_MAX, Fact, Fleet, Listed as Entry, MEMBERS_NAMED_MAX, Proposal, ProposalTimes, Seconds,
+    names,
 };
-use super::look::{Found, Look, Signer, Trust, found, look, look_signed, put, put_text, seal_signed};
+use super::look::{Found, Look, Signer, Trust, found, look, put, put_text, seal_signed};
 use super::name::NodeName;
+use super::pages;
 use super::rollout::{Rollout, look_rollout, numbers};
 use super::rules::Times;
-use super::settings::{Facts as FactSeals, Mode, OnHalt, Settings, SkewCheck};
+use super::settings::{Facts as FactSeals, Mode, OnHalt, Settings, SkewCheck, WaveSetting};
 use super::standing::{self, Standing};
-use super::turns::turns;
+use super::turns::{Said, turns};
 use super::voice::Voice;
 use crate::types::{Digest, clock_words};
+
+/// What would be proposed, but for its number.
+struct Draft {
+    fleet: Fleet,
+    proposal: Proposal,
+    /// Its members, as the list has them, each with its cell.
+    entries: Vec<Entry>,
+    /// As they are configured: by groups, too.
+    waves: Vec<WaveSetting>,
+}
 
 /// Why an operator's act came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,52 +98,6 @@ pub fn fleet(board: &mut dyn Board, name: &str) -> Result<Fleet, Error> {
     }
 }
 
-/// How often each node's name was freed for another machine.
-pub fn replaced(
-    board: &mut dyn Board,
-    fleet: &str,
-    trust: Trust<'_>,
-) -> Result<BTreeMap<NodeName, u32>, Error> {
-    let names = match board.list(names::MEMBERS) {
-        Listed::Names(names) => names,
-        Listed::Unreachable(why) => return Err(Error::Unreachable(why)),
-    };
-    let mut times = BTreeMap::new();
-    for (node, number) in names.iter().filter_map(|name| names::replaced_of(name)) {
-        match look_signed(board, &names::replace(&node, number), trust) {
-            Look::Found(Found { fact: Fact::Replace(said), .. })
-                if said.node == node && said.times == number && said.fleet == fleet =>
-            {
-                let known = times.entry(node).or_insert(0);
-                *known = number.max(*known);
-            }
-            Look::Unreachable(why) => return Err(Error::Unreachable(why)),
-            Look::Found(_) | Look::Absent | Look::Bad(_) => {}
-        }
-    }
-    Ok(times)
-}
-
-/// The member list that counts: the valid one with the highest number.
-pub fn members(board: &mut dyn Board, fleet: &str, trust: Trust<'_>) -> Result<Option<Members>, Error> {
-    let lists = match board.list(names::MEMBERS) {
-        Listed::Names(lists) => lists,
-        Listed::Unreachable(why) => return Err(Error::Unreachable(why)),
-    };
-    for number in lists.iter().rev().filter_map(|name| name.parse::<u32>().ok()) {
-        match look_signed(board, &names::members(number), trust) {
-            Look::Found(Found { fact: Fact::Members(members), .. })
-                if members.list == number && members.fleet == fleet =>
-            {
-                return Ok(Some(members));
-            }
-            Look::Unreachable(why) => return Err(Error::Unreachable(why)),
-            Look::Found(_) | Look::Absent | Look::Bad(_) => {}
-        }
-    }
-    Ok(None)
-}
-
 impl<'a> Operator<'a> {
     /// Makes a fleet in an empty directory; one that is there already stays as it is.
     pub fn init(&mut self, name: &str, id: &str) -> Result<Fleet, Error> {
@@ -157,55 +122,13 @@ impl<'a> Operator<'a> {
         Voice { trust: self.trust, signer: self.signer }
     }
 
-    /// The entries of the nodes that have joined.
-    pub fn joined(&mut self, fleet: &Fleet) -> Result<Vec<facts::Id>, Error> {
-        let nodes = match self.board.list(names::NODES) {
-            Listed::Names(nodes) => nodes,
-            Listed::Unreachable(why) => return Err(Error::Unreachable(why)),
-        };
-        let mut joined = Vec::new();
-        let replaced = replaced(self.board, &fleet.id, self.trust)?;
-        for node in nodes.iter().filter_map(|name| name.parse::<NodeName>().ok()) {
-            let times = replaced.get(&node).copied().unwrap_or(0);
-            match look(self.board, &names::id(&node, times)) {
-                Look::Found(Found { fact: Fact::Id(id), .. }) if id.node == node => joined.push(id),
-                Look::Unreachable(why) => return Err(Error::Unreachable(why)),
-                Look::Found(_) | Look::Absent | Look::Bad(_) => {}
-            }
-        }
-        Ok(joined)
-    }
-
-    /// The member list that counts.
-    pub fn members(&mut self, fleet: &Fleet) -> Result<Option<Members>, Error> {
-        members(self.board, &fleet.id, self.trust)
-    }
-
-    /// Writes the next member list. `seen`: the highest number that this machine knows; where the storage went back in time, the
-    /// list that had it was another one.
-    pub fn write_members(&mut self, fleet: &Fleet, members: Vec<Entry>, seen: u32) -> Result<Members, Error> {
-        let list = match self.board.list(names::MEMBERS) {
-            Listed::Names(lists) => lists.iter().filter_map(|name| name.parse::<u32>().ok()).max(),
-            Listed::Unreachable(why) => return Err(Error::Unreachable(why)),
-        };
-        let list = list.unwrap_or(0).max(seen).saturating_add(1);
-        let wanted = Members { fleet: fleet.id.clone(), list, members, by: self.by.clone() };
-        let name = names::members(list);
-        let text = self.seal(&name, &Fact::Members(wanted.clone()))?;
-        match put_text(self.board, &name, &text) {
-            Look::Found(found) if found.text == text => Ok(wanted),
-            Look::Unreachable(why) => Err(Error::Unreachable(why)),
-            _ => refused(format!("member list {list} was just written by somebody else")),
-        }
-    }
-
     /// Whether a rollout could be proposed, and why not: what is asked before another one is stopped for it.
     pub fn ensure_may_propose(&mut self, settings: &Settings, wish: &Wish) -> Result<(), Error> {
         self.draft(settings, wish).map(|_| ())
     }
 
     /// What would be proposed, but for its number.
-    fn draft(&mut self, settings: &Settings, wish: &Wish) -> Result<(Fleet, Proposal), Error> {
+    fn draft(&mut self, settings: &Settings, wish: &Wish) -> Result<Draft, Error> {
         if let Some(why) = unworkable(settings) {
             return refused(why);
         }
@@ -215,20 +138,30 @@ impl<'a> Operator<'a> {
         let fleet = fleet(self.board, &settings.name)?;
         self.ensure_clock(settings)?;
         let list = self.members_or_all(&fleet)?;
-        let is_wanted = |entry: &&Entry| wish.only.is_empty() || wish.only.contains(&entry.node);
-        let members: Vec<NodeName> =
-            list.members.iter().filter(is_wanted).map(|entry| entry.node.clone()).collect();
+        let only: BTreeSet<&NodeName> = wish.only.iter().collect();
+        let is_wanted = |entry: &&Entry| only.is_empty() || only.contains(&entry.node);
+        let mut entries: Vec<Entry> = list.members.iter().filter(is_wanted).cloned().collect();
+        let members: Vec<NodeName> = entries.iter().map(|entry| entry.node.clone()).collect();
         if let Some(stranger) = wish.only.iter().find(|node| !members.contains(node)) {
             return refused(format!("`{stranger}` is no member of the fleet"));
         }
-        self.ensure_same_format(&members)?;
-        let is_member = |entry: &&Entry| !entry.instance.is_empty() && members.contains(&entry.node);
+        // A cell moves as a whole: also who is in it, and not meant.
+        let asked = |entry: &Entry| entry.node.clone();
+        let said = match settings.mode {
+            Mode::Cells => Said::read(self.board, &list.members.iter().map(asked).collect::<Vec<_>>()),
+            Mode::Independent | Mode::Rolling | Mode::Synchronous => Said::read(self.board, &members),
+        };
+        said.ensure_same_format()?;
+        let has_machine = |entry: &&Entry| !entry.instance.is_empty();
         let instance_of = |entry: &Entry| (entry.node.clone(), entry.instance.clone());
-        let instances = list.members.iter().filter(is_member).map(instance_of).collect();
+        let instances = entries.iter().filter(has_machine).map(instance_of).collect();
         let cells = match settings.mode {
-            Mode::Cells => self.whole_cells(&list, &members)?,
+            Mode::Cells => said.whole_cells(&list, &members)?,
             Mode::Independent | Mode::Rolling | Mode::Synchronous => BTreeMap::new(),
         };
+        for entry in &mut entries {
+            entry.cell = cells.get(&entry.node).cloned().or(entry.cell.take());
+        }
         let proposal = Proposal {
             fleet: fleet.id.clone(),
             rollout: 0,
@@ -236,9 +169,11 @@ impl<'a> Operator<'a> {
             mode: settings.mode,
             release: wish.release.clone(),
             members_list: list.list,
-            keys: keys(settings, &list, &members)?,
+            keys: keys(settings, list.list, &entries)?,
             instances,
             members,
+            pages: Vec::new(),
+            signed: false,
             created: wish.now,
             expires: wish.begin().saturating_add(wish.valid).unwrap_or(Timestamp::MAX),
             by: self.by.clone(),
@@ -248,20 +183,28 @@ impl<'a> Operator<'a> {
             rolling: settings.mode.takes_turns().then(|| turns(settings, &list, &cells)),
             cells,
         };
-        let proposal = self.with_slots(proposal);
+        let proposal = said.with_slots(proposal);
         if proposal.members.is_empty() {
             return refused(NOBODY);
         }
-        Ok((fleet, proposal))
+        Ok(Draft { fleet, proposal, entries, waves: settings.waves.clone() })
     }
 
     /// Proposes a rollout. Of two who do at once, one is told that the other was first.
     pub fn propose(&mut self, settings: &Settings, wish: &Wish) -> Result<Rollout, Error> {
-        let (fleet, proposal) = self.draft(settings, wish)?;
+        let Draft { fleet, proposal, entries, waves } = self.draft(settings, wish)?;
         let (number, prev) = self.next_number(&fleet, wish.after)?;
         let proposal = Proposal { rollout: number, prev, ..proposal };
         let name = names::proposal(number);
-        let text = self.seal(&name, &Fact::Proposal(Box::new(proposal)))?;
+        let is_short = proposal.members.len() <= MEMBERS_NAMED_MAX;
+        let short = Fact::Proposal(Box::new(proposal.clone()));
+        let text = match if is_short { self.seal_short(&name, &short)? } else { None } {
+            Some(text) => text,
+            None => {
+                let paged = pages::in_pages(&proposal, self.put_pages(entries)?, &waves);
+                self.seal(&name, &Fact::Proposal(Box::new(paged)))?
+            }
+        };
         // Nobody else makes this directory: its name has the digest of this very proposal.
         let directory = Decisions { rollout: number, proposal: Digest::of(text.as_bytes()) }.directory();
         if let Done::Unreachable(why) = self.board.prepare(&directory) {
@@ -282,25 +225,26 @@ impl<'a> Operator<'a> {
         self.rollout(&fleet, number)
     }
 
+    /// The same; nothing where it does not fit into one fact.
+    pub(super) fn seal_short(&self, name: &str, fact: &Fact) -> Result<Option<String>, Error> {
+        if fact.line().len() > FACT_BYTES_MAX {
+            return Ok(None);
+        }
+        let text = seal_signed(name, fact, self.signer).map_err(Error::Refused)?;
+        if text.len() > FACT_BYTES_MAX { Ok(None) } else { self.trusted(name, text).map(Some) }
+    }
+
     /// The file of what only operators may write. What not even its author believes would only use up the name.
     pub(super) fn seal(&self, name: &str, fact: &Fact) -> Result<String, Error> {
         let text = seal_signed(name, fact, self.signer).map_err(Error::Refused)?;
+        self.trusted(name, text)
+    }
+
+    fn trusted(&self, name: &str, text: String) -> Result<String, Error> {
         match found(name, &text, Some(self.trust)) {
             Look::Bad(why) => refused(format!("no node would trust what this key signs: {why}")),
             Look::Found(_) | Look::Absent | Look::Unreachable(_) => Ok(text),
         }
-    }
-
-    /// The member list that counts; the first one is of all who have joined.
-    fn members_or_all(&mut self, fleet: &Fleet) -> Result<Members, Error> {
-        if let Some(list) = self.members(fleet)? {
-            return Ok(list);
-        }
-        let joined: Vec<Entry> = self.joined(fleet)?.into_iter().map(entry_of).collect();
-        if joined.is_empty() {
-            return refused(NOBODY);
-        }
-        self.write_members(fleet, joined, 0)
     }
 
     /// Whoever writes instants and deadlines must have a clock that the members can follow.
@@ -317,25 +261,6 @@ impl<'a> Operator<'a> {
              the clock, or run this on another machine",
             clock_words(offset_ms),
             settings.skew
-        ))
-    }
-
-    /// A fleet moves from one format to the next between rollouts, and not in the middle of one.
-    fn ensure_same_format(&mut self, members: &[NodeName]) -> Result<(), Error> {
-        let mut others = Vec::new();
-        for node in members {
-            match alive::format(self.board, node) {
-                Some(format) if format != FORMAT => others.push(format!("{node} (format {format})")),
-                Some(_) | None => {}
-            }
-        }
-        if others.is_empty() {
-            return Ok(());
-        }
-        refused(format!(
-            "this cutover writes format {FORMAT}, and these members do not read it: {}; bring cutover itself up to date \
-             there first",
-            others.join(", ")
         ))
     }
 
@@ -406,12 +331,8 @@ impl<'a> Operator<'a> {
 }
 
 /// Why there is nobody to propose to.
-const NOBODY: &str = "nobody would take part: `cutover fleet join` on each node, then `fleet members --all`";
-
-/// The entry of a list for a node that has joined.
-pub fn entry_of(id: facts::Id) -> Entry {
-    Entry { node: id.node, instance: id.instance, groups: id.groups, cell: None, key: id.key }
-}
+pub(super) const NOBODY: &str =
+    "nobody would take part: `cutover fleet join` on each node, then `fleet members --all`";
 
 /// The times of a proposal by these settings.
 pub fn times(settings: &Settings) -> ProposalTimes {
@@ -430,23 +351,29 @@ pub fn times(settings: &Settings) -> ProposalTimes {
     }
 }
 
-/// The keys of these members, where nodes sign.
-fn keys(
-    settings: &Settings,
-    list: &Members,
-    members: &[NodeName],
-) -> Result<BTreeMap<NodeName, String>, Error> {
+/// The keys of these members, where nodes sign. `list`: the number of the list that they are from.
+fn keys(settings: &Settings, list: u32, entries: &[Entry]) -> Result<BTreeMap<NodeName, String>, Error> {
     if settings.facts == FactSeals::Summed {
         return Ok(BTreeMap::new());
     }
-    let key_of = |node: &NodeName| {
-        let entry = list.members.iter().find(|entry| entry.node == *node);
-        let key = entry.and_then(|entry| entry.key.clone());
-        key.map(|key| (node.clone(), key)).ok_or_else(|| {
-            Error::Refused(format!("member list {} has no key of `{node}`: it joined without one", list.list))
-        })
+    let key_of = |entry: &Entry| {
+        let node = entry.node.clone();
+        let without = format!("member list {list} has no key of `{node}`: it joined without one");
+        entry.key.clone().map(|key| (node, key)).ok_or(Error::Refused(without))
     };
-    members.iter().map(key_of).collect()
+    entries.iter().map(key_of).collect()
+}
+
+/// So many names are told of many.
+const NAMES_TOLD: usize = 10;
+
+/// These names, some of them where they are many.
+pub fn some_of(all: &[impl ToString]) -> String {
+    let names: Vec<String> = all.iter().take(NAMES_TOLD).map(ToString::to_string).collect();
+    match all.len().saturating_sub(NAMES_TOLD) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
 }
 
 /// Why the settings do not name one place for all who read them.

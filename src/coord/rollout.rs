@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::board::{Board, Listed};
+use super::board::{Board, Listed, Read};
 use super::facts::names::Decisions;
 use super::facts::{Fact, MEMBERS_MAX, Proposal, names};
 use super::look::{Look, Trust, look_signed};
 use super::name::{CellName, NodeName};
+use super::pages;
 use super::rules::gate::Gate;
 use super::rules::rolling::At;
 use super::rules::{Ms, Times};
@@ -45,10 +46,39 @@ impl Rollout {
 
     /// The synchronous part of one cell.
     pub fn of_cell(&self, cell: &CellName) -> Self {
-        let mut part = self.clone();
-        part.proposal.members.retain(|node| self.proposal.cells.get(node) == Some(cell));
-        part.cell = Some(cell.clone());
-        part
+        let is_in = |node: &&NodeName| self.proposal.cells.get(*node) == Some(cell);
+        self.part(cell, self.proposal.members.iter().filter(is_in).cloned().collect())
+    }
+
+    /// The synchronous parts of all cells, in their order.
+    pub fn of_cells(&self) -> Vec<Self> {
+        let named = self.proposal.cells.values();
+        let mut cells: BTreeMap<&CellName, Vec<NodeName>> = named.map(|cell| (cell, Vec::new())).collect();
+        for node in &self.proposal.members {
+            if let Some(cell) = self.proposal.cells.get(node) {
+                cells.entry(cell).or_default().push(node.clone());
+            }
+        }
+        cells.into_iter().map(|(cell, members)| self.part(cell, members)).collect()
+    }
+
+    /// What each of many cells has of its own, and not all of it: but for the keys, since any member may stop a cell.
+    fn part(&self, cell: &CellName, members: Vec<NodeName>) -> Self {
+        let all = &self.proposal;
+        let of = |node: &NodeName| Some((node.clone(), all.instances.get(node)?.clone()));
+        let proposal = Proposal {
+            instances: members.iter().filter_map(of).collect(),
+            cells: members.iter().map(|node| (node.clone(), cell.clone())).collect(),
+            members,
+            pages: Vec::new(),
+            keys: all.keys.clone(),
+            fleet: all.fleet.clone(),
+            release: all.release.clone(),
+            by: all.by.clone(),
+            rolling: all.rolling.clone(),
+            ..*all
+        };
+        Self { proposal, cell: Some(cell.clone()), signer: self.signer.clone(), ..*self }
     }
 
     /// The rolling part: whose members are the cells.
@@ -170,7 +200,13 @@ pub fn look_rollout(board: &mut dyn Board, number: u64, fleet: &str, trust: Trus
         Look::Bad(why) => return Look::Bad(why),
         Look::Unreachable(why) => return Look::Unreachable(why),
     };
-    let Fact::Proposal(proposal) = found.fact else { return Look::Bad("it is no proposal".into()) };
+    let Fact::Proposal(mut proposal) = found.fact else { return Look::Bad("it is no proposal".into()) };
+    match in_full(&mut proposal, &mut |name| board.read(name)) {
+        Look::Found(()) => {}
+        Look::Absent => return Look::Absent,
+        Look::Bad(why) => return Look::Bad(why),
+        Look::Unreachable(why) => return Look::Unreachable(why),
+    }
     match why_not(&proposal, number, fleet) {
         Some(why) => Look::Bad(why.to_owned()),
         None => Look::Found(Rollout {
@@ -180,6 +216,22 @@ pub fn look_rollout(board: &mut dyn Board, number: u64, fleet: &str, trust: Trus
             signer: found.signer,
             cell: None,
         }),
+    }
+}
+
+/// Takes up what the pages of a proposal say, where it has any; `read`: how a page is read, by its name.
+pub fn in_full(proposal: &mut Proposal, read: &mut dyn FnMut(&str) -> Read) -> Look<()> {
+    if proposal.pages.is_empty() {
+        return Look::Found(());
+    }
+    match pages::members(&proposal.pages, read) {
+        Look::Found(entries) => match pages::fill(proposal, entries) {
+            Ok(()) => Look::Found(()),
+            Err(why) => Look::Bad(why.into()),
+        },
+        Look::Absent => Look::Absent,
+        Look::Bad(why) => Look::Bad(why),
+        Look::Unreachable(why) => Look::Unreachable(why),
     }
 }
 

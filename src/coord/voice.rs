@@ -114,6 +114,7 @@ pub fn says_yes(fact: &Fact) -> bool {
         Fact::Wave(_) => true,
         Fact::Fleet(_)
         | Fact::Members(_)
+        | Fact::Page(_)
         | Fact::Id(_)
         | Fact::Twin(_)
         | Fact::Proposal(_)

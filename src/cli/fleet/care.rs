@@ -105,7 +105,7 @@ pub fn import(context: &Context, args: &ImportArgs) -> Result<u8, Error> {
         let settings = context.settings();
         let keys = keys(settings)?;
         let trust = Trust { keys: &keys, allow_unsigned: settings.fleet.allow_unsigned };
-        let carried = believe(&part, &kept.own.node, facts, Voice { trust, signer: None })
+        let carried = believe(&kept, &part, facts, Voice { trust, signer: None })
             .map_err(|why| Error::Fleet(format!("`{}`: {why}", args.file.display())))?;
         let gates: Vec<String> = carried.gates.keys().cloned().collect();
         let own = carried.told.iter().map(|_| "this node's own word".to_owned());
@@ -170,6 +170,10 @@ pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8, Error> {
     };
     let fleet_file = put_back_fleet_file(context, &kept)?;
     let name = settings(context)?.name.clone();
+    // Without them nobody can tell which list counts.
+    let pages = with_operator(context, |operator| {
+        fleet::put_back_pages(operator.board, &kept).map_err(Error::Unreachable)
+    })?;
     // Of a list a node keeps the number only.
     let lost_list = with_operator(context, |operator| {
         let fleet = operate::fleet(operator.board, &name)?;
@@ -182,9 +186,12 @@ pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8, Error> {
         if args.accept {
             kept.change(|own| own.followed = None)?;
         }
-        let text = if fleet_file { "put back: FLEET" } else { "this node remembers no rollout" };
-        let put_back: Vec<_> = fleet_file.then_some(names::FLEET).into_iter().collect();
-        context.output.result(&json!({ "put_back": put_back }), text);
+        let put_back: Vec<_> = fleet_file.then(|| names::FLEET.to_owned()).into_iter().chain(pages).collect();
+        let text = match put_back.is_empty() {
+            true => "this node remembers no rollout".to_owned(),
+            false => format!("put back: {}", put_back.join(", ")),
+        };
+        context.output.result(&json!({ "put_back": put_back }), &text);
         return Ok(0);
     }
     let mut repaired =
@@ -196,9 +203,7 @@ pub fn repair(context: &Context, args: &RepairArgs) -> Result<u8, Error> {
             Err(Trouble::NoKey(number)) => return Err(no_key(number)),
             Err(Trouble::Storage(error)) => return Err(error.into()),
         };
-    if fleet_file {
-        repaired.put_back.insert(0, names::FLEET.into());
-    }
+    repaired.put_back.splice(0..0, fleet_file.then(|| names::FLEET.to_owned()).into_iter().chain(pages));
     for number in &repaired.ended {
         context.output.say(&format!(
             "warning: rollout {number} was under way, and what was decided of it is lost: it has ended (void); `cutover fleet \

@@ -3,6 +3,7 @@
 pub mod args;
 mod care;
 mod check;
+mod fold;
 mod page;
 mod people;
 mod propose;
@@ -22,6 +23,7 @@ use super::failure::Error;
 use crate::config::Problem;
 use crate::coord::alive::{Alive, NotYet};
 use crate::coord::board::Board as _;
+use crate::coord::board::ahead::Ahead;
 use crate::coord::board::directory::DirectoryBoard;
 use crate::coord::board::helper::HelperBoard;
 use crate::coord::board::serve::serve;
@@ -30,8 +32,9 @@ use crate::coord::facts::names::{self, Decisions};
 use crate::coord::heard::Heard;
 use crate::coord::look::{Signer, Trust};
 use crate::coord::operate::{self, Operator};
-use crate::coord::rollout::Rollout;
+use crate::coord::rollout::{Rollout, names_of};
 use crate::coord::settings::Mode;
+use crate::coord::synchronous::What;
 use crate::coord::{NodeName, Settings as FleetSettings};
 use crate::lifecycle::agreement;
 use crate::lifecycle::fleet::{FleetKeys, Here, Kept, KeyFile, Obstacle};
@@ -78,15 +81,18 @@ pub fn help(args: &HelperArgs, disk: &Disk) -> Result<u8, Error> {
 /// that one only, whatever else is mounted there.
 pub fn board(settings: &FleetSettings, who: &str, kept: Option<&Kept>) -> HelperBoard {
     let fleet = kept.map(|kept| kept.own.fleet.as_str());
-    let program = match settings.directory.strip_prefix("exec:") {
-        Some(words) => words.split_ascii_whitespace().map(ToOwned::to_owned).collect(),
+    match settings.directory.strip_prefix("exec:") {
+        Some(words) => {
+            let program = words.split_ascii_whitespace().map(ToOwned::to_owned).collect();
+            HelperBoard::new(program, settings.io.0)
+        }
         // This very program, even if its file was replaced meanwhile.
         None => {
             let words = ["/proc/self/exe", "board-helper", &settings.directory, who];
-            words.into_iter().chain(fleet).map(ToOwned::to_owned).collect()
+            let program = words.into_iter().chain(fleet).map(ToOwned::to_owned).collect();
+            HelperBoard::new(program, settings.io.0).of_this_program()
         }
-    };
-    HelperBoard::new(program, settings.io.0)
+    }
 }
 
 /// Where this node runs: what a copy of its root, or of its disk, does not have.
@@ -323,6 +329,28 @@ fn with_operator<T>(
         by: super::context::name_of_caller(),
     };
     work(&mut operator)
+}
+
+/// Calls `work` with an operator for whom all that stands there of a rollout was read at once.
+fn with_all_of<T>(
+    operator: &mut Operator<'_>,
+    rollout: &Rollout,
+    work: impl FnOnce(&mut Operator<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let decided = names_of(operator.board, rollout).map_err(Error::Unreachable)?;
+    let decisions = rollout.decisions();
+    // The last ticket of a slot tells of all before it.
+    let is_read = |name: &&String| !rollout.has_slots() || !name.starts_with("t.");
+    let mut names: Vec<String> = decided.iter().filter(is_read).map(|name| decisions.gate(name)).collect();
+    let own: &[&str] = match rollout.proposal.mode {
+        Mode::Rolling => &["report", "returned", "closed"],
+        Mode::Synchronous | Mode::Cells | Mode::Independent => &report::ALL.map(What::name),
+    };
+    let own_of = |node| own.iter().map(move |what| names::own(node, rollout.number, what));
+    names.extend(rollout.proposal.members.iter().flat_map(own_of));
+    let mut board = Ahead::new(operator.board, &names).map_err(Error::Unreachable)?;
+    let (trust, signer, by) = (operator.trust, operator.signer, operator.by.clone());
+    work(&mut Operator { board: &mut board, trust, signer, by })
 }
 
 /// Who signs what only operators may write, must have a key; without one everybody must trust everybody.

@@ -12,7 +12,7 @@ use crate::coord::NodeName;
 use crate::coord::account::Account;
 use crate::coord::facts::Fact;
 use crate::coord::look::{Look, found};
-use crate::coord::operate::Operator;
+use crate::coord::operate::{Operator, some_of};
 use crate::coord::rolling::Rolling;
 use crate::coord::rollout::Rollout;
 use crate::coord::rules::gate as rules;
@@ -48,10 +48,10 @@ pub(super) struct Gate {
 
 /// How a cell stands, in a word, and why.
 pub(super) struct CellLine {
-    name: NodeName,
-    wave: u32,
-    state: &'static str,
-    why: String,
+    pub name: NodeName,
+    pub wave: u32,
+    pub state: &'static str,
+    pub why: String,
 }
 
 impl CellLine {
@@ -376,9 +376,9 @@ fn rolling(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -> Re
 /// What a rolling rollout comes to when everybody of the open waves has had a turn.
 fn nobody_to_wait_for(follow: &Rolling<'_>) -> String {
     let view = &follow.view;
-    let spent: Vec<_> = follow.spent().map(ToString::to_string).collect();
+    let spent: Vec<_> = follow.spent().collect();
     if let (false, Some(first)) = (view.are_good(view.wave + 1), spent.first()) {
-        let names = spent.join(", ");
+        let names = some_of(&spent);
         if !follow.cells.is_empty() {
             return format!(
                 "cell {names} had a turn, and does not run it: `cutover fleet waive NODE` for each of its nodes lets the others go on"

@@ -1,18 +1,21 @@
 //! Who is in the fleet: `init`, `join`, `members`, `resume`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
 use super::args::{MembersArgs, ReplaceArgs};
 use super::propose::newest_open;
-use super::{board, ensure_signer, has, here, kept, keys, machine_id, remembered, settings, with_operator};
+use super::{
+    board, ensure_signer, fold, has, here, kept, keys, machine_id, remembered, settings, with_operator,
+};
 use crate::cli::context::Context;
 use crate::cli::failure::Error;
 use crate::cli::output::table;
 use crate::coord::NodeName;
 use crate::coord::board::{Listed as Names, Read};
 use crate::coord::facts::{Fleet, Listed, names};
+use crate::coord::lists;
 use crate::coord::look::Trust;
 use crate::coord::name::CellName;
 use crate::coord::operate::{self, Operator};
@@ -95,7 +98,11 @@ pub fn members(context: &Context, args: &MembersArgs) -> Result<u8, Error> {
     with_operator(context, |operator| {
         let fleet = operate::fleet(operator.board, &name)?;
         let mut joined = operator.joined(&fleet)?;
-        let mut list = operator.members(&fleet)?;
+        let mut list = match operator.members(&fleet) {
+            // A list of all does not rest on the one before, of which a page may be gone.
+            Err(_) if args.all => None,
+            list => list?,
+        };
         if is_change {
             let before = list.map(|list| list.members).unwrap_or_default();
             ensure_known(operator, &before, &args.remove)?;
@@ -104,24 +111,22 @@ pub fn members(context: &Context, args: &MembersArgs) -> Result<u8, Error> {
                 operator.replace(&fleet, node, "it was removed")?;
                 joined.retain(|id| id.node != *node);
             }
-            let stays = |entry: &Listed| !args.remove.contains(&entry.node);
-            let mut entries: Vec<Listed> =
-                before.into_iter().filter(|entry| !args.all && stays(entry)).collect();
-            for id in &joined {
-                let is_wanted = args.all || args.add.contains(&id.node);
-                let is_same = |entry: &Listed| entry.node == id.node && entry.instance == id.instance;
-                if is_wanted && !entries.iter().any(is_same) {
-                    // Its name was freed, and it is another machine now.
-                    entries.retain(|entry| entry.node != id.node);
-                    entries.push(operate::entry_of(id.clone()));
+            let removed: BTreeSet<&NodeName> = args.remove.iter().collect();
+            let before = before.into_iter().filter(|entry| !args.all && !removed.contains(&entry.node));
+            let mut entries: BTreeMap<NodeName, Listed> =
+                before.map(|entry| (entry.node.clone(), entry)).collect();
+            let wanted: BTreeSet<&NodeName> = args.add.iter().collect();
+            for id in joined.iter().filter(|id| args.all || wanted.contains(&id.node)) {
+                // Where its name was freed it is another machine now.
+                if entries.get(&id.node).is_none_or(|entry| entry.instance != id.instance) {
+                    entries.insert(id.node.clone(), lists::entry_of(id.clone()));
                 }
             }
-            let is_listed = |node: &NodeName| entries.iter().any(|entry| entry.node == *node);
-            if let Some(stranger) = args.add.iter().find(|node| !is_listed(node)) {
+            if let Some(stranger) = args.add.iter().find(|node| !entries.contains_key(node)) {
                 return Err(operate::Error::Refused(format!("`{stranger}` has not joined the fleet")).into());
             }
+            let mut entries: Vec<Listed> = entries.into_values().collect();
             put_in_cells(&mut entries, &args.cell)?;
-            entries.sort_by(|one, other| one.node.cmp(&other.node));
             list = Some(operator.write_members(&fleet, entries, seen)?);
             for node in &args.remove {
                 say_who_waits(context, operator, &fleet, node);
@@ -132,22 +137,24 @@ pub fn members(context: &Context, args: &MembersArgs) -> Result<u8, Error> {
             None => BTreeMap::new(),
         };
         let (number, entries) = list.map(|list| (list.list, list.members)).unwrap_or_default();
-        let mut rows = vec![vec!["NODE".into(), "STATE".into(), "GROUPS".into(), "CELL".into()]];
-        let state = |entry: &Listed| match joined.iter().find(|id| id.node == entry.node) {
+        let machines: BTreeMap<&NodeName, &str> =
+            joined.iter().map(|id| (&id.node, id.instance.as_str())).collect();
+        let state = |entry: &Listed| match machines.get(&entry.node) {
             _ if entry.instance.is_empty() => "member",
-            Some(id) if id.instance == entry.instance => "member",
+            Some(instance) if *instance == entry.instance => "member",
             Some(_) => "joined anew, not listed",
             None => "its name is free",
         };
-        rows.extend(entries.iter().map(|entry| {
+        let listed = entries.iter().map(|entry| {
             let cell = cells.get(&entry.node).map(ToString::to_string).unwrap_or_default();
-            vec![entry.node.to_string(), state(entry).into(), entry.groups.join(" "), cell]
-        }));
-        let is_listed = |node: &NodeName| entries.iter().any(|entry| entry.node == *node);
-        let waiting = joined.iter().filter(|id| !is_listed(&id.node));
-        rows.extend(
-            waiting.map(|id| vec![id.node.to_string(), "joined, not listed".into(), id.groups.join(" ")]),
-        );
+            (&entry.node, [state(entry).to_owned(), entry.groups.join(" "), cell])
+        });
+        let known: BTreeSet<&NodeName> = entries.iter().map(|entry| &entry.node).collect();
+        let waiting = joined
+            .iter()
+            .filter(|id| !known.contains(&id.node))
+            .map(|id| (&id.node, ["joined, not listed".to_owned(), id.groups.join(" "), String::new()]));
+        let rows = fold::members(&listed.chain(waiting).collect::<Vec<_>>());
         let text = format!("fleet {}, list {number}\n{}", fleet.fleet, table(&rows));
         let value = json!({"fleet": fleet.fleet, "list": number, "members": entries, "joined": joined});
         context.output.result(&value, &text);

@@ -1,5 +1,6 @@
 //! What operators decide: `propose`, `abort`, `waive`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -8,7 +9,7 @@ use serde_json::json;
 use super::args::{AbortArgs, ProposeArgs, WaiveArgs};
 use super::page::NOBODY_IS_LEFT;
 use super::report::{account, summary};
-use super::{ensure_signer, kept, remembered, rollout, settings, with_operator};
+use super::{ensure_signer, kept, remembered, rollout, settings, with_all_of, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::{Error, code};
 use crate::config::Problem;
@@ -16,7 +17,7 @@ use crate::coord::account::Account;
 use crate::coord::alive::{self, NoWayBack};
 use crate::coord::board::Read;
 use crate::coord::facts::{Fleet, Wanted, names};
-use crate::coord::operate::{self, Operator, Wish};
+use crate::coord::operate::{self, Operator, Wish, some_of};
 use crate::coord::rolling::Rolling;
 use crate::coord::rollout::{Rollout, names_of, numbers};
 use crate::coord::rules::rolling::At;
@@ -116,16 +117,16 @@ fn unknown_in_waves(
     let Some(list) = operator.members(fleet)?.filter(|_| settings.mode.takes_turns()) else {
         return Ok(None);
     };
-    let nodes = settings.waves.iter().flat_map(|wave| &wave.nodes);
-    let nodes = nodes.filter(|node| !list.members.iter().any(|entry| entry.node == **node));
-    let groups = settings.waves.iter().flat_map(|wave| &wave.groups);
-    let groups = groups.filter(|group| !list.members.iter().any(|entry| entry.groups.contains(group)));
+    let listed: BTreeSet<&NodeName> = list.members.iter().map(|entry| &entry.node).collect();
+    let known: BTreeSet<&String> = list.members.iter().flat_map(|entry| &entry.groups).collect();
+    let nodes = settings.waves.iter().flat_map(|wave| &wave.nodes).filter(|node| !listed.contains(node));
+    let groups = settings.waves.iter().flat_map(|wave| &wave.groups).filter(|group| !known.contains(group));
     let unknown: Vec<String> = nodes
         .map(|node| format!("node `{node}`"))
         .chain(groups.map(|group| format!("group `{group}`")))
         .collect();
     Ok((!unknown.is_empty()).then(|| {
-        format!("`fleet.waves` names {}, which the list of members does not have", unknown.join(", "))
+        format!("`fleet.waves` names {}, which the list of members does not have", some_of(&unknown))
     }))
 }
 
@@ -222,11 +223,18 @@ fn unknown(version: &Version) -> Error {
 fn way_back(operator: &mut Operator<'_>, fleet: &Fleet, only: &[NodeName]) -> Result<ReleaseId, Error> {
     let refused = |text: String| Error::Operate(operate::Error::Refused(text));
     let Some(list) = operator.members(fleet)? else { return Err(refused("there are no members yet".into())) };
-    let mut nodes = Vec::new();
-    for entry in list.members.iter().filter(|entry| only.is_empty() || only.contains(&entry.node)) {
-        let said = alive::read(operator.board, &entry.node);
-        let silent = || refused(format!("{} has not said what it has: `--only` leaves it out", entry.node));
-        nodes.push((entry.node.clone(), said.ok_or_else(silent)?));
+    let only: BTreeSet<&NodeName> = only.iter().collect();
+    let is_meant = |node: &&NodeName| only.is_empty() || only.contains(node);
+    let meant: Vec<NodeName> =
+        list.members.iter().map(|entry| &entry.node).filter(is_meant).cloned().collect();
+    let (mut nodes, mut silent) = (Vec::new(), Vec::new());
+    alive::read_each(operator.board, &meant, &mut |node, said| match said {
+        Ok(Some(said)) => nodes.push((node.clone(), said)),
+        Ok(None) | Err(_) => silent.push(node.clone()),
+    });
+    if !silent.is_empty() {
+        let text = format!("{} has not said what it has: `--only` leaves it out", some_of(&silent));
+        return Err(refused(text));
     }
     let kept = newest_kept(operator, fleet)?.map(|rollout| rollout.proposal.release.version);
     let running = nodes.iter().find_map(|(_, said)| said.running.clone());
@@ -235,12 +243,11 @@ fn way_back(operator: &mut Operator<'_>, fleet: &Fleet, only: &[NodeName]) -> Re
     let before: Vec<Digest> =
         operator.all_kept(fleet, &all)?.into_iter().map(|rollout| rollout.proposal.release.digest).collect();
     alive::common_way_back(&nodes, &current, &before).map_err(|NoWayBack { nearest, lack }| {
-        let names: Vec<String> = lack.iter().map(ToString::to_string).collect();
         refused(match nearest {
             Some(release) => format!(
                 "there is no release before {current} that all have: {} is missing on {}",
                 release.version,
-                names.join(", ")
+                some_of(&lack)
             ),
             None => format!("no member has a release that ran here before {current}"),
         })
@@ -325,7 +332,7 @@ fn settled_account(
 ) -> Result<Account, Error> {
     let began = clock.boot();
     loop {
-        let account = account(operator, rollout)?;
+        let account = with_all_of(operator, rollout, |operator| account(operator, rollout))?;
         let is_whole = account.members.iter().all(|entry| entry.waived || entry.has_closed);
         if is_whole || clock.boot().saturating_sub(began) > LAST_WORDS {
             return Ok(account);

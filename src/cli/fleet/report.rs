@@ -8,7 +8,7 @@ use serde_json::json;
 use super::args::RolloutArgs;
 use super::heard;
 use super::propose::ended;
-use super::{rollout, settings, with_operator};
+use super::{fold, rollout, settings, with_all_of, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::Error;
 use crate::cli::output::narrator::note_rollout;
@@ -32,8 +32,10 @@ pub fn report(context: &Context, args: &RolloutArgs) -> Result<u8, Error> {
     with_operator(context, |operator| {
         let fleet = operate::fleet(operator.board, &name)?;
         let rollout = rollout(operator, &fleet, args.rollout)?;
-        let end = ended(operator, &rollout).map_err(Error::Unreachable)?;
-        let account = account(operator, &rollout)?;
+        let (end, account) = with_all_of(operator, &rollout, |operator| {
+            let end = ended(operator, &rollout).map_err(Error::Unreachable)?;
+            Ok((end, account(operator, &rollout)?))
+        })?;
         note(context, rollout.number, &account);
         let (word, why) = match &end {
             Some(end) => (end.word, end.why.as_str()),
@@ -41,8 +43,12 @@ pub fn report(context: &Context, args: &RolloutArgs) -> Result<u8, Error> {
         };
         let proposal = &rollout.proposal;
         let head = format!("rollout {}: release {}, {word}: {why}", rollout.number, proposal.release.version);
-        let text =
-            [head.trim_end_matches(": ").to_owned(), table(&rows(&account)), summary(&account)].join("\n");
+        let text = [
+            head.trim_end_matches(": ").to_owned(),
+            table(&fold::rows(&account, None).unwrap_or_else(|| rows(&account))),
+            summary(&account),
+        ]
+        .join("\n");
         let value = json!({
             "api_version": 1, "fleet": fleet.fleet, "rollout": rollout.number, "mode": proposal.mode,
             "version": proposal.release.version, "digest": proposal.release.digest,
@@ -108,6 +114,9 @@ pub fn note(context: &Context, number: u64, account: &Account) {
     note_rollout(&context.app, &metrics::Rollout { number, members, skew_ms: account.skew_ms });
 }
 
+/// With more members than this a node does not count them when it has done its part: all of them would read all facts.
+const NOTED_MAX: usize = 1000;
+
 /// The same of a rollout in which this node has done its part.
 pub fn note_newest(context: &Context, number: u64) {
     if context.settings().metrics.textfile.is_none() {
@@ -117,7 +126,11 @@ pub fn note_newest(context: &Context, number: u64) {
         with_operator(context, |operator| {
             let fleet = operate::fleet(operator.board, &name)?;
             let rollout = rollout(operator, &fleet, Some(number))?;
-            note(context, number, &account(operator, &rollout)?);
+            if rollout.proposal.members.len() > NOTED_MAX {
+                return Ok(());
+            }
+            let account = with_all_of(operator, &rollout, |operator| account(operator, &rollout))?;
+            note(context, number, &account);
             Ok(())
         })
     });

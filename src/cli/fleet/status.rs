@@ -9,7 +9,7 @@ use super::args::FleetStatusArgs;
 use super::page::{CellLine, Gate, Page};
 use super::propose::{ended, lost_list};
 use super::report::{moment, note, summary};
-use super::{kept, rollout, settings, shut_out, with_operator};
+use super::{fold, kept, rollout, settings, shut_out, with_all_of, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::Error;
 use crate::cli::output::{Tone, table};
@@ -67,7 +67,9 @@ fn look(context: &Context, operator: &mut Operator<'_>, args: &FleetStatusArgs) 
         shut_out.iter().map(|shut| format!("{}; `cutover fleet check` says what it lacks", shut.why)),
     );
     let mut shown = match rollout(operator, &fleet, args.rollout.rollout) {
-        Ok(rollout) => show(context, operator, &fleet.fleet, &rollout, shut_out.map(|shut| shut.node), args)?,
+        Ok(rollout) => with_all_of(operator, &rollout, |operator| {
+            show(context, operator, &fleet.fleet, &rollout, shut_out.map(|shut| shut.node), args)
+        })?,
         Err(Error::Operate(operate::Error::Refused(why))) if is_newest => Shown {
             value: json!({"fleet": fleet.fleet, "rollout": null, "remarks": []}),
             text: format!("fleet {}: {why}", fleet.fleet),
@@ -172,12 +174,13 @@ fn show(
     let mut lines = vec![head, outcome];
     lines.extend(page.gates.iter().map(Gate::line));
     lines.extend(page.progress.clone());
-    lines.extend(page.cells.iter().map(CellLine::line));
-    lines.push(table(&rows(&page.account, &seen)));
+    lines.extend(fold::cells(&page.cells));
+    let rows = fold::rows(&page.account, Some(&seen)).unwrap_or_else(|| rows(&page.account, &seen));
+    lines.push(table(&rows));
     lines.extend(Some(summary(&page.account)).filter(|line| !line.is_empty()));
     lines.extend(page.remarks.iter().map(|remark| format!("note: {remark}")));
     if why {
-        lines.extend(page.why.clone());
+        lines.extend(fold::lines(&page.why));
     }
     let members: Vec<Value> = page.account.members.iter().zip(&seen).map(member_value).collect();
     let mut value = json!({
@@ -205,7 +208,11 @@ fn member_value((entry, seen): (&Entry, &Option<i64>)) -> Value {
 
 /// What each member said last; nothing: never heard of.
 fn heartbeats(operator: &mut Operator<'_>, rollout: &Rollout) -> Vec<Option<Alive>> {
-    rollout.proposal.members.iter().map(|node| alive::read(operator.board, node)).collect()
+    let mut beats = Vec::new();
+    alive::read_each(operator.board, &rollout.proposal.members, &mut |_, said| {
+        beats.push(said.ok().flatten().map(Alive::brief));
+    });
+    beats
 }
 
 /// A member that has said its last word may have been moved since: by hand, or by a disk that was put back.

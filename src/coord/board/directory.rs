@@ -13,7 +13,7 @@ use std::io::{self, Read as _, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
@@ -23,6 +23,7 @@ use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, linkat, unlinkat};
 
 use super::super::facts::{FACT_BYTES_MAX, Fact, names};
 use super::super::look::{Found, Look, found as found_fact};
+use super::many::read_at_once;
 use super::{Board, ClockRead, Created, Done, Listed, NAMES_MAX, Read};
 use crate::sys::disk::Disk;
 use crate::types::escaped_path;
@@ -58,6 +59,12 @@ impl DirectoryBoard {
     /// The same, and only the board of the fleet with this id.
     pub fn of_fleet(self, fleet: Option<String>) -> Self {
         Self { fleet, ..self }
+    }
+
+    /// The same for another thread, which only reads.
+    fn again(&self) -> Self {
+        let (root, fleet, seen) = (self.root.clone(), self.fleet.clone(), self.seen.clone());
+        Self { root, fleet, seen, private: self.private.clone(), made: 0, disk: self.disk.clone() }
     }
 
     /// What the storage said, with the place that it said it of.
@@ -261,6 +268,10 @@ impl Board for DirectoryBoard {
             return Read::Absent;
         }
         retried(|| self.try_read(name)).unwrap_or_else(|errno| Read::Unreachable(self.told(errno)))
+    }
+
+    fn read_some(&mut self, names: &[String], within: Duration) -> Vec<Read> {
+        read_at_once(names, within, || self.again())
     }
 
     fn list(&mut self, name: &str) -> Listed {

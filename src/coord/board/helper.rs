@@ -19,6 +19,8 @@ use super::{Board, ClockRead, Created, Done, Listed, NAMES_MAX, Read};
 
 /// How many helpers that do not die are borne.
 const UNKILLABLE_MAX: usize = 2;
+/// So many names are asked for in one message.
+const SOME_NAMES: usize = 1000;
 /// How long a killed helper is waited for.
 const REAP: Duration = Duration::from_millis(200);
 /// The first pause after a helper failed; doubled each time.
@@ -33,6 +35,8 @@ pub struct HelperBoard {
     dying: Vec<Child>,
     failures: u32,
     not_before: Option<Instant>,
+    /// It is this very program, and reads many at once.
+    is_own: bool,
 }
 
 struct Running {
@@ -43,7 +47,21 @@ struct Running {
 impl HelperBoard {
     /// A board behind `program` (with its arguments), each access to which may take `limit`.
     pub fn new(program: Vec<String>, limit: Duration) -> Self {
-        Self { program, limit, running: None, dying: Vec::new(), failures: 0, not_before: None }
+        Self {
+            program,
+            limit,
+            running: None,
+            dying: Vec::new(),
+            failures: 0,
+            not_before: None,
+            is_own: false,
+        }
+    }
+
+    /// The same, where the helper is this very program.
+    pub fn of_this_program(mut self) -> Self {
+        self.is_own = true;
+        self
     }
 
     fn ask(&mut self, request: &Request) -> Result<Answer, String> {
@@ -190,6 +208,21 @@ impl Board for HelperBoard {
             Ok(Answer::Read(read)) => read,
             Ok(_) => Read::Unreachable(ODD.into()),
             Err(why) => Read::Unreachable(why),
+        }
+    }
+
+    fn read_some(&mut self, names: &[String], within: Duration) -> Vec<Read> {
+        let names = &names[..names.len().min(SOME_NAMES)];
+        if !self.is_own {
+            return names.iter().map(|name| self.read(name)).collect();
+        }
+        let within = within.min(self.limit / 4);
+        let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        match self.ask(&Request::ReadSome { names: names.to_vec(), within_ms }) {
+            Ok(Answer::Some(some)) if !some.is_empty() && some.len() <= names.len() => some,
+            Ok(_) => names.iter().map(|_| Read::Unreachable(ODD.into())).collect(),
+            // Who does not answer is not asked as often again.
+            Err(why) => names.iter().map(|_| Read::Unreachable(why.clone())).collect(),
         }
     }
 

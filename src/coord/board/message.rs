@@ -34,9 +34,14 @@ pub enum Request {
     Remove {
         name: String,
     },
-    /// Only asked of a helper of this program: whatever else stands for a board has no such question.
+    /// This and the next are only asked of a helper of this program: whatever else stands for a board has no such questions.
     Shut {
         name: String,
+    },
+    /// As many of the first as come within this time, one at least.
+    ReadSome {
+        names: Vec<String>,
+        within_ms: u64,
     },
 }
 
@@ -45,6 +50,8 @@ pub enum Request {
 pub enum Answer {
     Created(Created),
     Read(Read),
+    /// What the first of those hold that were asked for.
+    Some(Vec<Read>),
     /// The first names of a long listing; more of it follows.
     Part(Vec<String>),
     Listed(Listed),

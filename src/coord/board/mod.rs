@@ -3,10 +3,14 @@
 //! A create is the only decision there is: of all who create a name exactly one is first, and all read the same bytes
 //! afterwards. A read may be old: it may miss what is there, but never shows what is not.
 
+pub mod ahead;
 pub mod directory;
 pub mod helper;
+mod many;
 pub mod message;
 pub mod serve;
+
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -74,11 +78,41 @@ pub enum ClockRead {
 /// The most names that a listing may have: as many rollouts as six digits can number, with what may stand beside each.
 pub const NAMES_MAX: usize = 3_000_000;
 
+/// What is read at once is about as long as this at the most.
+pub const SOME_BYTES: usize = 4 << 20;
+
 pub trait Board {
     /// Pins `text` to `name`, unless something is there. The directory must exist.
     fn create(&mut self, name: &str, text: &str) -> Created;
     /// What `name` holds, asked of the storage anew.
     fn read(&mut self, name: &str) -> Read;
+    /// Reads the first of these, one at least: as many as come within this time, and are not too long together. Quicker than one
+    /// by one where the board can do it.
+    fn read_some(&mut self, names: &[String], within: Duration) -> Vec<Read> {
+        let (began, mut bytes, mut some) = (Instant::now(), 0, Vec::new());
+        for name in names {
+            let read = self.read(name);
+            bytes += if let Read::Bytes(text) = &read { text.len() } else { 0 };
+            some.push(read);
+            if bytes > SOME_BYTES || began.elapsed() >= within {
+                break;
+            }
+        }
+        some
+    }
+    /// Reads all of these, and hands over what each holds, in this order, with its place.
+    fn read_each(&mut self, names: &[String], take: &mut dyn FnMut(usize, Read)) {
+        let mut place = 0;
+        while place < names.len() {
+            let some = self.read_some(&names[place..], Duration::MAX);
+            // Whoever does not answer at all does not answer one by one either.
+            let some = if some.is_empty() { vec![self.read(&names[place])] } else { some };
+            for read in some.into_iter().take(names.len() - place) {
+                take(place, read);
+                place += 1;
+            }
+        }
+    }
     /// The names in the directory `name`.
     fn list(&mut self, name: &str) -> Listed;
     /// Makes the directory `name`. Only ever one node makes one.
@@ -94,7 +128,7 @@ pub trait Board {
         None
     }
     /// From now on each access may take this long at the most, where there is a limit.
-    fn hurry(&mut self, limit: std::time::Duration) {
+    fn hurry(&mut self, limit: Duration) {
         let _ = limit;
     }
     /// Removes `name`, also an empty directory: for facts of rollouts that were closed long ago.

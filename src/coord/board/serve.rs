@@ -1,6 +1,7 @@
 //! The helper's side: does what it is asked to, one request after the other, until the node closes the line.
 
 use std::io;
+use std::time::Duration;
 
 use super::message::{Answer, PART_NAMES, Request, receive, send};
 use super::{Board, ClockRead, Created, Done, Listed, Read};
@@ -34,6 +35,7 @@ pub fn refuse(why: &str, from: &mut impl io::Read, to: &mut impl io::Write) -> i
             }
             Request::Clock { .. } => Answer::Clock(ClockRead::Unknown),
             Request::Shut { .. } => Answer::Shut(None),
+            Request::ReadSome { .. } => Answer::Some(vec![Read::Unreachable(why)]),
         };
         send(to, &answer)?;
     }
@@ -50,5 +52,8 @@ fn answer(board: &mut impl Board, request: Request) -> Answer {
         Request::Clock { name } => Answer::Clock(board.clock(&name)),
         Request::Remove { name } => Answer::Done(board.remove(&name)),
         Request::Shut { name } => Answer::Shut(board.shut(&name)),
+        Request::ReadSome { names, within_ms } => {
+            Answer::Some(board.read_some(&names, Duration::from_millis(within_ms)))
+        }
     }
 }

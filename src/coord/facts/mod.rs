@@ -18,7 +18,7 @@ pub use gates::{
 };
 pub use own::{Armed, Beside, ClockSeen, Closed, Moments, Report, Step, Vote, Yes};
 pub use proposal::{
-    Fleet, Id, Listed, Members, Proposal, ProposalTimes, Replace, Rolling, Seconds, Twin, Waive, Wanted,
+    Fleet, Id, Listed, Members, Page, Proposal, ProposalTimes, Replace, Rolling, Seconds, Twin, Waive, Wanted,
 };
 pub use seal::{Bad, FACT_BYTES_MAX, Opened, Seal};
 
@@ -26,7 +26,10 @@ pub use seal::{Bad, FACT_BYTES_MAX, Opened, Seal};
 pub const FORMAT: u32 = 2;
 
 /// The most members that a rollout may have.
-pub const MEMBERS_MAX: usize = 2000;
+pub const MEMBERS_MAX: usize = 20_000;
+
+/// The most that a proposal may name itself: what has more has pages.
+pub const MEMBERS_NAMED_MAX: usize = 2000;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -35,6 +38,8 @@ pub enum Fact {
     Fleet(Fleet),
     /// `members/000003`.
     Members(Members),
+    /// `members/p.<digest>`.
+    Page(Page),
     /// `members/replace.<node>.1`.
     Replace(Replace),
     /// `nodes/<node>/id`.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! FLEET                                 whose directory this is
-//! members/000003                        member lists, and replace.<node>.<times>: a name that was freed
+//! members/000003                        member lists; p.<digest>: their pages; replace.<node>.<times>: a name that was freed
 //! rollouts/000017                       proposals; 000017.gone when the rest was removed
 //! rollouts/000017.<digest>/             what anybody decides about the proposal of this digest:
 //!     plan go start outcome halt void, t.0004, wave.2, refused.<node>, waive.<node>, waive.t.0004
@@ -29,6 +29,16 @@ pub const ROLLOUT_MAX: u64 = 999_999;
 
 pub fn members(number: u32) -> String {
     format!("{MEMBERS}/{number:06}")
+}
+
+/// A page of a list of members; named by the digest of what it says.
+pub fn page(digest: Digest) -> String {
+    format!("{MEMBERS}/p.{}", digest.hex())
+}
+
+/// Whether a name in `members/` is that of a page.
+pub fn is_page(name: &str) -> bool {
+    name.starts_with("p.")
 }
 
 pub fn proposal(rollout: u64) -> String {

@@ -26,7 +26,17 @@ pub struct Members {
     /// The number of this list.
     pub list: u32,
     pub members: Vec<Listed>,
+    /// Where the members do not fit: the pages that name them instead, see [`super::super::pages`]. None of them: whoever wrote
+    /// this could read those of the list before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pages: Option<Vec<Digest>>,
     pub by: String,
+}
+
+/// A piece of a list of members, in the order of their names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page {
+    pub members: Vec<Listed>,
 }
 
 /// A node in a list.
@@ -105,6 +115,12 @@ pub struct Proposal {
     /// The list that the members are from.
     pub members_list: u32,
     pub members: Vec<NodeName>,
+    /// Where the members do not fit: the pages that say of each what else the following four do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pages: Vec<Digest>,
+    /// Whether the members sign their facts with the keys that the pages name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub signed: bool,
     /// Which machine of each name takes part, where the list says so. Another one has no part.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub instances: BTreeMap<NodeName, String>,

@@ -80,8 +80,8 @@ impl<'a> Rolling<'a> {
     pub fn of_turns(rollout: &Rollout, cell: Option<&CellName>, voice: Voice<'a>) -> Option<Self> {
         let turns = rollout.of_turns();
         let me = cell.and_then(|cell| turns.place_of(cell)).unwrap_or(usize::MAX);
-        let parts = turns.proposal.members.iter();
-        let cells = parts.map(|cell| Synchronous::new(rollout.of_cell(cell), usize::MAX, voice)).collect();
+        let parts = rollout.of_cells().into_iter();
+        let cells = parts.map(|part| Synchronous::new(part, usize::MAX, voice)).collect();
         Some(Self { cells, ..Self::of(turns, me, voice)? })
     }
 
@@ -227,18 +227,19 @@ fn waves_of(rollout: &Rollout, terms: &Terms) -> Vec<u32> {
     let mut order: Vec<usize> = (0..members.len()).collect();
     order.sort_by_cached_key(|place| rollout.order_of(&members[*place]));
     for (wave, setting) in (0_u32..).zip(&terms.waves) {
+        let named: BTreeSet<&NodeName> = setting.nodes.iter().collect();
         for (place, node) in members.iter().enumerate() {
-            if setting.nodes.contains(node) {
+            if named.contains(node) {
                 wave_of[place].get_or_insert(wave);
             }
         }
         let wanted =
             setting.percent.map_or(0, |percent| (members.len() * usize::from(percent)).div_ceil(100));
-        for place in &order {
-            if wave_of.iter().flatten().count() >= wanted {
-                break;
-            }
-            wave_of[*place].get_or_insert(wave);
+        let missing = wanted.saturating_sub(wave_of.iter().flatten().count());
+        for place in
+            order.iter().filter(|place| wave_of[**place].is_none()).take(missing).copied().collect::<Vec<_>>()
+        {
+            wave_of[place] = Some(wave);
         }
     }
     let last = u32::try_from(terms.waves.len()).unwrap_or(u32::MAX);

@@ -2,7 +2,7 @@
 
 mod gates;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -131,7 +131,7 @@ impl<'a> Synchronous<'a> {
             Ok(names) => names.iter().filter_map(|name| name.strip_prefix("waive.")?.parse().ok()).collect(),
             Err(why) => return Heard::Away(why),
         };
-        let waivers: Vec<NodeName> = waivers;
+        let waivers: BTreeSet<NodeName> = waivers;
         for place in 0..self.view.members.len() {
             for what in whats {
                 if !self.facts.contains_key(&(*what, place))

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::own::{Carried, Part};
+use super::own::{Carried, Kept, Part};
 use super::rollout_of;
-use crate::coord::NodeName;
 use crate::coord::board::{Board, ClockRead, Created, Done, Listed, Read};
 use crate::coord::heard::Heard;
 use crate::coord::rules::gate::Gate;
@@ -14,12 +13,13 @@ use crate::coord::voice::Voice;
 /// What `facts` (name and file) show to this node of the rollout that it has a part in, besides what it knows; or why they
 /// are not believed.
 pub fn believe(
+    kept: &Kept,
     part: &Part,
-    node: &NodeName,
     facts: BTreeMap<String, String>,
     voice: Voice<'_>,
 ) -> Result<Carried, String> {
-    let rollout = rollout_of(part).ok_or("its proposal cannot be read")?.of_node(node);
+    let node = &kept.own.node;
+    let rollout = rollout_of(part, &kept.pages()).ok_or("its proposal cannot be read")?.of_node(node);
     let place = rollout.place_of(node).ok_or("this node is no member of it")?;
     let mut follow = Synchronous::new(rollout, usize::MAX, voice);
     for gate in Gate::ALL {

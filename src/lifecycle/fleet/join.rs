@@ -12,8 +12,8 @@ use super::{Member, Taken, rollout_of};
 use crate::coord::alive::{self, Alive};
 use crate::coord::board::{Board, Created, Done, Read};
 use crate::coord::facts::{self, Fact, names};
+use crate::coord::lists::replaced;
 use crate::coord::look::{self, Found, Look, Trust, look};
-use crate::coord::operate::replaced;
 use crate::coord::settings::Facts;
 use crate::coord::{NodeName, Settings};
 use crate::sys::disk::Disk;
@@ -42,7 +42,8 @@ impl Member<'_> {
     /// Looks for its key, and compares fleet, name, machine and place with what storage says. `None`: this node is who it is
     /// taken for.
     pub(super) fn identify(&mut self) -> Result<Option<Taken>, Error> {
-        let is_signed = self.kept.part().and_then(rollout_of).is_some_and(|rollout| rollout.is_signed());
+        let rollout = self.kept.part().and_then(|part| rollout_of(part, &self.kept.pages()));
+        let is_signed = rollout.is_some_and(|rollout| rollout.is_signed());
         // A key may go at any time, and no storage is needed to see it.
         if let Some(why) = self.without_key(is_signed) {
             return Ok(Some(Taken::Stranger(why)));

@@ -1,9 +1,13 @@
 //! Whom a rollout that has ended is for.
 
+use std::collections::BTreeSet;
+
 use super::Member;
+use crate::coord::NodeName;
 use crate::coord::facts::{self, Fact, names};
 use crate::coord::heard::Heard;
-use crate::coord::look::{Found, Look, look, look_signed};
+use crate::coord::lists::list;
+use crate::coord::look::{Found, Look, look};
 use crate::coord::rollout::Rollout;
 use crate::coord::rules::Health;
 use crate::coord::rules::synchronous::Outcome;
@@ -53,13 +57,13 @@ impl Member<'_> {
         if !is_listed(&now.members) {
             return Ok(Meant::Unlisted);
         }
-        let then = look_signed(self.board.as_mut(), &names::members(rollout.proposal.members_list), trust);
-        let then = match then {
-            Look::Found(Found { fact: Fact::Members(then), .. }) if then.fleet == fleet => then.members,
+        let then = match list(self.board.as_mut(), rollout.proposal.members_list, &fleet, trust) {
+            Look::Found(then) => then.members,
             Look::Unreachable(why) => return Err(why),
-            Look::Found(_) | Look::Absent | Look::Bad(_) => return Ok(Meant::ForOthers),
+            Look::Absent | Look::Bad(_) => return Ok(Meant::ForOthers),
         };
-        let was_whole = then.iter().all(|entry| rollout.place_of(&entry.node).is_some());
+        let had: BTreeSet<&NodeName> = rollout.proposal.members.iter().collect();
+        let was_whole = then.iter().all(|entry| had.contains(&entry.node));
         Ok(if was_whole && !is_listed(&then) { Meant::ForMe } else { Meant::ForOthers })
     }
 

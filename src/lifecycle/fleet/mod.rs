@@ -13,6 +13,7 @@ mod keys;
 mod meant;
 mod moved;
 mod own;
+mod pages;
 mod promise;
 mod repair;
 mod rolling;
@@ -32,9 +33,11 @@ pub use carried::believe;
 pub use join::{Here, Newcomer, join, new_id};
 pub use keys::{FleetKeys, KeyFile, own_key, without_key};
 pub use own::{Carried, Kept, Own, Part, Stage, said_of};
+pub use pages::put_back_pages;
 pub use repair::{Repaired, Trouble, has_read_keep, read_of, repair};
 pub use take::Taken;
 
+use pages::{Pages, WithPages};
 use promise::Promise;
 
 use super::agreement::{Agreement, Clearance, Error, OwnChecks, Start, Verdict, Wait};
@@ -44,7 +47,7 @@ use crate::coord::facts::{self, Fact, names};
 use crate::coord::heard::Heard;
 use crate::coord::look::{self, Found, Keys, Look, Signer, Trust};
 use crate::coord::rolling::Rolling;
-use crate::coord::rollout::{Rollout, Turns};
+use crate::coord::rollout::{Rollout, Turns, in_full};
 use crate::coord::rules::gate::Gate;
 use crate::coord::rules::{Checks, Ms};
 use crate::coord::settings::Mode;
@@ -151,7 +154,7 @@ impl<'a> Member<'a> {
         kept: Kept,
     ) -> Self {
         Self {
-            board,
+            board: Box::new(WithPages { board, pages: kept.pages() }),
             clock,
             keys,
             signer,
@@ -232,7 +235,7 @@ impl<'a> Member<'a> {
             return Ok(());
         }
         let Some(part) = self.kept.part() else { return Ok(()) };
-        let Some(rollout) = rollout_of(part) else {
+        let Some(rollout) = rollout_of(part, &self.kept.pages()) else {
             return Err(Error::Record {
                 path: "fleet.json".into(),
                 why: "its proposal cannot be read".into(),
@@ -356,8 +359,7 @@ impl<'a> Member<'a> {
             return Ok(());
         }
         // It had switched, and runs something else.
-        let wanted = rollout_of(&part).map(|rollout| rollout.proposal.release.version);
-        let went_back = part.downtime_ms.is_some() && part.running != wanted;
+        let went_back = part.downtime_ms.is_some() && part.running.as_ref() != Some(&part.release.version);
         let back_at = part.back_at.or_else(|| went_back.then(|| self.clock.wall()));
         let fact = Fact::Closed(facts::Closed {
             rollout: part.rollout,
@@ -370,7 +372,7 @@ impl<'a> Member<'a> {
             downtime_ms: part.downtime_ms,
         });
         let name = names::own(&self.node(), part.rollout, "closed");
-        let Some(rollout) = rollout_of(&part) else { return Ok(()) };
+        let Some(rollout) = rollout_of(&part, &self.kept.pages()) else { return Ok(()) };
         let voice = self.voice();
         let heard = match voice.put(self.board.as_mut(), &rollout, &name, &fact) {
             Look::Found(_) | Look::Bad(_) => Heard::Yes,
@@ -386,15 +388,22 @@ impl<'a> Member<'a> {
 }
 
 /// The rollout that a part was taken up for. What was believed then is believed now: no signature is asked again.
-fn rollout_of(part: &Part) -> Option<Rollout> {
-    rollout_of_text(part.rollout, &part.proposal)
+fn rollout_of(part: &Part, pages: &Pages) -> Option<Rollout> {
+    rollout_of_text(part.rollout, &part.proposal, pages)
 }
 
-/// The same, from the proposal's file.
-fn rollout_of_text(number: u64, proposal: &str) -> Option<Rollout> {
+/// The same, from the proposal's file; its pages were kept when it was read.
+fn rollout_of_text(number: u64, proposal: &str, pages: &Pages) -> Option<Rollout> {
     match look::found(&names::proposal(number), proposal, None) {
-        Look::Found(Found { fact: Fact::Proposal(proposal), digest, signer, .. }) => {
-            Some(Rollout { number, digest, proposal: *proposal, signer, cell: None })
+        Look::Found(Found { fact: Fact::Proposal(mut proposal), digest, signer, .. }) => {
+            let in_full = in_full(&mut proposal, &mut |name| pages.read(name));
+            (in_full == Look::Found(())).then_some(Rollout {
+                number,
+                digest,
+                proposal: *proposal,
+                signer,
+                cell: None,
+            })
         }
         _ => None,
     }

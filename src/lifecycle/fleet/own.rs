@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::super::agreement::Error;
+use super::pages::Pages;
 use crate::coord::rules::gate::Gate;
 use crate::coord::rules::{rolling, synchronous};
 use crate::coord::{NodeName, rollout::Rollout};
@@ -322,6 +323,7 @@ impl Kept {
     }
 
     pub fn forget(&self) -> Result<(), Error> {
+        self.pages().forget_others(&[]);
         Ok(self.disk.remove_file(&self.path)?)
     }
 
@@ -375,6 +377,11 @@ impl Kept {
         })?;
         self.disk.remove_file(&path)?;
         Ok(true)
+    }
+
+    /// The pages of lists of members that were read.
+    pub(super) fn pages(&self) -> Pages {
+        Pages::new(self.disk.clone(), self.path.with_file_name("fleet-pages"))
     }
 
     pub fn part(&self) -> Option<&Part> {

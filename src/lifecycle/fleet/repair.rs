@@ -83,7 +83,7 @@ pub fn repair(operator: &mut Operator<'_>, kept: &Kept, reopens: bool) -> Result
         };
         let decisions = Decisions { rollout: number, proposal: Digest::of(proposal.as_bytes()) };
         let has_directory = matches!(operator.board.list(&decisions.directory()), Listed::Names(_));
-        let rollout = rollout_of_text(number, proposal);
+        let rollout = rollout_of_text(number, proposal, &kept.pages());
         let takes_turns = rollout.as_ref().is_some_and(|rollout| rollout.proposal.mode.takes_turns());
         let may_be_open = takes_turns && !gates.contains_key("outcome");
         let is_under_way = kept.part().is_some_and(|part| part.rollout == number);

@@ -10,9 +10,9 @@ use super::rolling::Next;
 use super::{Following, Member, Stage};
 use crate::coord::board::Read;
 use crate::coord::facts::names::Decisions;
-use crate::coord::facts::{Members, names};
-use crate::coord::look::{Found, Look, look_signed};
-use crate::coord::operate;
+use crate::coord::facts::{Fact, Members, names};
+use crate::coord::lists;
+use crate::coord::look::{Found, Look, found, look_signed};
 use crate::coord::rollout::{Rollout, WENT_BACK, look_rollout, numbers};
 use crate::coord::rules::gate::{self, Gate};
 use crate::coord::rules::rolling::{End, Stage as Place};
@@ -132,7 +132,7 @@ impl Member<'_> {
 
     fn look_at_members(&mut self) -> Result<Option<Members>, String> {
         let (fleet, trust) = (self.kept.own.fleet.clone(), self.trust());
-        operate::members(self.board.as_mut(), &fleet, trust).map_err(|error| error.to_string())
+        lists::members(self.board.as_mut(), &fleet, trust).map_err(|error| error.to_string())
     }
 
     /// Looks at the rollouts, the newest first, until one says what the fleet runs. `list`: of members, the newest.
@@ -260,12 +260,32 @@ impl Member<'_> {
         let must_rehearse = rollout.proposal.overlap == Overlap::Rehearsed && !part.goes_along;
         self.following = None;
         let why_not = self.unsigned(&rollout);
+        if let Err(why) = self.keep_pages(&rollout) {
+            return Ok(Taken::Unreachable(why));
+        }
         self.kept.change(|own| own.part = Some(part))?;
         if let Some(why) = why_not {
             self.refuse(&why)?;
             return Ok(Taken::Nothing(Some(format!("rollout {number}: {why}"))));
         }
         Ok(Taken::Rollout { number, release, must_rehearse })
+    }
+
+    /// Sees that the pages of its members are kept here: this node goes on without the storage. Of others only those of the
+    /// rollout before stay.
+    fn keep_pages(&mut self, rollout: &Rollout) -> Result<(), String> {
+        let before = self.kept.own.last.as_ref().and_then(|last| pages_of(last.rollout, &last.proposal));
+        let pages = self.kept.pages();
+        pages.forget_others(&[rollout.proposal.pages.clone(), before.unwrap_or_default()].concat());
+        for name in rollout.proposal.pages.iter().map(|page| names::page(*page)) {
+            if let Read::Unreachable(why) = self.board.read(&name) {
+                return Err(why);
+            }
+            if pages.read(&name) == Read::Absent {
+                return Err(format!("`{name}`, a page of its members, is not there, or cannot be kept here"));
+            }
+        }
+        Ok(())
     }
 
     /// Why this node's word would not count in a rollout, or others' words would be worth less than its settings want.
@@ -438,6 +458,14 @@ impl Member<'_> {
             Some(Following::Rolling(follow)) => follow.view.end == Some(End::Keep),
             None => false,
         }
+    }
+}
+
+/// The pages that a proposal names.
+fn pages_of(number: u64, proposal: &str) -> Option<Vec<Digest>> {
+    match found(&names::proposal(number), proposal, None) {
+        Look::Found(Found { fact: Fact::Proposal(proposal), .. }) => Some(proposal.pages),
+        _ => None,
     }
 }
 

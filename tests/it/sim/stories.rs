@@ -696,7 +696,7 @@ fn an_end_that_is_carried_is_taken_with_ones_own_word_or_waiver() {
             let facts = facts.into_iter().map(|(name, (text, _))| (name, text)).collect();
             let kept = Kept::load(&fleet.nodes[1].disk(), &fleet.nodes[1].path).unwrap().unwrap();
             let voice = Voice { trust: super::TRUST, signer: None };
-            let carried = believe(kept.part().unwrap(), &kept.own.node, facts, voice).unwrap();
+            let carried = believe(&kept, kept.part().unwrap(), facts, voice).unwrap();
             kept.hand(&carried).unwrap();
             pass(&mut fleet, 10 * MINUTE);
             let case = format!("cut off after {cut_off}, begun anew {is_begun_anew}: {}", fleet.why());
