@@ -9,12 +9,25 @@ use super::page::Tone;
 use crate::coord::board::{Board, Listed, Read};
 use crate::coord::facts::names::Decisions;
 use crate::coord::facts::{self, Fact, GoDecision, OutcomeDecision, PlanDecision, Yes, names, seal};
+use crate::coord::look::Look;
 use crate::coord::name::NodeName;
+use crate::coord::pages;
+use crate::coord::rollout::in_full;
 use crate::coord::rules::Health;
 use crate::types::{Digest, Version};
 
+/// So many of the newest rollouts are on the page, if nobody wants another number of them.
+const ROLLOUTS_SHOWN: usize = 12;
+
+/// The same, in a large fleet: of a rollout more only while fewer members were read.
+const MEMBERS_SHOWN: usize = 10_000;
+
 /// The facts of the page, of so many newest rollouts; an error text when the directory cannot be read at all.
-pub fn gather(board: &mut dyn Board, rollouts_max: usize, now: Timestamp) -> Result<FleetReport, String> {
+pub fn gather(
+    board: &mut dyn Board,
+    rollouts_max: Option<usize>,
+    now: Timestamp,
+) -> Result<FleetReport, String> {
     let name = match read(board, names::FLEET) {
         Some(Fact::Fleet(fleet)) => fleet.fleet,
         _ => return Err("it holds no fleet".to_owned()),
@@ -24,19 +37,35 @@ pub fn gather(board: &mut dyn Board, rollouts_max: usize, now: Timestamp) -> Res
         Listed::Unreachable(why) => return Err(why),
     };
     numbers.sort_unstable();
-    let skipped = numbers.len().saturating_sub(rollouts_max);
-    let mut gathered: Vec<Gathered> =
-        numbers.into_iter().skip(skipped).filter_map(|number| rollout(board, number)).collect();
-    let mut nodes = members(board);
-    for rollout in &gathered {
-        nodes.extend(rollout.members.iter().map(|member| member.name.clone()));
+    let (all, mut looked_at) = (numbers.len(), 0);
+    let (mut gathered, mut read) = (Vec::<Gathered>::new(), 0);
+    for (looked, number) in numbers.into_iter().rev().enumerate() {
+        let is_enough = match rollouts_max {
+            Some(most) => looked >= most,
+            None => looked >= ROLLOUTS_SHOWN || read >= MEMBERS_SHOWN,
+        };
+        if is_enough {
+            break;
+        }
+        looked_at += 1;
+        if let Some(one) = rollout(board, number) {
+            read += one.members.len();
+            gathered.push(one);
+        }
     }
-    let nodes = nodes
+    gathered.reverse();
+    let skipped = all - looked_at;
+    let mut runs: BTreeMap<NodeName, Option<Version>> =
+        members(board).into_iter().map(|node| (node, None)).collect();
+    for member in gathered.iter().rev().flat_map(|rollout| &rollout.members) {
+        let known = runs.entry(member.name.clone()).or_default();
+        *known = known.take().or_else(|| member.running.clone());
+    }
+    let nodes = runs
         .into_iter()
-        .map(|name| {
-            let said = gathered.iter().rev().flat_map(|rollout| &rollout.members);
-            let active = said.filter(|member| member.name == name).find_map(|member| member.running.clone());
-            FleetNode { name: name.to_string(), active: active.map(|version| version.to_string()) }
+        .map(|(name, active)| FleetNode {
+            name: name.to_string(),
+            active: active.map(|version| version.to_string()),
         })
         .collect();
     let rollouts = gathered.drain(..).map(|rollout| rollout.shown).collect();
@@ -45,6 +74,10 @@ pub fn gather(board: &mut dyn Board, rollouts_max: usize, now: Timestamp) -> Res
 
 fn read(board: &mut dyn Board, name: &str) -> Option<Fact> {
     let Read::Bytes(text) = board.read(name) else { return None };
+    said(name, &text)
+}
+
+fn said(name: &str, text: &str) -> Option<Fact> {
     let opened = seal::open(name, text.as_bytes()).ok()?;
     Fact::parse(opened.line).ok()
 }
@@ -52,9 +85,11 @@ fn read(board: &mut dyn Board, name: &str) -> Option<Fact> {
 /// Who is in the newest list that can be read.
 fn members(board: &mut dyn Board) -> BTreeSet<NodeName> {
     let Listed::Names(lists) = board.list(names::MEMBERS) else { return BTreeSet::new() };
-    for list in lists.iter().rev() {
-        if let Some(Fact::Members(members)) = read(board, &format!("{}/{list}", names::MEMBERS)) {
-            return members.members.into_iter().map(|listed| listed.node).collect();
+    for list in lists.iter().rev().filter_map(|name| name.parse::<u32>().ok()) {
+        if let Some(Fact::Members(members)) = read(board, &names::members(list)) {
+            let paged = pages::members(&members.pages.unwrap_or_default(), &mut |name| board.read(name));
+            let paged = if let Look::Found(paged) = paged { paged } else { Vec::new() };
+            return members.members.into_iter().chain(paged).map(|listed| listed.node).collect();
         }
     }
     BTreeSet::new()
@@ -97,8 +132,11 @@ impl Gates {
 }
 
 fn rollout(board: &mut dyn Board, number: u64) -> Option<Gathered> {
-    let Some(Fact::Proposal(proposal)) = read(board, &names::proposal(number)) else { return None };
     let Read::Bytes(text) = board.read(&names::proposal(number)) else { return None };
+    let Some(Fact::Proposal(mut proposal)) = said(&names::proposal(number), &text) else { return None };
+    if in_full(&mut proposal, &mut |name| board.read(name)) != Look::Found(()) {
+        return None;
+    }
     let decisions = Decisions { rollout: number, proposal: Digest::of(text.as_bytes()) };
     let gates = Gates::read(board, decisions, "");
     let cells: BTreeSet<_> = proposal.cells.values().collect();
@@ -107,8 +145,7 @@ fn rollout(board: &mut dyn Board, number: u64) -> Option<Gathered> {
     let (state, tone) = stands(&gates);
     let mut nodes = Vec::new();
     let mut members = Vec::new();
-    for name in &proposal.members {
-        let own = own_facts(board, name, decisions);
+    for (name, own) in proposal.members.iter().zip(own_facts(board, &proposal.members, decisions)) {
         let (state, tone) = own.state(&proposal.release.version);
         nodes.push(NodeInRollout {
             node: name.to_string(),
@@ -157,23 +194,40 @@ struct Own {
     closed: Option<facts::Closed>,
 }
 
-fn own_facts(board: &mut dyn Board, node: &NodeName, decisions: Decisions) -> Own {
-    let number = decisions.rollout;
-    let is_waived = read(board, &decisions.waive(node)).is_some();
-    let mut own =
-        Own { is_waived, vote: None, armed: None, stopped: None, switched: None, report: None, closed: None };
-    for what in ["vote", "armed", "stopped", "switched", "report", "closed"] {
-        match read(board, &names::own(node, number, what)) {
+const OWN: [&str; 6] = ["vote", "armed", "stopped", "switched", "report", "closed"];
+
+/// What each of these has said.
+fn own_facts(board: &mut dyn Board, nodes: &[NodeName], decisions: Decisions) -> Vec<Own> {
+    let of = |node| {
+        let own = OWN.iter().map(move |what| names::own(node, decisions.rollout, what));
+        std::iter::once(decisions.waive(node)).chain(own)
+    };
+    let asked: Vec<String> = nodes.iter().flat_map(of).collect();
+    let nothing = || Own {
+        is_waived: false,
+        vote: None,
+        armed: None,
+        stopped: None,
+        switched: None,
+        report: None,
+        closed: None,
+    };
+    let mut all: Vec<Own> = nodes.iter().map(|_| nothing()).collect();
+    board.read_each(&asked, &mut |place, read| {
+        let (own, what) = (&mut all[place / (OWN.len() + 1)], place % (OWN.len() + 1));
+        let Read::Bytes(text) = read else { return };
+        match said(&asked[place], &text) {
+            Some(_) if what == 0 => own.is_waived = true,
             Some(Fact::Vote(vote)) => own.vote = Some(vote),
             Some(Fact::Armed(armed)) => own.armed = Some(armed),
-            Some(Fact::Step(step)) if what == "stopped" => own.stopped = Some(step),
+            Some(Fact::Step(step)) if OWN[what - 1] == "stopped" => own.stopped = Some(step),
             Some(Fact::Step(step)) => own.switched = Some(step),
             Some(Fact::Report(report)) => own.report = Some(report),
             Some(Fact::Closed(closed)) => own.closed = Some(closed),
             _ => {}
         }
-    }
-    own
+    });
+    all
 }
 
 impl Own {
@@ -332,7 +386,7 @@ mod tests {
 
     #[test]
     fn a_fleet_is_read_from_its_facts() {
-        let report = gather(&mut board(), 12, Timestamp::UNIX_EPOCH).unwrap();
+        let report = gather(&mut board(), None, Timestamp::UNIX_EPOCH).unwrap();
         let runs: Vec<_> =
             report.nodes.iter().map(|node| (node.name.as_str(), node.active.as_deref())).collect();
         assert_eq!(runs, [("n1", Some("1.0.0")), ("n2", Some("1.0.0")), ("n3", None)]);
@@ -345,14 +399,14 @@ mod tests {
 
     #[test]
     fn a_directory_without_a_fleet_is_named_as_such() {
-        assert!(gather(&mut Pinned(BTreeMap::new()), 12, Timestamp::UNIX_EPOCH).is_err());
+        assert!(gather(&mut Pinned(BTreeMap::new()), None, Timestamp::UNIX_EPOCH).is_err());
     }
 
     #[test]
     fn a_bad_fact_is_left_out() {
         let mut board = board();
         board.0.insert("nodes/n2/000001.report".to_owned(), "garbage".to_owned());
-        let report = gather(&mut board, 12, Timestamp::UNIX_EPOCH).unwrap();
+        let report = gather(&mut board, None, Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!(report.rollouts[0].nodes[1].state, "went back");
     }
 }

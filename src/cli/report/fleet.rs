@@ -1,5 +1,7 @@
 //! A fleet: which node runs what, how each rollout went on each node, and when everybody switched.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 
 use super::page::{Tone, card, milliseconds, page, piece, stacking_table, table, tag, text};
@@ -106,6 +108,8 @@ fn one_rollout(rollout: &Rollout, is_newest: bool) -> String {
 
 /// From so many nodes on, those that are alike are folded.
 const FOLD_FROM: usize = 13;
+/// With more groups than this reasons do not tell nodes apart.
+const GROUPS_MAX: usize = 50;
 /// From so many alike on, there is something to fold.
 const ALIKE_MIN: usize = 4;
 
@@ -118,21 +122,32 @@ struct Alike<'r> {
 
 /// The nodes in groups, those that somebody should look at first.
 fn alike(rollout: &Rollout) -> Vec<Alike<'_>> {
+    if rollout.nodes.len() < FOLD_FROM {
+        return vec![Alike { seen: rollout.nodes.iter().collect(), folded: Vec::new() }];
+    }
+    let by_reason = groups(rollout, |node| node.reason.as_deref().unwrap_or(""));
+    // Where each has a reason of its own, those of one state are alike.
+    let mut groups = if by_reason.len() > GROUPS_MAX { groups(rollout, |_| "") } else { by_reason };
+    groups.sort_by_key(|group| group.first().map(|node| urgency(node.tone)));
+    groups.into_iter().map(Alike::of).collect()
+}
+
+/// Those of one state, and of one reason, in the order in which they were first seen.
+fn groups<'r>(
+    rollout: &'r Rollout,
+    reason: impl Fn(&'r NodeInRollout) -> &'r str,
+) -> Vec<Vec<&'r NodeInRollout>> {
     let mut groups: Vec<Vec<&NodeInRollout>> = Vec::new();
+    let mut known = HashMap::new();
     for node in &rollout.nodes {
-        let is_same = |other: &NodeInRollout| {
-            (other.tone, &other.state, &other.reason) == (node.tone, &node.state, &node.reason)
-        };
-        match groups.iter_mut().find(|group| group.first().is_some_and(|first| is_same(first))) {
+        let key = (node.tone.class(), node.state.as_str(), reason(node));
+        let place = *known.entry(key).or_insert(groups.len());
+        match groups.get_mut(place) {
             Some(group) => group.push(node),
             None => groups.push(vec![node]),
         }
     }
-    if rollout.nodes.len() < FOLD_FROM {
-        return vec![Alike { seen: rollout.nodes.iter().collect(), folded: Vec::new() }];
-    }
-    groups.sort_by_key(|group| group.first().map(|node| urgency(node.tone)));
-    groups.into_iter().map(Alike::of).collect()
+    groups
 }
 
 fn urgency(tone: Tone) -> u8 {
@@ -163,13 +178,22 @@ impl<'r> Alike<'r> {
     /// What is folded, behind a line that opens it.
     fn behind(&self, inner: impl Fn(&[&NodeInRollout]) -> String) -> String {
         let Some(one) = self.folded.first() else { return String::new() };
-        format!(
-            "<details><summary>{} more {}</summary>\n{}</details>\n",
-            self.folded.len(),
-            tag(one.tone, &one.state),
+        let inner = if self.folded.len() > ROWS_MAX {
+            format!("<p class=\"small\">{}</p>", listed(self.folded.iter().map(|node| node.node.as_str())))
+        } else {
             inner(&self.folded)
+        };
+        format!(
+            "<details><summary>{} more {}</summary>\n{inner}</details>\n",
+            self.folded.len(),
+            tag(one.tone, &one.state)
         )
     }
+}
+
+/// Names, however many: each has a bound, and all together have not.
+fn listed<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    names.map(text).collect::<Vec<_>>().join(", ")
 }
 
 fn cards(report: &FleetReport) -> String {
@@ -272,6 +296,9 @@ fn rows(
         milliseconds(millis_between(begin, end).max(1))
     )
 }
+
+/// So many folded nodes have rows; of more there are the names.
+const ROWS_MAX: usize = 1000;
 
 /// So many folded nodes have bars; of more the table tells enough.
 const FOLDED_BARS_MAX: usize = 100;
@@ -378,18 +405,29 @@ fn matrix(report: &FleetReport) -> String {
     let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
     // Nodes that ran the same, and had the same part in all rollouts, are one line.
     let mut lines: Vec<(Vec<String>, Vec<&str>)> = Vec::new();
+    let mut known = HashMap::new();
+    let parts: Vec<HashMap<&str, &NodeInRollout>> = shown
+        .iter()
+        .map(|rollout| rollout.nodes.iter().map(|member| (member.node.as_str(), member)).collect())
+        .collect();
     for node in &report.nodes {
         let mut cells =
             vec![format!("<td class=\"version\">{}</td>", text(node.active.as_deref().unwrap_or("?")))];
-        cells.extend(shown.iter().map(|rollout| {
-            let found = rollout.nodes.iter().find(|member| member.node == node.name);
-            found.map_or("<td class=\"none\">&ndash;</td>".to_owned(), |member| {
+        cells.extend(parts.iter().map(|part| {
+            part.get(node.name.as_str()).map_or("<td class=\"none\">&ndash;</td>".to_owned(), |member| {
                 format!("<td>{}</td>", tag(member.tone, &member.state))
             })
         }));
-        match lines.iter_mut().find(|(known, _)| *known == cells) {
-            Some((_, names)) if report.nodes.len() >= FOLD_FROM => names.push(node.name.as_str()),
-            Some(_) | None => lines.push((cells, vec![node.name.as_str()])),
+        let place = match known.get(&cells) {
+            Some(place) if report.nodes.len() >= FOLD_FROM => *place,
+            Some(_) | None => lines.len(),
+        };
+        match lines.get_mut(place) {
+            Some((_, names)) => names.push(node.name.as_str()),
+            None => {
+                known.insert(cells.clone(), place);
+                lines.push((cells, vec![node.name.as_str()]));
+            }
         }
     }
     let rows: Vec<Vec<String>> = lines
@@ -400,7 +438,7 @@ fn matrix(report: &FleetReport) -> String {
                 many => format!(
                     "<td><details><summary>{} nodes</summary>{}</details></td>",
                     many.len(),
-                    text(&many.join(", "))
+                    listed(many.iter().copied())
                 ),
             };
             [name].into_iter().chain(cells).collect()

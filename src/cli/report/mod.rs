@@ -62,7 +62,7 @@ fn node_facts(context: &Context, now: Timestamp) -> Result<node::NodeReport, Err
 /// The storage is read directly: when it hangs, so does this command, and nothing else.
 fn fleet_facts(
     directory: &Path,
-    rollouts: usize,
+    rollouts: Option<usize>,
     disk: &Disk,
     now: Timestamp,
 ) -> Result<fleet::FleetReport, Error> {

@@ -225,9 +225,9 @@ pub struct ReportArgs {
     /// About the fleet that meets in this directory, instead of about this node
     #[arg(long, value_name = "DIR")]
     pub fleet: Option<PathBuf>,
-    /// So many of the newest rollouts
-    #[arg(long, value_name = "N", default_value_t = 12, requires = "fleet")]
-    pub rollouts: usize,
+    /// So many of the newest rollouts; absent: 12, of a large fleet fewer
+    #[arg(long, value_name = "N", requires = "fleet")]
+    pub rollouts: Option<usize>,
 }
 
 /// Of `completions`.
