@@ -37,6 +37,7 @@ mod fleet_fire;
 mod fleet_follow;
 mod fleet_forged;
 mod fleet_known;
+mod fleet_large;
 mod fleet_losses;
 mod fleet_many;
 mod fleet_member;
