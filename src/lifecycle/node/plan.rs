@@ -140,7 +140,7 @@ impl DataBack<'_> {
             Some(DataPolicy::Auto) | None => entry.map_or(DataPolicy::Auto, |entry| entry.on_rollback),
             Some(policy) => policy,
         };
-        // What is not known of a release counts as said by nobody.
+        // An unknown epoch counts as "not declared".
         let sealed = |version: &Version| self.store.release(version).ok();
         let reads = self.old.and_then(sealed).map(|sealed| sealed.data_read).unwrap_or_default();
         data::decide(policy, &reads, sealed(self.new).and_then(|sealed| sealed.data_write))
