@@ -294,6 +294,11 @@ mod tests {
         found.iter().map(|blocked| blocked.policy.name()).collect()
     }
 
+    /// Of a channel that was issued now.
+    fn offer(release: &ReleaseId, percent: Option<u8>) -> Offer<'_> {
+        Offer { release, issued: Some(at(NOW)), since: None, percent, group: None, waves: &[] }
+    }
+
     /// Everything that can be in the way is in the way.
     fn everything() -> (Settings, State) {
         let settings = "jitter = '3000d'\nwindows = [{ days = ['Sun'], start = '01:30', length = '60min' }]";
@@ -303,14 +308,7 @@ mod tests {
     #[test]
     fn nothing_is_in_the_way_by_default() {
         let release = release("a");
-        let offer = Offer {
-            release: &release,
-            issued: Some(at(NOW)),
-            since: None,
-            percent: None,
-            group: None,
-            waves: &[],
-        };
+        let offer = offer(&release, None);
         let found = blocked(&Settings::default(), &State::default(), &offer, "n1", at(NOW), false);
         assert_eq!(found, []);
         assert_eq!(toml::from_str::<Settings>("").unwrap(), Settings::default());
@@ -320,14 +318,7 @@ mod tests {
     fn all_policies_hold_together_and_each_is_named() {
         let (settings, state) = everything();
         let release = release("a");
-        let offer = Offer {
-            release: &release,
-            issued: Some(at(NOW)),
-            since: None,
-            percent: Some(0),
-            group: None,
-            waves: &[],
-        };
+        let offer = offer(&release, Some(0));
         let found = blocked(&settings, &state, &offer, "n1", at(NOW), false);
         assert_eq!(names(&found), ["hold", "window", "jitter", "phase"]);
         assert!(found.iter().all(|blocked| !blocked.text.is_empty()));
@@ -340,14 +331,7 @@ mod tests {
     fn urgency_leaves_only_the_hold() {
         let (settings, state) = everything();
         let release = release("a");
-        let offer = Offer {
-            release: &release,
-            issued: Some(at(NOW)),
-            since: None,
-            percent: Some(0),
-            group: None,
-            waves: &[],
-        };
+        let offer = offer(&release, Some(0));
         assert_eq!(names(&blocked(&settings, &state, &offer, "n1", at(NOW), true)), ["hold"]);
         assert_eq!(blocked(&settings, &State::default(), &offer, "n1", at(NOW), true), []);
     }
@@ -400,14 +384,7 @@ mod tests {
     fn jitter_spreads_nodes_and_ends() {
         let release = release("a");
         let settings: Settings = toml::from_str("jitter = '30min'").unwrap();
-        let offer = Offer {
-            release: &release,
-            issued: Some(at(NOW)),
-            since: None,
-            percent: None,
-            group: None,
-            waves: &[],
-        };
+        let offer = offer(&release, None);
         let free_after = |minutes: i64| {
             let now = at(NOW) + SignedDuration::from_mins(minutes);
             let is_free = |node: &u32| {
