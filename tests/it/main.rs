@@ -62,6 +62,7 @@ mod look;
 mod lying;
 mod model_cells;
 mod model_overlap;
+mod model_regions;
 mod model_rolling;
 mod model_synchronous;
 mod model_turns;
