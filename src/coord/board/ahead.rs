@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::{Board, ClockRead, Created, Done, Listed, Read};
+use super::{Board, Over, Read};
 
 /// So much is read at once at the most: the facts of more members than there can be, unless somebody has made them long.
 const BYTES_MAX: usize = 256 << 20;
@@ -47,38 +47,19 @@ impl<'b> Ahead<'b> {
     }
 }
 
-impl Board for Ahead<'_> {
+impl Over for Ahead<'_> {
+    fn under(&mut self) -> &mut (dyn Board + '_) {
+        self.board
+    }
+
     fn read(&mut self, name: &str) -> Read {
         self.read.get(name).cloned().unwrap_or_else(|| self.board.read(name))
-    }
-
-    fn create(&mut self, name: &str, text: &str) -> Created {
-        self.board.create(name, text)
-    }
-
-    fn list(&mut self, name: &str) -> Listed {
-        self.board.list(name)
-    }
-
-    fn prepare(&mut self, name: &str) -> Done {
-        self.board.prepare(name)
-    }
-
-    fn beat(&mut self, name: &str, text: &str) -> Done {
-        self.board.beat(name, text)
-    }
-
-    fn clock(&mut self, name: &str) -> ClockRead {
-        self.board.clock(name)
-    }
-
-    fn remove(&mut self, name: &str) -> Done {
-        self.board.remove(name)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::{ClockRead, Created, Done, Listed};
     use super::*;
 
     /// Holds text without end, and counts what was asked.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::own::Kept;
-use crate::coord::board::{Board, ClockRead, Created, Done, Listed, Read};
+use crate::coord::board::{Board, Done, Over, Read};
 use crate::coord::facts::{FACT_BYTES_MAX, names};
 use crate::coord::pages::{PAGES_MAX, members_of};
 use crate::sys::disk::{self, Disk};
@@ -96,7 +96,11 @@ pub(super) struct WithPages<'a> {
     pub(super) pages: Pages,
 }
 
-impl Board for WithPages<'_> {
+impl Over for WithPages<'_> {
+    fn under(&mut self) -> &mut (dyn Board + '_) {
+        self.board.as_mut()
+    }
+
     fn read(&mut self, name: &str) -> Read {
         let is_page = name.strip_prefix(names::MEMBERS).and_then(|name| name.strip_prefix('/'));
         if !is_page.is_some_and(names::is_page) {
@@ -112,37 +116,5 @@ impl Board for WithPages<'_> {
             self.pages.keep(name, text);
         }
         read
-    }
-
-    fn create(&mut self, name: &str, text: &str) -> Created {
-        self.board.create(name, text)
-    }
-
-    fn list(&mut self, name: &str) -> Listed {
-        self.board.list(name)
-    }
-
-    fn prepare(&mut self, name: &str) -> Done {
-        self.board.prepare(name)
-    }
-
-    fn beat(&mut self, name: &str, text: &str) -> Done {
-        self.board.beat(name, text)
-    }
-
-    fn clock(&mut self, name: &str) -> ClockRead {
-        self.board.clock(name)
-    }
-
-    fn shut(&mut self, name: &str) -> Option<String> {
-        self.board.shut(name)
-    }
-
-    fn hurry(&mut self, limit: std::time::Duration) {
-        self.board.hurry(limit);
-    }
-
-    fn remove(&mut self, name: &str) -> Done {
-        self.board.remove(name)
     }
 }

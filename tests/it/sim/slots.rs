@@ -31,10 +31,12 @@ fn reported(fleet: &Fleet, place: usize) -> Option<Health> {
 }
 
 /// Reads with `operator`'s board until nothing new is known: what is damaged is come to at the next look.
-fn read(operator: &mut Operator<'_>, rollout: &Rollout) -> Rolling<'static> {
+fn read(operator: &mut Operator<'_>, rollout: &Rollout, random: &mut Random) -> Rolling<'static> {
     let voice = Voice { trust: TRUST, signer: None };
     let mut follow = Rolling::new(rollout.clone(), 0, voice).unwrap();
     for _ in 0..6 {
+        // Where it looks first is a guess, which may be far off.
+        follow.expected = usize::try_from(random.below(60)).unwrap();
         assert!(follow.read(operator.board).is_yes());
     }
     follow
@@ -76,7 +78,7 @@ fn whoever_reads_a_few_tickets_knows_what_all_of_them_say() {
             }
         }
         fleet.operate(|operator, _| {
-            let follow = read(operator, &rollout);
+            let follow = read(operator, &rollout, &mut random);
             for (row, owners) in all.iter().enumerate() {
                 let seen = &follow.view.rows[row];
                 assert_eq!(seen.len(), owners.len(), "seed {seed}, slot {row}, {torn:?}");
