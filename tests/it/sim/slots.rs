@@ -94,3 +94,37 @@ fn whoever_reads_a_few_tickets_knows_what_all_of_them_say() {
         });
     }
 }
+
+/// Who waits in a slot does not ask each time what was decided; before it takes a ticket it does.
+#[test]
+fn nobody_takes_a_ticket_after_an_operator_has_stopped_it() {
+    let (size, rows) = (48, 4);
+    for seed in 0..8 {
+        let mut random = Random::new(seed);
+        let mut fleet = calm(Mode::Rolling, size);
+        let settings = (*fleet.settings).clone();
+        fleet.change(Settings { at_once: 4, ..settings });
+        for node in &mut fleet.nodes {
+            node.wake = random.below(20_000);
+            node.healthy_after = 5_000 + random.below(5_000);
+        }
+        fleet.propose("2");
+        pass(&mut fleet, 10_000 + random.below(80_000));
+        let mut rollout = None;
+        fleet.operate(|operator, now| {
+            let made = operate::fleet(operator.board, "simulated").unwrap();
+            let open = operator.rollout(&made, 1).unwrap();
+            operator.abort(&open, "an operator wants it", now).unwrap();
+            rollout = Some(open);
+        });
+        let rollout = rollout.unwrap();
+        let taken = owners(&fleet, &rollout, rows);
+        assert!(taken.iter().map(Vec::len).sum::<usize>() < size, "seed {seed}: it was over already");
+        pass(&mut fleet, 300_000);
+        assert_eq!(owners(&fleet, &rollout, rows), taken, "seed {seed}: {}", fleet.why());
+        assert!(
+            fleet.storage.lock().unwrap().decided(1, "outcome").is_some(),
+            "seed {seed}: it has not ended"
+        );
+    }
+}
