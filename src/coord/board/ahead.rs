@@ -52,7 +52,7 @@ impl Over for Ahead<'_> {
         self.board
     }
 
-    fn read(&mut self, name: &str) -> Read {
+    fn read_over(&mut self, name: &str) -> Read {
         self.read.get(name).cloned().unwrap_or_else(|| self.board.read(name))
     }
 }

@@ -139,7 +139,7 @@ pub trait Board {
 pub trait Over {
     fn under(&mut self) -> &mut (dyn Board + '_);
     /// What `name` holds, as [`Board::read`] says it.
-    fn read(&mut self, name: &str) -> Read;
+    fn read_over(&mut self, name: &str) -> Read;
 }
 
 impl<T: Over> Board for T {
@@ -148,7 +148,7 @@ impl<T: Over> Board for T {
     }
 
     fn read(&mut self, name: &str) -> Read {
-        Over::read(self, name)
+        self.read_over(name)
     }
 
     fn list(&mut self, name: &str) -> Listed {

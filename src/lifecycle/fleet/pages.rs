@@ -101,7 +101,7 @@ impl Over for WithPages<'_> {
         self.board.as_mut()
     }
 
-    fn read(&mut self, name: &str) -> Read {
+    fn read_over(&mut self, name: &str) -> Read {
         let is_page = name.strip_prefix(names::MEMBERS).and_then(|name| name.strip_prefix('/'));
         if !is_page.is_some_and(names::is_page) {
             return self.board.read(name);
