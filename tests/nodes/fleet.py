@@ -292,7 +292,7 @@ def halts_after_failures(fleet):
             time.sleep(3)
     finally:
         fleet.configure()
-    fleet.all_serve(old, has_halted=True)
+    fleet.all_serve(old, was_called_off=True)
     tried = [node.name for node in fleet.nodes if sick in pinger.releases(node)]
     check(1 <= len(tried) <= AT_ONCE, f"tried by {tried}")
     check(pinger.away_at_once() <= AT_ONCE, f"{pinger.away_at_once()} nodes were out of service at once")
@@ -310,7 +310,7 @@ def rehearses_before_it_votes(fleet):
     try:
         with Pinger(fleet.nodes, rate(fleet)) as pinger:
             said = fleet.roll_out(sick, 13)
-            fleet.all_serve(old)
+            fleet.all_serve(old, was_called_off=True)
         check("rehearsal failed" in said and fleet.nodes[-1].name in said, f"the reason names neither node nor rehearsal: {said}")
         untouched(pinger, fleet.nodes, old)
         new = fleet.publish()
@@ -332,7 +332,7 @@ def rehearses_before_its_turn(fleet):
     try:
         with Pinger(fleet.nodes, rate(fleet)) as pinger:
             said = fleet.roll_out(sick, 13)
-            fleet.all_serve(old, has_halted=True)
+            fleet.all_serve(old, was_called_off=True)
     finally:
         fleet.configure()
     check("rehearsal failed" in said, f"the reason does not name the rehearsal: {said}")

@@ -157,14 +157,14 @@ class Fleet:
         if seen != word:
             raise Failed(f"rollout {self.rollout} was {seen} instead of {word}: {self.why()}")
 
-    def all_serve(self, version, seconds=60, has_halted=False):
-        """Waits until nobody has anything left to do; then all must serve this release. Of a rollout that has halted those
-        know nothing who came too late for it."""
+    def all_serve(self, version, seconds=60, was_called_off=False):
+        """Waits until nobody has anything left to do; then all must serve this release. Of a rollout that halts, or is aborted
+        at once, those know nothing who came too late for it."""
         def rests(app):
             root = app.node.path("/srv/app/.cutover")
             own = json.loads((root / "fleet.json").read_text())["body"]
             return not (root / "journal.json").exists() and own["part"] is None \
-                and (has_halted or (own["last"] or {"rollout": 0})["rollout"] >= self.rollout)
+                and (was_called_off or (own["last"] or {"rollout": 0})["rollout"] >= self.rollout)
         self.eventually(f"rollout {self.rollout} is over everywhere: {self.why()}", seconds,
                         lambda: all(rests(app) for app in self.apps))
         self.each(lambda app: app.serves(version))
