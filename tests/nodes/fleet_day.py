@@ -48,7 +48,9 @@ def one(fleet, phase, command):
     first, app, last = fleet.apps[0], fleet.apps[1], fleet.apps[-1]
     node, others = app.node, [one for one in fleet.apps if one is not app]
     if phase == "wave":
-        fleet.configure("rolling", 'at_once = 1\nwaves = [{ nodes = ["n1"] }, { percent = 100 }]')
+        # A ninth of them at once, so that it takes as long with many.
+        at_once = max(1, len(others) // 9)
+        fleet.configure("rolling", f'at_once = {at_once}\n' 'waves = [{ nodes = ["n1"] }, { percent = 100 }]')
         fleet.slow(first, fleet.longer + 3)
     old, before = app.version(), app.status()["previous"]["version"]
     new = fleet.publish()
