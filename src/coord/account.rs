@@ -173,15 +173,15 @@ impl Account {
             if let Some(why) = follow.refusals.get(&place) {
                 entry.note.clone_from(why);
             }
-            entry.take_report(follow.reports[place].as_ref());
+            entry.take_report(follow.reports.get(&place));
             entry.take_closed(closed.get(place).and_then(Option::as_ref));
             // Who reports that it does not stay on the release has gone back; one that is broken is nowhere.
-            if let Some(Fact::Report(said)) = follow.reports[place].as_ref().map(|found| &found.fact)
+            if let Some(Fact::Report(said)) = follow.reports.get(&place).map(|found| &found.fact)
                 && matches!(said.health, Health::Failed | Health::Left)
             {
                 entry.back = entry.back.or(said.at);
             }
-            if let Some(Fact::Report(said)) = follow.returns[place].as_ref().map(|found| &found.fact) {
+            if let Some(Fact::Report(said)) = follow.returns.get(&place).map(|found| &found.fact) {
                 entry.back = said.at;
             }
             entry

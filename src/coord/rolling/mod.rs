@@ -43,9 +43,9 @@ pub struct Rolling<'a> {
     /// The outcome's file, to be put back where storage loses it.
     pub outcome: Option<String>,
     /// The reports as they were read, by member.
-    pub reports: Vec<Option<Found>>,
+    pub reports: BTreeMap<usize, Found>,
     /// The reports of how going back went.
-    pub returns: Vec<Option<Found>>,
+    pub returns: BTreeMap<usize, Found>,
     /// This node's place in the order of those who decide.
     pub rank: usize,
     /// The order in which members take their tickets, where there are slots.
@@ -104,7 +104,6 @@ impl<'a> Rolling<'a> {
             is_at_work: false,
         };
         let members: Vec<_> = waves.into_iter().map(member).collect();
-        let (reports, returns) = (vec![None; members.len()], vec![None; members.len()]);
         let rank = rollout.rank_at(me);
         let order = Order::of(&rollout, &members);
         let view = View {
@@ -128,8 +127,8 @@ impl<'a> Rolling<'a> {
             why: None,
             words: BTreeMap::new(),
             outcome: None,
-            reports,
-            returns,
+            reports: BTreeMap::new(),
+            returns: BTreeMap::new(),
             rank,
             order,
             asks_for_waivers: true,
@@ -164,7 +163,7 @@ impl<'a> Rolling<'a> {
         if !self.cells.is_empty() {
             return self.failure_of_a_cell();
         }
-        self.reports.iter().flatten().find_map(|found| match &found.fact {
+        self.reports.values().find_map(|found| match &found.fact {
             Fact::Report(said) if matches!(said.health, Health::Failed | Health::Broken) => {
                 Some(format!("{} failed: {}", said.node, said.why.clone().unwrap_or_default()))
             }

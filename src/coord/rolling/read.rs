@@ -319,7 +319,7 @@ impl Rolling<'_> {
         let is_onlooker = self.view.me >= self.view.members.len();
         for Ticket { owner: place, is_back, .. } in self.view.rows[row as usize].clone() {
             let Some(member) = self.view.members.get(place) else { continue };
-            let found = if is_back { &self.returns[place] } else { &self.reports[place] };
+            let found = if is_back { &self.returns } else { &self.reports }.get(&place);
             let is_known = if is_back { member.returned.is_some() } else { member.report.is_some() }
                 && (found.is_some() || !is_onlooker);
             if is_known || (member.waived && !is_onlooker) {
@@ -357,11 +357,11 @@ impl Rolling<'_> {
                 {
                     if is_back {
                         self.view.members[place].returned = Some(said.health);
-                        self.returns[place] = Some(found);
+                        self.returns.insert(place, found);
                     } else {
                         self.turn = said.took_ms.and_then(|ms| ms.try_into().ok()).or(self.turn);
                         self.view.members[place].report = Some(said.health);
-                        self.reports[place] = Some(found);
+                        self.reports.insert(place, found);
                     }
                 }
                 _ => {
