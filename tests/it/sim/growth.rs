@@ -49,7 +49,7 @@ fn sized(mode: Mode, overlap: Overlap, size: usize) -> Fleet {
     }
     let settings = (*fleet.settings).clone();
     let trial = Span::seconds(if mode == Mode::Rolling { 60 } else { 20 });
-    let at_once = u32::try_from(size.div_ceil(20)).unwrap();
+    let at_once = u32::try_from(size.div_ceil(20)).unwrap().min(200);
     fleet.change(Settings { overlap, at_once, trial, ..settings });
     fleet
 }
@@ -86,6 +86,17 @@ fn fleet_growth_in_operations_and_time() {
         for size in [3, 10, 50, 200, 1000] {
             count(&mut sized(mode, overlap, size));
         }
+    }
+}
+
+/// Of `CUTOVER_SIM_SIZES` members where it is set. Each holds the whole list: time and memory grow with the square of it.
+#[test]
+#[ignore = "two thousand nodes: five minutes and 2 GB"]
+fn a_node_of_a_very_large_fleet_asks_no_more_than_promised() {
+    let size = super::runs::number_of("CUTOVER_SIM_SIZES").map_or(2000, |size| usize::try_from(size).unwrap());
+    for mode in [Mode::Synchronous, Mode::Rolling] {
+        let asked = count(&mut sized(mode, Overlap::Brief, size));
+        assert!(asked <= 80.0, "{asked} operations a node in {mode:?}");
     }
 }
 

@@ -96,7 +96,7 @@ fn cells(seed: u64, sizes: i64) -> Came {
 }
 
 /// The value of a variable that is a number.
-fn number_of(variable: &str) -> Option<u64> {
+pub fn number_of(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap())
 }
 
