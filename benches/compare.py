@@ -3,6 +3,7 @@
 
     compare.py --inputs DIR [--fs ext4,xfs,btrfs] [--tools cutover,tar,…] [--rounds N] [--work DIR] [--out FILE.json]
     compare.py --inputs DIR --prepare      only makes the archives, so that nothing is left to do but to measure
+    compare.py --inputs DIR --before FILE  with an older build of cutover among the tools, which packs its own archives
     compare.py --show FILE.json …          prints the tables of measurements that were made
 
 DIR holds old, new1 and perhaps new10 (inputs.py makes them). Tools take turns in each round, every job ends with the
@@ -28,11 +29,11 @@ def run(options):
     os.makedirs(store, exist_ok=True)
     chosen = {}
     for name in options.tools.split(","):
-        program = {"tar": "zstd", "cutover": options.program, "cutover-tar": options.program}.get(name, name)
+        program = {"tar": "zstd", "cutover": options.program, "cutover-tar": options.program, "before": options.before}.get(name, name)
         if shutil.which(program) is None:
             print(f"SKIPPED {name}: it is not installed", file=sys.stderr)
             continue
-        chosen[name] = tools(options.program)[name]
+        chosen[name] = tools(options.program, options.before)[name]
         chosen[name].prepare(options.inputs, store, releases)
     if options.prepare:
         return None
@@ -50,15 +51,28 @@ def run(options):
     return {"inputs": options.label, "load": os.getloadavg(), "samples": samples, "archives": sizes}
 
 
+JOBS = {"old": "first install", "new1": "1 % update", "new10": "10 % update"}
+NAMES = {
+    "before": "cutover, the older build",
+    "cutover-tar": "cutover, ordinary archive",
+    "tar": "`zstd -d \\| tar x`",
+    "rsync": "rsync, --link-dest",
+    "ostree": "ostree pull-local, checkout",
+    "casync": "casync, with a seed",
+    "nix": "nix copy",
+    "btrfs": "btrfs receive, -p",
+}
+
+
 def tables(result):
-    """Medians, each with its ratio to cutover's wall and CPU."""
+    """Medians, each with its ratio to cutover's wall time: as in docs/performance.md."""
     text = []
     for kind, of_tools in result["samples"].items():
         jobs = []
         for of_jobs in of_tools.values():
             jobs += [job for job in of_jobs if job not in jobs]
-        text += [f"\n**{result['inputs']} on {kind}**: wall s / CPU s / MB written / peak MiB (times cutover's wall, CPU)\n"]
-        text += ["| | " + " | ".join(jobs) + " |", "|---" * (len(jobs) + 1) + "|"]
+        titles = " | ".join(JOBS.get(job, job) for job in jobs)
+        text += [f"\n| {result['inputs']}, {kind}: wall s / CPU s / MB written | {titles} |", "|---" * (len(jobs) + 1) + "|"]
 
         def median(tool, job, fact):
             return statistics.median(sample[fact] for sample in of_tools[tool][job])
@@ -69,13 +83,12 @@ def tables(result):
                 if job not in of_jobs:
                     cells.append("")
                     continue
-                wall, cpu = median(tool, job, "wall"), median(tool, job, "cpu")
-                cell = f"{wall:.2f} / {cpu:.2f} / {median(tool, job, 'written'):.0f} / {median(tool, job, 'rss'):.0f}"
+                wall = median(tool, job, "wall")
+                cell = f"{wall:.2f} / {median(tool, job, 'cpu'):.2f} / {median(tool, job, 'written'):.0f}"
                 if tool != "cutover" and job in of_tools.get("cutover", {}):
-                    own = median("cutover", job, "wall"), median("cutover", job, "cpu")
-                    cell += f" ({wall / own[0]:.1f}×, {cpu / max(own[1], 0.005):.1f}×)"
+                    cell += f" ({wall / median('cutover', job, 'wall'):.1f}×)"
                 cells.append(cell)
-            text.append(f"| {tool} | " + " | ".join(cells) + " |")
+            text.append(f"| {NAMES.get(tool, tool)} | " + " | ".join(cells) + " |")
     return "\n".join(text)
 
 
@@ -105,6 +118,7 @@ def main():
     parser.add_argument("--size", type=int, default=8, help="GiB of each file system")
     parser.add_argument("--work", default="/var/tmp/cutover-bench")
     parser.add_argument("--program", default=f"{HERE}/../target/release/cutover")
+    parser.add_argument("--before", default="", help="an older build, the tool `before`")
     parser.add_argument("--out")
     options = parser.parse_args()
     if options.show:

@@ -27,7 +27,7 @@ def fetched(options, kind):
         root = f"{mounted.path}/cutover"
         os.makedirs(root)
         for name in ("old", "new1", "new10"):
-            archive = f"{options.work}/store/shop-{name}.tar.zst"
+            archive = f"{options.work}/store/cutover-{name}.tar.zst"
             if not os.path.exists(archive):
                 continue
             trace = f"{options.work}/trace"

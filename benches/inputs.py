@@ -2,6 +2,7 @@
 """Makes trees to measure on: OUT/{old,new1,new10}.
 
     inputs.py npm OUT              three sets of pinned npm packages: 59,000 files, 0.69 GB; needs npm and its registry
+    inputs.py wheels OUT           three sets of pinned Python packages: 4200 files, 0.61 GB; needs pip and its registry
     inputs.py generated FILES OUT  FILES files of text-like content; new1 and new10 change 1 % and 10 % of them
     inputs.py few FILES OUT        FILES small files; new1 changes 100 of them
     inputs.py shares FILES OUT     FILES small files; old, and changed1 … changed100, which change so many percent
@@ -16,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 import zlib
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -52,6 +54,20 @@ def npm(out):
             os.mkdir(f"{out}/{name}")
             shutil.move(f"{place}/node_modules", f"{out}/{name}/node_modules")
         subprocess.run(["chmod", "-R", "u=rwX,go=rX", f"{out}/{name}"], check=True)
+        stamp(f"{out}/{name}")
+
+
+def wheels(out):
+    """Unpacks the pinned wheels of each set, for one kind of machine, whatever this one is."""
+    linux = [f"--platform=manylinux{version}_x86_64" for version in ("2014", "_2_17", "_2_27", "_2_28")]
+    download = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "--require-hashes",
+                "--python-version=3.11", "--implementation=cp", "--abi=cp311", "--abi=abi3", *linux]
+    for name in ("old", "new1", "new10"):
+        with tempfile.TemporaryDirectory(dir=out) as place:
+            subprocess.run([*download, "-r", f"{HERE}/wheels/{name}.txt", "-d", place], check=True)
+            for wheel in sorted(os.listdir(place)):
+                with zipfile.ZipFile(f"{place}/{wheel}") as archive:
+                    archive.extractall(f"{out}/{name}")
         stamp(f"{out}/{name}")
 
 
@@ -138,6 +154,8 @@ def main():
     TEXT = " ".join(dice.choices(words, k=200_000))
     if kind == "npm":
         npm(out)
+    elif kind == "wheels":
+        wheels(out)
     elif kind == "large":
         large(out)
     elif kind == "generated":

@@ -9,29 +9,41 @@ LEVEL = "9"
 NIX = "NIX_REMOTE= NIX_CONF_DIR=/nonexistent NIX_CONFIG='build-users-group =' NIX_STATE_DIR=/tmp/nix-state"
 
 
-class Cutover:
-    """Packs on a base; stages each release into one root."""
+def forget(*kept):
+    """Drops what the kernel has cached of files, and reads those again that lie elsewhere for a tool that has them at hand."""
+    sh("sync; echo 3 > /proc/sys/vm/drop_caches")
+    for tree in kept:
+        sh(f"tar -C {tree} -c . | wc -c", stdout=subprocess.DEVNULL)
 
-    def __init__(self, program):
-        self.program = program
+
+class Cutover:
+    """Packs on a base; stages each release into one root. `name` is the tool's: an older build is a tool of its own."""
+
+    def __init__(self, program, name):
+        self.program, self.name = program, name
 
     def prepare(self, inputs, store, releases):
         base = ""
         for name in releases:
-            archive = f"{store}/shop-{name}.tar.zst"
+            archive = f"{store}/{self.name}-{name}.tar.zst"
             if not os.path.exists(archive):
                 sh(f"{self.program} pack {inputs}/{name} --product shop --version {name} -o {archive} --level {LEVEL} {base}",
                    stdout=subprocess.DEVNULL)
-            base = f"--base {store}/shop-old.tar.zst"
+            base = f"--base {store}/{self.name}-old.tar.zst"
         self.store = store
 
     def jobs(self, mounted, releases):
-        root = f"{mounted.path}/cutover"
+        root = f"{mounted.path}/{self.name}"
         os.makedirs(root)
         run = f"{self.program} --root {root} -q"
         for name in releases:
-            yield name, f"{run} stage --allow-unsigned {self.store}/shop-{name}.tar.zst"
+            yield name, f"{run} stage --allow-unsigned {self.store}/{self.name}-{name}.tar.zst"
+        # As the service does when it starts; the second time shows what the first one found in memory.
+        for time in ("first read", "second read"):
+            yield time, f"tar -C {root}/releases/{releases[-1]} -c . | wc -c"
         yield "verify", f"{run} verify {releases[0]}"
+        forget()
+        yield "cold verify", f"{run} verify {releases[0]}"
         # A release that ran, one that went before it, and one that nobody needs.
         settings = f"{mounted.path}/app.toml"
         with open(settings, "w") as file:
@@ -91,7 +103,10 @@ class Rsync:
         for name in releases:
             link = "" if name == releases[0] else f"--link-dest={root}/{releases[0]}"
             yield name, f"rsync -a {link} {self.inputs}/{name}/ {root}/{name}/"
-        yield "verify", f"rsync -anc {self.inputs}/{releases[0]}/ {root}/{releases[0]}/"
+        verify = f"rsync -anc {self.inputs}/{releases[0]}/ {root}/{releases[0]}/"
+        yield "verify", verify
+        forget(f"{self.inputs}/{releases[0]}")
+        yield "cold verify", verify
         yield "remove", f"rm -rf {root}/{releases[-1]}"
 
 
@@ -114,6 +129,8 @@ class Ostree:
             yield name, (f"ostree --repo={root}/repo pull-local {self.remote} {name};"
                          f"ostree --repo={root}/repo checkout -H {name} {root}/{name}")
         yield "verify", f"ostree --repo={root}/repo fsck"
+        forget()
+        yield "cold verify", f"ostree --repo={root}/repo fsck"
         yield "remove", (f"rm -rf {root}/{releases[-1]}; ostree --repo={root}/repo refs --delete {releases[-1]};"
                          f"ostree --repo={root}/repo prune --refs-only")
 
@@ -165,7 +182,10 @@ class Nix:
         for name, path in zip(releases, paths):
             yield name, (f"{NIX} nix --extra-experimental-features nix-command copy --no-check-sigs "
                          f"--from 'file://{self.cache}' --to {store} {path}")
-        yield "verify", f"{NIX} nix-store --store {store} --verify-path {paths[0]}"
+        verify = f"{NIX} nix-store --store {store} --verify-path {paths[0]}"
+        yield "verify", verify
+        forget()
+        yield "cold verify", verify
         yield "remove", f"{NIX} nix-store --store {store} --delete {paths[-1]}"
 
 
@@ -197,9 +217,10 @@ class Btrfs:
         yield "remove", f"btrfs subvolume delete {root}/{releases[-1]}"
 
 
-def tools(program):
+def tools(program, before):
     return {
-        "cutover": Cutover(program),
+        "cutover": Cutover(program, "cutover"),
+        "before": Cutover(before, "before"),
         "cutover-tar": CutoverTar(program),
         "tar": Tar(("tar", "zstd -dcq {archive} | tar -xp -C {root}")),
         "bsdtar": Tar(("bsdtar", "bsdtar --zstd -xpf {archive} -C {root}")),
