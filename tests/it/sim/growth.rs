@@ -93,7 +93,8 @@ fn fleet_growth_in_operations_and_time() {
 #[test]
 #[ignore = "two thousand nodes: five minutes and 2 GB"]
 fn a_node_of_a_very_large_fleet_asks_no_more_than_promised() {
-    let size = super::runs::number_of("CUTOVER_SIM_SIZES").map_or(2000, |size| usize::try_from(size).unwrap());
+    let size =
+        super::runs::number_of("CUTOVER_SIM_SIZES").map_or(2000, |size| usize::try_from(size).unwrap());
     for mode in [Mode::Synchronous, Mode::Rolling] {
         let asked = count(&mut sized(mode, Overlap::Brief, size));
         assert!(asked <= 80.0, "{asked} operations a node in {mode:?}");
