@@ -111,14 +111,18 @@ pub fn file(check: &File, tree: &Path) -> Told {
         Err(error) => return (Answer::CannotRun, format!("`{shown}`: {error}")),
     };
     if let Some(limit) = check.newer_than {
-        let age = metadata.modified().map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
-        match age {
-            Ok(age) if age <= limit.0 => {}
-            Ok(age) => {
-                let age = Span(Duration::from_secs(age.as_secs()));
-                return (Answer::NotYet, format!("`{shown}` was last changed {age} ago"));
-            }
+        let at = match metadata.modified() {
+            Ok(at) => at,
             Err(error) => return (Answer::CannotRun, format!("`{shown}`: {error}")),
+        };
+        // A time ahead of the clock stays so for long, whether or not anybody still writes.
+        let (off, side) = match SystemTime::now().duration_since(at) {
+            Ok(age) => (age, "ago"),
+            Err(ahead) => (ahead.duration(), "from now: a clock was wrong"),
+        };
+        if off > limit.0 {
+            let off = Span(Duration::from_secs(off.as_secs()));
+            return (Answer::NotYet, format!("`{shown}` was last changed {off} {side}"));
         }
     }
     if let Some(text) = &check.contains {
@@ -192,8 +196,14 @@ mod tests {
         crate::sys::disk::Disk::default().replace(&tree.path().join("ready"), b"yes 7", 0o644).unwrap();
         assert_eq!(ask(Some(Span::seconds(3600)), Some("yes")), Answer::Healthy);
         assert_eq!(ask(None, Some("no")), Answer::Sick);
-        let past = SystemTime::now() - Duration::from_secs(7200);
-        std::fs::File::open(tree.path().join("ready")).unwrap().set_modified(past).unwrap();
-        assert_eq!(ask(Some(Span::seconds(3600)), None), Answer::NotYet);
+        let now = SystemTime::now();
+        let change = |at| std::fs::File::open(tree.path().join("ready")).unwrap().set_modified(at).unwrap();
+        for wrong in [now - Duration::from_secs(7200), now + Duration::from_secs(7200)] {
+            change(wrong);
+            assert_eq!(ask(Some(Span::seconds(3600)), None), Answer::NotYet);
+        }
+        // Where the file is, the clock may be a little ahead.
+        change(now + Duration::from_secs(10));
+        assert_eq!(ask(Some(Span::seconds(3600)), None), Answer::Healthy);
     }
 }
