@@ -143,6 +143,28 @@ impl Cause {
             Self::NotNow | Self::Killed | Self::Deadline | Self::Unproven => Blame::Nobody,
         }
     }
+
+    /// Whether it only ever comes up before the pointer has moved: the new release was not tried.
+    pub fn is_before_the_pointer(self) -> bool {
+        match self {
+            Self::NotNow | Self::Baseline | Self::Units => true,
+            Self::Unhealthy
+            | Self::Service
+            | Self::Stop
+            | Self::Hook
+            | Self::AdminHook
+            | Self::Setup
+            | Self::Machine
+            | Self::Interrupted
+            | Self::Killed
+            | Self::Deadline
+            | Self::Unproven
+            | Self::Unconfirmed
+            | Self::Rehearsal
+            | Self::Fleet
+            | Self::Operator => false,
+        }
+    }
 }
 
 /// Where a phase stands, seen from what it has changed.

@@ -7,21 +7,10 @@ use cutover::coord::rules::overlap::{MayStart, may_start, may_start_back};
 use cutover::coord::rules::synchronous::{
     Act, Decision, Go, Local, Outcome, Plan, Stage, StartGate, Telling, View, act,
 };
-use cutover::coord::rules::{Checks, Ms, Times};
+use cutover::coord::rules::{Checks, Ms};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
-const AT: Ms = 1000;
-const TIMES: Times = Times {
-    vote: 100,
-    lead: 500,
-    late: 10,
-    stop: 0,
-    trial: 100,
-    settle: 10,
-    back: 5,
-    poll: 5,
-    visibility: 5,
-};
+use super::model_synchronous::{AT, TIMES};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flaw {

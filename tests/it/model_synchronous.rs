@@ -10,9 +10,9 @@ use cutover::coord::rules::{Checks, Health, Ms, Times};
 use stateright::{Checker, Model, Property};
 
 /// The instant of the switch; the same whoever decides, since clocks are arbitrary anyway.
-const AT: Ms = 1000;
+pub const AT: Ms = 1000;
 const VOTE_BY: Ms = 100;
-const TIMES: Times = Times {
+pub const TIMES: Times = Times {
     vote: 100,
     lead: 500,
     late: 10,

@@ -10,7 +10,9 @@
 //! Two slashes before the last part: a listing of one directory is then one range of keys, without those below it.
 //! The marks tell an empty board from a key space that was never one, or was lost: there, nothing is *absent*.
 
-use cutover::coord::board::{Board, ClockRead, Created, Done, Listed, NAMES_MAX, Read};
+use cutover::coord::board::{
+    Board, ClockRead, Created, Done, Listed, NAMES_MAX, Read, list_named, read_named,
+};
 use cutover::coord::facts::{FACT_BYTES_MAX, names};
 use serde_json::{Value, json};
 
@@ -146,17 +148,11 @@ impl Board for EtcdBoard {
     }
 
     fn read(&mut self, name: &str) -> Read {
-        if !names::is_name(name) {
-            return Read::Absent;
-        }
-        self.try_read(name).unwrap_or_else(Read::Unreachable)
+        read_named(name, || self.try_read(name))
     }
 
     fn list(&mut self, name: &str) -> Listed {
-        if !name.is_empty() && !names::is_name(name) {
-            return Listed::Names(Vec::new());
-        }
-        self.try_list(name).unwrap_or_else(Listed::Unreachable)
+        list_named(name, || self.try_list(name))
     }
 
     fn prepare(&mut self, name: &str) -> Done {

@@ -9,7 +9,9 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cutover::coord::board::{Board, ClockRead, Created, Done, Listed, NAMES_MAX, Read};
+use cutover::coord::board::{
+    Board, ClockRead, Created, Done, Listed, NAMES_MAX, Read, list_named, read_named,
+};
 use cutover::coord::facts::{FACT_BYTES_MAX, names};
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
@@ -161,17 +163,11 @@ impl Board for ObjectBoard {
     }
 
     fn read(&mut self, name: &str) -> Read {
-        if !names::is_name(name) {
-            return Read::Absent;
-        }
-        self.try_read(name).unwrap_or_else(Read::Unreachable)
+        read_named(name, || self.try_read(name))
     }
 
     fn list(&mut self, name: &str) -> Listed {
-        if !name.is_empty() && !names::is_name(name) {
-            return Listed::Names(Vec::new());
-        }
-        self.try_list(name).unwrap_or_else(Listed::Unreachable)
+        list_named(name, || self.try_list(name))
     }
 
     fn prepare(&mut self, name: &str) -> Done {

@@ -13,7 +13,7 @@ use crate::lifecycle::update::outcome::describe;
 use crate::store::{Kept, Store, read_history};
 use crate::sys::disk::Disk;
 use crate::types::chain;
-use crate::types::record::{Cause, Intent, Phase, Record};
+use crate::types::record::{Intent, Phase, Record};
 
 /// The pointer has moved to a new release, and its trial begins.
 const SWITCHED: &str = "1872863bca924a5aa7573101809e7db0";
@@ -35,11 +35,7 @@ pub fn moved(record: &Record, phase: &str) -> String {
         Phase::Trial { .. } => Some(SWITCHED),
         Phase::Committed => Some(COMMITTED),
         Phase::RolledBack { .. } => Some(ROLLED_BACK),
-        Phase::Cancelled { reason }
-            if !matches!(reason.kind, Cause::NotNow | Cause::Baseline | Cause::Units) =>
-        {
-            Some(GIVEN_UP)
-        }
+        Phase::Cancelled { reason } if !reason.kind.is_before_the_pointer() => Some(GIVEN_UP),
         Phase::Staged
         | Phase::Warming
         | Phase::Switching

@@ -24,7 +24,7 @@ use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, linkat, unlinkat};
 use super::super::facts::{FACT_BYTES_MAX, Fact, names};
 use super::super::look::{Found, Look, found as found_fact};
 use super::many::read_at_once;
-use super::{Board, ClockRead, Created, Done, Listed, NAMES_MAX, Read};
+use super::{Board, ClockRead, Created, Done, Listed, NAMES_MAX, Read, list_named, read_named};
 use crate::sys::disk::Disk;
 use crate::types::escaped_path;
 
@@ -264,10 +264,7 @@ impl Board for DirectoryBoard {
     }
 
     fn read(&mut self, name: &str) -> Read {
-        if !names::is_name(name) {
-            return Read::Absent;
-        }
-        retried(|| self.try_read(name)).unwrap_or_else(|errno| Read::Unreachable(self.told(errno)))
+        read_named(name, || retried(|| self.try_read(name)).map_err(|errno| self.told(errno)))
     }
 
     fn read_some(&mut self, names: &[String], within: Duration) -> Vec<Read> {
@@ -275,10 +272,7 @@ impl Board for DirectoryBoard {
     }
 
     fn list(&mut self, name: &str) -> Listed {
-        if !name.is_empty() && !names::is_name(name) {
-            return Listed::Names(Vec::new());
-        }
-        retried(|| self.try_list(name)).unwrap_or_else(|errno| Listed::Unreachable(self.told(errno)))
+        list_named(name, || retried(|| self.try_list(name)).map_err(|errno| self.told(errno)))
     }
 
     fn prepare(&mut self, name: &str) -> Done {

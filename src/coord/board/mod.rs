@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::facts::names;
+
 /// What came of a create.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -133,6 +135,20 @@ pub trait Board {
     }
     /// Removes `name`, also an empty directory: for facts of rollouts that were closed long ago.
     fn remove(&mut self, name: &str) -> Done;
+}
+
+/// What a board holds under a name: nothing under one that it may not have.
+pub fn read_named(name: &str, read: impl FnOnce() -> Result<Read, String>) -> Read {
+    if names::is_name(name) { read().unwrap_or_else(Read::Unreachable) } else { Read::Absent }
+}
+
+/// What is in a directory of a board, or in all of it.
+pub fn list_named(name: &str, list: impl FnOnce() -> Result<Listed, String>) -> Listed {
+    if name.is_empty() || names::is_name(name) {
+        list().unwrap_or_else(Listed::Unreachable)
+    } else {
+        Listed::Names(Vec::new())
+    }
 }
 
 /// A board over another one, which answers some reads by itself. All else goes to that one.

@@ -67,48 +67,18 @@ fn rolled_back(cause: Cause, intent: Intent, has_way_back: bool) -> (Outcome, u8
         (Intent::Rollback, _, _) => (Outcome::RolledBack, 0),
         (Intent::Update, false, _) => (Outcome::Failed, 1),
         (Intent::Update, true, Cause::Fleet) => (Outcome::RolledBack, 13),
-        // The pointer had not moved.
-        (Intent::Update, true, Cause::NotNow | Cause::Baseline | Cause::Units) => (Outcome::Failed, 1),
-        (
-            Intent::Update,
-            true,
-            Cause::Unhealthy
-            | Cause::Service
-            | Cause::Stop
-            | Cause::Hook
-            | Cause::AdminHook
-            | Cause::Setup
-            | Cause::Machine
-            | Cause::Interrupted
-            | Cause::Killed
-            | Cause::Deadline
-            | Cause::Unproven
-            | Cause::Unconfirmed
-            | Cause::Rehearsal
-            | Cause::Operator,
-        ) => (Outcome::RolledBack, 10),
+        (Intent::Update, true, cause) if cause.is_before_the_pointer() => (Outcome::Failed, 1),
+        (Intent::Update, true, _) => (Outcome::RolledBack, 10),
     }
 }
 
 /// Nothing had been changed yet.
 pub fn called_off(cause: Cause) -> (Outcome, u8) {
     match cause {
-        Cause::NotNow | Cause::Baseline | Cause::Units => (Outcome::CalledOff, 15),
         Cause::Fleet => (Outcome::CalledOff, 13),
         Cause::Rehearsal => (Outcome::Refused, 12),
-        Cause::Unhealthy
-        | Cause::Service
-        | Cause::Stop
-        | Cause::Hook
-        | Cause::AdminHook
-        | Cause::Setup
-        | Cause::Machine
-        | Cause::Interrupted
-        | Cause::Killed
-        | Cause::Deadline
-        | Cause::Unproven
-        | Cause::Unconfirmed
-        | Cause::Operator => (Outcome::CalledOff, 1),
+        cause if cause.is_before_the_pointer() => (Outcome::CalledOff, 15),
+        _ => (Outcome::CalledOff, 1),
     }
 }
 
@@ -117,8 +87,7 @@ pub fn describe(record: &Record) -> String {
     let Some(end) = end_of(record) else { return format!("release {} is under way", record.to.version) };
     let why = end.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
     let to = &record.to.version;
-    let was_switched_to =
-        |reason: &Reason| !matches!(reason.kind, Cause::NotNow | Cause::Baseline | Cause::Units);
+    let was_switched_to = |reason: &Reason| !reason.kind.is_before_the_pointer();
     match (&record.phase, &record.from) {
         (Phase::Committed, _) => format!("release {to} is committed"),
         (Phase::RolledBack { .. }, Some(from)) if record.intent == Intent::Rollback => {
