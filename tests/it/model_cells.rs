@@ -54,10 +54,10 @@ struct Node {
 
 /// The gates of a cell, each decided once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Gates {
-    plan: Option<bool>,
-    go: Option<bool>,
-    outcome: Option<bool>,
+pub struct Gates {
+    pub plan: Option<bool>,
+    pub go: Option<bool>,
+    pub outcome: Option<bool>,
 }
 
 impl Gates {

@@ -6,6 +6,8 @@
 
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
+use super::model_cells::Gates;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flaw {
     None,
@@ -67,13 +69,6 @@ enum Gate {
 }
 
 /// Decisions: of the top, or a region's copies of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Gates {
-    plan: Option<bool>,
-    go: Option<bool>,
-    outcome: Option<bool>,
-}
-
 impl Gates {
     fn get(&mut self, gate: Gate) -> &mut Option<bool> {
         match gate {
