@@ -89,3 +89,36 @@ fn where_an_older_cutover_takes_part_there_is_one_row_of_tickets_for_all() {
     assert_eq!(tickets(&fleet, 1), ["t.0000", "t.0001", "t.0002"]);
     assert_eq!(fleet.all_run(), ["2"]);
 }
+
+/// Stops its run before each of these changes, and lets it go on: nobody has to say a word for the rollout to end.
+fn has_its_turn_all_the_same(changes: impl Iterator<Item = usize>) {
+    for change in changes {
+        let fleet = Fleet::new(1, "rolling", "");
+        fleet.propose("2");
+        let notes = fleet.path("changes");
+        let run = fleet
+            .command(0, &["update"])
+            .env("CUTOVER_STOP_BEFORE", format!("{change}:kill"))
+            .env("CUTOVER_COUNT_CHANGES", &notes)
+            .output()
+            .unwrap();
+        let notes = std::fs::read_to_string(&notes).unwrap_or_default();
+        if !notes.lines().any(|line| line.starts_with(&format!("{change} "))) {
+            assert!(run.status.success() && change > 20, "change {change}: {run:?}");
+            return;
+        }
+        assert_eq!(fleet.live(calm), "kept", "change {change}\n{notes}{}", fleet.why());
+        assert_eq!(fleet.all_run(), ["2"], "change {change}");
+    }
+}
+
+#[test]
+fn who_is_killed_in_its_turn_goes_on_with_it() {
+    has_its_turn_all_the_same((1..).step_by(4));
+}
+
+#[test]
+#[ignore = "every change: `make test-crashes`"]
+fn who_is_killed_before_any_change_of_its_turn_by_any_method_goes_on_with_it() {
+    has_its_turn_all_the_same(1..);
+}

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::heard;
-use super::report::{ALL, moment_from, of_rolling};
+use super::report::{moment_from, of_rolling, scan};
 use crate::cli::failure::Error;
 use crate::coord::NodeName;
 use crate::coord::account::Account;
@@ -147,7 +147,7 @@ impl Page {
 fn synchronous(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -> Result<Page, Error> {
     let mut follow = Synchronous::new(rollout.clone(), usize::MAX, operator.voice());
     heard(follow.read_gates(operator.board))?;
-    heard(follow.scan_all(operator.board, &ALL))?;
+    heard(scan(operator.board, &mut follow))?;
     Ok(Page {
         gates: gates(&follow, now),
         cells: Vec::new(),
@@ -357,7 +357,7 @@ fn rolling(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -> Re
     let cells = follow.cells.iter().zip(&follow.view.members).zip(members);
     let cells = cells.map(|((part, seen), name)| cell_line(part, seen, name)).collect();
     let mut why = Vec::new();
-    if !follow.is_settled() {
+    if !follow.is_settled() && follow.view.unfinished() > 0 {
         why.push("a dead member keeps its place: `cutover fleet waive NODE` frees it".to_owned());
     }
     why.extend(follow.failure());

@@ -201,8 +201,8 @@ pub enum Command {
     Log(LogArgs),
     /// Finish or undo what was interrupted; may be run at any time
     ///
-    /// What was interrupted before the pointer moved is called off; a trial is watched again, or goes back when its time is
-    /// over. The unit at boot and the timer of the deadline run this.
+    /// What was interrupted before the pointer moved is called off, unless a fleet counts on it; a trial is watched again, or
+    /// goes back when its time is over. The unit at boot and the timer of the deadline run this.
     Recover(RecoverArgs),
     /// Write a first configuration, from a unit that runs already
     ///

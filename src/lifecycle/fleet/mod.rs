@@ -397,13 +397,7 @@ fn rollout_of_text(number: u64, proposal: &str, pages: &Pages) -> Option<Rollout
     match look::found(&names::proposal(number), proposal, None) {
         Look::Found(Found { fact: Fact::Proposal(mut proposal), digest, signer, .. }) => {
             let in_full = in_full(&mut proposal, &mut |name| pages.read(name));
-            (in_full == Look::Found(())).then_some(Rollout {
-                number,
-                digest,
-                proposal: *proposal,
-                signer,
-                cell: None,
-            })
+            (in_full == Look::Found(())).then(|| Rollout::new(number, digest, *proposal, signer))
         }
         _ => None,
     }
@@ -448,7 +442,9 @@ impl Agreement for Member<'_> {
             return Ok(Clearance::NOW);
         }
         self.follow()?;
-        if matches!(record.phase, Phase::Staged)
+        let is_resumed = matches!(record.phase, Phase::Switching);
+        let is_rolling = matches!(self.following, Some(Following::Rolling(_)));
+        if (!is_resumed || is_rolling)
             && let Some(taken) = self.identify()?
         {
             return Ok(match taken {
@@ -461,11 +457,7 @@ impl Agreement for Member<'_> {
         }
         match self.following {
             Some(Following::Synchronous(_)) => self.clearance_synchronous(record),
-            // Its services may be stopped: it gives its place free when they run again, and not before.
-            Some(Following::Rolling(_)) if matches!(record.phase, Phase::Switching) => {
-                let text = "interrupted before the pointer moved";
-                Ok(Clearance::CalledOff(Reason::new(Cause::NotNow, text)))
-            }
+            Some(Following::Rolling(_)) if is_resumed => self.clearance_resumed(),
             Some(Following::Rolling(_)) => self.clearance_rolling(),
             None => Ok(Clearance::NOW),
         }

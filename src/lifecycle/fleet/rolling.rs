@@ -49,6 +49,22 @@ impl<'a> Member<'a> {
         })
     }
 
+    /// This node had its turn when its process ended, before the pointer moved: it goes on with it. Going back would use the turn
+    /// up, and the rollout would wait for a person. Where it may not go on, its services may still be stopped: it gives its place
+    /// free when they run again, so nothing is said of it here.
+    pub(super) fn clearance_resumed(&mut self) -> Result<Clearance, Error> {
+        let may_try = self.obstacle().is_none() && self.refresh_rolling();
+        let local = self.local_rolling()?;
+        let is_its_turn = |(stage, follow): (Stage, &Rolling<'_>)| {
+            act(stage, &follow.view, local, follow.limits()) == Act::Switch
+        };
+        if may_try && self.rolling_stage().zip(self.rolling()).is_some_and(is_its_turn) {
+            return Ok(Clearance::NOW);
+        }
+        let text = "interrupted before the pointer moved";
+        Ok(Clearance::CalledOff(Reason::new(Cause::NotNow, text)))
+    }
+
     /// The rolling rollout under way: of nodes, or of cells.
     pub(super) fn rolling(&self) -> Option<&Rolling<'a>> {
         match &self.following {

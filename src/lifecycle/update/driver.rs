@@ -20,7 +20,7 @@ use crate::types::{Version, chain};
 
 /// The longest sleep while something is waited for, so that requests and signals are noticed.
 pub(super) const GLANCE: Duration = Duration::from_millis(200);
-/// How often the trial may be begun again after an interruption.
+/// How often the trial, or a switch that a fleet counts on, may be begun again after an interruption.
 pub const RESUMES_MAX: u32 = 2;
 /// How long to wait for the end when the machine goes down, before looking again.
 const GOING_DOWN: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::clearance::INTERRUPTED;
 use super::deadline;
-use super::driver::{Did, Driver, Error, GLANCE};
+use super::driver::{Did, Driver, Error, GLANCE, RESUMES_MAX};
 use crate::lifecycle::agreement::{Clearance, Start};
 use crate::lifecycle::application::{Direction, Moment};
 use crate::store::ReadyPointer;
@@ -85,10 +85,10 @@ impl Driver<'_> {
         Ok(Did::Event(Event::Switched { until }))
     }
 
-    /// Interrupted before the pointer moved. A fleet that counts on this node may still be waiting for the instant; data
-    /// that were set aside already are older than what the old release has written since.
+    /// Interrupted before the pointer moved. A fleet that counts on this node may still be waiting for the instant, or have given
+    /// it its one turn; data that were set aside already are older than what the old release has written since.
     fn ask_again(&mut self, record: &Record) -> Result<Result<(), Reason>, Error> {
-        if record.rollout.is_some() && record.data.is_empty() {
+        if record.rollout.is_some() && record.data.is_empty() && record.resumes <= RESUMES_MAX {
             match self.agreement.clearance(record)? {
                 Clearance::Go { at, until } => {
                     (self.instant, self.latest) = (at, until);

@@ -12,6 +12,7 @@ use cutover::coord::look::Keys;
 use cutover::coord::rules::Checks;
 use cutover::lifecycle::agreement::{Agreement, Clearance, OwnChecks, Start, Verdict};
 use cutover::lifecycle::fleet::{Along, Here, Kept, Member, Taken};
+use cutover::lifecycle::update::driver::RESUMES_MAX;
 use cutover::lifecycle::update::machine;
 use cutover::sys::clock::Clock as _;
 use cutover::sys::disk::{Change, Disk};
@@ -385,9 +386,20 @@ impl SimNode {
     }
 
     fn switching(&mut self, record: &Record) -> i64 {
-        if record.resumes > 0 && self.pointer != record.to {
-            self.moved(Event::Failed(Reason::new(Cause::NotNow, "interrupted")));
-            return 0;
+        if record.resumes > 0 && self.pointer != record.to && self.instant.is_none() {
+            let is_often = record.resumes > RESUMES_MAX;
+            let Some(member) = self.member() else { return 1000 };
+            match member.clearance(record) {
+                Ok(Clearance::Go { at, .. }) if !is_often => self.instant = Some(at.map_or(0, simulated)),
+                Ok(Clearance::CalledOff(reason)) => {
+                    self.moved(Event::Failed(reason));
+                    return 0;
+                }
+                Ok(Clearance::Go { .. } | Clearance::Wait(_)) | Err(_) => {
+                    self.moved(Event::Failed(Reason::new(Cause::NotNow, "interrupted")));
+                    return 0;
+                }
+            }
         }
         if self.life.now() < self.instant.unwrap_or(0) {
             return 1;
