@@ -7,6 +7,9 @@
 //! Pages are made before what names them, and whoever vouches for that vouches for them: a page is what its name says, or
 //! nothing. So a copy that somebody keeps is as good as the page itself.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use super::board::{Board, Read};
 use super::facts::{Fact, Listed, MEMBERS_MAX, Page, Proposal, names, seal};
 use super::look::{Look, put_text, seal_summed};
@@ -25,8 +28,8 @@ const HELP: &str = "`cutover fleet repair` on a member that has read it puts it 
 /// What a page says of its members has at most so many bytes.
 const PAGE_BYTES_MAX: usize = 128 << 10;
 
-/// Cuts a list into pages: before members whose hash says so, one in 256, so that a list with one member more has the same
-/// pages but for one or two; and where a page is full.
+/// Cuts a list into pages: before members whose hash says so, one in 1024, so that a list with one member more has the same
+/// pages but for a few; and where a page is full.
 fn cut(mut entries: Vec<Listed>) -> Result<Vec<Page>, Error> {
     entries.sort_by(|one, other| one.node.cmp(&other.node));
     let mut pages: Vec<Page> = Vec::new();
@@ -58,7 +61,8 @@ fn cut(mut entries: Vec<Listed>) -> Result<Vec<Page>, Error> {
 }
 
 fn begins_a_page(entry: &Listed) -> bool {
-    Digest::of(entry.node.as_str().as_bytes()).hex().starts_with("00")
+    let hex = Digest::of(entry.node.as_str().as_bytes()).hex();
+    u16::from_str_radix(&hex[..4], 16).is_ok_and(|hash| hash % 1024 == 0)
 }
 
 /// Makes the pages of a list, those that are not there; their digests.
@@ -82,13 +86,15 @@ pub fn put(board: &mut dyn Board, entries: Vec<Listed>) -> Result<Vec<Digest>, E
     Ok(digests)
 }
 
-/// The members that the page of this name has; nothing where the text is not that page.
-pub fn members_of(name: &str, text: &str) -> Option<Vec<Listed>> {
-    let opened = seal::open(name, text.as_bytes()).ok()?;
-    if names::page(Digest::of(opened.line.as_bytes())) != name {
-        return None;
-    }
-    match Fact::parse(opened.line) {
+/// What the page of this name says, in its first line; nothing where the text is not that page.
+pub fn line_of<'a>(name: &str, text: &'a str) -> Option<&'a str> {
+    let line = seal::open(name, text.as_bytes()).ok()?.line;
+    (names::page(Digest::of(line.as_bytes())) == name).then_some(line)
+}
+
+/// The members that the page of this name has.
+fn members_of(name: &str, text: &str) -> Option<Vec<Listed>> {
+    match Fact::parse(line_of(name, text)?) {
         Ok(Fact::Page(page)) => Some(page.members),
         Ok(_) | Err(_) => None,
     }
@@ -101,15 +107,11 @@ pub fn members(pages: &[Digest], read: &mut dyn FnMut(&str) -> Read) -> Look<Vec
         return Look::Bad(format!("it has more than {PAGES_MAX} pages"));
     }
     for digest in pages {
-        let name = names::page(*digest);
-        match read(&name) {
-            Read::Bytes(text) => match members_of(&name, &text) {
-                Some(more) => members.extend(more),
-                None => return Look::Bad(format!("its page `{name}` is damaged: {HELP}")),
-            },
-            Read::Bad(why) => return Look::Bad(format!("its page `{name}` is not valid: {why}")),
-            Read::Absent => return Look::Unreachable(format!("its page `{name}` is not there: {HELP}")),
-            Read::Unreachable(why) => return Look::Unreachable(why),
+        match page(*digest, read) {
+            Look::Found(more) => members.extend(more.iter().cloned()),
+            Look::Absent => return Look::Absent,
+            Look::Bad(why) => return Look::Bad(why),
+            Look::Unreachable(why) => return Look::Unreachable(why),
         }
         if members.len() > MEMBERS_MAX {
             return Look::Bad(format!("it has more than {MEMBERS_MAX} members"));
@@ -118,6 +120,33 @@ pub fn members(pages: &[Digest], read: &mut dyn FnMut(&str) -> Read) -> Look<Vec
     if !members.is_sorted_by(|one, other| one.node < other.node) {
         return Look::Bad("its pages are not in the order of names".into());
     }
+    Look::Found(members)
+}
+
+/// The members of one page, which this process reads once: lists and proposals name mostly the same ones.
+fn page(digest: Digest, read: &mut dyn FnMut(&str) -> Read) -> Look<Arc<[Listed]>> {
+    static KNOWN: Mutex<BTreeMap<Digest, Arc<[Listed]>>> = Mutex::new(BTreeMap::new());
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(members) = known().get(&digest) {
+        return Look::Found(members.clone());
+    }
+    let name = names::page(digest);
+    let text = match read(&name) {
+        Read::Bytes(text) => text,
+        Read::Bad(why) => return Look::Bad(format!("its page `{name}` is not valid: {why}")),
+        Read::Absent => return Look::Unreachable(format!("its page `{name}` is not there: {HELP}")),
+        Read::Unreachable(why) => return Look::Unreachable(why),
+    };
+    let Some(members) = members_of(&name, &text) else {
+        return Look::Bad(format!("its page `{name}` is damaged: {HELP}"));
+    };
+    let members: Arc<[Listed]> = members.into();
+    let mut known = known();
+    // Those of two lists at the most.
+    if known.len() >= 2 * PAGES_MAX {
+        known.clear();
+    }
+    known.insert(digest, members.clone());
     Look::Found(members)
 }
 

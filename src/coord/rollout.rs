@@ -1,6 +1,7 @@
 //! A rollout as its members follow it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::board::{Board, Listed, Read};
 use super::facts::names::Decisions;
@@ -28,13 +29,19 @@ pub struct Rollout {
     /// The digest of the proposal's file.
     pub digest: Digest,
     /// What was proposed; of a cell's part with that cell's nodes as members, of the turns with the cells as members.
-    pub proposal: Proposal,
+    /// It names all members: whoever clones a rollout, or looks at it again, shares it.
+    pub proposal: Arc<Proposal>,
     pub signer: Option<String>,
     /// Whose part it is, where it is one cell's.
     pub cell: Option<CellName>,
 }
 
 impl Rollout {
+    /// Of a proposal in full, whose file has this digest.
+    pub fn new(number: u64, digest: Digest, proposal: Proposal, signer: Option<String>) -> Self {
+        Self { number, digest, proposal: held_once(digest, proposal), signer, cell: None }
+    }
+
     pub fn decisions(&self) -> Decisions {
         Decisions { rollout: self.number, proposal: self.digest }
     }
@@ -76,15 +83,15 @@ impl Rollout {
             release: all.release.clone(),
             by: all.by.clone(),
             rolling: all.rolling.clone(),
-            ..*all
+            ..**all
         };
-        Self { proposal, cell: Some(cell.clone()), signer: self.signer.clone(), ..*self }
+        Self { proposal: Arc::new(proposal), cell: Some(cell.clone()), signer: self.signer.clone(), ..*self }
     }
 
     /// The rolling part: whose members are the cells.
     pub fn of_turns(&self) -> Self {
         let mut turns = self.clone();
-        turns.proposal.members = self.cells().into_iter().collect();
+        Arc::make_mut(&mut turns.proposal).members = self.cells().into_iter().collect();
         turns
     }
 
@@ -209,14 +216,21 @@ pub fn look_rollout(board: &mut dyn Board, number: u64, fleet: &str, trust: Trus
     }
     match why_not(&proposal, number, fleet) {
         Some(why) => Look::Bad(why.to_owned()),
-        None => Look::Found(Rollout {
-            number,
-            digest: found.digest,
-            proposal: *proposal,
-            signer: found.signer,
-            cell: None,
-        }),
+        None => Look::Found(Rollout::new(number, found.digest, *proposal, found.signer)),
     }
+}
+
+/// The proposal as this process holds it already, if it does: of one file all make the same, for a page is what its name says.
+fn held_once(digest: Digest, proposal: Proposal) -> Arc<Proposal> {
+    static HELD: Mutex<BTreeMap<Digest, Weak<Proposal>>> = Mutex::new(BTreeMap::new());
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    held.retain(|_, proposal| proposal.strong_count() > 0);
+    if let Some(there) = held.get(&digest).and_then(Weak::upgrade) {
+        return there;
+    }
+    let proposal = Arc::new(proposal);
+    held.insert(digest, Arc::downgrade(&proposal));
+    proposal
 }
 
 /// Takes up what the pages of a proposal say, where it has any; `read`: how a page is read, by its name.

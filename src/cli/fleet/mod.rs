@@ -33,6 +33,7 @@ use crate::coord::heard::Heard;
 use crate::coord::look::{Signer, Trust};
 use crate::coord::operate::{self, Operator};
 use crate::coord::rollout::{Rollout, names_of};
+use crate::coord::rules::gate::Gate;
 use crate::coord::settings::Mode;
 use crate::coord::synchronous::What;
 use crate::coord::{NodeName, Settings as FleetSettings};
@@ -342,9 +343,12 @@ fn with_all_of<T>(
     // The last ticket of a slot tells of all before it.
     let is_read = |name: &&String| !rollout.has_slots() || !name.starts_with("t.");
     let mut names: Vec<String> = decided.iter().filter(is_read).map(|name| decisions.gate(name)).collect();
-    let own: &[&str] = match rollout.proposal.mode {
-        Mode::Rolling => &["report", "returned", "closed"],
-        Mode::Synchronous | Mode::Cells | Mode::Independent => &report::ALL.map(What::name),
+    let own = match rollout.proposal.mode {
+        Mode::Rolling => vec!["report", "returned", "closed"],
+        Mode::Synchronous | Mode::Cells | Mode::Independent => {
+            let has_plan = decided.iter().any(|name| name.starts_with(Gate::Plan.name()));
+            report::kinds(rollout.proposal.overlap, has_plan).into_iter().map(What::name).collect()
+        }
     };
     let own_of = |node| own.iter().map(move |what| names::own(node, rollout.number, what));
     names.extend(rollout.proposal.members.iter().flat_map(own_of));

@@ -236,7 +236,7 @@ fn way_back(operator: &mut Operator<'_>, fleet: &Fleet, only: &[NodeName]) -> Re
         let text = format!("{} has not said what it has: `--only` leaves it out", some_of(&silent));
         return Err(refused(text));
     }
-    let kept = newest_kept(operator, fleet)?.map(|rollout| rollout.proposal.release.version);
+    let kept = newest_kept(operator, fleet)?.map(|rollout| rollout.proposal.release.version.clone());
     let running = nodes.iter().find_map(|(_, said)| said.running.clone());
     let current = kept.or(running).ok_or_else(|| refused("nobody has said what it runs".into()))?;
     let all = numbers(operator.board).map_err(Error::Unreachable)?.0;

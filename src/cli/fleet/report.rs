@@ -14,18 +14,35 @@ use crate::cli::failure::Error;
 use crate::cli::output::narrator::note_rollout;
 use crate::cli::output::table;
 use crate::coord::account::Account;
+use crate::coord::board::Board;
 use crate::coord::facts::names;
+use crate::coord::heard::Heard;
 use crate::coord::look::Look;
 use crate::coord::operate::{self, Operator};
 use crate::coord::rolling::Rolling;
 use crate::coord::rollout::Rollout;
-use crate::coord::settings::Mode;
+use crate::coord::settings::{Mode, Overlap};
 use crate::coord::synchronous::{Synchronous, What};
 use crate::lifecycle::report::metrics;
 
-/// All kinds of facts that members make.
-pub const ALL: [What; 7] =
-    [What::Vote, What::Armed, What::Stopped, What::Switched, What::Report, What::Cleared, What::Closed];
+/// What members may have said of a rollout: all but the first and the last rest on its plan, and only without overlap the
+/// releases wait for each other.
+pub fn kinds(overlap: Overlap, has_plan: bool) -> Vec<What> {
+    let all =
+        [What::Vote, What::Armed, What::Stopped, What::Switched, What::Report, What::Cleared, What::Closed];
+    let may_be = |what: &What| match what {
+        What::Vote | What::Closed => true,
+        What::Stopped | What::Cleared => has_plan && overlap == Overlap::None,
+        What::Armed | What::Switched | What::Report => has_plan,
+    };
+    all.into_iter().filter(may_be).collect()
+}
+
+/// Reads all that members have said, for those who look on.
+pub fn scan(board: &mut dyn Board, follow: &mut Synchronous<'_>) -> Heard {
+    let has_plan = follow.view.plan.is_some() || follow.unreadable.is_some();
+    follow.scan_all(board, &kinds(follow.rollout.proposal.overlap, has_plan))
+}
 
 pub fn report(context: &Context, args: &RolloutArgs) -> Result<u8, Error> {
     let name = settings(context)?.name.clone();
@@ -66,7 +83,7 @@ pub fn account(operator: &mut Operator<'_>, rollout: &Rollout) -> Result<Account
         Mode::Synchronous | Mode::Independent => {
             let mut follow = Synchronous::new(rollout.clone(), usize::MAX, operator.voice());
             heard(follow.read_gates(operator.board))?;
-            heard(follow.scan_all(operator.board, &ALL))?;
+            heard(scan(operator.board, &mut follow))?;
             Ok(Account::of_synchronous(&follow, Timestamp::now()))
         }
         Mode::Rolling | Mode::Cells => {
@@ -85,7 +102,7 @@ pub fn of_rolling(operator: &mut Operator<'_>, follow: &mut Rolling<'_>) -> Resu
     if !follow.cells.is_empty() {
         for cell in &mut follow.cells {
             heard(cell.read_gates(operator.board))?;
-            heard(cell.scan_all(operator.board, &ALL))?;
+            heard(scan(operator.board, cell))?;
         }
         return Ok(Account::of_cells(follow, Timestamp::now()));
     }

@@ -5,7 +5,7 @@
 //! lost, and some file systems report the wrong error. Each access opens the directories anew, from the root: opening
 //! makes the storage look again (a mount may hide a new name for half a minute otherwise), and a mount that went away
 //! is noticed: an empty mount point has no `rollouts/`, and where another fleet's board stands below the mount, its
-//! `FLEET` has another id.
+//! `FLEET` has another id. Only where many names are read at once, those of one directory are read while it is open.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -156,35 +156,41 @@ impl DirectoryBoard {
         linked.and(synced)
     }
 
+    /// The directory `name` of facts; nothing where it was never made.
+    fn directory_of_facts(&self, name: &str) -> Result<Option<OwnedFd>, Errno> {
+        match self.directory(name) {
+            // A node that never joined has no directory; without the directories of the board it is another one.
+            Err(Errno::ENOENT) if name.contains('/') && self.directory(split(name).0).is_ok() => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
     fn try_read(&self, name: &str) -> Result<Read, Errno> {
         let (parent, last) = split(name);
-        let directory = match self.directory(parent) {
-            // A node that never joined has no directory; without the directories of the board it is another one.
-            Err(Errno::ENOENT) if parent.contains('/') && self.directory(split(parent).0).is_ok() => {
-                return Ok(Read::Absent);
-            }
-            opened => opened?,
-        };
-        let flags =
-            OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-        let file = match openat(&directory, last, flags, Mode::empty()) {
-            Err(Errno::ENOENT) => return Ok(Read::Absent),
-            Err(Errno::ELOOP) => return Ok(Read::Bad("it is a symbolic link".into())),
-            Err(Errno::ENXIO) => return Ok(Read::Bad("it is not a regular file".into())),
-            // The directories can be read: only this file is kept from us, and may be for ever.
-            Err(Errno::EACCES) => return Ok(Read::Bad("this node may not read it".into())),
-            opened => File::from(opened?),
-        };
-        let found = file.metadata().map_err(errno_of)?;
-        if !found.is_file() {
-            return Ok(Read::Bad("it is not a regular file".into()));
+        self.directory_of_facts(parent)?.map_or(Ok(Read::Absent), |directory| read_in(&directory, last))
+    }
+
+    /// Reads name after name, for one [`Board::read_some`]: a directory stays open while the next name is in it, too.
+    fn reader(&self) -> impl FnMut(&str) -> Read + Send + use<> {
+        let board = self.again();
+        let mut open: Option<(String, OwnedFd)> = None;
+        move |name| {
+            let (parent, last) = split(name);
+            let mut try_read = || {
+                // Where reading in it fails, it is opened anew.
+                let directory = match open.take() {
+                    Some((of, directory)) if of == parent => directory,
+                    _ => match board.directory_of_facts(parent)? {
+                        Some(directory) => directory,
+                        None => return Ok(Read::Absent),
+                    },
+                };
+                let read = read_in(&directory, last)?;
+                open = Some((parent.to_owned(), directory));
+                Ok(read)
+            };
+            read_named(name, || retried(&mut try_read).map_err(|errno| board.told(errno)))
         }
-        let mut bytes = Vec::new();
-        file.take(FACT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(errno_of)?;
-        if bytes.len() > FACT_BYTES_MAX {
-            return Ok(Read::Bad(format!("it is longer than {FACT_BYTES_MAX} bytes")));
-        }
-        Ok(String::from_utf8(bytes).map_or_else(|_| Read::Bad("it is not UTF-8".into()), Read::Bytes))
     }
 
     fn try_list(&self, name: &str) -> Result<Listed, Errno> {
@@ -268,7 +274,7 @@ impl Board for DirectoryBoard {
     }
 
     fn read_some(&mut self, names: &[String], within: Duration) -> Vec<Read> {
-        read_at_once(names, within, || self.again())
+        read_at_once(names, within, || self.reader())
     }
 
     fn list(&mut self, name: &str) -> Listed {
@@ -356,6 +362,30 @@ fn share(parent: &OwnedFd, name: &str, is_nodes: bool) -> Result<(), Errno> {
         (false, false) => 0o1777,
     };
     nix::sys::stat::fchmod(&made, Mode::from_bits_truncate(mode))
+}
+
+/// What the file of this name in a directory of facts holds.
+fn read_in(directory: &OwnedFd, last: &str) -> Result<Read, Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+    let file = match openat(directory, last, flags, Mode::empty()) {
+        Err(Errno::ENOENT) => return Ok(Read::Absent),
+        Err(Errno::ELOOP) => return Ok(Read::Bad("it is a symbolic link".into())),
+        Err(Errno::ENXIO) => return Ok(Read::Bad("it is not a regular file".into())),
+        // The directories can be read: only this file is kept from us, and may be for ever.
+        Err(Errno::EACCES) => return Ok(Read::Bad("this node may not read it".into())),
+        opened => File::from(opened?),
+    };
+    let found = file.metadata().map_err(errno_of)?;
+    if !found.is_file() {
+        return Ok(Read::Bad("it is not a regular file".into()));
+    }
+    let length = usize::try_from(found.len()).unwrap_or(FACT_BYTES_MAX).min(FACT_BYTES_MAX);
+    let mut bytes = Vec::with_capacity(length + 1);
+    file.take(FACT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(errno_of)?;
+    if bytes.len() > FACT_BYTES_MAX {
+        return Ok(Read::Bad(format!("it is longer than {FACT_BYTES_MAX} bytes")));
+    }
+    Ok(String::from_utf8(bytes).map_or_else(|_| Read::Bad("it is not UTF-8".into()), Read::Bytes))
 }
 
 /// Directory and last part of a name.

@@ -66,6 +66,9 @@ pub const PART_NAMES: usize = 50_000;
 /// The longest message: so many of the longest names, escaped, and as many again of helpers that send more at once.
 pub const MESSAGE_BYTES_MAX: usize = 2 * PART_NAMES * 260;
 
+/// Room for so much is made at once; for what is longer, as it comes.
+const LIKELY: usize = 1 << 20;
+
 pub fn send(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
     let body = serde_json::to_vec(message)?;
     let length = u32::try_from(body.len()).map_err(io::Error::other)?;
@@ -84,7 +87,7 @@ pub fn receive<T: DeserializeOwned>(from: &mut impl io::Read) -> io::Result<Opti
     if length > MESSAGE_BYTES_MAX {
         return Err(io::Error::other(format!("a message of {length} bytes is too long")));
     }
-    let mut body = Vec::new();
+    let mut body = Vec::with_capacity(length.min(LIKELY));
     from.take(length as u64).read_to_end(&mut body)?;
     if body.len() < length {
         return Err(io::ErrorKind::UnexpectedEof.into());

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::own::Kept;
 use crate::coord::board::{Board, Done, Over, Read};
 use crate::coord::facts::{FACT_BYTES_MAX, names};
-use crate::coord::pages::{PAGES_MAX, members_of};
+use crate::coord::pages::{PAGES_MAX, line_of};
 use crate::sys::disk::{self, Disk};
 use crate::types::Digest;
 
@@ -35,7 +35,7 @@ impl Pages {
     pub(super) fn read(&self, name: &str) -> Read {
         let bytes = disk::read_own(&self.path(name), FACT_BYTES_MAX).ok().flatten();
         let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-        text.filter(|text| members_of(name, text).is_some()).map_or(Read::Absent, Read::Bytes)
+        text.filter(|text| line_of(name, text).is_some()).map_or(Read::Absent, Read::Bytes)
     }
 
     /// Keeps a page. Where that fails it is read of the storage again.
@@ -111,7 +111,7 @@ impl Over for WithPages<'_> {
         }
         let read = self.board.read(name);
         if let Read::Bytes(text) = &read
-            && members_of(name, text).is_some()
+            && line_of(name, text).is_some()
         {
             self.pages.keep(name, text);
         }

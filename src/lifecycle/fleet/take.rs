@@ -104,7 +104,7 @@ impl Member<'_> {
         {
             super::logged("remember what the fleet runs", self.note_followed(rollout));
         }
-        match survey.runs.map(|rollout| (rollout.number, rollout.proposal.release)) {
+        match survey.runs.map(|rollout| (rollout.number, rollout.proposal.release.clone())) {
             Some((number, _)) if self.kept.own.stays_after.is_some_and(|put| number <= put) => {
                 Ok(Taken::Nothing(None))
             }

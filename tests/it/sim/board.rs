@@ -13,7 +13,7 @@ use super::chaos::{Chaos, Life, Random};
 /// What stands on the storage: text, and since when.
 #[derive(Default)]
 pub struct Storage {
-    pub names: BTreeMap<String, (String, i64)>,
+    pub names: BTreeMap<String, (Arc<str>, i64)>,
     /// Directories of decisions: where there is none, nothing is made.
     pub directories: BTreeSet<String>,
     /// It knows no directories, as object stores do not: what was never made is an empty listing there.
@@ -21,7 +21,7 @@ pub struct Storage {
     /// How often it was restored: what nodes had seen before counts no more.
     restored: u64,
     /// Creates that have been sent and not arrived: when they will.
-    late: Vec<(i64, String, String)>,
+    late: Vec<(i64, String, Arc<str>)>,
     /// Nobody gets an answer until then.
     pub silent_until: i64,
     /// Nobody can write until then.
@@ -33,17 +33,18 @@ pub struct Storage {
 impl Storage {
     /// The name of a decision about the newest proposal of this number, whether it is there or not.
     pub fn decision(&self, number: u64, gate: &str) -> String {
-        let text = self.names.get(&names::proposal(number)).map(|(text, _)| text.clone()).unwrap_or_default();
+        let text =
+            self.names.get(&names::proposal(number)).map_or_else(String::new, |(text, _)| text.to_string());
         names::Decisions { rollout: number, proposal: Digest::of(text.as_bytes()) }.gate(gate)
     }
 
     /// What was decided, if it was.
     pub fn decided(&self, number: u64, gate: &str) -> Option<String> {
-        self.names.get(&self.decision(number, gate)).map(|(text, _)| text.clone())
+        self.names.get(&self.decision(number, gate)).map(|(text, _)| text.to_string())
     }
 
     /// As a backup has it; what is under way to it is lost.
-    pub fn restore(&mut self, names: BTreeMap<String, (String, i64)>, directories: BTreeSet<String>) {
+    pub fn restore(&mut self, names: BTreeMap<String, (Arc<str>, i64)>, directories: BTreeSet<String>) {
         (self.names, self.directories) = (names, directories);
         self.late.clear();
         self.restored += 1;
@@ -63,7 +64,7 @@ impl Storage {
     fn arrive(&mut self, now: i64) {
         let (arrived, late) = std::mem::take(&mut self.late).into_iter().partition(|(at, ..)| *at <= now);
         self.late = late;
-        let arrived: Vec<(i64, String, String)> = arrived;
+        let arrived: Vec<(i64, String, Arc<str>)> = arrived;
         for (at, name, text) in arrived {
             if !self.has_directory(&name) {
                 continue;
@@ -88,7 +89,7 @@ pub struct NodeBoard {
     /// It is unplugged when it has made a fact whose name ends so, before it sees that.
     pub unplugged_after: Arc<Mutex<Option<&'static str>>>,
     /// What this node has made or read, it sees.
-    pub seen: BTreeMap<String, String>,
+    pub seen: BTreeMap<String, Arc<str>>,
     /// In the storage that was restored so often.
     pub seen_in: u64,
 }
@@ -171,7 +172,7 @@ impl Board for NodeBoard {
             return Created::Unknown("done, and no answer".into());
         }
         self.seen.insert(name.into(), there.clone());
-        if there == text { Created::Mine } else { Created::Theirs(there) }
+        if *there == *text { Created::Mine } else { Created::Theirs(there.to_string()) }
     }
 
     fn read(&mut self, name: &str) -> Read {
@@ -180,7 +181,7 @@ impl Board for NodeBoard {
         }
         // What is replaced is read anew.
         if let Some(text) = self.seen.get(name).filter(|_| !name.ends_with("/alive")) {
-            return Read::Bytes(text.clone());
+            return Read::Bytes(text.to_string());
         }
         let now = self.life.now();
         let is_on = self.chaos.is_on(now);
@@ -193,7 +194,7 @@ impl Board for NodeBoard {
             return Read::Absent;
         }
         self.seen.insert(name.into(), text.clone());
-        Read::Bytes(text.clone())
+        Read::Bytes(text.to_string())
     }
 
     fn list(&mut self, name: &str) -> Listed {
@@ -227,7 +228,7 @@ impl Board for NodeBoard {
             storage.restored += 1;
         }
         // It was there before, too.
-        storage.names.entry(name.into()).or_insert_with(|| (String::new(), now)).0 = text.into();
+        storage.names.entry(name.into()).or_insert_with(|| (text.into(), now)).0 = text.into();
         Done::Done
     }
 

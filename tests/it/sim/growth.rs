@@ -112,7 +112,7 @@ fn fleet_growth_in_the_time_of_status() {
         for (name, (text, _)) in &fleet.storage.lock().unwrap().names {
             let path = share.join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
+            std::fs::write(path, text.as_bytes()).unwrap();
         }
         let root = directory.path().join("root");
         std::fs::create_dir(&root).unwrap();

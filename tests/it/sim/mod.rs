@@ -43,7 +43,7 @@ const SMALL: i64 = 8;
 
 const TRUST: Trust<'static> = Trust { keys: &Nobody, allow_unsigned: true };
 
-type Backup = (BTreeMap<String, (String, i64)>, BTreeSet<String>);
+type Backup = (BTreeMap<String, (Arc<str>, i64)>, BTreeSet<String>);
 
 struct Fleet {
     seed: u64,

@@ -73,7 +73,7 @@ fn whoever_reads_a_few_tickets_knows_what_all_of_them_say() {
                 let number = usize::try_from(random.below(i64::try_from(last).unwrap())).unwrap();
                 let mut storage = fleet.storage.lock().unwrap();
                 let name = storage.decision(1, &format!("t.{row:04}.{number:04}"));
-                storage.names.insert(name, (String::new(), 0));
+                storage.names.insert(name, ("".into(), 0));
                 torn.push((row, number));
             }
         }

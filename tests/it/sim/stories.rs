@@ -247,7 +247,7 @@ fn files_that_are_no_proposals_neither_stop_a_fleet_nor_use_up_its_numbers() {
     }
     fleet.propose("3");
     let plan = fleet.storage.lock().unwrap().decision(3, "plan");
-    fleet.storage.lock().unwrap().names.insert(plan, (String::new(), 0));
+    fleet.storage.lock().unwrap().names.insert(plan, ("".into(), 0));
     pass(&mut fleet, 10 * MINUTE);
     // Its plan is empty, and stays so: nobody can switch, and nobody keeps waiting in an update.
     assert_eq!((runs(&fleet, 0), runs(&fleet, 2)), ("2", "2"), "{}", fleet.why());
@@ -344,7 +344,7 @@ fn a_member_that_vouched_learns_from_the_mark_how_a_removed_rollout_ended() {
         let mut storage = fleet.storage.lock().unwrap();
         storage.names.retain(|name, _| name.starts_with("members") || !name.contains("000001"));
         if has_mark {
-            storage.names.insert(name, (text, 0));
+            storage.names.insert(name, (text.into(), 0));
         }
         drop(storage);
         fleet.nodes[2].is_unplugged.store(false, std::sync::atomic::Ordering::Relaxed);
@@ -452,7 +452,7 @@ fn nobody_waits_for_an_instant_that_lies_too_far_ahead() {
                 });
                 (name.clone(), seal_summed(&name, &fact))
             });
-            fleet.storage.lock().unwrap().names.insert(name, (text, 0));
+            fleet.storage.lock().unwrap().names.insert(name, (text.into(), 0));
         } else {
             fleet.operate(|operator, now| {
                 let made = operate::fleet(operator.board, "simulated").unwrap();
@@ -693,7 +693,7 @@ fn an_end_that_is_carried_is_taken_with_ones_own_word_or_waiver() {
                 fleet.nodes[1].forget();
             }
             let facts = fleet.storage.lock().unwrap().names.clone();
-            let facts = facts.into_iter().map(|(name, (text, _))| (name, text)).collect();
+            let facts = facts.into_iter().map(|(name, (text, _))| (name, text.to_string())).collect();
             let kept = Kept::load(&fleet.nodes[1].disk(), &fleet.nodes[1].path).unwrap().unwrap();
             let voice = Voice { trust: super::TRUST, signer: None };
             let carried = believe(&kept, kept.part().unwrap(), facts, voice).unwrap();
