@@ -4,10 +4,10 @@
 //! gate that says "no" only under the signature of a member or an operator. A gate that says "yes" is obeyed by nobody
 //! who has not seen the facts of all members: who put it does not matter then.
 
-use super::board::Board;
+use super::board::{Board, Read};
 use super::facts::seal::{self, Seal};
 use super::facts::{Fact, GoDecision, OutcomeDecision, PlanDecision, StartDecision};
-use super::look::{Found, Look, NotMade, Signer, Trust, look, pin_text, seal_signed, seal_summed};
+use super::look::{Found, Look, NotMade, Signer, Trust, looked, pin_text, seal_signed, seal_summed};
 use super::rollout::Rollout;
 
 /// How the word on a fact begins that was not made for want of a key: the storage has no part in it.
@@ -47,7 +47,12 @@ impl Voice<'_> {
 
     /// Looks at a fact that the member at `place` alone may make.
     pub fn look_at(&self, board: &mut dyn Board, rollout: &Rollout, place: usize, name: &str) -> Look<Found> {
-        match look(board, name) {
+        self.looked_at(rollout, place, name, board.read(name))
+    }
+
+    /// The same, of what was read.
+    pub fn looked_at(&self, rollout: &Rollout, place: usize, name: &str, read: Read) -> Look<Found> {
+        match looked(name, read) {
             Look::Found(found) => match self.is_by(rollout, place, &found) {
                 Ok(()) => Look::Found(found),
                 Err(why) => Look::Bad(why),

@@ -11,8 +11,11 @@ use cutover::coord::alive::Alive;
 use cutover::coord::board::directory::DirectoryBoard;
 use cutover::coord::board::{Board, ClockRead, Created, Done, Listed, Read};
 use cutover::coord::facts::{self, FACT_BYTES_MAX, Fact, Moments, Proposal, names, seal};
-use cutover::coord::look::{Look, looked, seal_summed};
+use cutover::coord::look::{Look, Trust, looked, seal_summed};
+use cutover::coord::rollout::look_rollout;
 use cutover::coord::rules::Health;
+use cutover::coord::synchronous::{Synchronous, What};
+use cutover::coord::voice::Voice;
 use cutover::lifecycle::fleet::{FleetKeys, Kept, Member};
 use cutover::sys::clock::SystemClock;
 use cutover::sys::disk::Disk;
@@ -194,6 +197,13 @@ impl Board for Counted {
         self.0.read(name)
     }
 
+    fn read_some(&mut self, names: &[String], within: Duration) -> Vec<Read> {
+        self.count("at once");
+        let some = self.0.read_some(names, within);
+        *self.1.lock().unwrap().entry("read").or_default() += some.len();
+        some
+    }
+
     fn list(&mut self, name: &str) -> Listed {
         self.count("list");
         self.0.list(name)
@@ -221,6 +231,48 @@ impl Board for Counted {
     fn remove(&mut self, name: &str) -> Done {
         self.0.remove(name)
     }
+}
+
+#[test]
+fn facts_are_read_as_far_ahead_at_once_as_they_were_found() {
+    const VOTED: usize = 1000;
+    let fleet = joined(THOUSANDS, "synchronous");
+    done(fleet.run(0, &["fleet", "members", "--all"]));
+    done(fleet.run(0, &["fleet", "propose", "2"]));
+    let counts = Arc::new(Mutex::new(BTreeMap::new()));
+    let mut board = Counted(DirectoryBoard::new(fleet.share(), "n0", Disk::default()), counts.clone());
+    let keys = FleetKeys::load(&[], Path::new("/none")).unwrap();
+    let trust = Trust { keys: &keys, allow_unsigned: true };
+    let made = cutover::coord::operate::fleet(&mut board, "shop").unwrap();
+    let Look::Found(rollout) = look_rollout(&mut board, 1, &made.id, trust) else { panic!() };
+    let mut follow = Synchronous::new(rollout.clone(), usize::MAX, Voice { trust, signer: None });
+    let mut scan = || {
+        counts.lock().unwrap().clear();
+        assert!(follow.scan(&mut board, What::Vote).is_yes());
+        let counts = counts.lock().unwrap();
+        (counts["at once"], counts["read"], follow.facts.len())
+    };
+    // The first is missing: nobody asks for the others.
+    assert_eq!((scan().0, scan().2), (1, 0));
+    for node in rollout.proposal.members.iter().take(VOTED) {
+        let (proposal, node, instance) =
+            (rollout.digest, node.clone(), rollout.proposal.instances[node].clone());
+        let vote = facts::Vote {
+            rollout: 1,
+            proposal,
+            node,
+            instance,
+            vote: facts::Yes::Yes,
+            why: None,
+            running: None,
+            beside: None,
+        };
+        put(&fleet, &names::own(&vote.node, 1, "vote"), &Fact::Vote(vote.clone()));
+    }
+    let (at_once, read, found) = scan();
+    assert_eq!(found, VOTED);
+    assert!(at_once <= 12 && read <= VOTED + 260, "{at_once} times, {read} names");
+    assert_eq!(scan().2, VOTED);
 }
 
 /// What a poll of the node asks of its storage.

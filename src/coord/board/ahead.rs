@@ -52,6 +52,10 @@ impl Over for Ahead<'_> {
         self.board
     }
 
+    fn passes_on(&self, name: &str) -> bool {
+        !self.read.contains_key(name)
+    }
+
     fn read_over(&mut self, name: &str) -> Read {
         self.read.get(name).cloned().unwrap_or_else(|| self.board.read(name))
     }

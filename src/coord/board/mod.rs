@@ -154,6 +154,8 @@ pub fn list_named(name: &str, list: impl FnOnce() -> Result<Listed, String>) -> 
 /// A board over another one, which answers some reads by itself. All else goes to that one.
 pub trait Over {
     fn under(&mut self) -> &mut (dyn Board + '_);
+    /// Whether a read of this name is the other one's to answer.
+    fn passes_on(&self, name: &str) -> bool;
     /// What `name` holds, as [`Board::read`] says it.
     fn read_over(&mut self, name: &str) -> Read;
 }
@@ -165,6 +167,13 @@ impl<T: Over> Board for T {
 
     fn read(&mut self, name: &str) -> Read {
         self.read_over(name)
+    }
+
+    fn read_some(&mut self, names: &[String], within: Duration) -> Vec<Read> {
+        match names.iter().take_while(|name| self.passes_on(name)).count() {
+            0 => names.first().map(|name| self.read_over(name)).into_iter().collect(),
+            some => self.under().read_some(&names[..some], within),
+        }
     }
 
     fn list(&mut self, name: &str) -> Listed {

@@ -3,10 +3,11 @@
 mod gates;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::board::Board;
+use super::board::{Board, Read};
 use super::facts::{Fact, SeenFacts, Yes, names};
 use super::heard::{Heard, is_waived, remark};
 use super::look::{Found, Look, NotMade, found};
@@ -50,6 +51,9 @@ impl What {
 
 /// The most members in whose facts a decision's file lists what it rests on: beyond it the file would be too long.
 const SEEN_MAX: usize = 256;
+
+/// The most facts that are read at once.
+const AHEAD_MAX: usize = 256;
 
 /// A synchronous rollout as one member, or an onlooker, sees it.
 pub struct Synchronous<'a> {
@@ -99,30 +103,49 @@ impl<'a> Synchronous<'a> {
         }
     }
 
-    /// Reads facts of this kind, of members that have none yet, up to the first one that is missing: a positive
-    /// decision needs all, so the others do not matter before.
+    /// Reads facts of this kind, of members that have none yet, up to the first one that is missing: a positive decision needs
+    /// all, so the others do not matter before. It reads as far ahead at once as it has just found: thousands take no longer than
+    /// the storage must, and few are asked for in vain.
     pub fn scan(&mut self, board: &mut dyn Board, what: What) -> Heard {
         let count = self.view.members.len();
         let start = self.cursor.get(&what).copied().unwrap_or(0);
-        for place in (0..count).map(|step| (start + step) % count) {
-            if self.view.members[place].waived || self.facts.contains_key(&(what, place)) {
-                continue;
+        let is_wanted =
+            |place: &usize| !self.view.members[*place].waived && !self.facts.contains_key(&(what, *place));
+        let wanted: Vec<usize> = (0..count).map(|step| (start + step) % count).filter(is_wanted).collect();
+        let (mut done, mut ahead, mut missing) = (0, 1, None);
+        while done < wanted.len() && missing.is_none() {
+            let some = &wanted[done..wanted.len().min(done + ahead)];
+            let names: Vec<String> = some.iter().map(|place| self.name_of(what, *place)).collect();
+            let reads = board.read_some(&names, Duration::MAX);
+            if reads.is_empty() {
+                return Heard::Away("it gives no answer to a question".into());
             }
-            match self.read(board, what, place) {
-                Ok(true) => {}
-                Ok(false) => {
-                    if let Heard::Away(why) = self.look_for_waiver(board, place) {
-                        return Heard::Away(why);
+            for ((place, name), read) in some.iter().zip(&names).zip(reads) {
+                done += 1;
+                match self.take(what, *place, name, read) {
+                    Ok(true) => {}
+                    Ok(false) if missing.is_some() => {}
+                    Ok(false) => {
+                        if let Heard::Away(why) = self.look_for_waiver(board, *place) {
+                            return Heard::Away(why);
+                        }
+                        missing = (!self.view.members[*place].waived).then_some(*place);
                     }
-                    if !self.view.members[place].waived {
-                        self.cursor.insert(what, place);
-                        return Heard::Yes;
-                    }
+                    Err(why) => return Heard::Away(why),
                 }
-                Err(why) => return Heard::Away(why),
             }
+            ahead = (2 * ahead).min(AHEAD_MAX);
+        }
+        if let Some(place) = missing {
+            self.cursor.insert(what, place);
         }
         Heard::Yes
+    }
+
+    /// Where the fact of a member stands; nowhere for an onlooker.
+    fn name_of(&self, what: What, place: usize) -> String {
+        let node = self.rollout.proposal.members.get(place);
+        node.map_or_else(String::new, |node| names::own(node, self.rollout.number, what.name()))
     }
 
     /// Reads everything that is there, for those who look on.
@@ -150,16 +173,21 @@ impl<'a> Synchronous<'a> {
     }
 
     fn read(&mut self, board: &mut dyn Board, what: What, place: usize) -> Result<bool, String> {
-        let Some(node) = self.rollout.proposal.members.get(place).cloned() else { return Ok(false) };
-        match self.voice.look_at(
-            board,
-            &self.rollout,
-            place,
-            &names::own(&node, self.rollout.number, what.name()),
-        ) {
+        if place >= self.rollout.proposal.members.len() {
+            return Ok(false);
+        }
+        let name = self.name_of(what, place);
+        let read = board.read(&name);
+        self.take(what, place, &name, read)
+    }
+
+    /// Takes up what was read of a member's fact: whether it says something. An error: the storage did not answer.
+    fn take(&mut self, what: What, place: usize, name: &str, read: Read) -> Result<bool, String> {
+        match self.voice.looked_at(&self.rollout, place, name, read) {
             Look::Found(found) => Ok(self.accept(what, place, found)),
             Look::Absent => Ok(false),
             Look::Bad(why) => {
+                let node = &self.rollout.proposal.members[place];
                 self.remark(format!("{node}'s {} is not valid: {why}", what.name()));
                 Ok(false)
             }

@@ -101,9 +101,13 @@ impl Over for WithPages<'_> {
         self.board.as_mut()
     }
 
+    fn passes_on(&self, name: &str) -> bool {
+        let last = name.strip_prefix(names::MEMBERS).and_then(|name| name.strip_prefix('/'));
+        !last.is_some_and(names::is_page)
+    }
+
     fn read_over(&mut self, name: &str) -> Read {
-        let is_page = name.strip_prefix(names::MEMBERS).and_then(|name| name.strip_prefix('/'));
-        if !is_page.is_some_and(names::is_page) {
+        if self.passes_on(name) {
             return self.board.read(name);
         }
         if let kept @ Read::Bytes(_) = self.pages.read(name) {
