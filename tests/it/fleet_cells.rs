@@ -62,6 +62,23 @@ fn cells_take_turns_and_each_switches_as_a_whole() {
 }
 
 #[test]
+fn what_a_node_says_is_told_of_that_node_whatever_the_order_of_the_cells() {
+    let fleet = Fleet::new(4, "cells", "");
+    let mut words = vec!["fleet", "members"];
+    for cell in ["n0=west", "n1=east", "n2=west", "n3=east"] {
+        words.extend(["--cell", cell]);
+    }
+    assert_eq!(fleet.run(0, &words).status.code(), Some(0));
+    fleet.propose("2");
+    assert_eq!(fleet.run(1, &["hold", "--reason", "a night of work"]).status.code(), Some(0));
+    let _ = fleet.run(1, &["update", "--no-wait"]);
+    let status = status(&fleet);
+    let notes = status["members"].as_array().unwrap().iter();
+    let noted: Vec<_> = notes.filter(|member| member["note"].as_str().unwrap().contains("not yet")).collect();
+    assert!(noted.len() == 1 && noted[0]["node"] == "n1", "{status:#}");
+}
+
+#[test]
 fn a_cell_that_fails_goes_back_as_a_whole_and_alone() {
     // `east` is first, by one of its nodes.
     let fleet = two_cells("waves = [{ nodes = [\"n1\"] }]");

@@ -142,7 +142,7 @@ fn show(
     let mode = proposal.mode.word();
     let mut page = Page::read(operator, rollout, now)?;
     note(context, rollout.number, &page.account);
-    let beats = heartbeats(operator, rollout);
+    let beats = heartbeats(operator, &page.account);
     let seen: Vec<Option<i64>> = beats
         .iter()
         .map(|said| said.as_ref().map(|said| (now.as_second() - said.at.as_second()).max(0)))
@@ -206,10 +206,11 @@ fn member_value((entry, seen): (&Entry, &Option<i64>)) -> Value {
     value
 }
 
-/// What each member said last; nothing: never heard of.
-fn heartbeats(operator: &mut Operator<'_>, rollout: &Rollout) -> Vec<Option<Alive>> {
+/// What each member of the account said last, in its order: by cells where there are cells. Nothing: never heard of.
+fn heartbeats(operator: &mut Operator<'_>, account: &Account) -> Vec<Option<Alive>> {
+    let nodes: Vec<NodeName> = account.members.iter().map(|entry| entry.node.clone()).collect();
     let mut beats = Vec::new();
-    alive::read_each(operator.board, &rollout.proposal.members, &mut |_, said| {
+    alive::read_each(operator.board, &nodes, &mut |_, said| {
         beats.push(said.ok().flatten().map(Alive::brief));
     });
     beats
