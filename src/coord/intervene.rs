@@ -152,6 +152,11 @@ impl Operator<'_> {
                 refused(format!("rollout {} has ended already: {}", rollout.number, ended.how.word()))
             }
             Standing::Open if rollout.proposal.mode == Mode::Synchronous => self.abort(rollout, why, now),
+            // A cell that is at work comes back as a whole, by its own gates: a word beside them is not read by all at once.
+            Standing::Open if rollout.proposal.mode == Mode::Cells => {
+                self.call_off_cells(rollout, why, now)?;
+                self.put_void(rollout, why)
+            }
             Standing::Open | Standing::Bad(_) => self.put_void(rollout, why),
         }
     }

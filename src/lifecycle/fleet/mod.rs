@@ -444,8 +444,10 @@ impl Agreement for Member<'_> {
         self.follow()?;
         let is_resumed = matches!(record.phase, Phase::Switching);
         let is_rolling = matches!(self.following, Some(Following::Rolling(_)));
-        if (!is_resumed || is_rolling)
-            && let Some(taken) = self.identify()?
+        // Who holds an instant goes by what it has read, also without the storage, unless it may be a copy.
+        let holds_instant = is_resumed && !is_rolling;
+        if let Some(taken) = self.identify()?
+            && !(holds_instant && matches!(taken, Taken::Unreachable(_)) && !self.may_be_copy())
         {
             return Ok(match taken {
                 Taken::Stranger(why) => Clearance::CalledOff(Reason::new(Cause::NotNow, why)),

@@ -63,8 +63,10 @@ fn rolling(seed: u64, sizes: i64) -> Came {
     assert!(is_ended, "seed {seed}: somebody is stuck, {act:?}\n{}", fleet.why());
     let came = fleet.came();
     let outcome = fleet.storage.lock().unwrap().decided(1, "outcome").unwrap_or_default();
-    // A person undoes it where storage, or who a node is, was lost on the way.
-    let is_let_go = matches!(act, Some(Act::Restore | Act::Rot | Act::Clone | Act::Replace));
+    // A person undoes it where storage, or who a node is, was lost on the way, or where somebody has ended it in the middle.
+    let is_ended_by_hand = fleet.storage.lock().unwrap().decided(1, "void").is_some();
+    let is_let_go =
+        is_ended_by_hand || matches!(act, Some(Act::Restore | Act::Rot | Act::Clone | Act::Replace));
     if outcome.contains("\"halted\"") && !is_let_go && fleet.settings.on_halt == OnHalt::Rollback {
         assert_eq!(came, Came::Old, "seed {seed}: halted, and not undone\n{}", fleet.why());
     }
