@@ -360,6 +360,9 @@ impl Member<'_> {
             }
             (Stage::Rolling(_), _) => false,
         };
+        if !is_over {
+            self.look_for_last_word()?;
+        }
         self.close()?;
         let is_closed = self.kept.part().is_none_or(|part| part.closed);
         if !is_over || !is_closed {
@@ -367,6 +370,22 @@ impl Member<'_> {
         }
         self.forget_part()?;
         Ok(None)
+    }
+
+    /// Other cells wait until all nodes of one that goes back have said their last word. Where storage has lost this node's, it is
+    /// said again.
+    fn look_for_last_word(&mut self) -> Result<(), Error> {
+        let went_back = |part: &&Part| {
+            part.closed && matches!(part.stage, Stage::Synchronous(Step::GoneBack | Step::Left))
+        };
+        let Some(rollout) = self.kept.part().filter(went_back).map(|part| part.rollout) else {
+            return Ok(());
+        };
+        let name = names::own(&self.node(), rollout, "closed");
+        if self.cells.is_some() && self.board.read(&name) == Read::Absent {
+            self.change_part(|part| part.closed = false)?;
+        }
+        Ok(())
     }
 
     /// The rollout is over for this node: what was read of it is kept as that of the last one.

@@ -38,6 +38,9 @@ use node::{Luck, Nobody, SimNode, release};
 const FAULTS_END: i64 = 900_000;
 const ALL_ENDED: i64 = FAULTS_END + 3_600_000;
 
+/// Within this time a machine at work notices another one of its name.
+const NOTICED: i64 = 30_000;
+
 /// The sizes of fleets, beyond three, in tests that belong to every change.
 const SMALL: i64 = 8;
 
@@ -60,6 +63,10 @@ struct Fleet {
     backup: Option<Backup>,
     /// What has happened beside.
     happened: Option<Act>,
+    /// The machines under somebody else's name that have switched,
+    others: BTreeSet<usize>,
+    /// and the first that did so while that one was at work.
+    stranger: Option<String>,
     _directory: tempfile::TempDir,
 }
 
@@ -129,6 +136,8 @@ impl Fleet {
             mixed: None,
             backup: None,
             happened: None,
+            others: BTreeSet::new(),
+            stranger: None,
             _directory: directory,
         };
         fleet.found();
@@ -321,6 +330,16 @@ impl Fleet {
     /// What must hold at every moment.
     fn look(&mut self, number: usize) {
         self.ever_out |= self.nodes[number].is_out;
+        let seen = &self.nodes[number];
+        if seen.is_extra && seen.is_out && self.others.insert(number) {
+            // Who is silent for longer may have moved to where the other one is.
+            let is_at_work = |other: &SimNode| {
+                !other.is_extra && other.name == seen.name && self.time() - other.stepped < NOTICED
+            };
+            if self.nodes.iter().any(is_at_work) {
+                self.stranger = Some(seen.name.clone());
+            }
+        }
         if let Some(mixed) = &mut self.mixed {
             mixed.look(self.now.load(Ordering::Relaxed), &self.nodes);
         }
@@ -407,8 +426,8 @@ impl Fleet {
                 let stage =
                     own.split("\"stage\":").nth(1).unwrap_or("-").chars().take(80).collect::<String>();
                 format!(
-                    "{} {:?} {} {phase:?} lost={} {stage}",
-                    node.name, node.luck, node.pointer.version, node.is_lost
+                    "{} {:?} {} {phase:?} lost={} {stage} wake={} {}",
+                    node.name, node.luck, node.pointer.version, node.is_lost, node.wake, node.last_trouble
                 )
             })
             .collect();

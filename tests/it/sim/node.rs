@@ -91,6 +91,8 @@ pub struct SimNode {
     pub is_out: bool,
     /// Why it took up nothing, the last time that it did not.
     pub last_trouble: String,
+    /// When it did something last.
+    pub stepped: i64,
 }
 
 /// Simulated processes live shortly: what they lend each other is leaked.
@@ -139,6 +141,7 @@ impl SimNode {
             instant: None,
             is_out: false,
             last_trouble: String::new(),
+            stepped: 0,
         }
     }
 
@@ -260,6 +263,7 @@ impl SimNode {
 
     /// Does what is next. `deadly`: it may die before any step of it.
     pub fn step(&mut self) {
+        self.stepped = self.life.now();
         let pause = self.try_step();
         if self.life.is_dead() {
             self.die();

@@ -8,7 +8,6 @@ use cutover::coord::settings::{Mode, OnHalt};
 
 use super::acts::Act;
 use super::chaos::{Chaos, Random};
-use super::node::release;
 use super::{ALL_ENDED, Came, Fleet, HARSH, SMALL};
 
 /// One synchronous rollout with everything that can happen; what it came to.
@@ -39,8 +38,12 @@ fn synchronous(seed: u64, sizes: i64) -> Came {
     let is_ended = fleet.nodes.iter().all(|node| node.is_extra || node.journal.is_none());
     assert!(is_ended, "seed {seed}: somebody is stuck, {act:?}\n{}", fleet.why());
     assert!(came != Came::Mixed, "seed {seed}: mixed, {act:?}\n{}", fleet.why());
-    let of_nobody = fleet.nodes.iter().find(|node| node.is_extra && node.pointer != release("1"));
-    assert!(of_nobody.is_none(), "seed {seed}: a stranger has switched, {act:?}\n{}", fleet.why());
+    let stranger = &fleet.stranger;
+    assert!(
+        stranger.is_none(),
+        "seed {seed}: a stranger has switched, {stranger:?}, {act:?}\n{}",
+        fleet.why()
+    );
     came
 }
 
@@ -92,8 +95,12 @@ fn cells(seed: u64, sizes: i64) -> Came {
     assert!(is_ended, "seed {seed}: somebody is stuck, {act:?}\n{}", fleet.why());
     let mixed = fleet.mixed_cell();
     assert!(mixed.is_none(), "seed {seed}: cell {mixed:?} is mixed, {act:?}\n{}", fleet.why());
-    let of_nobody = fleet.nodes.iter().find(|node| node.is_extra && node.pointer != release("1"));
-    assert!(of_nobody.is_none(), "seed {seed}: a stranger has switched, {act:?}\n{}", fleet.why());
+    let stranger = &fleet.stranger;
+    assert!(
+        stranger.is_none(),
+        "seed {seed}: a stranger has switched, {stranger:?}, {act:?}\n{}",
+        fleet.why()
+    );
     fleet.came()
 }
 
