@@ -127,18 +127,20 @@ fn a_cell_begins_when_all_its_nodes_are_ready_and_nobody_waits_for_it_before() {
 
 #[test]
 fn an_operator_brings_the_cell_back_that_is_at_work_and_begins_no_other() {
-    let fleet = two_cells("waves = [{ nodes = [\"n0\"] }]");
-    fleet.propose("2");
-    let mut has_stopped = false;
-    let outcome = fleet.live(|_: &mut Nodes| {
-        if !has_stopped && fleet.active(0) == "2" && fleet.active(1) == "2" {
-            let stopped = fleet.run(0, &["fleet", "abort"]);
-            assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
-            has_stopped = true;
-        }
-    });
-    assert_eq!((outcome.as_str(), has_stopped), ("halted", true), "{}", fleet.why());
-    assert_eq!(fleet.all_run(), ["1"], "{}", fleet.why());
+    for (word, end) in [("abort", "halted"), ("void", "void")] {
+        let fleet = two_cells("waves = [{ nodes = [\"n0\"] }]");
+        fleet.propose("2");
+        let mut has_stopped = false;
+        let outcome = fleet.live(|_: &mut Nodes| {
+            if !has_stopped && fleet.active(0) == "2" && fleet.active(1) == "2" {
+                let stopped = fleet.run(0, &["fleet", word]);
+                assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
+                has_stopped = true;
+            }
+        });
+        assert_eq!((outcome.as_str(), has_stopped), (end, true), "{word}: {}", fleet.why());
+        assert_eq!(fleet.all_run(), ["1"], "{word}: {}", fleet.why());
+    }
 }
 
 #[test]
