@@ -101,6 +101,28 @@ fn a_cell_that_fails_goes_back_as_a_whole_and_alone() {
 }
 
 #[test]
+fn a_rollout_goes_on_without_a_cell_that_went_back_when_each_of_its_nodes_is_waived() {
+    let fleet = two_cells("max_failed = 2");
+    for number in 0..4 {
+        fleet.stage(number, "3");
+    }
+    fleet.propose("3");
+    std::fs::write(fleet.path("sick-3"), "").unwrap();
+    let mut has_waived = false;
+    let outcome = fleet.live(|_: &mut Nodes| {
+        if !has_waived && fleet.decision(1, "outcome.west").exists() {
+            has_waived = true;
+            for node in ["n2", "n3"] {
+                assert_eq!(fleet.run(0, &["fleet", "waive", node]).status.code(), Some(0));
+            }
+        }
+    });
+    assert_eq!(outcome, "kept", "{}", fleet.why());
+    let all: Vec<String> = (0..4).map(|number| fleet.active(number)).collect();
+    assert_eq!(all[..2], ["3", "3"], "{}", fleet.why());
+}
+
+#[test]
 fn a_cell_begins_when_all_its_nodes_are_ready_and_nobody_waits_for_it_before() {
     let fleet = two_cells("");
     fleet.propose("2");

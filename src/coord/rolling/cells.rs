@@ -83,18 +83,21 @@ impl Rolling<'_> {
             Some((place, within, cell))
         });
         let Some((place, within, cell)) = found else { return Heard::Yes };
-        if cell.view.members[within].waived {
-            return Heard::Yes;
-        }
-        if let Heard::Away(why) = cell.look_for_waiver(board, within) {
+        // It may have been seen when the facts of its cell were read.
+        if !cell.view.members[within].waived
+            && let Heard::Away(why) = cell.look_for_waiver(board, within)
+        {
             return Heard::Away(why);
         }
         if !cell.view.members[within].waived {
             return Heard::Yes;
         }
         self.view.members[place].waived = cell.view.members.iter().all(|member| member.waived);
-        if let Read::Bytes(text) = board.read(&self.rollout.decisions().waive(node)) {
-            self.words.insert(format!("waive.{node}"), text);
+        let word = format!("waive.{node}");
+        if !self.words.contains_key(&word)
+            && let Read::Bytes(text) = board.read(&self.rollout.decisions().waive(node))
+        {
+            self.words.insert(word, text);
         }
         Heard::Yes
     }

@@ -142,6 +142,8 @@ impl Rolling<'_> {
             let heard = match (ticket, node) {
                 (Some(at), _) => self.read_ticket_waiver(board, at),
                 (None, Some(place)) => self.read_waiver(board, place),
+                // Of a node in a cell.
+                (None, None) if name.starts_with("waive.") => self.heed_name_of_cells(board, name),
                 (None, None) => self.heed(name, looked),
             };
             if let Heard::Away(why) = heard {
