@@ -422,6 +422,8 @@ fn is_hopeless(at: Option<Ms>, view: &View, local: Local, times: &Times) -> bool
     let is_past = |deadline: fn(&Times, Ms) -> Ms| at.is_some_and(|at| local.now > deadline(times, at));
     view.contradiction
         || view.start == Some(StartGate::Back)
+        // Nothing is kept for a fleet of nobody: whoever is at work in it goes back.
+        || view.members.iter().all(|member| member.waived)
         || view.any(|member| member.report.is_some_and(|report| report != Health::Good))
         || (is_past(Times::switched_by) && view.any(|member| !member.switched && member.report.is_none()))
         || (is_past(Times::reported_by) && view.any(|member| member.report.is_none()))

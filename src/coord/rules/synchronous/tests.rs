@@ -92,3 +92,21 @@ fn an_instant_that_lies_too_far_ahead_is_called_off() {
     assert_eq!(next, Act::Decide(Decision::Go(Go::Cancel)));
     assert_eq!(act(Stage::Voting, &view(|_| {}), local(450), &TIMES), Act::Wait);
 }
+
+#[test]
+fn whoever_is_at_work_where_all_are_waived_goes_back() {
+    let nobody = |all| {
+        view(|view| {
+            view.go = Some(Go::Go);
+            view.members[0] = Member { switched: true, report: Some(Health::Good), ..view.members[0] };
+            view.members[0].waived = true;
+            view.members[1].waived = all;
+        })
+    };
+    let now = AT + 5;
+    let back = Act::Decide(Decision::Outcome(Outcome::Rollback { at: now + TIMES.back }));
+    for stage in [Stage::Switched { at: AT }, Stage::Vouching { at: AT }] {
+        assert_eq!(act(stage, &nobody(true), local(now), &TIMES), back, "{stage:?}");
+        assert_ne!(act(stage, &nobody(false), local(now), &TIMES), back, "{stage:?}");
+    }
+}
