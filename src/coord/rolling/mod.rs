@@ -25,6 +25,9 @@ use slots::Order;
 /// The most waves that a proposal may have.
 pub const WAVES_MAX: usize = 100;
 
+/// How a remark begins on files that contradict each other.
+const INCONSISTENT: &str = "the storage is inconsistent: ";
+
 /// So many refusals are told in one reason.
 const REFUSALS_TOLD: usize = 3;
 
@@ -211,7 +214,12 @@ impl<'a> Rolling<'a> {
 
     fn contradict(&mut self, text: &str) {
         self.view.contradiction = true;
-        self.remark(format!("the storage is inconsistent: {text}"));
+        self.remark(format!("{INCONSISTENT}{text}"));
+    }
+
+    /// Which files contradict each other, where some do.
+    pub fn inconsistency(&self) -> Option<&String> {
+        self.remarks.iter().find(|remark| remark.starts_with(INCONSISTENT))
     }
 }
 

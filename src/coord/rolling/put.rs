@@ -10,7 +10,6 @@ use super::super::heard::Heard;
 use super::super::look::{Found, Look, put_text};
 use super::super::name::NodeName;
 use super::super::rules::rolling::{At, Decision, End};
-use super::said::ticket_at;
 use super::{Rolling, report_name};
 
 impl Rolling<'_> {
@@ -136,15 +135,9 @@ impl Rolling<'_> {
             }
             let looked = put_text(board, &self.rollout.decisions().gate(name), text);
             self.words.insert(name.clone(), text.clone());
-            let ticket = name.strip_prefix("waive.").and_then(ticket_at);
-            let node =
-                name.strip_prefix("waive.").and_then(|node| self.rollout.place_of(&node.parse().ok()?));
-            let heard = match (ticket, node) {
-                (Some(at), _) => self.read_ticket_waiver(board, at),
-                (None, Some(place)) => self.read_waiver(board, place),
-                // Of a node in a cell.
-                (None, None) if name.starts_with("waive.") => self.heed_name_of_cells(board, name),
-                (None, None) => self.heed(name, looked),
+            let heard = match name.starts_with("waive.") {
+                true => self.heed_name(board, name),
+                false => self.heed(name, looked),
             };
             if let Heard::Away(why) = heard {
                 return Heard::Away(why);

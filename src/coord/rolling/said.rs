@@ -25,33 +25,31 @@ impl Rolling<'_> {
             }
         };
         for name in names {
-            if name == "void"
-                && let Heard::Away(why) = self.read_void(board)
-            {
-                return Heard::Away(why);
-            }
-            if let Some(at) = name.strip_prefix("waive.").and_then(ticket_at)
-                && let Heard::Away(why) = self.read_ticket_waiver(board, at)
-            {
-                return Heard::Away(why);
-            }
-            if !self.cells.is_empty() {
-                if let Heard::Away(why) = self.heed_name_of_cells(board, &name) {
-                    return Heard::Away(why);
-                }
-                continue;
-            }
-            let place_after = |prefix: &str| self.rollout.place_of(&name.strip_prefix(prefix)?.parse().ok()?);
-            let heard = match (place_after("waive."), place_after("refused.")) {
-                (Some(place), _) => self.read_waiver(board, place),
-                (None, Some(place)) => self.read_refusal(board, place),
-                (None, None) => continue,
-            };
-            if let Heard::Away(why) = heard {
+            if let Heard::Away(why) = self.heed_name(board, &name) {
                 return Heard::Away(why);
             }
         }
         Heard::Yes
+    }
+
+    /// Takes up what one name in the rollout's directory says: a waiver, a refusal, that an operator has ended it, that a cell has
+    /// begun. The others are read where they are looked for.
+    pub(super) fn heed_name(&mut self, board: &mut dyn Board, name: &str) -> Heard {
+        if name == "void" {
+            return self.read_void(board);
+        }
+        if let Some(at) = name.strip_prefix("waive.").and_then(ticket_at) {
+            return self.read_ticket_waiver(board, at);
+        }
+        if !self.cells.is_empty() {
+            return self.heed_name_of_cells(board, name);
+        }
+        let place_after = |prefix: &str| self.rollout.place_of(&name.strip_prefix(prefix)?.parse().ok()?);
+        match (place_after("waive."), place_after("refused.")) {
+            (Some(place), _) => self.read_waiver(board, place),
+            (None, Some(place)) => self.read_refusal(board, place),
+            (None, None) => Heard::Yes,
+        }
     }
 
     /// Sees that the proposal is still there. Storage that has lost it has lost tickets too: then nobody takes one.
@@ -163,6 +161,6 @@ impl Rolling<'_> {
 }
 
 /// The ticket of this name in the rollout's directory.
-pub(super) fn ticket_at(name: &str) -> Option<At> {
+fn ticket_at(name: &str) -> Option<At> {
     names::ticket_of(name).map(|(row, number)| At { row: row.unwrap_or(0), number })
 }

@@ -446,7 +446,8 @@ impl Agreement for Member<'_> {
         let is_rolling = matches!(self.following, Some(Following::Rolling(_)));
         // Who holds an instant goes by what it has read, also without the storage, unless it may be a copy.
         let holds_instant = is_resumed && !is_rolling;
-        if let Some(taken) = self.identify()?
+        if (is_resumed || matches!(record.phase, Phase::Staged))
+            && let Some(taken) = self.identify()?
             && !(holds_instant && matches!(taken, Taken::Unreachable(_)) && !self.may_be_copy())
         {
             return Ok(match taken {

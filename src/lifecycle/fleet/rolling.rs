@@ -357,7 +357,10 @@ impl<'a> Member<'a> {
             refusing.as_ref().map_or_else(|| none.to_owned(), |said| format!("{some}; {said}"))
         };
         let why = match decision {
-            Decision::Halt => follow.failure().unwrap_or_else(|| "too many failed".into()),
+            Decision::Halt => {
+                let why = follow.inconsistency().cloned().or_else(|| follow.failure());
+                why.unwrap_or_else(|| "too many failed".into())
+            }
             Decision::Wave(_) => String::new(),
             Decision::End(End::Keep) => with_refusals("all others are healthy", "all are healthy"),
             Decision::End(End::Partial) => with_refusals("its time is over", "its time is over"),

@@ -47,6 +47,18 @@ fn synchronous(seed: u64, sizes: i64) -> Came {
     came
 }
 
+/// Nobody stops a rollout because of files that contradict each other, unless somebody has damaged, copied or lost some.
+fn assert_halted_for_a_reason(fleet: &Fleet, act: Option<Act>) {
+    let halt = fleet.storage.lock().unwrap().decided(1, "halt").unwrap_or_default();
+    let is_damaged = matches!(act, Some(Act::Restore | Act::Rot | Act::Clone | Act::Replace));
+    assert!(
+        is_damaged || !halt.contains("inconsistent"),
+        "seed {}: halted: {halt}, {act:?}\n{}",
+        fleet.seed,
+        fleet.why()
+    );
+}
+
 /// One rolling rollout; what it came to. A halt leaves two releases, which is what a halt is for.
 fn rolling(seed: u64, sizes: i64) -> Came {
     let mut random = Random::new(seed ^ 0x1234);
@@ -64,6 +76,7 @@ fn rolling(seed: u64, sizes: i64) -> Came {
     assert!(fleet.has_outcome(), "seed {seed}: no outcome, {act:?}\n{}", fleet.why());
     let is_ended = fleet.nodes.iter().all(|node| node.is_extra || node.journal.is_none());
     assert!(is_ended, "seed {seed}: somebody is stuck, {act:?}\n{}", fleet.why());
+    assert_halted_for_a_reason(&fleet, act);
     let came = fleet.came();
     let outcome = fleet.storage.lock().unwrap().decided(1, "outcome").unwrap_or_default();
     // A person undoes it where storage, or who a node is, was lost on the way, or where somebody has ended it in the middle.
@@ -93,6 +106,7 @@ fn cells(seed: u64, sizes: i64) -> Came {
     assert!(fleet.has_outcome(), "seed {seed}: no outcome, {act:?}\n{}", fleet.why());
     let is_ended = fleet.nodes.iter().all(|node| node.is_extra || node.journal.is_none());
     assert!(is_ended, "seed {seed}: somebody is stuck, {act:?}\n{}", fleet.why());
+    assert_halted_for_a_reason(&fleet, act);
     let mixed = fleet.mixed_cell();
     assert!(mixed.is_none(), "seed {seed}: cell {mixed:?} is mixed, {act:?}\n{}", fleet.why());
     let stranger = &fleet.stranger;
