@@ -1,7 +1,7 @@
 //! A board that misbehaves as real storage does: late, stale, silent, torn; but of all who create a name one is first.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cutover::coord::board::{Board, ClockRead, Created, Done, Listed, Read};
@@ -88,6 +88,8 @@ pub struct NodeBoard {
     pub is_unplugged: Arc<AtomicBool>,
     /// It is unplugged when it has made a fact whose name ends so, before it sees that.
     pub unplugged_after: Arc<Mutex<Option<&'static str>>>,
+    /// When it last got none of its answers.
+    pub answers_since: Arc<AtomicI64>,
     /// What this node has made or read, it sees.
     pub seen: BTreeMap<String, Arc<str>>,
     /// In the storage that was restored so often.
@@ -115,7 +117,13 @@ impl NodeBoard {
                 storage.silent_until = now + self.random.below(self.chaos.cut_off_ms);
             }
         }
-        self.cut_off_until > now || storage.silent_until > now || self.is_unplugged.load(Ordering::Relaxed)
+        let is_silent = self.cut_off_until > now
+            || storage.silent_until > now
+            || self.is_unplugged.load(Ordering::Relaxed);
+        if is_silent {
+            self.answers_since.store(now, Ordering::Relaxed);
+        }
+        is_silent
     }
 }
 
@@ -219,10 +227,13 @@ impl Board for NodeBoard {
         Done::Done
     }
 
+    // A heartbeat is replaced in its place, which takes no room.
     fn beat(&mut self, name: &str, text: &str) -> Done {
+        if self.is_silent("beat") {
+            return Done::Unreachable(SILENT.into());
+        }
         let now = self.life.now();
         let mut storage = self.storage.lock().unwrap();
-        *storage.operations.entry("beat").or_insert(0) += 1;
         // What is replaced others read anew.
         if !name.ends_with("/alive") {
             storage.restored += 1;

@@ -154,6 +154,7 @@ impl Fleet {
             refused_until: 0,
             is_unplugged: Arc::default(),
             unplugged_after: Arc::default(),
+            answers_since: Arc::default(),
             seen: BTreeMap::new(),
             seen_in: 0,
         }
@@ -185,6 +186,8 @@ impl Fleet {
             });
             node.life.revive(i64::MAX);
             node.show();
+            // Faults begin when the fleet is there.
+            self.storage.lock().unwrap().silent_until = 0;
         }
         self.operate(|operator, _| operator.write_members(&fleet, entries, 0).unwrap());
     }
@@ -332,9 +335,12 @@ impl Fleet {
         self.ever_out |= self.nodes[number].is_out;
         let seen = &self.nodes[number];
         if seen.is_extra && seen.is_out && self.others.insert(number) {
-            // Who is silent for longer may have moved to where the other one is.
+            // Who is silent for longer may have moved to where the other one is, and needs as long to notice that.
             let is_at_work = |other: &SimNode| {
-                !other.is_extra && other.name == seen.name && self.time() - other.stepped < NOTICED
+                let since = |moment: i64| self.time() - moment;
+                let answers_since = since(other.answers_since.load(Ordering::Relaxed));
+                let looks = since(other.stepped) < NOTICED && answers_since >= NOTICED;
+                !other.is_extra && other.name == seen.name && looks
             };
             if self.nodes.iter().any(is_at_work) {
                 self.stranger = Some(seen.name.clone());
@@ -387,11 +393,17 @@ impl Fleet {
             || !storage.names.contains_key("rollouts/000001")
     }
 
+    /// Whether it is said where this node ends: not where nobody waits for it, nor where a copy of it took its place while it was
+    /// silent, for then a person says which of the two is the node.
+    fn is_counted(&self, node: &SimNode) -> bool {
+        let is_taken_over = self.happened == Some(Act::Clone)
+            && self.others.iter().any(|number| self.nodes[*number].name == node.name);
+        !(node.is_lost || node.is_extra || node.is_waived || is_taken_over)
+    }
+
     fn came(&self) -> Came {
         let new = release("2");
-        // Of whom nobody waits it is not said where they end.
-        let is_counted = |node: &&SimNode| !(node.is_lost || node.is_extra || node.is_waived);
-        let counted: Vec<_> = self.nodes.iter().filter(is_counted).collect();
+        let counted: Vec<_> = self.nodes.iter().filter(|node| self.is_counted(node)).collect();
         let with_new = counted.iter().filter(|node| node.pointer == new).count();
         match with_new {
             0 => Came::Old,
@@ -404,8 +416,7 @@ impl Fleet {
     fn mixed_cell(&self) -> Option<NodeName> {
         let new = release("2");
         let mut cells = BTreeMap::<NodeName, BTreeSet<bool>>::new();
-        let is_counted = |node: &&SimNode| !(node.is_lost || node.is_extra || node.is_waived);
-        for node in self.nodes.iter().filter(is_counted) {
+        for node in self.nodes.iter().filter(|node| self.is_counted(node)) {
             if let Some(cell) = cell_of(&node.name, self.in_a_cell) {
                 cells.entry(cell).or_default().insert(node.pointer == new);
             }

@@ -3,7 +3,7 @@
 //! What the disk would hold survives a death; everything else is gone.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cutover::coord::Settings;
@@ -63,6 +63,8 @@ pub struct SimNode {
     pub is_unplugged: Arc<AtomicBool>,
     /// It is unplugged when it has told such a thing, before it sees that.
     pub unplugged_after: Arc<Mutex<Option<&'static str>>>,
+    /// Since when its storage answers, and its process lives.
+    pub answers_since: Arc<AtomicI64>,
     /// When it does something next.
     pub wake: i64,
     /// How long it takes until it is healthy, where the trial is three times as long.
@@ -125,6 +127,7 @@ impl SimNode {
             here: Here::default(),
             is_unplugged: Arc::default(),
             unplugged_after: Arc::default(),
+            answers_since: Arc::default(),
             wake: 0,
             healthy_after: 2000,
             timer: 30_000,
@@ -215,6 +218,7 @@ impl SimNode {
             refused_until: 0,
             is_unplugged: self.is_unplugged.clone(),
             unplugged_after: self.unplugged_after.clone(),
+            answers_since: self.answers_since.clone(),
             seen: std::collections::BTreeMap::new(),
             seen_in: 0,
         }
@@ -257,6 +261,7 @@ impl SimNode {
         let is_on = self.chaos.is_on(self.life.now());
         let pause = if self.random.chance(4) { 200_000 } else { 3_000 };
         self.wake = self.life.now() + 100 + self.random.below(pause);
+        self.answers_since.store(self.wake, Ordering::Relaxed);
         let steps = if is_on && self.random.chance(2) { 1 + self.random.below(60) } else { i64::MAX };
         self.life.revive(steps);
     }
