@@ -159,6 +159,7 @@ impl Rolling<'_> {
         self.heed_report(place, is_back, looked)
     }
 
+    /// Makes a decision, if nobody has. Bad: what stands under its name cannot be read.
     pub fn decide(
         &mut self,
         board: &mut dyn Board,
@@ -192,6 +193,11 @@ impl Rolling<'_> {
             }
         };
         let looked = self.voice.put(board, &self.rollout, &name, &fact);
-        self.heed(gate, looked)
+        self.unreadable = None;
+        // A file that says nothing stands where the decision should be: whoever makes it again has the same answer.
+        match self.heed(gate, looked) {
+            Heard::Yes => self.unreadable.clone().map_or(Heard::Yes, Heard::Bad),
+            heard => heard,
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! A member's part in a rollout of cells: its cell takes a turn, and then its nodes agree as in a synchronous rollout.
 
 use super::super::agreement::Error;
-use super::{Following, Member};
+use super::{Following, Member, STEPS_MAX};
 use crate::coord::NodeName;
 use crate::coord::rules::cells::{self, Act as Turn};
 use crate::coord::rules::rolling::End;
@@ -25,7 +25,7 @@ impl Member<'_> {
         if self.cells.is_none() || !may_begin || !self.may_look_at_turns() {
             return Ok(if self.cells.is_some() && is_ready { Act::Wait } else { act });
         }
-        loop {
+        for _ in 0..STEPS_MAX {
             if !self.refresh_rolling() {
                 return Ok(Act::Wait);
             }
@@ -40,9 +40,10 @@ impl Member<'_> {
                 Turn::Decide(decision) => self.decide_rolling(decision),
             };
             if !has_done {
-                return Ok(Act::Wait);
+                break;
             }
         }
+        Ok(Act::Wait)
     }
 
     /// The more cells wait, the less often each looks; and of its nodes a few.
@@ -69,7 +70,7 @@ impl Member<'_> {
     }
 
     fn look_at_turns(&mut self) -> Result<bool, Error> {
-        loop {
+        for _ in 0..STEPS_MAX {
             if !self.refresh_rolling() {
                 return Ok(false);
             }
@@ -77,9 +78,10 @@ impl Member<'_> {
             let Some(turns) = self.rolling() else { return Ok(false) };
             match cells::after(&turns.view, local, turns.limits()) {
                 Some(decision) if self.decide_rolling(decision) => {}
-                _ => return Ok(self.rolling().is_some_and(|turns| turns.is_settled())),
+                _ => break,
             }
         }
+        Ok(self.rolling().is_some_and(|turns| turns.is_settled()))
     }
 
     /// Whether the rollout of cells has ended, or nobody begins in it any more, and this node's cell has not.

@@ -146,7 +146,7 @@ impl Fleet {
         })
     }
 
-    fn abort(&self, ahead_ms: i64) -> Result<(), operate::Error> {
+    pub fn abort(&self, ahead_ms: i64) -> Result<(), operate::Error> {
         self.with_rollout(|operator, rollout, now| {
             let now = now + SignedDuration::from_millis(ahead_ms);
             operator.abort(&rollout, "an operator wants it", now).map(|_| ())

@@ -12,6 +12,7 @@ mod growth;
 mod node;
 mod runs;
 mod slots;
+mod spoilt;
 mod stories;
 
 use std::collections::{BTreeMap, BTreeSet};
