@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::super::board::{Board, Read};
+use super::super::board::Board;
 use super::super::facts::{self, Fact, names};
 use super::super::heard::Heard;
-use super::super::look::{Found, Look, put_text};
+use super::super::look::{Found, Look, look, put_text};
 use super::super::name::NodeName;
 use super::super::rules::rolling::{At, Decision, End};
 use super::{Rolling, report_name};
@@ -81,12 +81,26 @@ impl Rolling<'_> {
 
     /// Whether storage has lost the newest ticket that was read in this node's row. Those before it were made earlier, so one look
     /// tells.
-    pub fn has_lost_tickets(&self, board: &mut dyn Board) -> bool {
+    pub fn has_lost_tickets(&mut self, board: &mut dyn Board) -> bool {
         let newest = self
             .view
             .next(self.view.row)
             .and_then(|At { row, number }| Some(At { row, number: number.checked_sub(1)? }));
-        newest.is_some_and(|newest| matches!(board.read(&self.rollout.ticket(newest)), Read::Absent))
+        newest.is_some_and(|newest| self.is_lost(board, newest).unwrap_or(false))
+    }
+
+    /// Whether a ticket that was read is gone: nothing stands in its place, or what somebody has made there since.
+    fn is_lost(&mut self, board: &mut dyn Board, at: At) -> Result<bool, String> {
+        match look(board, &self.rollout.ticket(at)) {
+            Look::Found(found) => {
+                let there = self.owner_of(at, found);
+                let known = self.view.ticket(at).filter(|known| known.owner < self.view.members.len());
+                Ok(known.is_some_and(|known| (known.owner, known.is_back) != (there.owner, there.is_back)))
+            }
+            Look::Absent => Ok(true),
+            Look::Bad(_) => Ok(false),
+            Look::Unreachable(why) => Err(why),
+        }
     }
 
     /// Forgets the tickets that were read: storage that has lost some counts anew.
@@ -108,10 +122,10 @@ impl Rolling<'_> {
             self.view.row = at.row;
         }
         if let Some(at) = self.view.ticket_of(self.view.me, false) {
-            match board.read(&self.rollout.ticket(at)) {
-                Read::Absent => self.forget_tickets(),
-                Read::Bytes(_) | Read::Bad(_) => return Heard::Yes,
-                Read::Unreachable(why) => return Heard::Away(why),
+            match self.is_lost(board, at) {
+                Ok(true) => self.forget_tickets(),
+                Ok(false) => return Heard::Yes,
+                Err(why) => return Heard::Away(why),
             }
         }
         if let Heard::Away(why) = self.read_row(board) {

@@ -279,7 +279,7 @@ impl Rolling<'_> {
         Ok(true)
     }
 
-    fn owner_of(&mut self, at: At, found: Found) -> Ticket {
+    pub(super) fn owner_of(&mut self, at: At, found: Found) -> Ticket {
         let nobody = self.view.members.len();
         let is_waived = self.view.ticket(at).is_some_and(|ticket| ticket.is_waived);
         match &found.fact {

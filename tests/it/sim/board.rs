@@ -55,6 +55,12 @@ impl Storage {
         self.names.entry(name.into()).or_insert_with(|| (text.into(), 0));
     }
 
+    /// Loses one name, as if it had gone back in time.
+    pub fn lose(&mut self, name: &str) {
+        self.names.remove(name);
+        self.restored += 1;
+    }
+
     /// Whether the directory of a name is there.
     fn has_directory(&self, name: &str) -> bool {
         let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent);

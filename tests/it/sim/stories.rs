@@ -11,6 +11,7 @@ use cutover::lifecycle::fleet::{Here, Kept, believe};
 use cutover::types::{Digest, Span};
 use jiff::{SignedDuration, Timestamp};
 
+use super::acts::Act;
 use super::node::{Luck, SimNode, release};
 use super::{Chaos, Fleet, HARSH};
 
@@ -512,6 +513,75 @@ fn a_place_that_storage_has_lost_stays_taken() {
     pass(&mut fleet, 10 * MINUTE);
     assert!((0..5).all(|node| runs(&fleet, node) == "2"), "{}", fleet.why());
     assert!(fleet.storage.lock().unwrap().decided(1, "outcome").unwrap().contains("\"keep\""));
+    assert_eq!(fleet.worst_out, 1);
+}
+
+#[test]
+fn who_is_out_takes_a_place_anew_where_another_one_has_its_lost_ticket() {
+    let mut fleet = calm(Mode::Rolling, 5);
+    fleet.propose("2");
+    fleet.back_up();
+    while !fleet.nodes.iter().any(|node| node.is_out) {
+        pass(&mut fleet, 50);
+    }
+    let first = fleet.nodes.iter().position(|node| node.is_out).unwrap();
+    fleet.happened = Some(Act::Restore);
+    // It hangs, and the others begin anew.
+    fleet.nodes[first].wake = fleet.time() + 30_000;
+    fleet.restore();
+    for number in (0..5).filter(|number| *number != first) {
+        fleet.nodes[number].forget();
+    }
+    let has_ticket = |fleet: &Fleet, number: usize, node: &str| {
+        let ticket = fleet.storage.lock().unwrap().decided(1, &format!("t.0000.{number:04}"));
+        ticket.is_some_and(|text| text.contains(&format!("\"node\":\"{node}\"")))
+    };
+    let name = fleet.nodes[first].name.clone();
+    pass(&mut fleet, 29_000);
+    assert!(fleet.storage.lock().unwrap().decided(1, "t.0000.0000").is_some(), "{}", fleet.why());
+    assert!(!has_ticket(&fleet, 0, &name), "{}", fleet.why());
+    pass(&mut fleet, 2_000);
+    assert!((1..5).any(|number| has_ticket(&fleet, number, &name)), "{}", fleet.why());
+    pass(&mut fleet, 10 * MINUTE);
+    assert!((0..5).all(|node| runs(&fleet, node) == "2"), "{}", fleet.why());
+}
+
+#[test]
+fn a_ticket_in_place_of_a_lost_one_is_noticed_before_another_is_taken() {
+    let mut fleet = calm(Mode::Rolling, 5);
+    fleet.propose("2");
+    while !fleet.nodes.iter().any(|node| node.is_out) {
+        pass(&mut fleet, 50);
+    }
+    let first = fleet.nodes.iter().position(|node| node.is_out).unwrap();
+    while fleet.nodes[first].is_out {
+        pass(&mut fleet, 10);
+    }
+    // Storage went back in time, and somebody has begun there whom the others have not seen.
+    let other = &fleet.nodes[(first + 1) % 5];
+    let kept = Kept::load(&cutover::sys::disk::Disk::default(), &other.path).unwrap().unwrap();
+    let node = kept.own.node.clone();
+    let mut storage = fleet.storage.lock().unwrap();
+    let name = storage.decision(1, "t.0000.0000");
+    let ticket = facts::Ticket {
+        rollout: 1,
+        proposal: Digest::of(storage.names["rollouts/000001"].0.as_bytes()),
+        row: 0,
+        ticket: 0,
+        node,
+        instance: kept.own.instance,
+        back: false,
+        at: None,
+        turn_ms: None,
+        before: Vec::new(),
+    };
+    storage.lose(&name);
+    storage.put(&name, &seal_summed(&name, &Fact::Ticket(ticket)));
+    drop(storage);
+    pass(&mut fleet, MINUTE);
+    assert!(fleet.storage.lock().unwrap().decided(1, "t.0000.0001").is_none(), "{}", fleet.why());
+    pass(&mut fleet, 15 * MINUTE);
+    assert!((0..5).all(|node| runs(&fleet, node) == "2"), "{}", fleet.why());
     assert_eq!(fleet.worst_out, 1);
 }
 
