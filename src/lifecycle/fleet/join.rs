@@ -48,6 +48,10 @@ impl Member<'_> {
         if let Some(why) = self.without_key(is_signed) {
             return Ok(Some(Taken::Stranger(why)));
         }
+        if let Some(place) = self.unaccused.clone() {
+            let who = self.accuse(&place);
+            return Ok(Some(self.is_not(who)));
+        }
         if !self.is_identified
             && let Some(taken) = self.find_out_who()?
         {
@@ -73,13 +77,11 @@ impl Member<'_> {
                 self.break_silence()?;
                 self.beat_now();
             }
-            Err(Who::Away(why)) => {
-                self.break_silence()?;
-                return Ok(Some(Taken::Unreachable(why)));
-            }
-            Err(Who::Stranger(why)) => {
-                self.stranger = Some(why.clone());
-                return Ok(Some(Taken::Stranger(why)));
+            Err(who) => {
+                if let Who::Away(_) = who {
+                    self.break_silence()?;
+                }
+                return Ok(Some(self.is_not(who)));
             }
         }
         if self.is_shown {
@@ -126,17 +128,14 @@ impl Member<'_> {
     }
 
     pub(super) fn is_stranger(&mut self) -> Result<bool, Error> {
-        Ok(matches!(self.identify()?, Some(Taken::Stranger(_))))
+        let taken = self.identify()?;
+        Ok(self.unaccused.is_some() || matches!(taken, Some(Taken::Stranger(_))))
     }
 
     fn find_out_who(&mut self) -> Result<Option<Taken>, Error> {
         let moved = match self.look_who().and_then(|()| self.look_where()) {
             Ok(moved) => moved,
-            Err(Who::Away(why)) => return Ok(Some(Taken::Unreachable(why))),
-            Err(Who::Stranger(why)) => {
-                self.stranger = Some(why.clone());
-                return Ok(Some(Taken::Stranger(why)));
-            }
+            Err(who) => return Ok(Some(self.is_not(who))),
         };
         self.stranger = None;
         self.is_identified = true;
@@ -255,8 +254,7 @@ impl Member<'_> {
             return Ok(None);
         }
         if !self.kept.own.places.contains(&said.place) {
-            self.accuse(&said.place);
-            return Err(Who::Stranger(two(&node)));
+            return Err(self.accuse(&said.place));
         }
         // With a part in a rollout the age says nothing: where the storage was away, nobody could renew the heartbeat.
         let ago = self.clock.wall().duration_since(said.at).unsigned_abs();
@@ -281,7 +279,8 @@ impl Member<'_> {
         if self.looked.is_none_or(|last| now.saturating_sub(last) >= BEAT) {
             self.look_for_twin();
         }
-        if self.stranger.is_none() {
+        // Whoever accuses another machine does so in the heartbeat, too.
+        if self.stranger.is_none() && self.unaccused.is_none() {
             self.beat_now();
         }
     }
@@ -309,18 +308,41 @@ impl Member<'_> {
         if self.here.place.is_empty() || self.stranger.is_some() || !self.is_identified {
             return;
         }
-        if let Err(Who::Stranger(why)) = self.look_where() {
+        let who = match self.unaccused.clone() {
+            Some(place) => Some(self.accuse(&place)),
+            None => self.look_where().err(),
+        };
+        if let Some(Who::Stranger(why)) = who {
             self.stranger = Some(why);
         }
     }
 
-    fn accuse(&mut self, place: &str) {
+    /// Says on storage that another machine is at work under this name. Until that stands there this node takes no part, and says
+    /// it again: else nobody would stop the other one.
+    fn accuse(&mut self, place: &str) -> Who {
         let (node, seen_from) = (self.node(), self.here.place.clone());
         let fact = Fact::Twin(facts::Twin { node: node.clone(), place: place.to_owned(), seen_from });
-        let _ = look::put(self.board.as_mut(), &names::twin(&node, place), &fact);
+        let told = look::put(self.board.as_mut(), &names::twin(&node, place), &fact);
         self.has.twin = Some(place.to_owned());
         self.beat_now();
         self.has.twin = None;
+        let is_told = matches!(told, Look::Found(_) | Look::Bad(_));
+        self.unaccused = (!is_told).then(|| place.to_owned());
+        match is_told {
+            true => Who::Stranger(two(&node)),
+            false => Who::Away(format!("{}; storage does not hold this yet", two(&node))),
+        }
+    }
+
+    /// Remembers that this is another machine than the node that it was taken for.
+    fn is_not(&mut self, who: Who) -> Taken {
+        match who {
+            Who::Away(why) => Taken::Unreachable(why),
+            Who::Stranger(why) => {
+                self.stranger = Some(why.clone());
+                Taken::Stranger(why)
+            }
+        }
     }
 }
 

@@ -127,6 +127,8 @@ pub struct Member<'a> {
     is_shown: bool,
     /// Why it is not the node that it was taken for: another machine goes by this name, or the name was freed.
     stranger: Option<String>,
+    /// Where another machine of this name is at work, until storage holds that it was seen.
+    unaccused: Option<String>,
 }
 
 /// The rollout under way, as it was read.
@@ -187,6 +189,7 @@ impl<'a> Member<'a> {
             is_silence_broken: false,
             is_shown: false,
             stranger: None,
+            unaccused: None,
             clock_seen: None,
             measured: None,
             has: Alive::at(Timestamp::UNIX_EPOCH),

@@ -1,5 +1,6 @@
 //! Copies of a member's disk that are switched on beside it, on storage that does not answer, or is full.
 
+use cutover::coord::NodeName;
 use cutover::coord::facts::names;
 use cutover::coord::settings::Mode;
 
@@ -142,4 +143,24 @@ fn a_node_that_has_booted_anew_takes_part_however_short_its_runs_are() {
         pass(&mut fleet, 1_000);
         assert!(fleet.time() < 10 * MINUTE, "{}", fleet.why());
     }
+}
+
+#[test]
+fn who_cannot_say_that_it_has_seen_a_copy_says_it_until_it_can() {
+    let (mut fleet, number, mut copy) = copied_while_it_waits();
+    // The copy has shown itself, and storage takes no new file while the original looks.
+    copy.wake = fleet.time();
+    fleet.nodes.push(copy);
+    pass(&mut fleet, 100);
+    let copy = fleet.nodes.pop().unwrap();
+    fleet.storage.lock().unwrap().full_until = fleet.time() + MINUTE;
+    fleet.nodes[number].wake = fleet.time();
+    pass(&mut fleet, 40_000);
+    // The heartbeat in which it says so is lost.
+    let node: NodeName = fleet.nodes[number].name.parse().unwrap();
+    fleet.storage.lock().unwrap().lose(&names::alive(&node));
+    pass(&mut fleet, 2 * MINUTE);
+    let twin = names::twin(&node, &copy.here.place);
+    assert!(fleet.storage.lock().unwrap().names.contains_key(&twin), "{}", fleet.why());
+    copy_stays_out(&mut fleet, copy);
 }
