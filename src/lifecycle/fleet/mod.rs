@@ -9,6 +9,7 @@ mod carried;
 mod cells;
 mod deadlines;
 mod follows;
+mod identity;
 mod join;
 mod keys;
 mod meant;
@@ -32,7 +33,8 @@ use jiff::Timestamp;
 
 pub use along::Along;
 pub use carried::believe;
-pub use join::{Here, Newcomer, join, new_id};
+pub use identity::Here;
+pub use join::{Newcomer, join, new_id};
 pub use keys::{FleetKeys, KeyFile, own_key, without_key};
 pub use own::{Carried, Kept, Own, Part, Stage, said_of};
 pub use pages::put_back_pages;

@@ -1,6 +1,6 @@
 //! The place of a node that is out of service: how it is taken, and held where storage loses it.
 
-use super::join::FRESH;
+use super::identity::FRESH;
 use super::{Member, Stage as AnyStage};
 use crate::coord::heard::Heard;
 use crate::coord::rules::rolling::{At, Stage};
