@@ -5,7 +5,7 @@
 
 use cutover::coord::rules::overlap::{MayStart, may_start, may_start_back};
 use cutover::coord::rules::synchronous::{
-    Act, Decision, Go, Local, Outcome, Plan, Stage, StartGate, Telling, View, act,
+    Act, Decision, Go, Local, Outcome, Plan, Promise, Stage, StartGate, Telling, View, act,
 };
 use cutover::coord::rules::{Checks, Ms};
 use stateright::{Checker, HasDiscoveries, Model, Property};
@@ -97,7 +97,7 @@ impl Fleet {
                     clock_is_good: true,
                     has_storage,
                     can_write: true,
-                    is_refused: false,
+                    promise: Promise::MaybeTold,
                     checks,
                 };
                 match node.between {
@@ -198,7 +198,7 @@ impl Fleet {
                         clock_is_good: true,
                         has_storage: true,
                         can_write: true,
-                        is_refused: false,
+                        promise: Promise::MaybeTold,
                         checks,
                     };
                     let step = match node.between {

@@ -4,7 +4,7 @@
 //! waived. A [`Flaw`] changes what the world around the rules does, never the rules: each must be found out.
 
 use cutover::coord::rules::synchronous::{
-    Act, Decision, Go, Local, Outcome, Plan, Stage, Telling, View, act,
+    Act, Decision, Go, Local, Outcome, Plan, Promise, Stage, Telling, View, act,
 };
 use cutover::coord::rules::{Checks, Health, Ms, Times};
 use stateright::{Checker, Model, Property};
@@ -77,14 +77,6 @@ struct Node {
     view: Option<View>,
     runs_new: bool,
     promise: Promise,
-}
-
-/// What the process knows of its good report, as in `lifecycle::fleet`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Promise {
-    MaybeTold,
-    Untold,
-    Refused,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -230,9 +222,9 @@ impl Fleet {
             for checks in [Checks::Watching, Checks::Good, Checks::Failed] {
                 for (clock_is_good, has_storage) in [(true, true), (false, true), (true, false)] {
                     let can_write = has_storage || checks != Checks::Watching;
-                    let is_refused = world.nodes[number].promise == Promise::Refused;
+                    let promise = world.nodes[number].promise;
                     let local = Local {
-                        is_refused,
+                        promise,
                         ..self.local_of(now, clock_is_good, has_storage, can_write, checks)
                     };
                     let view = self.shown(world, number, checks);
@@ -263,7 +255,7 @@ impl Fleet {
             clock_is_good,
             has_storage,
             can_write,
-            is_refused: false,
+            promise: Promise::MaybeTold,
             checks,
         }
     }
@@ -343,8 +335,8 @@ impl Fleet {
                 let before = world.clone();
                 for number in up.iter().copied() {
                     world.nodes[number].view = None;
-                    let is_refused = world.nodes[number].promise == Promise::Refused;
-                    let local = Local { is_refused, ..self.local_of(now, true, true, true, checks) };
+                    let promise = world.nodes[number].promise;
+                    let local = Local { promise, ..self.local_of(now, true, true, true, checks) };
                     let view = view_of(&world, number);
                     let stage = world.nodes[number].stage;
                     let act = if number == 0 && world.is_held && is_free(stage) {

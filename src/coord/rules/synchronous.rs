@@ -170,6 +170,28 @@ impl View {
     }
 }
 
+/// What a process knows of the report by which its node vouches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Promise {
+    /// It may be on its way: this process, or one before it, has told it and got no answer.
+    #[default]
+    MaybeTold,
+    /// It was written down just now, and not told yet.
+    Untold,
+    /// Whatever was told of it was refused: certainly none stands there, or ever will.
+    Refused,
+}
+
+impl Promise {
+    /// Told once more.
+    pub fn told(self, is_refused: bool) -> Self {
+        match self {
+            Self::Untold | Self::Refused if is_refused => Self::Refused,
+            Self::MaybeTold | Self::Untold | Self::Refused => Self::MaybeTold,
+        }
+    }
+}
+
 /// What this node knows of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Local {
@@ -183,8 +205,8 @@ pub struct Local {
     pub has_storage: bool,
     /// What was to be written last is on storage. Storage that is full, or read-only, can be read all the same.
     pub can_write: bool,
-    /// Whatever it has told of its good report since it vouched was refused: certainly none stands there, or ever will.
-    pub is_refused: bool,
+    /// Whether its good report may stand there.
+    pub promise: Promise,
     /// What its checks say; counts once it has switched.
     pub checks: Checks,
 }
@@ -371,12 +393,18 @@ fn failing(at: Ms, view: &View, local: Local, times: &Times) -> Act {
 
 fn vouching(at: Ms, view: &View, local: Local, times: &Times) -> Act {
     // Nobody has heard the promise, so no keep rests on it: it is taken back, and made again while there is time.
-    if local.is_refused && view.mine().report.is_none() {
+    if local.promise == Promise::Refused && view.mine().report.is_none() {
         return Act::Enter(Stage::Switched { at });
     }
     match view.outcome {
-        // As in `switched`: without its own report on the board, a keep is not obeyed.
-        Some(Outcome::Keep) if view.mine().report.is_none() && !view.mine().waived => return Act::Wait,
+        // As in `switched`: without its own report on the board, a keep is not obeyed. One that may have stood there, and that
+        // storage has lost since, is told again.
+        Some(Outcome::Keep) if view.mine().report.is_none() && !view.mine().waived => {
+            return match local.promise {
+                Promise::MaybeTold => Act::Tell(Telling::Report(Health::Good)),
+                Promise::Untold | Promise::Refused => Act::Wait,
+            };
+        }
         Some(Outcome::Keep) => return Act::Enter(Stage::Kept),
         Some(Outcome::Rollback { at }) => return Act::GoBack { at },
         None => {}

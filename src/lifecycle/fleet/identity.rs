@@ -312,6 +312,20 @@ impl Member<'_> {
         }
     }
 
+    /// Whether this node has just looked for another machine under its name, and seen none: before each promise, for nobody could
+    /// be seen while the storage was away.
+    pub(super) fn is_seen_alone(&mut self) -> bool {
+        let now = self.clock.boot();
+        let has_looked = |member: &Self| member.looked.is_some_and(|last| now.saturating_sub(last) < NOTICED);
+        if self.here.place.is_empty() {
+            return true;
+        }
+        if !has_looked(self) {
+            self.look_for_twin();
+        }
+        has_looked(self) && self.stranger.is_none() && self.unaccused.is_none()
+    }
+
     /// Says on storage that another machine is at work under this name. Until that stands there this node takes no part, and says
     /// it again: else nobody would stop the other one.
     fn accuse(&mut self, place: &str) -> Who {

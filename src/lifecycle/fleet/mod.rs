@@ -42,7 +42,6 @@ pub use repair::{Repaired, Trouble, has_read_keep, read_of, repair};
 pub use take::Taken;
 
 use pages::{Pages, WithPages};
-use promise::Promise;
 
 use super::agreement::{Error, Wait};
 use crate::coord::alive::{Alive, NotYet};
@@ -53,6 +52,7 @@ use crate::coord::look::{self, Found, Keys, Look, Signer, Trust};
 use crate::coord::rolling::Rolling;
 use crate::coord::rollout::{Rollout, Turns, in_full};
 use crate::coord::rules::gate::Gate;
+use crate::coord::rules::synchronous::Promise;
 use crate::coord::rules::{Checks, Ms};
 use crate::coord::settings::Mode;
 use crate::coord::synchronous::Synchronous;

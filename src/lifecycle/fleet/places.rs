@@ -10,7 +10,7 @@ const PLACE_POLLS: u32 = 4;
 
 impl Member<'_> {
     pub(super) fn take(&mut self, at: At, is_back: bool) -> bool {
-        if self.must_wait_for_lost_tickets() {
+        if !self.is_seen_alone() || self.must_wait_for_lost_tickets() {
             return false;
         }
         let (now, (node, instance)) = (self.clock.wall(), self.who_takes());

@@ -1,32 +1,10 @@
-//! What a member that vouches has promised: whether its word may stand on storage, and how long it waits there in vain.
+//! What a member that vouches has promised: how long it waits in vain for what the others make of it.
 
 use super::super::agreement::Error;
 use super::Member;
 use crate::coord::rules::synchronous::Stage;
 use crate::coord::settings::Isolated;
 use crate::types::record::Deadline;
-
-/// What this process knows of the report by which it vouches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Promise {
-    /// It may be on its way: this process, or one before it, has told it and got no answer.
-    #[default]
-    MaybeTold,
-    /// It was written down just now, and not told yet.
-    Untold,
-    /// Whatever was told of it was refused.
-    Refused,
-}
-
-impl Promise {
-    /// Told once more.
-    pub(super) fn told(self, is_refused: bool) -> Self {
-        match self {
-            Self::Untold | Self::Refused if is_refused => Self::Refused,
-            Self::MaybeTold | Self::Untold | Self::Refused => Self::MaybeTold,
-        }
-    }
-}
 
 impl Member<'_> {
     /// A node that has promised to wait, cannot ask, and is configured to give up agreement for it.
@@ -55,21 +33,5 @@ impl Member<'_> {
             part.in_doubt_since = since;
             part.doubts_until = until;
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Promise;
-
-    #[test]
-    fn a_refusal_is_certain_only_where_nothing_was_told_before_it() {
-        let refused = |promise: Promise| promise.told(true);
-        assert_eq!(refused(refused(Promise::Untold)), Promise::Refused);
-        // A try that got no answer may stand there, or arrive yet; so may one of a process before this one.
-        for before in [Promise::Untold.told(false), refused(Promise::Untold).told(false), Promise::default()]
-        {
-            assert_eq!(refused(before), Promise::MaybeTold);
-        }
     }
 }

@@ -6,7 +6,7 @@ use crate::coord::facts::{self, Fact};
 use crate::coord::heard::Heard;
 use crate::coord::rules::gate::Gate;
 use crate::coord::rules::overlap::{MayStart, may_start, may_start_back};
-use crate::coord::rules::synchronous::{Local, Outcome, Plan, StartGate};
+use crate::coord::rules::synchronous::{Local, Outcome, Plan, Promise, StartGate};
 use crate::coord::rules::{Checks, Ms};
 use crate::coord::settings::Overlap;
 use crate::coord::synchronous::What;
@@ -43,7 +43,7 @@ impl Member<'_> {
                 clock_is_good: true,
                 has_storage: has_storage && heard.is_yes(),
                 can_write: true,
-                is_refused: false,
+                promise: Promise::default(),
                 checks: Checks::Watching,
             };
             let next = if is_back {

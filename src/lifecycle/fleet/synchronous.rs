@@ -1,7 +1,6 @@
 //! A member's part in a synchronous rollout.
 
 use super::super::agreement::{Clearance, Error, Instant, OwnChecks, Verdict};
-use super::promise::Promise;
 use super::turns::ON_DUTY;
 use super::{Following, Member, Stage as AnyStage, by_fleet, remember};
 use crate::coord::board::{Board, ClockRead};
@@ -9,7 +8,9 @@ use crate::coord::facts::{self, Fact, Yes, names};
 use crate::coord::heard::Heard;
 use crate::coord::rollout::Rollout;
 use crate::coord::rules::gate::Gate;
-use crate::coord::rules::synchronous::{Act, Decision, Go, Local, Outcome, Plan, Stage, Telling, act};
+use crate::coord::rules::synchronous::{
+    Act, Decision, Go, Local, Outcome, Plan, Promise, Stage, Telling, act,
+};
 use crate::coord::rules::{Checks, Health, Ms};
 use crate::coord::settings::SkewCheck;
 use crate::coord::synchronous::{Synchronous, What, timestamp};
@@ -164,6 +165,7 @@ impl<'a> Member<'a> {
             let Some(act) = self.next_act(stage, checks) else { return Ok(Next::Wait) };
             match self.in_turn(stage, act)? {
                 Act::Wait => return Ok(Next::Wait),
+                Act::Enter(Stage::Arming { .. }) if !self.is_seen_alone() => return Ok(Next::Wait),
                 Act::Enter(stage) => {
                     self.enter_synchronous(stage)?;
                     match stage {
@@ -208,9 +210,8 @@ impl<'a> Member<'a> {
         let vote_by = if is_undecided { self.vote_by() } else { Ms::MAX };
         let follow = self.synchronous()?;
         let plan_by = plan_by(&follow.rollout, now);
-        let is_refused = self.promise == Promise::Refused;
-        let local =
-            Local { now, vote_by, plan_by, clock_is_good, has_storage, can_write, is_refused, checks };
+        let promise = self.promise;
+        let local = Local { now, vote_by, plan_by, clock_is_good, has_storage, can_write, promise, checks };
         Some(act(stage, &follow.view, local, &follow.rollout.times()))
     }
 

@@ -1,11 +1,13 @@
 //! Copies of a member's disk that are switched on beside it, on storage that does not answer, or is full.
 
+use std::sync::atomic::Ordering;
+
 use cutover::coord::NodeName;
 use cutover::coord::facts::names;
 use cutover::coord::settings::Mode;
 
 use super::Fleet;
-use super::node::SimNode;
+use super::node::{SimNode, release};
 use super::stories::{MINUTE, calm, pass};
 
 /// A rolling rollout in which a copy was made of the disk of a node that had its ticket, and had not switched yet.
@@ -163,4 +165,25 @@ fn who_cannot_say_that_it_has_seen_a_copy_says_it_until_it_can() {
     let twin = names::twin(&node, &copy.here.place);
     assert!(fleet.storage.lock().unwrap().names.contains_key(&twin), "{}", fleet.why());
     copy_stays_out(&mut fleet, copy);
+}
+
+#[test]
+fn a_copy_that_was_cut_off_looks_whether_it_was_seen_before_it_has_its_turn() {
+    let (mut fleet, number, mut copy) = copied_while_it_waits();
+    let began = fleet.time();
+    let first = fleet.nodes.iter().position(|node| node.is_out).unwrap();
+    fleet.nodes[first].wake = began + MINUTE;
+    // The original hangs, so the copy takes its place, and waits for the turn.
+    fleet.nodes[number].wake = began + 40_000;
+    copy.wake = began;
+    let is_unplugged = copy.is_unplugged.clone();
+    fleet.nodes.push(copy);
+    pass(&mut fleet, 38_000);
+    is_unplugged.store(true, Ordering::Relaxed);
+    pass(&mut fleet, 2 * MINUTE);
+    is_unplugged.store(false, Ordering::Relaxed);
+    let copy = fleet.nodes.pop().unwrap();
+    assert!(!copy.is_out && copy.pointer == release("1"), "{}", fleet.why());
+    copy_stays_out(&mut fleet, copy);
+    assert_eq!(fleet.nodes.last().unwrap().pointer, release("1"), "{}", fleet.why());
 }

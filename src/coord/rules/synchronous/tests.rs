@@ -22,7 +22,7 @@ fn local(now: Ms) -> Local {
         clock_is_good: true,
         has_storage: true,
         can_write: true,
-        is_refused: false,
+        promise: Promise::Untold,
         checks,
     }
 }
@@ -47,6 +47,11 @@ fn a_gate_that_rests_on_this_nodes_own_word_is_not_obeyed_without_it() {
         assert_eq!(act(stage, &keep, local(AT + 50), &TIMES), Act::Wait, "{stage:?}");
     }
     assert_eq!(act(Stage::Switched { at: AT }, &keep, local(AT + 500), &TIMES), Act::Leave);
+    // Its own may have stood there, and storage went back in time.
+    let told = Local { promise: Promise::MaybeTold, ..local(AT + 50) };
+    let again = act(Stage::Vouching { at: AT }, &keep, told, &TIMES);
+    assert_eq!(again, Act::Tell(Telling::Report(Health::Good)));
+    assert_eq!(act(Stage::Switched { at: AT }, &keep, told, &TIMES), Act::Wait);
     let reported = view(|view| {
         (view.go, view.outcome) = (Some(Go::Go), Some(Outcome::Keep));
         view.members[0].report = Some(Health::Good);
@@ -68,7 +73,7 @@ fn deadlines_hold_where_storage_can_be_read_and_not_written() {
 
 #[test]
 fn a_promise_that_storage_refused_is_taken_back_and_one_that_may_stand_there_is_not() {
-    let refused = |now| Local { is_refused: true, ..local(now) };
+    let refused = |now| Local { promise: Promise::Refused, ..local(now) };
     let open = view(|view| {
         view.go = Some(Go::Go);
         view.members.iter_mut().for_each(|member| member.switched = true);
@@ -108,5 +113,15 @@ fn whoever_is_at_work_where_all_are_waived_goes_back() {
     for stage in [Stage::Switched { at: AT }, Stage::Vouching { at: AT }] {
         assert_eq!(act(stage, &nobody(true), local(now), &TIMES), back, "{stage:?}");
         assert_ne!(act(stage, &nobody(false), local(now), &TIMES), back, "{stage:?}");
+    }
+}
+
+#[test]
+fn a_refusal_is_certain_only_where_nothing_was_told_before_it() {
+    let refused = |promise: Promise| promise.told(true);
+    assert_eq!(refused(refused(Promise::Untold)), Promise::Refused);
+    // A try that got no answer may stand there, or arrive yet; so may one of a process before this one.
+    for before in [Promise::Untold.told(false), refused(Promise::Untold).told(false), Promise::default()] {
+        assert_eq!(refused(before), Promise::MaybeTold);
     }
 }
