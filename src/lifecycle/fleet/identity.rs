@@ -320,6 +320,9 @@ impl Member<'_> {
         if self.here.place.is_empty() {
             return true;
         }
+        if !self.is_identified {
+            return matches!(self.identify(), Ok(None));
+        }
         if !has_looked(self) {
             self.look_for_twin();
         }
