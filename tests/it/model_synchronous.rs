@@ -329,7 +329,10 @@ impl Fleet {
         let mut world = world.clone();
         // An operator comes in the end.
         world.is_void |= world.rotten.is_some() && self.flaw != Flaw::BadForEver;
-        repair(&mut world);
+        if world.lost.is_some() {
+            repair(&mut world);
+            forget_unanswered(&mut world);
+        }
         for now in MOMENTS {
             for _ in 0..40 {
                 let before = world.clone();
@@ -382,6 +385,15 @@ fn repair(world: &mut World) {
         member.report = member.report.or(told.report);
         member.armed |= told.armed;
         member.switched |= told.switched;
+    }
+}
+
+/// A good report that got no answer nobody can put back, and its node has to tell it again, also beside a keep.
+fn forget_unanswered(world: &mut World) {
+    for (node, member) in world.nodes.iter().zip(&mut world.board.members) {
+        if node.promise == Promise::MaybeTold {
+            member.report = member.report.filter(|report| *report != Health::Good);
+        }
     }
 }
 

@@ -342,7 +342,10 @@ impl Member<'_> {
         self.unaccused = (!is_told).then(|| place.to_owned());
         match is_told {
             true => Who::Stranger(two(&node)),
-            false => Who::Away(format!("{}; storage does not hold this yet", two(&node))),
+            false => Who::Away(format!(
+                "{}; this cannot be written to the storage now, and is tried again",
+                two(&node)
+            )),
         }
     }
 
