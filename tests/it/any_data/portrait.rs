@@ -47,9 +47,11 @@ impl Portrait {
             what += &format!(" -> {:?}", fs::read_link(&path).unwrap());
         }
         what += &attributes(&path);
+        if first != within {
+            what += &format!(" is {first:?}");
+        }
         if kind.is_file() {
-            let first = if first == within { String::new() } else { format!(" is {first:?}") };
-            what += &format!(" {} {}{first}", found.len(), Digest::of(&fs::read(&path).unwrap()));
+            what += &format!(" {} {}", found.len(), Digest::of(&fs::read(&path).unwrap()));
         }
         if kind.is_file() || kind.is_dir() {
             let flags = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path);

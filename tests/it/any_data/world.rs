@@ -291,8 +291,9 @@ impl<'a> World<'a> {
                 5 if path.as_os_str().len() < 100 => drop(UnixListener::bind(&path)),
                 6 => {
                     let others: Vec<_> = fs::read_dir(directory).unwrap().flatten().collect();
-                    let file = others.iter().find(|other| other.file_type().unwrap().is_file());
-                    file.map(|file| fs::hard_link(file.path(), &path).unwrap()).unwrap_or_default();
+                    // Links and pipes may have several names, too.
+                    let one = others.iter().find(|other| !other.file_type().unwrap().is_dir());
+                    one.map(|one| fs::hard_link(one.path(), &path).unwrap()).unwrap_or_default();
                     continue;
                 }
                 7 if self.chance.one_in(4) => {

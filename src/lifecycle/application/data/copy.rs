@@ -154,12 +154,9 @@ impl Job<'_> {
         let kind = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT;
         match kind {
             SFlag::S_IFDIR => return self.directory(ends, name, new, &found),
-            SFlag::S_IFREG => {
-                if self.is_linked(ends, new, &found)? {
-                    return Ok(());
-                }
-                self.file(ends, name, new, &found)?;
-            }
+            SFlag::S_IFSOCK => return Ok(()),
+            _ if self.is_linked(ends, new, &found)? => return Ok(()),
+            SFlag::S_IFREG => self.file(ends, name, new, &found)?,
             SFlag::S_IFLNK => {
                 let target = readlinkat(ends.from, name)?;
                 symlinkat(target.as_os_str(), ends.to, new)?;
@@ -174,7 +171,6 @@ impl Job<'_> {
                 let mode = Mode::from_bits_truncate(found.st_mode & 0o7777);
                 fchmodat(ends.to, new, mode, FchmodatFlags::FollowSymlink)?;
             }
-            SFlag::S_IFSOCK => return Ok(()),
             _ => return Err(io::Error::other("it is a device")),
         }
         times(ends.to, new, &found)
@@ -238,7 +234,7 @@ impl Job<'_> {
         }
         let id = (found.st_dev, found.st_ino);
         if let Some(first) = self.links.get(&id) {
-            // Only we write to the copy: its paths can be trusted.
+            // Only we write to the copy: its paths can be trusted. No link at the end of one is followed.
             linkat(AT_FDCWD, first.as_path(), ends.to, new, AtFlags::empty())?;
             return Ok(true);
         }
