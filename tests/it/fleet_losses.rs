@@ -278,6 +278,18 @@ fn a_member_that_had_its_turn_and_keeps_the_rest_waiting_is_named() {
 }
 
 #[test]
+fn an_entry_that_was_torn_is_freed_by_the_command_that_is_named() {
+    let fleet = Fleet::new(2, "rolling", "");
+    std::fs::write(fleet.share().join(names::id(&"n1".parse().unwrap(), 0)), "").unwrap();
+    let refused = fleet.run(1, &["update"]);
+    assert!(code(&refused) == 14 && told(&refused).contains("cutover fleet replace n1"), "{refused:?}");
+    fleet.let_in_again(1);
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    assert_eq!(fleet.all_run(), ["2"]);
+}
+
+#[test]
 fn a_freed_name_is_shown_as_one_and_who_waits_for_it() {
     let fleet = Fleet::new(2, "rolling", "");
     fleet.propose("2");

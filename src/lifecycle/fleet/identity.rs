@@ -213,7 +213,9 @@ impl Member<'_> {
             Look::Absent => Err(Who::Stranger(format!(
                 "the name `{node}` was freed by an operator, or storage has lost it: `cutover fleet join` takes it again"
             ))),
-            Look::Bad(why) => Err(Who::Stranger(format!("the entry of `{node}` is not valid: {why}"))),
+            Look::Bad(why) => {
+                Err(Who::Stranger(format!("the entry of `{node}` is not valid: {why}: {}", free(&node))))
+            }
             Look::Unreachable(why) => Err(Who::Away(why)),
         }
     }
