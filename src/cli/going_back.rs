@@ -4,13 +4,14 @@ use serde_json::json;
 
 use super::context::Context;
 use super::failure::{Error, code};
-use super::update::{conclude, no_such_release, prune_after_commit};
+use super::update::{ON_HOLD, conclude, no_such_release, prune_after_commit};
 use super::watching::lock_even_if_hung;
 use crate::cli::words::args::{RecoverArgs, RollbackArgs};
 use crate::lifecycle::node::requests::Turn;
 use crate::lifecycle::node::touched::in_words;
 use crate::lifecycle::node::{Node, WayBack};
 use crate::lifecycle::update::driver::Ended;
+use crate::lifecycle::update::finish;
 use crate::lifecycle::update::outcome::end_of;
 use crate::store::Kept;
 use crate::sys::lock::Lock;
@@ -80,7 +81,11 @@ pub fn rollback(context: &Context, args: &RollbackArgs) -> Result<u8, Error> {
                 let is_there = |version: &Version| entry.from.as_ref() == Some(version);
                 if way.version.as_ref().is_none_or(is_there) {
                     tell_end(context, &entry);
-                    return held(context, node, &way);
+                    held(node, &way)?;
+                    if !way.no_hold {
+                        context.output.say(ON_HOLD);
+                    }
+                    return Ok(0);
                 }
                 go_back(context, node, node.lock()?, &way)
             }
@@ -110,12 +115,20 @@ fn go_back(context: &Context, node: &Node<'_>, lock: Lock, way: &WayBack) -> Res
         },
         Ok(Ended::NeedsPerson(..) | Ended::Waiting(..) | Ended::Overtaken(..)) | Err(_) => false,
     };
+    let is_told = matches!(&ended, Ok(Ended::Finished(record)) if finish::holds(record));
     let code = conclude(context, node, ended)?;
-    if is_done { held(context, node, way) } else { Ok(code) }
+    if !is_done {
+        return Ok(code);
+    }
+    held(node, way)?;
+    if !way.no_hold && !is_told {
+        context.output.say(ON_HOLD);
+    }
+    Ok(0)
 }
 
 /// Going back is done: no timer brings the release again until somebody says so.
-fn held(context: &Context, node: &Node<'_>, way: &WayBack) -> Result<u8, Error> {
+fn held(node: &Node<'_>, way: &WayBack) -> Result<(), Error> {
     if !way.no_hold {
         let mut memory = node.store.memory()?;
         let (since, by) = (node.clock.wall(), node.by.clone());
@@ -125,9 +138,8 @@ fn held(context: &Context, node: &Node<'_>, way: &WayBack) -> Result<u8, Error> 
         );
         memory.hold.get_or_insert(Hold { since, until: None, reason, by });
         memory.keep()?;
-        context.output.say("automatic switching is on hold; `cutover unhold` lifts it");
     }
-    Ok(0)
+    Ok(())
 }
 
 /// Says that somebody has written to the tree that comes back. It comes back all the same: it is what there is.

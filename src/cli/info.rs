@@ -17,6 +17,7 @@ use crate::cli::words::schema::schema;
 use crate::config::{self, Places, Problem};
 use crate::lifecycle::application::data::{self, Probing};
 use crate::lifecycle::application::hooks::Hooks;
+use crate::lifecycle::application::service;
 use crate::lifecycle::node::Node;
 use crate::lifecycle::report::advice::BY_HAND;
 use crate::lifecycle::report::status::is_unadopted;
@@ -194,6 +195,8 @@ pub fn config(context: &Context, command: &ConfigCommand) -> Result<u8, Error> {
                 }));
                 warnings.extend(doubtful_keys(node)?);
                 warnings.extend(doubtful_paths(settings));
+                warnings.extend(service::left_alone(&settings.service));
+                warnings.extend(unwatched(settings));
                 Ok(warnings)
             })?;
             for warning in &warnings {
@@ -263,6 +266,16 @@ fn doubtful_paths(settings: &Settings) -> Vec<String> {
         warnings.push(format!("`{path}` of `[metrics] textfile` is relative to wherever cutover is started"));
     }
     warnings
+}
+
+/// Units that may fall right after their start, and nobody would look.
+fn unwatched(settings: &Settings) -> Option<String> {
+    let has_services = !settings.service.units.is_empty() || settings.service.command.is_some();
+    (has_services && settings.health.min_healthy().0.is_zero()).then(|| {
+        "no `[[health.check]]`, and no `[health] min_healthy`: a release is committed as soon as it has started, also one that \
+         falls a second later"
+            .to_owned()
+    })
 }
 
 /// Whether nobody else can put another directory in the root's place: whoever may write to a parent can.

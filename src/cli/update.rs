@@ -25,6 +25,7 @@ use crate::lifecycle::settings::Settings;
 use crate::lifecycle::staging::Staged;
 use crate::lifecycle::staging::upstream::{self, Idle, Offered};
 use crate::lifecycle::update::driver::{self, Ended};
+use crate::lifecycle::update::finish;
 use crate::lifecycle::update::outcome::{describe, end_of};
 use crate::release::source::local;
 use crate::store::Kept;
@@ -146,7 +147,7 @@ fn settings_for_trial(settings: &Settings, trial: &TrialArgs, now: bool) -> Sett
     let mut settings = settings.clone();
     if let Some(Span(length)) = trial.trial {
         let health = &mut settings.health;
-        health.min_healthy = Span(length);
+        health.min_healthy = Some(Span(length));
         // A trial that a person must end lasts as long as was said, and no longer.
         health.deadline =
             if trial.confirm { Span(length) } else { Span(health.deadline.0.max(length + health.startup.0)) };
@@ -376,6 +377,9 @@ pub(super) fn prune_after_commit(context: &Context, node: &Node<'_>) {
     }
 }
 
+/// After somebody has gone back by hand, also by Ctrl-C in a trial.
+pub(super) const ON_HOLD: &str = "automatic switching is on hold; `cutover unhold` lifts it";
+
 /// Tells how an update ended, and says the exit code. An error after which the journal holds nothing but what had not
 /// begun yet has changed nothing.
 pub fn conclude(context: &Context, node: &Node<'_>, ended: Result<Ended, node::Error>) -> Result<u8, Error> {
@@ -398,6 +402,9 @@ pub fn conclude(context: &Context, node: &Node<'_>, ended: Result<Ended, node::E
                 "unanswered_ms": record.unanswered.as_ref().map(|unanswered| unanswered.total_ms),
             });
             context.output.outcome(&value, &text, end.exit_code);
+            if finish::holds(&record) {
+                context.output.say(ON_HOLD);
+            }
             Ok(end.exit_code)
         }
         Ended::NeedsPerson(_, why) => {

@@ -10,14 +10,18 @@ use crate::types::{Span, is_port_good, path_of_url};
 /// How long one check may take when nothing else is said.
 pub const TIMEOUT_DEFAULT: Span = Span::seconds(5);
 
+/// How long a release must be well by its checks when nothing else is said.
+const MIN_HEALTHY: Span = Span::seconds(30);
+
 /// The `[health]` table.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// What to do about checks that fail before the switch already.
     pub baseline: Baseline,
-    /// How long all required checks must pass without a break.
-    pub min_healthy: Span,
+    /// How long all required checks, and the units, must be well without a break; see [`Settings::min_healthy`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_healthy: Option<Span>,
     /// When they must have done so, counted from the start of the new release.
     pub deadline: Span,
     /// How often checks are asked, where they do not say themselves.
@@ -39,7 +43,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             baseline: Baseline::Block,
-            min_healthy: Span::seconds(30),
+            min_healthy: None,
             deadline: Span::seconds(300),
             interval: Span::seconds(2),
             pulse: Span(std::time::Duration::from_millis(50)),
@@ -329,6 +333,13 @@ pub enum Invalid {
 }
 
 impl Settings {
+    /// How long all that is watched must be well. Where nothing is said and no check is configured, the first look at which the
+    /// units are well is enough.
+    pub fn min_healthy(&self) -> Span {
+        let unsaid = if self.check.is_empty() { Span::seconds(0) } else { MIN_HEALTHY };
+        self.min_healthy.unwrap_or(unsaid)
+    }
+
     /// Whether the verdict depends on the check of this name; on those that are not configured (units, processes) it does.
     pub fn is_required(&self, name: &str) -> bool {
         self.check.iter().all(|check| check.name != name || check.required)
@@ -358,8 +369,8 @@ impl Settings {
         if self.interval >= self.deadline {
             return Err(Invalid::Interval(self.deadline));
         }
-        if self.min_healthy >= self.deadline {
-            return Err(Invalid::Deadline { min_healthy: self.min_healthy, deadline: self.deadline });
+        if self.min_healthy() >= self.deadline {
+            return Err(Invalid::Deadline { min_healthy: self.min_healthy(), deadline: self.deadline });
         }
         for (position, check) in self.check.iter().enumerate() {
             let name = &check.name;

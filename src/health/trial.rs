@@ -71,7 +71,7 @@ impl Trial {
     /// A trial that has seen nothing yet. `ignored` names checks that failed before the switch already: they count from
     /// their first pass on, and as long as one that is required has not passed, another must have.
     ///
-    /// Where no check is configured, the first look at which the units are well ends it.
+    /// Where nothing at all is watched, the first look ends it.
     pub fn new(settings: &Settings, ignored: &[String]) -> Self {
         let is_required = |name: &&String| settings.is_required(name);
         let required = settings.check.iter().filter(|check| check.required);
@@ -95,9 +95,8 @@ impl Trial {
             let place = if counts { &mut counted } else { &mut shown };
             place.insert(check.name.clone(), Counted::default());
         }
-        let min_healthy = if settings.check.is_empty() { Duration::ZERO } else { settings.min_healthy.0 };
         Self {
-            min_healthy,
+            min_healthy: settings.min_healthy().0,
             deadline: settings.deadline.0,
             startup: settings.startup.0.min(settings.deadline.0),
             fail_threshold: settings.fail_threshold,
@@ -127,7 +126,7 @@ impl Trial {
         }
         if self.counted.values().all(Counted::is_healthy) && self.is_proven() {
             let since = *self.healthy_since.get_or_insert(at);
-            if at.saturating_sub(since) >= self.min_healthy {
+            if at.saturating_sub(since) >= self.need() {
                 return Verdict::Healthy;
             }
         } else {
@@ -193,9 +192,10 @@ impl Trial {
         self.counted.values().all(Counted::is_healthy)
     }
 
-    /// How long all must be well.
+    /// How long all must be well; where nothing is watched, no time shows more.
     pub fn need(&self) -> Duration {
-        self.min_healthy
+        let is_watched = !self.counted.is_empty() || !self.shown.is_empty();
+        if is_watched { self.min_healthy } else { Duration::ZERO }
     }
 
     /// Each check's part, in order of names.
@@ -404,11 +404,18 @@ mod tests {
     }
 
     #[test]
-    fn without_checks_the_first_look_decides() {
+    fn without_checks_the_first_look_decides_unless_a_time_is_said() {
         assert_eq!(Trial::new(&Settings::default(), &[]).observe(Duration::ZERO, &[]), Verdict::Healthy);
         let mut trial = Trial::new(&Settings::default(), &[]);
         assert_eq!(trial.observe(Duration::ZERO, &[saw("units", NotYet)]), Verdict::Watching);
         assert_eq!(trial.observe(Duration::ZERO, &[saw("units", Healthy)]), Verdict::Healthy);
+        // The units are watched for as long as was said; where there are none, nothing is.
+        let said = Settings { min_healthy: Some(Span::seconds(20)), ..Settings::default() };
+        let mut trial = Trial::new(&said, &[]);
+        assert_eq!(trial.observe(Duration::ZERO, &[saw("units", Healthy)]), Verdict::Watching);
+        assert_eq!(trial.observe(Duration::from_secs(19), &[saw("units", Healthy)]), Verdict::Watching);
+        assert_eq!(trial.observe(Duration::from_secs(20), &[saw("units", Healthy)]), Verdict::Healthy);
+        assert_eq!(Trial::new(&said, &[]).observe(Duration::ZERO, &[]), Verdict::Healthy);
     }
 
     proptest! {

@@ -38,6 +38,25 @@ pub struct State {
     pub needs_person: Option<NeedsPerson>,
 }
 
+impl State {
+    /// Where a rollback from the active release leads when nobody names a release: to what was committed last, unless that is
+    /// active (the journal of its update was lost), else to the newest before it. Never to one that is banned.
+    pub fn way_back(&self, active: &Version) -> Option<&Installed> {
+        self.before(active).find(|kept| !self.is_bad(&kept.release))
+    }
+
+    /// The committed releases that are not active, newest first.
+    pub fn before(&self, active: &Version) -> impl Iterator<Item = &Installed> {
+        let all = self.committed.iter().chain(&self.previous).chain(&self.earlier);
+        all.filter(move |kept| kept.release.version != *active)
+    }
+
+    /// Whether a release is banned, by its digest.
+    pub fn is_bad(&self, release: &ReleaseId) -> bool {
+        self.bad.iter().any(|bad| bad.release.digest == release.digest)
+    }
+}
+
 /// A release that was committed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

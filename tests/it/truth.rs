@@ -159,3 +159,40 @@ fn nobody_who_listens_is_no_reason_to_panic() {
     let said = text(&output.stdout);
     assert_eq!(said.lines().last(), Some("0"), "{said} {}", text(&output.stderr));
 }
+
+#[test]
+fn nobody_goes_back_to_a_banned_release_unless_it_is_named() {
+    let node = TestNode::new(&[Health::Good, Health::Good, Health::Good]);
+    assert_eq!((node.update(1), node.update(2), node.update(3)), (0, 0, 0));
+    let previous = |node: &TestNode| node.status()["previous"]["version"].clone();
+    assert_eq!(node.code(&["mark-bad", "2", "--reason", "it loses orders"]), 0);
+    assert_eq!(previous(&node), "1");
+    assert_eq!((node.code(&["rollback"]), node.active().as_deref()), (0, Some("1")));
+    assert_eq!((node.code(&["switch", "3"]), node.code(&["mark-bad", "1"])), (0, 0));
+    assert_eq!(previous(&node), Value::Null);
+    let refused = node.run(&["rollback"]);
+    let said = text(&refused.stderr);
+    assert!(refused.status.code() == Some(1) && said.contains("banned"), "{said}");
+    assert!(said.contains("cutover rollback VERSION"), "{said}");
+    assert_eq!((node.code(&["rollback", "1"]), node.active().as_deref()), (0, Some("1")));
+}
+
+#[test]
+fn units_that_nobody_starts_and_releases_that_nobody_watches_are_told() {
+    if std::path::Path::new("/run/systemd/system").exists() {
+        eprintln!("skipped: systemd runs this machine");
+        return;
+    }
+    let node = TestNode::new(&[Health::Good, Health::Good]);
+    let config = fs::read_to_string(node.config()).unwrap();
+    let unwatched = config.replace("min_healthy = '0s'\n", "");
+    let unwatched = unwatched.lines().filter(|line| !line.contains("well")).collect::<Vec<_>>().join("\n");
+    let unwatched = unwatched.replace("[[health.check]]\n", "");
+    fs::write(node.config(), format!("{unwatched}\n[service]\nunits = ['app.service']\n")).unwrap();
+    for words in [&["config", "check"][..], &["update", node.archive(1).to_str().unwrap(), "--allow-unsigned"]] {
+        let said = node.run(words);
+        let told = text(&said.stderr) + &text(&said.stdout);
+        assert!(told.contains("systemd does not run this machine") && told.contains("app.service"), "{told}");
+        assert_eq!(told.contains("no `[[health.check]]`"), words[0] == "config", "{told}");
+    }
+}

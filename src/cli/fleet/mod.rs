@@ -227,12 +227,12 @@ pub fn check_configured(context: &Context) -> Result<(), Error> {
 fn hopeless(settings: &Settings) -> Option<String> {
     let (fleet, health) = (&settings.fleet, &settings.health);
     let in_time = fleet.trial.0 + fleet.settle.0;
-    let takes = health.min_healthy.0;
-    (fleet.mode.agrees_on_an_instant() && !health.check.is_empty() && takes > in_time).then(|| {
+    let takes = health.min_healthy().0;
+    (fleet.mode.agrees_on_an_instant() && takes > in_time).then(|| {
         format!(
             "`health.min_healthy` ({}) is longer than `fleet.trial` and `fleet.settle` together ({}): no report would come in \
              time, and every rollout would go back",
-            health.min_healthy,
+            health.min_healthy(),
             Span(in_time)
         )
     })

@@ -231,6 +231,7 @@ impl Application for Local<'_> {
         })?;
         let dependants = record.units.as_ref().map(|before| before.dependants.as_slice()).unwrap_or_default();
         let mut remarks = self.services.bring_back(dependants);
+        remarks.extend(service::left_alone(&self.settings.service));
         remarks.extend(self.not_linked(&target.tree));
         if direction == Direction::Back {
             remarks.extend(self.data().used_aside(&record.data, &record.transaction));

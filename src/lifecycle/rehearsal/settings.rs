@@ -124,7 +124,7 @@ impl Settings {
             }
         }
         health.check.extend(self.check.iter().cloned());
-        health.min_healthy = self.min_healthy.unwrap_or(health.min_healthy);
+        health.min_healthy = self.min_healthy.or(health.min_healthy);
         health.deadline = self.deadline.unwrap_or(health.deadline);
         health
     }

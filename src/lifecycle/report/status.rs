@@ -217,9 +217,10 @@ fn previous(
             (before_trial(state, record)?, record.data.clone(), Some(&record.to.version), Vec::new())
         }
         None => {
-            // What was committed last, unless it is active; the journal of an update may be lost.
-            let known = [&state.committed, &state.previous].into_iter().flatten();
-            let installed = known.into_iter().find(|kept| !is_active(&kept.release.version))?.clone();
+            let installed = match active {
+                Some(active) => state.way_back(&active.version)?.clone(),
+                None => state.committed.clone()?,
+            };
             let copy = DataCopies::new(store).of(&installed.release).ok().flatten();
             let new = active.map(|active| &active.version);
             let asks = new

@@ -143,6 +143,11 @@ fn setback(before: Option<Setback>, record: &Record, now: jiff::Timestamp) -> Op
     }
 }
 
+/// Whether the end of this update put automatic switching on hold.
+pub fn holds(record: &Record) -> bool {
+    matches!(&record.phase, Phase::RolledBack { reason } if is_by_hand(record, reason))
+}
+
 /// Whether a person wanted the release gone, so that no timer may bring it again; `--no-hold` says otherwise.
 fn is_by_hand(record: &Record, reason: &Reason) -> bool {
     match record.intent {

@@ -117,8 +117,8 @@ impl Driver<'_> {
     /// Watches the old release until its checks have passed for a short while, or until the deadline.
     fn see_healthy(&mut self, record: &Record, release: &ReleaseId) -> Result<(), String> {
         let health = &self.settings.health;
-        let settle = health.min_healthy.min(Span(health.interval.0 * 2));
-        let settings = Health { min_healthy: settle, ..health.clone() };
+        let settle = health.min_healthy().min(Span(health.interval.0 * 2));
+        let settings = Health { min_healthy: Some(settle), ..health.clone() };
         let began = self.clock.boot();
         let mut watch = self.application.watch(&release.version, &self.tree(&release.version), Some(record));
         // It is not judged by checks that only the release which is left has brought.

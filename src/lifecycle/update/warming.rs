@@ -160,7 +160,7 @@ impl RehearsalWatch<'_> {
             self.narrator.rehearsed(record, &trial);
             match verdict {
                 // Without checks the first look would decide: what crashes a moment later is to be seen, too.
-                Verdict::Healthy if at >= health.min_healthy.0 => break,
+                Verdict::Healthy if at >= health.min_healthy().0 => break,
                 Verdict::Healthy | Verdict::Watching => {}
                 Verdict::Failed(why) => return Err(refusal(rehearsal, &why)),
                 Verdict::Unproven(why) => {

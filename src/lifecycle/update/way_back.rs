@@ -67,9 +67,10 @@ impl Node<'_> {
         });
         let back_to = match version {
             Some(version) => self.release_of(&state, version)?,
-            None => match on_trial.or_else(|| last_good(&state, &from)) {
+            None => match on_trial.or_else(|| state.way_back(&from.version).map(|kept| kept.release.clone()))
+            {
                 Some(release) => release,
-                None => return Err(Error::NoWayBack("none was committed before the active one".into())),
+                None => return Err(Error::NoWayBack(why_none(&state, &from.version))),
             },
         };
         self.store.tree(&back_to.version)?;
@@ -194,9 +195,10 @@ impl Node<'_> {
     }
 }
 
-/// The last good release besides the active one: what was committed last, if that is not active (the journal of its
-/// update was lost), else what was committed before it.
-pub fn last_good(state: &State, active: &ReleaseId) -> Option<ReleaseId> {
-    let known = [&state.committed, &state.previous].into_iter().flatten();
-    known.map(|kept| &kept.release).find(|release| release.version != active.version).cloned()
+/// Why there is no release that a rollback goes to by itself.
+fn why_none(state: &State, active: &Version) -> String {
+    match state.before(active).next() {
+        Some(banned) => format!("{} and all before it are banned", banned.release.version),
+        None => "none was committed before the active one".into(),
+    }
 }

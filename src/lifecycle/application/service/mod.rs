@@ -120,6 +120,20 @@ pub fn from_settings(settings: &Settings, app: &str, log: &Path) -> Box<dyn Serv
     Box::new(UnitServices::new(settings.clone(), app))
 }
 
+/// Why the units that the settings name are neither stopped nor started: what runs goes on with the release that it was
+/// started from.
+pub fn left_alone(settings: &Settings) -> Option<String> {
+    let is_wanted =
+        settings.command.is_none() && settings.action != Action::None && !settings.units.is_empty();
+    (is_wanted && !systemd::is_booted()).then(|| {
+        format!(
+            "systemd does not run this machine: nothing stops or starts {}, and what runs goes on with the release that it was \
+             started from; `[service] action = \"none\"` says that this is right",
+            settings.units.join(", ")
+        )
+    })
+}
+
 /// Nothing to stop or start: the pointer moves, and the checks decide.
 #[derive(Clone, Copy, Debug)]
 pub struct NoServices;
