@@ -12,6 +12,7 @@ use crate::cli::words::signing_args::CopyArgs;
 use crate::lifecycle::staging::upstream;
 use crate::release::channel::{CHANNEL_BYTES_MAX, next_name};
 use crate::release::copy::{Copied, CopyOrder, copy as copy_all};
+use crate::release::publish::{self, PublishOrder};
 use crate::release::source::{self, Before, Item, Of, Settings, Sink, Source};
 use crate::release::trust::{SIGNATURES_BYTES_MAX, signature_file};
 use crate::sys::disk::Disk;
@@ -51,11 +52,13 @@ impl Target {
 
     /// Takes the channel that is there into the directory that is published from, as the ground for the next one. Says
     /// what must be there still when that is brought.
-    pub fn take_channel(&self, directory: &Path, disk: &Disk) -> Result<Before, Error> {
+    pub fn take_channel(&self, order: &PublishOrder, disk: &Disk) -> Result<Before, Error> {
+        let directory = &order.into;
         let (of, name) = (Of::Channel(&self.channel), format!("{}.channel", self.channel));
         let read =
             |name: &str, limit| self.there.small(Item { of, name }, limit).map_err(upstream::Error::Source);
         let Some(bytes) = read(&name, CHANNEL_BYTES_MAX)? else { return Ok(Before::Absent) };
+        publish::check_product(order, &bytes, &Path::new(&self.there.place()).join(&name))?;
         let signature = read(&format!("{name}.sig"), SIGNATURES_BYTES_MAX)?;
         // A publisher that was interrupted there has left what comes next.
         let next = next_name(&name);

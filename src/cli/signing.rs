@@ -24,7 +24,7 @@ use crate::release::trust::{
     KeyPair, Keyring, Namespace, SIGNATURES_BYTES_MAX, SignError, TrustedKey, sign_file, signature_file,
 };
 use crate::sys::disk::{self, Disk};
-use crate::types::escaped_path;
+use crate::types::{Version, escaped_path};
 
 fn usage(what: impl Into<String>, hint: &str) -> Error {
     Error::Usage { what: what.into(), hint: Some(hint.to_owned()) }
@@ -109,7 +109,7 @@ pub fn verify_signature(global: &Global, args: &VerifySignatureArgs) -> Result<u
 
 pub fn publish(global: &Global, args: &PublishArgs, disk: &Disk) -> Result<u8, Error> {
     let now = Timestamp::now();
-    let (directory, version) = place(args)?;
+    let (directory, product, version) = place(args)?;
     let shadow = args.dry_run.then(|| Shadow::of(&directory, &args.channel, disk)).transpose()?;
     let into = shadow.as_ref().map_or(&directory, |shadow| &shadow.path).clone();
     let order = PublishOrder {
@@ -117,7 +117,7 @@ pub fn publish(global: &Global, args: &PublishArgs, disk: &Disk) -> Result<u8, E
         into,
         is_elsewhere: args.to.is_some(),
         channel: args.channel.clone(),
-        product: args.product.clone(),
+        product,
         version,
         release_key: args.key.clone(),
         channel_key: args.channel_key.clone().or_else(|| args.key.clone()),
@@ -131,7 +131,7 @@ pub fn publish(global: &Global, args: &PublishArgs, disk: &Disk) -> Result<u8, E
     };
     let target = args.to.as_deref().map(|to| Target::open(to, args.credentials.as_deref(), &args.channel));
     let target = target.transpose()?;
-    let before = target.as_ref().map(|target| target.take_channel(&order.into, disk)).transpose()?;
+    let before = target.as_ref().map(|target| target.take_channel(&order, disk)).transpose()?;
     let mut published = publish::publish(&order, disk)?;
     if args.dry_run {
         for path in published.written.iter_mut().chain([&mut published.path]) {
@@ -252,10 +252,10 @@ impl Source for Over {
     }
 }
 
-/// The directory, and the version that a manifest named in its place says.
-fn place(args: &PublishArgs) -> Result<(PathBuf, Option<crate::types::Version>), Error> {
+/// The directory, and product and version: as the command line has them, or as a manifest that is named says.
+fn place(args: &PublishArgs) -> Result<(PathBuf, Option<String>, Option<Version>), Error> {
     if args.place.is_dir() {
-        return Ok((args.place.clone(), args.version.clone()));
+        return Ok((args.place.clone(), args.product.clone(), args.version.clone()));
     }
     if args.version.is_some() && !args.place.exists() {
         return Err(usage(
@@ -269,9 +269,13 @@ fn place(args: &PublishArgs) -> Result<(PathBuf, Option<crate::types::Version>),
             "leave out the version, or name the directory",
         ));
     }
-    let version = publish::version_of(&args.place)?;
+    let (product, version) = publish::named_by(&args.place)?;
+    if args.product.as_ref().is_some_and(|wanted| *wanted != product) {
+        let what = format!("`{}` is of product `{product}`", escaped_path(&args.place));
+        return Err(usage(what, "leave out `--product`, or name another manifest"));
+    }
     let directory = args.place.parent().filter(|parent| !parent.as_os_str().is_empty());
-    Ok((directory.unwrap_or(Path::new(".")).to_owned(), Some(version)))
+    Ok((directory.unwrap_or(Path::new(".")).to_owned(), Some(product), Some(version)))
 }
 
 pub fn trust(context: &Context, command: &TrustCommand) -> Result<u8, Error> {

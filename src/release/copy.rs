@@ -94,7 +94,16 @@ pub fn copy(order: &CopyOrder<'_>, progress: &dyn Progress) -> Result<Copied, re
     let (next, old) = read_there(order, of, &name)?;
     let found = Before::of(old.as_ref().map(|old| Digest::of(&old.bytes)));
     let is_channel_new = old.as_ref().is_none_or(|old| !old.is_same(&new));
-    let serial_there = old.as_ref().and_then(|old| parse_channel(old).ok()).map(|channel| channel.serial);
+    let there = old.as_ref().and_then(|old| parse_channel(old).ok());
+    if let Some(there) = there.as_ref().filter(|there| there.product != channel.product) {
+        return Err(source::Error::Occupied {
+            what: format!("{}/{name}", order.there.place()),
+            by: format!("the channel of product `{}`", there.product),
+            new: format!("that of product `{}`", channel.product),
+        }
+        .into());
+    }
+    let serial_there = there.map(|channel| channel.serial);
     let is_overtaken = order.before.is_some_and(|before| before != found)
         || serial_there.is_some_and(|there| there > channel.serial);
     if is_channel_new && is_overtaken {

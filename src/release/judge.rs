@@ -136,6 +136,22 @@ pub fn channel(
     Ok(Accepted { channel, memory, now, warnings })
 }
 
+/// What a node that has accepted `before` makes of the channel that comes next: whoever publishes it should hear that
+/// first.
+pub fn successor(before: Option<&Channel>, next: Channel, clock: Timestamp) -> Result<Vec<Warning>, Refused> {
+    let seen = before.map(|before| SeenChannel {
+        serial: before.serial,
+        digest: Digest::of(before.to_text().as_bytes()),
+        issued: before.issued,
+        offer: None,
+    });
+    let memory = seen.map(|seen| (memory_key(&next.product, &next.channel, UNSIGNED), seen));
+    let (name, digest) = (next.channel.clone(), Digest::of(next.to_text().as_bytes()));
+    let wants = Wants { product: None, channel: &name, compatible: &[] };
+    let accepted = channel(next, digest, &[], &[], &memory.into_iter().collect(), clock, wants)?;
+    Ok(accepted.warnings)
+}
+
 impl Accepted {
     /// The release of this version, or the one to run, if the channel lets it be installed.
     pub fn choose(&self, version: Option<&Version>) -> Result<&ReleaseId, Refused> {

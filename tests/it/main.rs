@@ -84,6 +84,7 @@ mod security_page;
 mod shared;
 mod sim;
 mod single_node;
+mod slips;
 mod spoken_to;
 mod staging;
 mod status;

@@ -301,12 +301,33 @@ fn what_a_channel_said_stays_or_its_loss_is_said() {
     assert!(matches!(desk.publish(None), Err(publish::Error::Signature { .. })));
     let mut anew = desk.order(Some("1.1"));
     anew.serial = Some(50);
+    let refused = publish::publish(&anew, &Disk::default()).unwrap_err().to_string();
+    assert!(refused.contains("revoked 0.8, minimum 0.9"), "{refused}");
+    (anew.revoked, anew.minimum) = (order.revoked, order.minimum);
     let anew = publish::publish(&anew, &Disk::default()).unwrap();
     let notes = anew.notes.join("\n");
-    assert!(
-        notes.contains("revoked 0.8") && notes.contains("minimum 0.9") && notes.contains("also 1.0"),
-        "{notes}"
-    );
+    assert!(notes.contains("also 1.0"), "{notes}");
+    assert_eq!((anew.channel.revoked, anew.channel.minimum), (second.revoked, second.minimum));
+}
+
+#[test]
+fn a_publisher_whose_clock_is_behind_is_told_so() {
+    let desk = Desk::new();
+    desk.archive("1.0", "one");
+    desk.publish(Some("1.0")).unwrap();
+    let day = SignedDuration::from_hours(24);
+    let publish_after = |time: SignedDuration| {
+        publish::publish(&PublishOrder { now: desk.now + time, ..desk.order(Some("1.0")) }, &Disk::default())
+    };
+    let notes = publish_after(-day).unwrap().notes.join("\n");
+    assert!(notes.contains("the clock is wrong"), "{notes}");
+    desk.node().unwrap();
+    // Nodes would take this one for a channel that has expired.
+    publish_after(day).unwrap();
+    let kept = fs::read(desk.source("stable.channel")).unwrap();
+    let refused = publish_after(-day * 30).unwrap_err();
+    assert!(matches!(refused, publish::Error::WouldBeRefused(_)), "{refused}");
+    assert_eq!(fs::read(desk.source("stable.channel")).unwrap(), kept);
 }
 
 #[test]

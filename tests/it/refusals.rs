@@ -61,7 +61,7 @@ impl Desk {
         said
     }
 
-    fn key(&self, name: &str) {
+    pub fn key(&self, name: &str) {
         self.well(&["keygen", name]);
     }
 

@@ -62,6 +62,13 @@ pub(super) fn of_source(error: &source::Error) -> Failure {
     if matches!(error, source::Error::Exists(_)) {
         return Failure::new(code::REFUSED, error, Some("publish it under a new version"));
     }
+    if matches!(error, source::Error::Occupied { .. }) {
+        return Failure::new(
+            code::REFUSED,
+            error,
+            Some("bring it to another place; what is there was not touched"),
+        );
+    }
     if matches!(error, source::Error::NoSource) {
         return Failure::new(code::USAGE, error, Some("set it in the configuration, or name an archive"));
     }
@@ -176,6 +183,12 @@ pub(super) fn of_sign(error: &SignError) -> Failure {
         SignError::Random => told(code::FAILED, "run it on a machine that has `getrandom`"),
         SignError::Run { .. } => told(code::FAILED, "install `ssh-keygen` (Debian: openssh-client)"),
         SignError::Refused(_) => told(code::FAILED, "`ssh-add -l` shows the keys that the agent has"),
+        SignError::KeyType { .. } => {
+            told(code::USAGE, "`cutover keygen NAME` makes one that counts; nothing was signed")
+        }
+        SignError::Unsound { .. } => {
+            told(code::FAILED, "see which key it is (`ssh-keygen -lf`); nothing was written")
+        }
     }
 }
 
@@ -209,6 +222,27 @@ pub(super) fn of_publish(error: &publish::Error) -> Failure {
             code::REFUSED,
             "look who wrote it, and bring back what was published; `--serial NUMBER` begins anew, with a number higher \
              than any before, and says what is lost",
+        ),
+        E::OtherProduct { .. } => told(
+            code::REFUSED,
+            "publish it to another directory or place, or into another channel (`--channel NAME`); nothing was written",
+        ),
+        E::OtherName { .. } => told(code::USAGE, "rename it, or name the directory and the version"),
+        E::WouldLose { .. } => told(
+            code::REFUSED,
+            "`cutover sign --key KEY FILE.channel` keeps all that it says, and the next `publish` needs no `--serial`; or \
+             say it again (`--revoke`, `--minimum`, …); if it is not true, remove that file",
+        ),
+        E::WouldBeRefused(Refused::Older { .. } | Refused::TwoOfOneSerial { .. }) => {
+            told(code::USAGE, "leave `--serial` out, or name a higher number; nothing was written")
+        }
+        E::WouldBeRefused(Refused::FastForward { .. }) => told(
+            code::USAGE,
+            "name a lower `--serial`; a channel that has such a number already, nobody has accepted: remove it first",
+        ),
+        E::WouldBeRefused(Refused::Expired { .. }) => told(
+            code::USAGE,
+            "compare the clock (`date -u`) with the channel that is there; nothing was written",
         ),
         E::WouldBeRefused(_) => told(code::USAGE, "change what is named, then publish again"),
     }

@@ -110,7 +110,7 @@ pub struct PublishArgs {
     /// From TIME (RFC 3339, or a duration from now) on, so many may switch (repeat the option)
     #[arg(long, value_name = "TIME=PERCENT")]
     pub wave: Vec<String>,
-    /// Use this serial; a channel that can't be built upon is begun anew, and what is lost of it is said
+    /// Use this serial; a channel that can't be built upon is begun anew, if what it forbids is said again
     #[arg(long, value_name = "NUMBER")]
     pub serial: Option<u64>,
     /// Bring it to where nodes read it: https://…, oci://…, s3://…, gs://…, az://…, or another directory

@@ -4,6 +4,7 @@
 //! it: the channel must be signed by the given key, the release that it names must have the digest that it says, and
 //! only what a call names is signed. Channel and signature are replaced together (`pair`).
 
+mod anew;
 mod named;
 mod pair;
 
@@ -12,13 +13,14 @@ use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 use named::{Named, Standing, standing};
-use pair::Pair;
+use pair::{Ground, Pair};
 
-use super::channel::Channel;
+use super::channel::{CHANNEL_BYTES_MAX, Channel};
 use super::exclusive::{self, Exclusive};
+use super::judge::{self, Refused};
 use super::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use super::text::Malformed;
-use super::trust::{Refusal, SignError};
+use super::trust::{self, Refusal, SignError};
 use crate::sys::disk::{self, Disk};
 use crate::types::{Digest, Version, escaped, escaped_path};
 
@@ -86,9 +88,9 @@ pub enum Error {
     /// The archive is not the one that its manifest names.
     #[error("`{}` is not the archive that its manifest names: {what} differs", escaped_path(.path))]
     OtherArchive { path: PathBuf, what: &'static str },
-    /// The result would not be accepted.
+    /// No node would accept the result.
     #[error("the channel would be refused: {0}")]
-    WouldBeRefused(Malformed),
+    WouldBeRefused(Refused),
     /// The manifest is of another release than its name says.
     #[error("`{}` is the manifest of another release than its name says", escaped_path(.0))]
     OtherRelease(PathBuf),
@@ -101,6 +103,15 @@ pub enum Error {
     /// The only release of the directory would be signed without having been named.
     #[error("release {0} is not signed, and was not named")]
     NotNamed(Version),
+    /// The channel that is there is another product's.
+    #[error("`{}` is of product `{}`, and the release is of `{wanted}`", escaped_path(.path), escaped(.found.as_bytes()))]
+    OtherProduct { path: PathBuf, found: String, wanted: String },
+    /// Nodes look for the manifest under another name.
+    #[error("nodes look for the manifest `{}` under the name `{wanted}`", escaped_path(.path))]
+    OtherName { path: PathBuf, wanted: String },
+    /// A channel that is begun anew would let nodes do what the one that is there forbids.
+    #[error("the new channel would not say what `{}` says: {}", escaped_path(.path), .lost.join(", "))]
+    WouldLose { path: PathBuf, lost: Vec<String> },
     /// Another channel's file stands in this one's place.
     #[error("`{}` says that it is channel `{}`", escaped_path(.path), escaped(.found.as_bytes()))]
     OtherChannel { path: PathBuf, found: String },
@@ -136,24 +147,75 @@ pub struct Published {
 pub fn publish(order: &PublishOrder, disk: &Disk) -> Result<Published, Error> {
     let _lock = Exclusive::of_publishers(disk, &order.into)?;
     let (mut written, mut notes) = (Vec::new(), Vec::new());
+    for key in order.release_key.iter().chain(&order.channel_key) {
+        trust::public_key(key)?;
+    }
     let pair = Pair::new(disk, &order.into, &order.channel, order.channel_key.as_deref());
-    let before = pair.read(order.serial.is_some(), &mut written, &mut notes)?;
-    let release = Named::find(order, before.as_ref())?;
-    let channel = next(order, before, &release, &mut notes)?;
+    let ground = pair.read(order.serial.is_some(), &mut written, &mut notes)?;
+    let release = Named::find(order, ground.channel())?;
+    if let Some(there) = ground.said() {
+        same_product(there, &release.manifest.product, pair.path())?;
+    }
+    let channel = next(order, ground.channel().cloned(), &release, &mut notes)?;
+    if let Ground::Anew(lost) = &ground {
+        notes.extend(anew::lost(lost.as_deref(), &channel, pair.path())?);
+    }
     let text = channel.to_text();
-    Channel::parse(text.as_bytes()).map_err(Error::WouldBeRefused)?;
+    notes.extend(accepted(ground.said(), text.as_bytes(), order.now)?);
     let signature = release.signature(order.release_key.as_deref(), &mut notes)?;
     release.write(&order.into, signature.as_deref(), disk, &mut written)?;
     pair.write(&text, &mut written)?;
     Ok(Published { channel, path: pair.path().to_owned(), written, notes })
 }
 
-/// The version that a manifest says.
-pub fn version_of(manifest: &Path) -> Result<Version, Error> {
+/// Product and version that a manifest says. Its name must say the same: nodes look for it by that.
+pub fn named_by(manifest: &Path) -> Result<(String, Version), Error> {
     let missing = || disk::Error::new("read", manifest, io::Error::from(io::ErrorKind::NotFound));
     let bytes = disk::read_small(manifest, MANIFEST_BYTES_MAX)?.ok_or_else(missing)?;
     let parsed = Manifest::parse(&bytes);
-    Ok(parsed.map_err(|malformed| Error::Malformed { path: manifest.to_owned(), malformed })?.version)
+    let Manifest { product, version, .. } =
+        parsed.map_err(|malformed| Error::Malformed { path: manifest.to_owned(), malformed })?;
+    let wanted = format!("{product}-{version}.manifest");
+    match manifest.file_name().is_some_and(|name| name == wanted.as_str()) {
+        true => Ok((product, version)),
+        false => Err(Error::OtherName { path: manifest.to_owned(), wanted }),
+    }
+}
+
+/// Refuses a channel of another product, as far as the order says which one it publishes. For a channel that is elsewhere,
+/// before it takes the place of the one in the directory.
+pub fn check_product(order: &PublishOrder, channel: &[u8], path: &Path) -> Result<(), Error> {
+    let Ok(there) = Channel::parse(channel) else { return Ok(()) };
+    let here = order.directory.join(format!("{}.channel", order.channel));
+    let here = disk::read_small(&here, CHANNEL_BYTES_MAX)?.and_then(|bytes| Channel::parse(&bytes).ok());
+    let product = order.product.clone().or(here.map(|here| here.product));
+    let product = match product {
+        Some(product) => product,
+        None => match named::only(&order.directory, None, order.version.as_ref()) {
+            Ok((product, _)) => product,
+            // It is not known: the channel that is there says it.
+            Err(_) => return Ok(()),
+        },
+    };
+    same_product(&there, &product, path)
+}
+
+fn same_product(there: &Channel, wanted: &str, path: &Path) -> Result<(), Error> {
+    if there.product == wanted {
+        return Ok(());
+    }
+    let (path, found) = (path.to_owned(), there.product.clone());
+    Err(Error::OtherProduct { path, found, wanted: wanted.to_owned() })
+}
+
+/// Judges a channel by the rules of a node that has accepted the one before: what nodes would refuse is not published.
+/// Gives what such a node would warn of.
+fn accepted(before: Option<&Channel>, text: &[u8], now: Timestamp) -> Result<Vec<String>, Error> {
+    let channel = Channel::parse(text).map_err(|malformed| {
+        Error::WouldBeRefused(Refused::Malformed { what: "the new channel".to_owned(), malformed })
+    })?;
+    let warnings = judge::successor(before, channel, now).map_err(Error::WouldBeRefused)?;
+    Ok(warnings.iter().map(ToString::to_string).collect())
 }
 
 /// The channel that comes after `before`: all that it said stays, but for what the order changes.

@@ -149,7 +149,7 @@ pub fn standing(directory: &Path, product: &str, id: &ReleaseId) -> Result<Stand
 }
 
 /// Product and version of the only release of a directory, by the names of its files.
-fn only(
+pub fn only(
     directory: &Path,
     product: Option<&str>,
     version: Option<&Version>,

@@ -22,6 +22,38 @@ pub struct Pair<'a> {
     next: PathBuf,
 }
 
+/// What the next channel goes on from.
+pub enum Ground {
+    Nothing,
+    /// A channel that the given key has signed, or one without signature where none is wanted.
+    Channel(Box<Channel>),
+    /// What is there cannot be built upon, and another is begun. What it says, if it can be read: nobody vouches for it.
+    Anew(Option<Box<Channel>>),
+}
+
+impl Ground {
+    /// The channel to go on from.
+    pub fn channel(&self) -> Option<&Channel> {
+        match self {
+            Self::Channel(channel) => Some(channel),
+            Self::Nothing | Self::Anew(_) => None,
+        }
+    }
+
+    /// The channel that is there, whoever vouches for it.
+    pub fn said(&self) -> Option<&Channel> {
+        match self {
+            Self::Channel(channel) => Some(channel),
+            Self::Anew(channel) => channel.as_deref(),
+            Self::Nothing => None,
+        }
+    }
+
+    fn of(channel: Option<Channel>) -> Self {
+        channel.map_or(Self::Nothing, |channel| Self::Channel(Box::new(channel)))
+    }
+}
+
 /// A channel that the given key has signed.
 struct Signed {
     channel: Channel,
@@ -42,31 +74,33 @@ impl<'a> Pair<'a> {
 
     /// What the channel says now. An update that was interrupted is finished first.
     ///
-    /// With `anew` a channel that cannot be built upon is none; `notes` then say what is lost.
+    /// With `anew` a channel that cannot be built upon is no error.
     pub fn read(
         &self,
         anew: bool,
         written: &mut Vec<PathBuf>,
         notes: &mut Vec<String>,
-    ) -> Result<Option<Channel>, Error> {
-        let Some(key) = self.key else { return self.read_unsigned() };
+    ) -> Result<Ground, Error> {
+        let Some(key) = self.key else { return self.read_unsigned().map(Ground::of) };
         let next = self.signed(&self.next, key).ok().flatten();
         let now = self.signed(&self.path, key);
-        match (now, next) {
+        let channel = match (now, next) {
             (Ok(Some(now)), Some(next)) if next.channel.serial > now.channel.serial => {
-                self.finish(next, written, notes).map(Some)
+                Some(self.finish(next, written, notes)?)
             }
-            (Ok(Some(now)), _) => Ok(Some(now.channel)),
+            (Ok(Some(now)), _) => Some(now.channel),
             (Ok(None), Some(next)) | (Err(Error::Signature { .. }), Some(next)) => {
-                self.finish(next, written, notes).map(Some)
+                Some(self.finish(next, written, notes)?)
             }
-            (Ok(None), None) => Ok(None),
+            (Ok(None), None) => None,
             (Err(_), _) if anew => {
-                notes.extend(self.lost());
-                Ok(None)
+                let bytes = disk::read_small(&self.path, CHANNEL_BYTES_MAX).ok().flatten();
+                let said = bytes.and_then(|bytes| Channel::parse(&bytes).ok());
+                return Ok(Ground::Anew(said.map(Box::new)));
             }
-            (Err(error), _) => Err(error),
-        }
+            (Err(error), _) => return Err(error),
+        };
+        Ok(Ground::of(channel))
     }
 
     fn read_unsigned(&self) -> Result<Option<Channel>, Error> {
@@ -114,31 +148,6 @@ impl<'a> Pair<'a> {
         self.show(&next.bytes, Some(&next.signature), written)?;
         notes.push(format!("serial {}, which was interrupted, is published first", next.channel.serial));
         Ok(next.channel)
-    }
-
-    /// What the channel that is there says, as far as it can be read, and the next one will not.
-    fn lost(&self) -> Vec<String> {
-        let bytes = disk::read_small(&self.path, CHANNEL_BYTES_MAX).ok().flatten().unwrap_or_default();
-        let Ok(channel) = Channel::parse(&bytes) else {
-            return vec!["nothing could be read of the channel that was there".to_owned()];
-        };
-        let list = |names: Vec<String>| names.join(", ");
-        let revoked = list(channel.revoked.iter().map(ToString::to_string).collect());
-        let also = list(channel.also.iter().map(|id| id.version.to_string()).collect());
-        let extras = list(channel.extras.iter().map(|(key, _)| key.clone()).collect());
-        let minimum = channel.minimum.map_or_else(String::new, |minimum| minimum.to_string());
-        let percent = channel.percent.map_or_else(String::new, |percent| percent.to_string());
-        let waves = if channel.waves.is_empty() { String::new() } else { channel.waves.len().to_string() };
-        let lost = [
-            ("revoked", revoked),
-            ("minimum", minimum),
-            ("also", also),
-            ("percent", percent),
-            ("waves", waves),
-            ("own keys", extras),
-        ];
-        let lost = lost.into_iter().filter(|(_, what)| !what.is_empty());
-        lost.map(|(key, what)| format!("lost of the channel that was there: {key} {what}")).collect()
     }
 
     /// Publishes a channel, and compares what is there afterwards.

@@ -278,6 +278,15 @@ pub enum Error {
     /// A release that was published never changes.
     #[error("`{0}` is there already, and is another release")]
     Exists(String),
+    /// Something else would be lost.
+    #[error("`{what}` is {by}: {new} would replace it")]
+    Occupied {
+        what: String,
+        /// What is there.
+        by: String,
+        /// What was to be brought.
+        new: String,
+    },
     /// The private copy could not be written.
     #[error("cannot write the private copy of the archive")]
     Write(#[source] io::Error),
@@ -339,6 +348,7 @@ impl Error {
             | Self::Digest { .. }
             | Self::Overtaken(_)
             | Self::Exists(_)
+            | Self::Occupied { .. }
             | Self::Write(_) => Remedy::Way,
         }
     }

@@ -8,8 +8,9 @@ use ssh_key::private::Ed25519Keypair;
 use ssh_key::public::KeyData;
 use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey, PublicKey};
 
-use super::Namespace;
-use super::signature::{SIGNATURES_BYTES_MAX, good_signatures};
+use super::signature::{SIGNATURES_BYTES_MAX, good_signatures, keys_that_signed};
+use super::signers::is_key_type;
+use super::{Namespace, Refusal};
 use crate::sys::disk::{self, Disk};
 use crate::types::escaped_path;
 
@@ -42,6 +43,12 @@ pub enum Error {
     Run { path: PathBuf, source: io::Error },
     #[error("`ssh-keygen` did not sign with `{}`: see above why", escaped_path(.0))]
     Refused(PathBuf),
+    /// Nobody accepts signatures of such a key.
+    #[error("cannot sign with the key `{}`: it is of type `{kind}`, and only ed25519 keys count", escaped_path(.path))]
+    KeyType { path: PathBuf, kind: String },
+    /// It signed, and nobody would accept that.
+    #[error("a signature of the key `{}` does not count: {refusal}", escaped_path(.path))]
+    Unsound { path: PathBuf, refusal: Refusal },
 }
 
 /// A new pair of keys, as the texts of two files.
@@ -69,8 +76,22 @@ impl KeyPair {
 /// Signs `bytes` with the key in `key_file`, and gives the text of the signature.
 ///
 /// A plain ed25519 key is used at once. Encrypted keys, keys of an agent (name the public key's file) and security keys
-/// are left to `ssh-keygen`, which asks on the terminal for what it needs.
+/// are left to `ssh-keygen`, which asks on the terminal for what it needs. Whoever signed, the result is verified as a
+/// node verifies it.
 pub fn sign(key_file: &Path, namespace: Namespace, bytes: &[u8]) -> Result<String, Error> {
+    let key = public_key(key_file)?;
+    let text = unverified(key_file, namespace, bytes)?;
+    let unsound = |refusal| Error::Unsound { path: key_file.to_owned(), refusal };
+    match keys_that_signed(namespace.as_str(), bytes, text.as_bytes()).map_err(unsound)? {
+        keys if keys == [key] => Ok(text),
+        keys => {
+            let other = keys.iter().map(super::fingerprint).collect();
+            Err(unsound(Refusal::WrongSignature(other)))
+        }
+    }
+}
+
+fn unverified(key_file: &Path, namespace: Namespace, bytes: &[u8]) -> Result<String, Error> {
     let text = disk::read_small(key_file, KEY_BYTES_MAX)?.ok_or_else(|| Error::NoKey(key_file.to_owned()))?;
     match PrivateKey::from_openssh(&text) {
         Ok(key) if !key.is_encrypted() && key.algorithm() == Algorithm::Ed25519 => {
@@ -108,15 +129,40 @@ fn sign_by_ssh_keygen(key_file: &Path, namespace: Namespace, bytes: &[u8]) -> Re
     Err(Error::Refused(key_file.to_owned()))
 }
 
-/// The public key of a key file: of a private one (even if it is encrypted), or of the `.pub` beside it or itself.
+/// The public key of a key file: of a private one (even if it is encrypted), or of a `.pub`. Refuses one whose signatures
+/// nobody accepts.
 pub fn public_key(key_file: &Path) -> Result<KeyData, Error> {
     let text = disk::read_small(key_file, KEY_BYTES_MAX)?.ok_or_else(|| Error::NoKey(key_file.to_owned()))?;
-    if let Ok(key) = PrivateKey::from_openssh(&text) {
-        return Ok(key.public_key().key_data().clone());
+    let text = String::from_utf8_lossy(&text);
+    let read = match text.starts_with("-----BEGIN ") {
+        true => PrivateKey::from_openssh(text.as_bytes()).map(|key| key.public_key().clone()),
+        false => PublicKey::from_openssh(text.trim()),
+    };
+    let other_type = |kind: &str| Error::KeyType { path: key_file.to_owned(), kind: kind.to_owned() };
+    match read {
+        Ok(key) if is_accepted(&key.algorithm()) => Ok(key.key_data().clone()),
+        Ok(key) => Err(other_type(key.algorithm().as_str())),
+        Err(source) => Err(match other_kind(key_file, &text) {
+            Some(kind) => other_type(&kind),
+            None => Error::Key { path: key_file.to_owned(), source },
+        }),
     }
-    let wrong = |source| Error::Key { path: key_file.to_owned(), source };
-    let key = PublicKey::from_openssh(String::from_utf8_lossy(&text).trim()).map_err(wrong)?;
-    Ok(key.key_data().clone())
+}
+
+fn is_accepted(algorithm: &Algorithm) -> bool {
+    matches!(algorithm, Algorithm::Ed25519 | Algorithm::SkEd25519)
+}
+
+/// Of which type a key is that this program cannot read: the line of its public key begins with that.
+fn other_kind(key_file: &Path, text: &str) -> Option<String> {
+    let mut public = key_file.as_os_str().to_owned();
+    public.push(".pub");
+    let beside = disk::read_small(Path::new(&public), KEY_BYTES_MAX).ok().flatten().unwrap_or_default();
+    let beside = String::from_utf8_lossy(&beside);
+    let kinds =
+        [text, &beside].map(|line| line.split_ascii_whitespace().next().unwrap_or_default().to_owned());
+    let is_other = |kind: &&String| is_key_type(kind) && !kind.parse().is_ok_and(|kind| is_accepted(&kind));
+    kinds.iter().find(is_other).cloned()
 }
 
 /// The same, in OpenSSH's form.

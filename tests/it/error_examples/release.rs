@@ -111,6 +111,11 @@ examples! { source_errors: SourceError {
         remedy: cutover::release::source::Remedy::Way,
     }),
     Overtaken => [SourceError::Overtaken(text("https://releases/shop/stable.channel"))],
+    Occupied => [SourceError::Occupied {
+        what: text("/srv/releases/stable.channel"),
+        by: text("the channel of product `a`"),
+        new: text("that of product `b`"),
+    }],
     Exists => [SourceError::Exists(text("https://releases/shop/shop-1.manifest"))],
     Write => [SourceError::Write(broken()), SourceError::Write(io::Error::from_raw_os_error(libc::ENOSPC))],
 }}
@@ -246,6 +251,8 @@ examples! { sign_errors: SignError {
     Random => [SignError::Random],
     Run => [SignError::Run { path: "team".into(), source: broken() }],
     Refused => [SignError::Refused("team".into())],
+    KeyType => [SignError::KeyType { path: "team".into(), kind: text("ssh-rsa") }],
+    Unsound => each(trust_refusals(), |refusal| SignError::Unsound { path: "team".into(), refusal }),
 }}
 
 examples! { publish_errors: PublishError {
@@ -258,7 +265,10 @@ examples! { publish_errors: PublishError {
     NoRelease => [PublishError::NoRelease { directory: "releases".into(), version: version() }],
     WhichRelease => [PublishError::WhichRelease { directory: "releases".into(), count: 2 }],
     OtherArchive => [PublishError::OtherArchive { path: "x.tar".into(), what: "the size" }],
-    WouldBeRefused => each(malformed(), PublishError::WouldBeRefused),
+    WouldBeRefused => each(refused(), PublishError::WouldBeRefused),
+    OtherProduct => [PublishError::OtherProduct { path: "stable.channel".into(), found: text("a"), wanted: text("b") }],
+    OtherName => [PublishError::OtherName { path: "app.manifest".into(), wanted: text("shop-1.manifest") }],
+    WouldLose => [PublishError::WouldLose { path: "stable.channel".into(), lost: vec![text("revoked 1.0")] }],
     OtherRelease => [PublishError::OtherRelease("shop-1.manifest".into())],
     Changed => [PublishError::Changed { path: "shop-1.manifest".into(), found: digest(), published: digest() }],
     Stranger => [PublishError::Stranger { path: "shop-1.manifest".into(), found: text("SHA256:abc") }],
