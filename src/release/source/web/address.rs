@@ -100,7 +100,7 @@ impl Address {
         Self { path: format!("{}{joint}{query}", self.path), ..self.clone() }
     }
 
-    /// Where a redirection leads: absolute, or relative to this address. Never from `https` to anything else. What servers
+    /// Where a redirection leads: absolute, or relative to this address, as RFC 3986 has it. Never from `https` to anything else. What servers
     /// forget to escape is escaped, as browsers do.
     pub fn redirected(&self, location: &[u8]) -> Result<Self, Error> {
         let location = escape_rest(location);
@@ -123,6 +123,7 @@ impl Address {
             let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
             Self::parse(&format!("{scheme}://{}{directory}/{location}", self.authority))?
         };
+        let next = Self { path: without_dots(&next.path), ..next };
         if self.is_secure && !next.is_secure {
             let problem = "it leads from https to http";
             return Err(Error::Address { address: next.place(), problem });
@@ -165,6 +166,33 @@ impl Address {
     fn server(&self) -> String {
         format!("{}://{}", if self.is_secure { "https" } else { "http" }, self.authority)
     }
+}
+
+/// A path whose `.` and `..` are resolved (RFC 3986, 5.2.4): servers refuse one that has any. A query stays.
+fn without_dots(path_and_query: &str) -> String {
+    let (path, query) = match path_and_query.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (path_and_query, None),
+    };
+    let mut names = Vec::new();
+    let mut rest = path.strip_prefix('/').unwrap_or(path).split('/').peekable();
+    while let Some(name) = rest.next() {
+        let is_last = rest.peek().is_none();
+        match name {
+            "." => {}
+            ".." => drop(names.pop()),
+            name => {
+                names.push(name);
+                continue;
+            }
+        }
+        // A directory ends with a slash.
+        if is_last {
+            names.push("");
+        }
+    }
+    let query = query.map_or_else(String::new, |query| format!("?{query}"));
+    format!("/{}{query}", names.join("/"))
 }
 
 /// Pairs as they stand in a query or a form.
@@ -220,6 +248,13 @@ mod tests {
             ("/y?name=a b.tar", "https://a.example/y?name=a%20b.tar"),
             ("/y?name=ü", "https://a.example/y?name=%C3%BC"),
             ("HTTPS://A.example", "https://a.example/"),
+            ("../y", "https://a.example/y"),
+            ("./y", "https://a.example/x/y"),
+            ("../../../y/./z?a=/../b", "https://a.example/y/z?a=/../b"),
+            ("../y/..", "https://a.example/"),
+            ("/y/../z/.", "https://a.example/z/"),
+            ("//b.example/y/../z//w", "https://b.example/z//w"),
+            ("https://b.example/y/..z/../", "https://b.example/y/"),
         ] {
             assert_eq!(from.redirected(location.as_bytes()).unwrap().text(), wanted);
         }
