@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ use crate::types::escaped_path;
 const PUBLISH_LOCK: &str = ".cutover-publish.lock";
 /// How long a publisher waits for another one.
 const PUBLISH_PATIENCE: Duration = Duration::from_secs(60);
+/// All who work there can read the lock, and so take it.
+const LOCK_MODE: u32 = 0o644;
 /// How long between two tries.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -52,10 +54,7 @@ impl Exclusive {
         let until = Instant::now() + patience;
         let lock = |file| Self { _file: file, path: path.to_owned(), disk: disk.clone() };
         loop {
-            let mut options = File::options();
-            options.read(true).write(true).create(true).truncate(false).mode(0o644);
-            options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC);
-            let file = options.open(path).context("open the lock", path)?;
+            let Some(file) = open(path).context("open the lock", path)? else { continue };
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(file) if is_still_there(&file, path).context("look at", path)? => {
                     return Ok(lock(Some(Lock::new(file))));
@@ -65,6 +64,8 @@ impl Exclusive {
                 Err((_, Errno::EWOULDBLOCK)) => return Err(Error::Taken(path.to_owned())),
                 // What is written is read back, which tells two writers apart there as well.
                 Err((_, Errno::ENOLCK | Errno::ENOSYS | Errno::EOPNOTSUPP)) => return Ok(lock(None)),
+                // NFS locks only what may be written: this is another user's.
+                Err((_, Errno::EBADF)) => return Err(disk::Error::new("lock", path, Errno::EACCES).into()),
                 Err((_, errno)) => return Err(disk::Error::new("lock", path, errno).into()),
             }
         }
@@ -75,6 +76,37 @@ impl Drop for Exclusive {
     fn drop(&mut self) {
         // It is empty; one that stays hinders nobody.
         drop(self.disk.remove_file(&self.path));
+    }
+}
+
+/// Opens the lock, or makes it. `None` when it was removed just now.
+///
+/// A directory may be shared by several users: what another one's process has left there, or holds, can be locked by
+/// whoever may read it.
+fn open(path: &Path) -> io::Result<Option<File>> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).mode(LOCK_MODE).custom_flags(flags);
+    let denied = match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => error,
+        opened => {
+            let file = opened?;
+            let found = file.metadata()?;
+            // Whatever the umask says: it is empty. Where it is another user's, that one has done it.
+            if found.mode() & LOCK_MODE != LOCK_MODE && found.uid() == nix::unistd::geteuid().as_raw() {
+                file.set_permissions(fs::Permissions::from_mode(LOCK_MODE))?;
+            }
+            return Ok(Some(file));
+        }
+    };
+    let may_write = || {
+        let directory = path.parent().unwrap_or(path);
+        nix::unistd::access(directory, nix::unistd::AccessFlags::W_OK).is_ok()
+    };
+    match File::options().read(true).custom_flags(flags).open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && may_write() => Ok(None),
+        Err(_) => Err(denied),
     }
 }
 

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Before, Error, Item, LocalFile, Of, Ranges, Sink, Source, Upload};
 use crate::release::exclusive::{self, Exclusive};
-use crate::sys::disk::Disk;
+use crate::sys::disk::{Context as _, Disk};
 use crate::types::{Digest, escaped_path};
 
 /// A file that is replaced only if it is what it was may not be longer.
@@ -100,6 +100,8 @@ impl Sink for Directory {
         for file in files {
             let path = self.path.join(file.name);
             let private = self.path.join(format!(".{}.part", file.name));
+            // One that was left by a process that was killed may be another user's.
+            disk.remove_file(&private)?;
             if let Err(error) = write(file, &private) {
                 // What went wrong is the one to tell.
                 drop(disk.remove_file(&private));
@@ -115,8 +117,8 @@ impl Sink for Directory {
 /// Writes a whole file, on disk when this returns, if it has the digest that it must have.
 fn write(file: &Upload<'_>, path: &Path) -> Result<(), Error> {
     let mut options = File::options();
-    options.write(true).create(true).truncate(true).mode(0o644).custom_flags(libc::O_NOFOLLOW);
-    let mut to = options.open(path).map_err(Error::Write)?;
+    options.write(true).create_new(true).mode(0o644).custom_flags(libc::O_NOFOLLOW);
+    let mut to = options.open(path).context("write", path)?;
     let mut from = file.content.read_range(0, file.content.size())?;
     let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 256 << 10]);
     loop {
@@ -125,13 +127,13 @@ fn write(file: &Upload<'_>, path: &Path) -> Result<(), Error> {
             break;
         }
         hasher.update(&buffer[..read]);
-        to.write_all(&buffer[..read]).map_err(Error::Write)?;
+        to.write_all(&buffer[..read]).context("write", path)?;
     }
     let found = Digest::from(hasher);
     if found != file.sha256 {
         return Err(Error::Digest { found, signed: file.sha256 });
     }
-    to.sync_all().map_err(Error::Write)
+    Ok(to.sync_all().context("write", path)?)
 }
 
 #[cfg(test)]
