@@ -49,9 +49,7 @@ pub fn pack(global: &Global, args: &PackArgs, disk: &Disk) -> Result<u8, Error> 
             (false, None) => Owners::Root,
         },
     };
-    if args.output.exists() {
-        output.say(&format!("note: `{}` is replaced", args.output.display()));
-    }
+    let is_replaced = args.output.exists();
     let mut text = String::new();
     let packed = pack::pack_with(&order, disk, progress::shown(global).as_ref(), |packed| {
         manifest.size = packed.size;
@@ -63,6 +61,9 @@ pub fn pack(global: &Global, args: &PackArgs, disk: &Disk) -> Result<u8, Error> 
         text = manifest.to_text();
         disk.replace(&manifest_path, text.as_bytes(), 0o644)
     })?;
+    if is_replaced {
+        output.say(&format!("note: `{}` is replaced", args.output.display()));
+    }
     let left_out: Vec<_> = packed.left_out.iter().map(|path| escaped(path)).collect();
     for path in &left_out {
         output.say(&format!("note: `{path}` is a socket, which no release carries: it is left out"));
