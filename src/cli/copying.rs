@@ -9,10 +9,10 @@ use super::output::Output;
 use crate::cli::output::progress;
 use crate::cli::words::args::Global;
 use crate::cli::words::signing_args::CopyArgs;
-use crate::lifecycle::staging::upstream;
 use crate::release::channel::{CHANNEL_BYTES_MAX, next_name};
 use crate::release::copy::{Copied, CopyOrder, copy as copy_all};
 use crate::release::publish::{self, PublishOrder};
+use crate::release::resolve;
 use crate::release::source::{self, Before, Item, Of, Settings, Sink, Source};
 use crate::release::trust::{SIGNATURES_BYTES_MAX, signature_file};
 use crate::sys::disk::Disk;
@@ -27,7 +27,7 @@ pub struct Target {
 
 pub fn copy(global: &Global, args: &CopyArgs) -> Result<u8, Error> {
     let from = source::open(&settings(&args.from, args.from_credentials.as_deref()))
-        .map_err(upstream::Error::Source)?;
+        .map_err(resolve::Error::Source)?;
     let target = Target::open(&args.to, args.credentials.as_deref(), &args.channel)?;
     let copied = target.bring(global, from.as_ref(), args.all, None, args.dry_run)?;
     let (value, text) = told(&copied, &args.to, args.dry_run);
@@ -45,8 +45,8 @@ impl Target {
             return Err(Error::Usage { what, hint });
         }
         let settings = settings(url, credentials);
-        let there = source::open(&settings).map_err(upstream::Error::Source)?;
-        let to = source::open_sink(&settings).map_err(upstream::Error::Source)?;
+        let there = source::open(&settings).map_err(resolve::Error::Source)?;
+        let to = source::open_sink(&settings).map_err(resolve::Error::Source)?;
         Ok(Self { there, to, channel: channel.to_owned() })
     }
 
@@ -56,7 +56,9 @@ impl Target {
         let directory = &order.into;
         let (of, name) = (Of::Channel(&self.channel), format!("{}.channel", self.channel));
         let read =
-            |name: &str, limit| self.there.small(Item { of, name }, limit).map_err(upstream::Error::Source);
+            |name: &str, limit| self.there.small(Item { of, name }, limit).map_err(resolve::Error::Source);
+        let write =
+            |path: &Path, bytes: &[u8]| disk.replace(path, bytes, 0o644).map_err(publish::Error::Disk);
         let Some(bytes) = read(&name, CHANNEL_BYTES_MAX)? else { return Ok(Before::Absent) };
         publish::check_product(order, &bytes, &Path::new(&self.there.place()).join(&name))?;
         let signature = read(&format!("{name}.sig"), SIGNATURES_BYTES_MAX)?;
@@ -65,15 +67,15 @@ impl Target {
         if let (Some(bytes), Some(signature)) =
             (read(&next, CHANNEL_BYTES_MAX)?, read(&format!("{next}.sig"), SIGNATURES_BYTES_MAX)?)
         {
-            disk.replace(&signature_file(&directory.join(&next)), &signature, 0o644)?;
-            disk.replace(&directory.join(&next), &bytes, 0o644)?;
+            write(&signature_file(&directory.join(&next)), &signature)?;
+            write(&directory.join(&next), &bytes)?;
         }
         let path = directory.join(&name);
         match signature {
-            Some(signature) => disk.replace(&signature_file(&path), &signature, 0o644)?,
-            None => disk.remove_file(&signature_file(&path))?,
+            Some(signature) => write(&signature_file(&path), &signature)?,
+            None => disk.remove_file(&signature_file(&path)).map_err(publish::Error::Disk)?,
         }
-        disk.replace(&path, &bytes, 0o644)?;
+        write(&path, &bytes)?;
         Ok(Before::Content(Digest::of(&bytes)))
     }
 
@@ -106,7 +108,7 @@ impl Target {
             is_dry,
         };
         let copied = copy_all(&order, progress::shown(global).as_ref());
-        Ok(copied.map_err(upstream::Error::Resolve)?)
+        Ok(copied?)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::lifecycle::rehearsal;
 use crate::lifecycle::update::driver;
 use crate::lifecycle::{agreement, application::data, node, node::adopt, staging, staging::upstream};
 use crate::release::trust::SignError;
-use crate::release::{pack, publish};
+use crate::release::{pack, publish, resolve};
 use crate::store::{self, Damage};
 use crate::sys::{disk, owned};
 use crate::types::chain;
@@ -21,7 +21,7 @@ use crate::types::chain;
 mod release;
 mod storage;
 
-use release::{of_pack, of_publish, of_sign, of_staging, of_upstream};
+use release::{of_pack, of_place, of_publish, of_sign, of_staging, of_upstream};
 use storage::{exposed, of_data, of_disk, of_store};
 
 /// Exit codes, as the design and the manual have them.
@@ -82,6 +82,9 @@ pub enum Error {
     Sign(#[from] SignError),
     #[error(transparent)]
     Publish(#[from] publish::Error),
+    /// A place that the command line names, to copy from or to publish to.
+    #[error(transparent)]
+    Place(#[from] resolve::Error),
     #[error("{0}")]
     Hook(String),
     /// An operator's act in a fleet.
@@ -183,6 +186,7 @@ pub fn failure(error: &Error) -> Failure {
         Error::Pack(error) => of_pack(error),
         Error::Sign(error) => of_sign(error),
         Error::Publish(error) => of_publish(error),
+        Error::Place(error) => of_place(error),
         Error::Hook(_) => {
             Failure::new(code::FAILED, error, Some("look at the hook; its output is in the log"))
         }

@@ -22,6 +22,7 @@ use super::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use super::resolve;
 use super::source::{self, Before, Item, LocalFile, Of, Ranges, Sink, Source, Upload, fetch_whole};
 use super::trust::SIGNATURES_BYTES_MAX;
+use crate::sys::disk::Disk;
 use crate::types::progress::{Activity, Progress};
 use crate::types::{Digest, ReleaseId, Version};
 
@@ -202,9 +203,13 @@ fn whole_archive(
     let archive = from.archive(Item { of, name: &manifest.archive }, manifest.size)?;
     if archive.is_far() {
         let place = std::env::temp_dir();
-        let unnamed = File::options().read(true).write(true).custom_flags(libc::O_TMPFILE).open(&place);
-        let mut file = unnamed.map_err(source::Error::Write)?;
-        fetch_whole(archive.as_ref(), manifest.size, manifest.sha256, &mut file, progress)?;
+        let private = |source| source::Error::Private { directory: place.clone(), source };
+        let mut file = unnamed_file(&place).map_err(private)?;
+        let fetched = fetch_whole(archive.as_ref(), manifest.size, manifest.sha256, &mut file, progress);
+        fetched.map_err(|error| match error {
+            source::Error::Write(error) => private(error),
+            other => other,
+        })?;
         return Ok(Box::new(LocalFile::new(file, Path::new(&manifest.archive))?));
     }
     progress.begin(Activity::Verify, Some(manifest.size), None);
@@ -218,6 +223,23 @@ fn whole_archive(
         return Err(source::Error::Digest { found, signed: manifest.sha256 }.into());
     }
     Ok(archive)
+}
+
+/// A file without a name in this directory; where its file system knows none (NFS, some of containers), with one that
+/// nobody knows, and that is removed at once.
+fn unnamed_file(directory: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).mode(0o600);
+    match options.clone().custom_flags(libc::O_TMPFILE).open(directory) {
+        Err(error) if [libc::EOPNOTSUPP, libc::EISDIR].contains(&error.raw_os_error().unwrap_or(0)) => {}
+        opened => return opened,
+    }
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let path = directory.join(format!("cutover-copy-{:032x}", u128::from_le_bytes(random)));
+    let file = options.create_new(true).custom_flags(libc::O_NOFOLLOW).open(&path)?;
+    Disk::default().remove_file(&path).map_err(io::Error::other)?;
+    Ok(file)
 }
 
 fn hash(archive: &dyn Ranges, progress: &dyn Progress) -> Result<Digest, source::Error> {

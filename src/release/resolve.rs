@@ -127,18 +127,20 @@ impl Resolver<'_> {
         let of = Of::Channel(&self.settings.channel);
         let read = |name: &str| -> Result<_, Error> {
             let bytes = self.need(Item { of, name }, CHANNEL_BYTES_MAX)?;
-            let signatures = Item { of, name: &format!("{name}.sig") };
-            let signatures = self.source.small(signatures, SIGNATURES_BYTES_MAX)?;
+            let signatures = self.signatures(of, name)?;
             Ok(ReadChannel { bytes, signatures })
         };
         let verify = |read: &ReadChannel| {
             self.verified(Namespace::Channel, name, &read.bytes, read.signatures.as_deref(), at, 1)
         };
         // Whether it is to be believed is judged later.
-        let fits = |read: &ReadChannel| {
-            let wrong =
-                matches!(verify(read), Err(Refused::Untrusted { refusal: Refusal::WrongSignature(_), .. }));
-            !wrong || !self.source.is_replaced_in_place()
+        let fits = |read: &ReadChannel| match verify(read) {
+            // Of another channel, not there yet, or not there as a whole.
+            Err(Refused::Untrusted {
+                refusal: Refusal::WrongSignature(_) | Refusal::Unsigned | Refusal::NotASignature,
+                ..
+            }) => !self.source.is_replaced_in_place(),
+            Ok(_) | Err(_) => true,
         };
         let first = read(name)?;
         if fits(&first) {
@@ -164,8 +166,7 @@ impl Resolver<'_> {
         if digest != release.digest {
             return Err(Refused::OtherManifest { what: name, found: digest, wanted: release.digest }.into());
         }
-        let signature = Item { of, name: &format!("{name}.sig") };
-        let signatures = self.source.small(signature, SIGNATURES_BYTES_MAX)?;
+        let signatures = self.signatures(of, &name)?;
         let (manifest, signers) =
             self.manifest(&name, &bytes, signatures.as_deref(), Some(release), accepted.now)?;
         let mut warnings = accepted.warnings.clone();
@@ -234,7 +235,22 @@ impl Resolver<'_> {
 
     fn need(&self, item: Item<'_>, limit: usize) -> Result<Vec<u8>, Error> {
         let missing = || source::Error::Missing(format!("{}/{}", self.source.place(), item.name));
-        Ok(self.source.small(item, limit)?.ok_or_else(missing)?)
+        Ok(self.small(item, limit)?.ok_or_else(missing)?)
+    }
+
+    /// The signatures of a file; `None` when there are none.
+    fn signatures(&self, of: Of<'_>, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        self.small(Item { of, name: &format!("{name}.sig") }, SIGNATURES_BYTES_MAX)
+    }
+
+    /// A small file; refuses a page of the web, which whoever is in between gives in place of any file.
+    fn small(&self, item: Item<'_>, limit: usize) -> Result<Option<Vec<u8>>, Error> {
+        let bytes = self.source.small(item, limit)?;
+        // None of these files can begin so.
+        match bytes.as_ref().is_some_and(|bytes| bytes.trim_ascii_start().starts_with(b"<")) {
+            true => Err(Refused::Page(format!("{}/{}", self.source.place(), item.name)).into()),
+            false => Ok(bytes),
+        }
     }
 }
 

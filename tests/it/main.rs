@@ -15,6 +15,7 @@ mod apart;
 mod attacks;
 mod before_adopting;
 mod blame;
+mod brought;
 mod checks;
 mod ci;
 mod corpus;

@@ -166,3 +166,30 @@ fn a_manifest_on_the_command_line_is_the_one_that_is_published() {
     let channel = fs::read_to_string(desk.source("till.channel")).unwrap();
     assert!(channel.contains("product = till\n") && channel.contains("release = 9 "), "{channel}");
 }
+
+#[test]
+fn two_releases_do_not_share_an_archive() {
+    let desk = Desk::new();
+    let release = |version: &str| {
+        let bytes = fs::read(desk.source("shop-1.0.tar.zst")).unwrap();
+        let bytes = [&bytes[..], version.as_bytes()].concat();
+        fs::write(desk.source("app.tar"), &bytes).unwrap();
+        let digest = cutover::types::Digest::of(&bytes).hex();
+        let manifest = format!(
+            "format = 1\nproduct = shop\nversion = {version}\narchive = app.tar\nsize = {}\nsha256 = {digest}\n",
+            bytes.len()
+        );
+        fs::write(desk.source(&format!("shop-{version}.manifest")), manifest).unwrap();
+    };
+    release("3");
+    desk.well(&["publish", "source", "3", "--key", "team"]);
+    desk.well(&["publish", "source", "3", "--key", "team"]);
+    release("4");
+    let publish = ["publish", "source", "4", "--key", "team"];
+    desk.slips(
+        &["source"],
+        &publish,
+        12,
+        &["app.tar` is the archive of release 3 as well", "a name of its own"],
+    );
+}

@@ -66,8 +66,21 @@ pub(super) fn of_source(error: &source::Error) -> Failure {
         return Failure::new(
             code::REFUSED,
             error,
-            Some("bring it to another place; what is there was not touched"),
+            Some(
+                "bring it to another place, or pack it under another version; what is there was not touched",
+            ),
         );
+    }
+    if let source::Error::Put { status, .. } = error {
+        return Failure::new(code::FAILED, error, Some(of_put(*status)));
+    }
+    if matches!(error, source::Error::NotKept(_)) {
+        let hint = "see that the address is one for uploads, and who else writes there; then publish again";
+        return Failure::new(code::FAILED, error, Some(hint));
+    }
+    if let source::Error::Private { .. } = error {
+        let hint = "name another directory with `TMPDIR`: it needs room for the archive";
+        return Failure::new(code::FAILED, error, Some(hint));
     }
     if matches!(error, source::Error::NoSource) {
         return Failure::new(code::USAGE, error, Some("set it in the configuration, or name an archive"));
@@ -88,11 +101,56 @@ pub(super) fn of_source(error: &source::Error) -> Failure {
     Failure::new(code::FAILED, error, Some(hint))
 }
 
+/// What helps where a server did not take a file.
+fn of_put(status: u16) -> &'static str {
+    match status {
+        401 | 403 | 407 => "see who may write there: `--credentials` names the file that says who asks",
+        404 | 405 | 501 => "see that the server takes files by `PUT` at this address",
+        409 => "make that directory on the server (WebDAV: `MKCOL`), then publish again",
+        411 | 413 => "let the server take files of that size, then publish again",
+        507 => "make room on the server, then publish again",
+        _ => "see that the server is well, then publish again: it goes on from what is there",
+    }
+}
+
+/// A place that the command line names: no `[source]` has to do with it.
+pub(super) fn of_place(error: &resolve::Error) -> Failure {
+    use source::{Error as E, Remedy};
+    let resolve::Error::Source(source) = error else { return of_resolve(error) };
+    match source {
+        E::Disk(error) => return of_files(error),
+        E::Missing(_) | E::Read { .. } | E::Status { .. } | E::Cut(_) => {}
+        E::Address { .. } | E::Scheme(_) | E::NotAbsolute(_) | E::Owned(_) => {}
+        _ => return of_source(source),
+    }
+    let hint = match source.remedy() {
+        Remedy::Way => "see that the place can be reached, then run it again: it goes on from what is there",
+        Remedy::Place => "see what is there, and that the address and `--channel` are right",
+        Remedy::Login => {
+            "see who may read there: `--credentials` (of FROM: `--from-credentials`) names the file that says who asks; a \
+             bucket also refuses so what is not there, to keys that may not list it (`s3:ListBucket`)"
+        }
+        Remedy::Credentials => "mend the file that `--credentials` or `--from-credentials` names",
+        Remedy::Address => "look at the address, and where the server there sends those who ask",
+    };
+    Failure::new(code::FAILED, error, Some(hint))
+}
+
 pub(super) fn of_upstream(error: &upstream::Error) -> Failure {
-    use resolve::Error as R;
     use upstream::Error as E;
     match error {
-        E::Resolve(R::Refused(refused)) => {
+        E::Resolve(error) => of_resolve(error),
+        E::Source(error) => of_source(error),
+        E::Trust(_) => Failure::new(code::USAGE, error, Some("look at the files of trusted keys")),
+        E::Node(error) => of_node(error),
+        E::Staging(error) => of_staging(error),
+    }
+}
+
+fn of_resolve(error: &resolve::Error) -> Failure {
+    use resolve::Error as E;
+    match error {
+        E::Refused(refused) => {
             let hint = match refused {
                 // Whoever changed a channel wants just this: to be taken without a signature.
                 Refused::Untrusted { what, .. } if what.ends_with(".channel") => {
@@ -113,19 +171,17 @@ pub(super) fn of_upstream(error: &upstream::Error) -> Failure {
                 Refused::OtherProduct { .. } => {
                     "name the right release; if this node is to run another product from now on, set `product` in `[source]`"
                 }
+                Refused::Page(_) => {
+                    "look at that address: a login, a proxy or a portal gives this instead of the file"
+                }
                 Refused::Incompatible { .. } => "what this node is stands in `[source] compatible`",
                 _ => "ask who published it; the running release is untouched",
             };
             Failure::new(code::REFUSED, error, Some(hint))
         }
-        E::Resolve(R::Source(error)) | E::Source(error) => of_source(error),
-        E::Resolve(R::Disk(error)) => of_disk(error, code::FAILED),
-        E::Resolve(R::NoVersion(_)) => {
-            Failure::new(code::USAGE, error, Some("say it with `--version VERSION`"))
-        }
-        E::Trust(_) => Failure::new(code::USAGE, error, Some("look at the files of trusted keys")),
-        E::Node(error) => of_node(error),
-        E::Staging(error) => of_staging(error),
+        E::Source(error) => of_source(error),
+        E::Disk(error) => of_disk(error, code::FAILED),
+        E::NoVersion(_) => Failure::new(code::USAGE, error, Some("say it with `--version VERSION`")),
     }
 }
 
@@ -147,7 +203,7 @@ pub(super) fn of_pack(error: &pack::Error) -> Failure {
         E::Lock(exclusive::Error::Taken(_)) => {
             Failure::new(code::BUSY, error, Some("wait for it, or pack to another file"))
         }
-        E::Lock(exclusive::Error::Disk(error)) => of_disk(error, code::FAILED),
+        E::Lock(exclusive::Error::Disk(error)) => of_packed(error),
         E::BaseWithoutIndex(_) => told("name an archive that `cutover pack` made, or leave `--base` out"),
         E::TooLarge => told("split it into several applications"),
         E::Compress(_) => told("look at memory and disk, then run it again"),
@@ -166,6 +222,19 @@ fn of_packed(error: &disk::Error) -> Failure {
         std::io::ErrorKind::NotADirectory => "name the directory that holds the release",
         // Nobody but who reads the file says so.
         _ if error.source.raw_os_error().is_none() => "pack a directory that nobody writes to meanwhile",
+        _ => return of_files(error),
+    };
+    Failure::new(code::FAILED, error, Some(hint))
+}
+
+/// The files of whoever publishes: there is no root, and nothing to recover.
+fn of_files(error: &disk::Error) -> Failure {
+    if error.is_no_space() {
+        return Failure::new(code::NO_SPACE, error, Some("make room, then run the same command again"));
+    }
+    let hint = match error.source.kind() {
+        std::io::ErrorKind::ReadOnlyFilesystem => "name a directory that can be written to",
+        std::io::ErrorKind::PermissionDenied => "run it as a user who may write there, or read that file",
         _ => return of_disk(error, code::FAILED),
     };
     Failure::new(code::FAILED, error, Some(hint))
@@ -174,7 +243,7 @@ fn of_packed(error: &disk::Error) -> Failure {
 pub(super) fn of_sign(error: &SignError) -> Failure {
     let told = |code, hint: &str| Failure::new(code, error, Some(hint));
     match error {
-        SignError::Disk(error) => of_disk(error, code::FAILED),
+        SignError::Disk(error) => of_files(error),
         SignError::NoKey(_) => told(code::USAGE, "`cutover keygen NAME` makes a key"),
         SignError::NoFile(_) => told(code::USAGE, "name a manifest or a channel"),
         SignError::Key { .. } => {
@@ -196,7 +265,7 @@ pub(super) fn of_publish(error: &publish::Error) -> Failure {
     use publish::Error as E;
     let told = |code, hint: &str| Failure::new(code, error, Some(hint));
     match error {
-        E::Disk(error) => of_disk(error, code::FAILED),
+        E::Disk(error) | E::Lock(exclusive::Error::Disk(error)) => of_files(error),
         E::Sign(error) => of_sign(error),
         E::WhichRelease { .. } => told(code::USAGE, "name it: `cutover publish DIR VERSION`"),
         E::NoRelease { .. } => told(code::USAGE, "`cutover pack` makes archive and manifest"),
@@ -216,12 +285,16 @@ pub(super) fn of_publish(error: &publish::Error) -> Failure {
         E::Lock(exclusive::Error::Taken(_)) | E::Overwritten(_) => {
             told(code::BUSY, "see that only one publishes at a time, then publish again")
         }
-        E::Lock(exclusive::Error::Disk(error)) => of_disk(error, code::FAILED),
         E::BelowMinimum { .. } => told(code::USAGE, "publish a newer one, or name another `--minimum`"),
         E::Signature { .. } | E::OtherKey { .. } | E::OtherChannel { .. } | E::Unsigned(_) => told(
             code::REFUSED,
-            "look who wrote it, and bring back what was published; `--serial NUMBER` begins anew, with a number higher \
-             than any before, and says what is lost",
+            "look who wrote it. If it is right, `cutover sign --key KEY FILE.channel` adds the signature of your key, and \
+             all that it says stays; else bring back what was published, or begin anew with `--serial NUMBER`, higher than \
+             any before",
+        ),
+        E::SameArchive { .. } => told(
+            code::REFUSED,
+            "give each release's archive a name of its own (`PRODUCT-VERSION.tar.zst`), and publish again",
         ),
         E::OtherProduct { .. } => told(
             code::REFUSED,

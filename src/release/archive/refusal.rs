@@ -42,6 +42,8 @@ pub enum Rule {
     Pointer,
     #[error("its compressed data are broken ({0})")]
     BrokenCompression(String),
+    #[error("it was compressed with a dictionary, which is not supported")]
+    Dictionary,
     #[error("it asks for more memory to be decompressed than this node gives (`[archive] max_window`)")]
     Window,
     #[error("it ends in the middle of an entry")]
@@ -149,6 +151,7 @@ impl Rule {
             Self::BrokenCompression(_) | Self::Truncated | Self::NoEndMark => {
                 "compare it with the original (`sha256sum`), and copy it again; if they are equal, make it anew"
             }
+            Self::Dictionary => "compress it without one (`zstd` without `-D`), or use `cutover pack`",
             Self::DataAfterEnd => "compare it with the original; `tar -A` joins archives, `cat` does not",
             Self::Window => {
                 "set `[archive] max_window`, for example to \"1GiB\", or compress it without `--long`"

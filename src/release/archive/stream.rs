@@ -41,6 +41,8 @@ impl From<io::Error> for Fault {
         } else if error.to_string().contains("requires too much memory") {
             // zstd's own words; it has no other way to tell.
             Self::Rule(Rule::Window)
+        } else if error.to_string().contains("Dictionary mismatch") {
+            Self::Rule(Rule::Dictionary)
         } else {
             Self::Rule(Rule::BrokenCompression(error.to_string()))
         }

@@ -12,6 +12,9 @@ pub enum Refused {
     /// Its signature does not do.
     #[error("`{what}` is not trusted: {refusal}")]
     Untrusted { what: String, refusal: Refusal },
+    /// Somebody else answers in the source's place.
+    #[error("`{0}` is a page of the web, or other markup, and not the file")]
+    Page(String),
     /// It is not in the form.
     #[error("cannot understand `{what}`: {malformed}")]
     Malformed { what: String, malformed: Malformed },

@@ -88,6 +88,9 @@ pub enum Error {
     /// The archive is not the one that its manifest names.
     #[error("`{}` is not the archive that its manifest names: {what} differs", escaped_path(.path))]
     OtherArchive { path: PathBuf, what: &'static str },
+    /// Two releases cannot share an archive's name.
+    #[error("`{}` is the archive of release {other} as well, and differs from what that one's manifest says", escaped_path(.path))]
+    SameArchive { path: PathBuf, other: Version },
     /// No node would accept the result.
     #[error("the channel would be refused: {0}")]
     WouldBeRefused(Refused),
@@ -253,7 +256,7 @@ fn next(
         channel.waves.clear();
     }
     channel.also.retain(|id| id.version != release.manifest.version);
-    drop_missing(order, &mut channel, notes)?;
+    drop_missing(order, &mut channel, release, notes)?;
     channel.serial = order.serial.unwrap_or_else(|| channel.serial.saturating_add(1));
     channel.issued = issued;
     channel.expires = issued.checked_add(order.expires_in).unwrap_or(Timestamp::MAX);
@@ -279,10 +282,19 @@ fn next(
 
 /// What is no more in the directory can't be fetched. What has become another one stays named by its digest: nodes
 /// refuse it, and somebody can bring it back.
-fn drop_missing(order: &PublishOrder, channel: &mut Channel, notes: &mut Vec<String>) -> Result<(), Error> {
+fn drop_missing(
+    order: &PublishOrder,
+    channel: &mut Channel,
+    release: &Named,
+    notes: &mut Vec<String>,
+) -> Result<(), Error> {
     for id in std::mem::take(&mut channel.also) {
-        match standing(&order.directory, &channel.product, &id)? {
-            Standing::Same => channel.also.push(id),
+        let standing = standing(&order.directory, &channel.product, &id)?;
+        if let Standing::Same(manifest) = &standing {
+            same_archive(order, manifest, release)?;
+        }
+        match standing {
+            Standing::Same(_) => channel.also.push(id),
             Standing::Gone if order.is_elsewhere => channel.also.push(id),
             Standing::Gone => {
                 notes.push(format!("release {} is not there any more, nor in the channel", id.version))
@@ -297,4 +309,14 @@ fn drop_missing(order: &PublishOrder, channel: &mut Channel, notes: &mut Vec<Str
         }
     }
     Ok(())
+}
+
+/// Refuses an archive that took the place of another release's: nodes could not install that one any more.
+fn same_archive(order: &PublishOrder, earlier: &Manifest, release: &Named) -> Result<(), Error> {
+    let new = &release.manifest;
+    if earlier.archive != new.archive || earlier.sha256 == new.sha256 {
+        return Ok(());
+    }
+    let path = order.directory.join(&new.archive);
+    Err(Error::SameArchive { path, other: earlier.version.clone() })
 }

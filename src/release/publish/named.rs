@@ -130,10 +130,10 @@ impl Named {
 }
 
 /// What has become of the manifest of a release that the channel names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Standing {
     /// It is what was published.
-    Same,
+    Same(Box<Manifest>),
     Gone,
     Changed,
 }
@@ -143,7 +143,9 @@ pub fn standing(directory: &Path, product: &str, id: &ReleaseId) -> Result<Stand
     let path = directory.join(format!("{product}-{}.manifest", id.version));
     Ok(match disk::read_small(&path, MANIFEST_BYTES_MAX) {
         Ok(None) => Standing::Gone,
-        Ok(Some(bytes)) if Digest::of(&bytes) == id.digest => Standing::Same,
+        Ok(Some(bytes)) if Digest::of(&bytes) == id.digest => {
+            Manifest::parse(&bytes).map_or(Standing::Changed, |manifest| Standing::Same(Box::new(manifest)))
+        }
         Ok(Some(_)) | Err(_) => Standing::Changed,
     })
 }

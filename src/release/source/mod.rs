@@ -129,11 +129,19 @@ pub fn open_sink(settings: &Settings) -> Result<Box<dyn Sink>, Error> {
 /// Refuses a source that could never be opened. Looks at the settings only.
 ///
 /// # Errors
-/// When the address, or that of the proxy, cannot be used, or a channel cannot have this name.
+/// When the address, or that of the proxy, cannot be used, a channel cannot have this name, or no time is allowed.
 pub fn check(settings: &Settings) -> Result<(), Error> {
     let channel = format!("{}.channel", settings.channel);
     if !is_file_name(&channel) {
         return Err(Error::Name(escaped(channel.as_bytes())));
+    }
+    if settings.rate_limit.is_some_and(|limit| limit.0 == 0) {
+        return Err(Error::Setting(
+            "`rate_limit` must be at least 1 byte a second; without it there is no limit",
+        ));
+    }
+    if settings.connect_timeout.0.is_zero() || settings.stall_timeout.0.is_zero() {
+        return Err(Error::Setting("`connect_timeout` and `stall_timeout` must be longer than zero"));
     }
     let Some(url) = settings.url.as_deref() else { return Ok(()) };
     match Kind::of(url)? {
@@ -278,6 +286,23 @@ pub enum Error {
     /// A release that was published never changes.
     #[error("`{0}` is there already, and is another release")]
     Exists(String),
+    /// The server does not take it.
+    #[error("cannot bring `{what}`: the server answers with status {status}{}{}", put_text(*.status), wait_text(*.retry_after))]
+    Put {
+        what: String,
+        status: u16,
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// The server took it, and has something else, or nothing.
+    #[error("`{0}` is not there as it was brought, though the server took it")]
+    NotKept(String),
+    /// A value of `[source]` with which nothing can be read.
+    #[error("{0}")]
+    Setting(&'static str),
+    /// The directory for files that nobody else sees cannot be used.
+    #[error("cannot write a private copy of the archive into `{}`", escaped_path(.directory))]
+    Private { directory: PathBuf, source: io::Error },
     /// Something else would be lost.
     #[error("`{what}` is {by}: {new} would replace it")]
     Occupied {
@@ -316,13 +341,15 @@ impl Error {
         match self {
             Self::Read { .. } | Self::Cut(_) | Self::Answer { .. } | Self::Size { .. } => true,
             Self::Status { status, .. } => matches!(*status, 408 | 425 | 429 | 500..),
+            // 501 and 507: it takes no such files, and has no room.
+            Self::Put { status, .. } => matches!(*status, 408 | 425 | 429 | 500 | 502..=506 | 508..),
             _ => false,
         }
     }
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Status { retry_after, .. } => *retry_after,
+            Self::Status { retry_after, .. } | Self::Put { retry_after, .. } => *retry_after,
             _ => None,
         }
     }
@@ -334,7 +361,11 @@ impl Error {
             Self::Status { status: 401 | 403 | 407, .. } => Remedy::Login,
             Self::Read { source, .. } if source.kind() == io::ErrorKind::InvalidInput => Remedy::Place,
             Self::Owned(_) => Remedy::Credentials,
-            Self::Address { .. } | Self::Scheme(_) | Self::NotAbsolute(_) | Self::Proxy => Remedy::Address,
+            Self::Address { .. }
+            | Self::Scheme(_)
+            | Self::NotAbsolute(_)
+            | Self::Proxy
+            | Self::Setting(_) => Remedy::Address,
             Self::NoSource
             | Self::Name(_)
             | Self::Read { .. }
@@ -349,6 +380,9 @@ impl Error {
             | Self::Overtaken(_)
             | Self::Exists(_)
             | Self::Occupied { .. }
+            | Self::Put { .. }
+            | Self::NotKept(_)
+            | Self::Private { .. }
             | Self::Write(_) => Remedy::Way,
         }
     }
@@ -370,6 +404,17 @@ impl Error {
             Self::Disk(error) => error.is_no_space(),
             _ => false,
         }
+    }
+}
+
+/// What the answer to a `PUT` means, where that is known.
+fn put_text(status: u16) -> &'static str {
+    match status {
+        405 | 501 => " (it takes no files at this address)",
+        409 => " (the directory that it belongs into may be missing there)",
+        411 | 413 => " (it takes no files of this size)",
+        507 => " (it has no room)",
+        _ => "",
     }
 }
 

@@ -27,7 +27,7 @@ pub struct Settings {
     pub compatible: Vec<String>,
     /// Nodes with the same group are in the same wave of a channel; without it, each goes by its own name.
     pub group: Option<String>,
-    /// `http://proxy:3128`; the environment's proxy is not used.
+    /// `http://proxy:3128`; asked by `CONNECT` for each source, `http://` ones too. The environment's proxy is not used.
     pub proxy: Option<String>,
     /// File with `user:password` or a token for the server; mode 0600.
     pub credentials: Option<String>,
@@ -38,7 +38,7 @@ pub struct Settings {
     pub stall_timeout: Span,
     /// See `stall_timeout`.
     pub stall_bytes: Size,
-    /// How often a server that fails, or cuts a transfer, is asked again before it has brought anything more.
+    /// How often a server that fails, or cuts a transfer, is asked again before it has brought 64 KiB more.
     pub retries: u32,
     /// The program that reads sources of the network, as a process of its own; it is this program itself. Without it,
     /// this process does.

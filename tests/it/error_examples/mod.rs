@@ -342,6 +342,7 @@ examples! { failures: Error {
         Error::Differs { version: version(), what: "`lib/red.js` differs from what was staged".into() },
     ],
     Upstream => each(upstream_errors(), Error::Upstream),
+    Place => each(resolve_errors(), Error::Place),
     Pack => each(pack_errors(), Error::Pack),
     Sign => each(sign_errors(), Error::Sign),
     Publish => each(publish_errors(), Error::Publish),

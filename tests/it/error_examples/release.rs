@@ -25,6 +25,7 @@ examples! { rules: Rule {
     Pointer => [Rule::Pointer],
     UnreadCompression => [Rule::UnreadCompression("xz")],
     BrokenCompression => [Rule::BrokenCompression(text("checksum"))],
+    Dictionary => [Rule::Dictionary],
     Window => [Rule::Window],
     Truncated => [Rule::Truncated],
     NoEndMark => [Rule::NoEndMark],
@@ -111,6 +112,14 @@ examples! { source_errors: SourceError {
         remedy: cutover::release::source::Remedy::Way,
     }),
     Overtaken => [SourceError::Overtaken(text("https://releases/shop/stable.channel"))],
+    Put => [401, 404, 405, 409, 413, 500, 507].map(|status| SourceError::Put {
+        what: text("https://releases/shop/shop-1.tar"),
+        status,
+        retry_after: None,
+    }),
+    NotKept => [SourceError::NotKept(text("https://releases/shop/stable.channel"))],
+    Setting => [SourceError::Setting("`rate_limit` must be at least 1 byte a second")],
+    Private => [SourceError::Private { directory: "/tmp".into(), source: broken() }],
     Occupied => [SourceError::Occupied {
         what: text("/srv/releases/stable.channel"),
         by: text("the channel of product `a`"),
@@ -184,6 +193,7 @@ examples! { trust_refusals: TrustRefusal {
 
 examples! { refused: Refused {
     Untrusted => each(trust_refusals(), |refusal| Refused::Untrusted { what: text("stable.channel"), refusal }),
+    Page => [Refused::Page(text("https://releases/shop/stable.channel"))],
     Malformed => each(malformed(), |malformed| Refused::Malformed { what: text("stable.channel"), malformed }),
     OtherProduct => [Refused::OtherProduct { what: text("x.manifest"), found: text("a"), wanted: text("b") }],
     OtherChannel => [Refused::OtherChannel { what: text("x.channel"), found: text("a"), wanted: text("b") }],
@@ -265,6 +275,7 @@ examples! { publish_errors: PublishError {
     NoRelease => [PublishError::NoRelease { directory: "releases".into(), version: version() }],
     WhichRelease => [PublishError::WhichRelease { directory: "releases".into(), count: 2 }],
     OtherArchive => [PublishError::OtherArchive { path: "x.tar".into(), what: "the size" }],
+    SameArchive => [PublishError::SameArchive { path: "app.tar".into(), other: version() }],
     WouldBeRefused => each(refused(), PublishError::WouldBeRefused),
     OtherProduct => [PublishError::OtherProduct { path: "stable.channel".into(), found: text("a"), wanted: text("b") }],
     OtherName => [PublishError::OtherName { path: "app.manifest".into(), wanted: text("shop-1.manifest") }],

@@ -18,7 +18,8 @@ const BYTES_MAX: usize = 64 << 10;
 /// Reads the file of credentials.
 pub fn read(path: &str) -> Result<Vec<u8>, Error> {
     let path = Path::new(path);
-    let file = owned::open(path)?.ok_or_else(|| Error::Missing(escaped_path(path)))?;
+    let none = || owned::Error::Not { path: path.to_owned(), wanted: "a file of credentials: there is none" };
+    let file = owned::open(path)?.ok_or_else(none)?;
     let unreadable = |source| Error::Read { what: escaped_path(path), source };
     let mode = file.metadata().map_err(unreadable)?.mode();
     if mode & 0o077 != 0 {

@@ -1,16 +1,22 @@
 //! Files brought to a server by `PUT`, each by itself: web servers that take them, forges, object stores.
 
+use std::time::{Duration, Instant};
+
 use ureq::http::{Method, StatusCode, header};
 
 use super::super::{Before, Error, Item, Of, Upload};
 use super::address::Address;
 use super::request::{Content, Header};
-use super::retry::Attempts;
+use super::retry::{self, Attempts};
 use super::{Web, text_of};
 use crate::types::Digest;
 
 /// A file that is replaced only if it is what it was may not be longer.
 const REPLACED_BYTES_MAX: usize = 1 << 20;
+
+/// So long what was brought may be seen as it was before.
+const NOTICING_TIME: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 impl Web {
     /// Puts one file after the other, after a look at what each replaces.
@@ -27,9 +33,38 @@ impl Web {
                 Err(Error::Overtaken(_)) if self.condition(address, Before::Content(file.sha256)).is_ok() => {
                     Ok(())
                 }
+                // Stores say so while somebody else replaces it, and others where its directory is missing.
+                Err(Error::Put { status: 409, .. })
+                    if matches!(self.condition(address, file.before), Err(Error::Overtaken(_))) =>
+                {
+                    Err(Error::Overtaken(address.place()))
+                }
                 put => put,
             }
-        })
+        })?;
+        all.iter().try_for_each(|(_, address, file)| self.see_kept(address, file))
+    }
+
+    /// Sees that a small file is there as it was brought: a server that takes anything may keep nothing. A cache gets a
+    /// moment to notice.
+    fn see_kept(&self, address: &Address, file: &Upload<'_>) -> Result<(), Error> {
+        if file.content.size() > REPLACED_BYTES_MAX as u64 {
+            return Ok(());
+        }
+        let began = Instant::now();
+        loop {
+            let found = match self.read_small(address, REPLACED_BYTES_MAX) {
+                Err(Error::TooLong { .. }) => None,
+                read => read?,
+            };
+            if found.is_some_and(|bytes| Digest::of(&bytes) == file.sha256) {
+                return Ok(());
+            }
+            if began.elapsed() >= NOTICING_TIME {
+                return Err(Error::NotKept(address.place()));
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
     }
 
     /// The header by which a server replaces a file only if it is what it was. Not every server heeds it, so it is
@@ -67,10 +102,12 @@ impl Web {
             let sent = self.send(method, address, headers, Some(&content), deadline).and_then(|response| {
                 match response.status() {
                     status if status.is_success() => Ok(()),
-                    StatusCode::PRECONDITION_FAILED | StatusCode::CONFLICT => {
-                        Err(Error::Overtaken(address.place()))
-                    }
-                    _ => Err(super::status(address, &response)),
+                    StatusCode::PRECONDITION_FAILED => Err(Error::Overtaken(address.place())),
+                    status => Err(Error::Put {
+                        what: address.place(),
+                        status: status.as_u16(),
+                        retry_after: retry::retry_after(response.headers()),
+                    }),
                 }
             });
             match sent {

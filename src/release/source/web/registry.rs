@@ -191,17 +191,15 @@ impl Dialect for Registry {
 
     fn put(&self, web: &Web, of: Of<'_>, files: &[Upload<'_>]) -> Result<(), Error> {
         let Some(last) = files.last() else { return Ok(()) };
+        let item = Item { of, name: last.name };
+        self.check_tag(web, item, last.before)?;
         let empty = b"{}".to_vec();
         let config = Upload { name: "", content: &empty, sha256: Digest::of(&empty), before: Before::Any };
         for file in files.iter().chain([&config]) {
             self.put_blob(web, file)?;
         }
-        let item = Item { of, name: last.name };
         // Registries know no condition for a tag: it is looked at just before.
-        lock(&self.seen).clear();
-        let there = self.artifact(web, &tag_of(item))?;
-        let found = there.as_ref().and_then(|artifact| artifact.blob(last.name));
-        last.before.check(found.and_then(|blob| blob.digest.parse().ok()), || self.place.clone())?;
+        self.check_tag(web, item, last.before)?;
         let artifact = made_of(of, files, &config);
         let bytes = serde_json::to_vec(&artifact).unwrap_or_default();
         let upload = Upload { name: "", sha256: Digest::of(&bytes), content: &bytes, before: Before::Any };
@@ -218,6 +216,30 @@ impl Dialect for Registry {
 }
 
 impl Registry {
+    /// Looks at what would be replaced. Several names lead to one tag: what is there must be of this very file.
+    fn check_tag(&self, web: &Web, item: Item<'_>, before: Before) -> Result<(), Error> {
+        let tag = tag_of(item);
+        let occupied = |by: String| {
+            let (what, new) =
+                (format!("{}:{tag}", self.place), format!("`{}`", escaped(item.name.as_bytes())));
+            Err(Error::Occupied { what, by, new })
+        };
+        if let (Of::Release(_), Some(channel)) = (item.of, tag.strip_prefix("channel-")) {
+            return occupied(format!("the tag of channel `{}`", escaped(channel.as_bytes())));
+        }
+        lock(&self.seen).clear();
+        let there = self.artifact(web, &tag)?;
+        let blob = there.as_ref().and_then(|artifact| artifact.blob(item.name));
+        if let (Some(there), None) = (&there, blob) {
+            let names: Vec<_> = there.layers.iter().filter_map(Blob::title).map(str::to_owned).collect();
+            return occupied(match names.is_empty() {
+                true => "another artifact".to_owned(),
+                false => format!("that of `{}`", escaped(names.join(", ").as_bytes())),
+            });
+        }
+        before.check(blob.and_then(|blob| blob.digest.parse().ok()), || self.place.clone())
+    }
+
     /// Brings one blob, if it is not there.
     fn put_blob(&self, web: &Web, file: &Upload<'_>) -> Result<(), Error> {
         let digest = file.sha256.to_string();
@@ -279,9 +301,14 @@ fn kind_of(name: &str) -> &'static str {
 impl Artifact {
     /// The blob of a file.
     fn blob(&self, name: &str) -> Option<&Blob> {
-        let title =
-            |blob: &Blob| blob.annotations.get(TITLE).and_then(|title| title.as_str()).map(str::to_owned);
-        self.layers.iter().find(|blob| title(blob).as_deref() == Some(name))
+        self.layers.iter().find(|blob| blob.title() == Some(name))
+    }
+}
+
+impl Blob {
+    /// The name of the file.
+    fn title(&self) -> Option<&str> {
+        self.annotations.get(TITLE)?.as_str()
     }
 }
 
