@@ -20,7 +20,7 @@ use super::channel::{CHANNEL_BYTES_MAX, Channel, next_name};
 use super::judge::Refused;
 use super::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use super::resolve;
-use super::source::{self, Before, Item, LocalFile, Of, Ranges, Sink, Source, Upload, fetch_whole};
+use super::source::{self, Before, Item, LocalFile, Of, Ranges, Sink, Source, Upload, fetch_whole, local};
 use super::trust::SIGNATURES_BYTES_MAX;
 use crate::sys::disk::Disk;
 use crate::types::progress::{Activity, Progress};
@@ -104,7 +104,7 @@ pub fn copy(order: &CopyOrder<'_>, progress: &dyn Progress) -> Result<Copied, re
         }
         .into());
     }
-    let serial_there = there.map(|channel| channel.serial);
+    let serial_there = there.as_ref().map(|channel| channel.serial);
     let is_overtaken = order.before.is_some_and(|before| before != found)
         || serial_there.is_some_and(|there| there > channel.serial);
     if is_channel_new && is_overtaken {
@@ -118,7 +118,7 @@ pub fn copy(order: &CopyOrder<'_>, progress: &dyn Progress) -> Result<Copied, re
         is_channel_new,
     };
     for release in channel.releases().filter(|release| order.is_complete || **release == channel.release) {
-        if let Some(bytes) = copy_release(order, &channel.product, release, progress)? {
+        if let Some(bytes) = copy_release(order, &channel.product, release, there.as_ref(), progress)? {
             copied.releases.push(release.version.clone());
             copied.bytes += bytes;
         }
@@ -163,6 +163,7 @@ fn copy_release(
     order: &CopyOrder<'_>,
     product: &str,
     release: &ReleaseId,
+    there: Option<&Channel>,
     progress: &dyn Progress,
 ) -> Result<Option<u64>, resolve::Error> {
     let of = Of::Release(release.version.as_str());
@@ -182,6 +183,7 @@ fn copy_release(
     }
     let manifest =
         Manifest::parse(&new.bytes).map_err(|malformed| Refused::Malformed { what: name, malformed })?;
+    check_archive(order, &manifest, there)?;
     if !order.is_dry {
         let archive = whole_archive(order.from, of, &manifest, progress)?;
         progress.begin(Activity::Bring, Some(manifest.size), None);
@@ -191,6 +193,35 @@ fn copy_release(
         sent?;
     }
     Ok(Some(manifest.size))
+}
+
+/// Refuses an archive that would replace another release's of the same name. One that is named after its release
+/// cannot.
+fn check_archive(
+    order: &CopyOrder<'_>,
+    manifest: &Manifest,
+    there: Option<&Channel>,
+) -> Result<(), source::Error> {
+    let own = format!("{}-{}", manifest.product, manifest.version);
+    if order.to.keeps_releases_apart() || local::stem(Path::new(&manifest.archive)) == Some(own.as_str()) {
+        return Ok(());
+    }
+    let others =
+        there.into_iter().flat_map(Channel::releases).filter(|other| other.version != manifest.version);
+    for other in others {
+        let name = format!("{}-{}.manifest", manifest.product, other.version);
+        let item = Item { of: Of::Release(other.version.as_str()), name: &name };
+        let found = order.there.small(item, MANIFEST_BYTES_MAX)?;
+        let found = found.and_then(|bytes| Manifest::parse(&bytes).ok());
+        if found.is_some_and(|found| found.archive == manifest.archive && found.sha256 != manifest.sha256) {
+            return Err(source::Error::Occupied {
+                what: format!("{}/{}", order.there.place(), manifest.archive),
+                by: format!("the archive of release {}", other.version),
+                new: format!("that of release {}", manifest.version),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The archive, as it must be, in a file that nobody else changes or that is nobody else's.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 
+use crate::places::{follow, registry};
 use crate::refusals::Desk;
 
 impl Desk {
@@ -192,4 +193,20 @@ fn two_releases_do_not_share_an_archive() {
         12,
         &["app.tar` is the archive of release 3 as well", "a name of its own"],
     );
+    // A place where nodes read, from a directory that has only the new one.
+    fs::create_dir(desk.path("place")).unwrap();
+    let to = |version: &'static str, place| ["publish", "source", version, "--key", "team", "--to", place];
+    release("3");
+    desk.well(&to("3", "place"));
+    fs::remove_file(desk.source("shop-3.manifest")).unwrap();
+    release("4");
+    let wanted = ["place/app.tar` is the archive of release 3: that of release 4"];
+    desk.slips(&["place"], &to("4", "place"), 12, &wanted);
+    // A registry keeps each release by itself.
+    let Some((_daemon, port)) = registry("archives", &desk, false) else { return };
+    let url = format!("oci://localhost:{port}/shop");
+    desk.well(&["copy", "place", &url]);
+    desk.well(&["publish", "source", "4", "--key", "team", "--to", &url]);
+    follow(&desk, &url, "");
+    desk.well(&["--config", "node.toml", "check"]);
 }

@@ -290,7 +290,8 @@ fn drop_missing(
 ) -> Result<(), Error> {
     for id in std::mem::take(&mut channel.also) {
         let standing = standing(&order.directory, &channel.product, &id)?;
-        if let Standing::Same(manifest) = &standing {
+        // Another place may keep the files of each release by themselves: whoever brings them there looks.
+        if let (Standing::Same(manifest), false) = (&standing, order.is_elsewhere) {
             same_archive(order, manifest, release)?;
         }
         match standing {

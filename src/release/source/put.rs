@@ -42,6 +42,11 @@ pub trait Sink: Send + Sync {
     /// after one that is not as it must be; the last one is not.
     fn put(&self, of: Of<'_>, files: &[Upload<'_>]) -> Result<(), Error>;
 
+    /// Whether the files of each release are kept by themselves, so that two may have files of one name.
+    fn keeps_releases_apart(&self) -> bool {
+        false
+    }
+
     /// Whether all files that are brought at once are also seen at once.
     fn shows_at_once(&self) -> bool {
         false

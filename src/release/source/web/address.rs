@@ -56,6 +56,11 @@ impl Address {
         Ok(address)
     }
 
+    /// Whether the template has a place for the release.
+    pub fn has_place_of_release(&self) -> bool {
+        self.path.contains(RELEASE)
+    }
+
     /// A file of this source.
     pub fn file(&self, item: Item<'_>) -> Self {
         let (path, query) = match self.path.split_once('?') {

@@ -44,6 +44,11 @@ pub trait Dialect: Send + Sync + Debug {
         web.put_each(of, files)
     }
 
+    /// See [`super::super::Sink::keeps_releases_apart`].
+    fn keeps_releases_apart(&self) -> bool {
+        false
+    }
+
     /// See [`super::super::Source::is_replaced_in_place`].
     fn is_replaced_in_place(&self) -> bool {
         true
@@ -72,6 +77,10 @@ impl Dialect for Plain {
 
     fn locate(&self, _: &Web, item: Item<'_>) -> Result<Option<Address>, Error> {
         Ok(Some(self.base.file(item)))
+    }
+
+    fn keeps_releases_apart(&self) -> bool {
+        self.base.has_place_of_release()
     }
 
     fn headers(&self, sent: &Sent<'_>) -> Result<Vec<Header>, Error> {

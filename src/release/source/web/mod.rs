@@ -211,6 +211,10 @@ impl Sink for Web {
         self.dialect.put(self, of, files)
     }
 
+    fn keeps_releases_apart(&self) -> bool {
+        self.dialect.keeps_releases_apart()
+    }
+
     fn shows_at_once(&self) -> bool {
         // What is never replaced in place is replaced as a whole.
         !self.dialect.is_replaced_in_place()

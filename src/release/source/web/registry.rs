@@ -210,6 +210,10 @@ impl Dialect for Registry {
         put
     }
 
+    fn keeps_releases_apart(&self) -> bool {
+        true
+    }
+
     fn is_replaced_in_place(&self) -> bool {
         false
     }
