@@ -84,6 +84,15 @@ impl Shop {
         publish::publish(&self.order(version), &Disk::default()).unwrap()
     }
 
+    /// Whoever has the channel's key signs what no publisher would: the channel with this in place of that.
+    fn forge(&self, old: &str, new: &str) {
+        let path = self.path("source/stable.channel");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(old), "{text}");
+        fs::write(&path, text.replace(old, new)).unwrap();
+        sign_file(&Disk::default(), &path, &self.path("channel"), Namespace::Channel).unwrap();
+    }
+
     /// Copies what the source says now, as an attacker does who wants to play it back later.
     fn record(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let files = fs::read_dir(self.path("source")).unwrap();
@@ -309,12 +318,10 @@ fn a_fast_forward_is_undone_by_removing_the_stolen_key() {
     shop.make_key("new", "cutover-channel");
     shop.publish("1.0");
     let honest = shop.record();
-    let mut order = shop.order("1.0");
-    order.serial = Some(u64::MAX);
-    publish::publish(&order, &Disk::default()).unwrap();
+    let serials = [1, u64::MAX, 1 << 63].map(|serial| format!("serial = {serial}\n"));
+    shop.forge(&serials[0], &serials[1]);
     assert!(matches!(shop.refuses(), Refused::FastForward { .. }));
-    order.serial = Some(1 << 63);
-    publish::publish(&order, &Disk::default()).unwrap();
+    shop.forge(&serials[1], &serials[2]);
     shop.takes();
     shop.play_back(&honest);
     assert!(matches!(shop.refuses(), Refused::Older { .. }));
@@ -357,10 +364,7 @@ fn two_channels_with_one_serial_are_refused() {
     let mut shop = Shop::new();
     shop.publish("1.0");
     shop.takes();
-    let mut order = shop.order("1.0");
-    order.serial = Some(1);
-    order.expires_in = DAY;
-    publish::publish(&order, &Disk::default()).unwrap();
+    shop.forge("published = 1.0\n", "published = 1.0\nminimum = 1.0\n");
     assert!(matches!(shop.refuses(), Refused::TwoOfOneSerial { serial: 1, .. }));
 }
 

@@ -306,9 +306,10 @@ pub(super) fn of_publish(error: &publish::Error) -> Failure {
             "`cutover sign --key KEY FILE.channel` keeps all that it says, and the next `publish` needs no `--serial`; or \
              say it again (`--revoke`, `--minimum`, …); if it is not true, remove that file",
         ),
-        E::WouldBeRefused(Refused::Older { .. } | Refused::TwoOfOneSerial { .. }) => {
-            told(code::USAGE, "leave `--serial` out, or name a higher number; nothing was written")
-        }
+        E::WouldBeRefused(Refused::Older { .. } | Refused::TwoOfOneSerial { .. }) => told(
+            code::USAGE,
+            "leave `--serial` out, or name a higher number; a channel that somebody else wrote: remove it first",
+        ),
         E::WouldBeRefused(Refused::FastForward { .. }) => told(
             code::USAGE,
             "name a lower `--serial`; a channel that has such a number already, nobody has accepted: remove it first",
