@@ -47,6 +47,18 @@ fn rows() -> Vec<Row> {
             ..ROW
         },
         Row { what: "its own hook says not now", hook: Some(("pre-switch", "exit 75")), code: 15, ..ROW },
+        Row {
+            what: "its own hook says not now after the switch",
+            hook: Some(("post-switch", "exit 75")),
+            is_banned: true,
+            ..ROW
+        },
+        Row {
+            what: "its own hook says not now at the end of the trial",
+            hook: Some(("healthy", "exit 75")),
+            is_banned: true,
+            ..ROW
+        },
         Row { what: "the old release does not stop", settings: stop_fails, ..ROW },
         Row { what: "nobody commits it", words: &["--confirm", "--trial", "300ms"], ..ROW },
     ]

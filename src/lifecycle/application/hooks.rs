@@ -4,8 +4,8 @@
 //! /etc/cutover/<app>.hooks/<phase>.d/NN-name    the admin's, in order of names; a link to /dev/null masks one
 //! <tree>/.cutover/hooks/<phase>                 the release's, after these
 //! ```
-//! A hook ends with 0 (go on), 75 (not now) or anything else (it failed). It may run twice: an interrupted update does
-//! its work again. What it writes goes to the log, its last line into the message.
+//! A hook ends with 0 (go on), 75 (not now, as long as nothing was changed) or anything else (it failed). It may run
+//! twice: an interrupted update does its work again. What it writes goes to the log, its last line into the message.
 
 use std::ffi::OsString;
 use std::fs;
@@ -104,13 +104,13 @@ impl Hooks {
         is_unwanted: &dyn Fn() -> bool,
     ) -> Result<(), Error> {
         for hook in admins(&self.directory.join(format!("{}.d", moment.name())))? {
-            self.run_one(&hook, tree, env, is_unwanted)?;
+            self.run_one(&hook, moment, tree, env, is_unwanted)?;
         }
         let Some(tree) = tree.filter(|_| self.settings.release) else { return Ok(()) };
         let hook = tree.join(RELEASE_HOOKS).join(moment.name());
         // A link could lead out of what was verified.
         if fs::symlink_metadata(&hook).is_ok_and(|found| found.is_file()) {
-            self.run_one(&hook, Some(tree), env, is_unwanted)?;
+            self.run_one(&hook, moment, Some(tree), env, is_unwanted)?;
         }
         Ok(())
     }
@@ -140,6 +140,7 @@ impl Hooks {
     fn run_one(
         &self,
         hook: &Path,
+        moment: Moment,
         tree: Option<&Path>,
         env: &[(String, OsString)],
         is_unwanted: &dyn Fn() -> bool,
@@ -158,7 +159,7 @@ impl Hooks {
         }
         match outcome.end {
             End::Exited(0) => Ok(()),
-            End::Exited(process::NOT_NOW) => {
+            End::Exited(process::NOT_NOW) if moment.is_before_the_switch() => {
                 Err(Error::NotNow { hook: hook.to_owned(), said: outcome.last_line() })
             }
             End::Exited(_) | End::Signalled(_) | End::TimedOut(_) | End::Stopped | End::CannotStart(_) => {
@@ -290,6 +291,18 @@ mod tests {
         assert!(error.to_string().ends_with("failed: exit status 1: broken"), "{error}");
         let written = fs::read_to_string(lab.directory.path().join("out")).unwrap();
         assert_eq!(written, "", "a hook ran after one that failed");
+    }
+
+    #[test]
+    fn only_before_the_switch_a_hook_can_say_not_now() {
+        for moment in Moment::ALL {
+            let lab = Lab::new();
+            lab.write(&format!("shop.hooks/{}.d/10-a", moment.name()), "exit 75");
+            let error = lab.hooks.run(moment, None, &[], &|| false).unwrap_err();
+            let is_before = matches!(moment, Moment::PreStage | Moment::PostStage | Moment::PreSwitch);
+            assert_eq!(matches!(error, Error::NotNow { .. }), is_before, "{moment:?}: {error}");
+            assert_eq!(matches!(error, Error::Failed { .. }), !is_before, "{moment:?}: {error}");
+        }
     }
 
     #[test]

@@ -63,6 +63,20 @@ impl Moment {
             Self::Failed => "failed",
         }
     }
+
+    /// Whether nothing has been changed yet, so that a hook can ask to come back later. Afterwards there is a result:
+    /// the new release works, or it does not.
+    pub fn is_before_the_switch(self) -> bool {
+        match self {
+            Self::PreStage | Self::PostStage | Self::PreSwitch => true,
+            Self::PostSwitch
+            | Self::Healthy
+            | Self::Committed
+            | Self::PreRollback
+            | Self::PostRollback
+            | Self::Failed => false,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +127,7 @@ impl Restored {
 
 /// The application on this node. Everything is done as often as it is asked for, and no more than is needed.
 pub trait Application {
-    /// Runs the hooks of a moment. `Cause::NotNow` when one says so.
+    /// Runs the hooks of a moment. `Cause::NotNow` when one says so before the switch.
     fn hooks(&self, moment: Moment, record: &Record) -> Result<(), Reason>;
 
     /// How long each phase of this update may take.
