@@ -50,6 +50,8 @@ use crate::release::source;
 
 /// Runs the program with these words, and says its exit code.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // A lock of the caller's (flock(1) in a job of cron) would be held by a service that we start, for as long as it runs.
+    crate::sys::ioctl::keep_inherited_to_us();
     let words: Vec<OsString> = words.into_iter().collect();
     if let [_, word] = &words[..]
         && word == source::READ_COMMAND

@@ -433,6 +433,18 @@ pub fn close_others() -> io::Result<()> {
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Keeps what this process was begun with, but for the three usual ones, from all that it starts. What it opens itself is
+/// kept from them by whoever opens it.
+pub fn keep_inherited_to_us() {
+    for entry in std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten() {
+        let number = entry.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
+        if let Some(number) = number.filter(|number| *number > libc::STDERR_FILENO) {
+            // SAFETY: two numbers. Of a descriptor that is closed by now the kernel says so, and nothing is changed.
+            let _ = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+}
+
 /// A descriptor that another process has sent.
 pub fn received(descriptor: RawFd) -> OwnedFd {
     // SAFETY: the kernel has just made it for this process, and nobody else knows its number.

@@ -79,6 +79,29 @@ fn a_result_that_is_lost_is_told() {
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
 }
 
+/// `( flock -n 9 && cutover update ) 9>lock`, as in jobs of cron: a service that got 9 would hold the lock as long as it runs.
+#[test]
+fn nothing_that_the_caller_has_open_reaches_what_is_started() {
+    let node = TestNode::new(&[Health::Good, Health::Good]);
+    let (lock, seen) = (node.path("lock"), node.path("seen"));
+    let list = format!("ls -l /proc/self/fd >>{}", seen.display());
+    node.add(&format!(
+        "[service.command]\nstart = '{list}'\nstop = '{list}'\n\
+         [[health.check]]\nname = 'files'\nexec = {{ command = ['sh', '-c', '{list}'] }}\n"
+    ));
+    let hooks = node.path("tree-1/.cutover/hooks");
+    fs::create_dir_all(&hooks).unwrap();
+    fs::write(hooks.join("committed"), format!("#!/bin/sh\n{list}\n")).unwrap();
+    fs::set_permissions(hooks.join("committed"), fs::Permissions::from_mode(0o755)).unwrap();
+    node.repack(1);
+    let before = format!("exec 9>{}", lock.display());
+    let output = in_shell(&node, &before, &words(&node.archive(1)));
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let seen = fs::read_to_string(seen).unwrap();
+    assert!(seen.matches("total 0").count() >= 3, "service, check and hook: {seen}");
+    assert!(!seen.contains(lock.to_str().unwrap()), "{seen}");
+}
+
 /// Nobody prunes it, and a node may have been updated every minute for years.
 #[test]
 fn a_history_without_end_stops_neither_updates_nor_status() {
