@@ -8,12 +8,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid, getsid};
 
+/// How often processes are looked for that have begun while others were stopped.
+const LOOKS_MAX: usize = 16;
+
 /// Kills a process of ours, and all that it has started and not let go: hooks, checks, helpers.
 pub fn kill_with_children(pid: Pid) -> nix::Result<()> {
-    let children = descendants(pid);
-    let killed = kill(pid, Signal::SIGKILL);
-    kill_all(children);
-    killed
+    // It starts nothing more while its children are looked for.
+    let _ = kill(pid, Signal::SIGSTOP);
+    kill_families(&children(pid));
+    kill(pid, Signal::SIGKILL)
+}
+
+/// Kills a command of ours that leads a process group: all of that group, and all that any of them has started and not
+/// let go, in whatever group or session that is (timeout(1) and setsid(1) make new ones).
+pub fn kill_command(leader: Pid) {
+    kill_families(&[leader]);
 }
 
 /// Whether this process ends, and all that it has started.
@@ -22,7 +31,7 @@ static IS_ENDING: AtomicBool = AtomicBool::new(false);
 /// Kills all that this process has started and not let go, before it ends itself.
 pub fn kill_children() {
     IS_ENDING.store(true, Ordering::SeqCst);
-    kill_all(descendants(Pid::this()));
+    kill_families(&children(Pid::this()));
 }
 
 /// Never returns once this process ends: the end of what it had started is then nobody's failure.
@@ -32,10 +41,24 @@ pub fn wait_if_ending() {
     }
 }
 
-fn kill_all(children: Vec<Pid>) {
-    for child in children {
-        // Hooks have process groups of their own, and lead them.
-        let _ = killpg(child, Signal::SIGKILL).or_else(|_| kill(child, Signal::SIGKILL));
+/// Kills these processes with their families. Each is stopped before any is killed: the children of one that is dead are
+/// nobody's, and could not be found any more.
+fn kill_families(heads: &[Pid]) {
+    let mut family = heads.to_vec();
+    let mut stopped = 0;
+    for _ in 0..LOOKS_MAX {
+        for pid in &family[stopped..] {
+            let _ = kill(*pid, Signal::SIGSTOP);
+        }
+        stopped = family.len();
+        add_relatives(&mut family);
+        if family.len() == stopped {
+            break;
+        }
+    }
+    for pid in family {
+        // Where others' processes are hidden, the group may still be reached.
+        let _ = killpg(pid, Signal::SIGKILL).or_else(|_| kill(pid, Signal::SIGKILL));
     }
 }
 
@@ -54,7 +77,10 @@ pub fn kill_orphans(name: &str, value: &str, ours: impl Fn(&[&OsStr]) -> bool) -
             && ours(&words)
             && getpgid(Some(pid)) == Ok(pid)
             && getsid(Some(pid)) != Ok(pid);
-        killed += usize::from(is_orphan && killpg(pid, Signal::SIGKILL).is_ok());
+        if is_orphan {
+            kill_families(&[pid]);
+            killed += 1;
+        }
     }
     killed
 }
@@ -78,18 +104,32 @@ fn stat(pid: Pid) -> Option<Vec<String>> {
     Some(rest.split_whitespace().map(str::to_owned).collect())
 }
 
-/// The children of a process, and theirs.
-fn descendants(pid: Pid) -> Vec<Pid> {
-    let parent_of = |child: Pid| -> Option<Pid> { stat(child)?.get(1)?.parse().ok().map(Pid::from_raw) };
-    let parents: Vec<_> = processes().filter_map(|child| Some((child, parent_of(child)?))).collect();
-    let (mut found, mut next) = (Vec::new(), vec![pid]);
-    while let Some(parent) = next.pop() {
-        let children = parents.iter().filter(|(child, of)| *of == parent && *child != parent);
-        let children: Vec<_> = children.map(|(child, _)| *child).collect();
-        next.extend(&children);
-        found.extend(children);
+fn children(parent: Pid) -> Vec<Pid> {
+    relations().filter(|(_, of, _)| *of == parent).map(|(pid, ..)| pid).collect()
+}
+
+/// Adds the children of these processes, who is in groups that they lead, and the same of those.
+fn add_relatives(family: &mut Vec<Pid>) {
+    let relations: Vec<_> = relations().collect();
+    let mut done = 0;
+    while let Some(pid) = family.get(done).copied() {
+        let is_relative = |(_, parent, group): &&(Pid, Pid, Pid)| *parent == pid || *group == pid;
+        for (relative, ..) in relations.iter().filter(is_relative) {
+            if !family.contains(relative) {
+                family.push(*relative);
+            }
+        }
+        done += 1;
     }
-    found
+}
+
+/// Every process with its parent and its process group.
+fn relations() -> impl Iterator<Item = (Pid, Pid, Pid)> {
+    processes().filter_map(|pid| {
+        let stat = stat(pid)?;
+        let number = |place: usize| Some(Pid::from_raw(stat.get(place)?.parse().ok()?));
+        Some((pid, number(1)?, number(2)?))
+    })
 }
 
 /// All processes of this machine.

@@ -1,7 +1,7 @@
 //! Runs commands of others (checks, hooks, `systemctl`) so that none of them can hold us up or see more than it should.
 //!
-//! Each gets its own process group, an empty standard input, a clean environment and a time limit, after which the
-//! whole group is killed. Nobody waits for a corpse: a process that even SIGKILL cannot end (state D) counts as timed
+//! Each gets its own process group, an empty standard input, a clean environment and a time limit, after which it is
+//! killed with all that it has started and not let go. Nobody waits for a corpse: a process that even SIGKILL cannot end (state D) counts as timed
 //! out and is left to the kernel. Of the output the last 64 KiB are kept.
 
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::Signal;
 use nix::unistd::{Pid, User, getgrouplist};
 
 use crate::types::escaped;
@@ -43,7 +43,7 @@ pub struct Command {
     pub directory: Option<PathBuf>,
     /// As whom: with all groups of that user, and without a way to gain privileges.
     pub user: Option<String>,
-    /// After this long its whole process group is killed.
+    /// After this long it is killed, with all that it has started and not let go.
     pub timeout: Duration,
     /// For commands that leave a service behind: a file that takes the output in place of a pipe, which would break
     /// when we end. It is made anew.
@@ -149,7 +149,7 @@ pub fn run(command: &Command) -> Outcome {
     run_unless(command, &|| false)
 }
 
-/// The same; its whole process group is killed as soon as it `is_unwanted`.
+/// The same; it is killed, with all that it has started and not let go, as soon as it `is_unwanted`.
 pub fn run_unless(command: &Command, is_unwanted: &dyn Fn() -> bool) -> Outcome {
     let mut output = Tail { bytes: VecDeque::new(), length_max: command.output_bytes_max };
     let end = match start(command) {
@@ -160,15 +160,15 @@ pub fn run_unless(command: &Command, is_unwanted: &dyn Fn() -> bool) -> Outcome 
                 None => End::Signalled(status.signal().unwrap_or(0)),
             },
             Ok(Followed::TooLong) => {
-                kill_group(&mut child);
+                kill_all(&mut child);
                 End::TimedOut(command.timeout)
             }
             Ok(Followed::Unwanted) => {
-                kill_group(&mut child);
+                kill_all(&mut child);
                 End::Stopped
             }
             Err(error) => {
-                kill_group(&mut child);
+                kill_all(&mut child);
                 End::CannotStart(format!("cannot follow it: {error}"))
             }
         },
@@ -304,10 +304,10 @@ fn follow(
     }
 }
 
-fn kill_group(child: &mut Child) {
-    // The child has not been waited for, so its number still is its own.
+/// The child has not been waited for, so its number still is its own.
+fn kill_all(child: &mut Child) {
     if let Ok(id) = i32::try_from(child.id()) {
-        let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
+        super::orphans::kill_command(Pid::from_raw(id));
     }
     let begin = Instant::now();
     while matches!(child.try_wait(), Ok(None)) && begin.elapsed() < CORPSE_WAIT {
@@ -395,21 +395,25 @@ mod tests {
     }
 
     #[test]
-    fn a_time_out_ends_the_whole_group() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("pid");
-        let script = format!("sleep 60 & echo $! >{}; wait", file.display());
-        assert!(matches!(run(&shell(&script).timeout(Duration::from_secs(1))).end, End::TimedOut(_)));
-        let pid = std::fs::read_to_string(&file).unwrap();
-        let state = || std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
-        for _ in 0..500 {
-            // Gone, or a corpse that init has yet to collect.
-            if state().map_or(true, |state| state.contains(") Z ")) {
-                return;
+    fn what_is_killed_dies_with_all_that_it_has_started() {
+        // The second has a group of its own, the third a session, the fourth a parent that is not the leader's child.
+        let scripts = [
+            "sleep 60 & echo $! >pid; wait",
+            "timeout 60 sh -c 'echo $$ >pid; sleep 60'",
+            "setsid sh -c 'echo $$ >pid; sleep 60' & wait",
+            "(sh -c 'setsid sh -c \"echo \\$\\$ >pid; sleep 60\"; :' &); sleep 60",
+        ];
+        for script in scripts {
+            let directory = tempfile::tempdir().unwrap();
+            let mut command = shell(script);
+            command.directory = Some(directory.path().to_owned());
+            let text = || std::fs::read_to_string(directory.path().join("pid")).unwrap_or_default();
+            assert_eq!(run_unless(&command, &|| text().ends_with('\n')).end, End::Stopped);
+            let (pid, begin) = (Pid::from_raw(text().trim().parse().unwrap()), Instant::now());
+            while crate::sys::orphans::is_alive(pid) {
+                assert!(begin.elapsed() < Duration::from_secs(20), "it still runs: {script}");
             }
-            std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("the background process still runs: {:?}", state());
     }
 
     #[test]
@@ -435,13 +439,10 @@ mod tests {
         let mut command = shell("(sleep 0.2; echo late) & echo early");
         command.output = Some(log.clone());
         assert_eq!(run(&command).last_line(), "early");
-        for _ in 0..500 {
-            if std::fs::read_to_string(&log).unwrap() == "early\nlate\n" {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        let begin = Instant::now();
+        while std::fs::read_to_string(&log).unwrap() != "early\nlate\n" {
+            assert!(begin.elapsed() < Duration::from_secs(20), "the late line is lost");
         }
-        panic!("the late line is lost");
     }
 
     #[test]
