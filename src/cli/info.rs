@@ -284,9 +284,13 @@ fn check_owners(node: &Node<'_>) -> Result<(), Error> {
     owned::directory(root).map(drop).map_err(|error| Error::Config(Problem::Owned(error)))
 }
 
-/// Whether the data can be copied and brought back. Who is not root may not know.
+/// Whether the data can be copied and brought back, tried where that will be done. Who is not root may not know.
 fn check_data(node: &Node<'_>) -> Result<(), Error> {
-    match node.store.prepare() {
+    node.store.while_prepared(|prepared| check_prepared(node, prepared))
+}
+
+fn check_prepared(node: &Node<'_>, prepared: Result<(), store::Error>) -> Result<(), Error> {
+    match prepared {
         Ok(()) => {}
         // No update can work there.
         Err(error @ (store::Error::Root { .. } | store::Error::OtherFilesystem { .. })) => {

@@ -15,7 +15,14 @@ use crate::sys::disk::{self, Context, Disk};
 use crate::sys::{ioctl, open};
 use crate::types::record::{DataPolicy, Record};
 use crate::types::state::State;
-use crate::types::{Digest, Version};
+use crate::types::{Digest, Version, chain};
+
+/// Directories that no application has for itself.
+#[rustfmt::skip]
+const SYSTEM: [&str; 19] = [
+    "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/proc", "/root", "/run", "/sbin", "/sys", "/tmp",
+    "/usr", "/usr/lib", "/usr/local", "/var", "/var/lib",
+];
 
 /// A tree being built. What it holds is worthless until it is published.
 pub struct Staging {
@@ -87,6 +94,14 @@ impl Store {
                 found.uid()
             )));
         }
+        let is_root = |path: &&str| {
+            fs::metadata(path).is_ok_and(|system| (system.dev(), system.ino()) == (found.dev(), found.ino()))
+        };
+        if SYSTEM.iter().any(is_root) {
+            return Err(wrong(
+                "it belongs to the system: an application needs a directory of its own".into(),
+            ));
+        }
         if found.permissions().mode() & 0o022 != 0 {
             return Err(wrong("others may write to it; take their right away with `chmod go-w`".into()));
         }
@@ -96,6 +111,31 @@ impl Store {
 
     /// Makes the directories that are missing, and checks that all are on one file system.
     pub fn prepare(&self) -> Result<(), Error> {
+        self.make_directories()?;
+        Ok(self.disk.fill_reserve()?)
+    }
+
+    /// Does `work` with all directories there, and leaves the root as it was: what was missing goes again.
+    pub fn while_prepared<T>(&self, work: impl FnOnce(Result<(), Error>) -> T) -> T {
+        let ours = [self.layout.releases(), self.layout.private()];
+        let ours = ours.into_iter().chain(self.below_private());
+        let mut missing: Vec<_> = ours.filter(|path| fs::symlink_metadata(path).is_err()).collect();
+        let done = work(self.make_directories());
+        missing.reverse();
+        for path in missing.iter().filter(|path| path.exists()) {
+            if let Err(error) = self.disk.remove_empty(path) {
+                tracing::warn!("{}", chain(&error));
+            }
+        }
+        done
+    }
+
+    fn below_private(&self) -> [PathBuf; 5] {
+        let layout = &self.layout;
+        [layout.manifests(), layout.staging(), layout.snapshots(), layout.aside(), layout.trash()]
+    }
+
+    fn make_directories(&self) -> Result<(), Error> {
         self.disk.make_directory(&self.layout.releases(), 0o755)?;
         self.disk.make_directory(&self.layout.private(), 0o700)?;
         let found = fs::symlink_metadata(self.layout.private()).context("look at", &self.layout.private())?;
@@ -112,8 +152,7 @@ impl Store {
             return Err(Error::Root { root: self.layout.root().to_owned(), why });
         }
         let layout = &self.layout;
-        for path in [layout.manifests(), layout.staging(), layout.snapshots(), layout.aside(), layout.trash()]
-        {
+        for path in self.below_private() {
             self.disk.make_directory(&path, 0o700)?;
         }
         for path in [layout.releases(), layout.private(), layout.staging()] {
@@ -121,7 +160,7 @@ impl Store {
                 return Err(Error::OtherFilesystem { path, root: layout.root().to_owned() });
             }
         }
-        Ok(self.disk.fill_reserve()?)
+        Ok(())
     }
 
     /// Begins to build the tree of `version`, and clears away what an earlier try has left. On btrfs the tree is a

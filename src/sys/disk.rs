@@ -225,6 +225,16 @@ impl Disk {
         }
     }
 
+    /// Removes a directory that is empty; another one stays. Not durable.
+    pub fn remove_empty(&self, path: &Path) -> Result<(), Error> {
+        self.ask("remove", path)?;
+        #[expect(clippy::disallowed_methods, reason = "this is where directories are removed")]
+        match fs::remove_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            removed => removed.context("remove", path),
+        }
+    }
+
     /// Removes a file or link, durably. One that is not there is no error.
     pub fn remove_file(&self, path: &Path) -> Result<(), Error> {
         self.remove_files(&[path.to_owned()])

@@ -111,6 +111,47 @@ fn commands_that_look_touch_nothing() {
     }
 }
 
+/// The root may be a typo.
+#[test]
+fn a_check_of_the_configuration_leaves_nothing_in_a_root_that_is_empty() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    for name in ["root", "data"] {
+        fs::create_dir(path(name)).unwrap();
+    }
+    for (data, code) in [(path("data"), 0), (path("root"), 2), ("/no/such/parent/data".into(), 2)] {
+        let settings = format!("root = {:?}\n[[data]]\npath = {data:?}\n", path("root"));
+        fs::write(path("shop.toml"), settings).unwrap();
+        for words in [&["config", "check"][..], &["config", "show"], &["status"]] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
+            let output = command.arg("--config").arg(path("shop.toml")).args(words).output().unwrap();
+            let is_checked = words == ["config", "check"];
+            assert!(!is_checked || output.status.code() == Some(code), "{data:?}: {output:?}");
+            let left: Vec<_> =
+                fs::read_dir(path("root")).unwrap().chain(fs::read_dir(path("data")).unwrap()).collect();
+            assert!(left.is_empty(), "{words:?}, {data:?}: {left:?}");
+        }
+    }
+}
+
+#[test]
+fn a_directory_of_the_system_is_no_root() {
+    let directory = tempfile::tempdir().unwrap();
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink("/usr", &link).unwrap();
+    for root in ["/", "/etc", "/usr/", "/etc/../usr/lib", link.to_str().unwrap()] {
+        for words in [&["config", "check"][..], &["list"]] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
+            let output = command.args(["--root", root]).args(words).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(
+                !output.status.success() && said.contains("belongs to the system"),
+                "{root} {words:?}: {said}"
+            );
+        }
+    }
+}
+
 #[test]
 fn looking_at_a_fleet_touches_neither_node_nor_storage() {
     let directory = tempfile::tempdir().unwrap();
