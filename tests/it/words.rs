@@ -136,3 +136,21 @@ fn names_are_found_and_taken_apart() {
     assert_eq!(words_of("TreeDigest").join(" ").trim(), "tree digest");
     assert_eq!(words_of("stage_tree").join(" ").trim(), "stage tree");
 }
+
+/// clap would show it at the head of the command's help, in place of the command's own.
+#[test]
+fn no_struct_of_arguments_has_a_doc_comment() {
+    let (mut files, mut structs) = (Vec::new(), 0);
+    source_files(&repository().join("src"), &mut files);
+    for file in files {
+        let source = fs::read_to_string(&file).unwrap();
+        let mut is_documented = false;
+        for line in source.lines() {
+            let is_of_args = line.starts_with("#[derive(") && line.trim_end_matches(")]").ends_with("Args");
+            structs += usize::from(is_of_args);
+            assert!(!(is_of_args && is_documented), "{}: {line}", file.display());
+            is_documented = line.starts_with("///") || line.starts_with("#[") && is_documented;
+        }
+    }
+    assert!(structs > 30, "{structs} structs were found");
+}

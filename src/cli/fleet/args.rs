@@ -59,7 +59,6 @@ pub enum FleetCommand {
     Repair(RepairArgs),
 }
 
-/// Of `fleet members`.
 #[derive(Debug, Args)]
 pub struct MembersArgs {
     /// Write a list of all nodes that have joined
@@ -82,7 +81,6 @@ fn node_and_cell(text: &str) -> Result<(NodeName, CellName), String> {
     Ok((name(node)?, name(cell)?))
 }
 
-/// Of `fleet check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     /// The nodes that check together
@@ -96,7 +94,6 @@ pub struct CheckArgs {
     pub wait: Span,
 }
 
-/// Of `fleet propose`.
 #[derive(Debug, Args)]
 pub struct ProposeArgs {
     /// The release: staged here, or offered by the source
@@ -125,7 +122,7 @@ pub struct ProposeArgs {
     pub valid: Span,
 }
 
-/// One rollout.
+// One rollout.
 #[derive(Debug, Args)]
 pub struct RolloutArgs {
     /// Its number; absent: the newest
@@ -133,7 +130,6 @@ pub struct RolloutArgs {
     pub rollout: Option<u64>,
 }
 
-/// Of `fleet status`.
 #[derive(Debug, Args)]
 pub struct FleetStatusArgs {
     /// See there.
@@ -147,7 +143,6 @@ pub struct FleetStatusArgs {
     pub why: bool,
 }
 
-/// Of `fleet abort`.
 #[derive(Debug, Args)]
 pub struct AbortArgs {
     /// See there.
@@ -158,7 +153,6 @@ pub struct AbortArgs {
     pub reason: String,
 }
 
-/// Of `fleet waive`.
 #[derive(Debug, Args)]
 pub struct WaiveArgs {
     /// Without whom
@@ -178,7 +172,6 @@ pub struct WaiveArgs {
     pub reason: String,
 }
 
-/// Of `fleet replace`.
 #[derive(Debug, Args)]
 pub struct ReplaceArgs {
     /// Whose name is freed
@@ -189,7 +182,6 @@ pub struct ReplaceArgs {
     pub reason: String,
 }
 
-/// Of `fleet repair`.
 #[derive(Debug, Args)]
 pub struct RepairArgs {
     /// Take the storage as it is, where another rollout has taken the place of one that it lost
@@ -200,7 +192,6 @@ pub struct RepairArgs {
     pub reopen: bool,
 }
 
-/// Of `fleet import`.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
     /// What `cutover fleet export` wrote
@@ -208,7 +199,6 @@ pub struct ImportArgs {
     pub file: PathBuf,
 }
 
-/// Of `fleet gc`.
 #[derive(Debug, Args)]
 pub struct GcArgs {
     /// Say what would go, and touch nothing
@@ -222,7 +212,6 @@ pub struct GcArgs {
     pub keep: usize,
 }
 
-/// Of `board-helper`.
 #[derive(Debug, Args)]
 pub struct HelperArgs {
     /// The directory

@@ -1,4 +1,6 @@
 //! The words of the command line. Their help texts are the reference: man pages and completions are made of them.
+//!
+//! A command's help stands at its variant. The structs of arguments have none: clap would show theirs in its place.
 
 use std::path::PathBuf;
 
@@ -41,7 +43,7 @@ Exit codes:
   11  another cutover is at work              16  not enough space; nothing was written
   77  `check`: nothing newer                  17  shared storage away, or the outcome in doubt";
 
-/// Options of all commands.
+// Options of all commands.
 #[derive(Clone, Debug, Args)]
 pub struct Global {
     /// The application; the only one configured is the default
@@ -265,7 +267,6 @@ pub enum Command {
     Complete(CompleteArgs),
 }
 
-/// Of `status`.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// All configured applications
@@ -276,7 +277,6 @@ pub struct StatusArgs {
     pub watch: bool,
 }
 
-/// Of `list`.
 #[derive(Debug, Args)]
 pub struct ListArgs {
     /// What the source offers, too
@@ -284,7 +284,7 @@ pub struct ListArgs {
     pub available: bool,
 }
 
-/// How a file without a trusted signature is taken.
+// How a file without a trusted signature is taken.
 #[derive(Clone, Debug, Args)]
 pub struct FileArgs {
     /// The version of FILE, if neither a manifest nor its name says it
@@ -295,7 +295,6 @@ pub struct FileArgs {
     pub allow_unsigned: bool,
 }
 
-/// Of `stage`.
 #[derive(Debug, Args)]
 pub struct StageArgs {
     /// A version that the source offers, or an archive; absent: the channel's release
@@ -306,7 +305,7 @@ pub struct StageArgs {
     pub file: FileArgs,
 }
 
-/// How long the trial is, and who ends it.
+// How long the trial is, and who ends it.
 #[derive(Clone, Debug, Default, Args)]
 pub struct TrialArgs {
     /// How long the new release is watched before it is committed
@@ -323,7 +322,6 @@ pub struct TrialArgs {
     pub no_rehearsal: bool,
 }
 
-/// Of `rehearse`.
 #[derive(Debug, Args)]
 pub struct RehearseArgs {
     /// A staged release, a version that the source offers, or an archive; absent: the channel's release
@@ -334,7 +332,6 @@ pub struct RehearseArgs {
     pub file: FileArgs,
 }
 
-/// Of `switch`.
 #[derive(Debug, Args)]
 pub struct SwitchArgs {
     /// The staged release
@@ -351,7 +348,6 @@ pub struct SwitchArgs {
     pub now: bool,
 }
 
-/// Of `update`.
 #[derive(Debug, Args)]
 pub struct UpdateArgs {
     /// A version that the source offers, or an archive; absent: the channel's release
@@ -377,7 +373,6 @@ pub struct UpdateArgs {
     pub wait: Option<Span>,
 }
 
-/// Of `rollback`.
 #[derive(Debug, Args)]
 pub struct RollbackArgs {
     /// The release to go back to; absent: the previous good one
@@ -422,7 +417,6 @@ impl From<DataChoice> for DataPolicy {
     }
 }
 
-/// Of `hold`.
 #[derive(Debug, Args)]
 pub struct HoldArgs {
     /// Until when: RFC 3339, or a duration from now such as `2d`
@@ -433,7 +427,7 @@ pub struct HoldArgs {
     pub reason: Option<String>,
 }
 
-/// One release.
+// One release.
 #[derive(Debug, Args)]
 pub struct VersionArgs {
     /// The release
@@ -441,7 +435,6 @@ pub struct VersionArgs {
     pub version: Version,
 }
 
-/// Of `mark-bad`.
 #[derive(Debug, Args)]
 pub struct MarkBadArgs {
     /// The release

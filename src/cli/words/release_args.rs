@@ -8,7 +8,6 @@ use crate::release::source::local;
 use crate::types::Version;
 use crate::types::version::NotAVersion;
 
-/// Of `verify`.
 #[derive(Debug, Args)]
 #[command(override_usage = "cutover verify [OPTIONS] [VERSION] [--repair [--from FILE [--allow-unsigned]]]")]
 pub struct VerifyArgs {
@@ -37,7 +36,6 @@ fn version_not_file(text: &str) -> Result<Version, String> {
     text.parse().map_err(|error: NotAVersion| error.to_string())
 }
 
-/// Of `diff`.
 #[derive(Debug, Args)]
 pub struct DiffArgs {
     /// The one
@@ -48,7 +46,6 @@ pub struct DiffArgs {
     pub other: Version,
 }
 
-/// Of `prune`.
 #[derive(Debug, Args)]
 pub struct PruneArgs {
     /// Say what would go, and touch nothing
@@ -56,7 +53,6 @@ pub struct PruneArgs {
     pub dry_run: bool,
 }
 
-/// Of `log`.
 #[derive(Debug, Args)]
 pub struct LogArgs {
     /// At most so many
@@ -70,7 +66,6 @@ pub struct LogArgs {
     pub follow: bool,
 }
 
-/// Of `recover`.
 #[derive(Debug, Args)]
 pub struct RecoverArgs {
     /// At boot, before the application starts: settle pointer and data only; the rest follows once it runs
@@ -81,7 +76,6 @@ pub struct RecoverArgs {
     pub watch: bool,
 }
 
-/// Of `adopt`.
 #[derive(Debug, Args)]
 pub struct AdoptArgs {
     /// The directory, or a link to it
@@ -95,7 +89,6 @@ pub struct AdoptArgs {
     pub undo: bool,
 }
 
-/// Of `init`.
 #[derive(Debug, Args)]
 pub struct InitArgs {
     /// The service that runs the application
@@ -119,7 +112,6 @@ pub enum Names {
     Channels,
 }
 
-/// Of `complete`.
 #[derive(Debug, Args)]
 pub struct CompleteArgs {
     /// Which names
@@ -127,7 +119,6 @@ pub struct CompleteArgs {
     pub names: Names,
 }
 
-/// Of `pack`.
 #[derive(Debug, Args)]
 pub struct PackArgs {
     /// The directory that holds what is released
@@ -172,7 +163,6 @@ fn parse_owner(text: &str) -> Result<(u32, u32), String> {
     numbers.ok_or_else(|| "say two numbers, such as `0:0` or `33:33`".to_owned())
 }
 
-/// Of `health`.
 #[derive(Debug, Args)]
 pub struct HealthArgs {
     /// Wait until all pass, for as long as a new release may take (`deadline`)
@@ -190,7 +180,6 @@ pub enum DataCommand {
     Drop(DropArgs),
 }
 
-/// Of `data drop`.
 #[derive(Debug, Args)]
 pub struct DropArgs {
     /// The rollback, as `data list` names it
@@ -216,7 +205,6 @@ pub enum ConfigCommand {
     Check,
 }
 
-/// Of `report`.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
     /// The file to write; `-` for standard output
@@ -230,7 +218,6 @@ pub struct ReportArgs {
     pub rollouts: Option<usize>,
 }
 
-/// Of `completions`.
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
     /// The shell

@@ -7,7 +7,6 @@ use clap::{Args, Subcommand, ValueEnum};
 use crate::release::trust::Namespace;
 use crate::types::{Span, Version};
 
-/// Of `keygen`.
 #[derive(Debug, Args)]
 pub struct KeygenArgs {
     /// The file for the private key; the public key goes into FILE.pub
@@ -39,7 +38,6 @@ impl From<Role> for Namespace {
     }
 }
 
-/// Of `sign`.
 #[derive(Debug, Args)]
 pub struct SignArgs {
     /// Manifests or channels
@@ -53,7 +51,6 @@ pub struct SignArgs {
     pub role: Option<Role>,
 }
 
-/// Of `verify-signature`.
 #[derive(Debug, Args)]
 pub struct VerifySignatureArgs {
     /// A manifest or a channel; its signature is in FILE.sig
@@ -73,7 +70,6 @@ pub struct VerifySignatureArgs {
     pub role: Option<Role>,
 }
 
-/// Of `publish`.
 #[derive(Debug, Args)]
 pub struct PublishArgs {
     /// The directory of archives and manifests, or the manifest of the release to run
@@ -126,7 +122,6 @@ pub struct PublishArgs {
     pub dry_run: bool,
 }
 
-/// Of `copy`.
 #[derive(Debug, Args)]
 pub struct CopyArgs {
     /// The place that has them
