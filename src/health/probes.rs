@@ -1,4 +1,4 @@
-//! One try of one check. Bounded by its time limit, and by 64 KiB of whatever it reads.
+//! One try of one check. Bounded by its time limit, and in what it reads.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -12,8 +12,10 @@ use super::settings::{Exec, File, Tcp};
 use crate::sys::process::{self, Command, End};
 use crate::types::{Span, escaped, escaped_path};
 
-/// How much of a page or file is read, in bytes.
+/// How much of a page is read, in bytes.
 pub(super) const READ_MAX: u64 = 64 << 10;
+/// How much of a file is looked through for a text, in bytes.
+const FILE_MAX: u64 = 16 << 20;
 /// How much of an answer is shown, in bytes.
 pub(super) const SHOWN_MAX: usize = 200;
 
@@ -103,7 +105,7 @@ pub fn file(check: &File, tree: &Path) -> Told {
         Ok((file, metadata))
     };
     let shown = escaped_path(&path);
-    let (file, metadata) = match open() {
+    let (mut file, metadata) = match open() {
         Ok(opened) => opened,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return (Answer::NotYet, format!("`{shown}` is not there"));
@@ -129,15 +131,33 @@ pub fn file(check: &File, tree: &Path) -> Told {
         if !metadata.is_file() {
             return (Answer::CannotRun, format!("`{shown}` is not a regular file"));
         }
-        let mut bytes = Vec::new();
-        if let Err(error) = file.take(READ_MAX).read_to_end(&mut bytes) {
-            return (Answer::CannotRun, format!("`{shown}`: {error}"));
-        }
-        if !contains(&bytes, text.as_bytes()) {
-            return (Answer::Sick, format!("`{shown}` does not contain `{}`", escaped(text.as_bytes())));
+        let wanted = escaped(text.as_bytes());
+        match find_in(&mut file, text.as_bytes()) {
+            Ok(true) => {}
+            Ok(false) if metadata.len() > FILE_MAX => {
+                let limit = crate::types::Size(FILE_MAX);
+                return (Answer::Sick, format!("the first {limit} of `{shown}` do not contain `{wanted}`"));
+            }
+            Ok(false) => return (Answer::Sick, format!("`{shown}` does not contain `{wanted}`")),
+            Err(error) => return (Answer::CannotRun, format!("`{shown}`: {error}")),
         }
     }
     (Answer::Healthy, format!("`{shown}` is there"))
+}
+
+/// Whether the text is in the first [`FILE_MAX`] bytes of a file.
+fn find_in(file: &mut std::fs::File, wanted: &[u8]) -> io::Result<bool> {
+    let mut bytes = Vec::new();
+    let mut left = FILE_MAX;
+    loop {
+        let count = file.by_ref().take(left.min(READ_MAX)).read_to_end(&mut bytes)?;
+        if count == 0 || contains(&bytes, wanted) {
+            return Ok(contains(&bytes, wanted));
+        }
+        left = left.saturating_sub(u64::try_from(count).unwrap_or(u64::MAX));
+        // The text may begin in this part and end in the next.
+        bytes.drain(..bytes.len().saturating_sub(wanted.len().saturating_sub(1)));
+    }
 }
 
 pub(super) fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
@@ -196,6 +216,17 @@ mod tests {
         crate::sys::disk::Disk::default().replace(&tree.path().join("ready"), b"yes 7", 0o644).unwrap();
         assert_eq!(ask(Some(Span::seconds(3600)), Some("yes")), Answer::Healthy);
         assert_eq!(ask(None, Some("no")), Answer::Sick);
+        for (before, after, wanted) in [
+            (READ_MAX - 2, 0, Answer::Healthy),
+            (3 * READ_MAX, READ_MAX, Answer::Healthy),
+            (FILE_MAX - 5, 9, Answer::Healthy),
+            (FILE_MAX - 4, 9, Answer::Sick),
+        ] {
+            let part = |length: u64| vec![b'.'; usize::try_from(length).unwrap()];
+            let text = [part(before), b"READY".to_vec(), part(after)].concat();
+            crate::sys::disk::Disk::default().replace(&tree.path().join("ready"), &text, 0o644).unwrap();
+            assert_eq!(ask(None, Some("READY")), wanted, "{before}");
+        }
         let now = SystemTime::now();
         let change = |at| std::fs::File::open(tree.path().join("ready")).unwrap().set_modified(at).unwrap();
         for wrong in [now - Duration::from_secs(7200), now + Duration::from_secs(7200)] {

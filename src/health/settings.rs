@@ -286,7 +286,7 @@ pub struct File {
     /// It must have been changed within the last so long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newer_than: Option<Span>,
-    /// Its first 64 KiB must contain this.
+    /// Its first 16 MiB must contain this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contains: Option<String>,
 }
