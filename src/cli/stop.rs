@@ -26,11 +26,8 @@ pub fn watch_signals(interrupted: Option<&Arc<AtomicBool>>) -> Result<(), disk::
     let watch = || -> io::Result<()> {
         // What the caller ignores (`nohup`) stays ignored.
         let mut ending: Vec<_> = ENDING.into_iter().filter(|signal| !is_ignored(*signal)).collect();
-        let ignored = Arc::new(AtomicBool::new(false));
-        // A file that may grow no further (RLIMIT_FSIZE) is an error of its write, and not the end of an update.
-        signal_hook::flag::register(nix::libc::SIGXFSZ, ignored.clone())?;
         if interrupted.is_some() {
-            signal_hook::flag::register(SIGHUP, ignored)?;
+            signal_hook::flag::register(SIGHUP, Arc::default())?;
             ending.retain(|signal| ![SIGHUP, SIGINT].contains(signal));
             ending.push(SIGINT);
         }
@@ -48,6 +45,13 @@ pub fn watch_signals(interrupted: Option<&Arc<AtomicBool>>) -> Result<(), disk::
         Ok(())
     };
     watch().context("watch signals of", Path::new("this process"))
+}
+
+/// Makes a file that may grow no further (RLIMIT_FSIZE) an error of its write, and not the end of the process. A signal
+/// that is caught, and not ignored, ends the programs that are started as ever.
+pub fn outlive_file_limits() {
+    // Were it refused, such a write would end us: an interruption like any other.
+    let _ = signal_hook::flag::register(nix::libc::SIGXFSZ, Arc::default());
 }
 
 /// The signals by which people and services end a process.

@@ -57,6 +57,12 @@ fn a_file_that_may_not_grow_is_an_error_and_no_end() {
     assert_eq!(node.active().as_deref(), Some("1"));
     node.code(&["recover"]);
     assert_eq!(node.update(2), 0);
+    // Nor is it one of those that write nothing but their result.
+    let result = node.path("result");
+    for words in [&["status"][..], &["--help"], &["update", "--help"], &["--version"]] {
+        let output = in_shell(&node, &format!("exec >{}; ulimit -f 0", result.display()), words);
+        assert!(output.status.code().is_some(), "{words:?}: ended by a signal: {:?}", output.status);
+    }
 }
 
 #[test]
