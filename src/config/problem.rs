@@ -80,7 +80,9 @@ fn in_plain_words(message: &str) -> String {
 
 /// The word that was probably meant, from a message such as "unknown field `a`, expected one of `b`, `c`".
 fn nearest_known(message: &str) -> Option<String> {
-    let mut quoted = message.split('`').skip(1).step_by(2);
+    // Other messages have an example between such marks.
+    let known = ["unknown field", "unknown variant"].iter().any(|begin| message.starts_with(begin));
+    let mut quoted = message.split('`').skip(1).step_by(2).filter(|_| known);
     let unknown = quoted.next()?;
     nearest(unknown, quoted)
 }
@@ -108,6 +110,14 @@ mod tests {
             panic!()
         };
         assert_eq!((line, what.as_str(), nearest.as_deref()), (2, "unknown key `helth`", Some("health")));
+    }
+
+    #[test]
+    fn an_example_is_no_suggestion() {
+        let text = "[policy]\nwindows = [{ start = '2:30', length = '1h' }]\n";
+        let error = toml::from_str::<Settings>(text).unwrap_err();
+        let Problem::InFile { what, nearest, .. } = in_file(Path::new("x"), text, &error) else { panic!() };
+        assert!(what.contains("01:30") && nearest.is_none(), "{what}: {nearest:?}");
     }
 
     #[test]
