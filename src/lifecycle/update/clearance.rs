@@ -124,10 +124,11 @@ pub(super) fn judge_baseline(
         }
         Baseline::Ignore | Baseline::Off => {
             for seen in &sick {
-                narrator.remarks(
-                    record,
-                    &format!("{seen}, before the switch already: it counts from its first pass on"),
-                );
+                let counts = match health.is_required(&seen.name) {
+                    true => "it counts from its first pass on",
+                    false => "it never counts (`required = false`)",
+                };
+                narrator.remarks(record, &format!("{seen}, before the switch already: {counts}"));
             }
             record.ignored_checks = sick.into_iter().map(|seen| seen.name).collect();
             Ok(())
