@@ -7,6 +7,7 @@
 //! The whole window is watched, not the first success. A check that cannot be run is never taken for a pass.
 
 mod checks;
+mod http;
 mod probes;
 mod processes;
 mod pulse;

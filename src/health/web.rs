@@ -18,7 +18,7 @@ use super::Answer;
 use super::probes::{READ_MAX, Told, contains, not_yet, shown};
 use super::settings::Http;
 use crate::sys::tls;
-use crate::types::{base64, bytes_of_url, escaped, escaped_path};
+use crate::types::{Span, base64, bytes_of_url, escaped, escaped_path};
 
 /// No file of certificates is longer.
 const PEM_MAX: usize = 1 << 20;
@@ -61,7 +61,8 @@ pub fn http(check: &Http, limit: Duration) -> Told {
         request = request.header(name, value);
     }
     match request.call() {
-        Ok(response) => judge(check, response),
+        Ok(response) => judge(check, response, limit),
+        Err(ureq::Error::Timeout(_)) => (Answer::NotYet, format!("no answer within {}", Span(limit))),
         Err(error) => (unanswered(&error), error.to_string()),
     }
 }
@@ -76,7 +77,7 @@ fn authorization(url: &str) -> Option<String> {
     Some(format!("Basic {}", base64(&pair)))
 }
 
-fn judge(check: &Http, mut response: ureq::http::Response<ureq::Body>) -> Told {
+fn judge(check: &Http, mut response: ureq::http::Response<ureq::Body>, limit: Duration) -> Told {
     let status = response.status().as_u16();
     let is_expected = status == check.status;
     let Some(text) = check.text.as_deref().filter(|_| is_expected) else {
@@ -90,6 +91,9 @@ fn judge(check: &Http, mut response: ureq::http::Response<ureq::Body>) -> Told {
     let (page, broke_off) = read(response.body_mut().as_reader(), |page| contains(page, text.as_bytes()));
     match broke_off {
         _ if contains(&page, text.as_bytes()) => (Answer::Healthy, format!("status {status}")),
+        Some(error) if error.kind() == io::ErrorKind::TimedOut => {
+            (Answer::Sick, format!("status {status}, and no end of the page within {}", Span(limit)))
+        }
         Some(error) => (Answer::Sick, format!("status {status}, then {error}")),
         None => {
             let text = escaped(text.as_bytes());

@@ -399,6 +399,8 @@ examples! { health_invalid: HealthInvalid {
     Http => [HealthInvalid::Http { name: text("a"), why: text("`ftp://x` is not a URL that begins with `http://` or `https://`") }],
     Address => [HealthInvalid::Address { name: text("a"), address: text("127.0.0.1") }],
     Unit => [HealthInvalid::Unit { name: text("a"), unit: text("x") }],
+    NoUnits => [HealthInvalid::NoUnits(text("a"))],
+    Variable => [HealthInvalid::Variable { name: text("a"), variable: text("A=B") }],
     Zero => [HealthInvalid::Zero("interval")],
     Threshold => [HealthInvalid::Threshold],
     Timeout => [HealthInvalid::Timeout(text("a"))],
