@@ -189,10 +189,7 @@ pub fn config(context: &Context, command: &ConfigCommand) -> Result<u8, Error> {
                 context.check_units(node)?;
                 super::rehearse::check_configured(node)?;
                 let mut warnings = unadopted(node)?;
-                let unknown = Hooks::of(&context.app, &node.settings.hooks).unknown();
-                warnings.extend(unknown.iter().map(|path| {
-                    format!("`{}` is never run: no moment of an update has this name", escaped_path(path))
-                }));
+                warnings.extend(Hooks::of(&context.app, &node.settings.hooks).doubts());
                 warnings.extend(doubtful_keys(node)?);
                 warnings.extend(doubtful_paths(settings));
                 warnings.extend(service::left_alone(&settings.service));
@@ -264,6 +261,17 @@ fn doubtful_paths(settings: &Settings) -> Vec<String> {
     if let Some(path) = settings.metrics.textfile.as_deref().filter(|path| path.is_relative()) {
         let path = path.display();
         warnings.push(format!("`{path}` of `[metrics] textfile` is relative to wherever cutover is started"));
+    }
+    if let Some(path) = settings.source.credentials.as_deref().filter(|path| !Path::new(path).exists()) {
+        let path = escaped_path(path.as_ref());
+        warnings.push(format!("`{path}` of `[source] credentials` is not there: the source cannot be asked"));
+    }
+    for check in &settings.health.check {
+        let user = check.exec.as_ref().and_then(|exec| exec.user.as_deref());
+        if let Some(user) = user.filter(|user| matches!(nix::unistd::User::from_name(user), Ok(None))) {
+            let (user, check) = (escaped(user.as_bytes()), escaped(check.name.as_bytes()));
+            warnings.push(format!("check `{check}` cannot run: there is no user `{user}`"));
+        }
     }
     warnings
 }

@@ -26,6 +26,10 @@ pub fn check(settings: &Settings) -> Result<(), Problem> {
             settings.archive.max_window
         ));
     }
+    let archive = &settings.archive;
+    if archive.max_entries == Some(0) || archive.max_bytes.is_some_and(|size| size.0 == 0) {
+        return contradiction("`archive.max_entries` and `archive.max_bytes` must be more than zero".into());
+    }
     if settings.hooks.timeout.0.is_zero() {
         return contradiction("`hooks.timeout` must be longer than zero".into());
     }

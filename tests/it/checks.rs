@@ -80,3 +80,34 @@ fn a_check_that_runs_as_a_user_has_all_of_its_groups() {
     }
     assert!(updated.status.success(), "{updated:?}");
 }
+
+#[test]
+fn what_a_configuration_names_and_is_not_there_is_warned_of() {
+    let node = TestNode::new(&[Health::Good]);
+    node.add(
+        "[[health.check]]\nname = 'smoke'\nexec = { command = ['true'], user = 'nobody-of-that-name' }\n",
+    );
+    node.add("[source]\nurl = 'http://127.0.0.1:1/'\nallow_unsigned = true\ncredentials = '/no/such/file'\n");
+    let checked = node.run(&["config", "check"]);
+    let said = text(&checked.stderr);
+    assert_eq!(checked.status.code(), Some(0), "{said}");
+    for named in ["nobody-of-that-name", "/no/such/file"] {
+        assert!(said.contains(named), "{named}: {said}");
+    }
+}
+
+#[test]
+fn what_can_never_work_is_refused() {
+    for more in [
+        "[[health.check]]\nname = 'a'\nsystemd = { units = [] }\n",
+        "[[health.check]]\nname = 'a'\nexec = { command = ['a'], env = { 'A=B' = 'c' } }\n",
+        "[[health.check]]\nname = 'a'\nhttp = { url = 'http://127.0.0.1/a b' }\n",
+        "[archive]\nmax_entries = 0\n",
+        "[archive]\nmax_bytes = '0B'\n",
+    ] {
+        let node = TestNode::new(&[]);
+        node.add(more);
+        let checked = node.run(&["config", "check"]);
+        assert_eq!(checked.status.code(), Some(2), "{more}: {}", text(&checked.stderr));
+    }
+}

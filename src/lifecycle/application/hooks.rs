@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::Moment;
 use crate::sys::process::{self, Command, End};
 use crate::sys::{orphans, owned};
-use crate::types::{Span, escaped, escaped_path};
+use crate::types::{Span, chain, escaped, escaped_path};
 
 /// How many hooks one phase may have.
 const HOOKS_MAX: usize = 100;
@@ -115,8 +116,30 @@ impl Hooks {
         Ok(())
     }
 
+    /// What is in the admin's directory and cannot run as it stands, in words.
+    pub fn doubts(&self) -> Vec<String> {
+        if self.directory.exists() && !self.directory.is_dir() {
+            return vec![format!(
+                "`{}` is not a directory: updates fail on it",
+                escaped_path(&self.directory)
+            )];
+        }
+        let unknown = self.unknown();
+        let unknown = unknown.iter().map(|path| {
+            format!("`{}` is never run: no moment of an update has this name", escaped_path(path))
+        });
+        let mut doubts: Vec<_> = unknown.collect();
+        for moment in Moment::ALL {
+            match admins(&self.directory.join(format!("{}.d", moment.name()))) {
+                Ok(hooks) => doubts.extend(hooks.iter().filter_map(|hook| why_not_run(hook))),
+                Err(error) => doubts.push(chain(&error)),
+            }
+        }
+        doubts
+    }
+
     /// The names in the admin's directory that are those of no moment: what is there is never run.
-    pub fn unknown(&self) -> Vec<PathBuf> {
+    fn unknown(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
         let is_known = |path: &Path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -211,6 +234,19 @@ fn admins(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(hooks)
 }
 
+/// Why a hook would fail before it has begun.
+fn why_not_run(hook: &Path) -> Option<String> {
+    let shown = escaped_path(hook);
+    match hook.metadata() {
+        Err(error) => Some(format!("hook `{shown}` cannot be run: {error}")),
+        Ok(found) if !found.is_file() => Some(format!("hook `{shown}` cannot be run: it is not a file")),
+        Ok(found) if found.mode() & 0o111 == 0 => {
+            Some(format!("hook `{shown}` cannot be run: `chmod +x` lets it be executed"))
+        }
+        Ok(_) => None,
+    }
+}
+
 /// Whether a file of this name is none that an admin means to run: a hidden one, what editors and packages leave behind,
 /// a text for people.
 fn is_no_hook(name: &[u8]) -> bool {
@@ -225,6 +261,8 @@ fn is_no_hook(name: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::sys::disk::Disk;
 
@@ -307,13 +345,31 @@ mod tests {
 
     #[test]
     fn a_hook_that_others_can_change_is_not_run() {
-        use std::os::unix::fs::PermissionsExt;
         let lab = Lab::new();
         lab.write("shop.hooks/pre-switch.d/10-a", "echo a");
         let parent = lab.hooks.directory.join("pre-switch.d");
         fs::set_permissions(&parent, fs::Permissions::from_mode(0o777)).unwrap();
         let error = lab.run().unwrap_err();
         assert!(matches!(error, Error::Untrusted { source: owned::Error::Writable { .. }, .. }), "{error}");
+    }
+
+    #[test]
+    fn hooks_that_cannot_run_are_named() {
+        let lab = Lab::new();
+        lab.write("shop.hooks/pre-switch.d/10-good", "echo a");
+        assert_eq!(lab.hooks.doubts(), [""; 0]);
+        lab.write("shop.hooks/pre-switch.d/20-plain", "echo a");
+        let at = |name: &str| lab.hooks.directory.join(name);
+        fs::set_permissions(at("pre-switch.d/20-plain"), fs::Permissions::from_mode(0o644)).unwrap();
+        Disk::default().point(&at("pre-switch.d/30-link"), Path::new("/nowhere"), &at("new")).unwrap();
+        Disk::default().make_directory(&at("pre-switch.d/40-directory"), 0o755).unwrap();
+        lab.write("shop.hooks/failed.d", "echo a");
+        lab.write("shop.hooks/post_switch.d/10-a", "echo a");
+        let doubts = lab.hooks.doubts();
+        for name in ["20-plain", "30-link", "40-directory", "failed.d", "post_switch.d"] {
+            assert!(doubts.iter().any(|doubt| doubt.contains(name)), "{name}: {doubts:?}");
+        }
+        assert_eq!(doubts.len(), 5, "{doubts:?}");
     }
 
     #[test]
