@@ -17,7 +17,7 @@ use crate::coord::settings::Mode;
 use crate::lifecycle::agreement::Alone;
 use crate::lifecycle::application::Application;
 use crate::lifecycle::application::local::Local;
-use crate::lifecycle::fleet::{KeyFile, Member};
+use crate::lifecycle::fleet::{Forgotten, KeyFile, Member};
 use crate::lifecycle::node::{Collaborators, Node, Work};
 use crate::lifecycle::settings::Settings;
 use crate::lifecycle::update::driver::{self, Ended};
@@ -167,7 +167,7 @@ impl Collaborators for Configured<'_> {
             Mode::Rolling | Mode::Synchronous | Mode::Cells => {
                 let keys = super::fleet::keys(settings).unwrap_or_default();
                 match super::fleet::kept(self.store)? {
-                    None => work(&mut Alone),
+                    None => work(&mut Forgotten),
                     Some(kept) => {
                         let board = super::fleet::board(&settings.fleet, kept.own.node.as_str(), Some(&kept));
                         let (signer, fleet) = (KeyFile(self.store.layout.fleet_key()), &settings.fleet);

@@ -11,11 +11,15 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::fleet::{Fleet, calm};
-use crate::fleet_tools::{code, set, wait_until};
+use crate::fleet_tools::{code, set, told, wait_until};
 
 fn end(child: &mut Child) {
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+fn journal(fleet: &Fleet, number: usize) -> std::path::PathBuf {
+    fleet.root(number).join(".cutover/journal.json")
 }
 
 #[test]
@@ -205,4 +209,47 @@ fn a_member_in_doubt_counts_how_long_it_waits_over_all_its_runs() {
     let active = fleet.active(1);
     end(&mut both[0]);
     assert_eq!(active, "1", "it waits for ever: {}", fleet.why());
+}
+
+/// It has no record any more of what it has promised, so it goes on with nothing.
+#[test]
+fn who_has_lost_its_record_of_the_fleet_does_not_switch_alone() {
+    let fleet = Fleet::new(2, "synchronous", "vote = \"1h\"");
+    fleet.propose("2");
+    let vote = fleet.share().join(names::own(&"n1".parse().unwrap(), 1, "vote"));
+    for joins_first in [false, true] {
+        let mut voter = fleet.begin(1);
+        wait_until(&fleet, "the vote", || vote.exists() && journal(&fleet, 1).exists());
+        end(&mut voter);
+        std::fs::remove_file(fleet.root(1).join(".cutover/fleet.json")).unwrap();
+        if joins_first {
+            assert_eq!(code(&fleet.run(1, &["fleet", "join"])), 0);
+        }
+        let recovered = fleet.run(1, &["recover"]);
+        assert_eq!((code(&recovered), fleet.active(1).as_str()), (1, "1"), "{recovered:?}");
+        assert!(told(&recovered).contains("cutover fleet join"), "{recovered:?}");
+        assert!(!journal(&fleet, 1).exists());
+        assert_eq!(code(&fleet.run(1, &["fleet", "join"])), 0);
+    }
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    assert_eq!(fleet.all_run(), ["2"]);
+}
+
+#[test]
+fn who_has_lost_its_record_of_the_fleet_in_its_trial_goes_back_and_so_do_the_others() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    (0..2).for_each(|number| set(&fleet, number, "min_healthy = \"300ms\"", "min_healthy = \"8s\""));
+    fleet.propose("2");
+    let (other, mut forgets) = (fleet.begin(0), fleet.begin(1));
+    wait_until(&fleet, "the switch", || fleet.all_run() == ["2"]);
+    end(&mut forgets);
+    std::fs::remove_file(fleet.root(1).join(".cutover/fleet.json")).unwrap();
+    let recovered = fleet.run(1, &["recover"]);
+    assert_eq!((code(&recovered), fleet.active(1).as_str()), (10, "1"), "{recovered:?}");
+    assert!(told(&recovered).contains("cutover fleet join"), "{recovered:?}");
+    let other = other.wait_with_output().unwrap();
+    assert_eq!((other.status.code(), fleet.all_run()), (Some(13), vec!["1".to_owned()]), "{}", fleet.why());
+    assert_eq!(code(&fleet.run(1, &["fleet", "join"])), 0);
+    let state = std::fs::read_to_string(fleet.root(1).join(".cutover/state.json")).unwrap();
+    assert!(state.contains("\"bad\":[]"), "{state}");
 }

@@ -1,13 +1,13 @@
 //! What an update asks of its fleet: each question goes to the rules of the rollout under way.
 
 use super::super::agreement::{Agreement, Alone, Clearance, Error, OwnChecks, Start, Verdict, Wait};
-use super::{Following, Member, Taken, logged};
+use super::{Following, Forgotten, Member, Taken, logged};
 use crate::types::record::{Cause, Phase, Reason, Record};
 
 impl Agreement for Member<'_> {
     fn clearance(&mut self, record: &Record) -> Result<Clearance, Error> {
         if !self.is_mine(record) {
-            return Ok(Clearance::NOW);
+            return Forgotten.clearance(record);
         }
         self.follow()?;
         let is_resumed = matches!(record.phase, Phase::Switching);
@@ -36,7 +36,7 @@ impl Agreement for Member<'_> {
 
     fn may_start(&mut self, record: &Record) -> Result<Start, Error> {
         if !self.is_mine(record) {
-            return Ok(Start::Now);
+            return Forgotten.may_start(record);
         }
         self.follow()?;
         match self.following {
@@ -52,7 +52,7 @@ impl Agreement for Member<'_> {
 
     fn outcome(&mut self, record: &Record, own: &OwnChecks) -> Result<Verdict, Error> {
         if !self.is_mine(record) {
-            return Alone.outcome(record, own);
+            return Forgotten.outcome(record, own);
         }
         self.follow()?;
         match self.following {
@@ -70,7 +70,7 @@ impl Agreement for Member<'_> {
 
     fn recalled(&mut self, record: &Record) -> Result<Option<Reason>, Error> {
         if !self.is_mine(record) {
-            return Ok(None);
+            return Forgotten.recalled(record);
         }
         self.follow()?;
         Ok(match self.following {

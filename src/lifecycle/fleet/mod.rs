@@ -9,6 +9,7 @@ mod carried;
 mod cells;
 mod deadlines;
 mod follows;
+mod forgotten;
 mod identity;
 mod join;
 mod keys;
@@ -33,6 +34,7 @@ use jiff::Timestamp;
 
 pub use along::Along;
 pub use carried::believe;
+pub use forgotten::Forgotten;
 pub use identity::Here;
 pub use join::{Newcomer, join, new_id};
 pub use keys::{FleetKeys, KeyFile, own_key, without_key};
