@@ -767,6 +767,11 @@ fn two_nodes_agree_with_one_crash_and_one_lag() {
 }
 
 #[test]
+fn two_nodes_agree_where_one_is_waived_at_any_moment() {
+    check(Fleet { waivers: 1, lags: Some(0), ..SOUND });
+}
+
+#[test]
 #[ignore = "minutes without optimisation: `make model`"]
 fn model_synchronous_agrees_whatever_happens() {
     check(Fleet { crashes: 2, ..SOUND });

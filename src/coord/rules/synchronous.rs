@@ -385,6 +385,10 @@ fn failing(at: Ms, view: &View, local: Local, times: &Times) -> Act {
     if view.outcome == Some(Outcome::Keep) || local.now > times.reported_by(at) + times.back {
         return Act::Leave;
     }
+    // The others go on without it, and are not brought back for its sake.
+    if view.mine().waived && !is_hopeless(Some(at), view, local, times) {
+        return Act::Leave;
+    }
     if view.mine().report.is_none() {
         return Act::Tell(Telling::Report(Health::Failed));
     }
@@ -416,7 +420,8 @@ fn vouching(at: Ms, view: &View, local: Local, times: &Times) -> Act {
         Some(Plan::Commit { at }) => Some(at),
         Some(Plan::Abort) | None => None,
     };
-    if local.checks == Checks::Failed || is_hopeless(at, view, local, times) {
+    let brings_back = local.checks == Checks::Failed && !view.mine().waived;
+    if brings_back || is_hopeless(at, view, local, times) {
         return rollback(local, times);
     }
     if view.all(|member| member.report == Some(Health::Good)) {

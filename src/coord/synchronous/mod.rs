@@ -150,11 +150,6 @@ impl<'a> Synchronous<'a> {
 
     /// Reads everything that is there, for those who look on.
     pub fn scan_all(&mut self, board: &mut dyn Board, whats: &[What]) -> Heard {
-        let waivers = match super::rollout::names_of(board, &self.rollout) {
-            Ok(names) => names.iter().filter_map(|name| name.strip_prefix("waive.")?.parse().ok()).collect(),
-            Err(why) => return Heard::Away(why),
-        };
-        let waivers: BTreeSet<NodeName> = waivers;
         for place in 0..self.view.members.len() {
             for what in whats {
                 if !self.facts.contains_key(&(*what, place))
@@ -163,9 +158,21 @@ impl<'a> Synchronous<'a> {
                     return Heard::Away(why);
                 }
             }
-            if waivers.contains(&self.rollout.proposal.members[place])
-                && let Heard::Away(why) = self.look_for_waiver(board, place)
-            {
+        }
+        self.read_waivers(board)
+    }
+
+    /// Reads who is waived, of all members.
+    pub fn read_waivers(&mut self, board: &mut dyn Board) -> Heard {
+        let waivers: BTreeSet<NodeName> = match super::rollout::names_of(board, &self.rollout) {
+            Ok(names) => names.iter().filter_map(|name| name.strip_prefix("waive.")?.parse().ok()).collect(),
+            Err(why) => return Heard::Away(why),
+        };
+        let is_new = |place: &usize| {
+            !self.view.members[*place].waived && waivers.contains(&self.rollout.proposal.members[*place])
+        };
+        for place in (0..self.view.members.len()).filter(is_new).collect::<Vec<_>>() {
+            if let Heard::Away(why) = self.look_for_waiver(board, place) {
                 return Heard::Away(why);
             }
         }

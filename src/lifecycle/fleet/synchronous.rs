@@ -405,7 +405,7 @@ impl<'a> Member<'a> {
         Ok(heard.is_yes())
     }
 
-    /// Puts a decision when it is this node's turn; whether there is one on storage now.
+    /// Puts a decision when it is this node's turn; whether there is one on storage now, or more is known that it would rest on.
     pub(super) fn decide(
         &mut self,
         decision: Decision,
@@ -430,6 +430,9 @@ impl<'a> Member<'a> {
         if !is_own && (!has_scanned || !(is_urgent || self.is_my_turn(what, rank))) {
             return Ok(false);
         }
+        if is_urgent && self.has_new_waiver() {
+            return Ok(true);
+        }
         if !is_own {
             self.read_the_rest(decision);
         }
@@ -448,6 +451,16 @@ impl<'a> Member<'a> {
         let heard = follow.decide(board, decision, now, by, &why);
         self.heed_write(&heard);
         Ok(heard.is_yes())
+    }
+
+    /// Whether somebody is waived of whom this was not known yet: nobody is brought back for the sake of those. Where storage does
+    /// not answer, nobody waits for it.
+    fn has_new_waiver(&mut self) -> bool {
+        let Some((board, follow)) = self.on_synchronous() else { return false };
+        let count = |follow: &Synchronous<'_>| follow.view.members.iter().filter(|seen| seen.waived).count();
+        let before = count(follow);
+        let _ = follow.read_waivers(board);
+        count(follow) != before
     }
 
     /// Of whom facts are missing is only known when all were looked for: the rules need the first that is missing.

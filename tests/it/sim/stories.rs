@@ -72,6 +72,19 @@ fn a_waived_node_that_returns_catches_up_and_tries_until_it_has() {
 }
 
 #[test]
+fn a_waived_node_that_falls_sick_brings_nobody_back() {
+    let mut fleet = calm(Mode::Synchronous, 3);
+    fleet.propose("2");
+    while !(0..3).all(|node| runs(&fleet, node) == "2") {
+        pass(&mut fleet, 20);
+    }
+    waive(&fleet, 1, "n1");
+    fleet.nodes[1].luck = Luck::SickAfter(0);
+    pass(&mut fleet, 10 * MINUTE);
+    assert_eq!((runs(&fleet, 0), runs(&fleet, 2)), ("2", "2"), "{}", fleet.why());
+}
+
+#[test]
 fn where_nobody_waits_for_others_the_last_one_left_still_decides() {
     for left in 0..6 {
         let mut fleet = calm(Mode::Synchronous, 6);

@@ -117,6 +117,26 @@ fn whoever_is_at_work_where_all_are_waived_goes_back() {
 }
 
 #[test]
+fn who_is_waived_brings_nobody_back_for_its_own_sake() {
+    let of_two = |is_waived, report| {
+        view(|view| {
+            view.go = Some(Go::Go);
+            view.members.iter_mut().for_each(|member| member.switched = true);
+            view.members[0] = Member { waived: is_waived, report, ..view.members[0] };
+        })
+    };
+    let sick = Local { checks: Checks::Failed, ..local(AT + 5) };
+    let back = Act::Decide(Decision::Outcome(Outcome::Rollback { at: AT + 5 + TIMES.back }));
+    let failed = Stage::Failing { at: AT };
+    assert_eq!(act(failed, &of_two(false, Some(Health::Failed)), sick, &TIMES), back);
+    assert_eq!(act(failed, &of_two(true, Some(Health::Failed)), sick, &TIMES), Act::Leave);
+    let vouched = Stage::Vouching { at: AT };
+    assert_eq!(act(vouched, &of_two(false, Some(Health::Good)), sick, &TIMES), back);
+    // What it has vouched for may be kept by now: it stays until it has read the outcome.
+    assert_eq!(act(vouched, &of_two(true, Some(Health::Good)), sick, &TIMES), Act::Wait);
+}
+
+#[test]
 fn a_refusal_is_certain_only_where_nothing_was_told_before_it() {
     let refused = |promise: Promise| promise.told(true);
     assert_eq!(refused(refused(Promise::Untold)), Promise::Refused);
