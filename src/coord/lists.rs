@@ -92,28 +92,62 @@ pub fn members(board: &mut dyn Board, fleet: &str, trust: Trust<'_>) -> Result<O
     Ok(newest)
 }
 
+/// What stands under a name.
+#[derive(Clone, Debug)]
+pub enum Joined {
+    As(facts::Id),
+    /// Nothing: nobody has it, or it was freed.
+    No,
+    /// Nothing that can be read, and why: no machine of that name takes part.
+    Torn(String),
+}
+
+impl Joined {
+    pub fn id(self) -> Option<facts::Id> {
+        match self {
+            Self::As(id) => Some(id),
+            Self::No | Self::Torn(_) => None,
+        }
+    }
+}
+
 impl Operator<'_> {
-    /// The entries of the nodes that have joined.
-    pub fn joined(&mut self, fleet: &Fleet) -> Result<Vec<facts::Id>, Error> {
+    /// The entries of all nodes that ever joined.
+    pub fn entries(&mut self, fleet: &Fleet) -> Result<BTreeMap<NodeName, Joined>, Error> {
         let nodes = match self.board.list(names::NODES) {
             Listed::Names(nodes) => nodes,
             Listed::Unreachable(why) => return Err(Error::Unreachable(why)),
         };
-        let mut joined = Vec::new();
+        self.entries_of(fleet, nodes.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// The entries of these nodes.
+    pub fn entries_of(
+        &mut self,
+        fleet: &Fleet,
+        nodes: Vec<NodeName>,
+    ) -> Result<BTreeMap<NodeName, Joined>, Error> {
         let replaced = replaced(self.board, &fleet.id, self.trust)?;
-        let nodes: Vec<NodeName> = nodes.iter().filter_map(|name| name.parse().ok()).collect();
         let times = |node: &NodeName| replaced.get(node).copied().unwrap_or(0);
         let ids: Vec<String> = nodes.iter().map(|node| names::id(node, times(node))).collect();
-        let mut away = None;
-        self.board.read_each(&ids, &mut |place, read| match looked(&ids[place], read) {
-            Look::Found(Found { fact: Fact::Id(id), .. }) if id.node == nodes[place] => joined.push(id),
-            Look::Unreachable(why) => away = Some(why),
-            Look::Found(_) | Look::Absent | Look::Bad(_) => {}
+        let (mut entries, mut away) = (BTreeMap::new(), None);
+        self.board.read_each(&ids, &mut |place, read| {
+            let node = &nodes[place];
+            let joined = match looked(&ids[place], read) {
+                Look::Found(Found { fact: Fact::Id(id), .. }) if id.node == *node => Joined::As(id),
+                Look::Found(_) => Joined::Torn("it is the entry of another one".into()),
+                Look::Bad(why) => Joined::Torn(why),
+                Look::Absent => Joined::No,
+                Look::Unreachable(why) => return away = Some(why),
+            };
+            entries.insert(node.clone(), joined);
         });
-        if let Some(why) = away {
-            return Err(Error::Unreachable(why));
-        }
-        Ok(joined)
+        away.map_or(Ok(entries), |why| Err(Error::Unreachable(why)))
+    }
+
+    /// The entries of the nodes that have joined.
+    pub fn joined(&mut self, fleet: &Fleet) -> Result<Vec<facts::Id>, Error> {
+        Ok(self.entries(fleet)?.into_values().filter_map(Joined::id).collect())
     }
 
     /// The member list that counts.

@@ -14,12 +14,13 @@ use crate::cli::failure::Error;
 use crate::cli::output::table;
 use crate::coord::NodeName;
 use crate::coord::board::{Listed as Names, Read};
-use crate::coord::facts::{Fleet, Listed, names};
-use crate::coord::lists;
+use crate::coord::facts::{Fleet, Id, Listed, names};
+use crate::coord::lists::{self, Joined};
 use crate::coord::look::Trust;
 use crate::coord::name::CellName;
-use crate::coord::operate::{self, Operator};
-use crate::lifecycle::fleet::{KeyFile, Member, Newcomer, join as join_fleet, new_id, own_key};
+use crate::coord::operate::{self, Operator, some_of};
+use crate::coord::rollout::Rollout;
+use crate::lifecycle::fleet::{KeyFile, Member, Newcomer, free, join as join_fleet, new_id, own_key};
 use crate::sys::clock::SystemClock;
 use crate::types::chain;
 
@@ -97,7 +98,7 @@ pub fn members(context: &Context, args: &MembersArgs) -> Result<u8, Error> {
     let seen = remembered(context).map_or(0, |kept| kept.own.list);
     with_operator(context, |operator| {
         let fleet = operate::fleet(operator.board, &name)?;
-        let mut joined = operator.joined(&fleet)?;
+        let mut entered = operator.entries(&fleet)?;
         let mut list = match operator.members(&fleet) {
             // A list of all does not rest on the one before, of which a page may be gone.
             Err(_) if args.all => None,
@@ -107,43 +108,29 @@ pub fn members(context: &Context, args: &MembersArgs) -> Result<u8, Error> {
             let before = list.map(|list| list.members).unwrap_or_default();
             ensure_known(operator, &before, &args.remove)?;
             for node in &args.remove {
-                // Its name is free: the machine that had it must join again to be listed again.
-                operator.replace(&fleet, node, "it was removed")?;
-                joined.retain(|id| id.node != *node);
+                entered.remove(node);
             }
-            let removed: BTreeSet<&NodeName> = args.remove.iter().collect();
-            let before = before.into_iter().filter(|entry| !args.all && !removed.contains(&entry.node));
-            let mut entries: BTreeMap<NodeName, Listed> =
-                before.map(|entry| (entry.node.clone(), entry)).collect();
-            let wanted: BTreeSet<&NodeName> = args.add.iter().collect();
-            for id in joined.iter().filter(|id| args.all || wanted.contains(&id.node)) {
-                // Where its name was freed it is another machine now.
-                if entries.get(&id.node).is_none_or(|entry| entry.instance != id.instance) {
-                    entries.insert(id.node.clone(), lists::entry_of(id.clone()));
-                }
-            }
-            if let Some(stranger) = args.add.iter().find(|node| !entries.contains_key(node)) {
-                return Err(operate::Error::Refused(format!("`{stranger}` has not joined the fleet")).into());
-            }
-            let mut entries: Vec<Listed> = entries.into_values().collect();
-            put_in_cells(&mut entries, &args.cell)?;
-            list = Some(operator.write_members(&fleet, entries, seen)?);
+            let wanted = wanted_list(args, before, &entered)?;
+            list = Some(operator.write_members(&fleet, wanted, seen)?);
             for node in &args.remove {
+                // Its name is free: the machine that had it must join again to be listed again. Only now: a name that is freed stays
+                // free, whatever became of the list.
+                operator.replace(&fleet, node, "it was removed")?;
                 say_who_waits(context, operator, &fleet, node);
             }
         }
+        let joined: Vec<Id> = entered.values().cloned().filter_map(Joined::id).collect();
         let cells = match &list {
             Some(list) => operator.cells(list),
             None => BTreeMap::new(),
         };
         let (number, entries) = list.map(|list| (list.list, list.members)).unwrap_or_default();
-        let machines: BTreeMap<&NodeName, &str> =
-            joined.iter().map(|id| (&id.node, id.instance.as_str())).collect();
-        let state = |entry: &Listed| match machines.get(&entry.node) {
+        let state = |entry: &Listed| match entered.get(&entry.node) {
+            Some(Joined::Torn(_)) => "its entry is damaged",
             _ if entry.instance.is_empty() => "member",
-            Some(instance) if *instance == entry.instance => "member",
-            Some(_) => "joined anew, not listed",
-            None => "its name is free",
+            Some(Joined::As(id)) if id.instance == entry.instance => "member",
+            Some(Joined::As(_)) => "joined anew, not listed",
+            Some(Joined::No) | None => "its name is free",
         };
         let listed = entries.iter().map(|entry| {
             let cell = cells.get(&entry.node).map(ToString::to_string).unwrap_or_default();
@@ -160,6 +147,71 @@ pub fn members(context: &Context, args: &MembersArgs) -> Result<u8, Error> {
         context.output.result(&value, &text);
         Ok(0)
     })
+}
+
+/// The list as it is to be: all that can be wrong with it is found before anything is written.
+fn wanted_list(
+    args: &MembersArgs,
+    before: Vec<Listed>,
+    entered: &BTreeMap<NodeName, Joined>,
+) -> Result<Vec<Listed>, Error> {
+    let stays = |entry: &Listed| !args.all && !args.remove.contains(&entry.node);
+    let mut entries: BTreeMap<NodeName, Listed> =
+        before.into_iter().filter(stays).map(|entry| (entry.node.clone(), entry)).collect();
+    let wanted: BTreeSet<&NodeName> = args.add.iter().collect();
+    for id in entered.values().cloned().filter_map(Joined::id) {
+        // Where its name was freed it is another machine now.
+        if (args.all || wanted.contains(&id.node))
+            && entries.get(&id.node).is_none_or(|entry| entry.instance != id.instance)
+        {
+            entries.insert(id.node.clone(), lists::entry_of(id));
+        }
+    }
+    let refused = |text: String| Err(operate::Error::Refused(text).into());
+    for node in &args.add {
+        match entered.get(node) {
+            _ if entries.contains_key(node) => {}
+            Some(Joined::Torn(why)) => {
+                return refused(format!("the entry of `{node}` is not valid: {why}: {}", free(node)));
+            }
+            Some(Joined::As(_) | Joined::No) | None => {
+                return refused(format!("`{node}` has not joined the fleet"));
+            }
+        }
+    }
+    let mut entries: Vec<Listed> = entries.into_values().collect();
+    put_in_cells(&mut entries, &args.cell)?;
+    Ok(entries)
+}
+
+/// Names the members of a new rollout that no machine can take part as: all would wait for them.
+pub fn warn_of_names(
+    context: &Context,
+    operator: &mut Operator<'_>,
+    fleet: &Fleet,
+    rollout: &Rollout,
+) -> Result<(), Error> {
+    let entered = operator.entries_of(fleet, rollout.proposal.members.clone())?;
+    let mut free = Vec::new();
+    let mut damaged = Vec::new();
+    for (node, instance) in &rollout.proposal.instances {
+        match entered.get(node) {
+            Some(Joined::As(id)) if id.instance == *instance => {}
+            Some(Joined::Torn(_)) => damaged.push(node),
+            Some(Joined::As(_) | Joined::No) | None => free.push(node),
+        }
+    }
+    for (nodes, what) in [(free, "whose name was freed"), (damaged, "whose entry is damaged")] {
+        if let Some(first) = nodes.first() {
+            context.output.say(&format!(
+                "warning: among the members are some {what}, and no machine can take part as {}: `cutover fleet waive {first} {}` goes \
+                 on without it",
+                some_of(&nodes),
+                rollout.number
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Whether these names were ever in use: a member's, or that of a node which has joined, whatever its entry says.

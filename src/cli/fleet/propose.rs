@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::args::{AbortArgs, ProposeArgs, WaiveArgs};
 use super::page::NOBODY_IS_LEFT;
+use super::people::warn_of_names;
 use super::report::{account, summary};
 use super::{ensure_signer, kept, remembered, rollout, settings, with_all_of, with_operator};
 use crate::cli::context::Context;
@@ -94,6 +95,7 @@ pub fn propose(context: &Context, args: &ProposeArgs) -> Result<u8, Error> {
                 }
             }
             let rollout = operator.propose(fleet_settings, &wish)?;
+            warn_of_names(context, operator, &fleet, &rollout)?;
             let number = rollout.number;
             let members = rollout.proposal.members.len();
             let text = format!("rollout {number}: release {} for {members} members", release.version);

@@ -376,6 +376,7 @@ fn two(node: &NodeName) -> String {
     )
 }
 
-pub(super) fn free(node: &NodeName) -> String {
+/// The commands that give a name to another machine, or to the same one anew.
+pub fn free(node: &NodeName) -> String {
     format!("`cutover fleet replace {node}` frees the name, and `cutover fleet join` takes it")
 }

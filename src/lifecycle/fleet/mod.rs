@@ -35,7 +35,7 @@ use jiff::Timestamp;
 pub use along::Along;
 pub use carried::believe;
 pub use forgotten::Forgotten;
-pub use identity::Here;
+pub use identity::{Here, free};
 pub use join::{Newcomer, join, new_id};
 pub use keys::{FleetKeys, KeyFile, own_key, without_key};
 pub use own::{Carried, Kept, Own, Part, Stage, said_of};
