@@ -18,7 +18,7 @@ use super::name::NodeName;
 use super::operate::{Error, Operator};
 use super::rollout::{Rollout, numbers};
 use super::settings::Mode;
-use super::standing::{How, Standing};
+use super::standing::{How, Standing, removed};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
@@ -53,7 +53,10 @@ impl Operator<'_> {
                 continue;
             }
             let Standing::Ended(ended) = self.standing(&rollout)? else { continue };
-            let unsure = self.unsure(fleet, &rollout)?;
+            // Where the mark stands, that was asked before it was made, and what is asked here may be gone already.
+            let mark = removed(self.board, number, self.trust).map_err(Error::Unreachable)?;
+            let is_begun = mark.is_some_and(|mark| mark.proposal == rollout.digest);
+            let unsure = if is_begun { Vec::new() } else { self.unsure(fleet, &rollout)? };
             if !unsure.is_empty() {
                 collected.kept_for.push((number, unsure));
                 continue;

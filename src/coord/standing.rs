@@ -42,6 +42,12 @@ impl How {
             Self::Void => "void",
         }
     }
+
+    fn of_word(word: &str) -> Option<Self> {
+        const ALL: [How; 7] =
+            [How::Kept, How::Aborted, How::Cancelled, How::RolledBack, How::Partial, How::Halted, How::Void];
+        ALL.into_iter().find(|how| how.word() == word)
+    }
 }
 
 impl From<gate::Ended> for How {
@@ -82,8 +88,19 @@ pub enum Standing {
     Ended(Ended),
 }
 
-/// Looks how a rollout stands; or why the storage does not say.
+/// Looks how a rollout stands; or why the storage does not say. Where its facts are being removed, some may be gone already: then
+/// the mark that stands for them says it.
 pub fn standing(board: &mut dyn Board, rollout: &Rollout, voice: Voice<'_>) -> Result<Standing, String> {
+    let stands = of_facts(board, rollout, voice)?;
+    if let Standing::Ended(_) = stands {
+        return Ok(stands);
+    }
+    let mark = removed(board, rollout.number, voice.trust)?.filter(|mark| mark.proposal == rollout.digest);
+    let how = mark.and_then(|mark| How::of_word(&mark.ended));
+    Ok(how.map_or(stands, |how| Standing::Ended(Ended { how, why: "its facts are being removed".into() })))
+}
+
+fn of_facts(board: &mut dyn Board, rollout: &Rollout, voice: Voice<'_>) -> Result<Standing, String> {
     match rollout.proposal.mode {
         Mode::Independent => Ok(Standing::Ended(Ended { how: How::Void, why: "it has no mode".into() })),
         Mode::Synchronous => {
