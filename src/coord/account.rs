@@ -23,6 +23,9 @@ pub struct Account {
     pub skew_ms: Option<f64>,
     /// For how long some ran the old release and some the new one, in milliseconds. Still counting while `is_mixed`.
     pub mixed_ms: i64,
+    /// The same, without what still goes on.
+    #[serde(skip)]
+    pub settled_ms: i64,
     /// Whether some run the old release and some the new one now.
     pub is_mixed: bool,
     /// The longest time that a service was away, and where.
@@ -67,6 +70,9 @@ pub struct Entry {
     pub note: String,
     /// Whether it has said its last word.
     pub has_closed: bool,
+    /// Whether a person has put it where it is.
+    #[serde(skip)]
+    pub is_by_hand: bool,
 }
 
 impl Entry {
@@ -88,6 +94,7 @@ impl Entry {
             cell: None,
             note: String::new(),
             has_closed: false,
+            is_by_hand: false,
         }
     }
 
@@ -109,6 +116,7 @@ impl Entry {
         self.running.clone_from(&said.running);
         self.back = said.back_at;
         self.gap_ms = said.downtime_ms.or(self.gap_ms);
+        self.is_by_hand = said.by_hand;
         if said.by_hand {
             self.note = "by hand".into();
         }
@@ -145,7 +153,7 @@ impl Account {
             entry.take_closed(fact(What::Closed));
             entry
         };
-        Self::of(follow.rollout.proposal.members.iter().enumerate().map(one).collect(), now)
+        Self::of(follow.rollout.proposal.members.iter().enumerate().map(one).collect(), version, now)
     }
 
     /// Of a rolling rollout, all of whose facts were read; `closed` are the last facts of the members.
@@ -186,7 +194,8 @@ impl Account {
             }
             entry
         };
-        Self::of(follow.rollout.proposal.members.iter().enumerate().map(one).collect(), now)
+        let version = &follow.rollout.proposal.release.version;
+        Self::of(follow.rollout.proposal.members.iter().enumerate().map(one).collect(), version, now)
     }
 
     /// Of a rollout of cells, all of whose cells' facts were read. Two releases side by side are counted within a cell: others are
@@ -201,6 +210,7 @@ impl Account {
             }
             all.members.extend(one.members);
             all.mixed_ms = all.mixed_ms.max(one.mixed_ms);
+            all.settled_ms = all.settled_ms.max(one.settled_ms);
             all.is_mixed |= one.is_mixed;
             all.skew_ms = [all.skew_ms, one.skew_ms].into_iter().flatten().reduce(f64::max);
             all.longest_away =
@@ -209,20 +219,34 @@ impl Account {
         all
     }
 
-    fn of(members: Vec<Entry>, now: Timestamp) -> Self {
+    /// What the heartbeats of all say that they run now, in the order of the members: who came to the release after the rollout, by
+    /// itself or by another one, has no fact of it. Then nothing is counted on.
+    pub fn see_now(&mut self, running: &[Option<&Version>]) {
+        let counted = self.members.iter().zip(running).filter(|(entry, _)| !entry.waived);
+        let mut seen = counted.map(|(_, now)| *now);
+        let first = seen.next().flatten();
+        if self.is_mixed && first.is_some() && seen.all(|now| now == first) {
+            self.is_mixed = false;
+            self.mixed_ms = self.settled_ms;
+        }
+    }
+
+    fn of(members: Vec<Entry>, version: &Version, now: Timestamp) -> Self {
         let late = || members.iter().filter(|entry| !entry.waived).filter_map(|entry| entry.late_ms);
         let skew_ms = late().reduce(f64::max).zip(late().reduce(f64::min)).map(|(last, first)| last - first);
         let longest_away = members
             .iter()
             .filter_map(|entry| Some(Away { node: entry.node.clone(), gap_ms: entry.gap_ms? }))
             .max_by_key(|away| away.gap_ms);
-        let (mixed_ms, is_mixed) = mixed(&members, now);
-        Self { members, skew_ms, mixed_ms, is_mixed, longest_away }
+        let (settled_ms, since) = mixed(&members, version);
+        let still = since.map_or(0, |began| (now.as_millisecond() - began.as_millisecond()).max(0));
+        let (mixed_ms, is_mixed) = (settled_ms + still, since.is_some());
+        Self { members, skew_ms, mixed_ms, settled_ms, is_mixed, longest_away }
     }
 }
 
-/// For how long old and new ran side by side, by the members' own clocks; and whether they still do.
-fn mixed(members: &[Entry], now: Timestamp) -> (i64, bool) {
+/// For how long old and new ran side by side, by the members' own clocks; and since when they do, where they still do.
+fn mixed(members: &[Entry], version: &Version) -> (i64, Option<Timestamp>) {
     let counted: Vec<_> = members.iter().filter(|entry| !entry.waived).collect();
     let mut moves: Vec<(Timestamp, i64)> = counted
         .iter()
@@ -236,7 +260,12 @@ fn mixed(members: &[Entry], now: Timestamp) -> (i64, bool) {
         .collect();
     moves.sort();
     let all = i64::try_from(counted.len()).unwrap_or(i64::MAX);
-    let (mut with_new, mut since, mut total) = (0, None::<Timestamp>, 0);
+    // Who ran it before has nothing to switch, and is healthy on it, or has said that it runs it.
+    let had_it = |entry: &&&Entry| {
+        entry.switched.is_none() && (entry.healthy.is_some() || entry.running.as_ref() == Some(version))
+    };
+    let before = i64::try_from(counted.iter().filter(had_it).count()).unwrap_or(0);
+    let (mut with_new, mut since, mut total) = (before, None::<Timestamp>, 0);
     for (at, change) in moves {
         with_new += change;
         let is_mixed = with_new > 0 && with_new < all;
@@ -249,8 +278,7 @@ fn mixed(members: &[Entry], now: Timestamp) -> (i64, bool) {
             (true, Some(_)) | (false, None) => {}
         }
     }
-    let still = since.map_or(0, |began| (now.as_millisecond() - began.as_millisecond()).max(0));
-    (total + still, since.is_some())
+    (total, since)
 }
 
 /// Where a member of a synchronous rollout stands, in a word.
@@ -279,18 +307,36 @@ mod tests {
 
     #[test]
     fn the_time_with_two_releases_is_that_between_the_first_and_the_last_move_each_way() {
-        let now = Timestamp::from_millisecond(1000).unwrap();
-        for (members, wanted) in [
-            (vec![], (0, false)),
-            (vec![entry(None, None), entry(None, None)], (0, false)),
-            (vec![entry(Some(10), None), entry(Some(12), None)], (2, false)),
-            (vec![entry(Some(10), Some(50)), entry(Some(12), Some(57))], (2 + 7, false)),
-            (vec![entry(Some(10), Some(50)), entry(None, None)], (40, false)),
-            (vec![entry(Some(10), None), entry(None, None)], (990, true)),
-        ] {
-            assert_eq!(mixed(&members, now), wanted, "{members:?}");
-        }
+        let version: Version = "2".parse().unwrap();
+        let had_it = || Entry { running: Some(version.clone()), ..entry(None, None) };
         let waived = Entry { waived: true, ..entry(None, None) };
-        assert_eq!(mixed(&[entry(Some(10), None), waived], now), (0, false));
+        for (members, wanted) in [
+            (vec![], (0, None)),
+            (vec![entry(None, None), entry(None, None)], (0, None)),
+            (vec![entry(Some(10), None), entry(Some(12), None)], (2, None)),
+            (vec![entry(Some(10), Some(50)), entry(Some(12), Some(57))], (2 + 7, None)),
+            (vec![entry(Some(10), Some(50)), entry(None, None)], (40, None)),
+            (vec![entry(Some(10), None), entry(None, None)], (0, Some(10))),
+            (vec![entry(Some(10), None), had_it(), had_it()], (0, None)),
+            (vec![entry(Some(10), None), waived], (0, None)),
+        ] {
+            let (total, since) = mixed(&members, &version);
+            assert_eq!((total, since.map(Timestamp::as_millisecond)), wanted, "{members:?}");
+        }
+    }
+
+    #[test]
+    fn what_all_run_now_ends_the_count() {
+        let version: Version = "2".parse().unwrap();
+        let now = Timestamp::from_millisecond(1000).unwrap();
+        let account = || Account::of(vec![entry(Some(10), None), entry(None, None)], &version, now);
+        let mut seen = account();
+        assert_eq!((seen.mixed_ms, seen.is_mixed), (990, true));
+        for (other, still) in [(None, true), (Some("1"), true), (Some("2"), false)] {
+            let other: Option<Version> = other.map(|other| other.parse().unwrap());
+            seen = account();
+            seen.see_now(&[Some(&version), other.as_ref()]);
+            assert_eq!((seen.mixed_ms, seen.is_mixed), (if still { 990 } else { 0 }, still));
+        }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::args::RolloutArgs;
 use super::heard;
 use super::propose::ended;
+use super::status::{heartbeats, see_now};
 use super::{fold, rollout, settings, with_all_of, with_operator};
 use crate::cli::context::Context;
 use crate::cli::failure::Error;
@@ -51,7 +52,10 @@ pub fn report(context: &Context, args: &RolloutArgs) -> Result<u8, Error> {
         let rollout = rollout(operator, &fleet, args.rollout)?;
         let (end, account) = with_all_of(operator, &rollout, |operator| {
             let end = ended(operator, &rollout).map_err(Error::Unreachable)?;
-            Ok((end, account(operator, &rollout)?))
+            let mut account = account(operator, &rollout)?;
+            let beats = heartbeats(operator, &account);
+            see_now(&mut account, &beats);
+            Ok((end, account))
         })?;
         note(context, rollout.number, &account);
         let (word, why) = match &end {

@@ -148,8 +148,9 @@ fn show(
         .map(|said| said.as_ref().map(|said| (now.as_second() - said.at.as_second()).max(0)))
         .collect();
     if is_newest {
-        say_what_runs_now(&mut page.account, &beats);
+        say_what_runs_now(&mut page, &beats);
     }
+    see_now(&mut page.account, &beats);
     let not_yet = say_why_not_yet(&mut page, &beats, rollout, end.as_ref().map(|end| end.word), is_newest);
     if let Some(entry) = page.account.members.iter_mut().find(|entry| Some(&entry.node) == shut_out.as_ref())
     {
@@ -207,7 +208,7 @@ fn member_value((entry, seen): (&Entry, &Option<i64>)) -> Value {
 }
 
 /// What each member of the account said last, in its order: by cells where there are cells. Nothing: never heard of.
-fn heartbeats(operator: &mut Operator<'_>, account: &Account) -> Vec<Option<Alive>> {
+pub(super) fn heartbeats(operator: &mut Operator<'_>, account: &Account) -> Vec<Option<Alive>> {
     let nodes: Vec<NodeName> = account.members.iter().map(|entry| entry.node.clone()).collect();
     let mut beats = Vec::new();
     alive::read_each(operator.board, &nodes, &mut |_, said| {
@@ -216,11 +217,24 @@ fn heartbeats(operator: &mut Operator<'_>, account: &Account) -> Vec<Option<Aliv
     beats
 }
 
+/// Whether all run the same by now.
+pub(super) fn see_now(account: &mut Account, beats: &[Option<Alive>]) {
+    let running: Vec<_> =
+        beats.iter().map(|said| said.as_ref().and_then(|said| said.running.as_ref())).collect();
+    account.see_now(&running);
+}
+
 /// A member that has said its last word may have been moved since: by hand, or by a disk that was put back.
-fn say_what_runs_now(account: &mut Account, beats: &[Option<Alive>]) {
-    for (entry, said) in account.members.iter_mut().zip(beats) {
+fn say_what_runs_now(page: &mut Page, beats: &[Option<Alive>]) {
+    for (entry, said) in page.account.members.iter_mut().zip(beats) {
         let now = said.as_ref().and_then(|said| said.running.as_ref());
         let (Some(now), Some(then), true) = (now, &entry.running, entry.has_closed) else { continue };
+        if entry.is_by_hand && now == then {
+            page.why.push(format!(
+                "{} was put on release {now} by hand: `cutover fleet resume` there lets it follow",
+                entry.node
+            ));
+        }
         if now != then {
             let told = if entry.note.is_empty() { String::new() } else { format!("; {}", entry.note) };
             entry.note = format!("runs {now} now{told}");

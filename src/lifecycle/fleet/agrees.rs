@@ -2,7 +2,7 @@
 
 use super::super::agreement::{Agreement, Alone, Clearance, Error, OwnChecks, Start, Verdict, Wait};
 use super::{Following, Forgotten, Member, Taken, logged};
-use crate::types::record::{Cause, Phase, Reason, Record};
+use crate::types::record::{Cause, Phase, Reason, Record, Stands};
 
 impl Agreement for Member<'_> {
     fn clearance(&mut self, record: &Record) -> Result<Clearance, Error> {
@@ -92,10 +92,13 @@ impl Agreement for Member<'_> {
     }
 
     fn moved(&mut self, record: &Record) {
-        if !self.is_mine(record) {
-            return;
+        self.note_what_runs(record);
+        if self.is_mine(record) {
+            let told = self.follow().and_then(|()| self.tell_move(record));
+            logged("tell the fleet", told);
         }
-        let told = self.follow().and_then(|()| self.tell_move(record));
-        logged("tell the fleet", told);
+        if record.phase.stands() == Stands::After {
+            self.show_what_runs(record);
+        }
     }
 }

@@ -12,6 +12,7 @@ use crate::coord::facts::{self, Fact, names};
 use crate::coord::lists::replaced;
 use crate::coord::look::{self, Found, Look, look};
 use crate::coord::settings::Facts;
+use crate::types::record::{Phase, Record};
 
 /// So many places where it ran are remembered.
 const PLACES_MAX: usize = 16;
@@ -23,6 +24,9 @@ const BEAT_AT_REST: Duration = Duration::from_secs(300);
 pub(super) const FRESH: Duration = Duration::from_secs(90);
 /// Within this time a machine at work sees the heartbeat of another one: it looks before each of its own.
 const NOTICED: Duration = Duration::from_secs(30);
+
+/// Whoever has ended an update waits no longer than this for storage, to show what runs.
+const AT_THE_END: Duration = Duration::from_millis(400);
 
 /// Where a node runs: outside of its own root, so that a copy of the root does not have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -279,6 +283,39 @@ impl Member<'_> {
         // Whoever accuses another machine does so in the heartbeat, too.
         if self.stranger.is_none() && self.unaccused.is_none() {
             self.beat_now();
+        }
+    }
+
+    /// What the heartbeat says of this node's releases follows the journal: it is written for as long as this process lives.
+    pub(super) fn note_what_runs(&mut self, record: &Record) {
+        let (from, to) = (record.from.clone(), record.to.clone());
+        match record.phase {
+            Phase::Trial { .. } => self.has.running = Some(to.version),
+            Phase::Committed => {
+                self.has.running = Some(to.version);
+                // The release before this one comes first.
+                self.has.releases.retain(|release| Some(release) != from.as_ref());
+                self.has.releases.splice(0..0, from.clone());
+                self.has.previous = from;
+            }
+            Phase::RolledBack { .. } => self.has.running = from.map(|from| from.version),
+            Phase::Staged
+            | Phase::Warming
+            | Phase::Switching
+            | Phase::RollingBack { .. }
+            | Phase::Cancelled { .. } => {}
+        }
+    }
+
+    /// An update has ended: others need not wait for the next run to see what runs here. Storage is asked for a moment only, for
+    /// somebody may wait at a terminal.
+    pub(super) fn show_what_runs(&mut self, record: &Record) {
+        let has_moved = !matches!(record.phase, Phase::Cancelled { .. });
+        if has_moved && self.cut_off.is_none() {
+            self.board.hurry(AT_THE_END);
+            if self.is_seen_alone() {
+                self.beat_now();
+            }
         }
     }
 
