@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::context::Context;
 use super::failure::{Error, code};
-use super::update::{ON_HOLD, conclude, no_such_release, prune_after_commit};
+use super::update::{conclude, no_such_release, prune_after_commit, say_on_hold};
 use super::watching::lock_even_if_hung;
 use crate::cli::words::args::{RecoverArgs, RollbackArgs};
 use crate::lifecycle::node::requests::Turn;
@@ -83,7 +83,7 @@ pub fn rollback(context: &Context, args: &RollbackArgs) -> Result<u8, Error> {
                     tell_end(context, &entry);
                     held(node, &way)?;
                     if !way.no_hold {
-                        context.output.say(ON_HOLD);
+                        say_on_hold(context, node)?;
                     }
                     return Ok(0);
                 }
@@ -122,7 +122,7 @@ fn go_back(context: &Context, node: &Node<'_>, lock: Lock, way: &WayBack) -> Res
     }
     held(node, way)?;
     if !way.no_hold && !is_told {
-        context.output.say(ON_HOLD);
+        say_on_hold(context, node)?;
     }
     Ok(0)
 }

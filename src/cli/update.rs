@@ -377,8 +377,17 @@ pub(super) fn prune_after_commit(context: &Context, node: &Node<'_>) {
     }
 }
 
-/// After somebody has gone back by hand, also by Ctrl-C in a trial.
-pub(super) const ON_HOLD: &str = "automatic switching is on hold; `cutover unhold` lifts it";
+/// After somebody has gone back by hand, also by Ctrl-C in a trial: what lets this node follow again.
+pub(super) fn say_on_hold(context: &Context, node: &Node<'_>) -> Result<(), Error> {
+    let kept = super::fleet::kept(node.store)?;
+    let stays = kept.is_some_and(|kept| kept.own.was_put_by_hand());
+    context.output.say(if stays {
+        "automatic switching is on hold, and this node stays where it is whatever the fleet keeps; `cutover fleet resume` ends both"
+    } else {
+        "automatic switching is on hold; `cutover unhold` lifts it"
+    });
+    Ok(())
+}
 
 /// Tells how an update ended, and says the exit code. An error after which the journal holds nothing but what had not
 /// begun yet has changed nothing.
@@ -403,7 +412,7 @@ pub fn conclude(context: &Context, node: &Node<'_>, ended: Result<Ended, node::E
             });
             context.output.outcome(&value, &text, end.exit_code);
             if finish::holds(&record) {
-                context.output.say(ON_HOLD);
+                say_on_hold(context, node)?;
             }
             Ok(end.exit_code)
         }

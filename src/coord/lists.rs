@@ -92,6 +92,21 @@ pub fn members(board: &mut dyn Board, fleet: &str, trust: Trust<'_>) -> Result<O
     Ok(newest)
 }
 
+/// The newest list of members of this fleet that does not count, above `newest`, and why: nobody knows who is in it.
+pub fn newest_bad(
+    board: &mut dyn Board,
+    newest: u32,
+    fleet: &str,
+    trust: Trust<'_>,
+) -> Option<(u32, String)> {
+    let Listed::Names(lists) = board.list(names::MEMBERS) else { return None };
+    let numbers = lists.iter().rev().filter_map(|name| name.parse::<u32>().ok());
+    numbers.take_while(|number| *number > newest).find_map(|number| match list(board, number, fleet, trust) {
+        Look::Bad(why) => Some((number, why)),
+        Look::Found(_) | Look::Absent | Look::Unreachable(_) => None,
+    })
+}
+
 /// What stands under a name.
 #[derive(Clone, Debug)]
 pub enum Joined {

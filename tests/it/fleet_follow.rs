@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use cutover::coord::facts::names;
 
 use crate::fleet::{Fleet, calm};
-use crate::fleet_tools::{code, wait_until};
+use crate::fleet_tools::{code, set, told, wait_until};
 
 fn well(fleet: &Fleet, number: usize, words: &[&str]) {
     let done = fleet.run(number, words);
@@ -165,4 +165,80 @@ fn who_ends_its_part_of_an_old_rollout_votes_in_the_same_run() {
     fleet.propose("3");
     fleet.run(1, &["update", "--no-wait"]);
     assert!(fleet.share().join("nodes/n1/000002.vote").exists(), "{}", fleet.why());
+}
+
+#[test]
+fn what_runs_is_told_as_soon_as_an_update_has_ended() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    let says = |number: usize, version: &str| {
+        let alive = fleet.share().join(format!("nodes/n{number}/alive"));
+        std::fs::read_to_string(alive).unwrap().contains(&format!("\"running\":\"{version}\""))
+    };
+    fleet.propose("2");
+    let both = [fleet.begin(0), fleet.begin(1)];
+    for mut child in both {
+        assert!(child.wait().unwrap().success(), "{}", fleet.why());
+    }
+    assert!(says(0, "2") && says(1, "2"));
+    well(&fleet, 1, &["rollback"]);
+    assert!(says(0, "2") && says(1, "1"));
+}
+
+#[test]
+fn who_was_put_by_hand_says_so_and_what_lets_it_follow() {
+    let fleet = Fleet::new(2, "rolling", "max_failed = 3");
+    (0..2).for_each(|number| set(&fleet, number, "min_healthy = \"300ms\"", "min_healthy = \"3s\""));
+    fleet.propose("2");
+    let first = fleet.begin(0);
+    wait_until(&fleet, "its trial", || fleet.active(0) == "2");
+    let back = fleet.run(0, &["rollback", "--now"]);
+    assert!(code(&back) == 0 && told(&back).contains("`cutover fleet resume` ends both"), "{back:?}");
+    drop(first.wait_with_output());
+    well(&fleet, 1, &["fleet", "waive", "n0"]);
+    let_run(&fleet, &[1], || fleet.outcome().as_deref() == Some("kept"));
+    well(&fleet, 0, &["unhold"]);
+    for _ in 0..2 {
+        let stays = fleet.run(0, &["update"]);
+        assert!(code(&stays) == 15 && told(&stays).contains("cutover fleet resume"), "{stays:?}");
+    }
+    let shown = fleet.run(0, &["status", "--json"]);
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(shown["blocked"][0]["policy"], "by_hand", "{shown}");
+    assert!(told(&fleet.run(0, &["status"])).contains("cutover fleet resume"));
+    let why = told(&fleet.run(1, &["fleet", "status", "--why"]));
+    assert!(why.contains("n0 was put on release 1 by hand: `cutover fleet resume` there"), "{why}");
+    well(&fleet, 0, &["fleet", "resume"]);
+    well(&fleet, 0, &["update"]);
+    assert_eq!(fleet.active(0), "2");
+    let shown = fleet.run(0, &["status", "--json"]);
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(shown["blocked"], serde_json::json!([]), "{shown}");
+}
+
+#[test]
+fn what_was_removed_in_part_is_removed_later_and_has_ended_meanwhile() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    let share = fleet.share();
+    fleet.propose("2");
+    let vote = share.join(names::own(&"n0".parse().unwrap(), 1, "vote"));
+    assert_eq!(code(&fleet.run(0, &["update", "--no-wait"])), 15);
+    assert!(vote.exists());
+    well(&fleet, 0, &["fleet", "abort"]);
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    let proposal = share.join(names::proposal(1));
+    let before = [&proposal, &vote].map(|file| (file.clone(), std::fs::read(file).unwrap()));
+    let decisions = fleet.decision(1, "plan").parent().unwrap().to_owned();
+    collect(&fleet);
+    assert!(!proposal.exists() && !decisions.exists());
+    // Whoever removed them was killed in the middle.
+    std::fs::create_dir(&decisions).unwrap();
+    for (file, text) in &before {
+        std::fs::write(file, text).unwrap();
+    }
+    let shown = told(&fleet.run(0, &["fleet", "status", "1"]));
+    assert!(shown.contains("aborted") && !shown.contains("waits for"), "{shown}");
+    well(&fleet, 1, &["update"]);
+    collect(&fleet);
+    assert!(!proposal.exists() && !decisions.exists() && !vote.exists());
 }

@@ -190,3 +190,16 @@ fn what_not_even_its_author_believes_is_not_written() {
     }
     assert_eq!(lists(), before);
 }
+
+#[test]
+fn a_list_of_members_that_does_not_count_is_told_as_one() {
+    let fleet = Fleet::new(2, "synchronous", "");
+    assert_eq!(code(&fleet.run(1, &["update"])), 0);
+    std::fs::write(fleet.share().join(names::members(1)), "").unwrap();
+    let looks = fleet.run(1, &["update"]);
+    let said = told(&looks);
+    assert!(code(&looks) == 17 && said.contains("list of members 1 does not count here"), "{said}");
+    assert!(said.contains("cutover fleet members --all") && !said.contains("went back"), "{said}");
+    assert_eq!(code(&fleet.run(1, &["fleet", "members", "--all"])), 0);
+    assert_eq!(code(&fleet.run(1, &["update"])), 0);
+}

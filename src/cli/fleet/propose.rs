@@ -18,6 +18,7 @@ use crate::coord::account::Account;
 use crate::coord::alive::{self, NoWayBack};
 use crate::coord::board::Read;
 use crate::coord::facts::{Fleet, Wanted, names};
+use crate::coord::lists::newest_bad;
 use crate::coord::operate::{self, Operator, Wish, some_of};
 use crate::coord::rolling::Rolling;
 use crate::coord::rollout::{Rollout, names_of, numbers};
@@ -191,7 +192,8 @@ pub fn lost_list(operator: &mut Operator<'_>, fleet: &Fleet, kept: &Kept) -> Res
         return Ok(None);
     }
     let newest = operator.members(fleet)?.map_or(0, |list| list.list);
-    Ok(kept.own.ensure_list_is_newest(newest).err())
+    let bad = newest_bad(operator.board, newest, &fleet.id, operator.trust);
+    Ok(kept.own.ensure_list_is_newest(newest, bad).err())
 }
 
 /// The release of this version, by the digest that was given or that this machine knows it by.

@@ -53,8 +53,10 @@ impl<'a> Told<'a> {
 
     fn publish(&self, trial: Option<TrialView>) -> Option<Status> {
         self.publish_with(|view| {
-            if trial.is_some() {
-                view.trial = trial;
+            if let Some(seen) = trial {
+                // When it ends may be the fleet's to say.
+                let deadline = view.trial.as_ref().map_or(seen.deadline, |kept| kept.deadline);
+                view.trial = Some(TrialView { deadline, ..seen });
             }
         })
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jiff::{SignedDuration, SpanRound, Timestamp, Unit};
 
 use super::{Output, Tone, milliseconds};
-use crate::lifecycle::report::view::{DiskView, Doing, Last, Status, UnitView, UpdateView};
+use crate::lifecycle::report::view::{DiskView, Doing, Last, Status, TrialView, UnitView, UpdateView};
 use crate::lifecycle::update::finish;
 use crate::types::record::Intent;
 use crate::types::state::Outcome;
@@ -133,12 +133,10 @@ fn what_goes_on(view: &Status, now: Timestamp) -> Vec<Vec<String>> {
         rows.push(row("update", update_line(update, now)));
     }
     if let Some(trial) = &view.trial {
-        let left = trial.deadline.map(|deadline| words(deadline.duration_since(now))).unwrap_or_default();
-        let ends = if trial.confirm { "goes back unless committed within" } else { "must be healthy within" };
-        let back = trial.back_to.as_ref().map(|back| format!(", else back to {back}")).unwrap_or_default();
+        let ends = trial_ends(trial, view.state, now);
         let text = match trial.need_s {
-            0 => format!("{ends} {left}{back}"),
-            need => format!("healthy for {} s of {need} s; {ends} {left}{back}", trial.healthy_for_s),
+            0 => ends,
+            need => format!("healthy for {} s of {need} s; {ends}", trial.healthy_for_s),
         };
         rows.push(row("trial", text));
         rows.extend(trial.checks.iter().map(|check| row("", check_line(check))));
@@ -164,6 +162,20 @@ fn what_goes_on(view: &Status, now: Timestamp) -> Vec<Vec<String>> {
         rows.push(row("caution", "releases are taken without signatures (`[source] allow_unsigned`)"));
     }
     rows
+}
+
+/// What the trial waits for, and until when.
+fn trial_ends(trial: &TrialView, state: Doing, now: Timestamp) -> String {
+    let Some(deadline) = trial.deadline else {
+        return "waits for the fleet's outcome, as it has promised".to_owned();
+    };
+    let left = words(deadline.duration_since(now));
+    let back = trial.back_to.as_ref().map(|back| format!(", else back to {back}")).unwrap_or_default();
+    if state == Doing::InDoubt {
+        return format!("waits for the fleet's outcome, for {left} at the most{back}");
+    }
+    let ends = if trial.confirm { "goes back unless committed within" } else { "must be healthy within" };
+    format!("{ends} {left}{back}")
 }
 
 fn update_line(update: &UpdateView, now: Timestamp) -> String {

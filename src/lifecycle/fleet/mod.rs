@@ -5,6 +5,7 @@
 
 mod agrees;
 mod along;
+mod by_hand;
 mod carried;
 mod cells;
 mod deadlines;

@@ -55,11 +55,17 @@ pub struct Own {
 
 impl Own {
     /// A list that was replaced does not come back: it may name a key that was taken out. `newest`: that of the storage; 0
-    /// where it has none.
-    pub fn ensure_list_is_newest(&self, newest: u32) -> Result<(), String> {
+    /// where it has none. `bad`: a newer one that does not count there, and why.
+    pub fn ensure_list_is_newest(&self, newest: u32, bad: Option<(u32, String)>) -> Result<(), String> {
         let known = self.list;
         if newest >= known {
             return Ok(());
+        }
+        if let Some((number, why)) = bad.filter(|(number, _)| *number >= known) {
+            return Err(format!(
+                "list of members {number} does not count here: {why}; put that right, or write the list anew where an operator's \
+                 key is trusted: `cutover fleet members --all`"
+            ));
         }
         let found =
             if newest == 0 { "none is valid there".into() } else { format!("the newest there is {newest}") };

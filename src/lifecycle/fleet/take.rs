@@ -86,7 +86,10 @@ impl Member<'_> {
             Err(why) => return Ok(Taken::Unreachable(why)),
         };
         let newest = list.as_ref().map_or(0, |list| list.list);
-        if let Err(why) = self.kept.own.ensure_list_is_newest(newest) {
+        let (fleet, trust) = (self.kept.own.fleet.clone(), self.trust());
+        let is_old = newest < self.kept.own.list;
+        let bad = if is_old { lists::newest_bad(self.board.as_mut(), newest, &fleet, trust) } else { None };
+        if let Err(why) = self.kept.own.ensure_list_is_newest(newest, bad) {
             // Whoever waits for this node's vote cannot know it.
             self.say_not_yet(&why, None);
             return Ok(Taken::Unreachable(why));
@@ -105,8 +108,15 @@ impl Member<'_> {
             super::logged("remember what the fleet runs", self.note_followed(rollout));
         }
         match survey.runs.map(|rollout| (rollout.number, rollout.proposal.release.clone())) {
-            Some((number, _)) if self.kept.own.stays_after.is_some_and(|put| number <= put) => {
-                Ok(Taken::Nothing(None))
+            Some((number, wanted)) if self.kept.own.stays_after.is_some_and(|put| number <= put) => {
+                let stays = running.map(|running| running.digest) != Some(wanted.digest);
+                Ok(Taken::Nothing(stays.then(|| {
+                    format!(
+                        "the fleet runs release {} since rollout {number}, and a person has put this node elsewhere: `cutover fleet \
+                         resume` lets it follow",
+                        wanted.version
+                    )
+                })))
             }
             Some((number, wanted)) if running.map(|running| running.digest) != Some(wanted.digest) => {
                 if let Some(why) = survey.torn {
@@ -467,7 +477,13 @@ impl Member<'_> {
 
     /// Lets a node that went back by hand follow the fleet again.
     pub fn resume(&mut self) -> Result<(), Error> {
-        self.kept.change(|own| own.stays_after = None)
+        self.kept.change(|own| {
+            own.stays_after = None;
+            // While its rollout goes on, that stands in its part.
+            if let Some(part) = &mut own.part {
+                part.by_hand = false;
+            }
+        })
     }
 
     /// Whether the outcome of the part under way was that all keep the release.

@@ -1,5 +1,6 @@
 //! What to type next, for each state of a node.
 
+use super::membership;
 use super::view::{Doing, Status};
 use crate::types::record::Record;
 
@@ -116,6 +117,10 @@ fn at_rest(status: &Status, lines: &mut Vec<String>) {
             None => lines.push(line("update --help", "install an archive")),
         }
         lines.push(line("adopt --help", "take over what was installed by hand"));
+        return;
+    }
+    if status.blocked.iter().any(|blocked| blocked.policy == membership::BY_HAND) {
+        lines.push(line("fleet resume", "lift the hold, and follow the fleet again"));
         return;
     }
     if status.hold.is_some() {

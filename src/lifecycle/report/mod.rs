@@ -1,6 +1,7 @@
 //! What is told of a node. Nothing here changes anything.
 
 pub mod advice;
+mod membership;
 pub mod metrics;
 pub mod offer;
 pub mod running;

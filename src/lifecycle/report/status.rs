@@ -5,20 +5,19 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
+use super::membership::Membership;
 use super::offer;
 use super::view::{
     API_VERSION, Active, BlockedView, DataView, DiskView, Doing, Last, Previous, Ready, RehearsalView,
     RestorableView, RollbackView, SourceView, Status, StoreView, TrialView, UnitView, UpdateView,
 };
-use crate::coord::settings::{Facts, Mode};
+use crate::coord::settings::Mode;
 use crate::lifecycle::application::data::{Data, Decision, SnapshotSet};
-use crate::lifecycle::fleet;
 use crate::lifecycle::node::copies::{DataCopies, age_s, is_older};
 use crate::lifecycle::node::plan::DataBack;
 use crate::lifecycle::node::{Error, phase_name};
 use crate::lifecycle::settings::Settings;
 use crate::store::{self, Damage, Kept, Layout, Pointer, Sealed, Store};
-use crate::sys::disk::Disk;
 use crate::sys::lock;
 use crate::types::record::{Intent, Phase, Record, Stands};
 use crate::types::state::{Installed, State};
@@ -58,7 +57,8 @@ pub fn status(
         Vec::new()
     });
     // An update under way goes on without it, and ends.
-    problems.extend(without_key(settings, &store.layout).filter(|_| record.is_none()));
+    let membership = Membership::read(&store.layout);
+    problems.extend(membership.without_key(settings, &store.layout).filter(|_| record.is_none()));
     let mut status = Status {
         api_version: API_VERSION,
         app: app.to_owned(),
@@ -69,7 +69,7 @@ pub fn status(
         running: Vec::new(),
         previous,
         update: record.as_ref().map(|record| under_way(record, &store.layout)),
-        trial: record.as_ref().and_then(trial),
+        trial: record.as_ref().and_then(|record| trial(record, &membership, settings)),
         rehearsal: record
             .as_ref()
             .filter(|record| RehearsalView::is_under_way(record))
@@ -78,6 +78,7 @@ pub fn status(
         blocked: offer::in_the_way(settings, &state, product, digest, node, now)
             .into_iter()
             .map(BlockedView::from)
+            .chain(membership.blocked(active.as_ref().map(|active| &active.version)))
             .collect(),
         channel,
         hold: state.hold.clone().filter(|hold| hold.until.is_none_or(|until| now < until)),
@@ -98,7 +99,7 @@ pub fn status(
         problems,
         next: Vec::new(),
     };
-    status.state = doing(&status, record.as_ref(), settings, &store.layout);
+    status.state = doing(&status, record.as_ref(), settings, &store.layout, &membership);
     status.next = super::advice::next(&status, record.as_ref());
     Ok(status)
 }
@@ -385,10 +386,10 @@ fn store_view(store: &Store, settings: &Settings) -> Result<StoreView, Error> {
     Ok(StoreView { method: word(store.method_here(configured)?), configured: word(configured) })
 }
 
-fn trial(record: &Record) -> Option<TrialView> {
+fn trial(record: &Record, membership: &Membership, settings: &Settings) -> Option<TrialView> {
     let Phase::Trial { until } = &record.phase else { return None };
     Some(TrialView {
-        deadline: Some(until.wall),
+        deadline: membership.trial_ends(settings, until.wall),
         confirm: record.confirm,
         back_to: record.from.as_ref().map(|from| from.version.clone()),
         ..TrialView::default()
@@ -458,7 +459,13 @@ fn data_view(store: &Store, active: Option<&Active>, now: Timestamp) -> DataView
     }
 }
 
-fn doing(status: &Status, record: Option<&Record>, settings: &Settings, layout: &Layout) -> Doing {
+fn doing(
+    status: &Status,
+    record: Option<&Record>,
+    settings: &Settings,
+    layout: &Layout,
+    membership: &Membership,
+) -> Doing {
     if status.needs_person.is_some() || !status.problems.is_empty() {
         return Doing::NeedsPerson;
     }
@@ -482,24 +489,9 @@ fn doing(status: &Status, record: Option<&Record>, settings: &Settings, layout: 
         Phase::Warming if settings.fleet.mode != Mode::Independent => Doing::Voting,
         Phase::Warming => Doing::Waiting,
         Phase::Switching => Doing::Switching,
-        Phase::Trial { .. } if is_in_doubt(layout) => Doing::InDoubt,
+        Phase::Trial { .. } if membership.is_in_doubt() => Doing::InDoubt,
         Phase::Trial { .. } => Doing::Trial,
         Phase::RollingBack { .. } => Doing::RollingBack,
         Phase::Committed | Phase::RolledBack { .. } | Phase::Cancelled { .. } => Doing::Idle,
     }
-}
-
-/// Why the fleet would not believe this node, where members sign what they say.
-fn without_key(settings: &Settings, layout: &Layout) -> Option<String> {
-    let is_member = settings.fleet.mode != Mode::Independent && settings.fleet.facts == Facts::Signed;
-    let kept = fleet::Kept::load(&Disk::default(), &layout.fleet()).ok().flatten()?;
-    let own = Some(kept.own).filter(|own| is_member && own.joined)?;
-    fleet::without_key(&own, &fleet::KeyFile(layout.fleet_key()))
-}
-
-/// Whether the node has promised to wait for a decision that it cannot read.
-fn is_in_doubt(layout: &Layout) -> bool {
-    let kept = fleet::Kept::load(&Disk::default(), &layout.fleet());
-    let part = kept.ok().flatten().and_then(|kept| kept.own.part);
-    part.is_some_and(|part| part.in_doubt_since.is_some())
 }
