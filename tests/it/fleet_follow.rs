@@ -4,7 +4,10 @@
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+use cutover::coord::board::Board as _;
+use cutover::coord::board::directory::DirectoryBoard;
 use cutover::coord::facts::names;
+use cutover::sys::disk::Disk;
 
 use crate::fleet::{Fleet, calm};
 use crate::fleet_tools::{code, set, told, wait_until};
@@ -180,6 +183,10 @@ fn what_runs_is_told_as_soon_as_an_update_has_ended() {
         assert!(child.wait().unwrap().success(), "{}", fleet.why());
     }
     assert!(says(0, "2") && says(1, "2"));
+    // Of what has ended nothing is waited for.
+    let shown = fleet.run(0, &["fleet", "status", "--json"]);
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!((&shown["outcome"], &shown["waits_for"]), (&"kept".into(), &"".into()), "{shown}");
     well(&fleet, 1, &["rollback"]);
     assert!(says(0, "2") && says(1, "1"));
 }
@@ -194,9 +201,11 @@ fn who_was_put_by_hand_says_so_and_what_lets_it_follow() {
     let back = fleet.run(0, &["rollback", "--now"]);
     assert!(code(&back) == 0 && told(&back).contains("`cutover fleet resume` ends both"), "{back:?}");
     drop(first.wait_with_output());
+    well(&fleet, 0, &["unhold"]);
+    let waits = fleet.run(0, &["update"]);
+    assert!(code(&waits) == 15 && told(&waits).contains("cutover fleet waive n0 1"), "{waits:?}");
     well(&fleet, 1, &["fleet", "waive", "n0"]);
     let_run(&fleet, &[1], || fleet.outcome().as_deref() == Some("kept"));
-    well(&fleet, 0, &["unhold"]);
     for _ in 0..2 {
         let stays = fleet.run(0, &["update"]);
         assert!(code(&stays) == 15 && told(&stays).contains("cutover fleet resume"), "{stays:?}");
@@ -241,4 +250,40 @@ fn what_was_removed_in_part_is_removed_later_and_has_ended_meanwhile() {
     well(&fleet, 1, &["update"]);
     collect(&fleet);
     assert!(!proposal.exists() && !decisions.exists() && !vote.exists());
+}
+
+#[test]
+fn the_time_until_the_agreed_instant_is_no_time_without_an_answer() {
+    let fleet = Fleet::new(2, "synchronous", "lead = \"8s\"");
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    let log = fleet.run(0, &["log", "--json"]);
+    let log: serde_json::Value = serde_json::from_slice(&log.stdout).unwrap();
+    let unanswered: Vec<u64> = find(&log, "unanswered_ms");
+    // All of the eight seconds but those in which the members armed.
+    assert!(unanswered.iter().max().is_some_and(|most| *most < 4000), "{unanswered:?}: {log}");
+}
+
+/// All numbers of this key, wherever it stands.
+fn find(value: &serde_json::Value, key: &str) -> Vec<u64> {
+    match value {
+        serde_json::Value::Object(fields) => {
+            let here = fields.get(key).and_then(serde_json::Value::as_u64);
+            fields.values().flat_map(|field| find(field, key)).chain(here).collect()
+        }
+        serde_json::Value::Array(items) => items.iter().flat_map(|item| find(item, key)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn a_directory_of_a_node_that_is_gone_is_told_as_one() {
+    let fleet = Fleet::new(1, "synchronous", "");
+    let mut board = DirectoryBoard::new(fleet.share(), "n0", Disk::default());
+    std::fs::remove_dir_all(fleet.share().join("nodes/n0")).unwrap();
+    let told = format!("{:?}", board.create("nodes/n0/000001.vote", "text\n"));
+    assert!(told.contains("`cutover fleet join` there") && !told.contains("mounted?"), "{told}");
+    std::fs::remove_dir_all(fleet.share()).unwrap();
+    let told = format!("{:?}", board.create("nodes/n0/000001.vote", "text\n"));
+    assert!(told.contains("mounted?"), "{told}");
 }

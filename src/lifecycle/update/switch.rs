@@ -61,6 +61,9 @@ impl Driver<'_> {
             let text = "the agreed instant is long past: this node was held up";
             return Ok(Did::Event(Event::Failed(Reason::new(Cause::NotNow, text))));
         }
+        if !self.is_resumed(record) {
+            self.note_stop(record);
+        }
         let (began, stopped) = (self.clock.boot(), self.clock.wall());
         if let Err(reason) = self.stop_and_point(record, &ready, prompt)? {
             return Ok(Did::Event(Event::Failed(reason)));

@@ -53,6 +53,17 @@ impl Driver<'_> {
         });
     }
 
+    /// The old release is stopped now. Where only the trial looks, nobody has asked since it was found well, which may be long ago
+    /// where others were waited for: it has served until now.
+    pub(super) fn note_stop(&mut self, record: &mut Record) {
+        if let Some(Measuring::Looks(gaps)) = &mut self.measuring {
+            *gaps = Gaps::default();
+            gaps.good(self.clock.boot(), Duration::MAX);
+            gaps.bad();
+            record.unanswered = Some(Unanswered { total_ms: 0, since: Some(self.clock.wall()) });
+        }
+    }
+
     /// A look of the trial, of either release.
     pub(super) fn note_answers(&mut self, trial: &Trial) {
         let now = self.clock.boot();
