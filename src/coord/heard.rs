@@ -41,6 +41,14 @@ pub fn remark(remarks: &mut Vec<String>, text: String) {
     }
 }
 
+/// What a member has said, and why, where it gave a reason.
+pub fn with_why(said: String, why: Option<&String>) -> String {
+    match why.filter(|why| !why.is_empty()) {
+        Some(why) => format!("{said}: {why}"),
+        None => said,
+    }
+}
+
 /// Whether an operator has waived the member at `place` in this rollout. A waiver that says nothing is remarked.
 ///
 /// # Errors

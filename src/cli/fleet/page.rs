@@ -32,6 +32,8 @@ pub(super) struct Page {
     /// How each cell stands.
     pub cells: Vec<CellLine>,
     pub remarks: Vec<String>,
+    /// Who refuses the release, and why. It may have come to it since.
+    pub refused: Vec<(NodeName, String)>,
     pub why: Vec<String>,
 }
 
@@ -155,6 +157,7 @@ fn synchronous(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -
         waits: waits(&follow, now),
         progress: None,
         remarks: follow.remarks.clone(),
+        refused: Vec::new(),
         why: why(&follow, now),
     })
 }
@@ -361,7 +364,6 @@ fn rolling(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -> Re
         why.push("a dead member keeps its place: `cutover fleet waive NODE` frees it".to_owned());
     }
     why.extend(follow.failure());
-    why.extend(follow.refusing());
     Ok(Page {
         gates: Vec::new(),
         cells,
@@ -369,6 +371,7 @@ fn rolling(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -> Re
         waits: Waits { what, who, since: None, otherwise },
         progress: Some(progress),
         remarks: follow.remarks.clone(),
+        refused: follow.refused().map(|(node, said)| (node.clone(), said)).collect(),
         why,
     })
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::args::FleetStatusArgs;
-use super::page::{CellLine, Gate, Page};
+use super::page::{CellLine, Gate, Page, Waits};
 use super::propose::{ended, lost_list};
 use super::report::{moment, note, summary};
 use super::{fold, kept, rollout, settings, shut_out, with_all_of, with_operator};
@@ -151,6 +151,7 @@ fn show(
         say_what_runs_now(&mut page, &beats);
     }
     see_now(&mut page.account, &beats);
+    say_who_refuses(&mut page, &beats, rollout);
     let not_yet = say_why_not_yet(&mut page, &beats, rollout, end.as_ref().map(|end| end.word), is_newest);
     if let Some(entry) = page.account.members.iter_mut().find(|entry| Some(&entry.node) == shut_out.as_ref())
     {
@@ -183,6 +184,8 @@ fn show(
     if why {
         lines.extend(fold::lines(&page.why));
     }
+    // Of what has ended nothing is waited for, whatever is missing.
+    let waits = if end.is_some() { &Waits::default() } else { &page.waits };
     let members: Vec<Value> = page.account.members.iter().zip(&seen).map(member_value).collect();
     let mut value = json!({
         "api_version": 1, "fleet": fleet, "rollout": rollout.number, "mode": mode,
@@ -190,7 +193,7 @@ fn show(
         "proposed": proposal.created, "by": proposal.by,
         "outcome": end.as_ref().map(|end| end.word), "reason": end.as_ref().map(|end| &end.why),
         "gates": page.gates.iter().map(Gate::value).collect::<Vec<_>>(),
-        "not_yet": not_yet, "waits_for": page.waits.text(now), "waiting": page.waits.value(), "why": page.why, "remarks": page.remarks,
+        "not_yet": not_yet, "waits_for": waits.text(now), "waiting": waits.value(), "why": page.why, "remarks": page.remarks,
         "members": members, "skew_ms": page.account.skew_ms, "mixed_ms": page.account.mixed_ms,
         "is_mixed": page.account.is_mixed, "longest_away": page.account.longest_away,
     });
@@ -240,6 +243,21 @@ fn say_what_runs_now(page: &mut Page, beats: &[Option<Alive>]) {
             entry.note = format!("runs {now} now{told}");
         }
     }
+}
+
+/// Who has refused the release, and runs it now, refuses it no more.
+fn say_who_refuses(page: &mut Page, beats: &[Option<Alive>], rollout: &Rollout) {
+    let release = Some(&rollout.proposal.release.version);
+    let runs_it = |said: &Option<Alive>| said.as_ref().and_then(|said| said.running.as_ref()) == release;
+    let run_it: Vec<_> = page.account.members.iter().zip(beats).filter(|(_, said)| runs_it(said)).collect();
+    let run_it: Vec<NodeName> = run_it.into_iter().map(|(entry, _)| entry.node.clone()).collect();
+    for entry in page.account.members.iter_mut().filter(|entry| run_it.contains(&entry.node)) {
+        if page.refused.iter().any(|(node, _)| *node == entry.node) {
+            entry.note.clear();
+        }
+    }
+    let still = std::mem::take(&mut page.refused).into_iter().filter(|(node, _)| !run_it.contains(node));
+    page.why.extend(still.map(|(_, said)| said));
 }
 
 /// Those who do not take part yet say why, and until when.

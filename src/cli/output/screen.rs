@@ -345,6 +345,8 @@ fn unit_words(unit: &UnitView) -> String {
     }
 }
 
+const NOT_NOW: u8 = crate::cli::failure::code::NOT_NOW;
+
 fn at_rest(view: &Status, runs: &str) -> String {
     let held = view.hold.is_some();
     let is_expired = view.blocked.iter().any(|blocked| blocked.policy == "channel");
@@ -353,10 +355,17 @@ fn at_rest(view: &Status, runs: &str) -> String {
     match &view.channel {
         _ if view.unadopted => "`current` was installed by hand, and is not adopted yet".to_owned(),
         _ if view.active.is_none() => "nothing is installed".to_owned(),
+        _ if view.blocked.iter().any(|blocked| blocked.policy == "by_hand") => {
+            format!("{runs}, as a person wants it; it does not follow its fleet")
+        }
         _ if held => format!("{runs}; automatic switching is on hold"),
         _ if is_expired => format!("{runs}; its channel has expired, so nothing newer is taken"),
         _ if refused.is_some() => {
             let whose = refused.map_or("source", |refused| &refused.policy);
+            // That it is not now the time is an answer.
+            if refused.is_some_and(|refused| refused.exit_code == Some(NOT_NOW)) {
+                return format!("{runs}; it waits for its {whose}");
+            }
             format!("{runs}; the last look at its {whose} failed")
         }
         Some(channel) if channel.newer && channel.banned => {

@@ -78,6 +78,9 @@ impl DirectoryBoard {
                 "`FLEET` in `{place}` is gone, damaged, or of another format: where it is only gone or damaged, `cutover fleet repair` \
                  on a member puts it back"
             ),
+            Errno::ENOENT if self.root.join(names::FLEET).exists() => format!(
+                "`{place}` lacks a directory that stood there: where it is the one of a node, `cutover fleet join` there makes it anew"
+            ),
             Errno::ENOENT => format!("`{place}` has no fleet's directories, or is not there; is it mounted?"),
             errno => format!("`{place}`: {errno}"),
         }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::facts::{Fact, Rolling as Terms};
-use super::heard::remark;
+use super::heard::{remark, with_why};
 use super::look::Found;
 use super::name::{CellName, NodeName};
 use super::rollout::Rollout;
@@ -168,7 +168,7 @@ impl<'a> Rolling<'a> {
         }
         self.reports.values().find_map(|found| match &found.fact {
             Fact::Report(said) if matches!(said.health, Health::Failed | Health::Broken) => {
-                Some(format!("{} failed: {}", said.node, said.why.clone().unwrap_or_default()))
+                Some(with_why(format!("{} failed", said.node), said.why.as_ref()))
             }
             _ => None,
         })
@@ -200,12 +200,17 @@ impl<'a> Rolling<'a> {
 
     /// Who cannot, and why, as they said; nothing when all can.
     pub fn refusing(&self) -> Option<String> {
-        let places = self.refusals.keys().filter(|place| self.view.is_left_out(**place));
-        let said = places.map(|place| {
-            format!("{} refuses: {}", self.rollout.proposal.members[*place], self.refusals[place])
-        });
-        let said: Vec<_> = said.take(REFUSALS_TOLD).collect();
+        let said: Vec<_> = self.refused().map(|(_, said)| said).take(REFUSALS_TOLD).collect();
         (!said.is_empty()).then(|| said.join("; "))
+    }
+
+    /// The same, one by one.
+    pub fn refused(&self) -> impl Iterator<Item = (&NodeName, String)> {
+        let said = self.refusals.iter().filter(|(place, _)| self.view.is_left_out(**place));
+        said.map(|(place, why)| {
+            let node = &self.rollout.proposal.members[*place];
+            (node, format!("{node} refuses: {why}"))
+        })
     }
 
     fn remark(&mut self, text: String) {

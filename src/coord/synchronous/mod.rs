@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::board::{Board, Read};
 use super::facts::{Fact, SeenFacts, Yes, names};
-use super::heard::{Heard, is_waived, remark};
+use super::heard::{Heard, is_waived, remark, with_why};
 use super::look::{Found, Look, NotMade, found};
 use super::name::NodeName;
 use super::rollout::Rollout;
@@ -360,12 +360,10 @@ impl<'a> Synchronous<'a> {
         self.facts.iter().find_map(|((_, place), found)| match &found.fact {
             Fact::Report(said) if said.health != Health::Good => {
                 let node = self.rollout.proposal.members.get(*place)?;
-                let why = said.why.clone().unwrap_or_default();
-                Some(format!("{node} {}: {why}", said.health.word()))
+                Some(with_why(format!("{node} {}", said.health.word()), said.why.as_ref()))
             }
             Fact::Vote(said) if said.vote == Yes::No => {
-                let why = said.why.clone().unwrap_or_default();
-                Some(format!("{} voted no: {why}", said.node))
+                Some(with_why(format!("{} voted no", said.node), said.why.as_ref()))
             }
             _ => None,
         })

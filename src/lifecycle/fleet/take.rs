@@ -14,6 +14,7 @@ use crate::coord::facts::{Fact, Members, names};
 use crate::coord::lists;
 use crate::coord::look::{Found, Look, found, look_signed};
 use crate::coord::rollout::{Rollout, WENT_BACK, look_rollout, numbers};
+use crate::coord::rules::Health;
 use crate::coord::rules::gate::{self, Gate};
 use crate::coord::rules::rolling::{End, Stage as Place};
 use crate::coord::rules::synchronous::{Outcome, Stage as Step};
@@ -326,7 +327,7 @@ impl Member<'_> {
         let waiting = |member: &Self| {
             let why = match &member.trouble {
                 Some(why) => return Some(Taken::Unreachable(why.clone())),
-                None => format!("rollout {} has not ended yet", part.rollout),
+                None => member.open_still(&part),
             };
             Some(Taken::Nothing(Some(why)))
         };
@@ -353,7 +354,7 @@ impl Member<'_> {
                 return Ok(Some(again(&f.rollout)));
             }
             (Stage::Rolling(_), Some(Following::Rolling(_))) => {
-                match (self.look_in_rolling()?, part.before) {
+                match (self.look_in_rolling()?, part.before.clone()) {
                     (Next::GoBack, Some(version)) => {
                         return Ok(Some(Taken::GoBack { number: part.rollout, version }));
                     }
@@ -380,6 +381,20 @@ impl Member<'_> {
         }
         self.forget_part()?;
         Ok(None)
+    }
+
+    /// Why a node that has done its part waits.
+    fn open_still(&self, part: &Part) -> String {
+        let (number, node) = (part.rollout, &self.kept.own.node);
+        let had_its_turn =
+            matches!(part.stage, Stage::Rolling(Place::Done { health }) if health != Health::Good);
+        match had_its_turn {
+            true => format!(
+                "rollout {number} has not ended yet, and this node had its turn and does not run the release: `cutover fleet waive \
+                 {node} {number}` lets the others go on"
+            ),
+            false => format!("rollout {number} has not ended yet"),
+        }
     }
 
     /// Other cells wait until all nodes of one that goes back have said their last word. Where storage has lost this node's, it is
