@@ -316,6 +316,7 @@ fn of_rehearsal(error: &rehearsal::Error) -> Failure {
             | data::Error::WayBack { .. }
             | data::Error::Gone(_)
             | data::Error::Elsewhere { .. }
+            | data::Error::OtherRoot { .. }
             | data::Error::InUse { .. }
             | data::Error::Away { .. }),
         ) => of_data(error),

@@ -23,6 +23,7 @@ mod crash;
 mod data;
 mod data_limits;
 mod data_mounts;
+mod data_roots;
 mod data_seen;
 mod differential;
 mod docs;

@@ -126,6 +126,14 @@ pub(super) fn of_data(error: &data::Error) -> Failure {
             );
             Failure::new(code::USAGE, error, Some(&hint))
         }
+        E::OtherRoot { root, .. } => {
+            let hint = format!(
+                "`cutover rollback --data keep` goes back here, with the data as they are; where that root is used no more, \
+                 rename it first: `mv '{0}' '{0}.old'`",
+                escaped_path(root)
+            );
+            Failure::new(code::USAGE, error, Some(&hint))
+        }
         E::Away { index, .. } => {
             let hint = format!(
                 "mount it, and run the same command again; if it is gone for good: `rm '{}'`",

@@ -457,6 +457,7 @@ fn unfit_data(error: &data::Error) -> Reason {
         | data::Error::WayBack { .. }
         | data::Error::Gone(_)
         | data::Error::Elsewhere { .. }
+        | data::Error::OtherRoot { .. }
         | data::Error::InUse { .. }
         | data::Error::Away { .. } => Cause::NotNow,
     };

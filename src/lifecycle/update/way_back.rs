@@ -83,6 +83,7 @@ impl Node<'_> {
 
     /// Refuses, before anything stops, a way on which the data would not be what the operator expects.
     pub fn judge_data(&self, route: &Route, way: &WayBack) -> Result<(), Error> {
+        self.data().refuse_other_roots(&self.coming_back(route, way.data))?;
         let (back_to, named) = (route.back_to.clone(), way.version.clone());
         let back = DataBack {
             settings: self.settings,

@@ -272,6 +272,7 @@ examples! { data_errors: DataError {
         DataError::Elsewhere { path: "/srv/shop/data".into(), point: "/srv/ftp".into(), pid: None },
         DataError::Elsewhere { path: "/srv/shop/data/in".into(), point: "/srv/ftp".into(), pid: Some(4711) },
     ],
+    OtherRoot => [DataError::OtherRoot { path: "/srv/shop/data".into(), root: "/srv/shop".into() }],
     Away => [DataError::Away {
         path: "/mnt/.db.cutover-aside-t.0-db.copy".into(),
         index: "/srv/shop/.cutover/aside/t.json".into(),

@@ -22,6 +22,7 @@ mod inventory;
 pub mod leave;
 mod rehearsal;
 mod restore;
+mod roots;
 mod snapshot;
 mod way_back;
 
@@ -128,6 +129,13 @@ pub enum Error {
         /// A process that sees it there, where others do not.
         pid: Option<u32>,
     },
+    /// This root was copied, and took along what the first one knows of its data.
+    #[error(
+        "the data `{}` are those of the root `{}`, of which this one is a copy: a rollback here would exchange them there",
+        escaped_path(path),
+        escaped_path(root)
+    )]
+    OtherRoot { path: PathBuf, root: PathBuf },
     /// What was set aside is not deleted under somebody's hands.
     #[error("cannot delete `{}`: {by}", escaped_path(path))]
     InUse { path: PathBuf, by: String },

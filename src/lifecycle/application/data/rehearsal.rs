@@ -40,6 +40,9 @@ pub struct Copy {
 #[serde(deny_unknown_fields)]
 struct Set {
     transaction: String,
+    /// The root in which it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    root: Option<String>,
     items: Vec<DataSnapshot>,
 }
 
@@ -72,7 +75,7 @@ impl Data {
                 planned.push((entry, place, method));
             }
         }
-        let set = Set { transaction: transaction.to_owned(), items };
+        let set = Set { transaction: transaction.to_owned(), root: self.root_name(), items };
         self.write_index(Kind::Rehearsals, transaction, &set)?;
         self.make_parents(&self.rehearsal_directory(transaction).join("x"))?;
         let mut copies = Copies::default();
@@ -118,7 +121,9 @@ impl Data {
         for set in self.read_indexes::<Set>(Kind::Rehearsals).unwrap_or_default() {
             let places =
                 set.items.iter().map(|item| self.place(Kind::Rehearsals, Path::new(&item.path), &item.name));
-            self.remove_set(Kind::Rehearsals, &set.transaction, &places.collect::<Result<Vec<_>, _>>()?)?;
+            let mut places = places.collect::<Result<Vec<_>, _>>()?;
+            self.retain_own(set.root.as_deref(), &mut places);
+            self.remove_set(Kind::Rehearsals, &set.transaction, &places)?;
         }
         self.remove(&directory)?;
         Ok(true)

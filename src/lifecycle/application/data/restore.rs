@@ -21,6 +21,9 @@ pub struct AsideSet {
     /// The release that wrote these data.
     pub release: ReleaseId,
     pub at: Timestamp,
+    /// The root in which that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
     pub items: Vec<AsideItem>,
 }
 
@@ -49,13 +52,14 @@ impl Data {
     /// within the data, for each of them.
     pub fn ensure_restored(&self, wish: Restore<'_>) -> Result<Vec<Vec<PathBuf>>, Error> {
         let mut moves = Vec::new();
+        self.refuse_other_roots(wish.items)?;
         for item in wish.items {
             moves.push((item, self.aside_of(item, wish.transaction)?));
         }
         if !self.index(Kind::Aside, wish.transaction).exists() && !moves.is_empty() {
             let items = moves.iter().map(|(_, aside)| aside.clone()).collect();
             let (transaction, release) = (wish.transaction.to_owned(), wish.newer.clone());
-            let set = AsideSet { transaction, release, at: wish.at, items };
+            let set = AsideSet { transaction, release, at: wish.at, root: self.root_name(), items };
             self.write_index(Kind::Aside, wish.transaction, &set)?;
         }
         // Of all, before anything is moved.
@@ -174,7 +178,7 @@ impl Data {
         Ok(sets)
     }
 
-    /// All that was set aside. A root that has moved since took with it what is in `.cutover`, though not what lists say.
+    /// All that was set aside. A root that was moved or copied took with it what is in `.cutover`, though not what lists say.
     fn aside_sets(&self) -> Result<Vec<AsideSet>, Error> {
         let mut sets = self.read_indexes::<AsideSet>(Kind::Aside)?;
         for item in sets.iter_mut().flat_map(|set| &mut set.items) {
@@ -183,13 +187,16 @@ impl Data {
             };
             let moved =
                 item.stored.strip_prefix(old).map(|within| self.private.join(within)).unwrap_or_default();
-            if is_there(&item.stored) || !is_there(&moved) {
+            if moved == item.stored || !is_there(&moved) {
                 continue;
             }
             if let Ok(within) = item.path.strip_prefix(parent_of(old)) {
                 item.path = parent_of(&self.private).join(within);
             }
             item.stored = moved;
+        }
+        for set in sets.iter_mut().filter(|set| self.other_root(set.root.as_deref()).is_some()) {
+            set.items.retain(|item| item.stored.starts_with(&self.private));
         }
         Ok(sets)
     }

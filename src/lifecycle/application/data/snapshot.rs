@@ -70,6 +70,9 @@ pub struct SnapshotSet {
     /// The release that wrote these data.
     pub release: Option<ReleaseId>,
     pub at: Timestamp,
+    /// The root in which they were taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
     pub items: Vec<DataSnapshot>,
 }
 
@@ -85,6 +88,9 @@ impl Data {
     ) -> Result<Vec<DataSnapshot>, Error> {
         let index = self.index(Kind::Snapshots, transaction);
         if let Some(set) = read_index::<SnapshotSet>(&index)? {
+            set.items
+                .iter()
+                .try_for_each(|item| self.refuse_other_root_of(set.root.as_deref(), &item.path))?;
             return Ok(set.items);
         }
         let mut items = Vec::new();
@@ -100,8 +106,8 @@ impl Data {
             });
         }
         if !items.is_empty() {
-            let transaction = transaction.to_owned();
-            let set = SnapshotSet { transaction, release: release.cloned(), at, items: items.clone() };
+            let (transaction, root) = (transaction.to_owned(), self.root_name());
+            let set = SnapshotSet { transaction, release: release.cloned(), at, root, items: items.clone() };
             self.write_index(Kind::Snapshots, &set.transaction, &set)?;
         }
         Ok(items)
@@ -295,12 +301,17 @@ impl Data {
     /// Lets all snapshots go but those of transactions of which one is in `keep`.
     pub fn prune_snapshots(&self, keep: &[DataSnapshot]) -> Result<(), Error> {
         for set in self.snapshots()? {
+            let is_ours = self.other_root(set.root.as_deref()).is_none();
             // What is out of reach cannot be removed either, and must not be forgotten.
-            if set.items.iter().any(|item| keep.contains(item) || self.is_out_of_reach(item)) {
+            let is_kept =
+                |item: &DataSnapshot| keep.contains(item) || (is_ours && self.is_out_of_reach(item));
+            if set.items.iter().any(is_kept) {
                 continue;
             }
             let places = set.items.iter().map(|item| self.snapshot_place(item));
-            self.remove_set(Kind::Snapshots, &set.transaction, &places.collect::<Result<Vec<_>, _>>()?)?;
+            let mut places = places.collect::<Result<Vec<_>, _>>()?;
+            self.retain_own(set.root.as_deref(), &mut places);
+            self.remove_set(Kind::Snapshots, &set.transaction, &places)?;
         }
         Ok(())
     }

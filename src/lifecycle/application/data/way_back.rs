@@ -107,6 +107,7 @@ impl Data {
 
     /// What is in the way of bringing these snapshots back, as far as looking tells. Cheap: nothing is walked over.
     pub fn check_way_back(&self, items: &[DataSnapshot]) -> Result<(), Error> {
+        self.refuse_other_roots(items)?;
         for item in items {
             let path = Path::new(&item.path);
             if self.is_out_of_reach(item) {
