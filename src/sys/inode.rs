@@ -14,6 +14,10 @@ use super::{ioctl, open};
 /// A subvolume's root always has this inode number on btrfs.
 const SUBVOLUME_INODE: u64 = 256;
 
+/// The inode number of the empty directory that stands for a subvolume in a snapshot of the one that held it, on a device
+/// of its own. linux/btrfs_tree.h: BTRFS_EMPTY_SUBVOL_DIR_OBJECTID
+pub const STANDS_FOR_SUBVOLUME: u64 = 2;
+
 /// What the kernel says of one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inode {
@@ -56,7 +60,12 @@ impl Inode {
         }
         // Files of some file systems (overlays) have other devices than their directories, and mean nothing by it.
         let is_other = self.is_directory() && self.device != other.device;
-        is_other.then_some(if self.inode == SUBVOLUME_INODE { Border::Subvolume } else { Border::Mount })
+        is_other.then_some(match self.inode {
+            SUBVOLUME_INODE => Border::Subvolume,
+            // Where the kernel does not say what is a mount point, it may be the root of another file system.
+            STANDS_FOR_SUBVOLUME if self.mount != 0 => Border::StandIn,
+            _ => Border::Mount,
+        })
     }
 }
 
@@ -67,6 +76,8 @@ pub enum Border {
     Mount,
     /// A subvolume of btrfs begins here.
     Subvolume,
+    /// It stands for a subvolume that is not here.
+    StandIn,
 }
 
 impl Border {
@@ -74,6 +85,7 @@ impl Border {
         match self {
             Self::Mount => "a mount point",
             Self::Subvolume => "a subvolume of its own",
+            Self::StandIn => "the empty directory that stands for a subvolume in a snapshot",
         }
     }
 }

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::data::{Mount, aside};
+use crate::data::{Mount, aside, error_of};
+use crate::filesystems::Mounted;
 use crate::node::{Health, TestNode, needs_root, text};
 
 /// A second instance beside this node: its root is a copy, made by `cp -a`, its settings name its own data.
@@ -165,4 +166,38 @@ fn recovery_in_a_copied_root_changes_nothing_in_the_first() {
         }
         assert!(stops > 5, "{words:?}: only {stops} stops");
     }
+}
+
+/// In a snapshot of the subvolume that holds the root, and in a copy of that, an empty directory stands for each subvolume.
+#[test]
+fn a_root_from_a_snapshot_has_no_copies_of_subvolumes() {
+    let test = "a_root_from_a_snapshot_has_no_copies_of_subvolumes";
+    let Some(mounted) = Mounted::new(test, "btrfs") else { return };
+    let btrfs = |words: &[&str], paths: &[&Path]| {
+        let done = Command::new("btrfs").args(["-q", "subvolume"]).args(words).args(paths).status();
+        assert!(done.is_ok_and(|done| done.success()), "{words:?} {paths:?}");
+    };
+    let (root, kept) = (mounted.path().join("root"), mounted.path().join("kept"));
+    btrfs(&["create"], &[&root]);
+    btrfs(&["create"], &[&root.join("data")]);
+    let node = TestNode::new(&[Health::Good; 3]).with_method("reflink").with_root(&root);
+    assert_eq!((node.update(1), node.update(2)), (0, 0));
+    fs::write(node.data().join("records"), "live").unwrap();
+    btrfs(&["snapshot"], &[&root, &kept]);
+    fs::rename(&root, mounted.path().join("broken")).unwrap();
+    fs::rename(&kept, &root).unwrap();
+    let (code, error) = error_of(&node, &["config", "check"]);
+    assert!(code == 2 && error.contains("stands for a subvolume"), "{code} {error}");
+    fs::remove_dir(node.data()).unwrap();
+    fs::rename(mounted.path().join("broken/data"), node.data()).unwrap();
+    assert!(text(&node.run(&["rollback", "--check"]).stdout).contains("there is no copy"));
+    let (code, error) = error_of(&node, &["rollback"]);
+    assert!(code == 2 && error.contains("there is no copy"), "{code} {error}");
+    assert!(text(&node.run(&["status"]).stdout).contains("--data keep"));
+    assert_eq!(fs::read_to_string(node.data().join("records")).unwrap(), "live");
+    // The next update has its own copy, and clears the other away.
+    assert_eq!((node.update(3), node.code(&["prune"])), (0, 0));
+    fs::write(node.data().join("records"), "newer").unwrap();
+    assert_eq!(node.code(&["rollback"]), 0);
+    assert_eq!(fs::read_to_string(node.data().join("records")).unwrap(), "live");
 }

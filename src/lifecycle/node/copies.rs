@@ -63,10 +63,7 @@ impl<'a> DataCopies<'a> {
 
     /// A copy that cannot be reached just now is none that is lost.
     fn is_whole(&self, set: &SnapshotSet) -> bool {
-        let is_there = |item: &DataSnapshot| {
-            self.data.is_out_of_reach(item)
-                || self.data.snapshot_place(item).is_ok_and(|place| place.symlink_metadata().is_ok())
-        };
+        let is_there = |item: &DataSnapshot| self.data.is_out_of_reach(item) || self.data.has_copy(item);
         !set.items.is_empty() && set.items.iter().all(is_there)
     }
 }

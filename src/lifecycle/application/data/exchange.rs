@@ -28,10 +28,6 @@ use crate::sys::{ioctl, open};
 
 const FIXED: i32 = 0x20 | 0x10;
 
-/// The inode number of the empty directory that stands for a subvolume in a snapshot. linux/btrfs_tree.h:
-/// BTRFS_EMPTY_SUBVOL_DIR_OBJECTID
-const STANDS_FOR_SUBVOLUME: u64 = 2;
-
 /// What is exchanged, and where the newer part goes.
 struct Exchange<'a> {
     data: &'a Data,
@@ -90,7 +86,7 @@ impl Data {
             let (Some(old), Some(found)) = (old, found) else {
                 // Moved already, or nobody has it any more.
                 let there = fstatat(&new, name, AtFlags::AT_SYMLINK_NOFOLLOW);
-                if there.is_ok_and(|there| there.st_ino == STANDS_FOR_SUBVOLUME) {
+                if there.is_ok_and(|there| there.st_ino == inode::STANDS_FOR_SUBVOLUME) {
                     self.disk.ask("remove", &to)?;
                     unlinkat(&new, name, UnlinkatFlags::RemoveDir).unwrap_or_default();
                 }

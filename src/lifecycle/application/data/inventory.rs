@@ -151,6 +151,12 @@ impl Data {
         match found.border_to(&above) {
             None => {}
             Some(inode::Border::Subvolume) => return Ok(Method::Btrfs),
+            Some(inode::Border::StandIn) => {
+                return unfit(
+                    "it is the empty directory that stands for a subvolume in a snapshot of what held it: put the data \
+                     there, as a subvolume (`rmdir` it first), or something empty (`rmdir` and `mkdir`)",
+                );
+            }
             Some(inode::Border::Mount) => {
                 return unfit("it is a mount point, which cannot be exchanged: name a directory below it");
             }

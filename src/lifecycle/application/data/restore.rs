@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::leave::Leave;
-use super::snapshot::Method;
+use super::snapshot::{Method, is_copy};
 use super::{Data, Error, Kind, copy, parent_of};
 use crate::sys::ioctl::is_subvolume;
 use crate::types::ReleaseId;
@@ -74,10 +74,10 @@ impl Data {
     /// What was mounted within the data since the switch, and stays there while the rest is exchanged. Refuses data that
     /// nobody can exchange so: an old release is never started on data of the new one.
     fn mounted_meanwhile(&self, item: &DataSnapshot) -> Result<Vec<PathBuf>, Error> {
-        let snapshot = self.snapshot_place(item)?;
-        if !is_there(&snapshot) && !is_there(&back_name(&snapshot)) {
+        if self.is_copy_gone(item) {
             return Ok(Vec::new());
         }
+        let snapshot = self.snapshot_place(item)?;
         let is_directory = fs::symlink_metadata(&item.path).is_ok_and(|found| found.is_dir());
         let mounted = if is_directory { self.mounted_within(item)? } else { Vec::new() };
         let is_by_content = Method::of(&item.method).is_some_and(Method::is_by_content);
@@ -109,7 +109,7 @@ impl Data {
             let has_begun = is_there(&aside.stored) || is_there(&back_name(&snapshot));
             let is_moved = |within: &PathBuf| is_subvolume(&snapshot.join(within)).unwrap_or(false);
             let has_moved_left = item.method == "btrfs" && item.leave.iter().any(is_moved);
-            is_there(&snapshot) && !has_begun && !has_moved_left
+            is_copy(item, &snapshot) && !has_begun && !has_moved_left
         })
     }
 
@@ -128,7 +128,7 @@ impl Data {
             tracing::info!(path = %aside.path.display(), "data are as before the switch, but for what is left in place");
             return Ok(());
         }
-        if !is_there(&snapshot) {
+        if !is_copy(item, &snapshot) {
             return Ok(());
         }
         if item.method == "btrfs" {

@@ -126,7 +126,7 @@ impl Data {
         let items = self.plan_snapshots(transaction, release, at, entries)?;
         for item in &items {
             let place = self.snapshot_place(item)?;
-            if fs::symlink_metadata(&place).is_err() {
+            if !is_copy(item, &place) {
                 self.take(item, &place, writers)?;
             }
         }
@@ -163,7 +163,7 @@ impl Data {
             self.private.join(Kind::Snapshots.directory()).join(&item.name),
             self.place_beside(Kind::Snapshots, path, &item.name),
         ];
-        match places.into_iter().find(|place| is_there(place) || is_there(&back_name(place))) {
+        match places.into_iter().find(|place| is_copy(item, place) || is_there(&back_name(place))) {
             Some(place) => Ok(place),
             None => self.place(Kind::Snapshots, path, &item.name),
         }
@@ -171,19 +171,24 @@ impl Data {
 
     /// Whether neither the data nor their copy are there, as when their file system is not mounted.
     pub fn is_out_of_reach(&self, item: &DataSnapshot) -> bool {
-        let has_copy = || {
-            let place = self.snapshot_place(item);
-            place.is_ok_and(|place| is_there(&place) || is_there(&back_name(&place)))
-        };
-        item.method != Method::Absent.name() && !is_there(Path::new(&item.path)) && !has_copy()
+        item.method != Method::Absent.name() && !is_there(Path::new(&item.path)) && self.is_copy_gone(item)
     }
 
     /// Whether this rollback has to bring a copy back that is lost: it has not begun, and nothing is where the copy was.
     pub fn is_lost(&self, item: &DataSnapshot, transaction: &str) -> bool {
         let has_begun = self.index(Kind::Aside, transaction).exists();
+        item.method != Method::Absent.name() && !has_begun && self.is_copy_gone(item)
+    }
+
+    /// Whether a copy is there, of which nothing has been moved yet.
+    pub fn has_copy(&self, item: &DataSnapshot) -> bool {
+        self.snapshot_place(item).is_ok_and(|place| is_copy(item, &place))
+    }
+
+    /// Whether a copy is not there, nor any of its content that has not been moved yet.
+    pub(super) fn is_copy_gone(&self, item: &DataSnapshot) -> bool {
         let place = self.snapshot_place(item);
-        let is_gone = place.is_ok_and(|place| !is_there(&place) && !is_there(&back_name(&place)));
-        item.method != Method::Absent.name() && !has_begun && is_gone
+        place.is_ok_and(|place| !is_copy(item, &place) && !is_there(&back_name(&place)))
     }
 
     /// Whether the last that is known of data is that they were there.
@@ -315,4 +320,12 @@ impl Data {
         }
         Ok(())
     }
+}
+
+/// Whether a copy is at its place. In a snapshot of the subvolume that held it, and in a copy of that, there is an empty
+/// directory instead.
+pub(super) fn is_copy(item: &DataSnapshot, place: &Path) -> bool {
+    let is_subvolume = || ioctl::is_subvolume(place).unwrap_or(true);
+    let is_empty = || fs::read_dir(place).is_ok_and(|mut inner| inner.next().is_none());
+    is_there(place) && (item.method != Method::Btrfs.name() || is_subvolume() || !is_empty())
 }

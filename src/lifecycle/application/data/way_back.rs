@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, UnlinkatFlags, access, mkdir, unlinkat};
 
 use super::leave::Leave;
-use super::restore::{back_name, is_there};
+use super::restore::is_there;
 use super::snapshot::Method;
 use super::{Data, Entry, Error, Kind, parent_of};
 use crate::sys::disk::Context as _;
@@ -121,7 +121,7 @@ impl Data {
                 });
             }
             let snapshot = self.snapshot_place(item)?;
-            if !is_there(&snapshot) && !is_there(&back_name(&snapshot)) {
+            if self.is_copy_gone(item) {
                 return Err(Error::Unfit {
                     path: snapshot,
                     why: "it is the copy that would come back, and it is gone",
