@@ -72,11 +72,12 @@ impl Data {
         for entry in entries.iter().filter(|entry| entry.on_rollback != DataPolicy::Keep) {
             let method = self.method(entry, probing)?;
             if method != Method::Absent {
-                let (bytes, names) = inspect(entry, method)?;
+                let Size { content, others, names } = inspect(entry, method)?;
                 let need = needs.entry(self.filesystem_of(&entry.path)?).or_default();
                 // An overlay cannot share what its lower layers have, and does not say what that is.
                 let is_overlay = ioctl::is_overlay(&entry.path).context("look at", &entry.path)?;
-                let bytes = if method == Method::Copy || is_overlay { bytes } else { 0 };
+                let content = if method == Method::Copy || is_overlay { content } else { 0 };
+                let bytes = content + if method == Method::Btrfs { 0 } else { others };
                 if need.largest.as_ref().is_none_or(|(most, _)| bytes > *most) {
                     need.largest = Some((bytes, entry.path.clone()));
                 }
@@ -246,8 +247,18 @@ fn refuse_nested(tops: &[Top<'_>]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Walks over the data; bytes and entries of a copy.
-fn inspect(entry: &Entry, method: Method) -> Result<(u64, u64), Error> {
+/// What is in the data, and a copy of all of it takes.
+#[derive(Default)]
+struct Size {
+    /// Bytes on disk of regular files, which some file systems can share.
+    content: u64,
+    /// Bytes on disk of directories, long links and so on, which none can.
+    others: u64,
+    names: u64,
+}
+
+/// Walks over the data.
+fn inspect(entry: &Entry, method: Method) -> Result<Size, Error> {
     let path = &entry.path;
     let (parent, name) = inode::open_parent(path).context("open", parent_of(path))?;
     let top = inode::look(&parent, &name).context("look at", path)?;
@@ -255,10 +266,10 @@ fn inspect(entry: &Entry, method: Method) -> Result<(u64, u64), Error> {
     let is_root = nix::unistd::geteuid().is_root();
     let swaps = mounts::swap_files();
     let mut walk =
-        Walk { entry, method, leave, top, is_root, swaps, links: HashSet::new(), bytes: 0, names: 0 };
+        Walk { entry, method, leave, top, is_root, swaps, links: HashSet::new(), size: Size::default() };
     leave.paths().try_for_each(|left| walk.check_way(left))?;
     walk.visit(&parent, &name, &mut PathBuf::new(), 0)?;
-    Ok((walk.bytes, walk.names))
+    Ok(walk.size)
 }
 
 struct Walk<'a> {
@@ -271,8 +282,7 @@ struct Walk<'a> {
     swaps: Vec<(u64, u64)>,
     /// Files with several names that were counted.
     links: HashSet<(u64, u64)>,
-    bytes: u64,
-    names: u64,
+    size: Size,
 }
 
 impl Walk<'_> {
@@ -310,7 +320,11 @@ impl Walk<'_> {
                 ));
             }
         }
-        self.names += 1;
+        self.size.names += 1;
+        if found.is_directory() || found.links < 2 || self.links.insert((found.device, found.inode)) {
+            let is_content = found.kind == SFlag::S_IFREG;
+            *(if is_content { &mut self.size.content } else { &mut self.size.others }) += found.bytes;
+        }
         match found.kind {
             SFlag::S_IFDIR => self.directory(parent, name, within, depth),
             SFlag::S_IFREG if self.swaps.contains(&(found.device, found.inode)) => Err(self.unfit(
@@ -318,12 +332,7 @@ impl Walk<'_> {
                 "it is swap space in use, which is not copied: take it away with `swapoff`, or leave it in place with \
                  `leave`",
             )),
-            SFlag::S_IFREG => {
-                if found.links < 2 || self.links.insert((found.device, found.inode)) {
-                    self.bytes += found.bytes;
-                }
-                self.check_readable(parent, name, within)
-            }
+            SFlag::S_IFREG => self.check_readable(parent, name, within),
             SFlag::S_IFCHR | SFlag::S_IFBLK if self.method != Method::Btrfs => Err(self.unfit(
                 within,
                 "it is a device, which is not copied: remove it, or leave it in place with `leave`",
