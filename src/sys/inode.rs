@@ -132,6 +132,16 @@ pub fn open_directory(parent: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
     Ok(openat(parent, name, flags, Mode::empty())?)
 }
 
+/// Opens the directory that holds a path within an open one: name by name, so that no link is followed, and no path too long.
+pub fn open_parent_beneath(top: impl AsFd, within: &Path) -> io::Result<OwnedFd> {
+    let mut directory = top.as_fd().try_clone_to_owned()?;
+    for part in within.parent().unwrap_or(Path::new("")).iter() {
+        let name = CString::new(part.as_bytes()).map_err(io::Error::other)?;
+        directory = open_directory(&directory, &name)?;
+    }
+    Ok(directory)
+}
+
 /// The names in an open directory.
 pub fn names(directory: &OwnedFd) -> io::Result<Vec<CString>> {
     let mut names = Vec::new();

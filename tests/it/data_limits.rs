@@ -197,3 +197,78 @@ fn files_without_copy_on_write_need_no_room_for_another_one() {
     assert_eq!(fs::read_to_string(node.data().join("records")).unwrap(), "old");
     assert_eq!(fs::metadata(&base).unwrap().len(), 220 << 20);
 }
+
+/// Directories that stay, because something in them is left in place, must not keep what the newer release gave them.
+#[test]
+fn what_a_newer_release_let_in_stays_out_after_a_rollback() {
+    let test = "what_a_newer_release_let_in_stays_out_after_a_rollback";
+    let Some(mounted) = Mounted::new(test, "ext4") else { return };
+    let root = mounted.path().join("root");
+    fs::create_dir(&root).unwrap();
+    let node = TestNode::new(&[Health::Good, Health::Good]).with_root(&root);
+    let node = with_data(node, "leave = ['sub/kept']");
+    let sub = node.data().join("sub");
+    fs::create_dir_all(sub.join("kept")).unwrap();
+    let directories = [node.data(), sub];
+    let run = |script: &str| {
+        let output = Command::new("sh").args(["-ec", script, "sh"]).args(&directories).output().unwrap();
+        assert!(output.status.success(), "{script}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let look = "getfattr --absolute-names -d -m - \"$@\"; lsattr -d \"$@\"; stat -c '%a %u %n' \"$@\"";
+    run("setfattr -n user.old -v 1 \"$2\"; setfacl -m u:7:rx \"$2\"; chattr +d \"$2\"");
+    assert_eq!((node.update(1), node.update(2)), (0, 0));
+    let before = run(look);
+    run(
+        "setfacl -m u:33:rwx -d -m u:33:rwx \"$@\"; setfattr -n user.new -v 2 \"$@\"; chattr +A -d \"$@\"; chmod 777 \"$@\"",
+    );
+    assert_ne!(run(look), before);
+    assert_eq!(node.code(&["rollback"]), 0);
+    assert_eq!(run(look), before);
+}
+
+/// A file has a path that no system call takes, and another name: there is no limit but that of the depth.
+#[test]
+fn hard_links_and_flags_very_deep_are_copied() {
+    let node = TestNode::new(&[Health::Good, Health::Good]);
+    let script = "cd \"$0\"; for i in $(seq 20); do mkdir $1 && cd $1 || exit 1; done; echo x >f; ln f g; chattr +A f || true";
+    let deep = "d".repeat(250);
+    assert!(
+        Command::new("bash").args(["-c", script]).arg(node.data()).arg(&deep).status().unwrap().success()
+    );
+    assert_eq!(node.code(&["config", "check"]), 0);
+    assert_eq!((node.update(1), node.update(2), node.code(&["rollback"])), (0, 0, 0));
+    let script = "cd \"$0\"; for i in $(seq 20); do cd $1 || exit 1; done; stat -c %h f";
+    let output = Command::new("bash").args(["-c", script]).arg(node.data()).arg(&deep).output().unwrap();
+    assert_eq!(text(&output.stdout).trim(), "2");
+}
+
+/// A disk with room for the content of the data, and not for their directories or links.
+#[test]
+fn what_is_no_file_needs_room_too() {
+    let test = "what_is_no_file_needs_room_too";
+    let scripts = [
+        "cd \"$0\"; for i in $(seq 60); do mkdir $i; (cd $i; seq 60 | xargs mkdir); done",
+        "cd \"$0\"; long=$(printf 'x%.0s' $(seq 200)); for i in $(seq 3600); do ln -s $long$i $i; done",
+    ];
+    for script in scripts {
+        let Some(mounted) = Mounted::sized(test, "ext4", 40) else { return };
+        let root = mounted.path().join("root");
+        fs::create_dir(&root).unwrap();
+        let node = TestNode::new(&[Health::Good, Health::Good]).with_root(&root);
+        assert_eq!(node.update(1), 0);
+        assert!(Command::new("bash").args(["-c", script]).arg(node.data()).status().unwrap().success());
+        // Room for what files have, and a little more, above the reserve: a tenth.
+        let found = nix::sys::statvfs::statvfs(&root).unwrap();
+        let filler = (found.blocks_available() - found.blocks() / 10) * found.fragment_size() - (2 << 20);
+        let words = ["-l", &filler.to_string()];
+        let filled = Command::new("fallocate").args(words).arg(root.join("filler")).status();
+        assert!(filled.unwrap().success());
+        let archive = node.archive(2);
+        for words in [&["config", "check"][..], &["update", archive.to_str().unwrap(), "--allow-unsigned"]] {
+            let (code, error) = error_of(&node, words);
+            assert!(code == 16 && error.contains("a copy of"), "{words:?}: {code} {error}");
+        }
+        assert!(!node.has_journal());
+    }
+}

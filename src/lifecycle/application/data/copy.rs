@@ -5,7 +5,7 @@
 //! (`chattr`), projects (quota), links and hard links. Sockets are left out: their programs make them anew.
 
 use std::collections::HashMap;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -15,7 +15,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat};
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{
     FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, mkdirat, mknodat,
     utimensat,
@@ -25,9 +25,10 @@ use nix::unistd::{Gid, Uid, Whence, fchownat, linkat, lseek, symlinkat};
 use xattr::FileExt as _;
 
 use super::leave::Leave;
+use super::parent_of;
 use crate::sys::disk::{self, Context as _};
 use crate::sys::inode::{self, Inode, names};
-use crate::sys::{access_list, ioctl, open};
+use crate::sys::{access_list, ioctl};
 
 /// How deep directories may be in each other: each level costs descriptors.
 pub(super) const DEPTH_MAX: usize = 200;
@@ -40,19 +41,20 @@ pub(super) const KEPT_FLAGS: i32 = 0x08 | 0x10 | 0x20 | 0x40 | 0x80 | 0x1_0000;
 pub fn copy(from: &Path, to: &Path, leave: Leave<'_>) -> Result<(), disk::Error> {
     let (from_parent, from_name) = opened(from)?;
     let (to_parent, to_name) = opened(to)?;
+    let top = Path::new(OsStr::from_bytes(to_name.to_bytes()));
     let mut job = Job {
+        to: (&to_parent, top),
         links: HashMap::new(),
         flags: Vec::new(),
         depth: 0,
         path: PathBuf::new(),
-        to,
         leave,
         top: inode::look(&from_parent, &from_name).context("look at", from)?,
     };
     let here = Ends { from: &from_parent, to: &to_parent };
     job.entry(&here, &from_name, &to_name).context_at("copy", || from.join(&job.path))?;
-    for (path, flags) in &job.flags {
-        let file = open::to_look(path).context("open", path)?;
+    for (copied, flags) in &job.flags {
+        let file = opened_copy(&to_parent, copied).context_at("open", || parent_of(to).join(copied))?;
         // Who is not root may not set all of them.
         drop(ioctl::file_flags(&file).and_then(|now| ioctl::set_file_flags(&file, now | flags)));
     }
@@ -78,7 +80,14 @@ pub fn fingerprint(path: &Path) -> Result<u64, disk::Error> {
 
 /// The opened parent directory, and the name in it.
 fn opened(path: &Path) -> Result<(OwnedFd, CString), disk::Error> {
-    inode::open_parent(path).context("open", super::parent_of(path))
+    inode::open_parent(path).context("open", parent_of(path))
+}
+
+/// Opens what was copied, by its path from the directory that holds the copy.
+fn opened_copy(parent: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
+    let parent = inode::open_parent_beneath(parent, path)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    Ok(openat(&parent, path.file_name().unwrap_or_default(), flags, Mode::empty())?)
 }
 
 type Visit<'a> = dyn FnMut(&CStr, &FileStat) + 'a;
@@ -136,13 +145,14 @@ struct Ends<'a> {
 }
 
 struct Job<'a> {
-    /// The first copy of each file that has several names.
+    /// The directory that holds the copy, and its name there.
+    to: (&'a OwnedFd, &'a Path),
+    /// The first copy of each file that has several names, by its path from the directory that holds the copy.
     links: HashMap<(u64, u64), PathBuf>,
     /// Flags that some copies are to have: set last, since they forbid what comes before.
     flags: Vec<(PathBuf, i32)>,
     depth: usize,
     path: PathBuf,
-    to: &'a Path,
     leave: Leave<'a>,
     /// What is copied must be on its mount and device.
     top: Inode,
@@ -176,9 +186,9 @@ impl Job<'_> {
         times(ends.to, new, &found)
     }
 
-    /// Where the copy of what is being copied is.
+    /// Where the copy of what is being copied is, from the directory that holds the whole.
     fn copy_path(&self) -> PathBuf {
-        if self.path.as_os_str().is_empty() { self.to.to_owned() } else { self.to.join(&self.path) }
+        self.to.1.join(&self.path)
     }
 
     fn note_flags(&mut self, from: &File) -> io::Result<()> {
@@ -209,7 +219,7 @@ impl Job<'_> {
         self.depth += 1;
         let inner = Ends { from: &from, to: &to };
         for name in names(&from)? {
-            self.path.push(std::ffi::OsStr::from_bytes(name.to_bytes()));
+            self.path.push(OsStr::from_bytes(name.to_bytes()));
             // After an error the path stays as it is: the message names it.
             if !self.leave.is(&self.path) {
                 self.entry(&inner, &name, &name)?;
@@ -234,8 +244,8 @@ impl Job<'_> {
         }
         let id = (found.st_dev, found.st_ino);
         if let Some(first) = self.links.get(&id) {
-            // Only we write to the copy: its paths can be trusted. No link at the end of one is followed.
-            linkat(AT_FDCWD, first.as_path(), ends.to, new, AtFlags::empty())?;
+            let parent = inode::open_parent_beneath(self.to.0, first)?;
+            linkat(&parent, first.file_name().unwrap_or_default(), ends.to, new, AtFlags::empty())?;
             return Ok(true);
         }
         let path = self.copy_path();
@@ -327,6 +337,23 @@ pub(super) fn attributes(from: &File, to: &File) -> io::Result<()> {
     for name in names {
         if let Some(value) = from.get_xattr(&name)? {
             to.set_xattr(&name, &value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes off the attributes that `from` has not, access lists among them.
+pub(super) fn remove_surplus(from: &File, to: &File) -> io::Result<()> {
+    let names = |file: &File| match file.list_xattr() {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(Vec::new()),
+        names => names.map(Iterator::collect),
+    };
+    let wanted: Vec<_> = names(from)?;
+    for name in names(to)?.into_iter().filter(|name| !wanted.contains(name)) {
+        match to.remove_xattr(&name) {
+            // What only root may set, the new release has not set either.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) && !nix::unistd::geteuid().is_root() => {}
+            removed => removed?,
         }
     }
     Ok(())

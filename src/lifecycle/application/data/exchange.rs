@@ -112,12 +112,7 @@ impl Data {
 
 /// Opens the directory that holds a path within another directory, without following a link.
 fn open_beneath(top: &Path, within: &Path) -> io::Result<OwnedFd> {
-    let mut directory: OwnedFd = open::directory(top)?.into();
-    for part in within.parent().unwrap_or(Path::new("")).iter() {
-        let name = std::ffi::CString::new(part.as_bytes()).map_err(io::Error::other)?;
-        directory = inode::open_directory(&directory, &name)?;
-    }
-    Ok(directory)
+    inode::open_parent_beneath(open::directory(top)?, within)
 }
 
 fn name_of(name: &CStr) -> &OsStr {
@@ -207,10 +202,12 @@ impl Exchange<'_> {
     }
 }
 
-/// Gives a directory owner, attributes, mode and times of another.
+/// Gives a directory owner, attributes, mode and times of another, and takes off what that one has not: the newer release may
+/// have let somebody in.
 fn same_metadata(from: &OwnedFd, to: &impl std::os::fd::AsFd) -> io::Result<()> {
     let found = fstat(from)?;
     let (from, to) = (File::from(from.try_clone()?), File::from(to.as_fd().try_clone_to_owned()?));
+    copy::remove_surplus(&from, &to)?;
     copy::attributes(&from, &to)?;
     match fchown(&to, Some(Uid::from_raw(found.st_uid)), Some(Gid::from_raw(found.st_gid))) {
         Err(Errno::EPERM) if !nix::unistd::geteuid().is_root() => {}
@@ -218,8 +215,9 @@ fn same_metadata(from: &OwnedFd, to: &impl std::os::fd::AsFd) -> io::Result<()> 
     }
     fchmod(&to, Mode::from_bits_truncate(found.st_mode & 0o7777))?;
     // But for those that would forbid what comes next; who is not root may not set all of them.
-    let flags = ioctl::file_flags(&from)? & copy::KEPT_FLAGS & !FIXED;
-    drop(ioctl::file_flags(&to).and_then(|now| ioctl::set_file_flags(&to, now | flags)));
+    let kept = copy::KEPT_FLAGS & !FIXED;
+    let flags = ioctl::file_flags(&from)? & kept;
+    drop(ioctl::file_flags(&to).and_then(|now| ioctl::set_file_flags(&to, (now & !kept) | flags)));
     let time = |seconds, nanoseconds| nix::sys::time::TimeSpec::new(seconds, nanoseconds);
     let (accessed, modified) =
         (time(found.st_atime, found.st_atime_nsec), time(found.st_mtime, found.st_mtime_nsec));
