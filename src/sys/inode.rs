@@ -34,6 +34,8 @@ pub struct Inode {
     pub is_fixed: bool,
     /// How many names it has.
     pub links: u32,
+    pub user: u32,
+    pub group: u32,
     /// Bytes on disk.
     pub bytes: u64,
 }
@@ -104,6 +106,8 @@ pub fn look(directory: impl AsFd, name: &CStr) -> io::Result<Inode> {
         is_mount_root: has(libc::STATX_ATTR_MOUNT_ROOT),
         is_fixed: has(libc::STATX_ATTR_IMMUTABLE) || has(libc::STATX_ATTR_APPEND),
         links: found.stx_nlink,
+        user: found.stx_uid,
+        group: found.stx_gid,
         bytes: found.stx_blocks * 512,
     })
 }

@@ -1,6 +1,7 @@
 //! What file systems cannot do with data is found before anything stops: renames, and more files.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -270,5 +271,48 @@ fn what_is_no_file_needs_room_too() {
             assert!(code == 16 && error.contains("a copy of"), "{words:?}: {code} {error}");
         }
         assert!(!node.has_journal());
+    }
+}
+
+/// What root may do with data, and the user of this node may not.
+#[test]
+fn what_only_root_can_copy_or_move_is_refused_before_anything_stops() {
+    if !needs_root("what_only_root_can_copy_or_move_is_refused_before_anything_stops") {
+        return;
+    }
+    const USER: u32 = 65534;
+    let cases = [
+        ("chown 33:33 \"$0\"/*", "", "user or group"),
+        ("chown 33 \"$0\"; chmod 755 \"$0\"", "", "written to itself"),
+        ("chmod 555 \"$0\"", "", "written to itself"),
+        ("mkdir -m 555 \"$0/fixed\"; chown 65534:65534 \"$0/fixed\"", "leave = ['up']", "written to itself"),
+        ("chgrp 33 \"$0\"/*", "", "user or group"),
+        ("cd \"$0\"; cp /bin/true .; chown 65534:65534 true; setcap cap_net_raw+ep true", "", "capabilities"),
+    ];
+    for (script, more, named) in cases {
+        let node = with_data(TestNode::new(&[Health::Good, Health::Good]), more);
+        // The user may not look into root's home, where the program may be.
+        let program = node.path("cutover");
+        fs::copy(env!("CARGO_BIN_EXE_cutover"), &program).unwrap();
+        let owner = format!("{USER}:{USER}");
+        assert!(Command::new("chown").args(["-R", &owner]).arg(node.path("")).status().unwrap().success());
+        let run = |words: &[&str]| {
+            let mut command = Command::new(&program);
+            command.args(node.command(words).get_args()).current_dir(node.path("")).uid(USER).gid(USER);
+            let output = command.output().unwrap();
+            (output.status.code().unwrap(), text(&output.stderr))
+        };
+        let archives = [node.archive(1), node.archive(2)];
+        let [first, second] = archives.each_ref().map(|archive| archive.to_str().unwrap());
+        assert_eq!(run(&["config", "check"]), (0, String::new()), "{script}");
+        assert_eq!(run(&["update", first, "--allow-unsigned"]).0, 0, "{script}");
+        assert!(Command::new("sh").args(["-ec", script]).arg(node.data()).status().unwrap().success());
+        for words in [&["config", "check"][..], &["update", second, "--allow-unsigned"]] {
+            let (code, error) = run(words);
+            assert!(code == 2 && error.contains(named), "{script}: {words:?}: {code} {error}");
+        }
+        assert!(node.active().as_deref() == Some("1") && !node.has_journal(), "{script}");
+        node.set("on_rollback = 'restore'", "on_rollback = 'keep'");
+        assert_eq!(run(&["config", "check"]).0, 0, "{script}");
     }
 }

@@ -11,17 +11,24 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{OFlag, openat};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag};
+use nix::unistd::{AccessFlags, Gid, faccessat, getegid, geteuid, getgroups};
+use xattr::FileExt as _;
 
 use super::copy::{DEPTH_MAX, open_directory};
 use super::leave::Leave;
 use super::snapshot::Method;
+use super::way_back::NOT_WRITABLE;
 use super::{Data, Entry, Error, Kind, parent_of};
 use crate::sys::disk::Context as _;
 use crate::sys::inode::{self, Inode};
 use crate::sys::{ioctl, mounts, open};
 use crate::types::record::DataPolicy;
+
+/// What lets a program do more than its user may.
+const CAPABILITIES: &str = "security.capability";
 
 /// How it is found out whether blocks can be shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -263,10 +270,20 @@ fn inspect(entry: &Entry, method: Method) -> Result<Size, Error> {
     let (parent, name) = inode::open_parent(path).context("open", parent_of(path))?;
     let top = inode::look(&parent, &name).context("look at", path)?;
     let leave = Leave::of(&entry.leave);
-    let is_root = nix::unistd::geteuid().is_root();
+    let is_root = geteuid().is_root();
+    let groups = getgroups().unwrap_or_default().into_iter().chain([getegid()]).map(Gid::as_raw).collect();
     let swaps = mounts::swap_files();
-    let mut walk =
-        Walk { entry, method, leave, top, is_root, swaps, links: HashSet::new(), size: Size::default() };
+    let mut walk = Walk {
+        entry,
+        method,
+        leave,
+        top,
+        is_root,
+        groups,
+        swaps,
+        links: HashSet::new(),
+        size: Size::default(),
+    };
     leave.paths().try_for_each(|left| walk.check_way(left))?;
     walk.visit(&parent, &name, &mut PathBuf::new(), 0)?;
     Ok(walk.size)
@@ -278,6 +295,8 @@ struct Walk<'a> {
     leave: Leave<'a>,
     top: Inode,
     is_root: bool,
+    /// Those that the user is in.
+    groups: Vec<u32>,
     /// Files that the kernel swaps to.
     swaps: Vec<(u64, u64)>,
     /// Files with several names that were counted.
@@ -319,7 +338,13 @@ impl Walk<'_> {
                      be moved: take that off with `chattr -i -a`",
                 ));
             }
+            let may_write =
+                || faccessat(parent, name, AccessFlags::W_OK, AtFlags::empty()) != Err(Errno::EACCES);
+            if is_moved && found.is_directory() && !may_write() {
+                return Err(self.unfit(within, NOT_WRITABLE));
+            }
         }
+        self.check_owner(&found, within)?;
         self.size.names += 1;
         if found.is_directory() || found.links < 2 || self.links.insert((found.device, found.inode)) {
             let is_content = found.kind == SFlag::S_IFREG;
@@ -392,13 +417,33 @@ impl Walk<'_> {
         ))
     }
 
+    /// Only root can make a copy that belongs to somebody else. A socket is not copied.
+    fn check_owner(&self, found: &Inode, within: &Path) -> Result<(), Error> {
+        if self.is_root || self.method == Method::Btrfs || found.kind == SFlag::S_IFSOCK {
+            return Ok(());
+        }
+        if found.user == geteuid().as_raw() && self.groups.contains(&found.group) {
+            return Ok(());
+        }
+        Err(self.unfit(
+            within,
+            "it belongs to a user or group that only root can give a copy to: run cutover as root, give it to the user that \
+             runs cutover (`chown`), or leave it in place with `leave`",
+        ))
+    }
+
     fn check_readable(&self, parent: &OwnedFd, name: &CStr, within: &Path) -> Result<(), Error> {
         if self.is_root || self.method == Method::Btrfs {
             return Ok(());
         }
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        match openat(parent, name, flags, Mode::empty()) {
-            Ok(_) | Err(nix::errno::Errno::ENOENT) => Ok(()),
+        match openat(parent, name, flags, Mode::empty()).map(fs::File::from) {
+            Ok(file) if matches!(file.get_xattr(CAPABILITIES), Ok(Some(_))) => Err(self.unfit(
+                within,
+                "it has capabilities (`getcap`), which only root can give to a copy: run cutover as root, or leave it in \
+                 place with `leave`",
+            )),
+            Ok(_) | Err(Errno::ENOENT) => Ok(()),
             Err(error) => Err(error).context_at("open", || self.entry.path.join(within))?,
         }
     }

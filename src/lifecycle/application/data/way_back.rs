@@ -18,6 +18,10 @@ use crate::sys::inode::{self, Inode};
 use crate::sys::{ioctl, mounts, open};
 use crate::types::record::{DataPolicy, DataSnapshot};
 
+/// Of a directory that another user owns, or that its own user may not write to.
+pub(super) const NOT_WRITABLE: &str = "a directory that is moved to another one is written to itself, and the user that runs \
+                                       cutover may not write to it: run cutover as root, or give that user rights to write";
+
 /// The name of the empty directories.
 const TRY: &str = ".cutover-try";
 
@@ -193,6 +197,9 @@ impl Data {
             return unfit(
                 "it is a read-only subvolume, which cannot be moved: set its property `ro` to `false` (`btrfs property set`)",
             );
+        }
+        if moves && found.is_directory() && access(path, AccessFlags::W_OK) == Err(Errno::EACCES) {
+            return unfit(NOT_WRITABLE);
         }
         Ok(())
     }
