@@ -117,7 +117,7 @@ fn updates_of_a_copied_root_leave_copies_and_newer_data_of_the_first_where_they_
     // What the first set aside stands beside its data: it is the first one's to list and to drop.
     assert!(in_copy(&node, &["data", "list"]).1.contains("nothing is set aside"));
     in_copy(&node, &["data", "drop", id]);
-    assert_eq!(aside(&node), [id.clone()]);
+    assert_eq!(aside(&node).first(), Some(id));
     fs::write(data.join("records"), "live").unwrap();
     assert_eq!(node.code(&["rollback"]), 0);
     assert_eq!(fs::read_to_string(data.join("records")).unwrap(), "old");
@@ -140,7 +140,7 @@ fn to_drop_what_a_copied_root_has_set_aside_leaves_that_of_the_first() {
 
 #[test]
 fn recovery_in_a_copied_root_changes_nothing_in_the_first() {
-    for (words, step) in [(&["update"][..], 11), (&["rollback"], 4)] {
+    for (words, step) in [(&["update"][..], 17), (&["rollback"], 7)] {
         let begin = TestNode::new(&[Health::Good, Health::Good, Health::Sick]);
         assert_eq!((begin.update(1), begin.update(2)), (0, 0));
         let mut stops = 0;

@@ -126,14 +126,7 @@ pub(super) fn of_data(error: &data::Error) -> Failure {
             );
             Failure::new(code::USAGE, error, Some(&hint))
         }
-        E::OtherRoot { root, .. } => {
-            let hint = format!(
-                "`cutover rollback --data keep` goes back here, with the data as they are; where that root is used no more, \
-                 rename it first: `mv '{0}' '{0}.old'`",
-                escaped_path(root)
-            );
-            Failure::new(code::USAGE, error, Some(&hint))
-        }
+        E::OtherRoot { root, .. } => Failure::new(code::USAGE, error, Some(&other_root_hint(root))),
         E::Away { index, .. } => {
             let hint = format!(
                 "mount it, and run the same command again; if it is gone for good: `rm '{}'`",
@@ -149,6 +142,15 @@ pub(super) fn of_data(error: &data::Error) -> Failure {
             Failure::new(code::FAILED, error, Some(hint))
         }
     }
+}
+
+/// The renaming is one that can be undone.
+fn other_root_hint(root: &Path) -> String {
+    format!(
+        "`cutover rollback --data keep` goes back here, with the data as they are; where that root is used no more, rename it \
+         first: `mv '{0}' '{0}.old'`",
+        escaped_path(root)
+    )
 }
 
 pub(super) fn of_disk(error: &disk::Error, otherwise: u8) -> Failure {

@@ -102,7 +102,7 @@ fn what_was_set_aside_on_a_file_system_that_is_away_is_not_forgotten() {
         let place = lab.root.join(parent);
         let stored = place.join(format!(".db.cutover-aside-{transaction}.0-db.copy"));
         let items = vec![AsideItem { path: place.join("db"), stored }];
-        let set = AsideSet { transaction, release, at: jiff::Timestamp::UNIX_EPOCH, items };
+        let set = AsideSet { transaction, release, at: jiff::Timestamp::UNIX_EPOCH, root: None, items };
         lab.data.write_index(Kind::Aside, &set.transaction, &set).unwrap();
         let dropped = lab.data.drop_aside(&set.transaction);
         assert!(matches!(dropped, Err(Error::Away { .. })), "{parent}: {dropped:?}");
