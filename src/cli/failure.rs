@@ -278,6 +278,11 @@ fn of_node(error: &node::Error) -> Failure {
             &format!("if it is good after all: `cutover mark-good {}`", bad.release.version),
         ),
         E::ActiveAlready(_) => Failure::new(code::FAILED, error, None),
+        E::IsLeft(_) => told(code::USAGE, "`cutover rollback` without a version goes back from it"),
+        E::DataMoved(_) => told(
+            code::USAGE,
+            "`cutover recover` finishes the way back; then `cutover rollback VERSION` leads further",
+        ),
         E::Data(error) => of_data(error),
         E::Tree(error) => of_staging(error),
     }

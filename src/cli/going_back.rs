@@ -12,6 +12,7 @@ use crate::lifecycle::node::touched::in_words;
 use crate::lifecycle::node::{Node, WayBack};
 use crate::lifecycle::update::driver::Ended;
 use crate::lifecycle::update::finish;
+use crate::lifecycle::update::machine::Redirect;
 use crate::lifecycle::update::outcome::end_of;
 use crate::store::Kept;
 use crate::sys::lock::Lock;
@@ -63,14 +64,22 @@ pub fn rollback(context: &Context, args: &RollbackArgs) -> Result<u8, Error> {
         };
         // What would be refused is refused before anybody is asked to go back. Of a switch that has not come to the pointer
         // the data are those of the release that stays.
-        let stays = node.under_way()?.filter(|record| record.phase.stands() == Stands::Within);
+        let under_way = node.under_way()?;
+        // What has ended is remembered first: the way leads from there.
+        let has_ended = under_way.as_ref().is_some_and(|record| record.phase.stands() == Stands::After);
+        let within = under_way.filter(|record| record.phase.stands() == Stands::Within);
+        let redirect = within.as_ref().map(|record| node.redirect(record, &way)).transpose()?;
+        // With data that have moved already.
+        let goes_on = redirect == Some(Redirect::GoesOn);
         let stays =
-            stays.filter(|record| node.store.active().ok().flatten().as_ref() != Some(&record.to.version));
+            within.filter(|record| node.store.active().ok().flatten().as_ref() != Some(&record.to.version));
         let is_plain = |record: &Record| {
             let from = record.from.as_ref().map(|from| &from.version);
             way.version.is_none() || way.version.as_ref() == from
         };
-        if !stays.as_ref().is_some_and(is_plain)
+        if !goes_on
+            && !has_ended
+            && !stays.as_ref().is_some_and(is_plain)
             && let Ok(route) = node.route(way.version.as_ref())
         {
             node.judge_data(&route, &way)?;

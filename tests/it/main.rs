@@ -16,6 +16,7 @@ mod attacks;
 mod before_adopting;
 mod blame;
 mod brought;
+mod changed_mind;
 mod checks;
 mod ci;
 mod corpus;

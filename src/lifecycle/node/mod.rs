@@ -121,6 +121,14 @@ pub enum Error {
     Banned(crate::types::state::Bad),
     #[error("release {0} is active already")]
     ActiveAlready(Version),
+    /// The way back would lead to where it begins.
+    #[error("release {0} is the one to go back from")]
+    IsLeft(Version),
+    /// A way back has begun to move data, and another one is wanted.
+    #[error(
+        "the way back to release {0} has moved data already: they cannot stay as they are, and no other release may start on them"
+    )]
+    DataMoved(Version),
     /// A tree cannot be looked at.
     #[error(transparent)]
     Tree(#[from] super::staging::Error),

@@ -4,12 +4,13 @@
 //! active one, whatever became of the journal.
 
 use super::driver::Ended;
+use super::machine::{self, Progress, Redirect, Target, Unwanted};
 use crate::lifecycle::application::data::SnapshotSet;
 use crate::lifecycle::node::copies::{DataCopies, is_older};
 use crate::lifecycle::node::plan::DataBack;
 use crate::lifecycle::node::{Error, Node};
 use crate::sys::lock::Lock;
-use crate::types::record::{Cause, DataPolicy, DataSnapshot, Intent, Phase, Reason, Record, Stands};
+use crate::types::record::{Cause, DataPolicy, DataSnapshot, Event, Intent, Phase, Reason, Record, Stands};
 use crate::types::state::State;
 use crate::types::{ReleaseId, Version};
 
@@ -122,7 +123,15 @@ impl Node<'_> {
         if let Some(record) = self.under_way()? {
             let has_ended = record.phase.stands() == Stands::After;
             if record.phase.stands() == Stands::Within {
-                return self.roll_back_update(lock.take(), record, way);
+                let redirect = self.redirect(&record, way)?;
+                if redirect != Redirect::BeginsAnew {
+                    return self.roll_back_update(lock.take(), record, redirect, way);
+                }
+                // What would be refused is refused before the first way back is ended.
+                let route = self.route(way.version.as_ref())?;
+                self.judge_data(&route, way)?;
+                self.end_where_it_is(record, &route)?;
+                return self.begin_way_back(lock.take(), way);
             }
             let transaction = record.transaction.clone();
             let was_rolled_back = matches!(record.phase, Phase::RolledBack { .. });
@@ -132,11 +141,17 @@ impl Node<'_> {
                 self.judge_data(route, way)?;
             }
             let called_off = self.call_off(record, way)?;
-            let is_asked = way.asked.as_ref() == Some(&transaction);
+            // Whoever names no release wanted what has just come to its end.
+            let is_asked = way.version.is_none() || way.asked.as_ref() == Some(&transaction);
             if (!has_ended && route.is_none()) || (is_asked && was_rolled_back) {
                 return Ok(called_off);
             }
         }
+        self.begin_way_back(lock.take(), way)
+    }
+
+    /// Goes back from the active release. Nothing is under way.
+    fn begin_way_back(&self, lock: Option<Lock>, way: &WayBack) -> Result<Ended, Error> {
         let route = self.route(way.version.as_ref())?;
         self.judge_data(&route, way)?;
         self.check_way_back(&route, way.data)?;
@@ -149,7 +164,54 @@ impl Node<'_> {
         record.data_policy = Some(way.data);
         record.data = data;
         record.deadline = self.deadline_of(&record, self.settings);
-        self.drive_back(lock.take(), record)
+        self.drive_back(lock, record)
+    }
+
+    /// What this rollback makes of an update within which something was changed.
+    ///
+    /// # Errors
+    /// When the release or the data that are wanted do not go with what has moved already.
+    pub fn redirect(&self, record: &Record, way: &WayBack) -> Result<Redirect, Error> {
+        let old = record.from.as_ref().map(|from| &from.version);
+        let target = match &way.version {
+            None => Target::Old,
+            Some(version) if Some(version) == old => Target::Old,
+            Some(version) if *version == record.to.version => Target::Left,
+            Some(_) => Target::Other,
+        };
+        machine::redirect(self.progress_back(record)?, target, way.data).map_err(|unwanted| match unwanted {
+            Unwanted::IsLeft => Error::IsLeft(record.to.version.clone()),
+            Unwanted::HasData => Error::DataMoved(old.unwrap_or(&record.to.version).clone()),
+        })
+    }
+
+    fn progress_back(&self, record: &Record) -> Result<Progress, Error> {
+        if !matches!(record.phase, Phase::RollingBack { .. }) {
+            return Ok(Progress::default());
+        }
+        let settings = self.settings_of(record)?;
+        let application = self.collaborators.application(&settings);
+        let old = record.from.as_ref().map(|from| from.version.clone());
+        Ok(Progress {
+            is_data_moved: !application.are_data_untouched(record),
+            is_pointer_back: self.store.active()? == old,
+        })
+    }
+
+    /// Ends a way back whose release is active with its data, though nobody has seen it healthy: another one is wanted.
+    fn end_where_it_is(&self, mut record: Record, route: &Route) -> Result<(), Error> {
+        let settings = self.settings_of(&record)?;
+        self.end_orphans(&record, &settings);
+        if let Phase::RollingBack { reason } = &mut record.phase {
+            if let Some(needs) = self.store.trusted_state()?.needs_person {
+                reason.text = needs.reason;
+            }
+            reason.text = format!("{}; release {} is wanted instead", reason.text, route.back_to.version);
+        }
+        record.phase = machine::next(record.phase, Event::Restored).map_err(super::driver::Error::from)?;
+        record.deadline = self.deadline_of(&record, &settings);
+        self.store.keep_journal(&record)?;
+        self.drive(None, &settings, true).map(drop)
     }
 
     /// Ends an update in which something was changed already.
@@ -157,6 +219,7 @@ impl Node<'_> {
         &self,
         lock: Option<Lock>,
         mut record: Record,
+        redirect: Redirect,
         way: &WayBack,
     ) -> Result<Ended, Error> {
         let settings = self.settings_of(&record)?;
@@ -170,7 +233,10 @@ impl Node<'_> {
             }
         }
         record.phase = Phase::RollingBack { reason: Reason::new(Cause::Operator, way.why()) };
-        record.data_policy = Some(way.data);
+        // Once data have moved, what was chosen for them stands, or all of them go.
+        if redirect == Redirect::Turns || way.data != DataPolicy::Auto {
+            record.data_policy = Some(way.data);
+        }
         record.no_hold = way.no_hold;
         record.ended_by = Some(self.by.clone());
         record.deadline = self.deadline_of(&record, &settings);

@@ -223,6 +223,8 @@ examples! { node_errors: NodeError {
     NoTrial => [NodeError::NoTrial],
     Banned => [NodeError::Banned(Bad { release: release(), reason: text("it was sick"), since: now() })],
     ActiveAlready => [NodeError::ActiveAlready(version())],
+    IsLeft => [NodeError::IsLeft(version())],
+    DataMoved => [NodeError::DataMoved(version())],
     Data => each(data_errors(), NodeError::Data),
     Tree => each(staging_errors(), NodeError::Tree),
 }}

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::leave::Leave;
 use super::snapshot::{Method, is_copy};
-use super::{Data, Error, Kind, copy, parent_of};
+use super::{Data, Error, Kind, copy, parent_of, read_index};
 use crate::sys::ioctl::is_subvolume;
 use crate::types::ReleaseId;
 use crate::types::record::DataSnapshot;
@@ -56,8 +56,13 @@ impl Data {
         for item in wish.items {
             moves.push((item, self.aside_of(item, wish.transaction)?));
         }
-        if !self.index(Kind::Aside, wish.transaction).exists() && !moves.is_empty() {
-            let items = moves.iter().map(|(_, aside)| aside.clone()).collect();
+        // It may be there for other data, to which the way was to lead before anything was moved.
+        let listed = read_index::<AsideSet>(&self.index(Kind::Aside, wish.transaction))?;
+        let mut items = listed.map(|set| set.items).unwrap_or_default();
+        let unlisted: Vec<_> =
+            moves.iter().map(|(_, aside)| aside).filter(|aside| !items.contains(aside)).cloned().collect();
+        if !unlisted.is_empty() {
+            items.extend(unlisted);
             let (transaction, release) = (wish.transaction.to_owned(), wish.newer.clone());
             let set = AsideSet { transaction, release, at: wish.at, root: self.root_name(), items };
             self.write_index(Kind::Aside, wish.transaction, &set)?;
@@ -109,7 +114,8 @@ impl Data {
             let has_begun = is_there(&aside.stored) || is_there(&back_name(&snapshot));
             let is_moved = |within: &PathBuf| is_subvolume(&snapshot.join(within)).unwrap_or(false);
             let has_moved_left = item.method == "btrfs" && item.leave.iter().any(is_moved);
-            is_copy(item, &snapshot) && !has_begun && !has_moved_left
+            let has_copy = is_copy(item, &snapshot) || self.is_lost(item, transaction);
+            has_copy && !has_begun && !has_moved_left
         })
     }
 
