@@ -7,6 +7,7 @@ use super::failure::{Error, code};
 use super::update::{conclude, no_such_release, prune_after_commit, say_on_hold};
 use super::watching::lock_even_if_hung;
 use crate::cli::words::args::{RecoverArgs, RollbackArgs};
+use crate::lifecycle::node::adopt;
 use crate::lifecycle::node::requests::Turn;
 use crate::lifecycle::node::touched::in_words;
 use crate::lifecycle::node::{Node, WayBack};
@@ -180,6 +181,9 @@ pub fn recover(context: &Context, args: &RecoverArgs) -> Result<u8, Error> {
             if node.has_rehearsal_left() {
                 super::rehearse::sweep_rehearsal(node)?;
             }
+            if adopt::interrupted(node.store)?.is_some() {
+                return recover_adoption(context, node);
+            }
             let value = json!({"outcome": "nothing_to_do"});
             context.output.result(&value, "nothing was interrupted");
             return Ok(needs_person(node)?.map_or(0, |_| code::NEEDS_PERSON));
@@ -203,6 +207,19 @@ pub fn recover(context: &Context, args: &RecoverArgs) -> Result<u8, Error> {
             Err(error) => conclude(context, node, Err(error)),
         }
     })
+}
+
+fn recover_adoption(context: &Context, node: &Node<'_>) -> Result<u8, Error> {
+    let _staging = node.lock_staging()?;
+    let _lock = node.lock()?;
+    let (outcome, text) = match adopt::recover(node)? {
+        Some((adopted, true)) => ("adopted", format!("release {} is adopted and active", adopted.version)),
+        Some((_, false)) => ("undone", "the adoption was interrupted before anything moved".to_owned()),
+        None => ("nothing_to_do", "nothing was interrupted".to_owned()),
+    };
+    context.output.result(&json!({"outcome": outcome}), &text);
+    node.narrator.ended();
+    Ok(0)
 }
 
 fn needs_person(node: &Node<'_>) -> Result<Option<String>, Error> {

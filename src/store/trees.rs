@@ -295,7 +295,11 @@ impl Store {
             self.disk.rename(&staging.index, &self.layout.index(version))?;
         }
         let began = self.begin_span()?;
-        self.clear(&beside)?;
+        match self.clear(&beside) {
+            // The old tree is out of sight. `prune` tries again, and names what cannot be removed (`chattr +i`).
+            Err(error) if fs::symlink_metadata(&beside).is_err() => tracing::warn!("{}", chain(&error)),
+            cleared => cleared?,
+        }
         self.end_span(began)
     }
 

@@ -286,3 +286,95 @@ fn sockets_that_are_not_packed_are_named() {
     let told: serde_json::Value = serde_json::from_slice(&packed.stdout).unwrap();
     assert_eq!(told["left_out"], serde_json::json!(["app.sock"]));
 }
+
+/// A directory `old` beside the root's own, with a release in it.
+fn installed_by_hand(node: &TestNode) -> std::path::PathBuf {
+    let old = node.root().join("old");
+    fs::create_dir(&old).unwrap();
+    fs::write(old.join("VERSION"), "1").unwrap();
+    fs::create_dir(old.join("bin")).unwrap();
+    fs::write(old.join("bin/app"), "the same in all").unwrap();
+    old
+}
+
+#[test]
+fn data_and_links_that_an_adoption_would_break_are_named_first() {
+    let node = TestNode::new(&[]);
+    let old = installed_by_hand(&node);
+    let refused = |what: &std::path::Path, hint: &str| {
+        let adopted = node.run(&["adopt", old.to_str().unwrap(), "--version", "1"]);
+        let told = text(&adopted.stderr);
+        assert_eq!(adopted.status.code(), Some(12), "{told}");
+        assert!(told.contains(what.to_str().unwrap()) && told.contains(hint), "{told}");
+        assert!(old.join("VERSION").exists() && node.names("releases").is_empty());
+    };
+    // Also where they are not there yet, or are named by another path.
+    let users = old.join("users");
+    symlink(&old, node.path("link")).unwrap();
+    let plain = fs::read_to_string(node.config()).unwrap();
+    for path in [users, node.path("link/users")] {
+        let more = format!("[[data]]\npath = '{}'\n", path.display());
+        fs::write(node.config(), format!("{plain}{more}")).unwrap();
+        refused(&path, "[[data]]");
+    }
+    fs::write(node.config(), &plain).unwrap();
+    fs::create_dir(node.root().join("shared")).unwrap();
+    symlink("../../shared", old.join("bin/up")).unwrap();
+    refused(&old.join("bin/up"), "absolute");
+    fs::remove_file(old.join("bin/up")).unwrap();
+    // Links within the tree, to an absolute path, or to nothing, lead where they did.
+    for (target, name) in [("../bin/app", "within"), ("/usr", "absolute"), ("../../nothing", "nowhere")] {
+        symlink(target, old.join("bin").join(name)).unwrap();
+    }
+    assert_eq!(node.code(&["adopt", old.to_str().unwrap(), "--version", "1"]), 0);
+    assert_eq!(node.code(&["verify"]), 0);
+}
+
+#[test]
+fn an_adoption_killed_before_any_change_is_finished_or_undone_by_recover() {
+    let mut ends = std::collections::BTreeSet::new();
+    for change in 0..40 {
+        let node = TestNode::new(&[Health::Good]);
+        let current = node.root().join("current");
+        fs::rename(installed_by_hand(&node), &current).unwrap();
+        fs::write(current.join("well"), "").unwrap();
+        let adopt = ["adopt", current.to_str().unwrap(), "--version", "1"];
+        let stop = format!("{change}:kill");
+        let killed = node.command(&adopt).env("CUTOVER_STOP_BEFORE", stop).output().unwrap();
+        if killed.status.code() == Some(0) {
+            assert_eq!(ends.into_iter().collect::<Vec<_>>(), [false, true], "after {change} changes");
+            return;
+        }
+        let is_gone = !current.exists();
+        let said = text(&node.run(&["status"]).stdout);
+        assert!(!is_gone || said.contains("cutover recover"), "{change}: {said}");
+        assert!(!is_gone || text(&node.run(&adopt).stderr).contains("`cutover recover`"), "{change}");
+        assert_eq!(node.code(&["recover"]), 0, "{change}");
+        ends.insert(node.active().is_some());
+        if node.active().is_none() {
+            assert_eq!(node.code(&adopt), 0, "{change}");
+        }
+        assert_eq!((node.active().as_deref(), node.code(&["verify"])), (Some("1"), 0), "{change}");
+        assert_eq!(node.code(&["adopt", "--undo"]), 0, "{change}");
+        assert!(current.join("VERSION").exists() && !current.is_symlink(), "{change}");
+    }
+    panic!("it never ended");
+}
+
+#[test]
+fn a_tree_from_another_file_system_comes_as_it_is_and_can_be_given_back() {
+    let name = "a_tree_from_another_file_system_comes_as_it_is_and_can_be_given_back";
+    let Some(mounted) = Mounted::new(name, "ext4") else { return };
+    let (old, node) = (mounted.path().join("old"), TestNode::new(&[]));
+    let script = "mkdir -p $0/a && echo x >$0/a/1 && ln $0/a/1 $0/2 && chown -R 1000:1000 $0 && chmod 2700 $0 && \
+                  setfattr -n user.k -v v $0 && touch -d 2001-01-01 $0 && chattr +i $0/a/1";
+    assert!(Command::new("sh").args(["-c", script]).arg(&old).status().unwrap().success());
+    assert_eq!(node.code(&["adopt", old.to_str().unwrap(), "--version", "1"]), 0);
+    let look = "cd $0 && find . -printf '%p %y %m %U %G %T@ %n\\n' | sort && getfattr -d . && lsattr -R . | grep -c '^----i'";
+    let [before, after] = [&old, &node.root().join("releases/1")]
+        .map(|path| text(&Command::new("sh").args(["-c", look]).arg(path).output().unwrap().stdout));
+    assert!(before.contains("user.k"), "{before}");
+    assert_eq!(after, before);
+    assert_eq!((node.code(&["verify"]), node.code(&["adopt", "--undo"])), (0, 0));
+    assert!(node.names("releases").is_empty() && old.join("2").exists());
+}

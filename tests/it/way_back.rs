@@ -257,3 +257,17 @@ fn a_root_that_was_moved_loses_nothing() {
     assert_eq!(node.code(&["data", "drop", id]), 0);
     assert!(!stored.exists());
 }
+
+#[test]
+fn a_list_of_other_copies_that_cannot_be_read_is_in_nobodys_way() {
+    let node = three();
+    let spoilt = node.root().join(".cutover/snapshots/20200101T000000Z-000000.json");
+    fs::write(&spoilt, "{").unwrap();
+    assert_eq!(node.code(&["rollback", "--check"]), 0);
+    let back = node.run(&["rollback"]);
+    let said = text(&back.stderr);
+    assert_eq!((back.status.code(), records(&node).as_str()), (Some(0), "of 2"), "{said}");
+    assert!(said.contains(spoilt.to_str().unwrap()), "{said}");
+    assert_eq!(node.code(&["prune"]), 0);
+    assert!(spoilt.exists());
+}

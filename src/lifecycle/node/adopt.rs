@@ -2,18 +2,19 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::Node;
 use crate::lifecycle::application::data::{self, leave::Leave};
+use crate::lifecycle::settings::Settings;
 use crate::lifecycle::staging;
 use crate::release::{index, scan};
-use crate::store::{self, Kept, Method, Need, Pointer, Sealed, kept};
+use crate::store::{self, Kept, Method, Need, Pointer, Sealed, Store, kept};
 use crate::sys::disk::{self, Context};
 use crate::sys::{inode, mounts};
-use crate::types::entry::{Kind, TreeDigest};
+use crate::types::entry::{Entry, Kind, TreeDigest};
 use crate::types::progress::{Activity, Progress};
 use crate::types::state::Installed;
 use crate::types::{ReleaseId, Version, escaped_path};
@@ -87,6 +88,13 @@ pub fn adopt(
     progress: &dyn Progress,
 ) -> Result<(Sealed, Adopted), Error> {
     let store = node.store;
+    if interrupted(store)?.is_some_and(|begun| store.layout.tree(&begun.version).exists()) {
+        return Err(Error::Refused {
+            path: path.to_owned(),
+            why: "an adoption was interrupted".to_owned(),
+            hint: "`cutover recover` finishes it, `cutover adopt --undo` puts all back",
+        });
+    }
     let tree = std::fs::canonicalize(path).context("find", path)?;
     let refused = |why: &str, hint| Error::Refused { path: path.to_owned(), why: why.to_owned(), hint };
     let other = "name the directory of what was installed by hand";
@@ -127,7 +135,12 @@ pub fn adopt(
     if !is_link && !moves_away && current.exists() {
         return Err(refused("`current` is neither a link nor moves with it", "move `current` away first"));
     }
-    ensure_fit(&tree)?;
+    if tree != place && inode::of_path(&tree).context("look at", &tree)?.is_fixed {
+        let why = "nobody may rename it (`lsattr` shows `i` or `a`)";
+        return Err(refused(why, "take that off with `chattr -i -a`"));
+    }
+    refuse_data_in(&tree, node.settings)?;
+    ensure_fit(&tree, &place)?;
     let origin = match (tree == place, is_near) {
         (true, _) => Origin::InPlace,
         (false, true) => Origin::Moved(tree.clone()),
@@ -150,8 +163,52 @@ pub fn adopt(
     Ok((sealed, adopted))
 }
 
-/// Refuses a tree with what is no part of a release, before anything is moved.
-fn ensure_fit(tree: &Path) -> Result<(), Error> {
+/// Refuses a tree with data in it: they would go with the release, and one day be pruned with it.
+fn refuse_data_in(tree: &Path, settings: &Settings) -> Result<(), Error> {
+    for entry in &settings.data {
+        // What is not there yet is where the directory is that would hold it.
+        let real = entry.path.ancestors().find_map(|above| {
+            let rest = entry.path.strip_prefix(above).unwrap_or(Path::new(""));
+            std::fs::canonicalize(above).ok().map(|above| above.join(rest))
+        });
+        if real.is_some_and(|real| real.starts_with(tree)) {
+            return Err(Error::Unfit {
+                path: entry.path.clone(),
+                why: "it is `[[data]]`, which is no part of a release",
+                hint: "with the service stopped, move it beside the releases, let `[[data]]` name the new place and \
+                       `[links]` lead there: see docs/migrating.md",
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Whether a link leads out of its tree to something that it would not lead to from the tree's new place. Links to
+/// absolute paths lead where they did.
+fn is_broken_by_move(link: &[u8], target: &[u8], tree: &Path, place: &Path) -> bool {
+    let mut depth = Path::new(OsStr::from_bytes(link)).components().count().saturating_sub(1);
+    let mut parts = Path::new(OsStr::from_bytes(target)).components();
+    for part in parts.by_ref() {
+        match part {
+            Component::RootDir | Component::Prefix(_) => return false,
+            Component::CurDir => {}
+            Component::Normal(_) => depth += 1,
+            Component::ParentDir if depth == 0 => {
+                let out = |top: &Path| {
+                    let found = std::fs::canonicalize(top.parent()?.join(parts.as_path()));
+                    found.ok().filter(|found| !found.starts_with(tree))
+                };
+                let now = out(tree);
+                return now.is_some() && now != out(place);
+            }
+            Component::ParentDir => depth -= 1,
+        }
+    }
+    false
+}
+
+/// Refuses a tree with what is no part of a release, or what would break when it moves to `place`, before anything is moved.
+fn ensure_fit(tree: &Path, place: &Path) -> Result<(), Error> {
     let points = mounts::all_within(tree).context("look at", tree)?;
     // A tree that is a file system of its own is copied.
     if let Some(path) = points.into_iter().find(|point| point != tree) {
@@ -163,7 +220,17 @@ fn ensure_fit(tree: &Path) -> Result<(), Error> {
     }
     let mut walk = scan::walk_unread(tree)?;
     for entry in walk.by_ref() {
-        let path = entry?.path;
+        let Entry { path, kind, .. } = entry?;
+        if let Kind::Link { target } = &kind
+            && is_broken_by_move(&path, target, tree, place)
+        {
+            return Err(Error::Unfit {
+                path: tree.join(OsStr::from_bytes(&path)),
+                why: "it is a link that leads out of the directory by a relative path, and would lead elsewhere from \
+                      below `releases/`",
+                hint: "make it lead to the absolute path (`ln -sfn`), which is the same for whatever runs now",
+            });
+        }
         // Such a tree could be neither verified nor removed again.
         if let Err(index::Error::Entry { path, rule }) = index::meta::check_path(&path) {
             let path = tree.join(OsStr::from_bytes(&path));
@@ -186,15 +253,38 @@ fn copy_in(node: &Node<'_>, tree: &Path, version: Version, progress: &dyn Progre
     store.ensure_space(Need { bytes, entries: 0 }, &node.settings.store)?;
     let staging = store.stage(&version, Method::Copy)?;
     progress.begin(Activity::Unpack, Some(bytes), None);
-    for entry in std::fs::read_dir(tree).context("read", tree)? {
-        let entry = entry.context("read", tree)?;
-        data::copy(&entry.path(), &staging.path.join(entry.file_name()), Leave::NOTHING)?;
-        progress.advance(data::size_bytes(&entry.path())?, 1);
-    }
+    // As a whole: the directory has an owner, a mode and attributes, too, and files in it may be one.
+    store.disk.remove_tree(&staging.path)?;
+    data::copy(tree, &staging.path, Leave::NOTHING)?;
+    progress.advance(bytes, 1);
     progress.end();
     let sealed = seal(node, &staging.path, version, progress)?;
     store.publish(staging, &sealed)?;
     Ok(sealed)
+}
+
+/// The adoption that was interrupted before it was remembered, if there is one.
+pub fn interrupted(store: &Store) -> Result<Option<Adopted>, Error> {
+    let Kept::Whole(adopted) = kept::load::<Adopted>(&store.layout.adopted())? else { return Ok(None) };
+    let state = store.trusted_state()?;
+    let is_new = state.committed.is_none() && state.previous.is_none() && store.journal()? == Kept::Missing;
+    let is_other = matches!(store.pointer()?, Pointer::Release(active) if active != adopted.version);
+    Ok(Some(adopted).filter(|_| is_new && !is_other))
+}
+
+/// Finishes an adoption that was interrupted, where the tree is in its place; else undoes it. `Ok(None)`: there is none.
+/// Says whether the release is adopted now. The caller holds both locks.
+pub fn recover(node: &Node<'_>) -> Result<Option<(Adopted, bool)>, Error> {
+    let store = node.store;
+    let Some(adopted) = interrupted(store)? else { return Ok(None) };
+    match store.release(&adopted.version) {
+        Ok(sealed) if store.layout.tree(&adopted.version).exists() => {
+            point(node, &sealed)?;
+            remember(node, &sealed)?;
+            Ok(Some((adopted, true)))
+        }
+        Ok(_) | Err(_) => undo(node).map(|adopted| Some((adopted, false))),
+    }
 }
 
 /// Puts back what [`adopt`] did, as it was before. The caller holds both locks. May be done again after an interruption.
@@ -231,7 +321,8 @@ pub fn undo(node: &Node<'_>) -> Result<Adopted, Error> {
     }
     match &adopted.origin {
         Origin::Moved(from) if place.exists() && !from.exists() => store.disk.rename(&place, from)?,
-        Origin::Copied(_) if place.exists() => store.disk.remove_tree(&place)?,
+        // Our own copy: what nobody may change in it (`chattr +i`) is where it came from, too.
+        Origin::Copied(_) if place.exists() => store.disk.remove_data(&place)?,
         Origin::Moved(_) | Origin::Copied(_) | Origin::InPlace => {}
     }
     memory.committed = None;

@@ -97,6 +97,11 @@ pub(super) fn of_directory() -> String {
     line("fleet check", "what the fleet's directory lacks for this node")
 }
 
+/// How an adoption that was interrupted goes on.
+pub(super) fn of_adoption() -> String {
+    line("recover", "finish the adoption that was interrupted")
+}
+
 /// A command, and what it does.
 fn line(command: &str, does: &str) -> String {
     format!("cutover {command:<21}  {does}")

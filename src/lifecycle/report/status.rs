@@ -13,6 +13,7 @@ use super::view::{
 };
 use crate::coord::settings::Mode;
 use crate::lifecycle::application::data::{Data, Decision, SnapshotSet};
+use crate::lifecycle::node::adopt;
 use crate::lifecycle::node::copies::{DataCopies, age_s, is_older};
 use crate::lifecycle::node::plan::DataBack;
 use crate::lifecycle::node::{Error, phase_name};
@@ -101,6 +102,9 @@ pub fn status(
     };
     status.state = doing(&status, record.as_ref(), settings, &store.layout, &membership);
     status.next = super::advice::next(&status, record.as_ref());
+    if adopt::interrupted(store).is_ok_and(|adopted| adopted.is_some()) {
+        status.next.insert(0, super::advice::of_adoption());
+    }
     Ok(status)
 }
 

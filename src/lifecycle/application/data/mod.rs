@@ -266,13 +266,17 @@ impl Data {
         };
         paths.retain(|path| path.extension().is_some_and(|kind| kind == "json"));
         paths.sort();
-        Ok(paths
-            .iter()
-            .map(|path| read_index(path))
-            .collect::<Result<Vec<_>, _>>()?
-            .into_iter()
-            .flatten()
-            .collect())
+        let mut indexes = Vec::new();
+        for path in &paths {
+            match read_index(path) {
+                // The others, with what they list, are none the worse. What this one lists stays.
+                Err(error @ Error::Index { .. }) if matches!(kind, Kind::Snapshots) => {
+                    tracing::warn!("a list of copies is left out: {error}");
+                }
+                index => indexes.extend(index?),
+            }
+        }
+        Ok(indexes)
     }
 
     /// Removes what is at `path`, a tree or a file, and makes that durable.
