@@ -101,11 +101,18 @@ impl Store {
     /// Refuses a root in which no link can be replaced. To be asked before anything stops.
     pub fn ensure_pointer_moves(&self) -> Result<(), Error> {
         let root = self.layout.root();
-        let directory = open::location(root).context("open", root)?;
-        if inode::of(&directory).context("look at", root)?.is_fixed {
-            let why = "it is immutable or append-only: `chattr -i -a` lets `current` move again".to_owned();
-            return Err(Error::Root { root: root.to_owned(), why });
+        // The journal of the way there is written to `.cutover`.
+        for path in [root, &self.layout.private()].into_iter().filter(|path| path.exists()) {
+            let directory = open::location(path).context("open", path)?;
+            if inode::of(&directory).context("look at", path)?.is_fixed {
+                let why = format!(
+                    "`{}` is immutable or append-only: `chattr -i -a` lets `current` move again",
+                    escaped_path(path)
+                );
+                return Err(Error::Root { root: root.to_owned(), why });
+            }
         }
+        self.ensure_one_filesystem()?;
         if access(root, AccessFlags::W_OK) == Err(Errno::EROFS) {
             return Err(disk::Error::new("write to", root, Errno::EROFS).into());
         }

@@ -138,6 +138,7 @@ impl Store {
     fn make_directories(&self) -> Result<(), Error> {
         self.disk.make_directory(&self.layout.releases(), 0o755)?;
         self.disk.make_directory(&self.layout.private(), 0o700)?;
+        self.ensure_one_filesystem()?;
         let found = fs::symlink_metadata(self.layout.private()).context("look at", &self.layout.private())?;
         let me = nix::unistd::geteuid().as_raw();
         if found.uid() != me && me != 0 {
@@ -155,7 +156,19 @@ impl Store {
         for path in self.below_private() {
             self.disk.make_directory(&path, 0o700)?;
         }
-        for path in [layout.releases(), layout.private(), layout.staging()] {
+        Ok(self.disk.fill_reserve()?)
+    }
+
+    /// Refuses a root of which a part is on another file system: no rename leads there.
+    pub(super) fn ensure_one_filesystem(&self) -> Result<(), Error> {
+        let layout = &self.layout;
+        if layout.private().is_symlink() {
+            let why =
+                "`.cutover` must be a directory, not a link to one: move that directory here".to_owned();
+            return Err(Error::Root { root: layout.root().to_owned(), why });
+        }
+        let parts = [layout.releases(), layout.private(), layout.staging()];
+        for path in parts.into_iter().filter(|path| path.exists()) {
             if !disk::is_same_filesystem(&path, layout.root())? {
                 return Err(Error::OtherFilesystem { path, root: layout.root().to_owned() });
             }

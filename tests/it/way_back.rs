@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
+use crate::filesystems::Mounted;
 use crate::node::{Health, TestNode, text};
 
 const GOOD: [Health; 3] = [Health::Good; 3];
@@ -270,4 +271,34 @@ fn a_list_of_other_copies_that_cannot_be_read_is_in_nobodys_way() {
     assert!(said.contains(spoilt.to_str().unwrap()), "{said}");
     assert_eq!(node.code(&["prune"]), 0);
     assert!(spoilt.exists());
+}
+
+#[test]
+fn what_refuses_a_rollback_is_told_by_status_and_check() {
+    let name = "what_refuses_a_rollback_is_told_by_status_and_check";
+    let Some(mounted) = Mounted::new(name, "ext4") else { return };
+    for part in ["releases", ".cutover"] {
+        let node = three();
+        let (here, there) = (node.root().join(part), mounted.path().join(part));
+        assert!(Command::new("cp").arg("-a").args([&here, &there]).status().unwrap().success());
+        fs::remove_dir_all(&here).unwrap();
+        std::os::unix::fs::symlink(&there, &here).unwrap();
+        let previous = &node.status()["previous"]["rollback"];
+        assert_eq!(previous["possible"], false, "{part}: {previous}");
+        assert_eq!([node.code(&["rollback", "--check"]), node.code(&["rollback"])], [2, 2], "{part}");
+        assert_eq!((node.active().as_deref(), records(&node).as_str()), (Some("3"), "of 3"), "{part}");
+    }
+    let node = three().with_root(&{
+        let root = mounted.path().join("root");
+        fs::create_dir(&root).unwrap();
+        root
+    });
+    let chattr =
+        |flag: &str| Command::new("chattr").arg(flag).arg(node.root().join(".cutover")).status().unwrap();
+    assert!(chattr("+i").success());
+    let told = ["rollback --check", "rollback --data keep", "config check"]
+        .map(|words| node.code(&words.split(' ').collect::<Vec<_>>()));
+    let possible = node.status()["previous"]["rollback"]["possible"].clone();
+    assert!(chattr("-i").success());
+    assert_eq!((told, possible), ([2, 2, 2], false.into()));
 }

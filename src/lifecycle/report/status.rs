@@ -250,9 +250,10 @@ fn previous(
     let why_not = match store.tree(&release.version) {
         _ if active.is_none() => Some(NONE_ACTIVE.to_owned()),
         Err(error) => Some(chain(&error)),
-        Ok(_) if is_seen => {
-            Data::of(store, settings).check_way_back(&coming).err().map(|error| chain(&error))
-        }
+        Ok(_) if is_seen => match store.ensure_pointer_moves() {
+            Err(error) => Some(chain(&error)),
+            Ok(()) => Data::of(store, settings).check_way_back(&coming).err().map(|error| chain(&error)),
+        },
         Ok(_) => None,
     };
     let possible = why_not.is_none();

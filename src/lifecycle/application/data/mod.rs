@@ -259,6 +259,18 @@ impl Data {
 
     /// All indexes of a kind, in order of transactions.
     fn read_indexes<Index: for<'a> Deserialize<'a>>(&self, kind: Kind) -> Result<Vec<Index>, Error> {
+        let mut indexes = Vec::new();
+        for path in self.indexes(kind)? {
+            match read_index(&path) {
+                // The others, with what they list, are none the worse. What this one lists stays, and `prune_snapshots` tells.
+                Err(Error::Index { .. }) if matches!(kind, Kind::Snapshots) => {}
+                index => indexes.extend(index?),
+            }
+        }
+        Ok(indexes)
+    }
+
+    fn indexes(&self, kind: Kind) -> Result<Vec<PathBuf>, Error> {
         let directory = self.private.join(kind.directory());
         let mut paths: Vec<_> = match std::fs::read_dir(&directory) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -266,17 +278,7 @@ impl Data {
         };
         paths.retain(|path| path.extension().is_some_and(|kind| kind == "json"));
         paths.sort();
-        let mut indexes = Vec::new();
-        for path in &paths {
-            match read_index(path) {
-                // The others, with what they list, are none the worse. What this one lists stays.
-                Err(error @ Error::Index { .. }) if matches!(kind, Kind::Snapshots) => {
-                    tracing::warn!("a list of copies is left out: {error}");
-                }
-                index => indexes.extend(index?),
-            }
-        }
-        Ok(indexes)
+        Ok(paths)
     }
 
     /// Removes what is at `path`, a tree or a file, and makes that durable.

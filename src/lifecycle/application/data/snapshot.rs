@@ -305,6 +305,11 @@ impl Data {
 
     /// Lets all snapshots go but those of transactions of which one is in `keep`.
     pub fn prune_snapshots(&self, keep: &[DataSnapshot]) -> Result<(), Error> {
+        for path in self.indexes(Kind::Snapshots)? {
+            if let Err(error @ Error::Index { .. }) = read_index::<SnapshotSet>(&path) {
+                tracing::warn!("{error}; the copies that it lists stay");
+            }
+        }
         for set in self.snapshots()? {
             let is_ours = self.other_root(set.root.as_deref()).is_none();
             // What is out of reach cannot be removed either, and must not be forgotten.
