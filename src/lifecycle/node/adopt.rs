@@ -88,13 +88,7 @@ pub fn adopt(
     progress: &dyn Progress,
 ) -> Result<(Sealed, Adopted), Error> {
     let store = node.store;
-    if interrupted(store)?.is_some_and(|begun| store.layout.tree(&begun.version).exists()) {
-        return Err(Error::Refused {
-            path: path.to_owned(),
-            why: "an adoption was interrupted".to_owned(),
-            hint: "`cutover recover` finishes it, `cutover adopt --undo` puts all back",
-        });
-    }
+    ensure_none_begun(store, path)?;
     let tree = std::fs::canonicalize(path).context("find", path)?;
     let refused = |why: &str, hint| Error::Refused { path: path.to_owned(), why: why.to_owned(), hint };
     let other = "name the directory of what was installed by hand";
@@ -161,6 +155,18 @@ pub fn adopt(
     point(node, &sealed)?;
     remember(node, &sealed)?;
     Ok((sealed, adopted))
+}
+
+/// Refuses to begin again where the tree of an interrupted adoption is in its place already.
+fn ensure_none_begun(store: &Store, path: &Path) -> Result<(), Error> {
+    if interrupted(store)?.is_none_or(|begun| !store.layout.tree(&begun.version).exists()) {
+        return Ok(());
+    }
+    Err(Error::Refused {
+        path: path.to_owned(),
+        why: "an adoption was interrupted".to_owned(),
+        hint: "`cutover recover` finishes it, `cutover adopt --undo` puts all back",
+    })
 }
 
 /// Refuses a tree with data in it: they would go with the release, and one day be pruned with it.
