@@ -497,31 +497,3 @@ fn a_node_cannot_have_the_name_of_a_ticket() {
         assert!(told(&refused).contains("ticket"), "{words:?}: {refused:?}");
     }
 }
-
-#[test]
-fn what_is_wrong_with_a_list_is_found_before_a_name_is_freed() {
-    let fleet = Fleet::new(2, "synchronous", "");
-    for words in [&["--add", "n9"][..], &["--cell", "n9=a"]] {
-        let refused = fleet.run(0, &[&["fleet", "members", "--remove", "n1"], words].concat());
-        assert_eq!(code(&refused), 1, "{refused:?}");
-        let listed = told(&fleet.run(0, &["fleet", "members"]));
-        assert!(listed.contains("list 1\n") && !listed.contains("free"), "{words:?}: {listed}");
-        assert_eq!(code(&fleet.run(1, &["update"])), 0, "{words:?}");
-    }
-    let removed = fleet.run(0, &["fleet", "members", "--remove", "n1"]);
-    assert!(code(&removed) == 0 && told(&removed).contains("list 2\n"), "{removed:?}");
-    assert_eq!(code(&fleet.run(1, &["update"])), 14);
-}
-
-#[test]
-fn a_proposal_names_the_members_that_no_machine_can_take_part_as() {
-    let fleet = Fleet::new(3, "synchronous", "");
-    std::fs::write(fleet.share().join(names::id(&"n1".parse().unwrap(), 0)), "").unwrap();
-    assert_eq!(code(&fleet.run(0, &["fleet", "replace", "n2"])), 0);
-    let listed = told(&fleet.run(0, &["fleet", "members"]));
-    assert!(listed.contains("its entry is damaged") && listed.contains("its name is free"), "{listed}");
-    let proposed = told(&fleet.run(0, &["fleet", "propose", "2"]));
-    for wanted in ["cutover fleet waive n1 1", "cutover fleet waive n2 1"] {
-        assert!(proposed.contains(wanted), "{proposed}");
-    }
-}

@@ -189,7 +189,9 @@ fn units_that_nobody_starts_and_releases_that_nobody_watches_are_told() {
     let unwatched = unwatched.lines().filter(|line| !line.contains("well")).collect::<Vec<_>>().join("\n");
     let unwatched = unwatched.replace("[[health.check]]\n", "");
     fs::write(node.config(), format!("{unwatched}\n[service]\nunits = ['app.service']\n")).unwrap();
-    for words in [&["config", "check"][..], &["update", node.archive(1).to_str().unwrap(), "--allow-unsigned"]] {
+    for words in
+        [&["config", "check"][..], &["update", node.archive(1).to_str().unwrap(), "--allow-unsigned"]]
+    {
         let said = node.run(words);
         let told = text(&said.stderr) + &text(&said.stdout);
         assert!(told.contains("systemd does not run this machine") && told.contains("app.service"), "{told}");

@@ -1,10 +1,14 @@
 //! A node that a person has put elsewhere than its fleet: whether it stays there, and what lets it follow again.
 
-use super::Own;
+use super::super::agreement::Error;
+use super::own::Part;
+use super::{Member, Own, Stage};
 use crate::coord::facts::names::{self, Decisions};
 use crate::coord::facts::{Fact, OutcomeDecision};
 use crate::coord::look::{Found, Look, found};
+use crate::coord::rules::Health;
 use crate::coord::rules::gate::Gate;
+use crate::coord::rules::rolling::Stage as Place;
 use crate::types::{Digest, Version};
 
 impl Own {
@@ -39,6 +43,33 @@ impl Own {
             Look::Found(Found { fact: Fact::Outcome(said), .. }) if said.decision == OutcomeDecision::Keep
         );
         (is_kept && release != *active).then(|| stays(last.rollout, active))
+    }
+}
+
+impl Member<'_> {
+    /// Lets a node that went back by hand follow the fleet again.
+    pub fn resume(&mut self) -> Result<(), Error> {
+        self.kept.change(|own| {
+            own.stays_after = None;
+            // While its rollout goes on, that stands in its part.
+            if let Some(part) = &mut own.part {
+                part.by_hand = false;
+            }
+        })
+    }
+
+    /// Why a node that has done its part waits.
+    pub(super) fn open_still(&self, part: &Part) -> String {
+        let (number, node) = (part.rollout, &self.kept.own.node);
+        let had_its_turn =
+            matches!(part.stage, Stage::Rolling(Place::Done { health }) if health != Health::Good);
+        match had_its_turn {
+            true => format!(
+                "rollout {number} has not ended yet, and this node had its turn and does not run the release: `cutover fleet waive \
+                 {node} {number}` lets the others go on"
+            ),
+            false => format!("rollout {number} has not ended yet"),
+        }
     }
 }
 

@@ -14,7 +14,6 @@ use crate::coord::facts::{Fact, Members, names};
 use crate::coord::lists;
 use crate::coord::look::{Found, Look, found, look_signed};
 use crate::coord::rollout::{Rollout, WENT_BACK, look_rollout, numbers};
-use crate::coord::rules::Health;
 use crate::coord::rules::gate::{self, Gate};
 use crate::coord::rules::rolling::{End, Stage as Place};
 use crate::coord::rules::synchronous::{Outcome, Stage as Step};
@@ -383,20 +382,6 @@ impl Member<'_> {
         Ok(None)
     }
 
-    /// Why a node that has done its part waits.
-    fn open_still(&self, part: &Part) -> String {
-        let (number, node) = (part.rollout, &self.kept.own.node);
-        let had_its_turn =
-            matches!(part.stage, Stage::Rolling(Place::Done { health }) if health != Health::Good);
-        match had_its_turn {
-            true => format!(
-                "rollout {number} has not ended yet, and this node had its turn and does not run the release: `cutover fleet waive \
-                 {node} {number}` lets the others go on"
-            ),
-            false => format!("rollout {number} has not ended yet"),
-        }
-    }
-
     /// Other cells wait until all nodes of one that goes back have said their last word. Where storage has lost this node's, it is
     /// said again.
     fn look_for_last_word(&mut self) -> Result<(), Error> {
@@ -488,17 +473,6 @@ impl Member<'_> {
         self.heed(&heard);
         super::logged("remember how it ended", self.note_gates());
         has_ended
-    }
-
-    /// Lets a node that went back by hand follow the fleet again.
-    pub fn resume(&mut self) -> Result<(), Error> {
-        self.kept.change(|own| {
-            own.stays_after = None;
-            // While its rollout goes on, that stands in its part.
-            if let Some(part) = &mut own.part {
-                part.by_hand = false;
-            }
-        })
     }
 
     /// Whether the outcome of the part under way was that all keep the release.
