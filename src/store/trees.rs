@@ -152,7 +152,6 @@ impl Store {
             );
             return Err(Error::Root { root: self.layout.root().to_owned(), why });
         }
-        let layout = &self.layout;
         for path in self.below_private() {
             self.disk.make_directory(&path, 0o700)?;
         }
