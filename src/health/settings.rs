@@ -345,7 +345,8 @@ mod tests {
     #[test]
     fn tables_that_cannot_work_are_refused() {
         for text in [
-            "deadline = \"10s\"",
+            "deadline = \"10s\"\n[[check]]\nname = \"a\"\nfile = { path = \"/f\" }",
+            "min_healthy = \"10s\"\ndeadline = \"10s\"",
             "fail_threshold = 0",
             "interval = \"0s\"",
             "[[check]]\nname = \"a\"",

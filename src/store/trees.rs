@@ -155,7 +155,7 @@ impl Store {
         for path in self.below_private() {
             self.disk.make_directory(&path, 0o700)?;
         }
-        Ok(self.disk.fill_reserve()?)
+        Ok(())
     }
 
     /// Refuses a root of which a part is on another file system: no rename leads there.

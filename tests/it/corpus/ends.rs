@@ -98,7 +98,7 @@ fn zstd_ends() -> Vec<Case> {
             with(b"\x27\xb5\x2f\xfd\x24\x01\x05\x00\x00"),
         ),
         refused("an old version", "UnknownFormat", b"\x27\xb5\x2f\xfd\x24\x01\x05\x00\x00".repeat(80)),
-        refused("a dictionary", "BrokenCompression", stored(1, &[24, 7])),
+        refused("a dictionary", "Dictionary", stored(1, &[24, 7])),
         refused("a reserved bit", "BrokenCompression", stored(8, &[24])),
         refused("wrong size of the content", "BrokenCompression", stored(0x60, &[0xff, 0xff])),
         refused("zstd in zstd", "CompressedTwice", zstd(&frame)),
