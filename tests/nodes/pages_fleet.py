@@ -226,7 +226,7 @@ def by_hand(pair):
     eventually("it is there by hand", 20, lambda: "by hand" in pair.type("cutover fleet status"))
     pair.type("cutover fleet resume", node=other)
     other.call("cutover", "mark-good", "2.6.0")
-    other.call("cutover", "unhold")
+    pair.type("cutover unhold", node=other)
     pair.runs("2.6.0")
     pair.type("cutover fleet propose --rollback", add="--wait")
     pair.runs("2.4.0")
