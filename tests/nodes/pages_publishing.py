@@ -182,6 +182,7 @@ def in_ci(page, node, follower, registry):
 def another_key(page, node, follower, registry):
     """A release that is signed on a machine of its own, by the key that follows the old one."""
     pack, publish = page.lines("From git push to committed")
+    bring, sign, back, go_on = page.lines("Another key")
     node.call("sh", "-c", "cd /root && cutover keygen new.key")
     node.call("cp", "/root/new.key.pub", "/etc/cutover/keys/new.pub")
     build(node, "this is 1.4.5")
@@ -189,12 +190,18 @@ def another_key(page, node, follower, registry):
     page.type(node, "cutover sign", add="releases/shop-1.4.5.manifest --key new.key")
     said = page.type(node, publish, expect=12, **{"1.4.2": "1.4.5", "release.key": "new.key"})
     check("not by the given key" in said, said)
+    node.call("mkdir", "/root/here")
+    page.type(node, bring)
+    page.type(node, sign)
+    page.type(node, page.span("cutover sign here/"), add="--key new.key")
+    page.type(node, back)
     above = serial(node, registry) + 10
-    page.type(node, publish, **{"1.4.2": "1.4.5", "release.key": "new.key"}, add=f"--serial {above}")
+    page.type(node, go_on, **{"1.4.3": "1.4.5"}, add=f"--serial {above}")
     follower.updates(registry, "1.4.5")
     revoked = page.span("/etc/cutover/revoked")
     node.call("sh", "-c", f"cat /root/release.key.pub >{revoked}")
     follower.installs(registry, "1.4.5")
+    page.type(node, go_on, **{"1.4.3": "1.4.5"}, add="--channel next")
 
 
 def run(lab, page, cutover):
