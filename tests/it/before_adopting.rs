@@ -318,8 +318,8 @@ fn data_and_links_that_an_adoption_would_break_are_named_first() {
         refused(&path, "[[data]]");
     }
     fs::write(node.config(), &plain).unwrap();
-    fs::create_dir(node.root().join("shared")).unwrap();
-    symlink("../../shared", old.join("bin/up")).unwrap();
+    fs::create_dir(node.root().join("uploads")).unwrap();
+    symlink("../../uploads", old.join("bin/up")).unwrap();
     refused(&old.join("bin/up"), "absolute");
     fs::remove_file(old.join("bin/up")).unwrap();
     // Links within the tree, to an absolute path, or to nothing, lead where they did.

@@ -88,7 +88,7 @@ pub fn status(
         disk: disk_view(store, settings, &state)?,
         data: data_view(store, active.as_ref(), now),
         store: store_view(store, settings)?,
-        source: source_view(settings),
+        source: SourceView::of(&settings.source),
         rollout: record.as_ref().and_then(|record| record.rollout),
         needs_person: state.needs_person.clone(),
         unadopted: is_unadopted(store, &state)?,
@@ -459,11 +459,6 @@ fn data_view(store: &Store, active: Option<&Active>, now: Timestamp) -> DataView
         restorable,
         aside,
     }
-}
-
-fn source_view(settings: &Settings) -> SourceView {
-    let source = &settings.source;
-    SourceView { url: source.url.clone(), allow_unsigned: source.allow_unsigned }
 }
 
 fn doing(

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::offer::ChannelView;
 use crate::lifecycle::policy;
+use crate::release::source;
 use crate::types::record::{Intent, Phase, Record};
 use crate::types::state::{Bad, Hold, NeedsPerson, Outcome};
 use crate::types::{Digest, Version};
@@ -307,6 +308,12 @@ pub struct SourceView {
     pub url: Option<String>,
     /// Releases and channels without signatures are taken.
     pub allow_unsigned: bool,
+}
+
+impl SourceView {
+    pub fn of(settings: &source::Settings) -> Self {
+        Self { url: settings.url.clone(), allow_unsigned: settings.allow_unsigned }
+    }
 }
 
 /// A rehearsal that is under way.
