@@ -435,7 +435,7 @@ pub fn close_others() -> io::Result<()> {
 
 /// Keeps what this process was begun with, but for the three usual ones, from all that it starts. What it opens itself is
 /// kept from them by whoever opens it.
-pub fn keep_inherited_to_us() {
+pub fn close_inherited_on_exec() {
     for entry in std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten() {
         let number = entry.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
         if let Some(number) = number.filter(|number| *number > libc::STDERR_FILENO) {
