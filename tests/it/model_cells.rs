@@ -1,14 +1,16 @@
 //! Every order in which a rollout of cells can happen, over the rules of turns that the program runs.
 //!
 //! Inside a cell the nodes do what `model_synchronous` has proved of them, in fewer steps: all vote, hold the instant, switch, and
-//! keep or go back. Around it each node reads the turns when it likes, in whole, and acts on what it read last; replies are lost,
-//! nodes crash, fail, die, and are waived. A [`Flaw`] changes the world around the rules, never the rules.
+//! keep or go back, or leave before anything was decided. Around it each node reads the turns when it likes, in whole, and acts on
+//! what it read last; replies are lost, nodes crash, fail, die, and are waived. A [`Flaw`] changes the world around the rules, never the rules.
 
 use cutover::coord::rules::cells::{Act, Cell, act};
 use cutover::coord::rules::gate::Ended;
 use cutover::coord::rules::rolling::{Decision, End, Limits, Local, Member, Ticket, View};
+use cutover::coord::rules::{Checks, Ms, synchronous};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
+use crate::model_synchronous::TIMES;
 use crate::model_turns::{decide, untouched};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,8 @@ enum Flaw {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Stage {
     Waiting,
+    /// It has left before there was a plan, and nobody has heard of it.
+    Left,
     Armed,
     /// It runs the new release, and has said nothing yet.
     Switched,
@@ -82,12 +86,15 @@ struct World {
     deaths: u8,
     halts: u8,
     losses: u8,
+    refusals: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Event {
     Reads(usize),
     Turn { node: usize, act: Act, is_heard: bool },
+    Refuses(usize),
+    CallsOff(usize),
     Arms(usize),
     Goes { cell: usize, go: bool },
     Switches(usize),
@@ -113,6 +120,7 @@ struct Fleet {
     deaths: u8,
     halts: u8,
     losses: u8,
+    refusals: u8,
     flaw: Flaw,
 }
 
@@ -159,14 +167,37 @@ impl Fleet {
                     Stage::Switched => true,
                     // Where the cell keeps it, it serves.
                     Stage::Vouched => world.gates[cell].outcome != Some(true),
-                    Stage::Waiting | Stage::Armed | Stage::Kept | Stage::Back | Stage::Over => false,
+                    Stage::Waiting | Stage::Left | Stage::Armed | Stage::Kept | Stage::Back | Stage::Over => {
+                        false
+                    }
                 }
         })
     }
 
     fn is_ready(world: &World, cell: usize) -> bool {
         let mut counted = Self::counted(world, cell).peekable();
-        counted.peek().is_some() && counted.all(|node| node.stage != Stage::Over && !node.is_dead)
+        let is_gone = |node: &Node| matches!(node.stage, Stage::Left | Stage::Over) || node.is_dead;
+        counted.peek().is_some() && counted.all(|node| !is_gone(node))
+    }
+
+    /// Whether the rules have a node that has left without a word call its cell off.
+    fn calls_off(&self, world: &World, number: usize) -> bool {
+        let node = &world.nodes[number];
+        let mut view = synchronous::View::new(0, self.cells[node.view.me]);
+        view.members[0].waived = node.is_waived;
+        view.plan = world.gates[node.view.me].plan.map(|_| synchronous::Plan::Abort);
+        let local = synchronous::Local {
+            now: 0,
+            vote_by: Ms::MAX,
+            plan_by: 0,
+            clock_is_good: true,
+            has_storage: true,
+            can_write: true,
+            promise: synchronous::Promise::Untold,
+            checks: Checks::Watching,
+        };
+        let abort = synchronous::Act::Decide(synchronous::Decision::Plan(synchronous::Plan::Abort));
+        synchronous::act(synchronous::Stage::Left, &view, local, &TIMES) == abort
     }
 
     fn turns(&self, world: &World, number: usize) -> Vec<Act> {
@@ -264,10 +295,11 @@ impl Fleet {
                 continue;
             }
             match node.stage {
-                Stage::Waiting | Stage::Armed if matches!(gates.ended(), Some(ended) if ended != Ended::Kept) =>
+                Stage::Waiting | Stage::Left | Stage::Armed if matches!(gates.ended(), Some(ended) if ended != Ended::Kept) =>
                 {
                     events.push(Event::GoesBack(number));
                 }
+                Stage::Left if self.calls_off(world, number) => events.push(Event::CallsOff(number)),
                 Stage::Waiting if gates.plan == Some(true) && gates.go.is_none() => {
                     events.push(Event::Arms(number));
                 }
@@ -329,6 +361,7 @@ impl Model for Fleet {
             deaths: self.deaths,
             halts: self.halts,
             losses: self.losses,
+            refusals: self.refusals,
         }]
     }
 
@@ -361,6 +394,10 @@ impl Model for Fleet {
             if self.view(world, node.view.me) != node.view {
                 events.push(Event::Reads(number));
             }
+            if world.refusals > 0 && node.stage == Stage::Waiting && world.gates[node.view.me].plan.is_none()
+            {
+                events.push(Event::Refuses(number));
+            }
             if world.crashes > 0 {
                 events.push(Event::Crashes(number));
             }
@@ -377,6 +414,13 @@ impl Model for Fleet {
                 world.nodes[number].view = self.view(&world, world.nodes[number].view.me);
             }
             Event::Turn { node, act, is_heard } => self.perform(&mut world, node, act, is_heard),
+            Event::Refuses(number) => {
+                world.refusals -= 1;
+                world.nodes[number].stage = Stage::Left;
+            }
+            Event::CallsOff(number) => {
+                world.gates[world.nodes[number].view.me].plan.get_or_insert(false);
+            }
             Event::Arms(number) => world.nodes[number].stage = Stage::Armed,
             Event::Goes { cell, go } => world.gates[cell].go = Some(go),
             Event::Switches(number) => {
@@ -472,6 +516,7 @@ const SOUND: Fleet = Fleet {
     deaths: 0,
     halts: 0,
     losses: 0,
+    refusals: 0,
     flaw: Flaw::None,
 };
 
@@ -479,13 +524,14 @@ fn check(fleet: &Fleet) {
     let started = std::time::Instant::now();
     let checker = fleet.clone().checker().threads(2).spawn_bfs().join();
     eprintln!(
-        "cells of {:?} nodes, {} at once, {} crashes, {} deaths, {} halts, {} lost tickets: {} states in {:.1} s",
+        "cells of {:?} nodes, {} at once, {} crashes, {} deaths, {} halts, {} lost tickets, {} refusals: {} states in {:.1} s",
         fleet.cells,
         fleet.limits.at_once,
         fleet.crashes,
         fleet.deaths,
         fleet.halts,
         fleet.losses,
+        fleet.refusals,
         checker.unique_state_count(),
         started.elapsed().as_secs_f64()
     );
@@ -497,6 +543,7 @@ fn two_cells_are_never_out_of_service_together_and_none_is_mixed() {
     check(&SOUND);
     check(&Fleet { limits: GOES_ON, ..SOUND });
     check(&Fleet { halts: 1, ..SOUND });
+    check(&Fleet { refusals: 2, ..SOUND });
 }
 
 #[test]

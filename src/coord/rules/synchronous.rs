@@ -436,8 +436,9 @@ fn left(view: &View, local: Local, times: &Times) -> Act {
         return Act::Wait;
     }
     match (view.plan, view.go) {
-        (None, _) if local.now > local.vote_by => Act::Decide(Decision::Plan(Plan::Abort)),
-        (None | Some(Plan::Abort), _) => Act::Wait,
+        // Without this node nobody commits; and in a cell there is no time by which votes must be in.
+        (None, _) => Act::Decide(Decision::Plan(Plan::Abort)),
+        (Some(Plan::Abort), _) => Act::Wait,
         (Some(Plan::Commit { .. }), None) => Act::Decide(Decision::Go(Go::Cancel)),
         (Some(Plan::Commit { .. }), Some(_)) if view.mine().report.is_none() => {
             Act::Tell(Telling::Report(Health::Left))

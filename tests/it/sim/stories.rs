@@ -977,3 +977,29 @@ fn who_waits_for_a_slot_whose_owner_is_gone_turns_to_another_one() {
     pass(&mut fleet, 10 * MINUTE);
     assert!(fleet.has_outcome(), "{}", fleet.why());
 }
+
+#[test]
+fn the_only_node_of_a_cell_that_refuses_while_storage_is_full_keeps_no_other_cell_waiting() {
+    let mut fleet = calm(Mode::Cells, 3);
+    fleet.in_a_cell = 1;
+    fleet.list_all();
+    fleet.propose("2");
+    let is_in = |fleet: &Fleet, node: usize, stage: &str| {
+        let own = std::fs::read_to_string(&fleet.nodes[node].path);
+        own.is_ok_and(|own| own.contains(&format!("\"stage\":\"{stage}\"")))
+    };
+    let held = 2;
+    while !is_in(&fleet, held, "voting") {
+        pass(&mut fleet, 100);
+    }
+    fleet.nodes[held].hold(true);
+    fleet.storage.lock().unwrap().full_until = i64::MAX;
+    while !is_in(&fleet, held, "left") {
+        pass(&mut fleet, 100);
+    }
+    fleet.storage.lock().unwrap().full_until = 0;
+    pass(&mut fleet, 30 * MINUTE);
+    assert!(fleet.has_outcome(), "{}", fleet.why());
+    let ran: Vec<_> = (0..3).map(|number| runs(&fleet, number)).collect();
+    assert_eq!(ran, ["2", "2", "1"], "{}", fleet.why());
+}

@@ -91,6 +91,20 @@ fn a_promise_that_storage_refused_is_taken_back_and_one_that_may_stand_there_is_
 }
 
 #[test]
+fn who_leaves_before_the_plan_calls_it_off_at_once() {
+    let open = View { plan: None, ..View::new(0, 2) };
+    // The nodes of a cell may vote as long as nobody takes its turn.
+    let in_cell = Local { vote_by: Ms::MAX, ..local(50) };
+    let abort = Act::Decide(Decision::Plan(Plan::Abort));
+    for local in [local(50), local(101), in_cell] {
+        assert_eq!(act(Stage::Left, &open, local, &TIMES), abort, "{local:?}");
+    }
+    let mut waived = open.clone();
+    waived.members[0].waived = true;
+    assert_eq!(act(Stage::Left, &waived, in_cell, &TIMES), Act::Wait);
+}
+
+#[test]
 fn an_instant_that_lies_too_far_ahead_is_called_off() {
     let far = View { plan: Some(Plan::Commit { at: 1_000_000 }), ..View::new(0, 2) };
     let next = act(Stage::Voting, &far, local(0), &TIMES);
