@@ -322,3 +322,50 @@ fn what_would_happen_on_a_read_only_file_system_is_what_happens() {
     remount("rw");
     assert_eq!(place.run(&["rollback"]).status.code(), Some(0));
 }
+
+#[test]
+fn verify_names_whatever_differs() {
+    type Change = fn(&Path);
+    let cases: &[(&str, Change)] = &[
+        ("lib/a", |tree| rewrite(&tree.join("lib/a"))),
+        ("lib/now", |tree| {
+            fs::remove_file(tree.join("lib/now")).unwrap();
+            std::os::unix::fs::symlink("b", tree.join("lib/now")).unwrap();
+        }),
+        ("lib/now", |tree| fs::remove_file(tree.join("lib/now")).unwrap()),
+        ("empty", |tree| fs::remove_dir(tree.join("empty")).unwrap()),
+        ("empty", |tree| fs::set_permissions(tree.join("empty"), fs::Permissions::from_mode(0o700)).unwrap()),
+        ("empty/new", |tree| fs::write(tree.join("empty/new"), "").unwrap()),
+        ("empty/pipe", |tree| {
+            nix::unistd::mkfifo(&tree.join("empty/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        }),
+        ("empty", |tree| {
+            fs::write(tree.join("empty/new"), "").unwrap();
+            fs::remove_file(tree.join("empty/new")).unwrap();
+        }),
+    ];
+    for (place, (wanted, change)) in cases.iter().enumerate() {
+        let directory = tempfile::tempdir().unwrap();
+        let (tree, root) = (directory.path().join("tree"), directory.path().join("root"));
+        for made in [&tree.join("lib"), &tree.join("empty"), &root] {
+            fs::create_dir_all(made).unwrap();
+        }
+        fs::set_permissions(tree.join("empty"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(tree.join("lib/a"), "a as released").unwrap();
+        std::os::unix::fs::symlink("a", tree.join("lib/now")).unwrap();
+        let run = |words: &[&str]| {
+            Command::new(env!("CARGO_BIN_EXE_cutover")).arg("--root").arg(&root).args(words).output().unwrap()
+        };
+        let archive = directory.path().join("app-1.tar.zst");
+        let (archive, packed) = (archive.to_str().unwrap(), tree.to_str().unwrap());
+        let packed = run(&["-q", "pack", packed, "--product", "app", "--version", "1", "-o", archive]);
+        assert!(packed.status.success(), "{packed:?}");
+        let updated = run(&["update", "--allow-unsigned", archive]);
+        assert!(updated.status.success(), "{updated:?}");
+        change(&root.join("releases/1"));
+        let verified = run(&["verify"]);
+        let told = text(&verified.stderr);
+        assert_eq!(verified.status.code(), Some(12), "{place}: {told}");
+        assert!(told.contains(&format!(": `{wanted}` differs from")), "{place}: {told}");
+    }
+}

@@ -61,8 +61,7 @@ fn look(
     let most = Most { named: NAMED_MAX, looked };
     let mut paths = changes::changes(&tree, &installed, &store.spans()?, &is_replaced, most)?;
     if is_whole && paths.is_empty() {
-        paths = changes::additions(&tree, &installed, NAMED_MAX)?;
-        paths.retain(|path| !links.iter().any(|link| link.as_bytes() == path));
+        paths = changes::other_changes(&tree, &installed, &is_replaced, NAMED_MAX)?;
     }
     let releases = store.releases()?;
     let touched = |path: Vec<u8>| {

@@ -1,6 +1,6 @@
 //! Which files of a staged tree are no longer what staging made of them.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,7 +19,7 @@ use crate::release::tree::{Root, can_become};
 use crate::sys::disk::Disk;
 use crate::sys::{access_list, ioctl};
 use crate::types::Spans;
-use crate::types::entry::{Entry, Kind};
+use crate::types::entry::{Entry, Kind, path_order};
 
 /// What a look at a file tells, without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,22 +153,48 @@ pub fn changes(
     Ok(changed)
 }
 
-/// Entries of a tree that its release does not have, at most so many.
-pub fn additions(tree: &Path, installed: &Installed, most: usize) -> Result<Vec<Vec<u8>>, Error> {
-    let mut known = HashSet::new();
+/// What else differs where all files are what they were: entries that the release does not have, and directories and links
+/// that are gone or other ones; at most so many. Only where none is so: directories in which somebody was at work, by
+/// their times.
+pub fn other_changes(
+    tree: &Path,
+    installed: &Installed,
+    is_replaced: &dyn Fn(&[u8]) -> bool,
+    most: usize,
+) -> Result<Vec<Vec<u8>>, Error> {
+    let owner = Owner::of_process();
+    let mut missing = HashMap::new();
     for record in installed.index.records() {
-        known.insert(record?.entry.path);
+        let entry = record?.entry;
+        let is_file = matches!(entry.kind, Kind::File { .. });
+        missing.insert(entry.path.clone(), (!is_file).then(|| owner.as_here(entry)));
     }
-    let mut added = Vec::new();
+    let (mut changed, mut touched) = (Vec::new(), Vec::new());
     let mut walk = scan::walk_unread(tree)?;
-    for entry in walk.by_ref() {
-        let path = entry?.path;
-        if added.len() < most && !known.contains(&path) {
-            added.push(path);
+    for found in walk.by_ref() {
+        let found = found?;
+        let meta = |entry: &Entry| (entry.mode, entry.uid, entry.gid);
+        let is_same = |entry: &Entry| {
+            entry.kind == found.kind && entry.xattrs == found.xattrs && meta(entry) == meta(&found)
+        };
+        match missing.remove(&found.path) {
+            Some(None) => {}
+            Some(Some(entry)) if is_same(&entry) => {
+                if !can_become(entry.mtime, found.mtime) {
+                    touched.push(found.path);
+                }
+            }
+            Some(Some(_)) | None => changed.push(found.path),
         }
     }
-    added.extend(walk.others().iter().take(most - added.len()).cloned());
-    Ok(added)
+    changed.extend(walk.others().iter().cloned());
+    changed.extend(missing.into_iter().filter_map(|(path, entry)| entry.map(|_| path)));
+    for paths in [&mut changed, &mut touched] {
+        paths.retain(|path| !is_replaced(path));
+        paths.sort_by(|one, other| path_order(one, other));
+        paths.truncate(most);
+    }
+    Ok(if changed.is_empty() { touched } else { changed })
 }
 
 /// Whether a file that is shared with other trees could be changed by somebody who is not root: then it is copied.
