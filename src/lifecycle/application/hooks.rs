@@ -68,6 +68,9 @@ pub enum Error {
         /// What is wrong with it, or with a directory above it.
         source: owned::Error,
     },
+    /// It is a link to what is not there, or cannot be reached.
+    #[error("cannot find what hook `{}` leads to", escaped_path(hook))]
+    Lost { hook: PathBuf, source: io::Error },
     /// The directory of hooks cannot be read.
     #[error("cannot read hooks in `{}`", escaped_path(path))]
     Unreadable { path: PathBuf, source: io::Error },
@@ -168,10 +171,9 @@ impl Hooks {
         env: &[(String, OsString)],
         is_unwanted: &dyn Fn() -> bool,
     ) -> Result<(), Error> {
-        let unreadable = |source| Error::Unreadable { path: hook.to_owned(), source };
+        let target = hook.canonicalize().map_err(|source| Error::Lost { hook: hook.to_owned(), source })?;
         // The file that a link leads to, with all directories above it, may be changed by root and us only.
-        owned::open(&hook.canonicalize().map_err(unreadable)?)
-            .map_err(|source| Error::Untrusted { hook: hook.to_owned(), source })?;
+        owned::open(&target).map_err(|source| Error::Untrusted { hook: hook.to_owned(), source })?;
         let mut command = Command::new([hook]).timeout(self.settings.timeout.0);
         command.env = env.to_vec();
         command.env.push(("CUTOVER_API".into(), "1".into()));
@@ -315,6 +317,14 @@ mod tests {
         let tree = lab.directory.path().join("tree");
         let wanted = format!("a shop\nb\nrelease {}\n", tree.display());
         assert_eq!(lab.run().unwrap(), wanted);
+    }
+
+    #[test]
+    fn a_link_to_nowhere_is_told_as_one() {
+        let lab = Lab::new();
+        lab.write("shop.hooks/pre-switch.d/10-a", "echo a");
+        std::os::unix::fs::symlink("/nowhere", lab.hooks.directory.join("pre-switch.d/20-b")).unwrap();
+        assert!(matches!(lab.run(), Err(Error::Lost { hook, .. }) if hook.ends_with("20-b")));
     }
 
     #[test]

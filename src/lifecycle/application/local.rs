@@ -421,7 +421,11 @@ fn cause_of_hook(error: &hooks::Error, hooks: &Hooks) -> Cause {
     let is_admins = |path: &Path| path.starts_with(&hooks.directory);
     match error {
         hooks::Error::NotNow { .. } => Cause::NotNow,
-        hooks::Error::Failed { hook, .. } | hooks::Error::Untrusted { hook, .. } if is_admins(hook) => {
+        hooks::Error::Failed { hook, .. }
+        | hooks::Error::Untrusted { hook, .. }
+        | hooks::Error::Lost { hook, .. }
+            if is_admins(hook) =>
+        {
             Cause::AdminHook
         }
         hooks::Error::Failed { .. } => Cause::Hook,
@@ -429,9 +433,10 @@ fn cause_of_hook(error: &hooks::Error, hooks: &Hooks) -> Cause {
             Cause::AdminHook
         }
         // The tree was verified: whoever could make it so is on this node.
-        hooks::Error::Untrusted { .. } | hooks::Error::Unreadable { .. } | hooks::Error::TooMany(_) => {
-            Cause::Machine
-        }
+        hooks::Error::Untrusted { .. }
+        | hooks::Error::Lost { .. }
+        | hooks::Error::Unreadable { .. }
+        | hooks::Error::TooMany(_) => Cause::Machine,
     }
 }
 
