@@ -4,9 +4,9 @@
 //! keep or go back, or leave before anything was decided. Around it each node reads the turns when it likes, in whole, and acts on
 //! what it read last; replies are lost, nodes crash, fail, die, and are waived. A [`Flaw`] changes the world around the rules, never the rules.
 
-use cutover::coord::rules::cells::{Act, Cell, act};
+use cutover::coord::rules::cells::{self, Act, Cell, act};
 use cutover::coord::rules::gate::Ended;
-use cutover::coord::rules::rolling::{Decision, End, Limits, Local, Member, Ticket, View};
+use cutover::coord::rules::rolling::{End, Limits, Local, Member, Ticket, View};
 use cutover::coord::rules::{Checks, Ms, synchronous};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
@@ -87,6 +87,9 @@ struct World {
     halts: u8,
     losses: u8,
     refusals: u8,
+    delays: u8,
+    /// A ticket that storage has not made yet, which its maker does not know.
+    on_its_way: Option<(usize, u32)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,6 +111,8 @@ enum Event {
     IsWaived(usize),
     IsHalted,
     TicketIsLost,
+    TicketIsDelayed { cell: usize, number: u32 },
+    TicketArrives,
 }
 
 #[derive(Clone)]
@@ -121,6 +126,7 @@ struct Fleet {
     halts: u8,
     losses: u8,
     refusals: u8,
+    delays: u8,
     flaw: Flaw,
 }
 
@@ -232,15 +238,17 @@ impl Fleet {
             Act::Over => world.nodes[number].stage = Stage::Over,
             Act::Begin => drop(world.gates[cell].plan.get_or_insert(true)),
             Act::CallOff => drop(world.gates[cell].plan.get_or_insert(false)),
-            Act::Take(at) => {
-                if world.board.rows[0].len() == at.number as usize {
-                    world.board.rows[0].push(Ticket { owner: cell, is_back: false, is_waived: false });
-                }
-            }
+            Act::Take(at) => Self::make_ticket(world, cell, at.number),
             Act::Decide(decision) => decide(&mut world.board, decision),
         }
         if is_heard {
             world.nodes[number].view = self.view(world, cell);
+        }
+    }
+
+    fn make_ticket(world: &mut World, owner: usize, number: u32) {
+        if world.board.rows[0].len() == number as usize {
+            world.board.rows[0].push(Ticket { owner, is_back: false, is_waived: false });
         }
     }
 
@@ -268,21 +276,21 @@ impl Fleet {
                     world = self.next_state(&world, event).unwrap();
                 } else if let Some(act) = self.turns(&world, number).first() {
                     self.perform(&mut world, number, *act, true);
-                } else if let Some(decision) = self.after(&world, number, local) {
-                    self.perform(&mut world, number, Act::Decide(decision), true);
+                } else if let Some(act) = self.after(&world, number, local) {
+                    self.perform(&mut world, number, act, true);
                 }
             }
         }
         false
     }
 
-    /// What a node decides whose cell is done.
-    fn after(&self, world: &World, number: usize, local: Local) -> Option<Decision> {
+    /// What a node does that is done.
+    fn after(&self, world: &World, number: usize, local: Local) -> Option<Act> {
         let node = &world.nodes[number];
-        let is_done = matches!(node.stage, Stage::Kept | Stage::Back | Stage::Over);
-        (is_done && !node.is_dead)
-            .then(|| cutover::coord::rules::cells::after(&node.view, local, self.limits))
-            .flatten()
+        let is_done = matches!(node.stage, Stage::Kept | Stage::Back | Stage::Over) && !node.is_dead;
+        let has_plan = world.gates[node.view.me].plan.is_some();
+        let act = is_done.then(|| cells::after(&node.view, has_plan, local, self.limits));
+        act.filter(|act| *act != Act::Wait)
     }
 
     /// What the nodes of a cell can do among themselves; the first are what they do when nothing goes wrong.
@@ -362,6 +370,8 @@ impl Model for Fleet {
             halts: self.halts,
             losses: self.losses,
             refusals: self.refusals,
+            delays: self.delays,
+            on_its_way: None,
         }]
     }
 
@@ -374,6 +384,9 @@ impl Model for Fleet {
         if world.losses > 0 && newest.is_some_and(|cell| world.gates[cell].plan == Some(true)) {
             events.push(Event::TicketIsLost);
         }
+        if world.on_its_way.is_some() {
+            events.push(Event::TicketArrives);
+        }
         for cell in self.places() {
             self.within(world, cell, events);
         }
@@ -384,11 +397,14 @@ impl Model for Fleet {
                 }
                 continue;
             }
-            let decided = self.after(world, number, NOW).map(Act::Decide);
+            let decided = self.after(world, number, NOW);
             for act in self.turns(world, number).into_iter().chain(decided) {
                 events.push(Event::Turn { node: number, act, is_heard: true });
-                if matches!(act, Act::Take(_)) {
+                if let Act::Take(at) = act {
                     events.push(Event::Turn { node: number, act, is_heard: false });
+                    if world.delays > 0 {
+                        events.push(Event::TicketIsDelayed { cell: node.view.me, number: at.number });
+                    }
                 }
             }
             if self.view(world, node.view.me) != node.view {
@@ -450,6 +466,15 @@ impl Model for Fleet {
             Event::IsHalted => {
                 world.halts -= 1;
                 world.board.halt = true;
+            }
+            Event::TicketIsDelayed { cell, number } => {
+                world.delays -= 1;
+                world.on_its_way = Some((cell, number));
+            }
+            Event::TicketArrives => {
+                if let Some((cell, number)) = world.on_its_way.take() {
+                    Self::make_ticket(&mut world, cell, number);
+                }
             }
             Event::TicketIsLost => {
                 world.losses -= 1;
@@ -517,6 +542,7 @@ const SOUND: Fleet = Fleet {
     halts: 0,
     losses: 0,
     refusals: 0,
+    delays: 0,
     flaw: Flaw::None,
 };
 
@@ -524,13 +550,14 @@ fn check(fleet: &Fleet) {
     let started = std::time::Instant::now();
     let checker = fleet.clone().checker().threads(2).spawn_bfs().join();
     eprintln!(
-        "cells of {:?} nodes, {} at once, {} crashes, {} deaths, {} halts, {} lost tickets, {} refusals: {} states in {:.1} s",
+        "cells of {:?} nodes, {} at once, {} crashes, {} deaths, {} halts, {} lost and {} late tickets, {} refusals: {} states in {:.1} s",
         fleet.cells,
         fleet.limits.at_once,
         fleet.crashes,
         fleet.deaths,
         fleet.halts,
         fleet.losses,
+        fleet.delays,
         fleet.refusals,
         checker.unique_state_count(),
         started.elapsed().as_secs_f64()
@@ -544,6 +571,7 @@ fn two_cells_are_never_out_of_service_together_and_none_is_mixed() {
     check(&Fleet { limits: GOES_ON, ..SOUND });
     check(&Fleet { halts: 1, ..SOUND });
     check(&Fleet { refusals: 2, ..SOUND });
+    check(&Fleet { cells: &[1, 1], halts: 1, delays: 1, ..SOUND });
 }
 
 #[test]
@@ -554,6 +582,7 @@ fn model_cells_take_turns_whatever_happens() {
     check(&Fleet { crashes: 1, ..SOUND });
     check(&Fleet { deaths: 1, ..SOUND });
     check(&Fleet { losses: 1, ..SOUND });
+    check(&Fleet { halts: 1, delays: 1, ..SOUND });
     check(&Fleet { waves: true, crashes: 1, ..SOUND });
 }
 

@@ -33,7 +33,7 @@ impl Cell {
     }
 }
 
-/// The next step of a node whose cell has not begun.
+/// The next step of a node whose cell has not begun, or is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Act {
     Wait,
@@ -74,7 +74,11 @@ pub fn act(view: &View, is_ready: bool, local: Local, limits: Limits) -> Act {
     }
 }
 
-/// What a node does whose cell is done: it decides what is due.
-pub fn after(view: &View, local: Local, limits: Limits) -> Option<Decision> {
-    decide(view, local, limits)
+/// What a node does that is done: it decides what is due. `has_plan`: it knows of a plan of its cell.
+pub fn after(view: &View, has_plan: bool, local: Local, limits: Limits) -> Act {
+    // A ticket whose making had been given up for lost: it came when nobody of the cell waited for it any more.
+    if !has_plan && view.ticket_of(view.me, false).is_some() {
+        return Act::CallOff;
+    }
+    decide(view, local, limits).map_or(Act::Wait, Act::Decide)
 }

@@ -75,9 +75,15 @@ impl Member<'_> {
                 return Ok(false);
             }
             let local = self.local_rolling()?;
+            let has_plan = self.synchronous().is_some_and(|follow| follow.view.plan.is_some());
             let Some(turns) = self.rolling() else { return Ok(false) };
-            match cells::after(&turns.view, local, turns.limits()) {
-                Some(decision) if self.decide_rolling(decision) => {}
+            match cells::after(&turns.view, has_plan, local, turns.limits()) {
+                Turn::Decide(decision) if self.decide_rolling(decision) => {}
+                Turn::CallOff => {
+                    self.enter_synchronous(Stage::Left)?;
+                    self.see_off()?;
+                    break;
+                }
                 _ => break,
             }
         }

@@ -391,6 +391,7 @@ examples! { hook_errors: HookError {
     ],
     Failed => [HookError::Failed { hook: "/etc/cutover/shop.hooks/a".into(), how: text("exit code 1") }],
     Untrusted => each(owned_errors(), |source| HookError::Untrusted { hook: "/etc/cutover/shop.hooks/a".into(), source }),
+    Lost => [HookError::Lost { hook: "/etc/cutover/shop.hooks/a".into(), source: broken() }],
     Unreadable => [HookError::Unreadable { path: "/etc/cutover/shop.hooks".into(), source: broken() }],
     TooMany => [HookError::TooMany("/etc/cutover/shop.hooks".into())],
 }}
