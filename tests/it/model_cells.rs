@@ -570,7 +570,7 @@ fn two_cells_are_never_out_of_service_together_and_none_is_mixed() {
     check(&SOUND);
     check(&Fleet { limits: GOES_ON, ..SOUND });
     check(&Fleet { halts: 1, ..SOUND });
-    check(&Fleet { refusals: 2, ..SOUND });
+    check(&Fleet { cells: &[1, 1], refusals: 2, ..SOUND });
     check(&Fleet { cells: &[1, 1], halts: 1, delays: 1, ..SOUND });
 }
 
@@ -582,6 +582,7 @@ fn model_cells_take_turns_whatever_happens() {
     check(&Fleet { crashes: 1, ..SOUND });
     check(&Fleet { deaths: 1, ..SOUND });
     check(&Fleet { losses: 1, ..SOUND });
+    check(&Fleet { refusals: 2, ..SOUND });
     check(&Fleet { halts: 1, delays: 1, ..SOUND });
     check(&Fleet { waves: true, crashes: 1, ..SOUND });
 }
