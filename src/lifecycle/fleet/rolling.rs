@@ -346,8 +346,8 @@ impl<'a> Member<'a> {
 
     pub(super) fn moved_rolling(&mut self, record: &Record) -> Result<(), Error> {
         let Some(stage) = self.rolling_stage() else { return Ok(()) };
-        if let Stage::Returning { .. } = stage {
-            return self.returned(record);
+        if let Stage::Returning { .. } | Stage::Returned { .. } = stage {
+            return self.returned(stage, record);
         }
         let comes_to_nothing = matches!(record.phase, Phase::Cancelled { .. } | Phase::RolledBack { .. });
         if comes_to_nothing && self.is_stranger()? {
@@ -412,7 +412,7 @@ impl<'a> Member<'a> {
     }
 
     /// The journal says how far going back after a halt has come.
-    fn returned(&mut self, record: &Record) -> Result<(), Error> {
+    fn returned(&mut self, stage: Stage, record: &Record) -> Result<(), Error> {
         match &record.phase {
             Phase::RolledBack { .. } => {}
             Phase::Staged
@@ -423,14 +423,17 @@ impl<'a> Member<'a> {
             | Phase::Committed
             | Phase::Cancelled { .. } => return Ok(()),
         }
-        let running = record.from.as_ref().map(|from| from.version.clone());
-        let (downtime_ms, now) = (record.downtime_ms, self.clock.wall());
-        self.change_part(|part| {
-            part.running = running;
-            part.downtime_ms = downtime_ms;
-            part.back_at = Some(now);
-        })?;
-        self.enter(AnyStage::Rolling(Stage::Returned { health: Health::Good }))?;
+        // After a crash the end may be told again: the first word stands, or this node would go back once more.
+        if let Stage::Returning { .. } = stage {
+            let running = record.from.as_ref().map(|from| from.version.clone());
+            let (downtime_ms, now) = (record.downtime_ms, self.clock.wall());
+            self.change_part(|part| {
+                part.running = running;
+                part.downtime_ms = downtime_ms;
+                part.back_at = Some(now);
+            })?;
+            self.enter(AnyStage::Rolling(Stage::Returned { health: Health::Good }))?;
+        }
         self.look_in_rolling()?;
         self.close()
     }

@@ -8,6 +8,7 @@ use cutover::coord::operate;
 use cutover::coord::settings::{Mode, OnHalt, Overlap};
 use cutover::coord::voice::Voice;
 use cutover::lifecycle::fleet::{Here, Kept, believe};
+use cutover::types::record::Phase;
 use cutover::types::{Digest, Span};
 use jiff::{SignedDuration, Timestamp};
 
@@ -837,6 +838,38 @@ fn after_a_halt_all_go_back_where_that_is_wanted_and_few_at_once() {
         pass(&mut fleet, 30 * MINUTE);
         assert!(fleet.nodes.iter().all(|node| node.pointer == release("3")), "{}", fleet.why());
     }
+}
+
+#[test]
+fn who_dies_right_after_it_went_back_does_not_go_back_again() {
+    let mut fleet = calm(Mode::Rolling, 3);
+    let settings = (*fleet.settings).clone();
+    fleet.change(cutover::coord::Settings { on_halt: OnHalt::Rollback, ..settings });
+    fleet.propose("2");
+    let has_new = |node: &SimNode| node.pointer == release("2") && node.journal.is_none();
+    while !fleet.nodes.iter().any(has_new) {
+        pass(&mut fleet, 1000);
+    }
+    let first = fleet.nodes.iter().position(has_new).unwrap();
+    for (number, node) in fleet.nodes.iter_mut().enumerate() {
+        node.luck = if number == first { Luck::Good } else { Luck::SickAfter(500) };
+    }
+    let is_back = |node: &SimNode| {
+        node.pointer == release("1")
+            && node.journal.as_ref().is_some_and(|record| matches!(record.phase, Phase::RolledBack { .. }))
+    };
+    while !is_back(&fleet.nodes[first]) {
+        pass(&mut fleet, 1);
+    }
+    // Storage shows its report only later, and the journal's end is told again.
+    let name: NodeName = fleet.nodes[first].name.parse().unwrap();
+    fleet.storage.lock().unwrap().names.remove(&names::own(&name, 1, "returned")).unwrap();
+    fleet.nodes[first].die();
+    for _ in 0..5 * 60 {
+        pass(&mut fleet, 1000);
+        assert!(!fleet.nodes[first].is_out, "it goes back again\n{}", fleet.why());
+    }
+    assert!(fleet.has_outcome(), "{}", fleet.why());
 }
 
 #[test]
