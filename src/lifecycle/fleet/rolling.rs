@@ -423,15 +423,15 @@ impl<'a> Member<'a> {
             | Phase::Committed
             | Phase::Cancelled { .. } => return Ok(()),
         }
+        let running = record.from.as_ref().map(|from| from.version.clone());
+        let (downtime_ms, now) = (record.downtime_ms, self.clock.wall());
+        self.change_part(|part| {
+            part.running = running;
+            part.downtime_ms = downtime_ms;
+            part.back_at.get_or_insert(now);
+        })?;
         // After a crash the end may be told again: the first word stands, or this node would go back once more.
         if let Stage::Returning { .. } = stage {
-            let running = record.from.as_ref().map(|from| from.version.clone());
-            let (downtime_ms, now) = (record.downtime_ms, self.clock.wall());
-            self.change_part(|part| {
-                part.running = running;
-                part.downtime_ms = downtime_ms;
-                part.back_at = Some(now);
-            })?;
             self.enter(AnyStage::Rolling(Stage::Returned { health: Health::Good }))?;
         }
         self.look_in_rolling()?;
