@@ -130,10 +130,13 @@ fn of_rolling(board: &mut dyn Board, rollout: &Rollout, voice: Voice<'_>) -> Res
     if follow.view.end.is_none() {
         heard(follow.read_end(board))?;
     }
-    // What a halt undoes shows in what the members have said.
+    // What a halt undoes shows in what the members have said, and for whom nobody waits.
     let must_read_all = follow.limits().undoes && follow.view.end == Some(RollingEnd::Halted);
     if must_read_all || (follow.rollout.is_signed() && follow.view.end.is_none()) {
         heard(follow.read(board))?;
+    }
+    if must_read_all && !follow.is_settled() {
+        heard(follow.read_waivers(board))?;
     }
     Ok(end_of_rolling(&follow))
 }

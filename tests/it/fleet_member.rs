@@ -260,3 +260,74 @@ fn who_has_lost_its_record_of_the_fleet_in_its_trial_goes_back_and_so_do_the_oth
     let state = std::fs::read_to_string(fleet.root(1).join(".cutover/state.json")).unwrap();
     assert!(state.contains("\"bad\":[]"), "{state}");
 }
+
+#[test]
+fn who_could_not_go_back_after_a_halt_and_is_helped_says_what_it_runs() {
+    let starts = "[service]\ncommand = { start = '! test -e ../../broken', stop = 'true' }";
+    let fleet = Fleet::new(2, "rolling", &format!("at_once = 1\non_halt = \"rollback\"\n{starts}"));
+    (0..2).for_each(|number| fleet.stage(number, "3"));
+    fleet.propose("3");
+    assert_eq!(code(&fleet.run(0, &["update"])), 0, "{}", fleet.why());
+    // The other one is sick, and that halts it; but here the old release does not start.
+    std::fs::write(fleet.path("sick-1"), "").unwrap();
+    assert_eq!(code(&fleet.run(1, &["update"])), 10, "{}", fleet.why());
+    let broken = fleet.root(0).join("broken");
+    std::fs::write(&broken, "").unwrap();
+    assert_eq!(code(&fleet.run(0, &["update"])), 14, "{}", fleet.why());
+    std::fs::remove_file(broken).unwrap();
+    let helped = fleet.run(0, &["rollback"]);
+    assert_eq!((code(&helped), fleet.active(0).as_str()), (0, "1"), "{helped:?}");
+    // Its place is free when somebody says so: to whoever asks, and here.
+    let waive = "`cutover fleet waive n0 1`";
+    for words in [&["update"][..], &["fleet", "status", "--why"]] {
+        let said = told(&fleet.run(0, words));
+        assert!(said.contains(waive), "{words:?}: {said}");
+    }
+    let next = fleet.run(1, &["fleet", "propose", "2"]);
+    println!("{next:?}");
+    let other = told(&fleet.run(1, &["update"]));
+    assert!(!other.contains("waive n1"), "{other}");
+    assert_eq!(code(&fleet.run(1, &["fleet", "waive", "n0", "1"])), 0);
+    assert_eq!(fleet.live(calm), "halted", "{}", fleet.why());
+    let closed = fleet.share().join(names::own(&"n0".parse().unwrap(), 1, "closed"));
+    let said = std::fs::read_to_string(closed).unwrap();
+    assert!(said.contains("\"running\":\"1\""), "{said}");
+}
+
+#[test]
+fn who_has_it_and_is_gone_when_it_is_halted_is_waived_and_the_next_one_is_proposed() {
+    let fleet = Fleet::new(2, "rolling", "at_once = 1\non_halt = \"rollback\"");
+    (0..2).for_each(|number| fleet.stage(number, "3"));
+    fleet.propose("3");
+    assert_eq!(code(&fleet.run(0, &["update"])), 0, "{}", fleet.why());
+    std::fs::write(fleet.path("sick-1"), "").unwrap();
+    assert_eq!(code(&fleet.run(1, &["update"])), 10, "{}", fleet.why());
+    let too_early = fleet.run(1, &["fleet", "propose", "2"]);
+    assert!(
+        code(&too_early) == 15 && told(&too_early).contains("`cutover fleet waive n0 1`"),
+        "{too_early:?}"
+    );
+    let status = told(&fleet.run(1, &["fleet", "status", "--why"]));
+    assert!(status.contains("waits for going back on n0") && status.contains("waive"), "{status}");
+    assert_eq!(code(&fleet.run(1, &["fleet", "waive", "n0", "1"])), 0);
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+}
+
+#[test]
+fn the_place_of_a_node_on_which_neither_release_is_healthy_is_free_when_it_is_waived() {
+    let starts = "[service]\ncommand = { start = 'test ! -e ../../broken || grep -q 3 app', stop = 'true' }";
+    let fleet = Fleet::new(2, "rolling", &format!("at_once = 1\nmax_failed = 2\n{starts}"));
+    (0..2).for_each(|number| fleet.stage(number, "3"));
+    std::fs::write(fleet.path("sick-0"), "").unwrap();
+    std::fs::write(fleet.root(0).join("broken"), "").unwrap();
+    fleet.propose("3");
+    assert_eq!(code(&fleet.run(0, &["update"])), 14, "{}", fleet.why());
+    let mut waits = fleet.begin(1);
+    wait_until(&fleet, "n1 waits", || journal(&fleet, 1).exists());
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(fleet.active(1), "1", "its place is taken: {}", fleet.why());
+    assert_eq!(code(&fleet.run(1, &["fleet", "waive", "n0", "1"])), 0);
+    wait_until(&fleet, "its turn", || fleet.active(1) == "3");
+    assert_eq!(waits.wait().unwrap().code(), Some(0), "{}", fleet.why());
+}

@@ -16,7 +16,7 @@ use crate::coord::operate::{Operator, some_of};
 use crate::coord::rolling::Rolling;
 use crate::coord::rollout::Rollout;
 use crate::coord::rules::gate as rules;
-use crate::coord::rules::rolling::{Member as Turn, Ticket};
+use crate::coord::rules::rolling::Member as Turn;
 use crate::coord::rules::synchronous::{Go, Member, Outcome, Plan};
 use crate::coord::rules::{Health, Ms};
 use crate::coord::settings::Mode;
@@ -327,13 +327,8 @@ fn rolling(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -> Re
     heard(follow.read(operator.board))?;
     heard(follow.read_waivers(operator.board))?;
     let account = of_rolling(operator, &mut follow)?;
-    let out =
-        follow.view.tickets().map(|(_, ticket)| ticket).filter(|ticket| !follow.view.has_finished(*ticket));
-    let (members, whose) =
-        (&follow.rollout.proposal.members, if follow.cells.is_empty() { "" } else { "cell " });
-    let nobody = members.len();
-    let name = |ticket: Ticket| members.get(ticket.owner).map(|member| format!("{whose}{member}"));
-    let mut who: Vec<String> = out.filter(|ticket| ticket.owner < nobody).filter_map(name).collect();
+    let whose = if follow.cells.is_empty() { "" } else { "cell " };
+    let mut who: Vec<String> = follow.busy().map(|member| format!("{whose}{member}")).collect();
     let begins = rollout.begins_after(now).filter(|_| follow.view.tickets().next().is_none());
     if who.is_empty() && !follow.view.halt && begins.is_none() {
         who.extend(follow.awaited().map(|member| format!("{whose}{member}")));
@@ -357,10 +352,15 @@ fn rolling(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -> Re
         follow.view.members.len(),
         if follow.cells.is_empty() { "" } else { " cells" },
     );
-    let cells = follow.cells.iter().zip(&follow.view.members).zip(members);
+    let cells = follow.cells.iter().zip(&follow.view.members).zip(&follow.rollout.proposal.members);
     let cells = cells.map(|((part, seen), name)| cell_line(part, seen, name)).collect();
     let mut why = Vec::new();
-    if !follow.is_settled() && follow.view.unfinished() > 0 {
+    if let Some(node) = follow.broken() {
+        why.push(format!(
+            "{node} could not go back, and keeps its place: once it is well, `cutover fleet waive {node} {}` frees it",
+            follow.rollout.number
+        ));
+    } else if !follow.is_settled() && follow.busy().next().is_some() {
         why.push("a dead member keeps its place: `cutover fleet waive NODE` frees it".to_owned());
     }
     why.extend(follow.failure());

@@ -140,16 +140,11 @@ fn in_the_way(operator: &mut Operator<'_>, open: &Rollout) -> Result<String, Err
         && let Some(mut follow) = Rolling::new(open.clone(), usize::MAX, operator.voice())
     {
         super::heard(follow.read(operator.board))?;
-        let out = follow
-            .view
-            .tickets()
-            .map(|(_, ticket)| ticket)
-            .filter(|ticket| !follow.view.has_finished(*ticket));
-        let names: Vec<_> = out.filter_map(|ticket| open.proposal.members.get(ticket.owner)).collect();
-        if let (true, Some(first)) = (follow.view.halt, names.first()) {
+        let is_stopped = follow.view.halt || follow.view.end.is_some();
+        if let Some(first) = follow.busy().next().filter(|_| is_stopped) {
             return Ok(format!(
-                "rollout {number} was stopped, and {first} holds a place in it: `cutover fleet waive {first} {number}` frees \
-                 it, `--supersede` goes on without all who hold one"
+                "rollout {number} was stopped, and waits for {first}: `cutover fleet waive {first} {number}` goes on without it, \
+                 `--supersede` without all that it waits for"
             ));
         }
     }

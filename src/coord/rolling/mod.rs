@@ -174,6 +174,24 @@ impl<'a> Rolling<'a> {
         })
     }
 
+    /// The members that it waits for: who is out of service, and who has what a halt undoes.
+    pub fn busy(&self) -> impl Iterator<Item = &NodeName> {
+        let open =
+            self.view.tickets().map(|(_, ticket)| ticket).filter(|ticket| !self.view.has_finished(*ticket));
+        let places: BTreeSet<usize> =
+            open.map(|ticket| ticket.owner).chain(self.view.to_undo(self.limits())).collect();
+        places.into_iter().filter_map(|place| self.rollout.proposal.members.get(place))
+    }
+
+    /// The first of them that has said that neither release is healthy there.
+    pub fn broken(&self) -> Option<&NodeName> {
+        let is_broken = |node: &&NodeName| {
+            let said = self.rollout.place_of(node).map(|place| self.view.members[place]);
+            said.is_some_and(|said| said.returned.or(said.report) == Some(Health::Broken))
+        };
+        self.busy().find(is_broken)
+    }
+
     /// The members of open waves that may begin, and have not.
     pub fn awaited(&self) -> impl Iterator<Item = &NodeName> {
         let owners: BTreeSet<usize> = self.view.tickets().map(|(_, ticket)| ticket.owner).collect();

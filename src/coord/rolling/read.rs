@@ -317,20 +317,21 @@ impl Rolling<'_> {
     fn read_reports_of(&mut self, board: &mut dyn Board, row: u32) -> Heard {
         // An onlooker wants to know what was reported, too, not only how it ended.
         let is_onlooker = self.view.me >= self.view.members.len();
-        for Ticket { owner: place, is_back, .. } in self.view.rows[row as usize].clone() {
-            let Some(member) = self.view.members.get(place) else { continue };
+        for ticket in self.view.rows[row as usize].clone() {
+            let Ticket { owner: place, is_back, .. } = ticket;
+            let Some(member) = self.view.members.get(place).filter(|member| !member.waived || is_onlooker)
+            else {
+                continue;
+            };
             let found = if is_back { &self.returns } else { &self.reports }.get(&place);
             let is_known = if is_back { member.returned.is_some() } else { member.report.is_some() }
                 && (found.is_some() || !is_onlooker);
-            if is_known || (member.waived && !is_onlooker) {
-                continue;
-            }
-            if let Heard::Away(why) = self.read_report(board, place, is_back) {
+            if !is_known && let Heard::Away(why) = self.read_report(board, place, is_back) {
                 return Heard::Away(why);
             }
-            let member = self.view.members[place];
+            // Who says nothing, or that neither release is healthy there, has its place until it is waived.
             if self.asks_for_waivers
-                && (if is_back { member.returned } else { member.report }).is_none()
+                && !self.view.has_finished(ticket)
                 && let Heard::Away(why) = self.read_waiver(board, place)
             {
                 return Heard::Away(why);

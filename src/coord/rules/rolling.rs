@@ -286,14 +286,20 @@ impl View {
         limits.undoes && self.end == Some(End::Halted) && self.mine().is_some_and(|member| member.is_ahead())
     }
 
+    /// The members for whom a halt waits until they are back on the release before.
+    pub fn to_undo(&self, limits: Limits) -> impl Iterator<Item = usize> + '_ {
+        let undoes = limits.undoes && self.end == Some(End::Halted);
+        let members = self.members.iter().enumerate().filter(move |_| undoes);
+        members.filter(|(_, member)| member.is_ahead()).map(|(place, _)| place)
+    }
+
     /// Whether nothing more is to come: it has ended, and what a halt undoes is undone.
     pub fn is_settled(&self, limits: Limits) -> bool {
         match self.end {
             None => false,
             Some(End::Keep | End::Partial | End::Void) => true,
             Some(End::Halted) => {
-                !limits.undoes
-                    || (self.are_all_in_service() && !self.members.iter().any(|member| member.is_ahead()))
+                !limits.undoes || (self.are_all_in_service() && self.to_undo(limits).next().is_none())
             }
         }
     }

@@ -61,14 +61,21 @@ impl Member<'_> {
     /// Why a node that has done its part waits.
     pub(super) fn open_still(&self, part: &Part) -> String {
         let (number, node) = (part.rollout, &self.kept.own.node);
-        let had_its_turn =
-            matches!(part.stage, Stage::Rolling(Place::Done { health }) if health != Health::Good);
-        match had_its_turn {
-            true => format!(
-                "rollout {number} has not ended yet, and this node had its turn and does not run the release: `cutover fleet waive \
-                 {node} {number}` lets the others go on"
-            ),
-            false => format!("rollout {number} has not ended yet"),
+        let waive = format!("`cutover fleet waive {node} {number}` lets the others go on");
+        let open = format!("rollout {number} has not ended yet");
+        match part.stage {
+            Stage::Rolling(
+                Place::Done { health: Health::Broken } | Place::Returned { health: Health::Broken },
+            ) => {
+                format!("{open}, and waits for this node, which could not go back: once it is well, {waive}")
+            }
+            // Where it was halted, nobody waits for the release.
+            Stage::Rolling(Place::Done { health })
+                if health != Health::Good && !part.gates.contains_key("halt") =>
+            {
+                format!("{open}, and this node had its turn and does not run the release: {waive}")
+            }
+            Stage::Rolling(_) | Stage::Synchronous(_) => open,
         }
     }
 }

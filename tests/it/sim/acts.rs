@@ -181,7 +181,7 @@ impl Fleet {
         })
     }
 
-    fn waive(&self, number: usize) -> Result<(), operate::Error> {
+    pub fn waive(&self, number: usize) -> Result<(), operate::Error> {
         let node = self.nodes[number].name.parse().unwrap();
         self.with_rollout(|operator, rollout, now| operator.waive(&rollout, &node, "it is away", now))
     }

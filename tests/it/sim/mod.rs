@@ -23,6 +23,7 @@ use cutover::coord::facts::Wanted;
 use cutover::coord::look::Trust;
 use cutover::coord::operate::{Operator, Wish};
 use cutover::coord::settings::{Mode, OnHalt, Overlap};
+use cutover::coord::standing::Standing;
 use cutover::coord::{NodeName, Settings};
 use cutover::lifecycle::fleet::{Here, Kept, Newcomer, join};
 use cutover::sys::clock::Clock;
@@ -123,6 +124,8 @@ impl Fleet {
             let (random, storage, settings) = (random.fork(), storage.clone(), settings.clone());
             let mut node = SimNode::new(name, life, storage, chaos, random, settings, path, luck);
             node.here = here;
+            // In some fleets who cannot stay cannot go back either.
+            node.is_broken = chaos.until > 0 && seed.is_multiple_of(5);
             nodes.push(node);
         }
         let mut fleet = Self {
@@ -289,6 +292,10 @@ impl Fleet {
                 if self.nodes[number].wake <= now && !self.nodes[number].is_lost {
                     self.nodes[number].step();
                     self.look(number);
+                    // As `fleet status --why` says.
+                    if self.settings.mode == Mode::Rolling && self.nodes[number].is_to_be_waived() {
+                        self.nodes[number].is_waived = self.waive(number).is_ok();
+                    }
                 }
             }
             let is_quiet = self.nodes.iter().all(|node| node.is_lost || node.journal.is_none());
@@ -392,6 +399,18 @@ impl Fleet {
             || !text("outcome").is_empty()
             || !text("void").is_empty()
             || !storage.names.contains_key("rollouts/000001")
+    }
+
+    /// Whether somebody who has no part in it sees that it has ended, too: else nobody can propose the next one.
+    fn is_seen_to_end(&self) -> bool {
+        self.operate(|operator, _| {
+            let made = cutover::coord::operate::fleet(operator.board, "simulated").unwrap();
+            match operator.rollout(&made, 1) {
+                Ok(rollout) => matches!(operator.standing(&rollout), Ok(Standing::Ended(_))),
+                // Its facts are gone.
+                Err(_) => true,
+            }
+        })
     }
 
     /// Whether it is said where this node ends: not where nobody waits for it, nor where a copy of it took its place while it was

@@ -48,6 +48,9 @@ pub enum Luck {
     Unstageable,
 }
 
+/// So long it takes until a person has come.
+const PERSON_COMES: i64 = 120_000;
+
 pub struct SimNode {
     pub name: String,
     pub life: Arc<Life>,
@@ -67,6 +70,10 @@ pub struct SimNode {
     pub answers_since: Arc<AtomicI64>,
     /// When it does something next.
     pub wake: i64,
+    /// The old release does not start either, until a person helps.
+    pub is_broken: bool,
+    /// When the person comes, where one was asked for.
+    pub helped_at: Option<i64>,
     /// How long it takes until it is healthy, where the trial is three times as long.
     pub healthy_after: i64,
     /// How long its timer waits between two runs that find nothing to do.
@@ -129,6 +136,8 @@ impl SimNode {
             unplugged_after: Arc::default(),
             answers_since: Arc::default(),
             wake: 0,
+            is_broken: false,
+            helped_at: None,
             healthy_after: 2000,
             timer: 30_000,
             ends_with_update: false,
@@ -485,6 +494,7 @@ impl SimNode {
         let Some(member) = self.member() else { return 1000 };
         match member.may_start(record) {
             Ok(Start::Wait(wait)) => i64::try_from(wait.within.as_millis()).unwrap(),
+            Ok(Start::Now | Start::RollBack(_)) | Err(_) if self.must_wait_for_a_person(record) => 5_000,
             Ok(Start::Now | Start::RollBack(_)) | Err(_) => {
                 self.serves = Some(from);
                 self.is_out = false;
@@ -492,6 +502,32 @@ impl SimNode {
                 0
             }
         }
+    }
+}
+
+impl SimNode {
+    /// The first time it says that it gives up; afterwards nothing happens by itself.
+    fn must_wait_for_a_person(&mut self, record: &Record) -> bool {
+        if !self.is_broken {
+            return false;
+        }
+        let now = self.life.now();
+        if let Some(helped_at) = self.helped_at {
+            return now < helped_at;
+        }
+        self.is_out = true;
+        self.helped_at = Some(now + PERSON_COMES);
+        if let Some(member) = self.member() {
+            member.gave_up(record, "neither release is healthy");
+        }
+        true
+    }
+
+    /// Whether a person has helped it, and has not said yet that its place is free.
+    pub fn is_to_be_waived(&self) -> bool {
+        !self.is_waived
+            && self.helped_at.is_some_and(|helped_at| helped_at <= self.life.now())
+            && !self.is_out
     }
 }
 

@@ -37,6 +37,7 @@ fn synchronous(seed: u64, sizes: i64) -> Came {
     assert!(fleet.has_outcome(), "seed {seed}: no outcome\n{}", fleet.why());
     let is_ended = fleet.nodes.iter().all(|node| node.is_extra || node.journal.is_none());
     assert!(is_ended, "seed {seed}: somebody is stuck, {act:?}\n{}", fleet.why());
+    assert!(fleet.is_seen_to_end(), "seed {seed}: for others it goes on, {act:?}\n{}", fleet.why());
     assert!(came != Came::Mixed, "seed {seed}: mixed, {act:?}\n{}", fleet.why());
     let stranger = &fleet.stranger;
     assert!(
@@ -76,6 +77,7 @@ fn rolling(seed: u64, sizes: i64) -> Came {
     assert!(fleet.has_outcome(), "seed {seed}: no outcome, {act:?}\n{}", fleet.why());
     let is_ended = fleet.nodes.iter().all(|node| node.is_extra || node.journal.is_none());
     assert!(is_ended, "seed {seed}: somebody is stuck, {act:?}\n{}", fleet.why());
+    assert!(fleet.is_seen_to_end(), "seed {seed}: for others it goes on, {act:?}\n{}", fleet.why());
     assert_halted_for_a_reason(&fleet, act);
     let came = fleet.came();
     let outcome = fleet.storage.lock().unwrap().decided(1, "outcome").unwrap_or_default();
@@ -106,6 +108,7 @@ fn cells(seed: u64, sizes: i64) -> Came {
     assert!(fleet.has_outcome(), "seed {seed}: no outcome, {act:?}\n{}", fleet.why());
     let is_ended = fleet.nodes.iter().all(|node| node.is_extra || node.journal.is_none());
     assert!(is_ended, "seed {seed}: somebody is stuck, {act:?}\n{}", fleet.why());
+    assert!(fleet.is_seen_to_end(), "seed {seed}: for others it goes on, {act:?}\n{}", fleet.why());
     assert_halted_for_a_reason(&fleet, act);
     let mixed = fleet.mixed_cell();
     assert!(mixed.is_none(), "seed {seed}: cell {mixed:?} is mixed, {act:?}\n{}", fleet.why());
