@@ -58,6 +58,8 @@ struct Fleet {
     settings: Arc<Settings>,
     /// How many nodes a cell has, in a fleet of cells.
     in_a_cell: usize,
+    /// The number of the rollout.
+    number: u64,
     worst_out: usize,
     ever_out: bool,
     mixed: Option<bounds::Mixed>,
@@ -135,6 +137,7 @@ impl Fleet {
             nodes,
             settings,
             in_a_cell: if mode == Mode::Cells { 1 + usize::try_from(seed % 4).unwrap() } else { 0 },
+            number: 1,
             worst_out: 0,
             ever_out: false,
             mixed: None,
@@ -277,31 +280,52 @@ impl Fleet {
 
     /// Runs until every node has ended, or time is up.
     fn run(&mut self, until: i64) {
-        let total = self.nodes.len();
-        loop {
-            let Some(next) = self.nodes.iter().filter(|node| !node.is_lost).map(|node| node.wake).min()
-            else {
-                return;
-            };
-            if next > until {
-                return;
-            }
-            self.now.fetch_max(next, Ordering::Relaxed);
-            let now = self.now.load(Ordering::Relaxed);
-            for number in 0..total {
-                if self.nodes[number].wake <= now && !self.nodes[number].is_lost {
-                    self.nodes[number].step();
-                    self.look(number);
-                    // As `fleet status --why` says.
-                    if self.settings.mode == Mode::Rolling && self.nodes[number].is_to_be_waived() {
-                        self.nodes[number].is_waived = self.waive(number).is_ok();
-                    }
-                }
-            }
+        while self.tick(until) {
             let is_quiet = self.nodes.iter().all(|node| node.is_lost || node.journal.is_none());
             // A while after faults have ended, for those who are behind.
-            if now > FAULTS_END + 600_000 && is_quiet && self.has_outcome() && self.has_settled() {
+            let is_late = self.time() > FAULTS_END + 600_000;
+            if is_late && is_quiet && self.has_outcome() && self.has_settled() {
                 return;
+            }
+        }
+    }
+
+    /// Lets those do something whose time comes next, if it comes before `until`.
+    fn tick(&mut self, until: i64) -> bool {
+        let awake = self.nodes.iter().filter(|node| !node.is_lost).map(|node| node.wake).min();
+        let Some(next) = awake.filter(|next| *next <= until) else { return false };
+        self.advance_to(next);
+        let now = self.time();
+        for number in 0..self.nodes.len() {
+            if self.nodes[number].wake <= now && !self.nodes[number].is_lost {
+                self.nodes[number].step();
+                self.look(number);
+                // As `fleet status --why` says.
+                if self.settings.mode == Mode::Rolling && self.nodes[number].is_to_be_waived() {
+                    self.nodes[number].is_waived = self.waive(number).is_ok();
+                }
+            }
+        }
+        true
+    }
+
+    /// Proposes the next release, when all are healthy again, and clocks are set; who does not come to it within an hour.
+    fn behind_in_the_next(&mut self) -> Vec<String> {
+        for node in self.nodes.iter_mut().filter(|node| !node.is_lost) {
+            (node.luck, node.is_broken, node.is_waived) = (Luck::Good, false, false);
+            node.life.set_skew(0);
+            // As the timer does.
+            node.forget();
+        }
+        self.number = 2;
+        self.propose("3");
+        let until = self.time() + 3_600_000;
+        loop {
+            let counted = self.nodes.iter().filter(|node| self.is_counted(node));
+            let behind = counted.filter(|node| node.pointer != release("3") || node.journal.is_some());
+            let behind: Vec<_> = behind.map(|node| node.name.clone()).collect();
+            if behind.is_empty() || !self.tick(until) {
+                return behind;
             }
         }
     }
@@ -367,7 +391,7 @@ impl Fleet {
                     let cells: BTreeSet<_> =
                         out.filter_map(|node| cell_of(&node.name, self.in_a_cell)).collect();
                     let keeps = |cell: &NodeName| {
-                        let outcome = storage.decided(1, &format!("outcome.{cell}"));
+                        let outcome = storage.decided(self.number, &format!("outcome.{cell}"));
                         outcome.is_some_and(|text| text.contains("\"keep\""))
                     };
                     cells.iter().filter(|cell| !keeps(cell)).count()
