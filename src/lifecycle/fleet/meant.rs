@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 
 use super::Member;
 use crate::coord::NodeName;
-use crate::coord::facts::{self, Fact, names};
+use crate::coord::facts::{self, Fact, OutcomeDecision, names};
 use crate::coord::heard::Heard;
 use crate::coord::lists::list;
-use crate::coord::look::{Found, Look, look};
+use crate::coord::look::{Found, Look, found, look};
 use crate::coord::rollout::Rollout;
 use crate::coord::rules::Health;
+use crate::coord::rules::gate::Gate;
 use crate::coord::rules::synchronous::Outcome;
 use crate::coord::settings::Mode;
-use crate::coord::standing::How;
+use crate::coord::standing::{Ended, How, Standing};
 use crate::coord::synchronous::Synchronous;
 
 /// Whom a kept rollout is for.
@@ -65,6 +66,22 @@ impl Member<'_> {
         let had: BTreeSet<&NodeName> = rollout.proposal.members.iter().collect();
         let was_whole = then.iter().all(|entry| had.contains(&entry.node));
         Ok(if was_whole && !is_listed(&then) { Meant::ForMe } else { Meant::ForOthers })
+    }
+
+    /// How a rollout that was halted stands, where this node has seen its end. Then all that it undoes is undone, and nobody has to
+    /// ask each member for that again.
+    pub(super) fn seen_halted(&self, rollout: &Rollout) -> Option<Standing> {
+        let outcome = Gate::Outcome.name();
+        let last = self.kept.own.last.as_ref().filter(|last| last.rollout == rollout.number)?;
+        let name = rollout.decisions().gate(outcome);
+        match found(&name, last.gates.get(outcome)?, None) {
+            Look::Found(Found { fact: Fact::Outcome(said), .. })
+                if said.answers == rollout.digest && said.decision == OutcomeDecision::Halted =>
+            {
+                Some(Standing::Ended(Ended { how: How::Halted, why: said.why }))
+            }
+            _ => None,
+        }
     }
 
     /// What a rolling rollout reached before it was stopped stays, where a halt undoes nothing.

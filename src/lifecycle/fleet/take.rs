@@ -170,7 +170,11 @@ impl Member<'_> {
             let is_member =
                 rollout.place_of(&node).is_some() && rollout.is_of(&node, &self.kept.own.instance);
             let voice = self.voice();
-            match standing(self.board.as_mut(), &rollout, voice)? {
+            let stands = match self.seen_halted(&rollout) {
+                Some(stands) => stands,
+                None => standing(self.board.as_mut(), &rollout, voice)?,
+            };
+            match stands {
                 Standing::Open if is_member => survey.open = Some(rollout),
                 // It names the machine that had this name before.
                 Standing::Open if rollout.place_of(&node).is_some() => survey.is_unlisted = true,

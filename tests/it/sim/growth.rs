@@ -4,10 +4,11 @@ use std::process::Command;
 use std::time::Instant;
 
 use cutover::coord::Settings;
-use cutover::coord::settings::{Mode, Overlap};
+use cutover::coord::settings::{Mode, OnHalt, Overlap};
 use cutover::types::Span;
 
 use super::Fleet;
+use super::node::{Luck, SimNode};
 use super::stories::{calm, pass};
 
 /// Runs one rollout to its end; how often a node asked storage.
@@ -72,6 +73,38 @@ fn a_member_of_a_large_rolling_fleet_asks_hardly_more_than_one_of_a_small_one() 
     let (few, small, large) = (of(10), of(40), of(200));
     assert!(few <= 2.0 * small, "{few} operations a node with 10 nodes, {small} with 40");
     assert!(large <= 1.5 * small, "{small} operations a node with 40 nodes, {large} with 200");
+}
+
+/// How often a node at rest asks storage in a run of its timer, after a rollout that was halted and undone.
+fn asked_after_halt(size: usize) -> f64 {
+    let mut fleet = sized(Mode::Rolling, Overlap::Brief, size);
+    let settings = (*fleet.settings).clone();
+    fleet.change(Settings { on_halt: OnHalt::Rollback, ..settings });
+    let (last, others) = fleet.nodes.split_last_mut().unwrap();
+    last.luck = Luck::SickAfter(500);
+    // The sick one is the last to look.
+    last.wake = 120_000;
+    assert!(!others.is_empty());
+    fleet.propose("2");
+    while !(fleet.has_outcome() && fleet.nodes.iter().all(SimNode::has_ended)) {
+        pass(&mut fleet, 60_000);
+        assert!(fleet.time() < 86_400_000, "it does not end\n{}", fleet.why());
+    }
+    assert!(fleet.storage.lock().unwrap().decided(1, "outcome").unwrap().contains("halted"));
+    fleet.storage.lock().unwrap().operations.clear();
+    let runs = 4;
+    let until = fleet.time() + runs * 300_000;
+    while fleet.tick(until) {}
+    let operations = fleet.storage.lock().unwrap().operations.clone();
+    let each = operations.values().sum::<u64>() as f64 / (size as f64 * runs as f64);
+    eprintln!("{size} nodes: {each:.1} operations in a run of the timer, {operations:?}");
+    each
+}
+
+#[test]
+fn a_node_at_rest_asks_no_more_in_a_large_fleet_after_a_halt_was_undone() {
+    let (small, large) = (asked_after_halt(10), asked_after_halt(80));
+    assert!(large <= 1.5 * small, "{small} operations with 10 nodes, {large} with 80");
 }
 
 #[test]
