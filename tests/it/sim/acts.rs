@@ -186,6 +186,14 @@ impl Fleet {
         self.with_rollout(|operator, rollout, now| operator.waive(&rollout, &node, "it is away", now))
     }
 
+    /// A node of which there were two does nothing until a person has said which one it is; nobody waits for that.
+    pub fn waive_twins(&self) {
+        for twin in self.nodes.iter().filter(|node| node.is_extra && node.is_lost) {
+            let number = self.nodes.iter().position(|node| node.name == twin.name);
+            let _ = number.map(|number| self.waive(number));
+        }
+    }
+
     /// Tickets of nobody, and those whose report says nothing, keep their places until somebody says otherwise.
     fn waive_what_says_nothing(&self) -> Result<(), operate::Error> {
         for (number, node) in self.nodes.iter().enumerate() {

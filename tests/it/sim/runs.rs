@@ -93,6 +93,7 @@ fn rolling(seed: u64, sizes: i64) -> Came {
     assert!(fleet.has_outcome(), "seed {seed}: no outcome, {act:?}\n{}", fleet.why());
     let is_ended = fleet.nodes.iter().all(|node| node.is_extra || node.journal.is_none());
     assert!(is_ended, "seed {seed}: somebody is stuck, {act:?}\n{}", fleet.why());
+    fleet.waive_twins();
     assert!(fleet.is_seen_to_end(), "seed {seed}: for others it goes on, {act:?}\n{}", fleet.why());
     assert_halted_for_a_reason(&fleet, act);
     let came = fleet.came();
