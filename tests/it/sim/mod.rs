@@ -302,7 +302,8 @@ impl Fleet {
                 self.look(number);
                 // As `fleet status --why` says.
                 if self.settings.mode == Mode::Rolling && self.nodes[number].is_to_be_waived() {
-                    self.nodes[number].is_waived = self.waive(number).is_ok();
+                    self.nodes[number].is_freed = self.waive(number).is_ok();
+                    self.nodes[number].is_waived |= self.nodes[number].is_freed;
                 }
             }
         }

@@ -74,6 +74,8 @@ pub struct SimNode {
     pub is_broken: bool,
     /// When the person comes, where one was asked for.
     pub helped_at: Option<i64>,
+    /// The person has said, too, that nobody waits for it.
+    pub is_freed: bool,
     /// How long it takes until it is healthy, where the trial is three times as long.
     pub healthy_after: i64,
     /// How long its timer waits between two runs that find nothing to do.
@@ -138,6 +140,7 @@ impl SimNode {
             wake: 0,
             is_broken: false,
             helped_at: None,
+            is_freed: false,
             healthy_after: 2000,
             timer: 30_000,
             ends_with_update: false,
@@ -525,9 +528,7 @@ impl SimNode {
 
     /// Whether a person has helped it, and has not said yet that its place is free.
     pub fn is_to_be_waived(&self) -> bool {
-        !self.is_waived
-            && self.helped_at.is_some_and(|helped_at| helped_at <= self.life.now())
-            && !self.is_out
+        !self.is_freed && self.helped_at.is_some_and(|helped_at| helped_at <= self.life.now()) && !self.is_out
     }
 }
 
