@@ -69,19 +69,23 @@ impl Member<'_> {
     }
 
     /// How a rollout that was halted stands, where this node has seen its end. Then all that it undoes is undone, and nobody has to
-    /// ask each member for that again.
-    pub(super) fn seen_halted(&self, rollout: &Rollout) -> Option<Standing> {
+    /// ask each member for that again. Not where storage shows that this node has yet to go back: it may have lost its word.
+    pub(super) fn seen_halted(&mut self, rollout: &Rollout) -> Result<Option<Standing>, String> {
         let outcome = Gate::Outcome.name();
-        let last = self.kept.own.last.as_ref().filter(|last| last.rollout == rollout.number)?;
-        let name = rollout.decisions().gate(outcome);
-        match found(&name, last.gates.get(outcome)?, None) {
+        let last = self.kept.own.last.as_ref().filter(|last| last.rollout == rollout.number);
+        let Some(text) = last.and_then(|last| last.gates.get(outcome)) else { return Ok(None) };
+        let why = match found(&rollout.decisions().gate(outcome), text, None) {
             Look::Found(Found { fact: Fact::Outcome(said), .. })
                 if said.answers == rollout.digest && said.decision == OutcomeDecision::Halted =>
             {
-                Some(Standing::Ended(Ended { how: How::Halted, why: said.why }))
+                said.why
             }
-            _ => None,
-        }
+            _ => return Ok(None),
+        };
+        Ok(match self.keeps_part_of(rollout)? {
+            Meant::ForMe => None,
+            Meant::ForOthers | Meant::Unlisted => Some(Standing::Ended(Ended { how: How::Halted, why })),
+        })
     }
 
     /// What a rolling rollout reached before it was stopped stays, where a halt undoes nothing.

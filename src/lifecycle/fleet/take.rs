@@ -170,7 +170,7 @@ impl Member<'_> {
             let is_member =
                 rollout.place_of(&node).is_some() && rollout.is_of(&node, &self.kept.own.instance);
             let voice = self.voice();
-            let stands = match self.seen_halted(&rollout) {
+            let stands = match self.seen_halted(&rollout)? {
                 Some(stands) => stands,
                 None => standing(self.board.as_mut(), &rollout, voice)?,
             };

@@ -126,8 +126,8 @@ impl Fleet {
             let (random, storage, settings) = (random.fork(), storage.clone(), settings.clone());
             let mut node = SimNode::new(name, life, storage, chaos, random, settings, path, luck);
             node.here = here;
-            // In some fleets who cannot stay cannot go back either.
-            node.is_broken = chaos.until > 0 && seed.is_multiple_of(5);
+            // In some fleets there are nodes that cannot go back, if they cannot stay.
+            node.is_broken = chaos.until > 0 && seed.is_multiple_of(5) && number % 5 == 0;
             nodes.push(node);
         }
         let mut fleet = Self {
