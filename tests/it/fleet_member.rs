@@ -331,3 +331,45 @@ fn the_place_of_a_node_on_which_neither_release_is_healthy_is_free_when_it_is_wa
     wait_until(&fleet, "its turn", || fleet.active(1) == "3");
     assert_eq!(waits.wait().unwrap().code(), Some(0), "{}", fleet.why());
 }
+
+#[test]
+fn who_has_gone_back_after_a_halt_says_so_again_where_storage_has_lost_it() {
+    let fleet = Fleet::new(2, "rolling", "at_once = 1\non_halt = \"rollback\"");
+    (0..2).for_each(|number| fleet.stage(number, "3"));
+    fleet.propose("3");
+    assert_eq!(code(&fleet.run(0, &["update"])), 0, "{}", fleet.why());
+    std::fs::write(fleet.path("sick-1"), "").unwrap();
+    assert_eq!(code(&fleet.run(1, &["update"])), 10, "{}", fleet.why());
+    let backup = fleet.path("backup");
+    let copy = |from: &std::path::Path, to: &std::path::Path| {
+        assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+    };
+    copy(&fleet.share(), &backup);
+    assert_eq!(fleet.live(calm), "halted", "{}", fleet.why());
+    assert_eq!(fleet.all_run(), ["1"]);
+    std::fs::remove_dir_all(fleet.share()).unwrap();
+    copy(&backup, &fleet.share());
+    for _ in 0..4 {
+        let run = fleet.run(0, &["update"]);
+        assert_eq!(fleet.active(0), "1", "it starts it again: {run:?}");
+    }
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+}
+
+#[test]
+fn who_was_taken_back_by_hand_after_a_halt_says_so() {
+    let fleet = Fleet::new(2, "rolling", "at_once = 1\non_halt = \"rollback\"");
+    (0..2).for_each(|number| fleet.stage(number, "3"));
+    fleet.propose("3");
+    assert_eq!(code(&fleet.run(0, &["update"])), 0, "{}", fleet.why());
+    std::fs::write(fleet.path("sick-1"), "").unwrap();
+    assert_eq!(code(&fleet.run(1, &["update"])), 10, "{}", fleet.why());
+    let by_hand = fleet.run(0, &["rollback"]);
+    assert_eq!((code(&by_hand), fleet.active(0).as_str()), (0, "1"), "{by_hand:?}");
+    assert_eq!(fleet.live(calm), "halted", "{}", fleet.why());
+    assert_eq!(code(&fleet.run(0, &["unhold"])), 0);
+    fleet.propose("2");
+    assert_eq!(fleet.live(calm), "kept", "{}", fleet.why());
+    assert_eq!(fleet.all_run(), ["2"]);
+}

@@ -11,6 +11,7 @@ use crate::coord::facts;
 use crate::coord::rolling::Rolling;
 use crate::coord::rules::Health;
 use crate::coord::rules::rolling::{Act, Decision, End, Local, Stage, act};
+use crate::types::Version;
 use crate::types::record::{Blame, Cause, Deadline, Phase, Reason, Record};
 
 /// So many members may wait before each of them looks less often,
@@ -424,10 +425,21 @@ impl<'a> Member<'a> {
             | Phase::Cancelled { .. } => return Ok(()),
         }
         let running = record.from.as_ref().map(|from| from.version.clone());
-        let (downtime_ms, now) = (record.downtime_ms, self.clock.wall());
+        self.came_back(stage, running, record.downtime_ms)
+    }
+
+    /// It runs the release before, and says so. Also where nothing had to be done for it: a person was there first, or it had gone
+    /// back before, and storage has lost its word.
+    pub(super) fn came_back(
+        &mut self,
+        stage: Stage,
+        running: Option<Version>,
+        downtime_ms: Option<u64>,
+    ) -> Result<(), Error> {
+        let now = self.clock.wall();
         self.change_part(|part| {
             part.running = running;
-            part.downtime_ms = downtime_ms;
+            part.downtime_ms = downtime_ms.or(part.downtime_ms);
             part.back_at.get_or_insert(now);
         })?;
         // After a crash the end may be told again: the first word stands, or this node would go back once more.

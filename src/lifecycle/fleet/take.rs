@@ -74,7 +74,7 @@ impl Member<'_> {
         if let Some(taken) = self.identify()? {
             return Ok(taken);
         }
-        if let Some(taken) = self.tend()? {
+        if let Some(taken) = self.tend(running)? {
             return Ok(taken);
         }
         self.beat();
@@ -317,7 +317,7 @@ impl Member<'_> {
     }
 
     /// Finishes the rollout that this node has a part in. `None`: there is none, or it is over.
-    fn tend(&mut self) -> Result<Option<Taken>, Error> {
+    fn tend(&mut self, running: Option<&ReleaseId>) -> Result<Option<Taken>, Error> {
         if self.kept.part().is_none() {
             return Ok(None);
         }
@@ -358,6 +358,12 @@ impl Member<'_> {
             }
             (Stage::Rolling(_), Some(Following::Rolling(_))) => {
                 match (self.look_in_rolling()?, part.before.clone()) {
+                    (Next::GoBack, Some(version)) if running.is_some_and(|is| is.version == version) => {
+                        if let Some(stage) = self.rolling_stage() {
+                            self.came_back(stage, Some(version), None)?;
+                        }
+                        self.has_ended_rolling()
+                    }
                     (Next::GoBack, Some(version)) => {
                         return Ok(Some(Taken::GoBack { number: part.rollout, version }));
                     }

@@ -1036,3 +1036,37 @@ fn the_only_node_of_a_cell_that_refuses_while_storage_is_full_keeps_no_other_cel
     let ran: Vec<_> = (0..3).map(|number| runs(&fleet, number)).collect();
     assert_eq!(ran, ["2", "2", "1"], "{}", fleet.why());
 }
+
+#[test]
+fn who_went_back_after_a_halt_stays_there_where_storage_has_lost_that() {
+    let mut fleet = calm(Mode::Rolling, 3);
+    let settings = (*fleet.settings).clone();
+    fleet.change(cutover::coord::Settings { on_halt: OnHalt::Rollback, ..settings });
+    fleet.propose("2");
+    let has_new = |node: &SimNode| node.pointer == release("2") && node.journal.is_none();
+    while !fleet.nodes.iter().any(has_new) {
+        pass(&mut fleet, 1000);
+    }
+    let first = fleet.nodes.iter().position(has_new).unwrap();
+    for (number, node) in fleet.nodes.iter_mut().enumerate() {
+        node.luck = if number == first { Luck::Good } else { Luck::SickAfter(500) };
+    }
+    while !fleet.has_outcome() {
+        pass(&mut fleet, 1);
+    }
+    assert!(has_new(&fleet.nodes[first]), "{}", fleet.why());
+    fleet.back_up();
+    while !fleet.nodes.iter().all(SimNode::has_ended) {
+        pass(&mut fleet, 1000);
+    }
+    assert!((0..3).all(|node| runs(&fleet, node) == "1"), "{}", fleet.why());
+    fleet.restore();
+    let until = fleet.time() + 20 * MINUTE;
+    while fleet.tick(until) {
+        assert!(
+            !fleet.nodes[first].is_out && runs(&fleet, first) == "1",
+            "it starts it again\n{}",
+            fleet.why()
+        );
+    }
+}
