@@ -205,11 +205,12 @@ impl Rolling<'_> {
     }
 
     fn read_tickets_of(&mut self, board: &mut dyn Board, row: u32, guess: usize) -> Heard {
-        self.read_spoilt(board, row);
-        match self.rollout.has_slots() {
+        let heard = match self.rollout.has_slots() {
             true => self.gallop(board, row, guess),
             false => self.read_each(board, row),
-        }
+        };
+        self.read_spoilt(board, row);
+        heard
     }
 
     /// Reads all rows, as long as none is found in which somebody is out of service: then nothing has come to its end.
@@ -234,7 +235,7 @@ impl Rolling<'_> {
         self.read_gates(board)
     }
 
-    /// Reads tickets once more that said nothing: they may have been read badly.
+    /// Reads tickets once more that said nothing: they may have been read badly, also by who took the next one and says so in it.
     fn read_spoilt(&mut self, board: &mut dyn Board, row: u32) {
         let nobody = self.view.members.len();
         for place in 0..self.view.rows[row as usize].len() {
