@@ -348,7 +348,7 @@ impl<'a> Member<'a> {
     pub(super) fn moved_rolling(&mut self, record: &Record) -> Result<(), Error> {
         let Some(stage) = self.rolling_stage() else { return Ok(()) };
         if let Stage::Returning { .. } | Stage::Returned { .. } = stage {
-            return self.returned(stage, record);
+            return self.returned(record);
         }
         let comes_to_nothing = matches!(record.phase, Phase::Cancelled { .. } | Phase::RolledBack { .. });
         if comes_to_nothing && self.is_stranger()? {
@@ -413,7 +413,7 @@ impl<'a> Member<'a> {
     }
 
     /// The journal says how far going back after a halt has come.
-    fn returned(&mut self, stage: Stage, record: &Record) -> Result<(), Error> {
+    fn returned(&mut self, record: &Record) -> Result<(), Error> {
         match &record.phase {
             Phase::RolledBack { .. } => {}
             Phase::Staged
@@ -425,14 +425,13 @@ impl<'a> Member<'a> {
             | Phase::Cancelled { .. } => return Ok(()),
         }
         let running = record.from.as_ref().map(|from| from.version.clone());
-        self.came_back(stage, running, record.downtime_ms)
+        self.came_back(running, record.downtime_ms)
     }
 
     /// It runs the release before, and says so. Also where nothing had to be done for it: a person was there first, or it had gone
     /// back before, and storage has lost its word.
     pub(super) fn came_back(
         &mut self,
-        stage: Stage,
         running: Option<Version>,
         downtime_ms: Option<u64>,
     ) -> Result<(), Error> {
@@ -443,7 +442,7 @@ impl<'a> Member<'a> {
             part.back_at.get_or_insert(now);
         })?;
         // After a crash the end may be told again: the first word stands, or this node would go back once more.
-        if let Stage::Returning { .. } = stage {
+        if let Some(Stage::Returning { .. }) = self.rolling_stage() {
             self.enter(AnyStage::Rolling(Stage::Returned { health: Health::Good }))?;
         }
         self.look_in_rolling()?;

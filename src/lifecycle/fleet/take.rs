@@ -359,9 +359,7 @@ impl Member<'_> {
             (Stage::Rolling(_), Some(Following::Rolling(_))) => {
                 match (self.look_in_rolling()?, part.before.clone()) {
                     (Next::GoBack, Some(version)) if running.is_some_and(|is| is.version == version) => {
-                        if let Some(stage) = self.rolling_stage() {
-                            self.came_back(stage, Some(version), None)?;
-                        }
+                        self.came_back(Some(version), None)?;
                         self.has_ended_rolling()
                     }
                     (Next::GoBack, Some(version)) => {
