@@ -261,16 +261,22 @@ fn who_has_lost_its_record_of_the_fleet_in_its_trial_goes_back_and_so_do_the_oth
     assert!(state.contains("\"bad\":[]"), "{state}");
 }
 
-#[test]
-fn who_could_not_go_back_after_a_halt_and_is_helped_says_what_it_runs() {
-    let starts = "[service]\ncommand = { start = '! test -e ../../broken', stop = 'true' }";
-    let fleet = Fleet::new(2, "rolling", &format!("at_once = 1\non_halt = \"rollback\"\n{starts}"));
+/// A rolling rollout of release 3 that was halted because it is sick on n1, when n0 had it and is to go back.
+fn halted_with_one_ahead(settings: &str) -> Fleet {
+    let fleet = Fleet::new(2, "rolling", &format!("at_once = 1\non_halt = \"rollback\"\n{settings}"));
     (0..2).for_each(|number| fleet.stage(number, "3"));
     fleet.propose("3");
     assert_eq!(code(&fleet.run(0, &["update"])), 0, "{}", fleet.why());
-    // The other one is sick, and that halts it; but here the old release does not start.
     std::fs::write(fleet.path("sick-1"), "").unwrap();
     assert_eq!(code(&fleet.run(1, &["update"])), 10, "{}", fleet.why());
+    fleet
+}
+
+#[test]
+fn who_could_not_go_back_after_a_halt_and_is_helped_says_what_it_runs() {
+    let fleet =
+        halted_with_one_ahead("[service]\ncommand = { start = '! test -e ../../broken', stop = 'true' }");
+    // Here the old release does not start.
     let broken = fleet.root(0).join("broken");
     std::fs::write(&broken, "").unwrap();
     assert_eq!(code(&fleet.run(0, &["update"])), 14, "{}", fleet.why());
@@ -296,12 +302,7 @@ fn who_could_not_go_back_after_a_halt_and_is_helped_says_what_it_runs() {
 
 #[test]
 fn who_has_it_and_is_gone_when_it_is_halted_is_waived_and_the_next_one_is_proposed() {
-    let fleet = Fleet::new(2, "rolling", "at_once = 1\non_halt = \"rollback\"");
-    (0..2).for_each(|number| fleet.stage(number, "3"));
-    fleet.propose("3");
-    assert_eq!(code(&fleet.run(0, &["update"])), 0, "{}", fleet.why());
-    std::fs::write(fleet.path("sick-1"), "").unwrap();
-    assert_eq!(code(&fleet.run(1, &["update"])), 10, "{}", fleet.why());
+    let fleet = halted_with_one_ahead("");
     let too_early = fleet.run(1, &["fleet", "propose", "2"]);
     assert!(
         code(&too_early) == 15 && told(&too_early).contains("`cutover fleet waive n0 1`"),
@@ -334,12 +335,7 @@ fn the_place_of_a_node_on_which_neither_release_is_healthy_is_free_when_it_is_wa
 
 #[test]
 fn who_has_gone_back_after_a_halt_says_so_again_where_storage_has_lost_it() {
-    let fleet = Fleet::new(2, "rolling", "at_once = 1\non_halt = \"rollback\"");
-    (0..2).for_each(|number| fleet.stage(number, "3"));
-    fleet.propose("3");
-    assert_eq!(code(&fleet.run(0, &["update"])), 0, "{}", fleet.why());
-    std::fs::write(fleet.path("sick-1"), "").unwrap();
-    assert_eq!(code(&fleet.run(1, &["update"])), 10, "{}", fleet.why());
+    let fleet = halted_with_one_ahead("");
     let backup = fleet.path("backup");
     let copy = |from: &std::path::Path, to: &std::path::Path| {
         assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
@@ -359,12 +355,7 @@ fn who_has_gone_back_after_a_halt_says_so_again_where_storage_has_lost_it() {
 
 #[test]
 fn who_was_taken_back_by_hand_after_a_halt_says_so() {
-    let fleet = Fleet::new(2, "rolling", "at_once = 1\non_halt = \"rollback\"");
-    (0..2).for_each(|number| fleet.stage(number, "3"));
-    fleet.propose("3");
-    assert_eq!(code(&fleet.run(0, &["update"])), 0, "{}", fleet.why());
-    std::fs::write(fleet.path("sick-1"), "").unwrap();
-    assert_eq!(code(&fleet.run(1, &["update"])), 10, "{}", fleet.why());
+    let fleet = halted_with_one_ahead("");
     let by_hand = fleet.run(0, &["rollback"]);
     assert_eq!((code(&by_hand), fleet.active(0).as_str()), (0, "1"), "{by_hand:?}");
     assert_eq!(fleet.live(calm), "halted", "{}", fleet.why());

@@ -840,13 +840,16 @@ fn after_a_halt_all_go_back_where_that_is_wanted_and_few_at_once() {
     }
 }
 
-#[test]
-fn who_dies_right_after_it_went_back_does_not_go_back_again() {
+fn has_new(node: &SimNode) -> bool {
+    node.pointer == release("2") && node.journal.is_none()
+}
+
+/// A rolling rollout that a halt undoes, and the first node that has it: on all others it is sick.
+fn with_one_ahead() -> (Fleet, usize) {
     let mut fleet = calm(Mode::Rolling, 3);
     let settings = (*fleet.settings).clone();
     fleet.change(cutover::coord::Settings { on_halt: OnHalt::Rollback, ..settings });
     fleet.propose("2");
-    let has_new = |node: &SimNode| node.pointer == release("2") && node.journal.is_none();
     while !fleet.nodes.iter().any(has_new) {
         pass(&mut fleet, 1000);
     }
@@ -854,6 +857,12 @@ fn who_dies_right_after_it_went_back_does_not_go_back_again() {
     for (number, node) in fleet.nodes.iter_mut().enumerate() {
         node.luck = if number == first { Luck::Good } else { Luck::SickAfter(500) };
     }
+    (fleet, first)
+}
+
+#[test]
+fn who_dies_right_after_it_went_back_does_not_go_back_again() {
+    let (mut fleet, first) = with_one_ahead();
     let is_back = |node: &SimNode| {
         node.pointer == release("1")
             && node.journal.as_ref().is_some_and(|record| matches!(record.phase, Phase::RolledBack { .. }))
@@ -1039,18 +1048,7 @@ fn the_only_node_of_a_cell_that_refuses_while_storage_is_full_keeps_no_other_cel
 
 #[test]
 fn who_went_back_after_a_halt_stays_there_where_storage_has_lost_that() {
-    let mut fleet = calm(Mode::Rolling, 3);
-    let settings = (*fleet.settings).clone();
-    fleet.change(cutover::coord::Settings { on_halt: OnHalt::Rollback, ..settings });
-    fleet.propose("2");
-    let has_new = |node: &SimNode| node.pointer == release("2") && node.journal.is_none();
-    while !fleet.nodes.iter().any(has_new) {
-        pass(&mut fleet, 1000);
-    }
-    let first = fleet.nodes.iter().position(has_new).unwrap();
-    for (number, node) in fleet.nodes.iter_mut().enumerate() {
-        node.luck = if number == first { Luck::Good } else { Luck::SickAfter(500) };
-    }
+    let (mut fleet, first) = with_one_ahead();
     while !fleet.has_outcome() {
         pass(&mut fleet, 1);
     }
