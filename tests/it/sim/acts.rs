@@ -95,7 +95,7 @@ impl Fleet {
         match act {
             Act::Abort | Act::Void | Act::Waive => {}
             // As `fleet replace` says: the rollout may wait for the machine that was there.
-            Act::Replace if self.settings.mode == Mode::Rolling && !self.has_outcome() => {
+            Act::Replace if self.settings.mode == Mode::Rolling && !self.is_seen_to_end() => {
                 self.nodes[number].is_waived = true;
                 let _ = self.waive(number);
             }
