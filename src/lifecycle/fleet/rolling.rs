@@ -244,6 +244,7 @@ impl<'a> Member<'a> {
         Ok(())
     }
 
+    /// Whether storage shows the report now. Where something stands in its place that says nothing, it never will.
     fn report_rolling(&mut self, health: Health, is_back: bool) -> bool {
         let (node, instance) = (self.node(), self.instance());
         let part = self.kept.part();
@@ -268,8 +269,10 @@ impl<'a> Member<'a> {
         };
         let me = follow.view.me;
         let heard = follow.report(board, me, is_back, report);
+        let mine = follow.view.members.get(me);
+        let is_there = mine.is_some_and(|mine| if is_back { mine.returned } else { mine.report }.is_some());
         self.heed(&heard);
-        heard.is_yes()
+        heard.is_yes() && is_there
     }
 
     pub(super) fn decide_rolling(&mut self, decision: Decision) -> bool {

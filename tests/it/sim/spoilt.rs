@@ -1,7 +1,8 @@
 //! Files that say nothing, and stay so, where a decision should be.
 
-use cutover::coord::settings::Mode;
+use cutover::coord::settings::{Mode, OnHalt, Settings};
 
+use super::node::release;
 use super::stories::{MINUTE, calm, pass};
 
 /// How often all nodes have asked the storage so far.
@@ -34,4 +35,24 @@ fn an_end_that_cannot_be_read_is_not_asked_for_more_often_and_a_person_ends_it()
         pass(&mut fleet, 5 * MINUTE);
         assert!(fleet.nodes.iter().all(super::SimNode::has_ended), "{mode:?}\n{}", fleet.why());
     }
+}
+
+#[test]
+fn who_can_never_report_follows_the_next_rollout_when_it_is_waived() {
+    // So many that none looks at all slots each time.
+    let mut fleet = calm(Mode::Rolling, 24);
+    let settings = (*fleet.settings).clone();
+    fleet.change(Settings { on_halt: OnHalt::Rollback, ..settings });
+    fleet.storage.lock().unwrap().put("nodes/n1/000001.report", "");
+    fleet.propose("2");
+    while fleet.nodes[1].pointer != release("2") {
+        pass(&mut fleet, 1000);
+    }
+    fleet.waive(1).unwrap();
+    fleet.abort(0).unwrap();
+    let until = fleet.time() + 30 * MINUTE;
+    while fleet.tick(until) {}
+    assert!(fleet.nodes.iter().all(super::SimNode::has_ended), "{}", fleet.why());
+    fleet.nodes[1].is_waived = false;
+    assert_eq!(fleet.behind_in_the_next(), [""; 0], "{}", fleet.why());
 }
