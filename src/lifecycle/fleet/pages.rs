@@ -6,10 +6,13 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use super::Member;
 use super::own::Kept;
 use crate::coord::board::{Board, Done, Over, Read};
-use crate::coord::facts::{FACT_BYTES_MAX, names};
+use crate::coord::facts::{FACT_BYTES_MAX, Fact, names};
+use crate::coord::look::{Found, Look, found};
 use crate::coord::pages::{PAGES_MAX, line_of};
+use crate::coord::rollout::Rollout;
 use crate::sys::disk::{self, Disk};
 use crate::types::Digest;
 
@@ -120,5 +123,32 @@ impl Over for WithPages<'_> {
             self.pages.keep(name, text);
         }
         read
+    }
+}
+
+impl Member<'_> {
+    /// Sees that the pages of its members are kept here: this node goes on without the storage. Of others only those of the
+    /// rollout before stay.
+    pub(super) fn keep_pages(&mut self, rollout: &Rollout) -> Result<(), String> {
+        let before = self.kept.own.last.as_ref().and_then(|last| pages_of(last.rollout, &last.proposal));
+        let pages = self.kept.pages();
+        pages.forget_others(&[rollout.proposal.pages.clone(), before.unwrap_or_default()].concat());
+        for name in rollout.proposal.pages.iter().map(|page| names::page(*page)) {
+            if let Read::Unreachable(why) = self.board.read(&name) {
+                return Err(why);
+            }
+            if pages.read(&name) == Read::Absent {
+                return Err(format!("`{name}`, a page of its members, is not there, or cannot be kept here"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The pages that a proposal names.
+fn pages_of(number: u64, proposal: &str) -> Option<Vec<Digest>> {
+    match found(&names::proposal(number), proposal, None) {
+        Look::Found(Found { fact: Fact::Proposal(proposal), .. }) => Some(proposal.pages),
+        _ => None,
     }
 }

@@ -10,9 +10,9 @@ use super::rolling::Next;
 use super::{Following, Member, Stage};
 use crate::coord::board::Read;
 use crate::coord::facts::names::Decisions;
-use crate::coord::facts::{Fact, Members, names};
+use crate::coord::facts::{Members, names};
 use crate::coord::lists;
-use crate::coord::look::{Found, Look, found, look_signed};
+use crate::coord::look::{Found, Look, look_signed};
 use crate::coord::rollout::{Rollout, WENT_BACK, look_rollout, numbers};
 use crate::coord::rules::gate::{self, Gate};
 use crate::coord::rules::rolling::{End, Stage as Place};
@@ -285,23 +285,6 @@ impl Member<'_> {
         Ok(Taken::Rollout { number, release, must_rehearse })
     }
 
-    /// Sees that the pages of its members are kept here: this node goes on without the storage. Of others only those of the
-    /// rollout before stay.
-    fn keep_pages(&mut self, rollout: &Rollout) -> Result<(), String> {
-        let before = self.kept.own.last.as_ref().and_then(|last| pages_of(last.rollout, &last.proposal));
-        let pages = self.kept.pages();
-        pages.forget_others(&[rollout.proposal.pages.clone(), before.unwrap_or_default()].concat());
-        for name in rollout.proposal.pages.iter().map(|page| names::page(*page)) {
-            if let Read::Unreachable(why) = self.board.read(&name) {
-                return Err(why);
-            }
-            if pages.read(&name) == Read::Absent {
-                return Err(format!("`{name}`, a page of its members, is not there, or cannot be kept here"));
-            }
-        }
-        Ok(())
-    }
-
     /// Why this node's word would not count in a rollout, or others' words would be worth less than its settings want.
     fn unsigned(&self, rollout: &Rollout) -> Option<String> {
         let listed = rollout.proposal.keys.get(&self.kept.own.node);
@@ -490,14 +473,6 @@ impl Member<'_> {
             Some(Following::Rolling(follow)) => follow.view.end == Some(End::Keep),
             None => false,
         }
-    }
-}
-
-/// The pages that a proposal names.
-fn pages_of(number: u64, proposal: &str) -> Option<Vec<Digest>> {
-    match found(&names::proposal(number), proposal, None) {
-        Look::Found(Found { fact: Fact::Proposal(proposal), .. }) => Some(proposal.pages),
-        _ => None,
     }
 }
 
