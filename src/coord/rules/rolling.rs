@@ -283,7 +283,7 @@ impl View {
 
     /// Whether this node has what a halt undoes.
     pub fn must_undo(&self, limits: Limits) -> bool {
-        limits.undoes && self.end == Some(End::Halted) && self.mine().is_some_and(|member| member.is_ahead())
+        self.to_undo(limits).any(|place| place == self.me)
     }
 
     /// The members for whom a halt waits until they are back on the release before.
