@@ -123,6 +123,34 @@ fn a_rollout_goes_on_without_a_cell_that_went_back_when_each_of_its_nodes_is_wai
 }
 
 #[test]
+fn a_cell_whose_turn_was_called_off_gets_another_one_by_the_command_that_is_named() {
+    let fleet = two_cells("");
+    fleet.propose("2");
+    let is_voted = |number: usize| status(&fleet)["members"][number]["state"] == "voted";
+    let mut told_of = None;
+    // n3 votes for the second cell, and is away when that cell has its turn.
+    let outcome = fleet.live(|nodes: &mut Nodes| {
+        let (first, last) = if fleet.active(0) == "2" { (0, 3) } else { (3, 0) };
+        if told_of.is_none() && nodes.off.is_empty() && fleet.active(first) == "2" && is_voted(last) {
+            nodes.off.insert(last);
+            if let Some(mut child) = nodes.running.remove(&last) {
+                child.kill().unwrap();
+                child.wait().unwrap();
+            }
+        }
+        let waits_for = status(&fleet)["waits_for"].to_string();
+        if told_of.is_none() && waits_for.contains("had a turn") {
+            nodes.off.clear();
+            assert_eq!(code(&fleet.run(0, &["fleet", "propose", "2", "--supersede"])), 0);
+            told_of = Some(waits_for);
+        }
+    });
+    assert_eq!(outcome, "kept", "{}", fleet.why());
+    assert_eq!(fleet.all_run(), ["2"]);
+    assert!(told_of.unwrap().contains("`cutover fleet propose 2 --supersede` gives it another one"));
+}
+
+#[test]
 fn a_cell_begins_when_all_its_nodes_are_ready_and_nobody_waits_for_it_before() {
     let fleet = two_cells("");
     fleet.propose("2");

@@ -270,7 +270,9 @@ fn a_member_that_had_its_turn_and_keeps_the_rest_waiting_is_named() {
     assert_eq!(code(&fleet.run(0, &["update"])), 0);
     let waits_for = status(&fleet)["waits_for"].to_string();
     assert!(
-        waits_for.contains("n1 had a turn") && waits_for.contains("cutover fleet waive n1"),
+        ["n1 had a turn", "cutover fleet propose 2 --supersede", "cutover fleet waive n1"]
+            .iter()
+            .all(|word| waits_for.contains(word)),
         "{waits_for}"
     );
     assert_eq!(code(&fleet.run(0, &["fleet", "waive", "n1"])), 0);

@@ -380,16 +380,24 @@ fn rolling(operator: &mut Operator<'_>, rollout: &Rollout, now: Timestamp) -> Re
 fn nobody_to_wait_for(follow: &Rolling<'_>) -> String {
     let view = &follow.view;
     let spent: Vec<_> = follow.spent().collect();
-    if let (false, Some(first)) = (view.are_good(view.wave + 1), spent.first()) {
-        let names = some_of(&spent);
-        if !follow.cells.is_empty() {
-            return format!(
-                "cell {names} had a turn, and does not run it: `cutover fleet waive NODE` for each of its nodes lets the others go on"
-            );
+    if let (false, Some((first, _))) = (view.are_good(view.wave + 1), spent.first()) {
+        let names = some_of(&spent.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+        // Who only left may do better; where it failed, the release is banned.
+        let again = if spent.iter().all(|(_, health)| *health == Health::Left) {
+            let version = &follow.rollout.proposal.release.version;
+            format!("`cutover fleet propose {version} --supersede` gives it another one, ")
+        } else {
+            String::new()
+        };
+        if follow.cells.is_empty() {
+            format!(
+                "{names} had a turn, and does not run it: {again}`cutover fleet waive {first}` lets the others go on"
+            )
+        } else {
+            format!(
+                "cell {names} had a turn, and does not run it: {again}`cutover fleet waive NODE` for each of its nodes lets the others go on"
+            )
         }
-        format!(
-            "{names} had a turn, and does not run it: `cutover fleet waive {first}` lets the others go on"
-        )
     } else if !view.are_good(view.wave + 1) {
         "waits for a member to take its turn".into()
     } else if view.are_good(u32::MAX) {

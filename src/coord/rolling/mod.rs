@@ -204,16 +204,13 @@ impl<'a> Rolling<'a> {
             .map(|((_, node), _)| node)
     }
 
-    /// The members of open waves that had their turn, do not run the release, and keep the rest from going on.
-    pub fn spent(&self) -> impl Iterator<Item = &NodeName> {
+    /// The members of open waves that had their turn, do not run the release, and keep the rest from going on; how it went.
+    pub fn spent(&self) -> impl Iterator<Item = (&NodeName, Health)> {
         let members = self.rollout.proposal.members.iter().enumerate().zip(&self.view.members);
         members
-            .filter(|((place, _), seen)| {
-                seen.wave <= self.view.wave
-                    && !self.view.is_left_out(*place)
-                    && seen.report.is_some_and(|health| health != Health::Good)
-            })
-            .map(|((_, node), _)| node)
+            .filter(|((place, _), seen)| seen.wave <= self.view.wave && !self.view.is_left_out(*place))
+            .filter_map(|((_, node), seen)| Some((node, seen.report?)))
+            .filter(|(_, health)| *health != Health::Good)
     }
 
     /// Who cannot, and why, as they said; nothing when all can.
