@@ -154,7 +154,7 @@ pub fn failure(error: &Error) -> Failure {
             Failure::new(code::REFUSED, error, Some(&hint))
         }
         Error::Unreachable(_) | Error::Operate(operate::Error::Unreachable(_)) => {
-            let hint = "see that the storage is mounted and answers; `cutover fleet check` looks at it";
+            let hint = "see that the storage is mounted, answers, and may be written (room, rights); `cutover fleet check` tries it";
             Failure::new(code::IN_DOUBT, error, Some(hint))
         }
         Error::Stranger(_) => {

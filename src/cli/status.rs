@@ -94,7 +94,8 @@ fn all(global: &Global, load: &dyn Fn() -> Result<Context, Error>) -> Result<u8,
     Ok(code)
 }
 
-/// The view; while a trial is watched, with what its watcher last told. Whoever watches asks no storage every second.
+/// The view, with what only the process that works on an update knows, as it last told. Whoever watches asks no storage every
+/// second.
 fn view(context: &Context, is_watched: bool) -> Result<Status, Error> {
     let store = context.store()?;
     let mut view = look(&context.app, &context.node, context.settings(), &store, Timestamp::now())?;
@@ -102,14 +103,21 @@ fn view(context: &Context, is_watched: bool) -> Result<Status, Error> {
     view.add_running(running(context.settings(), &store, active.as_ref()));
     view.add_shut_out((!is_watched).then(|| fleet::shut_out(context)).flatten().map(|shut| shut.why));
     add_looks(&mut view);
-    if [Doing::Trial, Doing::Warming].contains(&view.state)
+    // A rehearsal by hand is no update.
+    if (view.update.is_some() || view.state == Doing::Warming)
         && let Some(told) = last_published(&context.app)
         && told.root == view.root
     {
+        if let (Some(mine), Some(theirs)) = (&mut view.update, told.update)
+            && (theirs.pid, &theirs.transaction, &theirs.phase) == (mine.pid, &mine.transaction, &mine.phase)
+        {
+            mine.waits_for = theirs.waits_for;
+        }
         if view.state == Doing::Warming {
             view.rehearsal = told.rehearsal.or(view.rehearsal);
         }
-        if let (Some(mine), Some(theirs)) = (view.trial.as_mut(), told.trial)
+        if let (Doing::Trial | Doing::Warming, Some(mine), Some(theirs)) =
+            (view.state, view.trial.as_mut(), told.trial)
             && mine.deadline == theirs.deadline
         {
             *mine = theirs;

@@ -7,6 +7,7 @@ use cutover::coord::facts::names;
 use serde_json::Value;
 
 use crate::fleet::Fleet;
+use crate::fleet_tools::wait_until;
 use crate::refusals::Desk;
 
 /// Only root may write where the last look is kept.
@@ -120,6 +121,40 @@ fn a_fleet_that_cannot_be_followed_is_in_status_and_names_the_way_out() {
         assert_eq!(code, 2, "{words:?}: {said}");
     }
     assert_eq!(lists(), before);
+}
+
+#[test]
+fn what_an_update_waits_for_is_in_status_while_it_does() {
+    if !is_root() {
+        eprintln!("SKIPPED what_an_update_waits_for_is_in_status_while_it_does: needs root");
+        return;
+    }
+    let (fleet, app) = (Fleet::new(2, "synchronous", "vote = \"60s\""), App::new("waits"));
+    let Some(disk) = fleet.with_own_disk() else {
+        eprintln!("SKIPPED what_an_update_waits_for_is_in_status_while_it_does: no right to mount");
+        return;
+    };
+    let status = |words: &[&str]| {
+        let output = fleet.run(1, &[&["--app", &app.0, "status"], words].concat());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let waits_for = || {
+        let status: Value = serde_json::from_str(&status(&["--json"])).unwrap();
+        status["update"]["waits_for"].as_str().unwrap_or_default().to_owned()
+    };
+    fleet.propose("2");
+    assert!(disk.fill());
+    let mut update = fleet.command(1, &["--app", &app.0, "update"]).spawn().unwrap();
+    wait_until(&fleet, "the full storage is told", || waits_for().contains("No space left"));
+    let screen = status(&[]);
+    assert!(screen.contains(&format!("process {} waits: shared storage", update.id())), "{screen}");
+    disk.mend();
+    wait_until(&fleet, "the other's vote is waited for", || waits_for().contains("the votes of the others"));
+    update.kill().unwrap();
+    update.wait().unwrap();
+    assert_eq!(waits_for(), "");
+    let screen = status(&[]);
+    assert!(screen.contains("interrupted: nobody works on it now"), "{screen}");
 }
 
 #[test]

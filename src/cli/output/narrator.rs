@@ -29,6 +29,8 @@ pub struct Told<'a> {
     context: &'a Context,
     store: &'a Store,
     last: RefCell<String>,
+    /// What the update waits for since its last move.
+    waits_for: RefCell<Option<String>>,
     /// The application's units as they were lately, and when: watching a trial asks often.
     units: RefCell<Option<(Duration, Vec<UnitView>)>>,
 }
@@ -38,7 +40,13 @@ const UNITS_FRESH: Duration = Duration::from_secs(2);
 
 impl<'a> Told<'a> {
     pub fn new(context: &'a Context, store: &'a Store) -> Self {
-        Self { context, store, last: RefCell::default(), units: RefCell::default() }
+        Self {
+            context,
+            store,
+            last: RefCell::default(),
+            waits_for: RefCell::default(),
+            units: RefCell::default(),
+        }
     }
 
     fn say(&self, text: &str) {
@@ -67,6 +75,9 @@ impl<'a> Told<'a> {
         let mut view = view.ok()?;
         add_looks(&mut view);
         view.add_running(self.units(&view));
+        if let Some(update) = &mut view.update {
+            update.waits_for.clone_from(&self.waits_for.borrow());
+        }
         change(&mut view);
         publish(app, &view);
         Some(view)
@@ -153,6 +164,7 @@ pub fn publish(app: &str, view: &Status) {
 
 impl Narrator for Told<'_> {
     fn moved(&self, record: &Record) {
+        self.waits_for.take();
         let text = monitoring::moved(record, phase_name(&record.phase));
         match record.phase {
             // The verdict is the command's result.
@@ -201,8 +213,15 @@ impl Narrator for Told<'_> {
     }
 
     fn waits(&self, record: &Record, why: &str) {
-        if !matches!(record.phase, Phase::Trial { .. }) || record.rollout.is_some() {
-            self.say(&format!("waiting: {why}"));
+        let is_trial = matches!(record.phase, Phase::Trial { .. });
+        if is_trial && record.rollout.is_none() {
+            return;
+        }
+        self.say(&format!("waiting: {why}"));
+        let is_new = self.waits_for.replace(Some(why.to_owned())).as_deref() != Some(why);
+        // In a trial each round of checks tells it.
+        if is_new && !is_trial {
+            self.publish(None);
         }
     }
 

@@ -184,9 +184,10 @@ fn update_line(update: &UpdateView, now: Timestamp) -> String {
         Intent::Update => format!("{from} -> {}", update.to),
         Intent::Rollback => format!("{}, back to {from}", update.to),
     };
-    let who = match update.pid {
-        Some(pid) => format!("process {pid} works on it"),
-        None => "interrupted: nobody works on it now".to_owned(),
+    let who = match (update.pid, &update.waits_for) {
+        (Some(pid), Some(what)) => format!("process {pid} waits: {}", escaped(what.as_bytes())),
+        (Some(pid), None) => format!("process {pid} works on it"),
+        (None, _) => "interrupted: nobody works on it now".to_owned(),
     };
     let why = update.reason.as_deref().map(|reason| format!("; {}", escaped(reason.as_bytes())));
     let begun = format!("begun by {} {}", escaped(update.by.as_bytes()), when(update.started, now));

@@ -372,6 +372,8 @@ fn under_way(record: &Record, layout: &Layout) -> UpdateView {
         started: record.started,
         by: record.by.clone(),
         pid: worker(record, layout).map(|holder| holder.pid),
+        // The journal does not say: it is of this moment.
+        waits_for: None,
     }
 }
 

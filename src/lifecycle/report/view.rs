@@ -188,6 +188,9 @@ pub struct UpdateView {
     pub by: String,
     /// The process that works on it; none: it was interrupted, and is taken up by `recover` or the next run.
     pub pid: Option<u32>,
+    /// What that process waits for, as it said itself.
+    #[serde(default)]
+    pub waits_for: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
