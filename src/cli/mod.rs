@@ -51,7 +51,7 @@ use crate::release::source;
 /// Runs the program with these words, and says its exit code.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     // A lock of the caller's (flock(1) in a job of cron) would be held by a service that we start, for as long as it runs.
-    crate::sys::ioctl::close_inherited_on_exec();
+    crate::sys::kernel::descriptor::close_inherited_on_exec();
     stop::outlive_file_limits();
     let words: Vec<OsString> = words.into_iter().collect();
     if let [_, word] = &words[..]

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Damage, Error, Kept, Layout, Method, Sealed, Store, kept};
 use crate::sys::access_list;
 use crate::sys::disk::{self, Context, Disk};
-use crate::sys::{ioctl, open};
+use crate::sys::{kernel::btrfs, open};
 use crate::types::record::{DataPolicy, Record};
 use crate::types::state::State;
 use crate::types::{Digest, Version, chain};
@@ -200,7 +200,7 @@ impl Store {
         method: Method,
     ) -> Result<Option<Staging>, Error> {
         let tree = self.tree(base)?;
-        let is_pristine = || ioctl::is_pristine_snapshot(&tree).unwrap_or(false);
+        let is_pristine = || btrfs::is_pristine_snapshot(&tree).unwrap_or(false);
         if !self.makes_subvolumes(method)? || !is_pristine() {
             return Ok(None);
         }
@@ -224,7 +224,7 @@ impl Store {
     fn makes_subvolumes(&self, method: Method) -> Result<bool, Error> {
         let root = self.layout.root();
         let is_wanted = matches!(method, Method::Auto | Method::Btrfs) && nix::unistd::geteuid().is_root();
-        Ok(is_wanted && ioctl::is_btrfs(root).context("look at", root)?)
+        Ok(is_wanted && btrfs::is_btrfs(root).context("look at", root)?)
     }
 
     /// The method that is in force here, where `wanted` leaves it to the file system.
@@ -232,7 +232,7 @@ impl Store {
         let root = self.layout.root();
         Ok(match wanted {
             Method::Auto | Method::Btrfs if self.makes_subvolumes(wanted)? => Method::Btrfs,
-            Method::Auto if ioctl::is_btrfs(root).context("look at", root)? => Method::Reflink,
+            Method::Auto if btrfs::is_btrfs(root).context("look at", root)? => Method::Reflink,
             Method::Auto => Method::Hardlink,
             Method::Btrfs | Method::Reflink => Method::Reflink,
             Method::Hardlink => Method::Hardlink,
@@ -265,7 +265,7 @@ impl Store {
         }
         self.show_span()?;
         let tree = self.layout.tree(version);
-        if ioctl::is_subvolume(&staging.path).context("look at", &staging.path)? {
+        if btrfs::is_subvolume(&staging.path).context("look at", &staging.path)? {
             // A snapshot makes all that came before it durable.
             self.disk.publish_subvolume(&staging.path, &tree)?;
             return self.clear(&staging.path);
@@ -296,7 +296,7 @@ impl Store {
         beside.push(version.as_str());
         let beside = self.layout.releases().join(beside);
         self.clear(&beside)?;
-        if ioctl::is_subvolume(&staging.path).context("look at", &staging.path)? {
+        if btrfs::is_subvolume(&staging.path).context("look at", &staging.path)? {
             self.disk.publish_subvolume(&staging.path, &beside)?;
             self.clear(&staging.path)?;
         } else {
@@ -347,7 +347,7 @@ impl Store {
         if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             return Ok(());
         }
-        if ioctl::is_subvolume(path).context("look at", path)? {
+        if btrfs::is_subvolume(path).context("look at", path)? {
             // One call takes it out of sight; it could not be renamed to another directory, being read-only.
             self.disk.remove_tree(path)?;
             return Ok(self.disk.sync_names(path)?);

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
 
-use super::ioctl::Prompt;
+use super::kernel::time::Prompt;
 
 /// What an update may ask of time. Tests and the simulator have clocks of their own.
 pub trait Clock: Send + Sync {
@@ -87,10 +87,10 @@ impl Clock for SystemClock {
     }
 
     fn be_prompt(&self) -> Option<Prompt> {
-        Some(super::ioctl::be_prompt())
+        Some(super::kernel::time::be_prompt())
     }
 
     fn is_synchronised(&self) -> bool {
-        super::ioctl::clock_is_synchronised()
+        super::kernel::time::clock_is_synchronised()
     }
 }

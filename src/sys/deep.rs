@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::inode::{self, Inode};
-use super::ioctl;
+use super::kernel::file;
 
 /// How many directories are open at once; what is deeper is first moved up to the root.
 const DEPTH_MAX: usize = 64;
@@ -189,7 +189,7 @@ pub(super) fn remove(directory: &OwnedFd, name: &CStr, flag: UnlinkatFlags, fixe
                 && flags & FIXED != 0
                 && fstat(&file)?.st_nlink > 0
             {
-                ioctl::set_file_flags(&file, flags)?;
+                file::set_flags(&file, flags)?;
             }
             Ok(())
         }
@@ -199,9 +199,9 @@ pub(super) fn remove(directory: &OwnedFd, name: &CStr, flag: UnlinkatFlags, fixe
 
 /// Takes off what forbids changes; the flags from before.
 fn loosen(file: &OwnedFd) -> io::Result<i32> {
-    let flags = ioctl::file_flags(file)?;
+    let flags = file::flags(file)?;
     if flags & FIXED != 0 {
-        ioctl::set_file_flags(file, flags & !FIXED)?;
+        file::set_flags(file, flags & !FIXED)?;
     }
     Ok(flags)
 }

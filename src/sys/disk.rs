@@ -17,7 +17,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::deep::Fixed;
-use super::{ioctl, open};
+use super::{kernel::btrfs, open};
 use crate::types::escaped_path;
 
 /// A change that is about to be made.
@@ -283,7 +283,7 @@ impl Disk {
     /// Lets two names change places, so that each is there at any moment, and makes both directories durable.
     pub fn exchange(&self, one: &Path, other: &Path) -> Result<(), Error> {
         self.ask("exchange", other)?;
-        super::ioctl::exchange(one, other).context("exchange", other)?;
+        super::kernel::file::exchange(one, other).context("exchange", other)?;
         self.sync_names(other)?;
         if one.parent() == other.parent() { Ok(()) } else { self.sync_names(one) }
     }
@@ -292,8 +292,8 @@ impl Disk {
     pub fn make_subvolume(&self, path: &Path, source: Option<&Path>) -> Result<(), Error> {
         self.ask("make the subvolume", path)?;
         let made = match source {
-            Some(source) => ioctl::snapshot(source, path, false),
-            None => ioctl::create_subvolume(path),
+            Some(source) => btrfs::snapshot(source, path, false),
+            None => btrfs::create_subvolume(path),
         };
         made.context("make the subvolume", path)
     }
@@ -302,7 +302,7 @@ impl Disk {
     /// as it is seen.
     pub fn publish_subvolume(&self, source: &Path, path: &Path) -> Result<(), Error> {
         self.ask("publish the subvolume", path)?;
-        ioctl::snapshot(source, path, true).context("publish the subvolume", path)?;
+        btrfs::snapshot(source, path, true).context("publish the subvolume", path)?;
         self.sync_names(path)
     }
 

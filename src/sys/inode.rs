@@ -9,7 +9,7 @@ use std::path::Path;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, SFlag};
 
-use super::{ioctl, open};
+use super::{kernel::file, open};
 
 /// A subvolume's root always has this inode number on btrfs.
 const SUBVOLUME_INODE: u64 = 256;
@@ -94,7 +94,7 @@ impl Border {
 
 /// Looks at a name in an open directory, without following a link.
 pub fn look(directory: impl AsFd, name: &CStr) -> io::Result<Inode> {
-    let found = ioctl::statx(directory, name)?;
+    let found = file::statx(directory, name)?;
     let has = |attribute: i32| {
         found.stx_attributes & found.stx_attributes_mask & u64::try_from(attribute).unwrap_or(0) != 0
     };

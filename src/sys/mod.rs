@@ -5,7 +5,7 @@ pub mod clock;
 pub mod deep;
 pub mod disk;
 pub mod inode;
-pub mod ioctl;
+pub mod kernel;
 pub mod lock;
 pub mod mounts;
 pub mod namespace;

@@ -241,7 +241,7 @@ fn spawn_as(mut process: std::process::Command, name: &str) -> io::Result<Child>
     // Attribute and user belong to a thread and are inherited by its children: a thread of its own keeps them from us.
     let spawn = move || {
         if is_other {
-            super::ioctl::become_user(user.uid, user.gid, &groups)?;
+            super::kernel::thread::become_user(user.uid, user.gid, &groups)?;
         }
         nix::sys::prctl::set_no_new_privs()?;
         process.spawn()

@@ -15,7 +15,7 @@ use nix::unistd::UnlinkatFlags;
 use super::deep::{self, Fixed};
 use super::disk::{Context as _, Error};
 use super::inode::{self, Inode};
-use super::ioctl;
+use super::kernel::{btrfs, thread};
 
 /// More threads gain nothing: they wait for the same journal.
 const THREADS_MAX: usize = 4;
@@ -39,8 +39,8 @@ pub(super) fn remove_all(path: &Path, fixed: Fixed) -> Result<(), Error> {
     if found.is_mount_root {
         return Err(Error::new("remove", path, io::Error::other("something is mounted there")));
     }
-    if ioctl::is_subvolume(path).context("look at", path)? {
-        match ioctl::delete_subvolume(path) {
+    if btrfs::is_subvolume(path).context("look at", path)? {
+        match btrfs::delete_subvolume(path) {
             Err(error) if error.raw_os_error() == Some(libc::ENOTEMPTY) => {
                 let why = "other subvolumes are nested in it: remove or move them yourself";
                 return Err(Error::new("remove", path, io::Error::other(why)));
@@ -67,7 +67,7 @@ pub(super) fn remove_all(path: &Path, fixed: Fixed) -> Result<(), Error> {
 }
 
 fn remove_shares(shares: &Mutex<VecDeque<Share>>, top: &Inode, fixed: Fixed) -> Result<(), Error> {
-    ioctl::yield_input_and_output();
+    thread::yield_input_and_output();
     loop {
         let share = shares.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let Some(share) = share else { return Ok(()) };

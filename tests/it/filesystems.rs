@@ -11,7 +11,7 @@ use cutover::release::pack::Packed;
 use cutover::release::scan;
 use cutover::store::{self, Kept, Layout, Sealed, Store};
 use cutover::sys::disk::{Change, Disk};
-use cutover::sys::ioctl;
+use cutover::sys::kernel::btrfs;
 use cutover::types::progress::Silent;
 use cutover::types::{Digest, ReleaseId, Spans, Version};
 use proptest::strategy::{Strategy, ValueTree};
@@ -311,7 +311,7 @@ fn on_btrfs_an_update_costs_what_changed() {
     let new_packed = packed(&tree, &new, Some(&old));
     let node = Node::new(&place.join("root"));
     node.install("1", &old, &old_packed, None);
-    assert!(ioctl::is_pristine_snapshot(&node.tree("1")).unwrap());
+    assert!(btrfs::is_pristine_snapshot(&node.tree("1")).unwrap());
     let staged = node.install("2", &new, &new_packed, Some(("1", Method::Btrfs)));
     assert_eq!(node.digest("2"), new_packed.tree);
     assert!(staged.fetched < 60_000, "{}", staged.fetched);
@@ -336,12 +336,12 @@ fn a_snapshot_that_somebody_wrote_to_is_no_base_to_copy() {
     let node = Node::new(&place.join("root"));
     node.install("1", &archive, &packed, None);
     let path = node.tree("1");
-    ioctl::set_read_only(&path, false).unwrap();
-    assert!(!ioctl::is_pristine_snapshot(&path).unwrap());
+    btrfs::set_read_only(&path, false).unwrap();
+    assert!(!btrfs::is_pristine_snapshot(&path).unwrap());
     fs::write(path.join("empty"), "").unwrap();
-    ioctl::set_read_only(&path, true).unwrap();
+    btrfs::set_read_only(&path, true).unwrap();
     nix::unistd::sync();
-    assert!(!ioctl::is_pristine_snapshot(&path).unwrap());
+    assert!(!btrfs::is_pristine_snapshot(&path).unwrap());
     let (one, two) = ("1".parse().unwrap(), "2".parse().unwrap());
     assert!(node.store.stage_on(&two, &one, store::Method::Auto).unwrap().is_none());
 }

@@ -404,8 +404,8 @@ fn repair_in(place: &Path) {
     let (code, said) = cutover(&root, &["update", "--allow-unsigned", file]);
     assert_eq!(code, 0, "{said}");
     let release = root.join("releases/2");
-    if cutover::sys::ioctl::is_subvolume(&release).unwrap() {
-        cutover::sys::ioctl::set_read_only(&release, false).unwrap();
+    if cutover::sys::kernel::btrfs::is_subvolume(&release).unwrap() {
+        cutover::sys::kernel::btrfs::set_read_only(&release, false).unwrap();
     }
     // Somebody changes content behind the back of size and time.
     let path = release.join("lib/1/8.js");

@@ -12,7 +12,7 @@ use crate::release::index::{self, Index};
 use crate::release::resolve::Candidate;
 use crate::release::source::Ranges;
 use crate::store::{self, Store};
-use crate::sys::ioctl;
+use crate::sys::kernel::btrfs;
 use crate::types::Version;
 use crate::types::record::{DataPolicy, DataSnapshot};
 
@@ -112,7 +112,7 @@ pub fn copies(settings: &Settings) -> Vec<CopyPlan> {
     let how = |entry: &settings::Data| match entry.on_rollback {
         DataPolicy::Keep => "none",
         DataPolicy::Auto | DataPolicy::Restore if !entry.path.exists() => "absent",
-        DataPolicy::Auto | DataPolicy::Restore if ioctl::is_subvolume(&entry.path).unwrap_or(false) => {
+        DataPolicy::Auto | DataPolicy::Restore if btrfs::is_subvolume(&entry.path).unwrap_or(false) => {
             "snapshot"
         }
         DataPolicy::Auto | DataPolicy::Restore => "copy",

@@ -5,7 +5,7 @@ use crate::lifecycle::staging;
 use crate::release::index::Installed;
 use crate::release::index::changes::{self, Most};
 use crate::store::Store;
-use crate::sys::ioctl;
+use crate::sys::kernel::btrfs;
 use crate::types::{Version, escaped};
 use nix::sys::stat::lstat;
 
@@ -49,7 +49,7 @@ fn look(
     is_whole: bool,
 ) -> Result<Vec<Touched>, staging::Error> {
     let tree = store.tree(version)?;
-    if !is_whole && ioctl::is_pristine_snapshot(&tree).unwrap_or(false) {
+    if !is_whole && btrfs::is_pristine_snapshot(&tree).unwrap_or(false) {
         return Ok(Vec::new());
     }
     let Some(installed) = Installed::open(&store.layout.index(version)) else { return Ok(Vec::new()) };

@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use crate::sys::ioctl;
+use crate::sys::kernel::descriptor;
 
 /// What `/proc/net/unix` says of one socket with a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ fn holders() -> BTreeMap<u64, (i32, i32)> {
 
 /// The file that a socket of another process is bound to, as a path here.
 fn file_of(pid: i32, descriptor: i32) -> Option<PathBuf> {
-    let file = ioctl::socket_file(pid, descriptor).ok()?;
+    let file = descriptor::socket_file(pid, descriptor).ok()?;
     let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
     path.is_absolute().then_some(path)
 }
@@ -114,7 +114,7 @@ mod tests {
         let socket = UnixListener::bind("cutover-test.sock").unwrap();
         std::env::set_current_dir(before).unwrap();
         let own = i32::try_from(std::process::id()).unwrap();
-        if ioctl::socket_file(own, socket.as_raw_fd()).is_err() {
+        if descriptor::socket_file(own, socket.as_raw_fd()).is_err() {
             eprintln!(
                 "SKIPPED a_socket_that_was_bound_by_a_relative_name_is_found: may not ask for its file"
             );

@@ -9,7 +9,7 @@ use super::driver::{Did, Driver, Error, GLANCE, RESUMES_MAX};
 use crate::lifecycle::agreement::{Clearance, Start};
 use crate::lifecycle::application::{Direction, Moment};
 use crate::store::ReadyPointer;
-use crate::sys::ioctl::Prompt;
+use crate::sys::kernel::time::Prompt;
 use crate::types::record::{Cause, Event, Reason, Record};
 
 impl Driver<'_> {

@@ -17,7 +17,7 @@ use super::{Error, Record};
 use crate::release::scan;
 use crate::release::tree::{Root, can_become};
 use crate::sys::disk::Disk;
-use crate::sys::{access_list, ioctl};
+use crate::sys::{access_list, kernel::file};
 use crate::types::Spans;
 use crate::types::entry::{Entry, Kind, path_order};
 
@@ -67,7 +67,7 @@ pub fn look(
 fn has_no_attributes(directory: impl AsFd, name: &[u8]) -> bool {
     use std::os::unix::ffi::OsStrExt;
     let mut buffer = [0; 1024];
-    if let Ok(names) = ioctl::attribute_names(&directory, name, &mut buffer) {
+    if let Ok(names) = file::attribute_names(&directory, name, &mut buffer) {
         return names.split(|byte| *byte == 0).all(|name| !counts(name));
     }
     // Where the kernel does not have that call, the way leads through `/proc`, which takes as long as all the rest of a look.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Error;
 use crate::sys::disk::Context as _;
-use crate::sys::ioctl::file_system_kind;
+use crate::sys::kernel::file::file_system_kind;
 
 /// A file of which any part can be read.
 pub trait Ranges: Send + Sync {

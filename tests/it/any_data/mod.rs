@@ -190,7 +190,7 @@ impl Round<'_, '_> {
             let text = new.map(|path| fs::read_to_string(path).unwrap_or_default()).unwrap_or_default();
             // Immutable directories let nobody write.
             let is_closed = fs::File::open(&datum.path)
-                .and_then(|file| cutover::sys::ioctl::file_flags(&file))
+                .and_then(|file| cutover::sys::kernel::file::flags(&file))
                 .is_ok_and(|flags| flags & 0x30 != 0);
             assert!(text.ends_with("new\n") || is_closed, "{}: {datum:?} {text:?}", self.what);
         }
@@ -264,7 +264,7 @@ impl Round<'_, '_> {
                         self.world.mount("tmpfs", Path::new("none"), &path.join("late"));
                     }
                 }
-                1 => drop(cutover::sys::ioctl::create_subvolume(&path.join("late"))),
+                1 => drop(cutover::sys::kernel::btrfs::create_subvolume(&path.join("late"))),
                 _ => {}
             }
         }
@@ -317,7 +317,7 @@ fn write(path: &Path, text: &str) {
 }
 
 fn has_subvolumes(path: &Path) -> bool {
-    let is_one = |path: &Path| cutover::sys::ioctl::is_subvolume(path).unwrap_or(false);
+    let is_one = |path: &Path| cutover::sys::kernel::btrfs::is_subvolume(path).unwrap_or(false);
     let inner = fs::read_dir(path).into_iter().flatten().flatten();
     inner
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use cutover::sys::{inode, ioctl};
+use cutover::sys::{inode, kernel::file};
 use cutover::types::Digest;
 
 /// linux/fs.h: what `chattr` sets that a copy must have, and the flag that says whether blocks can be shared.
@@ -55,7 +55,7 @@ impl Portrait {
         }
         if kind.is_file() || kind.is_dir() {
             let flags = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
-            what += &format!(" {:x}", ioctl::file_flags(flags.unwrap()).unwrap() & FLAGS);
+            what += &format!(" {:x}", file::flags(flags.unwrap()).unwrap() & FLAGS);
         }
         let modified = (found.mtime(), found.mtime_nsec());
         self.0.insert(within.to_owned(), Seen { what, modified, is_socket: kind.is_socket() });

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use cutover::sys::disk::Disk;
-use cutover::sys::ioctl;
+use cutover::sys::kernel::{btrfs, file};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
@@ -49,7 +49,7 @@ impl Datum {
     }
 
     pub fn is_subvolume(&self) -> bool {
-        ioctl::is_subvolume(&self.path).unwrap_or(false)
+        btrfs::is_subvolume(&self.path).unwrap_or(false)
     }
 }
 
@@ -166,7 +166,7 @@ impl<'a> World<'a> {
                 self.mount("tmpfs", Path::new("none"), &path);
             }
             4 => return mknod(&path, SFlag::S_IFIFO, Mode::S_IRWXU, 0).unwrap(),
-            5..=9 if self.is_on_btrfs(&path) => ioctl::create_subvolume(&path).unwrap(),
+            5..=9 if self.is_on_btrfs(&path) => btrfs::create_subvolume(&path).unwrap(),
             _ => fs::create_dir(&path).unwrap(),
         }
         fs::write(path.join("records"), "old").unwrap();
@@ -228,7 +228,7 @@ impl<'a> World<'a> {
             6 if self.is_on_btrfs(&path) => {
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
                 // Another file system may be mounted on the way there.
-                if ioctl::create_subvolume(&path).is_ok() {
+                if btrfs::create_subvolume(&path).is_ok() {
                     fs::write(path.join("in a subvolume"), "kept").unwrap();
                 }
             }
@@ -377,22 +377,22 @@ fn open(path: &Path) -> std::io::Result<File> {
 /// In memory there are none.
 fn add_flags(path: &Path, flags: i32) {
     let Ok(file) = open(path) else { return };
-    let now = ioctl::file_flags(&file).unwrap();
-    ioctl::set_file_flags(&file, now | flags).unwrap_or_default();
+    let now = file::flags(&file).unwrap();
+    file::set_flags(&file, now | flags).unwrap_or_default();
 }
 
 /// Takes immutability off, too.
 pub fn set_flags(path: &Path, flags: i32) {
     let Ok(file) = open(path) else { return };
-    ioctl::set_file_flags(&file, flags).unwrap_or_default();
+    file::set_flags(&file, flags).unwrap_or_default();
 }
 
 /// Removes what is there, subvolumes and all.
 pub fn remove(path: &Path) {
     if fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
         set_flags(path, 0);
-        if ioctl::is_subvolume(path).unwrap() {
-            ioctl::set_read_only(path, false).unwrap();
+        if btrfs::is_subvolume(path).unwrap() {
+            btrfs::set_read_only(path, false).unwrap();
         }
         for entry in fs::read_dir(path).unwrap() {
             let entry = entry.unwrap();

@@ -28,7 +28,7 @@ use super::leave::Leave;
 use super::parent_of;
 use crate::sys::disk::{self, Context as _};
 use crate::sys::inode::{self, Inode, names};
-use crate::sys::{access_list, ioctl};
+use crate::sys::{access_list, kernel::file};
 
 /// How deep directories may be in each other: each level costs descriptors.
 pub(super) const DEPTH_MAX: usize = 200;
@@ -56,7 +56,7 @@ pub fn copy(from: &Path, to: &Path, leave: Leave<'_>) -> Result<(), disk::Error>
     for (copied, flags) in &job.flags {
         let file = opened_copy(&to_parent, copied).context_at("open", || parent_of(to).join(copied))?;
         // Who is not root may not set all of them.
-        drop(ioctl::file_flags(&file).and_then(|now| ioctl::set_file_flags(&file, now | flags)));
+        drop(file::flags(&file).and_then(|now| file::set_flags(&file, now | flags)));
     }
     Ok(())
 }
@@ -192,7 +192,7 @@ impl Job<'_> {
     }
 
     fn note_flags(&mut self, from: &File) -> io::Result<()> {
-        let flags = ioctl::file_flags(from)? & KEPT_FLAGS;
+        let flags = file::flags(from)? & KEPT_FLAGS;
         if flags != 0 {
             // Directories come after what is in them.
             self.flags.push((self.copy_path(), flags));
@@ -214,7 +214,7 @@ impl Job<'_> {
             access_list::remove(&to)?;
         }
         share_flag(&from, &to)?;
-        ioctl::set_project(&to, ioctl::Project::default())?;
+        file::set_project(&to, file::Project::default())?;
         let (from, to) = (OwnedFd::from(from), OwnedFd::from(to));
         self.depth += 1;
         let inner = Ends { from: &from, to: &to };
@@ -267,9 +267,9 @@ impl Job<'_> {
         }
         share_flag(&from, &to)?;
         same_project(&from, &to)?;
-        match ioctl::clone_file(from.as_fd(), to.as_fd()) {
+        match file::clone_file(from.as_fd(), to.as_fd()) {
             Ok(()) => {}
-            Err(error) if ioctl::is_unsupported(&error) => content(&from, &to, metadata.len())?,
+            Err(error) if file::is_unsupported(&error) => content(&from, &to, metadata.len())?,
             Err(error) => return Err(error),
         }
         self.note_flags(&from)?;
@@ -282,20 +282,20 @@ impl Job<'_> {
 
 /// Gives a new file, which is still empty, or a directory the one flag that decides whether blocks can be shared.
 fn share_flag(from: &File, to: &File) -> io::Result<()> {
-    let (wanted, now) = (ioctl::file_flags(from)?, ioctl::file_flags(to)?);
+    let (wanted, now) = (file::flags(from)?, file::flags(to)?);
     if (wanted ^ now) & NO_COPY_ON_WRITE == 0 {
         return Ok(());
     }
     let flags = (now & !NO_COPY_ON_WRITE) | (wanted & NO_COPY_ON_WRITE);
-    match ioctl::set_file_flags(to, flags) {
-        Err(error) if !ioctl::is_unsupported(&error) => Err(error),
+    match file::set_flags(to, flags) {
+        Err(error) if !file::is_unsupported(&error) => Err(error),
         _ => Ok(()),
     }
 }
 
 /// Gives a copy to the project of what it is a copy of, whatever the directory would hand on.
 fn same_project(from: &File, to: &File) -> io::Result<()> {
-    ioctl::set_project(to, ioctl::project(from)?)
+    file::set_project(to, file::project(from)?)
 }
 
 /// Copies what is between the holes.

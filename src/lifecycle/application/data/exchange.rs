@@ -24,7 +24,7 @@ use super::restore::{back_name, first_free, is_there};
 use super::{Data, Error, copy};
 use crate::sys::disk::{self, Context as _};
 use crate::sys::inode::{self, Inode};
-use crate::sys::{ioctl, open};
+use crate::sys::{kernel::file, open};
 
 const FIXED: i32 = 0x20 | 0x10;
 
@@ -216,8 +216,8 @@ fn same_metadata(from: &OwnedFd, to: &impl std::os::fd::AsFd) -> io::Result<()> 
     fchmod(&to, Mode::from_bits_truncate(found.st_mode & 0o7777))?;
     // But for those that would forbid what comes next; who is not root may not set all of them.
     let kept = copy::KEPT_FLAGS & !FIXED;
-    let flags = ioctl::file_flags(&from)? & kept;
-    drop(ioctl::file_flags(&to).and_then(|now| ioctl::set_file_flags(&to, (now & !kept) | flags)));
+    let flags = file::flags(&from)? & kept;
+    drop(file::flags(&to).and_then(|now| file::set_flags(&to, (now & !kept) | flags)));
     let time = |seconds, nanoseconds| nix::sys::time::TimeSpec::new(seconds, nanoseconds);
     let (accessed, modified) =
         (time(found.st_atime, found.st_atime_nsec), time(found.st_mtime, found.st_mtime_nsec));

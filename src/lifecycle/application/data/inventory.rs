@@ -24,7 +24,7 @@ use super::way_back::NOT_WRITABLE;
 use super::{Data, Entry, Error, Kind, parent_of};
 use crate::sys::disk::Context as _;
 use crate::sys::inode::{self, Inode};
-use crate::sys::{ioctl, mounts, open};
+use crate::sys::{kernel::file, mounts, open};
 use crate::types::record::DataPolicy;
 
 /// What lets a program do more than its user may.
@@ -82,7 +82,7 @@ impl Data {
                 let Size { content, others, names } = inspect(entry, method)?;
                 let need = needs.entry(self.filesystem_of(&entry.path)?).or_default();
                 // An overlay cannot share what its lower layers have, and does not say what that is.
-                let is_overlay = ioctl::is_overlay(&entry.path).context("look at", &entry.path)?;
+                let is_overlay = file::is_overlay(&entry.path).context("look at", &entry.path)?;
                 let content = if method == Method::Copy || is_overlay { content } else { 0 };
                 let bytes = content + if method == Method::Btrfs { 0 } else { others };
                 if need.largest.as_ref().is_none_or(|(most, _)| bytes > *most) {
@@ -171,7 +171,7 @@ impl Data {
         }
         let shares = match probing {
             Probing::Tried => self.can_clone(path)?,
-            Probing::Guessed => !ioctl::never_shares_blocks(path).context("look at", path)?,
+            Probing::Guessed => !file::never_shares_blocks(path).context("look at", path)?,
         };
         Ok(if shares { Method::Reflink } else { Method::Copy })
     }

@@ -13,7 +13,7 @@ use super::leave::Leave;
 use super::snapshot::{Method, Writers};
 use super::{Data, Entry, Error, Kind, copy, exchange};
 use crate::sys::disk::Context as _;
-use crate::sys::ioctl;
+use crate::sys::kernel::btrfs;
 use crate::types::record::{DataPolicy, DataSnapshot};
 
 /// The copies of one rehearsal.
@@ -98,7 +98,7 @@ impl Data {
         let mut is_whole = true;
         if method == Method::Btrfs {
             self.disk.ask("take a snapshot of", path)?;
-            ioctl::snapshot(path, place, false).context("take a snapshot of", path)?;
+            btrfs::snapshot(path, place, false).context("take a snapshot of", path)?;
         } else {
             is_whole = self.copy_whole(path, place, leave, Writers::Running)?;
             if !is_whole {

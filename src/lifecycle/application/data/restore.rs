@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::leave::Leave;
 use super::snapshot::{Method, is_copy};
 use super::{Data, Error, Kind, copy, parent_of, read_index};
-use crate::sys::ioctl::is_subvolume;
+use crate::sys::kernel::btrfs::is_subvolume;
 use crate::types::ReleaseId;
 use crate::types::record::DataSnapshot;
 

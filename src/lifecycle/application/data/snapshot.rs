@@ -13,7 +13,10 @@ use super::restore::{back_name, is_there};
 use super::{Data, Entry, Error, Kind, copy, own_name, parent_of, read_index};
 use crate::store::{Layout, Store};
 use crate::sys::disk::Context as _;
-use crate::sys::{ioctl, open};
+use crate::sys::{
+    kernel::{btrfs, file},
+    open,
+};
 use crate::types::ReleaseId;
 use crate::types::record::{DataPolicy, DataSnapshot};
 
@@ -142,7 +145,7 @@ impl Data {
             Some(Method::Btrfs) if is_there => {
                 self.disk.ask("take a snapshot of", path)?;
                 // The one change here that is durable by itself.
-                ioctl::snapshot(path, place, false).context("take a snapshot of", path)?;
+                btrfs::snapshot(path, place, false).context("take a snapshot of", path)?;
             }
             Some(Method::Reflink | Method::Copy) if is_there => self.copy(item, place, writers)?,
             Some(Method::Absent | Method::Btrfs | Method::Reflink | Method::Copy) | None => {
@@ -261,7 +264,7 @@ impl Data {
         let clone = || -> io::Result<()> {
             let mut file = File::options().read(true).write(true).create(true).truncate(true).open(&from)?;
             file.write_all(&[1; 4096])?;
-            ioctl::clone_file(&file, File::create(&to)?)
+            file::clone_file(&file, File::create(&to)?)
         };
         self.disk.ask("try a clone at", &from)?;
         self.make_parents(&directory)?;
@@ -274,7 +277,7 @@ impl Data {
         }
         match cloned {
             Ok(()) => Ok(true),
-            Err(error) if ioctl::is_unsupported(&error) => Ok(false),
+            Err(error) if file::is_unsupported(&error) => Ok(false),
             // Where nothing can be made, nothing can be moved to either.
             Err(source)
                 if [Some(libc::EROFS), Some(libc::EACCES), Some(libc::EPERM)]
@@ -330,7 +333,7 @@ impl Data {
 /// Whether a copy is at its place. In a snapshot of the subvolume that held it, and in a copy of that, there is an empty
 /// directory instead.
 pub(super) fn is_copy(item: &DataSnapshot, place: &Path) -> bool {
-    let is_subvolume = || ioctl::is_subvolume(place).unwrap_or(true);
+    let is_subvolume = || btrfs::is_subvolume(place).unwrap_or(true);
     let is_empty = || fs::read_dir(place).is_ok_and(|mut inner| inner.next().is_none());
     is_there(place) && (item.method != Method::Btrfs.name() || is_subvolume() || !is_empty())
 }

@@ -15,7 +15,10 @@ use super::snapshot::Method;
 use super::{Data, Entry, Error, Kind, parent_of};
 use crate::sys::disk::Context as _;
 use crate::sys::inode::{self, Inode};
-use crate::sys::{ioctl, mounts, open};
+use crate::sys::{
+    kernel::{btrfs, file},
+    mounts, open,
+};
 use crate::types::record::{DataPolicy, DataSnapshot};
 
 /// Of a directory that another user owns, or that its own user may not write to.
@@ -89,7 +92,7 @@ impl Data {
     /// Directories that an overlay has from a lower layer cannot be renamed, though all new ones beside them can. To rename
     /// one onto a directory that is not empty never works, and the error tells whether it is for that.
     fn refuse_lower_layers(&self, entry: &Entry, away: &Path) -> Result<(), Error> {
-        if !is_there(&entry.path) || !ioctl::is_overlay(&entry.path).context("look at", &entry.path)? {
+        if !is_there(&entry.path) || !file::is_overlay(&entry.path).context("look at", &entry.path)? {
             return Ok(());
         }
         let target = away.join(TRY);
@@ -206,12 +209,11 @@ impl Data {
 
     /// Whether the directories that data go to and come from take what is of their project.
     fn are_projects_one(&self, path: &Path) -> Result<bool, Error> {
-        let own = open::to_look(path).and_then(ioctl::project).context("look at", path)?;
+        let own = open::to_look(path).and_then(file::project).context("look at", path)?;
         let away = self.place(Kind::Aside, path, "x/x")?;
         let away = away.ancestors().skip(1).find(|directory| directory.exists()).unwrap_or(path);
         for directory in [parent_of(path), away] {
-            let project =
-                open::directory(directory).and_then(ioctl::project).context("look at", directory)?;
+            let project = open::directory(directory).and_then(file::project).context("look at", directory)?;
             if !project.takes(own) {
                 return Ok(false);
             }
@@ -292,7 +294,7 @@ fn spots(entry: &Entry) -> Vec<PathBuf> {
     let leave = Leave::of(&entry.leave);
     let is_directory =
         |path: &Path| inode::of_path(path).is_ok_and(|found| found.is_directory() && !found.is_mount_root);
-    let is_subvolume = ioctl::is_subvolume(&entry.path).unwrap_or(false);
+    let is_subvolume = btrfs::is_subvolume(&entry.path).unwrap_or(false);
     let mut spots = vec![parent_of(&entry.path).to_owned()];
     if leave.is_nothing() || is_subvolume || !is_directory(&entry.path) {
         return spots;

@@ -19,7 +19,7 @@ use super::StageOrder;
 use super::owner::Owner;
 use crate::release::tree::{Root, TreeWriter};
 use crate::sys::disk::{Context as _, Disk};
-use crate::sys::ioctl;
+use crate::sys::kernel::file;
 use crate::types::entry::{Entry, Kind};
 use crate::types::{Digest, Spans};
 
@@ -196,9 +196,9 @@ impl<'a> Reuse<'a> {
         if !self.can_clone {
             return Ok(false);
         }
-        match ioctl::clone_file(source, file) {
+        match file::clone_file(source, file) {
             Ok(()) => Ok(true),
-            Err(error) if ioctl::is_unsupported(&error) => {
+            Err(error) if file::is_unsupported(&error) => {
                 self.can_clone = false;
                 Ok(false)
             }

@@ -17,7 +17,7 @@ use super::work::Plan;
 use crate::release::source::Ranges;
 use crate::release::tree::flush_behind;
 use crate::sys::disk::{Context as _, Disk};
-use crate::sys::{ioctl, wall};
+use crate::sys::{kernel::btrfs, wall};
 use crate::types::progress::Progress;
 
 /// More threads than these gain nothing: they wait for the same directories.
@@ -58,7 +58,7 @@ pub fn run(
         Names::new(layout.directories.entries()),
     ];
     // On btrfs the time goes to the kernel's own threads: early syncs only make it write its metadata more often.
-    let is_flushed = !ioctl::is_btrfs(order.into).context("look at", order.into)?;
+    let is_flushed = !btrfs::is_btrfs(order.into).context("look at", order.into)?;
     std::thread::scope(|scope| {
         let flusher = is_flushed
             .then(|| scope.spawn(|| flush_behind(filesystem, order.into, disk, &written, &is_over)));

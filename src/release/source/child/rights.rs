@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, getuid, setgroups, setresgid, setresuid};
 
-use crate::sys::{ioctl, wall};
+use crate::sys::{kernel::filter, wall};
 
 /// `nobody` and `nogroup`, by their numbers: a list of users may not be there.
 const NOBODY: u32 = 65534;
@@ -95,7 +95,7 @@ pub fn give_up() -> io::Result<()> {
     if let Err(error) = wall::leave_only(readable) {
         tracing::debug!(%error, "no sandbox: this kernel has no Landlock, or an old one");
     }
-    if let Err(error) = ioctl::forbid_calls() {
+    if let Err(error) = filter::forbid_calls() {
         tracing::debug!(%error, "no filter of calls: this kernel has none");
     }
     Ok(())

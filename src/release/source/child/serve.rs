@@ -24,7 +24,7 @@ type Archives = Mutex<Vec<Arc<dyn Ranges>>>;
 /// When stdin is not such a socket, or the rights could not be given up.
 pub fn serve() -> io::Result<()> {
     // Whoever started us may have left more open than we need; old kernels cannot close all at once.
-    drop(crate::sys::ioctl::close_others());
+    drop(crate::sys::kernel::descriptor::close_others());
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut lines = &control;
     let settings: Settings = wire::receive(&mut lines)?;
@@ -60,7 +60,7 @@ fn next_socket(control: &UnixStream) -> io::Result<Option<UnixStream>> {
         if let ControlMessageOwned::ScmRights(descriptors) = part
             && let [descriptor] = descriptors[..]
         {
-            return Ok(Some(UnixStream::from(crate::sys::ioctl::received(descriptor))));
+            return Ok(Some(UnixStream::from(crate::sys::kernel::descriptor::received(descriptor))));
         }
     }
     Err(io::Error::new(io::ErrorKind::InvalidData, "a request without a socket"))
