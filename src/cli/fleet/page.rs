@@ -315,6 +315,7 @@ fn why(follow: &Synchronous<'_>, now: Timestamp) -> Vec<String> {
     }
     lines.extend(follow.failure());
     if rules::ended(&follow.view).is_none() {
+        lines.push("a member that lives says in `cutover status` what it waits for".into());
         lines.push("a dead member: `cutover fleet waive NODE`; to stop: `cutover fleet abort`".into());
     }
     lines
