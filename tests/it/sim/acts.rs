@@ -1,5 +1,7 @@
 //! What persons, machines and disks do to a fleet in the middle of a rollout, and what an operator does about it in the end.
 
+use std::cell::Cell;
+
 use cutover::coord::facts::names;
 use cutover::coord::operate::{self, Operator};
 use cutover::coord::rollout::Rollout;
@@ -95,9 +97,16 @@ impl Fleet {
         match act {
             Act::Abort | Act::Void | Act::Waive => {}
             // As `fleet replace` says: the rollout may wait for the machine that was there.
-            Act::Replace if self.settings.mode == Mode::Rolling && !self.is_seen_to_end() => {
-                self.nodes[number].is_waived = true;
-                let _ = self.waive(number);
+            Act::Replace if self.settings.mode == Mode::Rolling => {
+                let is_waived = Cell::new(false);
+                self.insist(|fleet| {
+                    if !fleet.sees_the_end()? {
+                        fleet.waive(number)?;
+                        is_waived.set(true);
+                    }
+                    Ok(())
+                });
+                self.nodes[number].is_waived |= is_waived.get();
             }
             Act::Replace => {}
             Act::FarInstant => self.insist(|fleet| fleet.abort(0)),

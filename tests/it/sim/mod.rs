@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 
 use cutover::coord::facts::Wanted;
 use cutover::coord::look::Trust;
-use cutover::coord::operate::{Operator, Wish};
+use cutover::coord::operate::{self, Operator, Wish};
 use cutover::coord::settings::{Mode, OnHalt, Overlap};
 use cutover::coord::standing::Standing;
 use cutover::coord::{NodeName, Settings};
@@ -221,7 +221,7 @@ impl Fleet {
         };
         let entries: Vec<_> = self.nodes.iter().map(entry).collect();
         self.operate(|operator, _| {
-            let made = cutover::coord::operate::fleet(operator.board, "simulated").unwrap();
+            let made = operate::fleet(operator.board, "simulated").unwrap();
             operator.write_members(&made, entries, 0).unwrap()
         });
     }
@@ -245,7 +245,7 @@ impl Fleet {
     /// Writes the next list, of these.
     fn list(&self, nodes: &[&str]) {
         self.operate(|operator, _| {
-            let made = cutover::coord::operate::fleet(operator.board, "simulated").unwrap();
+            let made = operate::fleet(operator.board, "simulated").unwrap();
             let entry = |node: &&str| cutover::coord::facts::Listed {
                 node: node.parse().unwrap(),
                 instance: String::new(),
@@ -265,7 +265,7 @@ impl Fleet {
         let wanted = release(version);
         let settings = self.settings.clone();
         self.operate(|operator, now| {
-            let made = cutover::coord::operate::fleet(operator.board, "simulated").unwrap();
+            let made = operate::fleet(operator.board, "simulated").unwrap();
             let wish = Wish {
                 release: Wanted { name: "app".into(), version: wanted.version, digest: wanted.digest },
                 only: Vec::new(),
@@ -428,12 +428,17 @@ impl Fleet {
 
     /// Whether somebody who has no part in it sees that it has ended, too: else nobody can propose the next one.
     fn is_seen_to_end(&self) -> bool {
+        self.sees_the_end().unwrap_or(false)
+    }
+
+    fn sees_the_end(&self) -> Result<bool, operate::Error> {
         self.operate(|operator, _| {
-            let made = cutover::coord::operate::fleet(operator.board, "simulated").unwrap();
+            let made = operate::fleet(operator.board, "simulated")?;
             match operator.rollout(&made, 1) {
-                Ok(rollout) => matches!(operator.standing(&rollout), Ok(Standing::Ended(_))),
+                Ok(rollout) => Ok(matches!(operator.standing(&rollout)?, Standing::Ended(_))),
+                Err(error @ operate::Error::Unreachable(_)) => Err(error),
                 // Its facts are gone.
-                Err(_) => true,
+                Err(_) => Ok(true),
             }
         })
     }
