@@ -152,7 +152,7 @@ pub fn clone_file(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether this error of [`clone_file`] or [`snapshot`] says that the file system cannot do it at all.
+/// Whether this error of [`clone_file`] or [`super::btrfs::snapshot`] says that the file system cannot do it at all.
 pub fn is_unsupported(error: &io::Error) -> bool {
     let number = error.raw_os_error().map(Errno::from_raw);
     matches!(number, Some(Errno::EOPNOTSUPP | Errno::EXDEV | Errno::EINVAL | Errno::ENOTTY | Errno::ENOSYS))
