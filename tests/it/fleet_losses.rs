@@ -7,7 +7,7 @@ use cutover::lifecycle::fleet::own_key;
 use cutover::sys::disk::Disk;
 
 use crate::fleet::{Fleet, calm};
-use crate::fleet_tools::{code, told};
+use crate::fleet_tools::{code, told, wait_until};
 
 fn status(fleet: &Fleet) -> serde_json::Value {
     let shown = fleet.run(0, &["fleet", "status", "--why", "--json"]);
@@ -200,6 +200,28 @@ fn a_member_whose_key_is_gone_in_its_trial_goes_back_with_the_others() {
     assert_eq!(fleet.all_run(), ["1"]);
     let next = fleet.run(1, &["update"]);
     assert!(code(&next) == 14 && told(&next).contains("cutover fleet replace n1"), "{next:?}");
+}
+
+/// What can be read and not written holds nobody longer than what is gone: the time for votes ends by one's own clock.
+#[test]
+fn whose_vote_storage_refuses_waits_no_longer_than_there_is_time_for_votes() {
+    for is_full in [false, true] {
+        let fleet = Fleet::new(2, "synchronous", "vote = \"5s\"");
+        let Some(disk) = fleet.with_own_disk() else {
+            eprintln!("skipped: no right to mount");
+            return;
+        };
+        fleet.propose("2");
+        assert!(if is_full { disk.fill() } else { disk.freeze() });
+        let mut update = fleet.begin(0);
+        wait_until(&fleet, "the update gives up", || update.try_wait().unwrap().is_some());
+        assert_eq!(update.wait().unwrap().code(), Some(13), "{}", fleet.why());
+        // Its lock is free.
+        let by_hand = fleet.run(0, &["prune"]);
+        assert_eq!(code(&by_hand), 0, "{by_hand:?}");
+        disk.mend();
+        assert_eq!(fleet.live(calm), "aborted", "{}", fleet.why());
+    }
 }
 
 #[test]

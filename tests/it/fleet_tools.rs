@@ -24,7 +24,7 @@ pub fn set(fleet: &Fleet, number: usize, from: &str, to: &str) {
     std::fs::write(fleet.config(number), text.replace(from, to)).unwrap();
 }
 
-pub fn wait_until(fleet: &Fleet, what: &str, holds: impl Fn() -> bool) {
+pub fn wait_until(fleet: &Fleet, what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
         assert!(began.elapsed() < PATIENCE, "never: {what}: {}", fleet.why());
