@@ -2,20 +2,30 @@
 
 use super::driver::{Driver, Error};
 use crate::lifecycle::agreement::OwnChecks;
+use crate::store::Request;
 use crate::types::record::{Cause, Reason, Record};
 
 impl Driver<'_> {
     /// Why somebody wants the old release back, if anybody does. How it is wanted goes into the record.
     pub(super) fn wants_back(&self, record: &mut Record) -> Result<Option<Reason>, Error> {
+        let request = self.request(record)?;
+        self.wants_back_by(record, request.as_ref())
+    }
+
+    /// What was asked of this update.
+    fn request(&self, record: &Record) -> Result<Option<Request>, Error> {
+        Ok(self.store.request()?.filter(|request| request.transaction == record.transaction))
+    }
+
+    fn wants_back_by(&self, record: &mut Record, request: Option<&Request>) -> Result<Option<Reason>, Error> {
         if self.is_interrupted() {
             return Ok(Some(Reason::new(Cause::Operator, "interrupted by the operator")));
         }
-        let request = self.store.request()?.filter(|request| request.transaction == record.transaction);
         if let Some(request) = request.filter(|request| !request.commit) {
             record.no_hold = request.no_hold;
             record.data_policy = request.data.or(record.data_policy);
-            record.ended_by = request.by;
-            return Ok(Some(Reason::new(Cause::Operator, request.reason)));
+            record.ended_by.clone_from(&request.by);
+            return Ok(Some(Reason::new(Cause::Operator, request.reason.clone())));
         }
         let bad = self.store.trusted_state()?.bad;
         // A member of a fleet that has vouched for the release may not leave alone: it is asked as for any failure.
@@ -41,11 +51,12 @@ impl Driver<'_> {
 
     /// What an operator says goes before what the checks say.
     pub(super) fn hear_operator(&self, record: &mut Record, own: OwnChecks) -> Result<OwnChecks, Error> {
-        if let Some(reason) = self.wants_back(record)? {
+        // One look: what comes between two of them would be asked for what it is in one, and taken for the other wish.
+        let request = self.request(record)?;
+        if let Some(reason) = self.wants_back_by(record, request.as_ref())? {
             return Ok(OwnChecks::Failed(reason));
         }
-        let request = self.store.request()?.filter(|request| request.transaction == record.transaction);
-        Ok(match request {
+        Ok(match request.filter(|request| request.commit) {
             Some(request) => {
                 record.ended_by = request.by;
                 OwnChecks::Healthy

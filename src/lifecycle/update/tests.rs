@@ -10,14 +10,14 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::deadline::Bounds;
-use super::driver::{self, Ended, Narrator};
+use super::driver::{self, Driver, Ended, Narrator};
 use crate::health::{Answer, Check, Exec, Observation, Trial};
 use crate::lifecycle::agreement::{self, Agreement, Alone, Clearance, OwnChecks, Start, Verdict, Wait};
 use crate::lifecycle::application::{Application, Direction, Moment, Restored, Watch};
 use crate::lifecycle::node::{Collaborators, Node, Wish, Work};
 use crate::lifecycle::rehearsal::{Cost, Network, Rehearsal};
 use crate::lifecycle::settings::Settings;
-use crate::store::{Kept, Layout, Method, Sealed, Store};
+use crate::store::{Kept, Layout, Method, Request, Sealed, Store};
 use crate::sys::clock::Clock;
 use crate::sys::disk::Disk;
 use crate::types::record::{Cause, DataSnapshot, Phase, Reason, Record};
@@ -347,6 +347,33 @@ fn who_waits_leaves_the_end_to_whoever_has_called_the_update_off() {
     assert!(matches!(ended, Ended::Overtaken(..)), "{ended:?}");
     let left = store.journal().unwrap();
     assert!(matches!(left, Kept::Whole(Record { phase: Phase::Cancelled { .. }, .. })), "{left:?}");
+}
+
+#[test]
+fn who_wants_the_old_release_back_is_never_taken_for_one_who_keeps_the_new_one() {
+    let (place, clock, settings) = (tempfile::tempdir().unwrap(), ManualClock::jumping(None), settings());
+    let store = &store(place.path());
+    let application = FakeApplication::new(store);
+    let node = node_of(&application, &clock, &settings, &Deaf);
+    let mut record = node.staging_record(&sealed("2").release);
+    let (transaction, reason) = (record.transaction.clone(), "odd answers".to_owned());
+    let request = Request { transaction, commit: false, reason, by: None, no_hold: false, data: None };
+    let mut alone = Alone;
+    let driver = Driver::new(&node, &settings, &application, &mut alone, true);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..200 {
+                store.keep_request(&request).unwrap();
+                store.end_request().unwrap();
+            }
+            is_over.store(true, Ordering::SeqCst);
+        });
+        while !is_over.load(Ordering::SeqCst) {
+            let own = driver.hear_operator(&mut record, OwnChecks::Watching).unwrap();
+            assert_ne!(own, OwnChecks::Healthy);
+        }
+    });
 }
 
 fn node_of<'a>(
