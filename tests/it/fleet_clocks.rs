@@ -1,6 +1,6 @@
 //! Clocks that are wrong, or step in the middle of a rollout: one machine's clock is never the trouble of the others.
 
-use std::process::{Child, Command};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::fleet::{Fleet, calm};
-use crate::fleet_tools::{code, set, told, wait_until};
+use crate::fleet_tools::{code, has_faketime, set, told, wait_until};
 
 /// Whoever obeys a clock that is an hour off is much later.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -22,14 +22,6 @@ impl Drop for Running {
             drop((child.kill(), child.wait()));
         }
     }
-}
-
-fn has_faketime() -> bool {
-    let has_it = Command::new("faketime").arg("--version").output().is_ok();
-    if !has_it {
-        eprintln!("SKIPPED: no faketime");
-    }
-    has_it
 }
 
 /// One run of a node's timer whose clock can be set while it runs, by [`step`]; that of its boot stays right.
@@ -80,7 +72,7 @@ fn patient(settings: &str) -> Fleet {
 
 #[test]
 fn who_aborts_by_a_clock_that_is_ahead_keeps_nobody_on_what_is_known_to_be_bad() {
-    if !has_faketime() {
+    if !has_faketime("who_aborts_by_a_clock_that_is_ahead_keeps_nobody_on_what_is_known_to_be_bad") {
         return;
     }
     // So far off a clock may be here, and all the same nobody waits as long.
@@ -138,7 +130,7 @@ fn whoever_waits_to_go_back_with_the_others_goes_at_once_when_it_is_interrupted(
 /// As whoever lies does, it signs what its clock says.
 #[test]
 fn a_member_that_puts_the_way_back_off_puts_off_nobodys() {
-    if !has_faketime() {
+    if !has_faketime("a_member_that_puts_the_way_back_off_puts_off_nobodys") {
         return;
     }
     let fleet = patient("facts = \"signed\"");
@@ -155,7 +147,7 @@ fn a_member_that_puts_the_way_back_off_puts_off_nobodys() {
 
 #[test]
 fn whose_clock_is_set_forward_while_all_hold_the_instant_switches_at_the_instant() {
-    if !has_faketime() {
+    if !has_faketime("whose_clock_is_set_forward_while_all_hold_the_instant_switches_at_the_instant") {
         return;
     }
     let fleet = Fleet::new(2, "synchronous", "lead = \"15s\"\nlate = \"20s\"");
@@ -170,7 +162,7 @@ fn whose_clock_is_set_forward_while_all_hold_the_instant_switches_at_the_instant
 
 #[test]
 fn whose_clock_is_set_back_while_all_hold_the_instant_switches_with_the_others() {
-    if !has_faketime() {
+    if !has_faketime("whose_clock_is_set_back_while_all_hold_the_instant_switches_with_the_others") {
         return;
     }
     let fleet = Fleet::new(2, "synchronous", "lead = \"8s\"\nlate = \"8s\"");
@@ -183,7 +175,7 @@ fn whose_clock_is_set_back_while_all_hold_the_instant_switches_with_the_others()
 
 #[test]
 fn a_proposal_by_a_clock_that_is_behind_is_refused_and_the_clock_is_named() {
-    if !has_faketime() {
+    if !has_faketime("a_proposal_by_a_clock_that_is_behind_is_refused_and_the_clock_is_named") {
         return;
     }
     let fleet = Fleet::new(2, "synchronous", "");

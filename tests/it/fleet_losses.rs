@@ -1,13 +1,13 @@
 //! What one machine has lost, or has wrong, is not the others' trouble: torn or lost proposals, wrong clocks, missing keys.
 
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use cutover::coord::facts::names;
 use cutover::lifecycle::fleet::own_key;
 use cutover::sys::disk::Disk;
 
 use crate::fleet::{Fleet, calm};
-use crate::fleet_tools::{code, told, wait_until};
+use crate::fleet_tools::{code, has_faketime, told, wait_until};
 
 fn status(fleet: &Fleet) -> serde_json::Value {
     let shown = fleet.run(0, &["fleet", "status", "--why", "--json"]);
@@ -76,8 +76,7 @@ fn a_decision_that_was_torn_brings_nobody_back_to_the_release_before() {
 
 #[test]
 fn a_member_whose_clock_is_ahead_ends_no_rollout_for_the_others() {
-    if Command::new("faketime").arg("--version").output().is_err() {
-        eprintln!("skipped: no faketime");
+    if !has_faketime("a_member_whose_clock_is_ahead_ends_no_rollout_for_the_others") {
         return;
     }
     let fleet = Fleet::new(2, "synchronous", "");
@@ -208,7 +207,9 @@ fn whose_vote_storage_refuses_waits_no_longer_than_there_is_time_for_votes() {
     for is_full in [false, true] {
         let fleet = Fleet::new(2, "synchronous", "vote = \"5s\"");
         let Some(disk) = fleet.with_own_disk() else {
-            eprintln!("skipped: no right to mount");
+            eprintln!(
+                "SKIPPED whose_vote_storage_refuses_waits_no_longer_than_there_is_time_for_votes: no right to mount"
+            );
             return;
         };
         fleet.propose("2");
@@ -229,7 +230,7 @@ fn whose_report_storage_refuses_goes_back_while_it_does() {
     for is_full in [false, true] {
         let fleet = Fleet::new(2, "synchronous", "");
         let Some(disk) = fleet.with_own_disk() else {
-            eprintln!("skipped: no right to mount");
+            eprintln!("SKIPPED whose_report_storage_refuses_goes_back_while_it_does: no right to mount");
             return;
         };
         // Long enough that both have switched, and none has reported.

@@ -120,7 +120,7 @@ fn what_stands_beside_an_empty_gate_is_not_kept_for_ever() {
 fn why_all_went_back_is_told_where_storage_takes_no_word_of_it() {
     let fleet = Fleet::new(2, "synchronous", "");
     let Some(disk) = fleet.with_own_disk() else {
-        eprintln!("SKIPPED: no right to mount");
+        eprintln!("SKIPPED why_all_went_back_is_told_where_storage_takes_no_word_of_it: no right to mount");
         return;
     };
     (0..2).for_each(|number| set(&fleet, number, "min_healthy = \"300ms\"", "min_healthy = \"5s\""));

@@ -1,6 +1,6 @@
 //! What many tests of fleets ask of processes, and wait for.
 
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use crate::fleet::Fleet;
@@ -30,4 +30,13 @@ pub fn wait_until(fleet: &Fleet, what: &str, mut holds: impl FnMut() -> bool) {
         assert!(began.elapsed() < PATIENCE, "never: {what}: {}", fleet.why());
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Whether this test may go on; else says that it does not.
+pub fn has_faketime(test: &str) -> bool {
+    let has_it = Command::new("faketime").arg("--version").output().is_ok();
+    if !has_it {
+        eprintln!("SKIPPED {test}: no faketime");
+    }
+    has_it
 }

@@ -180,7 +180,9 @@ fn nobody_goes_back_to_a_banned_release_unless_it_is_named() {
 #[test]
 fn units_that_nobody_starts_and_releases_that_nobody_watches_are_told() {
     if std::path::Path::new("/run/systemd/system").exists() {
-        eprintln!("skipped: systemd runs this machine");
+        eprintln!(
+            "SKIPPED units_that_nobody_starts_and_releases_that_nobody_watches_are_told: systemd runs this machine"
+        );
         return;
     }
     let node = TestNode::new(&[Health::Good, Health::Good]);

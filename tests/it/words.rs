@@ -154,3 +154,28 @@ fn no_struct_of_arguments_has_a_doc_comment() {
     }
     assert!(structs > 30, "{structs} structs were found");
 }
+
+/// `make test` lists at its end which tests have skipped themselves, and why: it looks for this form.
+#[test]
+fn a_test_that_skips_itself_says_its_name_and_why() {
+    let (mut files, mut found) = (Vec::new(), 0);
+    source_files(&repository().join("tests/it"), &mut files);
+    for file in files {
+        let source = fs::read_to_string(&file).unwrap();
+        for text in source
+            .split("eprintln!(\"")
+            .skip(1)
+            .filter(|text| text.get(..7).is_some_and(|word| word.eq_ignore_ascii_case("skipped")))
+        {
+            let said = text.split('"').next().unwrap_or_default();
+            let named = said.strip_prefix("SKIPPED ").and_then(|rest| rest.split_once(": "));
+            assert!(
+                named.is_some_and(|(name, why)| !name.is_empty() && !why.is_empty()),
+                "{}: {said}",
+                file.display()
+            );
+            found += 1;
+        }
+    }
+    assert!(found > 10, "{found} were found");
+}

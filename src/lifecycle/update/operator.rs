@@ -51,7 +51,8 @@ impl Driver<'_> {
 
     /// What an operator says goes before what the checks say.
     pub(super) fn hear_operator(&self, record: &mut Record, own: OwnChecks) -> Result<OwnChecks, Error> {
-        // One look: what comes between two of them would be asked for what it is in one, and taken for the other wish.
+        // Read once: a wish to go back that comes between two reads would be missed by the first, and be a commit for the
+        // second.
         let request = self.request(record)?;
         if let Some(reason) = self.wants_back_by(record, request.as_ref())? {
             return Ok(OwnChecks::Failed(reason));
