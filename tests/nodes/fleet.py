@@ -257,12 +257,15 @@ def never_overlaps(fleet):
 
 def apart(pinger, good, sick):
     """Fails when an answer of one was asked for while the other answered, in a rollout that went there and back."""
-    told = sorted((asked, told, release) for seen in pinger.seen.values() for asked, told, release in seen if release)
-    first = min(asked for asked, _, release in told if release == sick)
-    last = max(told for _, told, release in told if release == sick)
-    for asked, answered, release in told:
-        check(release != good or answered < first or asked > last or asked < first < answered or asked < last < answered,
-              f"{good} answered while {sick} ran")
+    first = min(asked for seen in pinger.seen.values() for asked, _, release in seen if release == sick)
+    last = max(told for seen in pinger.seen.values() for _, told, release in seen if release == sick)
+    for name, seen in pinger.seen.items():
+        for asked, answered, release in seen:
+            check(release != good or answered < first or asked > last or asked < first < answered or asked < last < answered,
+                  f"{good} answered on {name} while {sick} ran")
+        # Between two answers of one release it ran all the time.
+        for (_, begun, before), (ended, _, after) in zip(seen, seen[1:]):
+            check(not before == after == good or ended < first or begun > last, f"{good} ran on {name} while {sick} did")
 
 
 def rolls_few_at_once(fleet):

@@ -31,7 +31,7 @@ class Pinger:
         return self
 
     def __exit__(self, *_):
-        # Name of a node: [when asked, when answered, release or None].
+        # Name of a node: [when asked, when answered, release or None]; of one release in a row, the first and the last.
         self.seen = json.loads(self.process.communicate("", timeout=60)[0])
 
     def overlap(self, old, new):
@@ -96,6 +96,14 @@ def ask():
         return None
 
 
+def note(seen, answer):
+    """Adds an answer. Of the same release again and again only the first and the last are kept, so that hours of a whole
+    fleet are soon told; each failed question stays, because its time counts."""
+    if answer[2] and [release for _, _, release in seen[-2:]] == [answer[2]] * 2:
+        seen.pop()
+    seen.append(answer)
+
+
 def watch(leader, seen, pause, over):
     # The network of one node, for this thread alone.
     with open(f"/proc/{leader}/ns/net", encoding="ascii") as network:
@@ -104,7 +112,7 @@ def watch(leader, seen, pause, over):
     while not over.is_set():
         asked = time.monotonic()
         release = ask()
-        seen.append((asked, time.monotonic(), release))
+        note(seen, (asked, time.monotonic(), release))
         over.wait(max(0, asked + pause - time.monotonic()))
 
 
