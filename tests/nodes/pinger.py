@@ -41,6 +41,22 @@ class Pinger:
         told_new = min(told for seen in self.seen.values() for _, told, release in seen if release == new)
         return asked_old - told_new
 
+    def together(self, good, sick):
+        """The names of the nodes that ran one release while another one did, in a rollout that went there and back."""
+        first = min(asked for seen in self.seen.values() for asked, _, release in seen if release == sick)
+        last = max(told for seen in self.seen.values() for _, told, release in seen if release == sick)
+        found = set()
+        for name, seen in self.seen.items():
+            for asked, told, release in seen:
+                crosses = asked < first < told or asked < last < told
+                if release == good and told >= first and asked <= last and not crosses:
+                    found.add(name)
+            # Between two answers of one release it ran all the time.
+            for (_, begun, before), (ended, _, after) in zip(seen, seen[1:]):
+                if before == after == good and ended >= first and begun <= last:
+                    found.add(name)
+        return sorted(found)
+
     def gaps(self):
         """Of each node, from its last answer to the first after that, where it did not answer or changed between."""
         found = {}
