@@ -27,6 +27,7 @@ def history(chance):
 
 
 def kept(answers, whole):
+    """An onlooker who has kept all of these answers, or what it keeps of them."""
     pinger = Pinger([Node(name) for name in answers])
     pinger.seen = {name: [] for name in answers}
     for name, told in answers.items():
