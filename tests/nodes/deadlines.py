@@ -48,8 +48,10 @@ def ends_what_stands_still(app):
         seconds = at_rest_within(app, within + 30)
         updater.wait(20)
         app.serves(app.active())
+        # What is cleared away last holds the lock of who stages, and may begin only now.
+        eventually(f"after {moment} the node is at rest", 20,
+                   lambda: app.status()["state"] in ["idle", "staged", "waiting"])
         status = app.status()
-        check(status["state"] in ["idle", "staged", "waiting"], f"after {moment} the node is {status['state']}")
         wanted = [version] if moment == "committed" else [old] if moment == "pre-rollback" else [old, version]
         check(app.active() in wanted, f"after {moment} {app.active()} runs")
         is_banned = version in [bad["release"]["version"] for bad in status["bad"]]
