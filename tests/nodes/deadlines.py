@@ -48,7 +48,7 @@ def ends_what_stands_still(app):
         seconds = at_rest_within(app, within + 30)
         updater.wait(20)
         app.serves(app.active())
-        # What is cleared away last holds the lock of who stages, and may begin only now.
+        # Pruning comes last, counts as staging, and may begin only now.
         eventually(f"after {moment} the node is at rest", 20,
                    lambda: app.status()["state"] in ["idle", "staged", "waiting"])
         status = app.status()
